@@ -1,0 +1,45 @@
+"""Every error that this project raises on purpose, as one tree.
+
+    LookalikeError
+    ├── ImageError          a picture that cannot be read, or that is over a limit
+    ├── SourceError         images to index that are not there, or not as described
+    ├── EncoderError        a backbone or weights that cannot be used
+    ├── StoreError          a vector store that is unknown, not installed, or asked for something it cannot do
+    ├── QueryError          a search that cannot be answered as asked (k, filter, id)
+    └── ArtifactError       a folder that is not an artifact, or is in use
+        └── IntegrityError  an artifact whose parts do not agree with its manifest
+
+Each message names what was asked, what was found, and how to mend it, in one line that can be shown to a person.
+"""
+
+
+class LookalikeError(Exception):
+    """Base of all the errors here; catch this one to catch them all."""
+
+
+class ImageError(LookalikeError):
+    """A picture that cannot be read, or that is over a limit; the message says which limit."""
+
+
+class SourceError(LookalikeError):
+    """Images to index that are not there, or a column that the data set does not have."""
+
+
+class EncoderError(LookalikeError):
+    """A backbone that timm does not know, or weights that do not fit it."""
+
+
+class StoreError(LookalikeError):
+    """A vector store that is unknown, not installed, or asked for something that it cannot do."""
+
+
+class QueryError(LookalikeError):
+    """A search that cannot be answered as asked: k out of range, an unknown column, value or id."""
+
+
+class ArtifactError(LookalikeError):
+    """A folder that is not an artifact, or that another process is writing."""
+
+
+class IntegrityError(ArtifactError):
+    """An artifact whose parts do not agree with its manifest; the message names the part and both values."""
