@@ -1,0 +1,185 @@
+"""Gallery: the images that can be found, one parquet row each; row i is vector i of the index.
+
+Names, labels and attributes are read into memory when the gallery is opened; thumbnails stay on disk and are read
+row group by row group, when they are asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval.errors import QueryError
+
+ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash among 10 million has odds of 3 in 10**6
+THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
+_ROWS_A_GROUP = 128  # of a parquet row group: about a megabyte of thumbnails, read in about a millisecond
+_GROUPS_CACHED = 8
+
+BASE_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("thumbnail", pa.binary()),
+        ("label", pa.string()),
+        ("source", pa.string()),
+        ("sha256", pa.string()),
+    ]
+)
+RESERVED = frozenset(BASE_SCHEMA.names)
+
+Where = Mapping[str, Any]
+"""A filter: column -> the value, or a list of the values, that a row may have. Columns are joined by *and*."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of the gallery, without its thumbnail."""
+
+    id: str
+    label: str | None
+    source: str
+    sha256: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class Gallery:
+    """The rows of `gallery.parquet`, read-only; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path, memory_map=True)
+        names = [name for name in self._file.schema_arrow.names if name != "thumbnail"]
+        self.table: pa.Table = self._file.read(columns=names)
+        group_sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._group_starts = np.cumsum([0, *group_sizes])
+        self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self._lock = threading.Lock()  # a ParquetFile is not for several threads at once
+
+    def __len__(self) -> int:
+        return cast(int, self.table.num_rows)
+
+    @property
+    def attributes(self) -> list[str]:
+        """The columns that came with the images, the label not among them."""
+        return [name for name in self.table.column_names if name not in RESERVED]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ids, in row order."""
+        return cast(list[str], self.table["id"].to_pylist())
+
+    @cached_property
+    def labels(self) -> list[str | None]:
+        """The labels, in row order; None where a row has none."""
+        return cast("list[str | None]", self.table["label"].to_pylist())
+
+    @cached_property
+    def _row_of_id(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids)}
+
+    def row_of(self, image_id: str) -> int:
+        """The row number of an id; raises QueryError where the gallery has no such id."""
+        row = self._row_of_id.get(image_id)
+        if row is None:
+            raise QueryError(f"the gallery has no image with the id {image_id!r}; it has {len(self)} others.")
+        return row
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[Row]:
+        """The rows of those numbers, in that order."""
+        return [_row(values) for values in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
+
+    def thumbnail(self, row: int) -> bytes:
+        """The JPEG of a row, as it was stored."""
+        group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
+        with self._lock:
+            column = self._groups.pop(group, None)
+            if column is None:
+                column = self._file.read_row_group(group, columns=["thumbnail"])["thumbnail"]
+                while len(self._groups) >= _GROUPS_CACHED:
+                    self._groups.popitem(last=False)
+            self._groups[group] = column
+        return cast(bytes, column[row - int(self._group_starts[group])].as_py())
+
+    def counts(self, column: str) -> dict[str, int]:
+        """How many rows have each value of a column, the most common first; rows without one are left out."""
+        values, codes = self._coded(column)
+        counts = Counter({values[code]: int(n) for code, n in enumerate(np.bincount(codes[codes >= 0])) if n})
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def rows_where(self, where: Where | None) -> npt.NDArray[np.int64] | None:
+        """The rows that a filter lets through, ascending; None where there is no filter.
+
+        Values are compared as text, so that a filter from a command line or a JSON file means the same.
+        Raises QueryError for a column or a value that the gallery does not have, and names the nearest.
+        """
+        if not where:
+            return None
+        mask = np.ones(len(self), bool)
+        for column, wanted in where.items():
+            values, codes = self._coded(column)
+            accepted = []
+            for value in wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]:
+                if str(value) not in values:
+                    raise QueryError(f"no image has {column}={value!s}{_nearest(str(value), values)}")
+                accepted.append(values.index(str(value)))
+            mask &= np.isin(codes, accepted)
+        return np.flatnonzero(mask)
+
+    def _coded(self, column: str) -> tuple[list[str], npt.NDArray[np.int32]]:
+        """A column as its distinct values, in text, and the number of the value in each row (-1: none)."""
+        if column not in self._codes:
+            known = ["label", *self.attributes, "id", "source"]
+            if column not in known:
+                raise QueryError(f"the gallery has no column {column!r}{_nearest(column, known)}")
+            coded = self.table[column].combine_chunks().cast(pa.string()).dictionary_encode()
+            codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+            self._codes[column] = (coded.dictionary.to_pylist(), codes)
+        return self._codes[column]
+
+    @cached_property
+    def _codes(self) -> dict[str, tuple[list[str], npt.NDArray[np.int32]]]:
+        return {}
+
+
+def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables one after the other as one gallery file; memory holds one of them at a time."""
+    # Thumbnails are compressed already; the rest is text that repeats.
+    compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in schema.names}
+    with pq.ParquetWriter(path, schema, compression=compression, use_dictionary=_repeating(schema)) as writer:
+        for table in tables:
+            writer.write_table(conform(table, schema), row_group_size=_ROWS_A_GROUP)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the columns of the schema: absent ones null, the others cast."""
+    columns = [
+        table[item.name].cast(item.type) if item.name in table.column_names else pa.nulls(len(table), item.type)
+        for item in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    return [name for name in schema.names if name not in {"id", "thumbnail", "source", "sha256"}]
+
+
+def _row(values: dict[str, Any]) -> Row:
+    attributes = {name: value for name, value in values.items() if name not in RESERVED}
+    return Row(values["id"], values["label"], values["source"], values["sha256"], attributes)
+
+
+def _nearest(asked: str, known: Sequence[str]) -> str:
+    lowered = {name.lower(): name for name in known}
+    near = [lowered[name] for name in difflib.get_close_matches(asked.lower(), lowered, n=3, cutoff=0.5)]
+    shown = near or list(known)[:5]
+    return f"; {'did you mean' if near else 'there are for example'} {', '.join(repr(name) for name in shown)}?"

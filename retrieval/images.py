@@ -1,0 +1,295 @@
+"""The one door through which a picture comes in: bytes, a path or a binary file become an upright sRGB picture.
+
+    open_image("cat.jpg")           # PIL.Image.Image, mode RGB
+    open_image(uploaded_bytes)      # the same; the format is told from the content, never from a name
+    thumbnail_jpeg(picture, 256)    # JPEG bytes for a gallery
+
+Whatever is wrong with a picture comes out as an `ImageError`, in one line that can be shown to a person.
+"""
+
+import contextlib
+import io
+import os
+import re
+import stat
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageChops, ImageCms, ImageFile, ImageOps
+
+from retrieval.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 25_000_000
+MAX_ASPECT = 100
+
+Source = bytes | str | os.PathLike[str] | BinaryIO
+
+_ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are accepted"
+
+# Only to word the refusal: which files are read is for Pillow's own checks of the content to say. First match wins.
+_SIGNATURES = [
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("PNG", rb"\x89PNG"),
+    ("WebP", rb"RIFF....WEBP"),
+    ("GIF", rb"GIF8[79]a"),
+    ("TIFF", rb"II[*+]\0|MM\0[*+]|MM\*\0"),
+    ("BMP", rb"BM.{4}\0\0\0\0"),
+    ("AVIF", rb".{4}ftyp(avif|avis)|.{4}ftyp(mif1|msf1).{0,40}avi[fs]"),
+    ("HEIC", rb".{4}ftyp(hei|hev|mif1|msf1)"),
+    ("MP4 or QuickTime video", rb".{4}ftyp"),
+    ("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    ("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
+    ("PDF", rb"%PDF-"),
+    ("PostScript or EPS", rb"%!PS|\xc5\xd0\xd3\xc6"),
+    ("Photoshop (PSD)", rb"8BPS"),
+    ("icon (ICO or CUR)", rb"\0\0[\1\2]\0[^\0]"),
+    ("SVG", rb".{0,2000}<svg[\s:>]"),
+    ("HTML", rb"\s*<(!doctype html|html)"),
+    ("netpbm (PNM)", rb"P[1-7fF]\s"),
+    ("DDS", rb"DDS "),
+    ("QOI", rb"qoif"),
+    ("Radiance HDR", rb"#\?R"),
+    ("OpenEXR", rb"v/1\1"),
+    ("ZIP", rb"PK\3\4"),
+    ("gzip", rb"\x1f\x8b"),
+    ("text", rb"[\t\n\r\x20-\x7e]{16}"),
+]
+
+
+def open_image(source: Source) -> Image.Image:
+    """Read a picture: the first frame or page, upright, in sRGB, on white where it was transparent.
+
+    Args:
+        source: the bytes of a file, its path, or a binary file object, which is read from where it stands.
+
+    Returns:
+        A picture of mode RGB, uint8 in [0, 255], shape (height, width, 3) as an array, with an empty `info`: turning
+        by EXIF and conversion by ICC profile are done, and nothing is left behind that could do them twice.
+        16-bit grey is divided by 257 (12-bit by 4095 / 255). 32-bit floats that all lie in [0, 1] are multiplied by
+        255; any other floats, and 32-bit integers, are stretched from their least to their greatest value. NaN counts
+        as the least, and infinities as the least and the greatest, finite value.
+
+    Raises:
+        ImageError: nothing there, not a regular file, over `MAX_BYTES`, not one of `FORMATS`, over `MAX_PIXELS` or
+            `MAX_ASPECT` (both told from the header, before a pixel is decoded), damaged, or cut short.
+    """
+    name, data = _name(source), read_bytes(source)
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    # Lenience towards truncated files is a switch for the whole process that any import may have thrown, and Pillow has
+    # no other. Setting it is the same act in every thread, so no lock; another thread that sets it back to True while
+    # this one decodes cannot be guarded against.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_size(name, image)
+        return _decode(image)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
+    except MemoryError as error:
+        raise ImageError(f"{name} needs more memory than there is to decode it") from error
+    except Exception as error:
+        # Broad on purpose. Pillow's plugins let through whatever a hostile file makes them trip over: OSError,
+        # SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings made
+        # errors, ... A list of them would be a list of the ones met so far.
+        raise ImageError(f"{name} {_complaint(data)}") from error
+
+
+def thumbnail_jpeg(image: Image.Image, longer_side: int = 256, quality: int = 85) -> bytes:
+    """Encode a picture as a small JPEG for display.
+
+    Args:
+        image: a picture as `open_image` gives it; one of another mode is converted to RGB by Pillow's plain rules.
+        longer_side: the most pixels along the longer side; a picture that is smaller already keeps its size.
+        quality: JPEG quality, 1 to 95.
+
+    Returns:
+        The bytes of a JPEG file without metadata. The aspect ratio is kept to the pixel, and no side is below 1 pixel.
+    """
+    scale = min(1.0, longer_side / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    small = image if image.mode == "RGB" else image.convert("RGB")
+    if size != image.size:
+        small = small.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=quality, comment=b"")  # else Pillow would copy a comment over from `info`
+    return buffer.getvalue()
+
+
+def read_bytes(source: Source) -> bytes:
+    """The whole of a file, `MAX_BYTES` at most; its content is not looked at.
+
+    Args:
+        source: as for `open_image`; bytes are handed back as they are.
+
+    Raises:
+        ImageError: no such file, not a regular file (a folder, FIFO, device or socket is never opened), not readable,
+            or over `MAX_BYTES`, in which case it is not read to its end.
+    """
+    name = _name(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        if memoryview(source).nbytes > MAX_BYTES:
+            raise _too_many_bytes(name)
+        return bytes(source)
+    try:
+        if not isinstance(source, str | os.PathLike):
+            return _read_capped(name, source)
+        status = Path(source).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name} is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+        if status.st_size > MAX_BYTES:
+            raise _too_many_bytes(name)
+        with Path(source).open("rb") as file:
+            return _read_capped(name, file)
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte, a file that is closed
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a readable file"
+        raise ImageError(f"{name} cannot be read: {reason}") from error
+
+
+def _read_capped(name: str, file: BinaryIO) -> bytes:
+    """Read to the end of `file`, or to one byte over the cap: sizes that a file system reports can be wrong."""
+    parts, room = [], MAX_BYTES + 1
+    while room and (part := file.read(room)):  # a raw file may hand out less than asked
+        if not isinstance(part, bytes):
+            raise ImageError(f"{name} is open as text; open it in binary mode")
+        parts.append(part)
+        room -= len(part)
+    if not room:
+        raise _too_many_bytes(name)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_many_bytes(name: str) -> ImageError:
+    return ImageError(f"{name} is too large; at most {MAX_BYTES // 2**20} MiB are accepted")
+
+
+def _name(source: object) -> str:
+    """What to call `source` in a message: its file name, never its folders, on one line."""
+    path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    name = Path(path).name if isinstance(path, str | os.PathLike) else ""
+    return "".join(c if c.isprintable() else "?" for c in name[:100]) or "the image"
+
+
+def _complaint(data: bytes) -> str:
+    """Why these bytes could not be decoded, with what they look like."""
+    head = data[:4096]
+    found = next((kind for kind, pattern in _SIGNATURES if re.match(pattern, head, re.DOTALL | re.IGNORECASE)), None)
+    if found and found.upper() in FORMATS:
+        return f"is damaged, cut short, or of a rare kind of {found} that cannot be read"
+    return f"is not a picture that can be read{f' (it looks like {found})' if found else ''}; {_ACCEPTED}"
+
+
+def _check_size(name: str, image: ImageFile.ImageFile) -> None:
+    """Hold what the header claims against the limits."""
+    sizes = [image.size]
+    if image.format == "TIFF":  # one tile is decoded whole, and may be far larger than the picture that it is cut to
+        sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))  # type: ignore[attr-defined]
+    for width, height in sizes:
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width} x {height})")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{name} is too long and thin ({width} x {height}); at most {MAX_ASPECT}:1 is accepted")
+
+
+def _decode(image: ImageFile.ImageFile) -> Image.Image:
+    """Decode an opened picture, once, and bring it to RGB."""
+    rawmode = image.tile[0].args if image.format == "PNG" and image.tile else None
+    image.load()
+    # In place, so that no copy is made of a picture that is upright already. TIFF is turned by Pillow while it loads,
+    # which leaves no orientation here to apply again. A broken EXIF block is no reason to refuse the picture.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    colour, alpha = _split(image, rawmode)
+    rgb = _to_srgb(colour, image.info.get("icc_profile"))
+    if alpha is not None:
+        rgb, opaque = Image.new("RGB", rgb.size, "white"), rgb
+        rgb.paste(opaque, mask=alpha)
+    elif rgb is image:
+        rgb = image.copy()  # the opened picture holds on to its file and decoder, which can be larger than the picture
+    rgb.info = {}
+    return rgb
+
+
+def _split(image: Image.Image, rawmode: object) -> tuple[Image.Image, Image.Image | None]:
+    """Part colour (mode L, RGB, CMYK or LAB, 8 bit) from alpha (mode L, or None for an opaque picture)."""
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        return _from_16_bit(image, key)
+    if image.mode in ("I", "F"):
+        return _from_32_bit(image), None
+    if isinstance(key, int) and rawmode in ("L;2", "L;4"):
+        # Pillow scales such pixels to 8 bits, but leaves the transparent value as it stands in the file.
+        image.info["transparency"] = key * (85 if rawmode == "L;2" else 17)
+    elif isinstance(key, tuple) and rawmode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    if image.has_transparency_data:
+        both = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
+        return both.convert(both.mode[:-1]), both.getchannel("A")
+    if image.mode in ("L", "RGB", "CMYK", "LAB"):
+        return image, None
+    return image.convert("L" if image.mode == "1" else "RGB"), None
+
+
+def _from_16_bit(image: Image.Image, key: object) -> tuple[Image.Image, Image.Image | None]:
+    """Scale 16-bit grey to 8 bits (Pillow's own conversion clips at 255), with the alpha of a transparent value."""
+    values = np.asarray(image)
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # BitsPerSample; Pillow leaves 12-bit TIFF at 0 to 4095
+    white = 2**bits - 1
+    table = ((np.minimum(np.arange(2**16), white) * 255 + white // 2) // white).astype(np.uint8)
+    alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
+    return Image.fromarray(table[values]), alpha
+
+
+def _from_32_bit(image: Image.Image) -> Image.Image:
+    """Scale 32-bit integers or floats to 8 bits, as the docstring of `open_image` says."""
+    values = np.asarray(image).astype(np.float64)  # exact for int32, and wide enough for the span of any float32
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    if image.mode == "F" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    return Image.fromarray(np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert L, RGB, CMYK or LAB to sRGB; a picture that is sRGB already comes back as it is."""
+    # A transform is built for each call and seen by one thread only: lcms keeps a cache of the last pixel in it.
+    if image.mode == "LAB":
+        source: ImageCms.ImageCmsProfile | None = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        profile = None
+    else:
+        source = None
+    # A broken profile, or one for another colour space than the picture's, is not worth refusing the picture.
+    with contextlib.suppress(Exception):
+        if profile and not (image.mode == "RGB" and len(profile) <= 2**14 and _is_srgb(profile)):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if source.profile.xcolor_space.strip() != {"L": "GRAY"}.get(image.mode, image.mode):
+                source = None
+        if source:
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            assert converted is not None
+            return converted
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@lru_cache(maxsize=32)  # a data set repeats a few profiles; the caller keeps large ones out, so that this stays small
+def _is_srgb(profile: bytes) -> bool:
+    """Whether a profile is plain sRGB, told by what it does and not by what it is called: it moves no colour by more
+    than one level, on a cube of 9 x 9 x 9 colours."""
+    levels = np.linspace(0, 255, 9).astype(np.uint8)
+    cube = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3))
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    moved = ImageCms.profileToProfile(cube, source, ImageCms.createProfile("sRGB"))
+    assert moved is not None
+    return max(high for _, high in ImageChops.difference(cube, moved).getextrema()) <= 1  # type: ignore[misc]

@@ -1,0 +1,59 @@
+"""What every vector store promises; one contract test holds each of them against brute force."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.errors import StoreError
+
+MISSING = -1
+"""The id that stands where there are fewer than k vectors to find; its score is minus infinity."""
+
+Ids = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+
+
+class Store(Protocol):
+    """Vectors by row number. Scores are inner products: cosines, for unit vectors; higher is better."""
+
+    dim: int
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        """Append (N, D) float32 unit vectors; `ids` (N,) go on from `len(self)`, since an id is a gallery row."""
+
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Vectors]:
+        """The k best rows of each query, best first: ids (Q, k) int64 and scores (Q, k) float32.
+
+        `allowed` are the only rows that may be found; the filter is applied before the search, so that a rare
+        one still gives k hits where it has as many rows. Raises StoreError for a wrong shape or k < 1.
+        """
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The stored vectors of those rows, (N, D) float32, as exact as the store keeps them."""
+
+    def __len__(self) -> int:
+        """How many vectors there are."""
+
+    def close(self) -> None:
+        """Let go of memory and files; the store is not used after."""
+
+
+def check_added(ids: Ids, vectors: Vectors, size: int, dim: int) -> Vectors:
+    """The vectors as contiguous float32, or StoreError where ids or shape break the promise of `Store.add`."""
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise StoreError(f"vectors of shape (N, {dim}) were expected, these are {vectors.shape}.")
+    if not np.array_equal(ids, np.arange(size, size + len(vectors))):
+        raise StoreError(f"ids are rows and go on from {size}: {len(vectors)} were expected, {len(ids)} others given.")
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+def check_search(queries: Vectors, k: int, dim: int) -> Vectors:
+    """The queries as contiguous float32, or StoreError where shape or k break the promise of `Store.search`."""
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise StoreError(f"queries of shape (Q, {dim}) were expected, these are {queries.shape}.")
+    if k < 1:
+        raise StoreError(f"k must be at least 1, it is {k}.")
+    return np.ascontiguousarray(queries, np.float32)
