@@ -1,0 +1,73 @@
+"""Finding: everything that serving a search needs.
+
+The names below are loaded when they are first used, so that `import retrieval` is quick and loads no torch.
+
+>>> import retrieval
+>>> searcher = retrieval.Searcher.open("retrieval/starter")
+>>> [hit.label for hit in searcher.search_by_id(searcher.gallery.ids[0], k=2)]
+['shirt', 'shirt']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from retrieval.errors import (
+    ArtifactError,
+    EncoderError,
+    ImageError,
+    IntegrityError,
+    LookalikeError,
+    QueryError,
+    SourceError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from retrieval.artifact import Artifact, load_artifact
+    from retrieval.build import add_images, build_artifact, remove_images
+    from retrieval.encoder import Encoder
+    from retrieval.images import open_image
+    from retrieval.search import Hit, Searcher
+    from retrieval.sources import open_source
+
+_HOMES = {
+    "Artifact": "artifact",
+    "Encoder": "encoder",
+    "Hit": "search",
+    "Searcher": "search",
+    "add_images": "build",
+    "build_artifact": "build",
+    "load_artifact": "artifact",
+    "open_image": "images",
+    "open_source": "sources",
+    "remove_images": "build",
+}
+
+__all__ = [
+    "Artifact",
+    "ArtifactError",
+    "Encoder",
+    "EncoderError",
+    "Hit",
+    "ImageError",
+    "IntegrityError",
+    "LookalikeError",
+    "QueryError",
+    "Searcher",
+    "SourceError",
+    "StoreError",
+    "add_images",
+    "build_artifact",
+    "load_artifact",
+    "open_image",
+    "open_source",
+    "remove_images",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

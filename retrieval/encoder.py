@@ -105,16 +105,16 @@ class Encoder:
         return cast(torch.Tensor, self.transform(image))
 
     @torch.inference_mode()
-    def embed_tensors(self, batch: torch.Tensor) -> npt.NDArray[np.float32]:
-        """(N, 3, H, W) float32 from `preprocess` to (N, D) float32 rows of unit length."""
-        features = self.model(batch.contiguous(memory_format=torch.channels_last))
+    def embed_tensors(self, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+        """N tensors from `preprocess` to (N, D) float32 rows of unit length."""
+        if not tensors:
+            return np.empty((0, self.dim), np.float32)
+        features = self.model(torch.stack(list(tensors)).contiguous(memory_format=torch.channels_last))
         return cast(npt.NDArray[np.float32], torch.nn.functional.normalize(features.float(), dim=1).numpy())
 
     def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         """RGB images to (N, D) float32 rows of unit length."""
-        if not images:
-            return np.empty((0, self.dim), np.float32)
-        return self.embed_tensors(torch.stack([self.preprocess(image) for image in images]))
+        return self.embed_tensors([self.preprocess(image) for image in images])
 
     def _fingerprint(self) -> str:
         """SHA-256 over preprocessing, shape and weights: two encoders with the same one give the same vectors."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from retrieval.errors import ImageError
 
@@ -44,17 +44,13 @@ _SIGNATURES = [
     ("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
     ("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
     ("PDF", rb"%PDF-"),
-    ("PostScript or EPS", rb"%!PS|\xc5\xd0\xd3\xc6"),
-    ("Photoshop (PSD)", rb"8BPS"),
-    ("icon (ICO or CUR)", rb"\0\0[\1\2]\0[^\0]"),
+    ("EPS or PostScript", rb"%!PS|\xc5\xd0\xd3\xc6"),
+    ("PSD (Photoshop)", rb"8BPS"),
+    ("ICO or CUR icon", rb"\0\0[\x01\x02]\0[^\0]"),
     ("SVG", rb".{0,2000}<svg[\s:>]"),
-    ("HTML", rb"\s*<(!doctype html|html)"),
-    ("netpbm (PNM)", rb"P[1-7fF]\s"),
-    ("DDS", rb"DDS "),
-    ("QOI", rb"qoif"),
-    ("Radiance HDR", rb"#\?R"),
-    ("OpenEXR", rb"v/1\1"),
-    ("ZIP", rb"PK\3\4"),
+    ("HTML", rb"\s*<(?i:!doctype html|html)"),
+    ("PNM", rb"P[1-7fF]\s"),
+    ("ZIP", rb"PK\x03\x04"),
     ("gzip", rb"\x1f\x8b"),
     ("text", rb"[\t\n\r\x20-\x7e]{16}"),
 ]
@@ -114,9 +110,9 @@ def thumbnail_jpeg(image: Image.Image, longer_side: int = 256, quality: int = 85
     """
     scale = min(1.0, longer_side / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    small = image if image.mode == "RGB" else image.convert("RGB")
-    if size != image.size:
-        small = small.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # Even to its own size, for a copy: saving leaves notes on the object, and other threads may be saving it too.
+    small = rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=quality, comment=b"")  # else Pillow would copy a comment over from `info`
     return buffer.getvalue()
@@ -139,14 +135,14 @@ def read_bytes(source: Source) -> bytes:
         return bytes(source)
     try:
         if not isinstance(source, str | os.PathLike):
-            return _read_capped(name, source)
+            return _read_capped(name, source, MAX_BYTES)
         status = Path(source).stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{name} is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
         if status.st_size > MAX_BYTES:
             raise _too_many_bytes(name)
         with Path(source).open("rb") as file:
-            return _read_capped(name, file)
+            return _read_capped(name, file, status.st_size)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte, a file that is closed
@@ -154,10 +150,10 @@ def read_bytes(source: Source) -> bytes:
         raise ImageError(f"{name} cannot be read: {reason}") from error
 
 
-def _read_capped(name: str, file: BinaryIO) -> bytes:
-    """Read to the end of `file`, or to one byte over the cap: sizes that a file system reports can be wrong."""
+def _read_capped(name: str, file: BinaryIO, expected: int) -> bytes:
+    """Read to the end of `file`, or to one byte over the cap: a file can grow after its size was asked for."""
     parts, room = [], MAX_BYTES + 1
-    while room and (part := file.read(room)):  # a raw file may hand out less than asked
+    while room and (part := file.read(min(room, expected + 1))):  # asking for far too much is slow for a small file
         if not isinstance(part, bytes):
             raise ImageError(f"{name} is open as text; open it in binary mode")
         parts.append(part)
@@ -181,10 +177,10 @@ def _name(source: object) -> str:
 def _complaint(data: bytes) -> str:
     """Why these bytes could not be decoded, with what they look like."""
     head = data[:4096]
-    found = next((kind for kind, pattern in _SIGNATURES if re.match(pattern, head, re.DOTALL | re.IGNORECASE)), None)
+    found = next((kind for kind, pattern in _SIGNATURES if re.match(pattern, head, re.DOTALL)), None)
     if found and found.upper() in FORMATS:
-        return f"is damaged, cut short, or of a rare kind of {found} that cannot be read"
-    return f"is not a picture that can be read{f' (it looks like {found})' if found else ''}; {_ACCEPTED}"
+        return f"is damaged, cut short, or a rare kind of {found} that cannot be read"
+    return f"is not a picture that can be read{f' (found: {found})' if found else ''}; {_ACCEPTED}"
 
 
 def _check_size(name: str, image: ImageFile.ImageFile) -> None:
@@ -262,34 +258,29 @@ def _from_32_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8))
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     """Convert L, RGB, CMYK or LAB to sRGB; a picture that is sRGB already comes back as it is."""
-    # A transform is built for each call and seen by one thread only: lcms keeps a cache of the last pixel in it.
-    if image.mode == "LAB":
-        source: ImageCms.ImageCmsProfile | None = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        profile = None
-    else:
-        source = None
-    # A broken profile, or one for another colour space than the picture's, is not worth refusing the picture.
+    # A broken profile, or one for another colour space than the picture's, which lcms tells, is passed over: it is not
+    # worth refusing the picture.
     with contextlib.suppress(Exception):
-        if profile and not (image.mode == "RGB" and len(profile) <= 2**14 and _is_srgb(profile)):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if source.profile.xcolor_space.strip() != {"L": "GRAY"}.get(image.mode, image.mode):
-                source = None
-        if source:
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            assert converted is not None
-            return converted
+        if icc and not (image.mode == "RGB" and len(icc) <= 2**14 and _is_srgb(icc)):
+            return _convert(image, icc)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _convert(image: Image.Image, icc: bytes) -> Image.Image:
+    """Convert by a profile; with a new transform each time, as lcms keeps the last pixel in it, so it has one thread."""
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None
+    return converted
+
+
 @lru_cache(maxsize=32)  # a data set repeats a few profiles; the caller keeps large ones out, so that this stays small
-def _is_srgb(profile: bytes) -> bool:
+def _is_srgb(icc: bytes) -> bool:
     """Whether a profile is plain sRGB, told by what it does and not by what it is called: it moves no colour by more
     than one level, on a cube of 9 x 9 x 9 colours."""
     levels = np.linspace(0, 255, 9).astype(np.uint8)
-    cube = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3))
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    moved = ImageCms.profileToProfile(cube, source, ImageCms.createProfile("sRGB"))
-    assert moved is not None
-    return max(high for _, high in ImageChops.difference(cube, moved).getextrema()) <= 1  # type: ignore[misc]
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
+    moved = np.asarray(_convert(Image.fromarray(cube), icc))
+    return int(np.abs(moved.astype(int) - cube).max()) <= 1

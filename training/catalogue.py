@@ -20,7 +20,7 @@ Rgb = tuple[int, int, int]
 ARTICLES: tuple[str, ...] = tuple(SHAPES)
 COLOURS: dict[str, Rgb] = {
     "red": (201, 54, 56),
-    "yellow": (229, 170, 40),
+    "yellow": (238, 180, 46),
     "green": (94, 146, 72),
     "teal": (26, 148, 150),
     "blue": (48, 98, 188),
@@ -32,9 +32,8 @@ PATTERNS: tuple[str, ...] = ("plain", "striped", "dotted", "checked")
 VIEWS: tuple[str, ...] = ("front", "tilted", "close-up")
 
 _SUPERSAMPLING = 3
-_IVORY: Rgb = (247, 243, 234)
 _FIXED: dict[str, Rgb] = {  # materials that keep their colour whatever colour the article has
-    "ivory": _IVORY,
+    "ivory": (247, 243, 234),
     "tan": (176, 122, 78),
     "sand": (206, 160, 116),
     "umber": (112, 74, 50),
@@ -43,12 +42,13 @@ _FIXED: dict[str, Rgb] = {  # materials that keep their colour whatever colour t
     "brass": (214, 176, 104),
     "ink": (44, 42, 46),
 }
-_TONES: dict[str, float] = {"cloth": 0.0, "self": 0.06, "pale": 0.22, "deep": -0.2, "night": -0.52, "gloom": -0.5}
+_TONES: dict[str, float] = {"cloth": 0.0, "self": 0.06, "pale": 0.22, "deep": -0.24, "night": -0.62, "gloom": -0.55}
 _INKS: dict[str, tuple[int, int, int, int]] = {  # what marks are made of: red, green, blue, opacity
     "shade": (22, 14, 40, 34),
     "haze": (60, 50, 80, 40),
     "deepen": (22, 14, 40, 84),
     "seam": (22, 14, 40, 92),
+    "edge": (22, 14, 40, 64),
     "loop": (22, 14, 40, 70),
     "button": (22, 14, 40, 110),
     "glow": (255, 255, 255, 34),
@@ -79,16 +79,16 @@ def catalogue() -> list[Item]:
 
 
 def draw(item: Item, size: int = 224) -> Image.Image:
-    """The item's picture: RGB, `size` x `size`, the same on every call and every machine."""
+    """The item's picture: RGB, `size` x `size`, the same on every call and in every process."""
     # A string seeds Random through SHA-512; hash() would differ from process to process.
     rng = random.Random(f"{item.article}/{item.colour}/{item.pattern}/{item.view}/{item.seed}")
     article = SHAPES[item.article]
     camera = _camera(rng, article, item.view, size * _SUPERSAMPLING)
     canvas = _backdrop(rng, article, item.view, camera)
-    cloth = _Cloth(_vary(rng, COLOURS[item.colour]), item.pattern, article.upright, rng)
+    cloth = _Cloth(_vary(rng, COLOURS[item.colour]), item.pattern, article, rng)
     for part in article.parts:
         _paint(canvas, part, camera, cloth)
-    return canvas.resize((size, size), Image.Resampling.LANCZOS)
+    return canvas.resize((size, size), Image.Resampling.HAMMING)
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,13 @@ class _Camera:
 
 def _camera(rng: random.Random, article: Article, view: str, side: int) -> _Camera:
     """A view of the article on a canvas of `side` pixels, jittered."""
-    turn, zoom, squeeze, depth, focus = rng.uniform(-2.5, 2.5), rng.uniform(0.79, 0.84), 1.0, (0.0, 0.0), (0.0, 0.0)
+    sway = 0.8 if article.stands else 2.5
+    turn, zoom, squeeze, depth, focus = rng.uniform(-sway, sway), rng.uniform(0.77, 0.82), 1.0, (0.0, 0.0), (0.0, 0.0)
     if view == "tilted":
         turn, zoom = rng.choice((-1, 1)) * rng.uniform(13, 21), rng.uniform(0.73, 0.78)
-        squeeze, depth = rng.uniform(0.88, 0.95), (rng.choice((-1, 1)) * 0.0022, -0.0014)
+        squeeze, depth = rng.uniform(0.92, 1.0), (rng.choice((-1, 1)) * 0.002, -0.0014)
     elif view == "close-up":
-        turn, zoom = rng.uniform(-8, 8), rng.uniform(1.28, 1.42)
+        turn, zoom = rng.uniform(-8, 8), rng.uniform(1.22, 1.36)
         focus = (article.focus[0] + rng.uniform(-4, 4), article.focus[1] + rng.uniform(-4, 4))
     scale = side * zoom / 100
     wide, tall = scale * squeeze * rng.uniform(0.95, 1.05), scale * rng.uniform(0.96, 1.03)
@@ -143,14 +144,18 @@ def _mix(one: Rgb, other: Rgb, share: float) -> Rgb:
 
 def _vary(rng: random.Random, colour: Rgb) -> Rgb:
     """The colour a little lighter or darker, and a touch off its hue: no two dyes are the same."""
-    light = rng.uniform(0.94, 1.06)
-    red, green, blue = (min(255, max(0, round(channel * light + rng.uniform(-5, 5)))) for channel in colour)
+    light = rng.uniform(0.95, 1.05)
+    red, green, blue = (min(255, max(0, round(channel * light + rng.uniform(-4, 4)))) for channel in colour)
     return red, green, blue
 
 
 def _tone(colour: Rgb, share: float) -> Rgb:
     """The colour lightened (share above 0) or darkened (below 0) without turning grey."""
-    return _mix(colour, (255, 250, 244), share) if share >= 0 else _mix(colour, (24, 16, 36), -share)
+    if share >= 0:
+        return _mix(colour, (255, 250, 244), share)
+    # The strongest channel falls least: a darker yellow shall be ochre, not mud.
+    red, green, blue = (round(channel * (1 + share * (1.25 - 0.5 * channel / max(colour)))) for channel in colour)
+    return red, green, blue
 
 
 def _backdrop(rng: random.Random, article: Article, view: str, camera: _Camera) -> Image.Image:
@@ -158,9 +163,9 @@ def _backdrop(rng: random.Random, article: Article, view: str, camera: _Camera) 
     # Drawn at an eighth of the canvas: there is nothing sharp in it, and blurring is then almost free.
     small = max(16, camera.side // 8)
     ratio = small / camera.side
-    paper = _vary(rng, rng.choice(_BACKDROPS))
-    image = Image.new("RGB", (small, small), _mix(paper, (255, 255, 255), 0.45))
-    image.paste(_mix(paper, (178, 178, 190), 0.2), mask=_vignette().resize((small, small)))
+    paper = _mix(rng.choice(_BACKDROPS), rng.choice(_BACKDROPS), rng.random())
+    image = Image.new("RGB", (small, small), _mix(paper, (255, 255, 255), 0.6))
+    image.paste(_mix(paper, (170, 168, 184), rng.uniform(0.04, 0.2)), mask=_vignette().resize((small, small)))
     shadow = Image.new("L", (small, small))
     pen = ImageDraw.Draw(shadow)
     fall = (rng.uniform(0.008, 0.02), 0.045) if view == "tilted" else (rng.uniform(-0.012, 0.012), 0.026)
@@ -168,9 +173,14 @@ def _backdrop(rng: random.Random, article: Article, view: str, camera: _Camera) 
     for part in article.parts:
         points = [(x * ratio, y * ratio) for x, y in camera.place(part.path, moved)]
         if part.width:
-            pen.line(points, fill=92, width=max(1, round(part.width * camera.scale * ratio)))
+            pen.line(points, fill=88, width=max(1, round(part.width * camera.scale * ratio)))
         else:
-            pen.polygon(points, fill=92)
+            pen.polygon(points, fill=88)
+    if article.stands and view == "front":
+        spots = [spot for part in article.parts for spot in camera.place(part.path)]
+        floor = max(y for _, y in spots)
+        feet = [x * ratio for x, y in spots if y > floor - 0.06 * camera.side]
+        pen.ellipse((min(feet), floor * ratio - small * 0.03, max(feet), floor * ratio + small * 0.022), fill=150)
     shadow = shadow.filter(ImageFilter.GaussianBlur(small * (0.03 if view == "tilted" else 0.02)))
     image.paste((70, 62, 88), mask=shadow)
     # Smoothly up to the finished size, and from there by repeating pixels, which downscaling undoes: twice as fast.
@@ -196,11 +206,11 @@ def _slope() -> Image.Image:
 class _Cloth:
     """The article's dyed stuff: its colour, and its pattern in box units."""
 
-    def __init__(self, colour: Rgb, pattern: str, upright: bool, rng: random.Random) -> None:
+    def __init__(self, colour: Rgb, pattern: str, article: Article, rng: random.Random) -> None:
         self.colour = colour
         self.pattern = pattern
-        self.turn = (90.0 if upright and pattern == "striped" else 0.0) + rng.uniform(-2, 2)
-        self.pitch = rng.uniform(0.92, 1.12) * {"striped": 13.5, "dotted": 13.5, "checked": 15.0}.get(pattern, 1.0)
+        self.turn = (90.0 if article.upright and pattern == "striped" else 0.0) + rng.uniform(-2, 2)
+        self.pitch = rng.uniform(0.92, 1.1) * article.weave * {"striped": 13.5, "dotted": 12.5}.get(pattern, 15.0)
         self.phase = (rng.random() * self.pitch, rng.random() * self.pitch)
         self.thread = (*_tone(colour, 0.86), 255 if pattern != "checked" else 118)
 
@@ -272,9 +282,11 @@ def _paint(canvas: Image.Image, part: Part, camera: _Camera, cloth: _Cloth) -> N
             _stroke(pen, points, ink, mark.width * camera.scale)
         else:
             pen.polygon(points, fill=ink)
+    rim = [(x - left, y - top) for x, y in outline]
+    pen.line([*rim, rim[0]], fill=_INKS["edge"], width=max(2, round(1.1 * camera.scale)))
     layer.paste((22, 14, 40), mask=_slope().resize(extent, Image.Resampling.NEAREST))
     mask = Image.new("L", extent)
-    ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in outline], fill=255)
+    ImageDraw.Draw(mask).polygon(rim, fill=255)
     canvas.paste(layer, (left, top), mask)
 
 

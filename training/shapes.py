@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 Point = tuple[float, float]
@@ -49,6 +50,7 @@ class Article:
     focus: Point = (0.0, 0.0)
     stands: bool = False
     upright: bool = False  # stripes run down the article, not across it
+    weave: float = 1.0  # how coarse the pattern is: small or narrow pieces want a finer one
 
 
 def path(text: str) -> Path:
@@ -74,7 +76,7 @@ def _curve(control: list[Point]) -> list[Point]:
     for step in range(1, _CURVE_STEPS + 1):
         t, level = step / _CURVE_STEPS, control
         while len(level) > 1:
-            level = [((1 - t) * a[0] + t * b[0], (1 - t) * a[1] + t * b[1]) for a, b in zip(level, level[1:], strict=False)]
+            level = [((1 - t) * a[0] + t * b[0], (1 - t) * a[1] + t * b[1]) for a, b in pairwise(level)]
         found += level
     return found
 
@@ -181,7 +183,7 @@ def _trousers() -> Article:
     )
     fly = _part("cloth", "M-0.6 -41 L4.6 -41 Q5 -26 0 -17", _mark("seam", "M4.4 -42 Q5 -26 0 -18", 0.7), angle=-2)
     seam = _part("night", "M0 -40 L0 -15", width=0.6)
-    return Article((*_pair(leg), *_pair(hem), fly, seam, band), focus=(0, -16), upright=True)
+    return Article((*_pair(leg), *_pair(hem), fly, seam, band), focus=(0, -16), upright=True, weave=0.8)
 
 
 def _skirt() -> Article:
@@ -214,13 +216,17 @@ def _sneaker() -> Article:
         _mark("shade", "M-50 17 C-34 13 -6 16 14 12 C26 9 38 11 48 8 L48 20 L-50 20"),
         _mark("seam", "M18 -16 C14 -4 13 6 15 18", 0.7),
     )
-    tongue = _part("deep", "M16 -17 L13 -31 C12 -34 8 -35 5 -32 L-4 -22 L-2 -10", _mark("shade", "M12 -30 L4 -20 L8 -10 L18 -16"))
+    tongue = _part(
+        "deep", "M16 -17 L13 -31 C12 -34 8 -35 5 -32 L-4 -22 L-2 -10", _mark("shade", "M12 -30 L4 -20 L8 -10 L18 -16")
+    )
     heel = _part(
         "deep",
         "M45 17 C47 6 43 -6 45.5 -17 C46 -22 42 -24 38 -21 C35 -17.5 32 -16 29 -15 C32 -4 30 8 26 17",
         _mark("shade", "M50 17 L38 17 C42 4 40 -8 42 -24 L50 -24"),
     )
-    lining = _part("ivory", "M45 -16.5 C46 -22 42 -24 38 -21 C33 -15 25 -13 18 -17 L16.5 -14.5 C25 -9.5 36 -11.5 41 -18.5")
+    lining = _part(
+        "ivory", "M45 -16.5 C46 -22 42 -24 38 -21 C33 -15 25 -13 18 -17 L16.5 -14.5 C25 -9.5 36 -11.5 41 -18.5"
+    )
     stay = _part("deep", "M19.5 -16.5 L9 -24.5 L-17 -6.5 C-15 -1 -11 1 -6 0 L8 -8 C14 -8 17 -11 19.5 -16.5")
     toe = _part(
         "ivory",
@@ -238,7 +244,7 @@ def _sneaker() -> Article:
         _mark("haze", "M-50 22.4 C-20 25 20 25 50 22.4 L50 30 L-50 30"),
         _mark("band", "M-49 18.6 C-30 21.8 -10 20.6 12 21 C26 21.4 38 20.6 48 18.4", 1.1),
     )
-    return Article((tongue, upper, lining, heel, stay, *laces, toe, sole), focus=(-8, 0), stands=True)
+    return Article((tongue, upper, lining, heel, stay, *laces, toe, sole), focus=(-8, 0), stands=True, weave=0.82)
 
 
 def _boot() -> Article:
@@ -255,13 +261,25 @@ def _boot() -> Article:
         "M3 -34 L14 -34 C15 -20 13 -8 10.5 2 Q8.5 4 6.8 2 C4 -8 2.4 -20 3 -34",
         *(_mark("glow", f"M{x} -34 L{x * 0.5 + 4.3} 3", 0.5) for x in (5, 7, 9, 11, 13)),
     )
-    top = _part("deep", "M-10 -44 Q6 -41.5 22.4 -44 L23 -34 Q6 -31.5 -9.6 -34", _mark("shade", "M12 -46 L12 -30 L26 -30 L26 -46"))
+    top = _part(
+        "deep",
+        "M-10 -44 Q6 -41.5 22.4 -44 L23 -34 Q6 -31.5 -9.6 -34",
+        _mark("shade", "M12 -46 L12 -30 L26 -30 L26 -46"),
+    )
     mouth = _part("night", "M-10 -44 Q6 -47.5 22.4 -44 Q6 -40.5 -10 -44")
     tab = _part("tan", "M19 -42 L19 -48 Q20.8 -50.4 22.6 -48 L22.6 -40", width=2.0)
-    cap = _part("deep", "M-42 34 C-45 24 -42 17 -34 13 C-28 18 -25 26 -26 34", _mark("glow", "M-40 25 C-39 20 -36 18 -33 17 C-35 20 -37 22 -40 25"))
+    cap = _part(
+        "deep",
+        "M-42 34 C-45 24 -42 17 -34 13 C-28 18 -25 26 -26 34",
+        _mark("glow", "M-40 25 C-39 20 -36 18 -33 17 C-35 20 -37 22 -40 25"),
+    )
     heel = _part("ink", "M6 36 L28 34 L27.6 46 Q27.4 47.4 26 47.4 L9 47.4 Q7 47.4 7 45.4")
-    sole = _part("ink", "M-44 33 C-20 35 4 34 27 32.4 Q28.6 35 28 38 L6 41 C-8 41.6 -30 42 -41 41 Q-46 39 -44 33", _mark("welt", "M-45 34.4 C-20 36.4 4 35.4 29 33.6", 1.2))
-    return Article((upper, cap, gore, top, mouth, tab, heel, sole), focus=(-4, 2), stands=True)
+    sole = _part(
+        "ink",
+        "M-44 33 C-20 35 4 34 27 32.4 Q28.6 35 28 38 L6 41 C-8 41.6 -30 42 -41 41 Q-46 39 -44 33",
+        _mark("welt", "M-45 34.4 C-20 36.4 4 35.4 29 33.6", 1.2),
+    )
+    return Article((upper, cap, gore, top, mouth, tab, heel, sole), focus=(-4, 2), stands=True, weave=0.86)
 
 
 def _handbag() -> Article:
@@ -275,7 +293,9 @@ def _handbag() -> Article:
         _mark("shade", "M-46 34 C-20 39 20 39 46 34 L46 50 L-46 50"),
         _mark("shade", "|M0 7 C12 7 24 5 34 1 L34 -16 L0 -16"),
     )
-    corner = _part("tan", "M42 30 C36 31 31 36 30 44 L45 44", _mark("stitch", "M42.5 28.4 C34.5 29.4 29.4 35 28.4 43.4", 0.6))
+    corner = _part(
+        "tan", "M42 30 C36 31 31 36 30 44 L45 44", _mark("stitch", "M42.5 28.4 C34.5 29.4 29.4 35 28.4 43.4", 0.6)
+    )
     flap = _part(
         "tan",
         "|M0 -14.4 L29.5 -14.4 C33 -14.4 34.4 -12 35 -9 L36 -2 C26 2 14 4.4 0 4.4",
@@ -283,40 +303,52 @@ def _handbag() -> Article:
         _mark("sheen", "|M0 -14.4 L32 -14.4 L33 -10 C22 -8.6 12 -8 0 -8"),
     )
     ring = _pair(_part("brass", oval(19, -4.4, 2.8), _mark("umber", oval(19, -4.4, 1.4))))
-    clasp = _part("brass", "|M0 -0.5 L5 -0.5 Q6.4 -0.5 6.4 1 L6.4 7 Q6.4 9.5 4 9.5 L0 9.5", _mark("umber", oval(0, 5, 1.5)))
+    clasp = _part(
+        "brass", "|M0 -0.5 L5 -0.5 Q6.4 -0.5 6.4 1 L6.4 7 Q6.4 9.5 4 9.5 L0 9.5", _mark("umber", oval(0, 5, 1.5))
+    )
     return Article((far, body, *_pair(corner), flap, *ring, near, gloss, clasp), focus=(0, 0), stands=True)
 
 
 def _backpack() -> Article:
     strap = _part("night", "M20 -34 C35 -28 40 -6 38.4 20 C38 32 35 38 29 42", width=5)
-    loop = _part("umber", "M-8 -42 C-8 -50.4 8 -50.4 8 -42", width=3)
+    loop = _part("umber", "M-9 -38 C-9 -51.4 9 -51.4 9 -38", width=3.4)
     body = _part(
         "cloth",
-        "|M0 -46 L11 -46 C24 -46 32.4 -36 32.4 -22 L34 36 C34.4 43 31 46.4 25 46.4 L0 46.4",
+        "|M0 -41 L11 -41 C24 -41 32.4 -33 32.4 -20 L34 36 C34.4 43 31 46.4 25 46.4 L0 46.4",
         *_twice("shade", "M22 -46 C28 -30 29 10 29 50 L40 50 L40 -40"),
-        _mark("seam", "|M0 -41.6 L11 -41.6 C22 -41.6 28.4 -34 28.6 -22 L29.6 48", 0.7),
+        _mark("deepen", "|M0 7 L21 7 C26 7 28 10 28 14 L28.4 38 C28.4 42 25 45.4 20 45.4 L0 45.4"),
     )
     lid = _part(
         "deep",
-        "|M0 -46.6 L11 -46.6 C25 -46.6 33 -36 33 -22 L33 -17 C22 -12 11 -11 0 -11",
+        "|M0 -41.6 L11 -41.6 C25 -41.6 33 -33 33 -20 L33 -15 C22 -10 11 -9 0 -9",
         _mark("shade", "M16 -50 C26 -38 27 -22 26 -8 L40 -8 L40 -50"),
-        _mark("stitch", "|M33 -19.4 C22 -14.4 11 -13.4 0 -13.4", 0.6),
-        _mark("glow", "M-28 -30 C-26 -38 -20 -42.6 -12 -43.4 C-18 -40 -22 -36 -24 -29"),
+        _mark("stitch", "|M33 -17.4 C22 -12.4 11 -11.4 0 -11.4", 0.6),
+        _mark("glow", "M-29 -26 C-27 -34 -21 -38 -13 -38.8 C-19 -36 -23 -32 -25 -25"),
     )
-    under = _part("gloom", "|M0 -11 C11 -11 22 -12 33 -17 L33 -13.6 C22 -8 11 -7 0 -7")
+    under = _part("gloom", "|M0 -10 C11 -10 22 -11 33 -16 L33 -12.6 C22 -7 11 -6 0 -6")
     pocket = _part(
         "cloth",
         "|M0 9 L20 9 C23.4 9 25 11 25 14 L25.6 36 C25.6 40 23.4 42 20 42 L0 42",
         *_twice("shade", "M21 8 C22 20 22 32 22 44 L30 44 L30 8"),
-        _mark("shade", "M-30 15 L30 15 L30 17.4 L-30 17.4"),
-        _mark("deepen", "M-30 8 L30 8 L30 15 L-30 15"),
-        _mark("brasswire", "M-21.6 12.2 L21.6 12.2", 1.0),
-        _mark("seam", "|M0 41.2 L20 41.2 C23 41.2 24.8 39.4 24.8 36 L24.2 14 C24.2 11 23 9.8 20 9.8 L0 9.8", 0.8),
+        _mark("shade", "M-30 15 L30 15 L30 18 L-30 18"),
+    )
+    top = _part(
+        "deep",
+        "|M0 8.6 L20 8.6 C24 8.6 25.4 11 25.4 15.4 L0 15.4",
+        _mark("brasswire", "M-21.6 12.2 L21.6 12.2", 1.2),
     )
     pull = _part("tan", "M18 12 L20 19.6", width=2.4)
     belts = _pair(_part("tan", "M13.4 -24 L15 7", _mark("sand", "M12 -2 L12 2", 1), width=4.0))
-    buckles = _pair(_part("brass", "M10.8 -5.6 L17.6 -5.9 L18 0.1 L11.2 0.4", _mark("umber", "M12.6 -4 L16.2 -4.1 L16.4 -1.5 L12.8 -1.4")))
-    return Article((*_pair(strap), loop, body, under, pocket, pull, lid, *belts, *buckles), focus=(0, 0), stands=True)
+    buckles = _pair(
+        _part(
+            "brass",
+            "M10.8 -5.6 L17.6 -5.9 L18 0.1 L11.2 0.4",
+            _mark("umber", "M12.6 -4 L16.2 -4.1 L16.4 -1.5 L12.8 -1.4"),
+        )
+    )
+    return Article(
+        (*_pair(strap), loop, body, under, pocket, top, pull, lid, *belts, *buckles), focus=(0, 6), stands=True
+    )
 
 
 def _cap() -> Article:
@@ -340,7 +372,7 @@ def _cap() -> Article:
         _mark("stitch", "M-40 23.4 C-34 18.4 -27 16.8 -20 17.2 C-9 19.6 0 21 6 21.6", 0.5),
     )
     band = _part("night", "M18 18.6 C30 18.6 38 18 43 16.4 L43 20 C36 22 26 22.6 14 21")
-    return Article((band, crown, knob, brim), focus=(-2, -2), stands=True)
+    return Article((band, crown, knob, brim), focus=(-2, -2), stands=True, weave=0.9)
 
 
 def _mug() -> Article:
@@ -352,12 +384,18 @@ def _mug() -> Article:
         _mark("shade", "M10 -36 C13 -10 13 20 8 48 L30 48 L30 -36"),
         _mark("shade", "M19 -36 C21 -10 21 20 17 48 L30 48 L30 -36"),
         _mark("shade", "M-36 -36 L-30 -30 C-29 0 -30 26 -25 46 L-36 46"),
-        _mark("gleam", "M-24 -24 C-25 -4 -25 14 -23 30 Q-21.4 33 -19.6 30 C-20.6 12 -20.6 -4 -19.4 -23.4 Q-22 -26 -24 -24"),
+        _mark(
+            "gleam", "M-24 -24 C-25 -4 -25 14 -23 30 Q-21.4 33 -19.6 30 C-20.6 12 -20.6 -4 -19.4 -23.4 Q-22 -26 -24 -24"
+        ),
         bow=14,
     )
     rim = _part("pale", oval(-3, -34, 30, 8.4, 36))
     well = _part("night", oval(-3, -33.7, 27.2, 6.6, 36))
-    coffee = _part("coffee", "M-27.6 -31 C-18 -35 12 -35 21.6 -31 C14 -25.6 -20 -25.6 -27.6 -31", _mark("sheen", "M-22 -30.6 C-14 -33 -6 -33.4 2 -33.2 C-6 -31.6 -14 -30.4 -19 -29"))
+    coffee = _part(
+        "coffee",
+        "M-27.6 -31 C-18 -35 12 -35 21.6 -31 C14 -25.6 -20 -25.6 -27.6 -31",
+        _mark("sheen", "M-22 -30.6 C-14 -33 -6 -33.4 2 -33.2 C-6 -31.6 -14 -30.4 -19 -29"),
+    )
     return Article((handle, inner, body, rim, well, coffee), focus=(0, -8), stands=True)
 
 
@@ -396,12 +434,17 @@ def _armchair() -> Article:
         _mark("seam", "|M0 -40 C10 -40.4 18 -39 23.4 -35.6 C28.4 -32 29.4 -27 29.4 -20 L29.4 20", 0.6),
         *(_mark("button", oval(x, y, 1.5)) for x, y in ((-13, -24), (0, -25), (13, -24), (-6.5, -12), (6.5, -12))),
     )
-    front = _part("cloth", "|M0 18 L30 18 L30 37 L0 37", _mark("shade", "M-40 15 L40 15 L40 24 L-40 24"), _mark("shade", "M-40 33 L40 33 L40 40 L-40 40"))
+    front = _part(
+        "cloth",
+        "|M0 18 L30 18 L30 37 L0 37",
+        _mark("shade", "M-40 15 L40 15 L40 24 L-40 24"),
+        _mark("shade", "M-40 33 L40 33 L40 40 L-40 40"),
+    )
     seat = _part(
-        "pale",
+        "cloth",
         "|M0 3 L22 3 C26 3 28 5 28 9 L28 15 C28 19 26 20.4 22 20.4 L0 20.4",
         _mark("shade", "M-40 14 L40 14 L40 24 L-40 24"),
-        _mark("seam", "M-40 13.4 L40 13.4", 0.7),
+        _mark("glow", "M-40 2 L40 2 L40 8 L-40 8"),
     )
     arm = _part(
         "cloth",

@@ -1,0 +1,202 @@
+"""Artifact: one folder with everything that a search needs, the same bytes on disk and on the Hub.
+
+`manifest.json` is written last and names the size and the SHA-256 of every other file. Loading checks before it
+trusts: sizes and hashes first; only then are the files parsed; then types, dimensions, row counts and fingerprints must
+agree; then the golden query is replayed. No pickle, ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder
+from retrieval.errors import ArtifactError, EncoderError, IntegrityError
+from retrieval.gallery import Gallery
+from retrieval.images import open_image
+from retrieval.stores.faiss import FaissStore
+from retrieval.swap import recover
+
+FORMAT = 1
+GOLDEN_K = 5
+GOLDEN_TOLERANCE = 2e-3  # of a cosine: processors and JPEG decoders differ in the last digits, models by far more
+_UNSEALED = "0" * 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of an artifact's files."""
+
+    config: str = CONFIG_FILE
+    weights: str = WEIGHTS_FILE
+    index: str = "index.faiss"
+    gallery: str = "gallery.parquet"
+    metrics: str = "metrics.json"
+    card: str = "README.md"
+    manifest: str = "manifest.json"
+
+    def names(self) -> list[str]:
+        """All the names, the manifest's last."""
+        return [getattr(self, item.name) for item in fields(self)]
+
+
+LAYOUT = Layout()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that has been checked and opened."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    encoder: Encoder
+    store: FaissStore
+    gallery: Gallery
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The evaluation that was made when the artifact was built."""
+        return dict(json.loads((self.folder / LAYOUT.metrics).read_text(encoding="utf-8")))
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether the folder holds a manifest, which is written last."""
+    return (folder / LAYOUT.manifest).is_file()
+
+
+def check_target(folder: Path) -> None:
+    """Raise ArtifactError unless an artifact may be written there: a new or empty folder, or an artifact."""
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder} is a file; an artifact is a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not is_artifact(folder):
+        raise ArtifactError(f"{folder} holds files that are not an artifact's; choose a new or an empty folder.")
+
+
+def seal(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, facts: dict[str, Any]) -> None:
+    """Write the manifest over the other files of the folder: from then on it is an artifact.
+
+    `facts` are further entries for the manifest (how it was built, the index's recall).
+    """
+    manifest = {
+        "format": FORMAT,
+        "files": {name: _measure(folder / name) for name in LAYOUT.names() if name != LAYOUT.manifest},
+        "encoder": {"architecture": encoder.name, "fingerprint": encoder.fingerprint},
+        "dimension": store.dim,
+        "metric": "cosine",
+        "rows": len(gallery),
+        "ids_sha256": _ids_hash(gallery.ids),
+        "index": asdict(store.settings),
+        "golden": _golden(encoder, store, gallery),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm", "faiss-cpu", "numpy")},
+        **facts,
+    }
+    (folder / LAYOUT.manifest).write_bytes(_sealed(manifest))
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Check an artifact and open it.
+
+    Raises ArtifactError where the folder holds none, and IntegrityError, naming the part and both values, where
+    a part does not agree with the manifest. FAISS, torch and parquet see no byte of a file that failed its hash.
+    """
+    recover(folder)
+    manifest = read_manifest(folder)
+    _check_files(folder, manifest)
+    try:
+        encoder = Encoder.load(folder)
+    except EncoderError as error:
+        raise IntegrityError(f"{folder}: {error}") from error
+    _agree(f"{LAYOUT.weights}: encoder fingerprint", manifest["encoder"]["fingerprint"], encoder.fingerprint)
+    gallery = Gallery(folder / LAYOUT.gallery)
+    _agree(f"{LAYOUT.gallery}: rows", manifest["rows"], len(gallery))
+    _agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], _ids_hash(gallery.ids))
+    store = FaissStore.load(folder / LAYOUT.index, manifest["index"])
+    _agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
+    _agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
+    _agree(f"{LAYOUT.index}: vectors", manifest["rows"], len(store))
+    _replay(manifest["golden"], encoder, store, gallery)
+    return Artifact(folder, manifest, encoder, store, gallery)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, checked against its own hash; raises ArtifactError where there is none, IntegrityError else."""
+    path = folder / LAYOUT.manifest
+    if not path.is_file():
+        what = f"no {LAYOUT.manifest} in it" if folder.is_dir() else "no such folder"
+        raise ArtifactError(
+            f"{folder} is not an artifact: {what}. `python -m retrieval build SOURCE --out DIR` makes one."
+        )
+    content = path.read_bytes()
+    try:
+        manifest = json.loads(content)
+        stated = manifest["manifest_sha256"]
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{LAYOUT.manifest} is damaged: {error!r}.") from error
+    found = hashlib.sha256(content.replace(str(stated).encode(), _UNSEALED.encode())).hexdigest()
+    _agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
+    if version != FORMAT:
+        raise IntegrityError(f"{LAYOUT.manifest}: format {version}, this version reads format {FORMAT}; upgrade it.")
+    return dict(manifest)
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    for name in LAYOUT.names():
+        if name == LAYOUT.manifest:
+            continue
+        if name not in manifest["files"]:
+            raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
+        if not (folder / name).is_file():
+            raise IntegrityError(f"{name} is missing from {folder}; the manifest lists it.")
+        stated = manifest["files"][name]
+        _agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
+        _agree(f"{name}: SHA-256", stated["sha256"], _measure(folder / name)["sha256"])
+
+
+def _agree(what: str, stated: object, found: object) -> None:
+    if stated != found:
+        raise IntegrityError(
+            f"{what}: the manifest says {stated}, found {found}. The artifact is damaged or mixed; build or pull it again."
+        )
+
+
+def _measure(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _ids_hash(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _sealed(manifest: dict[str, Any]) -> bytes:
+    """The manifest as bytes, with a hash over these very bytes (with zeros where the hash stands)."""
+    content = json.dumps({**manifest, "manifest_sha256": _UNSEALED}, indent=2, sort_keys=True) + "\n"
+    return content.replace(_UNSEALED, hashlib.sha256(content.encode()).hexdigest()).encode()
+
+
+def _golden(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, Any]:
+    """A query that any reader of the artifact can repeat, the thumbnail of the first row, and its answer."""
+    query = encoder.embed_images([open_image(gallery.thumbnail(0))])
+    rows, scores = store.search(query, min(GOLDEN_K, len(gallery)))
+    return {"query_row": 0, "rows": rows[0].tolist(), "scores": [round(float(s), 6) for s in scores[0]]}
+
+
+def _replay(golden: dict[str, Any], encoder: Encoder, store: FaissStore, gallery: Gallery) -> None:
+    """Ask the golden query again: the best scores, and the scores of the very rows that were found, must be the same."""
+    query = encoder.embed_images([open_image(gallery.thumbnail(golden["query_row"]))])
+    stated = np.array(golden["scores"], np.float32)
+    _, best = store.search(query, len(stated))
+    for scores in (best[0], store.vectors(np.array(golden["rows"], np.int64)) @ query[0]):
+        if not np.allclose(scores, stated, atol=GOLDEN_TOLERANCE):
+            raise IntegrityError(
+                f"golden query: the manifest says scores {golden['scores']}, found "
+                f"{[round(float(s), 6) for s in scores]}: encoder, index and gallery do not belong together."
+            )

@@ -1,0 +1,208 @@
+"""Build: images -> embeddings -> index -> artifact; and add and remove, which change an artifact.
+
+Embeddings are written in shards as they are made, into a work folder beside the artifact, so that the same command
+after a kill goes on where it was (see `retrieval.embed`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval.artifact import LAYOUT, Artifact, check_target, load_artifact, seal
+from retrieval.card import write_card
+from retrieval.embed import Progress, Shards, embed_source
+from retrieval.encoder import Encoder
+from retrieval.errors import QueryError, SourceError
+from retrieval.gallery import Gallery, write_gallery
+from retrieval.metrics import leave_one_out
+from retrieval.sources import Source
+from retrieval.stores.base import Ids, Vectors
+from retrieval.stores.choose import fit_index, measured
+from retrieval.stores.faiss import FaissStore
+from retrieval.swap import replacing, writing
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the images of a source: found = indexed + duplicates + skipped."""
+
+    found: int
+    indexed: int
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    """(source, the source or the id of the image with the same content)"""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(source, reason)"""
+
+
+def build_artifact(
+    source: Source,
+    out: Path,
+    encoder: Encoder,
+    *,
+    factory: str = "AUTO",
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Embed every image of a source and write the artifact `out`, in the place of one that may be there.
+
+    `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images. Raises
+    ArtifactError where `out` holds something else or is being written, SourceError where no image could be indexed.
+    """
+    check_target(out)
+    FaissStore.check_factory(factory, encoder.dim)  # before hours of work
+    with writing(out):
+        shards = _embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
+        report = _report(shards)
+        if not report.indexed:
+            raise SourceError(_nothing(report))
+        vectors = shards.vectors(encoder.dim)
+        with replacing(out, LAYOUT.names()) as folder:
+            encoder.save(folder)
+            write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
+            _finish(folder, encoder, fit_index(vectors, factory), vectors, _summary(report))
+        shards.clear()
+    return report
+
+
+def add_images(artifact: Artifact, source: Source, *, limit: int | None = None, progress: Progress | None = None) -> Report:
+    """Add the images of a source; one whose content the artifact has is a duplicate, and nothing is embedded again.
+
+    The index keeps its training; where it was chosen by size and is now too small for its rows, it is made anew.
+    Raises SourceError where a column holds another type of values than the gallery's.
+    """
+    out = artifact.folder
+    with writing(out):
+        current = load_artifact(out)  # read again now that nobody else can change it
+        gallery, old = current.gallery, current.store
+        known = dict(zip(gallery.table["sha256"].to_pylist(), gallery.ids, strict=True))
+        key = f"add {source.fingerprint} {current.manifest['manifest_sha256']}"
+        shards = _embed(source, out, current.encoder, known, limit, progress, key)
+        report = _report(shards)
+        if report.indexed:
+            new = shards.vectors(old.dim)
+            vectors = np.concatenate([old.vectors(np.arange(len(old))), new])
+            store = fit_index(vectors, old.settings.factory, like=old)
+            schema = _joined(pq.read_schema(out / LAYOUT.gallery), shards.schema)
+            _rewrite(current, store, vectors, [*_tables(out, np.arange(len(old))), *shards.tables()], schema)
+        shards.clear()
+    return report
+
+
+def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
+    """Take images out of an artifact by their ids; returns how many rows are left.
+
+    Raises QueryError for an id that the gallery does not have (then nothing is changed), or where none would be left.
+    """
+    out = artifact.folder
+    with writing(out):
+        current = load_artifact(out)
+        gone = {current.gallery.row_of(image_id) for image_id in ids}
+        kept = np.array([row for row in range(len(current.gallery)) if row not in gone], np.int64)
+        if not len(kept):
+            raise QueryError("an artifact has at least one image; to remove them all, delete its folder.")
+        vectors = current.store.vectors(kept)
+        store = fit_index(vectors, current.store.settings.factory, like=current.store)
+        schema = pq.read_schema(out / LAYOUT.gallery)
+        _rewrite(current, store, vectors, _tables(out, kept), schema)
+    return len(kept)
+
+
+def _embed(
+    source: Source,
+    out: Path,
+    encoder: Encoder,
+    known: dict[str, str],
+    limit: int | None,
+    progress: Progress | None,
+    key: str,
+) -> Shards:
+    work = out.parent / f".{out.name}.building"
+    shards = Shards(work, f"{key} {encoder.fingerprint}", source.schema)
+    embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
+    return shards
+
+
+def _report(shards: Shards) -> Report:
+    facts = shards.facts()
+    return Report(
+        found=max((fact["consumed"] for fact in facts), default=0),
+        indexed=sum(pq.read_metadata(path).num_rows for path in shards.files()),
+        duplicates=[(source, same) for fact in facts for source, same in fact["duplicates"]],
+        skipped=[(source, reason) for fact in facts for source, reason in fact["skipped"]],
+    )
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    return {**asdict(report), "duplicates": len(report.duplicates)}
+
+
+def _nothing(report: Report) -> str:
+    if not report.found:
+        return "the source has no image."
+    first = f" The first: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
+    return f"none of the {report.found} files found could be indexed.{first}"
+
+
+def _rewrite(artifact: Artifact, store: FaissStore, vectors: Vectors, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write the artifact again with other rows and the same encoder."""
+    with replacing(artifact.folder, LAYOUT.names()) as folder:
+        for name in (LAYOUT.config, LAYOUT.weights):
+            _link(artifact.folder / name, folder / name)
+        write_gallery(folder / LAYOUT.gallery, tables, schema)
+        _finish(folder, artifact.encoder, store, vectors, artifact.manifest["build"])
+
+
+def _finish(folder: Path, encoder: Encoder, store: FaissStore, vectors: Vectors, report: dict[str, Any]) -> None:
+    """Write all that follows from encoder, gallery and vectors: index, evaluation, card, manifest."""
+    store = measured(store, vectors)
+    store.save(folder / LAYOUT.index)
+    gallery = Gallery(folder / LAYOUT.gallery)
+    metrics = {"leave_one_out": _evaluation(vectors, gallery)}
+    (folder / LAYOUT.metrics).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_card(folder, encoder, store, gallery, metrics)
+    seal(folder, encoder, store, gallery, {"build": report})
+
+
+def _evaluation(vectors: Vectors, gallery: Gallery) -> dict[str, float | int] | None:
+    try:
+        return leave_one_out(vectors, gallery.labels)
+    except QueryError:  # a gallery without labels is as good as another; it has no figures
+        return None
+
+
+def _tables(folder: Path, rows: Ids) -> Iterator[pa.Table]:
+    """The gallery's rows of those numbers (ascending), some hundreds at a time."""
+    start = 0
+    for batch in pq.ParquetFile(folder / LAYOUT.gallery).iter_batches(batch_size=1024):
+        here = rows[(rows >= start) & (rows < start + len(batch))] - start
+        yield pa.Table.from_batches([batch]).take(pa.array(here))
+        start += len(batch)
+
+
+def _joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """The columns of both; raises SourceError where one has another type in each."""
+    types = {item.name: item.type for item in old}
+    for item in new:
+        if types.setdefault(item.name, item.type) != item.type:
+            raise SourceError(
+                f"the column {item.name!r} holds {types[item.name]} in the gallery and {item.type} in the source."
+            )
+    return pa.schema(list(types.items()))
+
+
+def _link(old: Path, new: Path) -> None:
+    """The same file under another name; artifact files are never changed in place, so sharing them is safe."""
+    try:
+        os.link(old, new)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(old, new)

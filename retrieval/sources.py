@@ -1,0 +1,266 @@
+"""Sources: where the images of a gallery come from, all read through `datasets`, streamed, in a fixed order.
+
+A source is a folder of images (`imagefolder` conventions), a parquet file, a data-set folder, or a data set on the
+Hub by its name. Images are handed on undecoded: only `retrieval.images` decodes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from glob import escape
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+
+from retrieval.errors import ImageError, SourceError
+from retrieval.gallery import RESERVED
+from retrieval.images import read_bytes
+
+_METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One image of a source, not yet decoded."""
+
+    source: str
+    label: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    data: bytes | None = None
+    path: str | None = None
+
+    def read(self) -> bytes:
+        """The bytes of the image; raises ImageError where there are none, or too many."""
+        if self.data is not None:
+            return read_bytes(self.data)
+        if not self.path:
+            raise ImageError("the row has no image")
+        if "://" not in self.path:
+            return read_bytes(self.path)
+        with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
+            return read_bytes(file)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images in a fixed order, and what is known of them before the first is read."""
+
+    rows: Callable[[], Iterator[RawImage]]
+    schema: pa.Schema  # of the attributes
+    fingerprint: str  # of the files' names, sizes and times, or of the revision on the Hub
+    total: int | None  # how many rows there are, where that is known
+
+
+def open_source(
+    name: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split: str | None = None,
+) -> Source:
+    """Open a folder, a parquet file, a data-set folder or a data set on the Hub; all its splits, or the one named.
+
+    Raises SourceError where there is no such thing, no image in it, or no such column or split.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() and not _is_data_set(path):
+        return _image_folder(path, label_column, split)
+    if path.is_dir():
+        builder = _builder(name, str(path))
+    elif path.is_file() and path.suffix == ".parquet":
+        builder = _builder(name, "parquet", data_files=escape(str(path)))
+    elif path.exists():
+        raise SourceError(f"{name} is neither a folder nor a parquet file.")
+    elif _HUB_NAME.fullmatch(name):
+        builder = _builder(name, name)
+    else:
+        raise SourceError(f"there is no {name} here, and that cannot be the name of a data set on the Hub.")
+    return _data_set(name, builder, image_column, label_column, split)
+
+
+def _is_data_set(folder: Path) -> bool:
+    return any(path.name not in _METADATA for path in folder.rglob("*.parquet"))
+
+
+def _builder(name: str, path: str, **options: Any) -> Any:
+    try:
+        return datasets.load_dataset_builder(path, **options)
+    except Exception as error:  # datasets and the Hub client each raise their own kinds
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(
+            f"{name} is neither a folder or parquet file here nor a data set that can be read: {first}"
+        ) from error
+
+
+def _streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
+    try:
+        streams = dict(builder.as_streaming_dataset())
+    except Exception as error:  # a data set's files can be wrong in as many ways as there are formats
+        raise SourceError(f"{name} cannot be read: {(str(error).splitlines() or [repr(error)])[0]}") from error
+    if split is None:
+        return streams
+    if split not in streams:
+        raise SourceError(f"{name} has no split {split!r}; it has {', '.join(streams)}.")
+    return {split: streams[split]}
+
+
+def _data_set(name: str, builder: Any, image_column: str | None, label_column: str | None, split: str | None) -> Source:
+    streams = _streams(name, builder, split)
+    features = dict(next(iter(streams.values())).features or {})
+    image = _image_column(name, features, image_column)
+    label = _label_column(name, features, label_column)
+    kept = {column: kind for column, kind in features.items() if column not in {image, "label"} and not _is_image(kind)}
+
+    def rows() -> Iterator[RawImage]:
+        for split_name, stream in streams.items():
+            raw = stream.cast_column(image, datasets.Image(decode=False)) if _is_image(features[image]) else stream
+            for number, row in enumerate(raw):
+                value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
+                yield RawImage(
+                    source=value.get("path") or f"{split_name}/{number}",
+                    label=_text(row[label], features[label]) if label else None,
+                    attributes={_free(column): _value(row.get(column), kind) for column, kind in kept.items()},
+                    data=value.get("bytes"),
+                    path=value.get("path"),
+                )
+
+    schema = pa.schema([(_free(column), _arrow_type(kind)) for column, kind in kept.items()])
+    return Source(rows, schema, f"{builder.hash} {split} {image} {label}", _total(builder, streams))
+
+
+def _image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
+    """A folder of images: class folders are labels *and* metadata columns are attributes.
+
+    `datasets` takes the one or the other, drops the labels where files lie at different depths, reads only files
+    named `test` where there is one, and goes by the ends of the names. So it reads the metadata, then all
+    the images, and what is left over is handed on too, for the decoder to judge by content.
+    """
+    root = folder.resolve()
+    options: dict[str, Any] = {"data_dir": escape(str(root))}
+    if split is None:
+        options["data_files"] = {"train": "**"}  # one split of everything
+    plain = _builder(str(folder), "imagefolder", drop_metadata=True, drop_labels=True, **options)
+    streams = [_streams(str(folder), plain, split)]
+    features: dict[str, Any] = {}
+    described = _builder(str(folder), "imagefolder", **options)
+    if any(Path(file).name in _METADATA for files in described.config.data_files.values() for file in files):
+        streams.insert(0, _streams(str(folder), described, split))
+        features = {k: v for k, v in next(iter(streams[0].values())).features.items() if not _is_image(v)}
+    label = _label_column(str(folder), features, label_column) if features or label_column else None
+    kept = {column: kind for column, kind in features.items() if column != "label"}
+
+    def rows() -> Iterator[RawImage]:
+        seen: set[str] = set()
+        found = (row for stream in chain(*(s.values() for s in streams)) for row in _undecoded(stream))
+        others = ({"image": {"path": str(path)}} for path in _files(root)) if split is None else ()
+        for row in chain(found, others):
+            path = row["image"]["path"]
+            if path in seen or Path(path).name in _METADATA:
+                continue
+            seen.add(path)
+            source = path.replace(str(root) + "/", "")
+            own = _text(row.get(label), features[label]) if label else None
+            values = {_free(column): _value(row.get(column), kind) for column, kind in kept.items()}
+            yield RawImage(source, own or _class_folder(source), values, path=path)
+
+    total = len({path for path in _files(root) if path.name not in _METADATA}) if split is None else None
+    schema = pa.schema([(_free(column), _arrow_type(kind)) for column, kind in kept.items()])
+    return Source(rows, schema, f"{described.hash} {split} {label}", total)
+
+
+def _undecoded(stream: Any) -> Iterator[Mapping[str, Any]]:
+    yield from stream.cast_column("image", datasets.Image(decode=False))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+            yield path
+
+
+def _class_folder(source: str) -> str | None:
+    return Path(source.split("::")[0].removeprefix("zip://")).parent.name or None
+
+
+def _is_image(kind: Any) -> bool:
+    return isinstance(kind, datasets.Image)
+
+
+def _image_column(name: str, features: Mapping[str, Any], asked: str | None) -> str:
+    """The column that holds the images: an Image feature, or plain bytes, or a struct of bytes and path."""
+
+    def holds_bytes(kind: Any) -> bool:
+        return "bytes" in kind if isinstance(kind, dict) else getattr(kind, "dtype", "") in {"binary", "large_binary"}
+
+    found = [column for column, kind in features.items() if _is_image(kind)]
+    found += [column for column, kind in features.items() if holds_bytes(kind)]
+    if asked is None and found:
+        return found[0]
+    if asked in found:
+        return str(asked)
+    what = "no column of images" if asked is None else f"no column of images called {asked!r}"
+    raise SourceError(f"{name} has {what}; its columns are {', '.join(features)} (--image-column names one).")
+
+
+def _label_column(name: str, features: Mapping[str, Any], asked: str | None) -> str | None:
+    """The column asked for; else `label`; else the only one that is a ClassLabel; else none."""
+    if asked is not None and asked not in features:
+        raise SourceError(f"{name} has no column {asked!r}; its columns are {', '.join(features) or 'none'}.")
+    if asked is not None or "label" in features:
+        return asked or "label"
+    classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    return classes[0] if len(classes) == 1 else None
+
+
+def _free(column: str) -> str:
+    """The attribute's name in the gallery: the column's, with an underscore where the gallery uses it itself."""
+    return f"{column}_" if column in RESERVED else column
+
+
+def _value(value: Any, kind: Any) -> Any:
+    """A plain value for the gallery: class names for class numbers, numbers, text; JSON for what is nested."""
+    if value is None or isinstance(kind, datasets.ClassLabel):
+        return _text(value, kind)
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value) if pa.types.is_string(_arrow_type(kind)) else value
+
+
+def _text(value: Any, kind: Any) -> str | None:
+    if isinstance(kind, datasets.ClassLabel) and isinstance(value, int):
+        return str(kind.int2str(value)) if value >= 0 else None  # -1 stands for "no label" in datasets
+    return None if value is None else str(value)
+
+
+def _arrow_type(kind: Any) -> pa.DataType:
+    """The gallery's type for a feature: int64, float64, bool, or string for all the rest."""
+    dtype = "string" if isinstance(kind, datasets.ClassLabel) else str(getattr(kind, "dtype", "string"))
+    if dtype.startswith(("int", "uint")):
+        return pa.int64()
+    if dtype.startswith("float"):
+        return pa.float64()
+    return pa.bool_() if dtype == "bool" else pa.string()
+
+
+def _total(builder: Any, streams: Mapping[str, Any]) -> int | None:
+    """How many rows the splits have, from the data set's own card or from the ends of local parquet files."""
+    known = builder.info.splits or {}
+    if all(name in known and known[name].num_examples for name in streams):
+        return sum(known[name].num_examples for name in streams)
+    files = [Path(file) for name in streams for file in (builder.config.data_files or {}).get(name, [])]
+    if files and all(file.suffix == ".parquet" and file.is_file() for file in files):
+        return sum(pq.read_metadata(file).num_rows for file in files)
+    return None
+
+
+__all__ = ["RawImage", "Source", "open_source"]
