@@ -27,7 +27,7 @@ from retrieval.gallery import Gallery, write_gallery
 from retrieval.metrics import leave_one_out
 from retrieval.sources import Source
 from retrieval.stores.base import Ids, Vectors
-from retrieval.stores.choose import fit_index, measured
+from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.swap import replacing, writing
 
@@ -164,7 +164,6 @@ def _rewrite(artifact: Artifact, store: FaissStore, vectors: Vectors, tables: It
 
 def _finish(folder: Path, encoder: Encoder, store: FaissStore, vectors: Vectors, report: dict[str, Any]) -> None:
     """Write all that follows from encoder, gallery and vectors: index, evaluation, card, manifest."""
-    store = measured(store, vectors)
     store.save(folder / LAYOUT.index)
     gallery = Gallery(folder / LAYOUT.gallery)
     metrics = {"leave_one_out": _evaluation(vectors, gallery)}

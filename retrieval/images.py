@@ -184,7 +184,7 @@ def _complaint(data: bytes) -> str:
 
 
 def _check_size(name: str, image: ImageFile.ImageFile) -> None:
-    """Hold what the header claims against the limits."""
+    """Hold what the header claims against the limits; Pillow itself opens no picture without pixels."""
     sizes = [image.size]
     if image.format == "TIFF":  # one tile is decoded whole, and may be far larger than the picture that it is cut to
         sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))  # type: ignore[attr-defined]
@@ -192,8 +192,6 @@ def _check_size(name: str, image: ImageFile.ImageFile) -> None:
         if width * height > MAX_PIXELS:
             raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
     width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has no pixels ({width} x {height})")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{name} is too long and thin ({width} x {height}); at most {MAX_ASPECT}:1 is accepted")
 
@@ -269,7 +267,7 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def _convert(image: Image.Image, icc: bytes) -> Image.Image:
-    """Convert by a profile; with a new transform each time, as lcms keeps the last pixel in it, so it has one thread."""
+    """Convert by a profile. The transform is made anew each time: it remembers pixels, so threads must not share it."""
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     assert converted is not None

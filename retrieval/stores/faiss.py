@@ -15,6 +15,7 @@ from retrieval.errors import IntegrityError, StoreError
 from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_search
 from retrieval.stores.exact import search_rows
 
+AUTO = "AUTO"  # in the place of a factory string: choose one by size
 _EXACT_BELOW = 20_000  # allowed rows: so few are compared one by one, which is exact and takes milliseconds
 
 
@@ -23,13 +24,22 @@ class IndexSettings:
     """How an index was made and is searched; stands in the manifest, since FAISS keeps only a part of it."""
 
     factory: str = "Flat"
-    chosen: str = "AUTO"
+    chosen: str = AUTO
     """`AUTO` where the factory string was chosen by size, else `asked`."""
     search: Mapping[str, int] = field(default_factory=dict)
     """`nprobe` for an IVF index, `efSearch` for HNSW."""
     recall_at_10: float | None = None
     """Against exact search, on a sample of the rows; None before it was measured."""
     bytes_per_vector: float | None = None
+
+
+@dataclass(frozen=True)
+class Effort:
+    """A search parameter, and the least and most that make sense."""
+
+    name: str
+    least: int
+    most: int
 
 
 class FaissStore:
@@ -50,6 +60,12 @@ class FaissStore:
         self._inverted = faiss.try_extract_index_ivf(index)
         self._graph = isinstance(faiss.downcast_index(index), faiss.IndexHNSW)
 
+    @staticmethod
+    def check_factory(factory: str, dim: int) -> None:
+        """Raise StoreError where FAISS cannot make such an index."""
+        if factory != AUTO:
+            FaissStore(dim, IndexSettings(factory))
+
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> FaissStore:
         """Read an index file; raises IntegrityError where it is not one, or its metric is not the inner product."""
@@ -59,10 +75,13 @@ class FaissStore:
             raise IntegrityError(f"{path.name} is not an index that FAISS can read.") from error
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise IntegrityError(f"{path.name}: metric inner product was expected, FAISS's number {index.metric_type} found.")
-        return cls(index.d, IndexSettings(**settings), index=index)
+        store = cls(index.d, IndexSettings(**settings), index=index)
+        store._know_places()  # now, while no other thread searches
+        return store
 
     def save(self, path: Path) -> None:
         """Write the index file."""
+        self._forget_places()
         faiss.write_index(self._index, str(path))
 
     def train(self, vectors: Vectors) -> None:
@@ -93,11 +112,27 @@ class FaissStore:
 
     def vectors(self, ids: Ids) -> Vectors:
         """See `Store.vectors`."""
-        if self._inverted is not None and self._inverted.direct_map.type == faiss.DirectMap.NoMap:
-            self._inverted.make_direct_map()  # where each row lies; FAISS does not save it, 8 bytes a row
+        self._know_places()
         if not len(ids):
             return np.empty((0, self.dim), np.float32)
         return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(ids, np.int64)), np.float32)
+
+    @property
+    def effort(self) -> Effort | None:
+        """What can be turned up for more recall and more time; None for an index that looks at every vector."""
+        if self._inverted is not None:
+            return Effort("nprobe", 1, self._inverted.nlist)
+        return Effort("efSearch", 16, 1024) if self._graph else None
+
+    @property
+    def lists(self) -> int:
+        """How many lists an inverted file has; 0 for any other index."""
+        return 0 if self._inverted is None else int(self._inverted.nlist)
+
+    def size_in_bytes(self) -> int:
+        """The size of the index file."""
+        self._forget_places()
+        return len(faiss.serialize_index(self._index))
 
     def emptied(self) -> FaissStore:
         """A store with the same settings and training and no vectors."""
@@ -111,6 +146,16 @@ class FaissStore:
     def close(self) -> None:
         """See `Store.close`."""
         self._index.reset()
+
+    def _know_places(self) -> None:
+        """Have an inverted file know in which list each row lies, 8 bytes a row, so that rows can be read back."""
+        if self._inverted is not None and self._inverted.direct_map.no():
+            self._inverted.make_direct_map()
+
+    def _forget_places(self) -> None:
+        """The opposite: what can be made again in a moment is not written to disk."""
+        if self._inverted is not None:
+            self._inverted.set_direct_map_type(faiss.DirectMap.NoMap)
 
     def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Vectors]:
         """One search of the index; `widen` is how many times more of it has to be looked at because of a filter."""

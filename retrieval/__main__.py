@@ -1,0 +1,242 @@
+"""The command line: python -m retrieval build | search | evaluate | add | remove | verify | export | bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval.errors import LookalikeError, QueryError
+
+if TYPE_CHECKING:
+    from retrieval.build import Report
+    from retrieval.sources import Source
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 2 for wrong usage."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("datasets").setLevel(logging.ERROR)
+    try:
+        arguments.run(arguments)
+    except (LookalikeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m retrieval", description="Image-to-image search.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        if name != "build":
+            added.add_argument("artifact", type=Path, metavar="DIR", help="an artifact's folder")
+        return added
+
+    build = command("build", _build, "Embed images and write an artifact.")
+    _add_source_options(build)
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the artifact's folder")
+    build.add_argument("--backbone", default="resnet50", help="any timm model (default: resnet50)")
+    build.add_argument("--weights", type=Path, metavar="FILE", help="a local safetensors file, instead of the Hub's")
+    build.add_argument("--no-pretrained", action="store_true", help="random weights")
+    build.add_argument("--index", default="AUTO", help="a FAISS factory string (default: AUTO, by size)")
+    add = command("add", _add, "Add the images of a source; those that are there already are left out.")
+    _add_source_options(add)
+    remove = command("remove", _remove, "Take images out, by id.")
+    remove.add_argument("ids", nargs="+", metavar="ID")
+
+    search = command("search", _search, "Find the images that are most like one.")
+    search.add_argument("image", metavar="IMAGE", help="a file")
+    search.add_argument("-k", type=int, default=5, help="how many (default: 5)")
+    search.add_argument("--min-score", type=float, default=-1.0, help="least cosine (default: -1, all)")
+    search.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="filter; may be repeated")
+    evaluate = command("evaluate", _evaluate, "Leave-one-out figures by label.")
+    command("verify", _verify, "Check every byte, and replay the golden query.")
+    export = command("export", _export, "Write embeddings.npy, image_paths.npy and labels.npy.")
+    export.add_argument("--npy", type=Path, required=True, metavar="OUT", help="the folder to write to")
+    bench = command("bench", _bench, "Measure start-up, speed, recall and memory.")
+    bench.add_argument("--rows", type=int, help="search so many vectors drawn around the artifact's instead")
+    bench.add_argument("--dim", type=int, default=256, help="of the vectors drawn (default: 256)")
+    for each in (search, evaluate, bench):
+        each.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a folder, a parquet file, or a data set's folder or Hub name")
+    parser.add_argument("--image-column", metavar="C", help="the column of the images (default: the first that is one)")
+    parser.add_argument("--label-column", metavar="C", help="the column of the labels (default: label)")
+    parser.add_argument("--split", metavar="S", help="one split (default: all)")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="stop after so many images")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 was expected, not {text!r}")
+    return int(text)
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    from retrieval.sources import open_source
+
+    return open_source(
+        arguments.source,
+        image_column=arguments.image_column,
+        label_column=arguments.label_column,
+        split=arguments.split,
+    )
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from retrieval.artifact import check_target
+    from retrieval.build import build_artifact
+    from retrieval.encoder import Encoder
+
+    check_target(arguments.out)
+    source = _source(arguments)
+    encoder = Encoder.create(
+        arguments.backbone, pretrained=not arguments.no_pretrained, weights=arguments.weights
+    )
+    with _Bar() as bar:
+        report = build_artifact(
+            source, arguments.out, encoder, factory=arguments.index, limit=arguments.limit, progress=bar
+        )
+    _print_report(report)
+    print(f"{arguments.out} is ready: python app.py --artifact {arguments.out}")
+
+
+def _add(arguments: argparse.Namespace) -> None:
+    from retrieval.artifact import load_artifact
+    from retrieval.build import add_images
+
+    with _Bar() as bar:
+        artifact = load_artifact(arguments.artifact)
+        _print_report(add_images(artifact, _source(arguments), limit=arguments.limit, progress=bar))
+
+
+def _remove(arguments: argparse.Namespace) -> None:
+    from retrieval.artifact import load_artifact
+    from retrieval.build import remove_images
+
+    left = remove_images(load_artifact(arguments.artifact), arguments.ids)
+    print(f"{len(set(arguments.ids))} removed, {left} left")
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    from retrieval.search import Searcher
+
+    searcher = Searcher.open(arguments.artifact)
+    where: dict[str, list[str]] = {}
+    for condition in arguments.where:
+        column, equals, value = condition.partition("=")
+        if not equals:
+            raise QueryError(f"a filter is COLUMN=VALUE, {condition!r} is not.")
+        where.setdefault(column, []).append(value)
+    hits = searcher.search(arguments.image, arguments.k, min_score=arguments.min_score, where=where)
+    if arguments.json:
+        print(json.dumps([asdict(hit) for hit in hits], indent=2, ensure_ascii=False))
+        return
+    for hit in hits:
+        print(f"{hit.score:.4f}  {hit.id}  {hit.label or '-':<20}  {hit.source}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
+    from retrieval.artifact import load_artifact
+    from retrieval.metrics import leave_one_out
+
+    artifact = load_artifact(arguments.artifact)
+    figures = leave_one_out(artifact.store.vectors(np.arange(len(artifact.store))), artifact.gallery.labels)
+    _print_figures(figures, arguments.json)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from retrieval.artifact import load_artifact
+
+    artifact = load_artifact(arguments.artifact)
+    size = sum(file["size"] for file in artifact.manifest["files"].values())
+    print(f"{arguments.artifact} is whole: {len(artifact.gallery)} images, {size / 1e6:.1f} MB, {artifact.encoder.name}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
+    from retrieval.artifact import load_artifact
+
+    artifact = load_artifact(arguments.artifact)
+    arguments.npy.mkdir(parents=True, exist_ok=True)
+    # Plain text arrays, not objects: numpy can then read them without pickle.
+    labels = ["" if label is None else label for label in artifact.gallery.labels]
+    np.save(arguments.npy / "embeddings.npy", artifact.store.vectors(np.arange(len(artifact.store))))
+    np.save(arguments.npy / "image_paths.npy", np.array(artifact.gallery.table["source"].to_pylist(), np.str_))
+    np.save(arguments.npy / "labels.npy", np.array(labels, np.str_))
+    print(f"{len(labels)} rows written to {arguments.npy}")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from retrieval.bench import bench_artifact, bench_index
+
+    if arguments.rows:
+        figures = bench_index(arguments.artifact, arguments.rows, arguments.dim)
+    else:
+        figures = bench_artifact(arguments.artifact)
+    _print_figures(figures, arguments.json)
+
+
+def _print_figures(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    for name, value in figures.items():
+        print(f"{name:<36} {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+def _print_report(report: Report) -> None:
+    for source, reason in report.skipped:
+        print(f"skipped {source}: {reason}")
+    for source, same in report.duplicates:
+        print(f"duplicate {source}: the same content as {same}")
+    print(
+        f"found {report.found} = indexed {report.indexed} + skipped {len(report.skipped)} "
+        f"+ duplicate {len(report.duplicates)}"
+    )
+
+
+class _Bar:
+    """Progress on standard error: images a second and the time left; a line now and then where it is no terminal."""
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        patience = 0.1 if sys.stderr.isatty() else 10.0
+        self._bar: Any = tqdm(unit="images", mininterval=patience, maxinterval=patience, smoothing=0.05, delay=0.5)
+        self._started = False
+        return self
+
+    def __call__(self, done: int, total: int | None) -> None:
+        if not self._started:
+            self._bar.initial = self._bar.n = done - 1  # what an earlier run has done does not count as speed
+            self._bar.total = total
+            self._started = True
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
