@@ -107,9 +107,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
     check_target(arguments.out)
     source = _source(arguments)
-    encoder = Encoder.create(
-        arguments.backbone, pretrained=not arguments.no_pretrained, weights=arguments.weights
-    )
+    encoder = Encoder.create(arguments.backbone, pretrained=not arguments.no_pretrained, weights=arguments.weights)
     with _Bar() as bar:
         report = build_artifact(
             source, arguments.out, encoder, factory=arguments.index, limit=arguments.limit, progress=bar
@@ -169,7 +167,9 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     artifact = load_artifact(arguments.artifact)
     size = sum(file["size"] for file in artifact.manifest["files"].values())
-    print(f"{arguments.artifact} is whole: {len(artifact.gallery)} images, {size / 1e6:.1f} MB, {artifact.encoder.name}")
+    print(
+        f"{arguments.artifact} is whole: {len(artifact.gallery)} images, {size / 1e6:.1f} MB, {artifact.encoder.name}"
+    )
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -163,7 +163,7 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
 def _agree(what: str, stated: object, found: object) -> None:
     if stated != found:
         raise IntegrityError(
-            f"{what}: the manifest says {stated}, found {found}. The artifact is damaged or mixed; build or pull it again."
+            f"{what}: the manifest says {stated}, found {found}. The artifact is damaged or mixed: build it again."
         )
 
 
@@ -190,7 +190,7 @@ def _golden(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, 
 
 
 def _replay(golden: dict[str, Any], encoder: Encoder, store: FaissStore, gallery: Gallery) -> None:
-    """Ask the golden query again: the best scores, and the scores of the very rows that were found, must be the same."""
+    """Ask the golden query again: the best scores, and those of the very rows that were found, must be the same."""
     query = encoder.embed_images([open_image(gallery.thumbnail(golden["query_row"]))])
     stated = np.array(golden["scores"], np.float32)
     _, best = store.search(query, len(stated))

@@ -74,7 +74,9 @@ def build_artifact(
     return report
 
 
-def add_images(artifact: Artifact, source: Source, *, limit: int | None = None, progress: Progress | None = None) -> Report:
+def add_images(
+    artifact: Artifact, source: Source, *, limit: int | None = None, progress: Progress | None = None
+) -> Report:
     """Add the images of a source; one whose content the artifact has is a duplicate, and nothing is embedded again.
 
     The index keeps its training; where it was chosen by size and is now too small for its rows, it is made anew.
@@ -153,7 +155,9 @@ def _nothing(report: Report) -> str:
     return f"none of the {report.found} files found could be indexed.{first}"
 
 
-def _rewrite(artifact: Artifact, store: FaissStore, vectors: Vectors, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+def _rewrite(
+    artifact: Artifact, store: FaissStore, vectors: Vectors, tables: Iterable[pa.Table], schema: pa.Schema
+) -> None:
     """Write the artifact again with other rows and the same encoder."""
     with replacing(artifact.folder, LAYOUT.names()) as folder:
         for name in (LAYOUT.config, LAYOUT.weights):

@@ -25,9 +25,9 @@ from retrieval.gallery import BASE_SCHEMA, ID_LENGTH, THUMBNAIL_SIDE
 from retrieval.images import open_image, thumbnail_jpeg
 from retrieval.sources import RawImage, Source
 
-BATCH = 32  # images that go through the network together
-SHARD = 16 * BATCH  # images: what a kill can cost; whole batches, so that going on makes the same batches
-_AHEAD = BATCH + 16  # images that may be decoded before they are needed: bounds the memory
+BATCH = 4  # images that go through the network together: more at a time is slower on a CPU (memory is mapped anew)
+SHARD = 128 * BATCH  # images: what a kill can cost; whole batches, so that going on makes the same batches
+_AHEAD = 24  # images that may be decoded before they are needed: bounds the memory
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of images done, and how many there are, if that is known."""

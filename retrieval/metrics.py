@@ -27,7 +27,7 @@ def hit_at_k(relevant: Relevance, k: int) -> npt.NDArray[np.float64]:
     >>> hit_at_k(np.array([[False, True], [False, False]]), 2).tolist()
     [1.0, 0.0]
     """
-    return relevant[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 
 def precision_at_k(relevant: Relevance, k: int) -> npt.NDArray[np.float64]:

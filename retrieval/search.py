@@ -44,7 +44,7 @@ class Searcher:
 
     @classmethod
     def open(cls, folder: Path | str) -> Searcher:
-        """Check an artifact and open it; raises ArtifactError or IntegrityError (see `retrieval.artifact.load_artifact`)."""
+        """Check an artifact and open it; raises what `load_artifact` raises."""
         artifact = load_artifact(Path(folder))
         return cls(artifact.encoder, artifact.store, artifact.gallery)
 
@@ -90,7 +90,8 @@ class Searcher:
         rows, scores = self.store.search(vector[None], wanted, self.gallery.rows_where(where))
         kept = (rows[0] != MISSING) & (scores[0] >= min_score) & ~np.isin(rows[0], leave_out)
         rows_kept, scores_kept = rows[0][kept][:k], scores[0][kept][:k]
+        # Rounding, and vectors kept in 16 bits, can bring the cosine of a picture to itself a hair above 1.
         return [
-            Hit(int(number), row.id, float(score), row.label, row.source, row.attributes)
+            Hit(int(number), row.id, min(1.0, float(score)), row.label, row.source, row.attributes)
             for number, score, row in zip(rows_kept, scores_kept, self.gallery.take(rows_kept), strict=True)
         ]

@@ -256,10 +256,10 @@ def _total(builder: Any, streams: Mapping[str, Any]) -> int | None:
     """How many rows the splits have, from the data set's own card or from the ends of local parquet files."""
     known = builder.info.splits or {}
     if all(name in known and known[name].num_examples for name in streams):
-        return sum(known[name].num_examples for name in streams)
+        return int(sum(known[name].num_examples for name in streams))
     files = [Path(file) for name in streams for file in (builder.config.data_files or {}).get(name, [])]
     if files and all(file.suffix == ".parquet" and file.is_file() for file in files):
-        return sum(pq.read_metadata(file).num_rows for file in files)
+        return int(sum(pq.read_metadata(file).num_rows for file in files))
     return None
 
 

@@ -2,9 +2,9 @@
 
     python -m training.starter --out retrieval/starter
 
-The encoder learns from fresh drawings, never from those of the gallery. One embedding has to serve four questions (which
-article, which colour, which pattern, and all three at once), so that what differs in one of them only stays near:
-a striped red shirt finds striped red shirts first, then other red or other striped ones.
+The encoder learns from fresh drawings, never from those of the gallery. One embedding has to serve four questions
+(which article, which colour, which pattern, and all three at once), so that what differs in one of them only stays
+near: a striped red shirt finds striped red shirts first, then other red or other striped ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
 from retrieval.metrics import leave_one_out
 from retrieval.sources import open_source
-from training.catalogue import ARTICLES, COLOURS, PATTERNS, VIEWS, Item, catalogue, draw
+from training.catalogue import ARTICLES, COLOURS, PATTERNS, Item, catalogue, draw
 
 GALLERY_SIDE = 192  # pixels of the pictures in the gallery: what fits into the repository
 TRAIN_SIDE = 144  # pixels of the training pictures, which are cropped to INPUT_SIDE
@@ -100,9 +100,7 @@ def render(renderings: int, first_seed: int) -> Drawings:
     with ProcessPoolExecutor() as pool:
         pictures = torch.from_numpy(np.stack(list(pool.map(_pixels, items, chunksize=64))))
     orders = (ARTICLES, tuple(COLOURS), PATTERNS)
-    kinds = [
-        [order.index(v) for order, v in zip(orders, (i.article, i.colour, i.pattern), strict=True)] for i in items
-    ]
+    kinds = [[order.index(v) for order, v in zip(orders, (i.article, i.colour, i.pattern), strict=True)] for i in items]
     return Drawings(pictures, torch.tensor(kinds))
 
 
@@ -146,7 +144,10 @@ def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> No
     softmax = torch.nn.ModuleDict(
         {name: losses.NormalizedSoftmaxLoss(int(kind.max()) + 1, encoder.dim, 0.07) for name, kind in asked.items()}
     )
-    triplet, miner = losses.TripletMarginLoss(margin=0.2), miners.TripletMarginMiner(margin=0.2, type_of_triplets="semihard")
+    triplet, miner = (
+        losses.TripletMarginLoss(margin=0.2),
+        miners.TripletMarginMiner(margin=0.2, type_of_triplets="semihard"),
+    )
     weights = {"article": 1.0, "colour": 0.6, "pattern": 0.6, "together": 0.5}
     parameters = [*model.parameters(), *softmax.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.02)
@@ -171,7 +172,9 @@ def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> No
 
 def evaluate(encoder: Encoder, drawings: Drawings) -> dict[str, float]:
     """Leave-one-out P@1 and P@5 for each question, on pictures that were not trained on."""
-    shrink = v2.Compose([v2.Resize(INPUT_SIDE, antialias=True), v2.ToDtype(torch.float32, scale=True), _augment().transforms[-1]])
+    shrink = v2.Compose(
+        [v2.Resize(INPUT_SIDE, antialias=True), v2.ToDtype(torch.float32, scale=True), _augment().transforms[-1]]
+    )
     vectors = np.concatenate([encoder.embed_tensors(list(shrink(part))) for part in drawings.pictures.split(64)])
     figures = {}
     for name, kind in questions(drawings.kinds).items():

@@ -1,9 +1,9 @@
 """Which index for how many vectors, and with what effort it is searched.
 
-Flat, which is exact, up to 50,000 rows. Beyond, an inverted file over vectors in 16-bit floats: scores are the cosines to
-four digits, rows can be taken out and put back without loss, and on 1,000,000 x 256 it finds more of the true
-neighbours in 524 bytes a vector than a graph (HNSW32) with 8-bit vectors does in 528. Where that would still be too much
-memory, 8-bit vectors. `nprobe` is as small as the wanted recall allows, measured on the vectors at hand.
+Flat, which is exact, up to 50,000 rows. Beyond, an inverted file over vectors in 16-bit floats: scores are the cosines
+to four digits, rows can be taken out and put back without loss, and on 1,000,000 x 256 it finds more of the true
+neighbours in 524 bytes a vector than a graph (HNSW32) with 8-bit vectors does in 528. Where that would still be too
+much memory, 8-bit vectors. `nprobe` is as small as the wanted recall allows, measured on the vectors at hand.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None 
 
 
 def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) -> FaissStore:
-    """The store with the least effort that gives the wanted recall@10, or as much as there is, and that recall noted."""
+    """The store with the least effort that gives the wanted recall@10, or the most there is; the recall is noted."""
     rows = np.sort(np.random.default_rng(0).permutation(len(vectors))[:_SAMPLE])
     truth = _others(faiss.knn(vectors[rows], vectors, _K + 1, faiss.METRIC_INNER_PRODUCT)[1], rows)
     effort = store.effort
@@ -76,7 +76,8 @@ def _others(ids: Ids, rows: Ids) -> Ids:
     """(Q, 11) ids found for rows of the index to (Q, 10): without the row itself, or else without the last."""
     itself = ids == rows[:, None]
     itself[~itself.any(axis=1), -1] = True
-    return ids[~itself].reshape(len(ids), -1)
+    others: Ids = ids[~itself].reshape(len(ids), -1)
+    return others
 
 
 def _training_sample(vectors: Vectors, lists: int) -> Vectors:

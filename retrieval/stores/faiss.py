@@ -1,4 +1,4 @@
-"""FAISS: the store of every artifact. Vectors are unit vectors and the metric is the inner product, so scores are cosines."""
+"""FAISS: the store of every artifact. Unit vectors and inner product, so that scores are cosines."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ class FaissStore:
         except RuntimeError as error:
             raise IntegrityError(f"{path.name} is not an index that FAISS can read.") from error
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise IntegrityError(f"{path.name}: metric inner product was expected, FAISS's number {index.metric_type} found.")
+            raise IntegrityError(
+                f"{path.name}: metric inner product was expected, FAISS's number {index.metric_type} found."
+            )
         store = cls(index.d, IndexSettings(**settings), index=index)
         store._know_places()  # now, while no other thread searches
         return store

@@ -1,0 +1,39 @@
+"""The app: resolve an artifact, make the page, serve it.
+
+python app.py [--artifact DIR] [--host HOST] [--port PORT] [--share]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is reported to anyone
+
+from retrieval import LookalikeError, Searcher
+from retrieval.ui import create_app, launch
+
+STARTER = Path(__file__).parent / "retrieval" / "starter"
+
+
+def main() -> int:
+    """Serve until interrupted; 1 with one line on standard error where the artifact cannot be served."""
+    parser = argparse.ArgumentParser(description="Image-to-image search in the browser.")
+    default = os.environ.get("LOOKALIKE_ARTIFACT", str(STARTER))
+    parser.add_argument("--artifact", type=Path, default=Path(default), help="an artifact's folder (default: starter)")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; 0.0.0.0 for the network)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--share", action="store_true", help="a public link for a week, through Gradio's servers")
+    arguments = parser.parse_args()
+    try:
+        searcher = Searcher.open(arguments.artifact)
+    except LookalikeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    app = create_app(searcher, arguments.artifact.resolve().name)
+    launch(app, host=arguments.host, port=arguments.port, share=arguments.share)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
