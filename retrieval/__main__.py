@@ -51,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the artifact's folder")
     build.add_argument("--backbone", default="resnet50", help="any timm model (default: resnet50)")
     build.add_argument("--weights", type=Path, metavar="FILE", help="a local safetensors file, instead of the Hub's")
+    build.add_argument(
+        "--crop-mode",
+        choices=["squash", "center"],
+        default="squash",
+        help="squash: the whole picture (default); center: the middle, as in the model's own evaluation",
+    )
     build.add_argument("--no-pretrained", action="store_true", help="random weights")
     build.add_argument("--index", default="AUTO", help="a FAISS factory string (default: AUTO, by size)")
     add = command("add", _add, "Add the images of a source; those that are there already are left out.")
@@ -107,7 +113,12 @@ def _build(arguments: argparse.Namespace) -> None:
 
     check_target(arguments.out)
     source = _source(arguments)
-    encoder = Encoder.create(arguments.backbone, pretrained=not arguments.no_pretrained, weights=arguments.weights)
+    encoder = Encoder.create(
+        arguments.backbone,
+        pretrained=not arguments.no_pretrained,
+        weights=arguments.weights,
+        crop_mode=arguments.crop_mode,
+    )
     with _Bar() as bar:
         report = build_artifact(
             source, arguments.out, encoder, factory=arguments.index, limit=arguments.limit, progress=bar

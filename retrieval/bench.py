@@ -1,0 +1,201 @@
+"""Benchmarks: what a person waits for, and what it costs. Seconds depend on the machine; the ratios hardly do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import faiss
+import httpx
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from retrieval.artifact import Artifact, load_artifact
+from retrieval.embed import Shards, embed_source
+from retrieval.images import open_image
+from retrieval.metrics import recall_at_k
+from retrieval.sources import RawImage, Source
+from retrieval.stores.choose import fit_index
+from retrieval.stores.faiss import FaissStore
+from retrieval.synthetic import Cloud
+
+_APP = Path(__file__).parents[1] / "app.py"
+_PATIENCE = 300  # seconds for the app to come up
+_QUERIES = 50
+_IMAGES = 256
+
+Figures = dict[str, Any]
+
+
+def bench_artifact(folder: Path) -> Figures:
+    """Start-up, throughput, query latency in this process and through the app, recall and memory of an artifact.
+
+    Latencies are in milliseconds, one query at a time, with the artifact's own thumbnails as pictures.
+    """
+    artifact = load_artifact(folder)
+    pictures = [artifact.gallery.thumbnail(row) for row in _spread(len(artifact.gallery), _IMAGES)]
+    encoder = _latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)
+    vectors = artifact.store.vectors(np.array(_spread(len(artifact.gallery), _QUERIES)))
+    store = _latency(lambda vector: artifact.store.search(vector[None], 10), list(vectors))
+    figures: Figures = {
+        "images": len(artifact.gallery),
+        "encoder": artifact.encoder.name,
+        "index": artifact.store.settings.factory,
+        "index recall@10": artifact.store.settings.recall_at_10,
+        "embedding images/s": _throughput(artifact, pictures),
+        "encoder, one image, p50 ms": encoder[0],
+        "index, one query, p50 ms": store[0],
+        "index, one query, p95 ms": store[1],
+    }
+    figures.update(_bench_app(folder, pictures))
+    figures["HTTP p50 - encoder p50, ms"] = figures["query over HTTP p50 ms"] - encoder[0]
+    figures["gradio_client p50 - its floor - encoder p50, ms"] = (
+        figures["query by gradio_client p50 ms"] - figures["gradio_client floor p50 ms"] - encoder[0]
+    )
+    return figures
+
+
+def bench_index(folder: Path, rows: int, dim: int) -> Figures:
+    """Search `rows` vectors of `dim` numbers drawn around the artifact's, on one core, one query at a time.
+
+    Recall@10 is measured with 1,000 other draws against exact search; the time is given beside that of a flat index.
+    """
+    artifact = load_artifact(folder)
+    cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
+    vectors, queries = cloud.draw(rows, seed=1), cloud.draw(1000, seed=2)
+    started = time.perf_counter()
+    store = fit_index(vectors)
+    seconds = time.perf_counter() - started
+    truth = faiss.knn(queries, vectors, 10, faiss.METRIC_INNER_PRODUCT)[1]
+    with _one_core():
+        p50, p95 = _latency(lambda query: store.search(query[None], 10), list(queries))
+        flat = FaissStore(dim)
+        flat.add(np.arange(rows), vectors)
+        flat_p50, _ = _latency(lambda query: flat.search(query[None], 10), list(queries[:20]))
+    return {
+        "rows": rows,
+        "dimension": dim,
+        "index": store.settings.factory,
+        **store.settings.search,
+        "recall@10": recall_at_k(store.search(queries, 10)[0], truth),
+        "p50 ms": p50,
+        "p95 ms": p95,
+        "flat p50 ms": flat_p50,
+        "flat p50 / p50": flat_p50 / p50,
+        "bytes per vector": store.settings.bytes_per_vector,
+        "build s": seconds,
+    }
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    return [int(row) for row in np.linspace(0, count - 1, min(count, wanted))]
+
+
+def _latency(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[float, float]:
+    """Median and 95th percentile, in milliseconds, after a warm-up."""
+    for argument in arguments[:5]:
+        call(argument)
+    times = []
+    for argument in arguments[:1000]:
+        started = time.perf_counter()
+        call(argument)
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.percentile(times, 50)), float(np.percentile(times, 95))
+
+
+def _throughput(artifact: Artifact, pictures: list[bytes]) -> float:
+    """Images a second of what a build does: decode, thumbnail, embed, write shards."""
+    rows = [RawImage(str(number), data=data) for number, data in enumerate(pictures)]
+    with tempfile.TemporaryDirectory() as folder:
+        shards = Shards(Path(folder) / "shards", "bench", pa.schema([]))
+        started = time.perf_counter()
+        embed_source(Source(lambda: iter(rows), pa.schema([]), "bench", len(rows)), artifact.encoder, shards)
+        return len(rows) / (time.perf_counter() - started)
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
+    """Start the app as a person would, and ask it over HTTP and through gradio_client."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(_APP), "--artifact", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}) as app:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=60) as http:
+                _first_answer(http, pictures[0], app)
+                first = time.perf_counter() - started
+                over_http = _latency(lambda picture: _ask(http, picture), pictures[:_QUERIES])
+            client = _by_client(f"http://127.0.0.1:{port}", pictures[:_QUERIES])
+            memory = psutil.Process(app.pid).memory_info().rss / 2**20
+        finally:
+            app.terminate()
+    return {
+        "start to first answer s": first,
+        "query over HTTP p50 ms": over_http[0],
+        "query over HTTP p95 ms": over_http[1],
+        **client,
+        "resident memory MiB": memory,
+    }
+
+
+def _first_answer(http: httpx.Client, picture: bytes, app: subprocess.Popen[bytes]) -> None:
+    deadline = time.perf_counter() + _PATIENCE
+    while app.poll() is None and time.perf_counter() < deadline:
+        try:
+            _ask(http, picture)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"the app did not answer within {_PATIENCE} s")
+
+
+def _ask(http: httpx.Client, picture: bytes) -> str:
+    """One search as a client without Gradio's library makes it: upload, call, read the answer."""
+    path = http.post("/upload", files={"files": ("query.jpg", picture)}).raise_for_status().json()[0]
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = http.post("/call/search", json={"data": [image, 10, -1.0, None]}).raise_for_status().json()["event_id"]
+    answer = http.get(f"/call/search/{event}").raise_for_status().text
+    if "event: complete" not in answer:
+        raise RuntimeError(f"the app answered {answer!r}")
+    return answer
+
+
+def _by_client(address: str, pictures: list[bytes]) -> Figures:
+    """The same through gradio_client, and its floor: the upload, and a call that computes nothing."""
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False)
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for number, picture in enumerate(pictures):
+            files.append(Path(folder) / f"{number}.jpg")
+            files[-1].write_bytes(picture)
+        search = _latency(lambda file: client.predict(handle_file(file), api_name="/search"), files)
+        nothing = _latency(lambda _: client.predict(api_name="/info"), files)
+        upload = _latency(lambda file: httpx.post(client.upload_url, files={"files": file.open("rb")}), files)
+    return {
+        "query by gradio_client p50 ms": search[0],
+        "query by gradio_client p95 ms": search[1],
+        "gradio_client floor p50 ms": nothing[0] + upload[0],
+    }

@@ -1,0 +1,65 @@
+"""Vectors drawn around real embeddings, for benchmarks of an index with more rows than there are images.
+
+White noise on the sphere is the wrong test: all neighbours are equally far, and no index can leave anything out.
+Copies of real vectors with a little noise are wrong the other way: the neighbours of a copy are its own siblings. Here
+a row starts at a real vector and moves by a random Gaussian combination of the differences to its near neighbours,
+that is by a draw from the local covariance (dense places stay dense), plus a small draw from the covariance of them all.
+SPREAD and HAZE were chosen so that, drawing as many rows as there are real ones, the cosines to the first and the tenth
+neighbour and the local intrinsic dimension come out near those of the real vectors.
+"""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+
+from retrieval.stores.base import Ids, Vectors
+
+_NEIGHBOURS = 32
+_MIXED = 8
+_SPREAD = 0.7
+_HAZE = 0.35
+_CHUNK = 32_768
+
+
+class Cloud:
+    """Draws unit vectors of `dim` numbers around real ones, (N, D) float32, N at least 2."""
+
+    def __init__(self, real: Vectors, dim: int) -> None:
+        self._base = project(real, dim)
+        self._spread = self._base.std(axis=0)
+        count = min(_NEIGHBOURS, len(real) - 1)
+        nearest: Ids = faiss.knn(self._base, self._base, count + 1, faiss.METRIC_INNER_PRODUCT)[1]
+        self._near = nearest[:, 1:]
+
+    def draw(self, rows: int, seed: int) -> Vectors:
+        """(rows, dim) float32 unit vectors; the same for the same seed."""
+        rng = np.random.default_rng(seed)
+        drawn = np.empty((rows, self._base.shape[1]), np.float32)
+        for start in range(0, rows, _CHUNK):
+            drawn[start : start + _CHUNK] = self._draw(min(_CHUNK, rows - start), rng)
+        return drawn
+
+    def _draw(self, rows: int, rng: np.random.Generator) -> Vectors:
+        start = rng.integers(len(self._base), size=rows)
+        weights = rng.standard_normal((rows, _MIXED), np.float32) * np.float32(_SPREAD / np.sqrt(_MIXED))
+        vectors = self._base[start] * (1 - weights.sum(axis=1, keepdims=True))
+        for column in range(_MIXED):
+            neighbour = self._near[start, rng.integers(self._near.shape[1], size=rows)]
+            vectors += weights[:, column : column + 1] * self._base[neighbour]
+        vectors += rng.standard_normal(vectors.shape, np.float32) * self._spread * np.float32(_HAZE)
+        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
+
+def project(real: Vectors, dim: int) -> Vectors:
+    """Unit vectors on their `dim` leading axes (not centred, so that cosines change as little as can be).
+
+    Vectors of fewer numbers are filled up with zeros, which changes no cosine.
+    """
+    if real.shape[1] <= dim:
+        return np.pad(real, ((0, 0), (0, dim - real.shape[1])))
+    _, axes = np.linalg.eigh((real.T @ real).astype(np.float64))
+    projected = real @ axes[:, ::-1][:, :dim].astype(np.float32)
+    unit: Vectors = projected / np.linalg.norm(projected, axis=1, keepdims=True)
+    return unit
