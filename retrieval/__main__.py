@@ -118,6 +118,7 @@ def _build(arguments: argparse.Namespace) -> None:
         pretrained=not arguments.no_pretrained,
         weights=arguments.weights,
         crop_mode=arguments.crop_mode,
+        seed=0,  # so that the same command after a kill has the same encoder, and goes on
     )
     with _Bar() as bar:
         report = build_artifact(

@@ -75,7 +75,9 @@ def check_target(folder: Path) -> None:
     """Raise ArtifactError unless an artifact may be written there: a new or empty folder, or an artifact."""
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; an artifact is a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not is_artifact(folder):
+    # Other things have a `manifest.json` too; a damaged artifact may be written over.
+    ours = is_artifact(folder) and any((folder / name).is_file() for name in (LAYOUT.index, LAYOUT.gallery))
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ArtifactError(f"{folder} holds files that are not an artifact's; choose a new or an empty folder.")
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def build_artifact(
         shards = _embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
         report = _report(shards)
         if not report.indexed:
+            shards.clear()
             raise SourceError(_nothing(report))
         vectors = shards.vectors(encoder.dim)
         with replacing(out, LAYOUT.names()) as folder:
@@ -87,15 +89,15 @@ def add_images(
         current = load_artifact(out)  # read again now that nobody else can change it
         gallery, old = current.gallery, current.store
         known = dict(zip(gallery.table["sha256"].to_pylist(), gallery.ids, strict=True))
-        key = f"add {source.fingerprint} {current.manifest['manifest_sha256']}"
+        schema = _joined(pq.read_schema(out / LAYOUT.gallery), source.schema)  # before hours of work
+        key = f"add {source.fingerprint} {limit} {current.manifest['manifest_sha256']}"
         shards = _embed(source, out, current.encoder, known, limit, progress, key)
         report = _report(shards)
         if report.indexed:
             new = shards.vectors(old.dim)
             vectors = np.concatenate([old.vectors(np.arange(len(old))), new])
             store = fit_index(vectors, old.settings.factory, like=old)
-            schema = _joined(pq.read_schema(out / LAYOUT.gallery), shards.schema)
-            _rewrite(current, store, vectors, [*_tables(out, np.arange(len(old))), *shards.tables()], schema)
+            _rewrite(current, store, vectors, chain(_tables(out, np.arange(len(old))), shards.tables()), schema)
         shards.clear()
     return report
 
@@ -128,6 +130,7 @@ def _embed(
     progress: Progress | None,
     key: str,
 ) -> Shards:
+    out = out.resolve()
     work = out.parent / f".{out.name}.building"
     shards = Shards(work, f"{key} {encoder.fingerprint}", source.schema)
     embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)

@@ -27,6 +27,7 @@ from retrieval.sources import RawImage, Source
 
 BATCH = 4  # images that go through the network together: more at a time is slower on a CPU (memory is mapped anew)
 SHARD = 128 * BATCH  # images: what a kill can cost; whole batches, so that going on makes the same batches
+_VECTOR = "lookalike:vector"  # a column of the shards; a source may well have a column called `vector` of its own
 _AHEAD = 24  # images that may be decoded before they are needed: bounds the memory
 
 Progress = Callable[[int, int | None], None]
@@ -63,7 +64,7 @@ class Shards:
         """Add a shard; `consumed` is how many rows of the source have been read up to its end."""
         vectors = np.concatenate([np.empty((0, dim), np.float32), *shard.vectors])
         table = pa.Table.from_pylist(shard.rows, schema=self.schema)
-        table = table.append_column("vector", pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim))
+        table = table.append_column(_VECTOR, pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim))
         facts = {"consumed": consumed, "skipped": shard.skipped, "duplicates": shard.duplicates}
         table = table.replace_schema_metadata({"lookalike": json.dumps(facts)})
         path = self.folder / f"{len(self.files()):06d}.parquet"
@@ -91,7 +92,7 @@ class Shards:
         count = sum(pq.read_metadata(path).num_rows for path in self.files())
         vectors, start = np.empty((count, dim), np.float32), 0
         for path in self.files():
-            column = pq.read_table(path, columns=["vector"])["vector"].combine_chunks()
+            column = pq.read_table(path, columns=[_VECTOR])[_VECTOR].combine_chunks()
             vectors[start : start + len(column)] = column.flatten().to_numpy().reshape(-1, dim)
             start += len(column)
         return vectors

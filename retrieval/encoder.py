@@ -40,7 +40,9 @@ class Encoder:
         self.model = network
         self.data_config: dict[str, Any] = resolve_model_data_config(self.model)
         self.transform: Any = create_transform(**self.data_config, is_training=False)
-        self.dim = int(self.model.num_classes or self.model.num_features)
+        # The pooled features of a network that widens them after pooling (MobileNetV3, VGG) are `head_hidden_size`.
+        pooled = getattr(self.model, "head_hidden_size", None) or self.model.num_features
+        self.dim = int(self.model.num_classes or pooled)
         self.fingerprint: str = self._fingerprint()
 
     @classmethod
@@ -52,6 +54,7 @@ class Encoder:
         weights: Path | None = None,
         embedding_size: int = 0,
         crop_mode: str = "squash",
+        seed: int | None = None,
     ) -> Encoder:
         """Make an encoder from a timm model name.
 
@@ -60,12 +63,16 @@ class Encoder:
         Size, interpolation, mean and deviation are the model's own. `crop_mode` is timm's: `squash` shows the network
         the whole picture (what lies at its edge is looked for too: on Caltech-101 hit@1 0.858 against 0.843),
         `center` cuts the edges off as the model's own evaluation does.
+        `seed` makes what is random in the weights the same each time; None draws it from torch's own generator.
         Raises EncoderError for an unknown backbone, weights that do not fit, or a Hub that cannot be reached.
         """
         _check_name(backbone)
         from_hub = pretrained and weights is None
         try:
-            model = timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
+            with torch.random.fork_rng(devices=[], enabled=seed is not None):
+                if seed is not None:
+                    torch.manual_seed(seed)
+                model = timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
         except Exception as error:  # timm, torch and the Hub client each raise their own kinds
             what = f"the Hub weights of {backbone!r} could not be had" if from_hub else f"cannot make {backbone!r}"
             raise EncoderError(
@@ -85,10 +92,11 @@ class Encoder:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             name, pretrained_cfg = config["architecture"], config["pretrained_cfg"]
             arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not timm.is_model(name):  # a prefix like `hf-hub:` would have timm fetch another model
+                raise ValueError(f"timm has no model {name!r}")
+            model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
+        except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
             raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {error!r}") from error
-        _check_name(name)
-        model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
         _load_weights(model, folder / WEIGHTS_FILE, skip=())
         return cls(model)
 

@@ -119,7 +119,8 @@ class Gallery:
     def rows_where(self, where: Where | None) -> npt.NDArray[np.int64] | None:
         """The rows that a filter lets through, ascending; None where there is no filter.
 
-        Values are compared as text, so that a filter from a command line or a JSON file means the same.
+        Values are compared as text, so that a filter from a command line or a JSON file means the same: `true` and
+        True, `1.0` and 1 in a column of such.
         Raises QueryError for a column or a value that the gallery does not have, and names the nearest.
         """
         if not where:
@@ -129,9 +130,10 @@ class Gallery:
             values, codes = self._coded(column)
             accepted = []
             for value in wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]:
-                if str(value) not in values:
-                    raise QueryError(f"no image has {column}={value!s}{_nearest(str(value), values)}")
-                accepted.append(values.index(str(value)))
+                text = _as_text(value, self.table.schema.field(column).type)
+                if text not in values:
+                    raise QueryError(f"no image has {column}={value!s}{_nearest(text, values)}")
+                accepted.append(values.index(text))
             mask &= np.isin(codes, accepted)
         return np.flatnonzero(mask)
 
@@ -176,6 +178,14 @@ def _repeating(schema: pa.Schema) -> list[str]:
 def _row(values: dict[str, Any]) -> Row:
     attributes = {name: value for name, value in values.items() if name not in RESERVED}
     return Row(values["id"], values["label"], values["source"], values["sha256"], attributes)
+
+
+def _as_text(value: Any, kind: pa.DataType) -> str:
+    """A value as a column of that type shows it; a value that is not of the type, as it stands."""
+    try:
+        return str(pa.scalar(value).cast(kind).cast(pa.string()).as_py())
+    except pa.ArrowException:
+        return str(value)
 
 
 def _nearest(asked: str, known: Sequence[str]) -> str:

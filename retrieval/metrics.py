@@ -85,9 +85,10 @@ def leave_one_out(
     `vectors` (N, D) float32 unit rows. Returns hit@1, hit@5, P@1, P@5, P@10, mAP, MAP@R and R-precision, each in
     [0, 1], and how many `queries`, `images` and `labels` they are made from. Raises QueryError without such labels.
     """
-    names, codes = np.unique(["" if label is None else label for label in labels], return_inverse=True)
-    has_label = np.array([label is not None for label in labels])
-    of_label = np.bincount(codes, minlength=len(names))
+    has_label = np.array([label is not None for label in labels], bool)
+    codes = np.full(len(labels), -1)
+    codes[has_label] = np.unique([label for label in labels if label is not None], return_inverse=True)[1]
+    of_label = np.bincount(codes[has_label], minlength=1)
     queries = np.flatnonzero(has_label & (of_label[codes] > 1))
     if not len(queries):
         raise QueryError(
@@ -130,8 +131,11 @@ def _ranked(
 def recall_at_k(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
     """(Q, k) ids found and (Q, k) ids of the exact search to the share of the exact ones that were found.
 
+    An id below 0 stands for none: where there are fewer than k to find, nothing is missed.
+
     >>> recall_at_k(np.array([[1, 2, 3]]), np.array([[3, 1, 7]])).__round__(4)
     0.6667
     """
-    hits = [len(np.intersect1d(one, other)) for one, other in zip(found, truth, strict=True)]
-    return float(np.sum(hits) / truth.size)
+    hits = [len(np.intersect1d(one, other[other >= 0])) for one, other in zip(found, truth, strict=True)]
+    wanted = int((truth >= 0).sum())
+    return float(np.sum(hits) / wanted) if wanted else 1.0

@@ -6,12 +6,12 @@ Hub by its name. Images are handed on undecoded: only `retrieval.images` decodes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from glob import escape
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from retrieval.images import read_bytes
 
 _METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+Kept = dict[str, tuple[str, Any]]
+"""Attribute in the gallery -> column of the source and its feature."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,13 @@ class RawImage:
             raise ImageError("the row has no image")
         if "://" not in self.path:
             return read_bytes(self.path)
-        with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
-            return read_bytes(file)
+        try:
+            with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
+                return read_bytes(file)
+        except ImageError:
+            raise
+        except Exception as error:  # zip files and the network each have their own kinds
+            raise ImageError(f"{Path(self.path).name} cannot be read: {_first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -89,24 +97,29 @@ def open_source(
 
 
 def _is_data_set(folder: Path) -> bool:
-    return any(path.name not in _METADATA for path in folder.rglob("*.parquet"))
+    """Whether it holds parquet files, apart from metadata of images and from the galleries of artifacts in it."""
+
+    def in_artifact(path: Path) -> bool:
+        return path.parent != folder and (path.parent / "manifest.json").is_file()
+
+    return any(p.suffix == ".parquet" and p.name not in _METADATA and not in_artifact(p) for p in _files(folder))
 
 
 def _builder(name: str, path: str, **options: Any) -> Any:
     try:
         return datasets.load_dataset_builder(path, **options)
     except Exception as error:  # datasets and the Hub client each raise their own kinds
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise SourceError(
-            f"{name} is neither a folder or parquet file here nor a data set that can be read: {first}"
+            f"{name} is neither a folder or parquet file here nor a data set that can be read: {_first_line(error)}"
         ) from error
 
 
 def _streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
     try:
-        streams = dict(builder.as_streaming_dataset())
+        # Undecoded: a broken picture, in whatever column, is no reason to stop.
+        streams = {k: s.decode(False) if s.features else s for k, s in builder.as_streaming_dataset().items()}
     except Exception as error:  # a data set's files can be wrong in as many ways as there are formats
-        raise SourceError(f"{name} cannot be read: {(str(error).splitlines() or [repr(error)])[0]}") from error
+        raise SourceError(f"{name} cannot be read: {_first_line(error)}") from error
     if split is None:
         return streams
     if split not in streams:
@@ -119,23 +132,22 @@ def _data_set(name: str, builder: Any, image_column: str | None, label_column: s
     features = dict(next(iter(streams.values())).features or {})
     image = _image_column(name, features, image_column)
     label = _label_column(name, features, label_column)
-    kept = {column: kind for column, kind in features.items() if column not in {image, "label"} and not _is_image(kind)}
+    kept = _kept({column: kind for column, kind in features.items() if column != image}, label)
 
     def rows() -> Iterator[RawImage]:
         for split_name, stream in streams.items():
-            raw = stream.cast_column(image, datasets.Image(decode=False)) if _is_image(features[image]) else stream
-            for number, row in enumerate(raw):
+            for number, row in enumerate(_in_words(name, stream)):
                 value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
                 yield RawImage(
                     source=value.get("path") or f"{split_name}/{number}",
                     label=_text(row[label], features[label]) if label else None,
-                    attributes={_free(column): _value(row.get(column), kind) for column, kind in kept.items()},
+                    attributes={new: _value(row.get(column), kind) for new, (column, kind) in kept.items()},
                     data=value.get("bytes"),
                     path=value.get("path"),
                 )
 
-    schema = pa.schema([(_free(column), _arrow_type(kind)) for column, kind in kept.items()])
-    return Source(rows, schema, f"{builder.hash} {split} {image} {label}", _total(builder, streams))
+    fingerprint = _fingerprint(builder, split, image, label)
+    return Source(rows, _schema(kept), fingerprint, _total(builder, streams))
 
 
 def _image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
@@ -155,31 +167,58 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     described = _builder(str(folder), "imagefolder", **options)
     if any(Path(file).name in _METADATA for files in described.config.data_files.values() for file in files):
         streams.insert(0, _streams(str(folder), described, split))
-        features = {k: v for k, v in next(iter(streams[0].values())).features.items() if not _is_image(v)}
+        features = dict(next(iter(streams[0].values())).features)
+    image = _image_column(str(folder), features, None) if features else "image"
+    features.pop(image, None)
     label = _label_column(str(folder), features, label_column) if features or label_column else None
-    kept = {column: kind for column, kind in features.items() if column != "label"}
+    kept = _kept(features, label)
+
+    def found() -> Iterator[tuple[str, Mapping[str, Any]]]:
+        archives = set()
+        for stream in (stream for splits in streams for stream in splits.values()):
+            for row in _in_words(str(folder), stream):
+                path = (row.get(image) or row.get("image") or {}).get("path") or ""
+                archives.add(path.rpartition("::")[2])
+                yield path, row
+        for file in _files(root) if split is None else ():
+            if str(file) not in archives:
+                yield str(file), {}
 
     def rows() -> Iterator[RawImage]:
-        seen: set[str] = set()
-        found = (row for stream in chain(*(s.values() for s in streams)) for row in _undecoded(stream))
-        others = ({"image": {"path": str(path)}} for path in _files(root)) if split is None else ()
-        for row in chain(found, others):
-            path = row["image"]["path"]
+        seen = {""}  # a row of the metadata that names no file
+        for path, row in found():
             if path in seen or Path(path).name in _METADATA:
                 continue
             seen.add(path)
             source = path.replace(str(root) + "/", "")
             own = _text(row.get(label), features[label]) if label else None
-            values = {_free(column): _value(row.get(column), kind) for column, kind in kept.items()}
+            values = {new: _value(row.get(column), kind) for new, (column, kind) in kept.items()}
             yield RawImage(source, own or _class_folder(source), values, path=path)
 
-    total = len({path for path in _files(root) if path.name not in _METADATA}) if split is None else None
-    schema = pa.schema([(_free(column), _arrow_type(kind)) for column, kind in kept.items()])
-    return Source(rows, schema, f"{described.hash} {split} {label}", total)
+    files = [path for path in _files(root) if path.name not in _METADATA]
+    known = split is None and not any(path.suffix.lower() == ".zip" for path in files)
+    return Source(rows, _schema(kept), _fingerprint(described, split, label), len(files) if known else None)
 
 
-def _undecoded(stream: Any) -> Iterator[Mapping[str, Any]]:
-    yield from stream.cast_column("image", datasets.Image(decode=False))
+def _in_words(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from rows
+    except Exception as error:  # as above: what is wrong with a file may show only when its turn comes
+        raise SourceError(f"{name} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _fingerprint(builder: Any, *choices: str | None) -> str:
+    """A hash of the files, with sizes and times, or with the revision they are of on the Hub, and of the choices."""
+    digest = hashlib.sha256(repr((builder.config.name, choices)).encode())
+    for split, files in (builder.config.data_files or {}).items():
+        stats = [Path(file).stat() for file in files if "://" not in file]
+        local = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+        digest.update(repr((split, list(files), local, files.origin_metadata)).encode())
+    return digest.hexdigest()
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -189,7 +228,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _class_folder(source: str) -> str | None:
-    return Path(source.split("::")[0].removeprefix("zip://")).parent.name or None
+    inner = source.removeprefix("zip://").split("::")[0] if source.startswith("zip://") else source
+    return Path(inner).parent.name or None
 
 
 def _is_image(kind: Any) -> bool:
@@ -222,9 +262,24 @@ def _label_column(name: str, features: Mapping[str, Any], asked: str | None) -> 
     return classes[0] if len(classes) == 1 else None
 
 
-def _free(column: str) -> str:
-    """The attribute's name in the gallery: the column's, with an underscore where the gallery uses it itself."""
-    return f"{column}_" if column in RESERVED else column
+def _kept(features: Mapping[str, Any], label: str | None) -> Kept:
+    """The columns that become attributes: all but pictures and a label that is called so anyway.
+
+    An attribute is called as its column is, with underscores where the gallery uses that name itself.
+    """
+    kept: Kept = {}
+    for column, kind in features.items():
+        if _is_image(kind) or column == label == "label":
+            continue
+        new = column
+        while new in RESERVED or (new != column and new in features):
+            new += "_"
+        kept[new] = (column, kind)
+    return kept
+
+
+def _schema(kept: Kept) -> pa.Schema:
+    return pa.schema([(new, _arrow_type(kind)) for new, (_, kind) in kept.items()])
 
 
 def _value(value: Any, kind: Any) -> Any:
@@ -245,6 +300,8 @@ def _text(value: Any, kind: Any) -> str | None:
 def _arrow_type(kind: Any) -> pa.DataType:
     """The gallery's type for a feature: int64, float64, bool, or string for all the rest."""
     dtype = "string" if isinstance(kind, datasets.ClassLabel) else str(getattr(kind, "dtype", "string"))
+    if dtype == "uint64":  # hashes, which can be above what int64 holds
+        return pa.uint64()
     if dtype.startswith(("int", "uint")):
         return pa.int64()
     if dtype.startswith("float"):

@@ -25,6 +25,7 @@ _RENAME_EXCHANGE = 2
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Keep every other process from writing that folder; raises ArtifactError where one is at it already."""
+    folder = folder.resolve()  # a link's folder is replaced, and not the link
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_beside(folder, "lock"))
     try:
@@ -32,6 +33,7 @@ def writing(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise ArtifactError(f"another process is writing {folder}; wait until it has ended.") from error
     try:
+        _restore(folder)
         yield
     finally:
         lock.release()
@@ -44,9 +46,10 @@ def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
     `own` are the names of the files that belong to the folder: whatever else lies in the old one is moved to the
     new one, not thrown away. To be used inside `writing`. An error in the block leaves the old folder as it was.
     """
-    recover(folder)
+    folder = folder.resolve()
     fresh = _beside(folder, "new")
-    _retire(fresh, folder, own)
+    for left_over in (fresh, _beside(folder, "old")):
+        _retire(left_over, folder, own)
     fresh.mkdir(parents=True)
     try:
         yield fresh
@@ -61,6 +64,13 @@ def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
 
 def recover(folder: Path) -> None:
     """End a swap by two renames that was killed between them: give the old folder its name back."""
+    folder = folder.resolve()
+    if not folder.exists() and _beside(folder, "old").exists():
+        with writing(folder):  # not while the swap is still going on
+            pass
+
+
+def _restore(folder: Path) -> None:
     old = _beside(folder, "old")
     if old.exists() and not folder.exists():
         old.rename(folder)

@@ -3,7 +3,7 @@
 White noise on the sphere is the wrong test: all neighbours are equally far, and no index can leave anything out.
 Copies of real vectors with a little noise are wrong the other way: the neighbours of a copy are its own siblings. Here
 a row starts at a real vector and moves by a random Gaussian combination of the differences to its near neighbours,
-that is by a draw from the local covariance (dense places stay dense), plus a small draw from the covariance of them all.
+that is by a draw from the local covariance (dense places stay dense), plus a small one from the covariance of all.
 SPREAD and HAZE were chosen so that, drawing as many rows as there are real ones, the cosines to the first and the tenth
 neighbour and the local intrinsic dimension come out near those of the real vectors.
 """

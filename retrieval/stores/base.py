@@ -28,11 +28,14 @@ class Store(Protocol):
         """The k best rows of each query, best first: ids (Q, k) int64 and scores (Q, k) float32.
 
         `allowed` are the only rows that may be found; the filter is applied before the search, so that a rare
-        one still gives k hits where it has as many rows. Raises StoreError for a wrong shape or k < 1.
+        one still gives k hits where it has as many rows. Raises StoreError for a wrong shape or row, or k < 1.
         """
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors of those rows, (N, D) float32, as exact as the store keeps them."""
+        """The stored vectors of those rows, (N, D) float32, as exact as the store keeps them.
+
+        Raises StoreError for a row that is not there.
+        """
 
     def __len__(self) -> int:
         """How many vectors there are."""
@@ -57,3 +60,11 @@ def check_search(queries: Vectors, k: int, dim: int) -> Vectors:
     if k < 1:
         raise StoreError(f"k must be at least 1, it is {k}.")
     return np.ascontiguousarray(queries, np.float32)
+
+
+def check_rows(ids: Ids, size: int) -> Ids:
+    """The row numbers as int64, or StoreError where one of them is not a row of a store of that size."""
+    rows = np.asarray(ids, np.int64)
+    if rows.size and not 0 <= rows.min() <= rows.max() < size:
+        raise StoreError(f"there are {size} rows, from 0 on; rows from {rows.min()} to {rows.max()} were asked for.")
+    return rows

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +14,19 @@ import faiss
 import numpy as np
 
 from retrieval.errors import IntegrityError, StoreError
-from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_search
+from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_rows, check_search
 from retrieval.stores.exact import search_rows
 
 AUTO = "AUTO"  # in the place of a factory string: choose one by size
 _EXACT_BELOW = 2_000  # allowed rows: so few are read back and compared one by one, which is exact and takes 2 ms
+# What FAISS calls an index and keeps the promises of a store: scores are inner products with the vectors that it gives
+# back; rows can be filtered, read back and added to an emptied copy. Not PCA (scores of centred vectors), LSH, a graph
+# over PQ (scores of another formula), refined or mapped ones; a graph with less than 2 links a node crashes FAISS.
+_INVERTED = r"IVF[1-9]\d{0,6}(_HNSW([2-9]|[1-9]\d\d?))?"
+_GRAPH = r"HNSW([2-9]|[1-9]\d\d?)"
+_FACTORIES = re.compile(
+    rf"(({_INVERTED}|{_GRAPH}),)?(Flat|SQfp16|SQbf16|SQ8|SQ6)|{_GRAPH}|{_INVERTED},PQ[1-9]\d{{0,3}}"
+)
 
 
 @dataclass(frozen=True)
@@ -48,21 +58,14 @@ class FaissStore:
     def __init__(self, dim: int, settings: IndexSettings | None = None, *, index: Any = None) -> None:
         self.dim = dim
         self.settings = settings or IndexSettings()
-        if index is None:
-            try:
-                index = faiss.index_factory(dim, self.settings.factory, faiss.METRIC_INNER_PRODUCT)
-            except RuntimeError as error:
-                raise StoreError(
-                    f"FAISS cannot make an index {self.settings.factory!r} for {dim} dimensions "
-                    "(see its wiki, 'The index factory')."
-                ) from error
-        self._index = index
-        self._inverted = faiss.try_extract_index_ivf(index)
-        self._graph = isinstance(faiss.downcast_index(index), faiss.IndexHNSW)
+        self._index = _made(dim, self.settings.factory) if index is None else index
+        self._inverted = faiss.try_extract_index_ivf(self._index)
+        self._places = threading.Lock()
+        self._graph = isinstance(faiss.downcast_index(self._index), faiss.IndexHNSW)
 
     @staticmethod
     def check_factory(factory: str, dim: int) -> None:
-        """Raise StoreError where FAISS cannot make such an index."""
+        """Raise StoreError where FAISS cannot make such an index, or it would break a promise of a store."""
         if factory != AUTO:
             FaissStore(dim, IndexSettings(factory))
 
@@ -87,13 +90,23 @@ class FaissStore:
         faiss.write_index(self._index, str(path))
 
     def train(self, vectors: Vectors) -> None:
-        """Learn what the index needs to know of the vectors before they are added (clusters, ranges)."""
+        """Learn what the index needs to know of the vectors before they are added (clusters, ranges).
+
+        Raises StoreError where there are too few of them.
+        """
         if isinstance(self._inverted, faiss.IndexIVFScalarQuantizer):
             # Store the vectors themselves, not what is left after their list's centre: it costs half a percent of
             # recall, and a row that is read back and added again is then the same to the bit.
             self._inverted.by_residual = False
-        if not self._index.is_trained:
+        if self._index.is_trained:
+            return
+        try:
             self._index.train(np.ascontiguousarray(vectors, np.float32))
+        except RuntimeError as error:
+            raise StoreError(
+                f"an index {self.settings.factory!r} cannot be trained with {len(vectors)} vectors: it wants at least as "
+                f"many as it has lists, 256 for PQ. {AUTO} chooses one that fits."
+            ) from error
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """See `Store.add`; raises StoreError before `train` where the index needs that."""
@@ -105,23 +118,26 @@ class FaissStore:
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Vectors]:
         """See `Store.search`; exact for a flat index, and for a filter that lets few rows through."""
         queries = check_search(queries, k, self.dim)
-        if allowed is None:
-            return self._search(queries, k, None, 1.0)
-        allowed = np.unique(allowed)
-        if len(allowed) <= _EXACT_BELOW:
-            return search_rows(queries, self.vectors(allowed), allowed, k)
-        ids, scores = self._search(queries, k, allowed, len(self) / len(allowed))
-        short = np.flatnonzero((ids == MISSING).any(axis=1))  # the filter's rows lay where the search did not look
+        if allowed is not None:
+            allowed = np.unique(check_rows(allowed, len(self)))
+        rows = len(self) if allowed is None else len(allowed)
+        if not rows or (allowed is not None and rows <= _EXACT_BELOW):
+            few = np.arange(0) if allowed is None else allowed
+            return search_rows(queries, self.vectors(few), few, k)
+        ids, scores = self._search(queries, k, allowed, len(self) / rows)
+        # Where it looked there were fewer: the filter's rows lie in other lists, lists are short, a graph has islands.
+        short = np.flatnonzero(ids[:, min(k, rows) - 1] == MISSING)
         if len(short):
-            ids[short], scores[short] = search_rows(queries[short], self.vectors(allowed), allowed, k)
+            ids[short], scores[short] = self._search(queries[short], k, allowed, math.inf)
         return ids, scores
 
     def vectors(self, ids: Ids) -> Vectors:
         """See `Store.vectors`."""
-        self._know_places()
+        ids = check_rows(ids, len(self))
         if not len(ids):
             return np.empty((0, self.dim), np.float32)
-        return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(ids, np.int64)), np.float32)
+        self._know_places()
+        return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(ids)), np.float32)
 
     @property
     def effort(self) -> Effort | None:
@@ -155,8 +171,9 @@ class FaissStore:
 
     def _know_places(self) -> None:
         """Have an inverted file know in which list each row lies, 8 bytes a row, so that rows can be read back."""
-        if self._inverted is not None and self._inverted.direct_map.no():
-            self._inverted.make_direct_map()
+        with self._places:
+            if self._inverted is not None and self._inverted.direct_map.no():
+                self._inverted.make_direct_map()
 
     def _forget_places(self) -> None:
         """The opposite: what can be made again in a moment is not written to disk."""
@@ -164,9 +181,9 @@ class FaissStore:
             self._inverted.set_direct_map_type(faiss.DirectMap.NoMap)
 
     def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Vectors]:
-        """One search of the index; `widen` is how many times more of it has to be looked at because of a filter."""
+        """One search of the index; `widen` is how many times more of it to look at because of a filter, inf: all."""
         # A graph loses its way where most of its nodes may not be found; its vectors are gone through one by one.
-        index = self._index.storage if self._graph and allowed is not None else self._index
+        index = self._index.storage if self._graph and (allowed is not None or math.isinf(widen)) else self._index
         scores, ids = index.search(queries, k, params=self._parameters(allowed, widen))
         return ids, np.where(ids == MISSING, -np.inf, scores).astype(np.float32)
 
@@ -174,11 +191,26 @@ class FaissStore:
         """Search parameters are made for each search: an index's own are shared by all threads."""
         selector = {} if allowed is None else {"sel": faiss.IDSelectorBitmap(_bitmap(allowed, len(self)))}
         if self._inverted is not None:
-            nprobe = math.ceil(self.settings.search.get("nprobe", 1) * widen)
-            return faiss.SearchParametersIVF(nprobe=min(nprobe, self._inverted.nlist), **selector)
-        if self._graph and allowed is None:
+            nprobe = min(self.settings.search.get("nprobe", 1) * widen, self._inverted.nlist)
+            return faiss.SearchParametersIVF(nprobe=math.ceil(nprobe), **selector)
+        if self._graph and allowed is None and not math.isinf(widen):
             return faiss.SearchParametersHNSW(efSearch=self.settings.search.get("efSearch", 16))
         return faiss.SearchParameters(**selector) if selector else None
+
+
+def _made(dim: int, factory: str) -> Any:
+    """An empty FAISS index; StoreError where it cannot be a store, or FAISS cannot make it for so many dimensions."""
+    if not _FACTORIES.fullmatch(factory):
+        raise StoreError(
+            f"an index {factory!r} cannot be a store, whose scores are inner products and whose rows can be filtered and "
+            "read back. Flat, SQ6, SQ8, SQbf16, SQfp16 can, alone or after 'IVF1024,' or 'HNSW32,', and 'IVF1024,PQ32'."
+        )
+    try:
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise StoreError(
+            f"FAISS cannot make an index {factory!r} for {dim} dimensions (see its wiki, 'The index factory')."
+        ) from error
 
 
 def _bitmap(allowed: Ids, size: int) -> Any:
