@@ -103,6 +103,7 @@ class Encoder:
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` in timm's Hub format."""
         save_file(_contiguous(self.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read it
         path = folder / CONFIG_FILE
         save_config_for_hf(self.model, str(path))
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ from retrieval.metrics import leave_one_out
 from retrieval.sources import open_source
 from training.catalogue import ARTICLES, COLOURS, PATTERNS, Item, catalogue, draw
 
-GALLERY_SIDE = 192  # pixels of the pictures in the gallery: what fits into the repository
+GALLERY_SIDE = 160  # pixels of the pictures in the gallery: what fits into the repository
 TRAIN_SIDE = 144  # pixels of the training pictures, which are cropped to INPUT_SIDE
 INPUT_SIDE = 128
 RENDERINGS = 6  # fresh drawings of every article, colour, pattern and view
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("retrieval/starter"), help="where the artifact goes")
     parser.add_argument("--backbone", default="mobilenetv3_small_050", help="a timm model that is small")
     parser.add_argument("--embedding-size", type=int, default=96)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)

@@ -84,7 +84,8 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
 
     refined, answered = [labels, k, min_score], [query, status, hits, shown]
     private: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "search", "show_progress_on": [hits]}
-    gr.on([picture.input, picture.clear], by_picture, [picture, *refined], answered, **private)
+    picture.upload(by_picture, [picture, *refined], answered, **private)
+    picture.clear(lambda: answer(None, None, 0, 0), None, answered, **private)
     hits.select(by_hit, [shown, *refined], [picture, *answered], **private)
     strip.select(by_example, refined, [picture, *answered], **private)
     gr.on([k.release, min_score.release, labels.input], answer, [query, *refined], answered, **private)

@@ -1,26 +1,24 @@
 """Every sentence that the page shows."""
 
+from html import escape
+
 TITLE = "Lookalike"
 TAGLINE = "Search by picture"
 DROP = "# Drop a picture\nor click to choose one, paste it, or take a photo"
 QUERY = "Your picture"
 EXAMPLES = "Or start from one of these"
-REFINE = "Refine"
 LABELS = "Only these labels"
-ALL_LABELS = "All labels"
 K = "How many"
 MIN_SCORE = "Minimum score"
 MIN_SCORE_INFO = "Cosine: 1 is the same picture"
-RESULTS = "Results"
 EMPTY = "Give a picture on the left, and its like appears here."
 NO_HITS = "No image of the gallery passes the filter and the minimum score. Lower the score or choose other labels."
 FOUND_PICTURE = "most like **your picture**"
 FOUND_ROW = "most like **{name}**"
 NEXT = "Click one to search for its like."
 NO_PICTURE = "No picture was given. With gradio_client, wrap the path or address: handle_file('photo.jpg')."
-"""For programs."""
 
 
 def artifact_line(name: str, rows: int, model: str) -> str:
     """What the page says of the artifact it serves."""
-    return f"<strong>{name}</strong> · {rows:,} images · {model}"
+    return f"<strong>{escape(name)}</strong> · {rows:,} images · {escape(model)}"

@@ -1,0 +1,69 @@
+"""The artifact that ships with the repository: its bytes, its size, and that it finds what a person would expect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from retrieval import Searcher
+from retrieval.artifact import LAYOUT, read_manifest
+from training.catalogue import ARTICLES, COLOURS, PATTERNS, VIEWS, Item, catalogue, draw
+
+STARTER = Path(__file__).parents[1] / "retrieval" / "starter"
+
+
+@pytest.fixture(scope="module")
+def searcher() -> Searcher:
+    """Opening it checks every byte and replays the golden query."""
+    return Searcher.open(STARTER)
+
+
+def test_it_is_small_and_holds_nothing_else() -> None:
+    files = {path.name: path.stat().st_size for path in STARTER.iterdir()}
+    assert sorted(files) == sorted(LAYOUT.names())
+    assert sum(files.values()) <= 8_000_000
+
+
+def test_it_holds_the_catalogue(searcher: Searcher) -> None:
+    rows = searcher.gallery.take(range(len(searcher.gallery)))
+    found = {(row.label, *(row.attributes[name] for name in ("colour", "pattern", "view"))) for row in rows}
+    assert found == {(item.article, item.colour, item.pattern, item.view) for item in catalogue()}
+    assert len(rows) == len(ARTICLES) * len(COLOURS) * len(PATTERNS) * len(VIEWS) == 1152
+    report = read_manifest(STARTER)["build"]
+    assert (report["found"], report["indexed"], report["duplicates"], report["skipped"]) == (1152, 1152, 0, [])
+
+
+def test_a_red_striped_shirt_finds_striped_red_shirts(searcher: Searcher, tmp_path: Path) -> None:
+    path = tmp_path / "shirt.png"
+    for seed in range(5):
+        draw(Item("shirt", "red", "striped", "tilted", seed=5_000_000 + seed), 300).save(path)
+        hits = searcher.search(path, 3)
+        assert [(h.label, h.attributes["colour"], h.attributes["pattern"]) for h in hits] == [
+            ("shirt", "red", "striped")
+        ] * 3
+
+
+def test_fresh_drawings_find_their_kind(searcher: Searcher, tmp_path: Path) -> None:
+    """A drawing of each 11th item, with another seed: nearly always the first hit is the very same thing."""
+    right = Counter[str]()
+    items = catalogue()[5::11]
+    for item in items:
+        path = tmp_path / "query.png"
+        draw(Item(item.article, item.colour, item.pattern, item.view, seed=6_000_000), 224).save(path)
+        hit = searcher.search(path, 1)[0]
+        right["article"] += hit.label == item.article
+        right["colour"] += hit.attributes["colour"] == item.colour
+        right["pattern"] += hit.attributes["pattern"] == item.pattern
+    assert min(right["article"], right["colour"], right["pattern"]) >= 0.95 * len(items)
+
+
+def test_similar_things_stay_near(searcher: Searcher) -> None:
+    """What is not the same thing shares something with it: the ten hits after it have its colour or its article."""
+    ids = [searcher.gallery.ids[row] for row in range(0, 1152, 37)]
+    for image_id in ids:
+        query = searcher.gallery.take([searcher.gallery.row_of(image_id)])[0]
+        hits = searcher.search_by_id(image_id, 10)
+        akin = [h.label == query.label or h.attributes["colour"] == query.attributes["colour"] for h in hits]
+        assert sum(akin) >= 9

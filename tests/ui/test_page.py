@@ -1,0 +1,172 @@
+"""The page in a real Chromium, at the width of a desktop and of a phone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
+SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install -y chromium)")
+
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def visit(browser: Browser, server: str, size: str = "desktop") -> Iterator[Page]:
+    """A visitor of its own, who must see no error in the console and cause no request to another host."""
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, permissions=["camera"])
+    page = context.new_page()
+    errors: list[str] = []
+    strangers: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith((server, "data:", "blob:")) else strangers.append(r.url))
+    page.goto(server)
+    expect(page.locator("#examples img")).to_have_count(8)
+    yield page
+    context.close()
+    assert errors == []
+    assert strangers == []
+
+
+def upload(page: Page, path: Path) -> None:
+    page.set_input_files("#query input[type=file]", path)
+    expect(page.locator("#status")).to_contain_text("most like your picture")
+    expect(page.locator("#hits .caption-label").first).to_be_visible()
+
+
+def captions(page: Page) -> list[str]:
+    return [text.strip() for text in page.locator("#hits .caption-label").all_inner_texts()]
+
+
+def keep_screenshot(page: Page, name: str) -> None:
+    if SCREENSHOTS:
+        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(700)  # for the pictures to fade in
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
+
+
+def choose_label(page: Page, label: str) -> None:
+    page.locator("#labels input").fill(label)
+    page.locator("#labels [role=option]", has_text=re.compile(rf"^\W*{label} ")).first.click()
+    page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_finds_its_like(browser: Browser, server: str, shirt: Path, size: str) -> None:
+    with visit(browser, server, size) as page:
+        keep_screenshot(page, f"{size}-empty")
+        upload(page, shirt)
+        assert len(captions(page)) == 24
+        assert all(re.fullmatch(r"\w+ · 0\.\d\d|\w+ · 1\.00", text) for text in captions(page))
+        assert captions(page)[0].startswith("shirt")
+        keep_screenshot(page, f"{size}-hits")
+
+        page.locator("#hits .thumbnail-item").nth(1).click()
+        expect(page.locator("#status")).to_contain_text("most like shirt")
+        keep_screenshot(page, f"{size}-click")
+
+        choose_label(page, "mug")
+        expect(page.locator("#hits .caption-label").first).to_contain_text("mug")
+        assert {text.split(" ")[0] for text in captions(page)} == {"mug"}
+        keep_screenshot(page, f"{size}-filter")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page is too wide"
+
+
+def test_thumbnails_are_loaded_and_whole(browser: Browser, server: str, shirt: Path) -> None:
+    with visit(browser, server) as page:
+        upload(page, shirt)
+        first = page.locator("#hits img").first
+        expect(first).to_be_visible()
+        page.wait_for_function("document.querySelector('#hits img').complete")
+        assert first.evaluate("image => image.naturalWidth") > 0
+        assert first.evaluate("image => getComputedStyle(image).objectFit") == "contain"
+        assert first.get_attribute("src").endswith(".jpg")
+
+
+def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Path) -> None:
+    with visit(browser, server) as page:
+        upload(page, shirt)
+        scores = [float(text.rsplit(" ", 1)[1]) for text in captions(page)]
+        assert scores == sorted(scores, reverse=True)
+        set_slider(page, "#k", "6")
+        expect(page.locator("#hits .caption-label")).to_have_count(6)
+        set_slider(page, "#min-score", "1")
+        expect(page.locator("#status")).to_contain_text("No image of the gallery passes")
+        expect(page.locator("#hits .caption-label")).to_have_count(0)
+
+
+def set_slider(page: Page, selector: str, value: str) -> None:
+    number = page.locator(f"{selector} input[type=number]")
+    number.fill(value)
+    number.press("Tab")
+
+
+def test_an_example_starts_a_search_and_clear_ends_it(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
+        page.locator("#examples .thumbnail-item").nth(2).click()
+        expect(page.locator("#status")).to_contain_text("most like")
+        expect(page.locator("#hits .caption-label")).to_have_count(24)
+        page.locator("#query [aria-label='Remove Image']").click()
+        expect(page.locator("#hits .caption-label")).to_have_count(0)
+        expect(page.locator("#status")).to_contain_text("Give a picture")
+
+
+def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of the kind")
+    with visit(browser, server) as page:
+        page.set_input_files("#query input[type=file]", tmp_path / "broken.png")
+        toast = page.locator(".toast-body.error")
+        expect(toast).to_contain_text("damaged")
+        assert "Traceback" not in toast.inner_text()
+
+
+def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
+        page.locator("#query [aria-label='Capture from camera']").click()
+        page.get_by_text("Click to Access Webcam").click()
+        page.wait_for_function("document.querySelector('#query video')?.videoWidth > 0")
+        page.locator("#query [aria-label='capture photo']").click()
+        expect(page.locator("#status")).to_contain_text("most like your picture")
+
+
+def test_two_visitors_do_not_see_each_others_answers(browser: Browser, server: str, shirt: Path) -> None:
+    with visit(browser, server) as one, visit(browser, server) as other:
+        upload(one, shirt)
+        first = captions(one)
+        expect(other.locator("#hits .caption-label")).to_have_count(0)
+        other.locator("#examples .thumbnail-item").last.click()
+        expect(other.locator("#status")).to_contain_text("most like")
+        theirs = captions(other)
+        set_slider(one, "#k", "5")
+        expect(one.locator("#hits .caption-label")).to_have_count(5)
+        assert captions(one) == first[:5] != theirs[:5]
+        assert captions(other) == theirs

@@ -1,0 +1,96 @@
+"""What the README says is true: its commands, its code, its tree, its versions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retrieval.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEST_COMMAND = "pip install -r requirements-dev.txt && python -m pytest"
+APP_COMMAND = "pip install -r requirements.txt && python app.py"
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [body for name, body in fenced if name == language]
+
+
+def pinned(name: str) -> str:
+    versions = re.findall(rf"^{name}==(\S+)$", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(versions) == 1
+    return versions[0]
+
+
+def test_the_two_commands_stand_on_lines_of_their_own() -> None:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    assert lines[:2] == [APP_COMMAND, TEST_COMMAND]
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    install, test = TEST_COMMAND.split(" && ")
+    assert install.replace("pip install", "pip install -q") in script
+    assert test in script.splitlines()
+    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+
+
+def test_the_front_matter_names_the_pinned_gradio_and_files_that_exist() -> None:
+    matter = dict(re.findall(r"^(\w+): (.+)$", README.split("---")[1], re.MULTILINE))
+    assert matter["sdk"] == "gradio"
+    assert matter["sdk_version"] == pinned("gradio")
+    assert (ROOT / matter["app_file"]).is_file()
+    assert matter["python_version"].strip('"') == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def test_everything_installed_is_pinned() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            assert re.fullmatch(r"#.*|-r requirements\.txt|[\w-]+==[\w.]+|", line), f"{name}: {line}"
+
+
+def test_every_path_of_the_tree_exists() -> None:
+    [tree] = blocks("")
+    for line in tree.splitlines():
+        assert (ROOT / line.split()[0]).exists(), line
+    for link in re.findall(r"\]\((\w[^):]*)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("block", [b for b in blocks("python") if "gradio_client" not in b and "photo.jpg" not in b])
+def test_the_code_runs_as_it_stands(block: str) -> None:
+    """The way to read an artifact without this project; it gives the same answer as this project."""
+    run = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("['shirt', 'shirt', 'shirt'")
+
+
+def test_the_code_for_clients_runs(server: str, tmp_path: Path) -> None:
+    from training.catalogue import catalogue, draw
+
+    draw(catalogue()[4], 200).save(tmp_path / "photo.jpg")
+    for block in blocks("python"):
+        if "photo.jpg" in block:
+            code = block.replace("http://127.0.0.1:7860", server).replace('"photo.jpg"', "sys.argv[1]")
+            code = "import sys\n" + code.replace('"retrieval/starter"', repr(str(ROOT / "retrieval" / "starter")))
+            command = [sys.executable, "-c", code, str(tmp_path / "photo.jpg")]
+            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("command", re.findall(r"^\| `(\w+) ", README, re.MULTILINE))
+def test_every_command_and_option_of_the_table_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    usage = capsys.readouterr().out
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{command} "))
+    for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", row):
+        assert option in usage
