@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,6 @@ class Artifact:
     store: FaissStore
     gallery: Gallery
 
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """The evaluation that was made when the artifact was built."""
-        return dict(json.loads((self.folder / LAYOUT.metrics).read_text(encoding="utf-8")))
-
 
 def is_artifact(folder: Path) -> bool:
     """Whether the folder holds a manifest, which is written last."""
@@ -110,21 +106,44 @@ def load_artifact(folder: Path) -> Artifact:
     """
     recover(folder)
     manifest = read_manifest(folder)
+    try:
+        with _reading(LAYOUT.manifest):
+            return _open(folder, manifest)
+    except IntegrityError:
+        if read_manifest(folder) == manifest:
+            raise
+    return load_artifact(folder)  # another process has put a new one in its place meanwhile
+
+
+def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     _check_files(folder, manifest)
     try:
         encoder = Encoder.load(folder)
     except EncoderError as error:
         raise IntegrityError(f"{folder}: {error}") from error
     _agree(f"{LAYOUT.weights}: encoder fingerprint", manifest["encoder"]["fingerprint"], encoder.fingerprint)
-    gallery = Gallery(folder / LAYOUT.gallery)
+    with _reading(LAYOUT.gallery):
+        gallery = Gallery(folder / LAYOUT.gallery)
+        ids_hash = _ids_hash(gallery.ids)
     _agree(f"{LAYOUT.gallery}: rows", manifest["rows"], len(gallery))
-    _agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], _ids_hash(gallery.ids))
+    _agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)
     store = FaissStore.load(folder / LAYOUT.index, manifest["index"])
     _agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     _agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     _agree(f"{LAYOUT.index}: vectors", manifest["rows"], len(store))
     _replay(manifest["golden"], encoder, store, gallery)
     return Artifact(folder, manifest, encoder, store, gallery)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Word what goes wrong where a file is whole and yet not what this project writes."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except Exception as error:  # each parser has its own kinds
+        raise IntegrityError(f"{name} is not what an artifact has: {error!r}.") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

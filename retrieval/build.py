@@ -61,7 +61,7 @@ def build_artifact(
     """
     check_target(out)
     FaissStore.check_factory(factory, encoder.dim)  # before hours of work
-    with writing(out):
+    with writing(out, LAYOUT.names()):
         shards = _embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
         report = _report(shards)
         if not report.indexed:
@@ -85,7 +85,7 @@ def add_images(
     Raises SourceError where a column holds another type of values than the gallery's.
     """
     out = artifact.folder
-    with writing(out):
+    with writing(out, LAYOUT.names()):
         current = load_artifact(out)  # read again now that nobody else can change it
         gallery, old = current.gallery, current.store
         known = dict(zip(gallery.table["sha256"].to_pylist(), gallery.ids, strict=True))
@@ -108,7 +108,7 @@ def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
     Raises QueryError for an id that the gallery does not have (then nothing is changed), or where none would be left.
     """
     out = artifact.folder
-    with writing(out):
+    with writing(out, LAYOUT.names()):
         current = load_artifact(out)
         gone = {current.gallery.row_of(image_id) for image_id in ids}
         kept = np.array([row for row in range(len(current.gallery)) if row not in gone], np.int64)

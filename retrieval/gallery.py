@@ -26,6 +26,7 @@ ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash a
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 _ROWS_A_GROUP = 128  # of a parquet row group: about a megabyte of thumbnails, read in about a millisecond
 _GROUPS_CACHED = 8
+_NAMES_COMPARED = 5_000  # with one that is unknown; a column of a million different ones would take 20 seconds
 
 BASE_SCHEMA = pa.schema(
     [
@@ -184,12 +185,12 @@ def _as_text(value: Any, kind: pa.DataType) -> str:
     """A value as a column of that type shows it; a value that is not of the type, as it stands."""
     try:
         return str(pa.scalar(value).cast(kind).cast(pa.string()).as_py())
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot hold at all
         return str(value)
 
 
 def _nearest(asked: str, known: Sequence[str]) -> str:
-    lowered = {name.lower(): name for name in known}
+    lowered = {name.lower(): name for name in known[:_NAMES_COMPARED]}
     near = [lowered[name] for name in difflib.get_close_matches(asked.lower(), lowered, n=3, cutoff=0.5)]
     shown = near or list(known)[:5]
     return f"; {'did you mean' if near else 'there are for example'} {', '.join(repr(name) for name in shown)}?"

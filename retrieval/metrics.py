@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from retrieval.errors import QueryError
 
-_CHUNK = 128  # queries ranked at a time
+_CHUNK = 128  # queries ranked at a time, at most
+_CELLS = 2**21  # of a query and an image ranked at a time, at about 30 bytes each: memory does not grow with the images
 MAX_QUERIES = 20_000  # more images than this: so many are drawn as queries, and the count is stated
 
 Relevance = npt.NDArray[np.bool_]
@@ -98,8 +99,9 @@ def leave_one_out(
     if len(queries) > MAX_QUERIES:
         queries = np.sort(np.random.default_rng(seed).choice(queries, MAX_QUERIES, replace=False))
     sums = np.zeros(len(_FIGURES))
-    for start in range(0, len(queries), _CHUNK):
-        chunk = queries[start : start + _CHUNK]
+    step = max(1, min(_CHUNK, _CELLS // len(vectors)))
+    for start in range(0, len(queries), step):
+        chunk = queries[start : start + step]
         relevant = _ranked(vectors, codes, chunk)
         sums += [figure(relevant).sum() for figure in _FIGURES.values()]
     figures: dict[str, float | int] = dict(zip(_FIGURES, (sums / len(queries)).tolist(), strict=True))

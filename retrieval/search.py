@@ -88,10 +88,11 @@ class Searcher:
             raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; it is {k}.")
         wanted = min(k + len(leave_out), len(self.gallery))
         rows, scores = self.store.search(vector[None], wanted, self.gallery.rows_where(where))
-        kept = (rows[0] != MISSING) & (scores[0] >= min_score) & ~np.isin(rows[0], leave_out)
-        rows_kept, scores_kept = rows[0][kept][:k], scores[0][kept][:k]
-        # Rounding, and vectors kept in 16 bits, can bring the cosine of a picture to itself a hair above 1.
+        # Rounding, and vectors kept in 16 bits, can bring a cosine a hair above 1 or below -1, the least `min_score`.
+        cosines = np.clip(scores[0], -1, 1)
+        kept = (rows[0] != MISSING) & (cosines >= min_score) & ~np.isin(rows[0], leave_out)
+        rows_kept, scores_kept = rows[0][kept][:k], cosines[kept][:k]
         return [
-            Hit(int(number), row.id, min(1.0, float(score)), row.label, row.source, row.attributes)
+            Hit(int(number), row.id, float(score), row.label, row.source, row.attributes)
             for number, score, row in zip(rows_kept, scores_kept, self.gallery.take(rows_kept), strict=True)
         ]

@@ -84,7 +84,9 @@ def open_source(
     if path.is_dir() and not _is_data_set(path):
         return _image_folder(path, label_column, split)
     if path.is_dir():
-        builder = _builder(name, str(path))
+        # `datasets` takes a folder's name for a pattern; what it reads by an escaped one, it reads without its card.
+        plain = escape(str(path)) == str(path)
+        builder = _builder(name, str(path)) if plain else _builder(name, "parquet", data_dir=escape(str(path)))
     elif path.is_file() and path.suffix == ".parquet":
         builder = _builder(name, "parquet", data_files=escape(str(path)))
     elif path.exists():
@@ -190,12 +192,14 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
             if path in seen or Path(path).name in _METADATA:
                 continue
             seen.add(path)
-            source = path.replace(str(root) + "/", "")
+            source = _as_text(path.replace(str(root) + "/", ""))
             own = _text(row.get(label), features[label]) if label else None
             values = {new: _value(row.get(column), kind) for new, (column, kind) in kept.items()}
             yield RawImage(source, own or _class_folder(source), values, path=path)
 
     files = [path for path in _files(root) if path.name not in _METADATA]
+    if not files:
+        raise SourceError(f"{folder} is empty: there is no file in it that could be an image.")
     known = split is None and not any(path.suffix.lower() == ".zip" for path in files)
     return Source(rows, _schema(kept), _fingerprint(described, split, label), len(files) if known else None)
 
@@ -219,6 +223,11 @@ def _fingerprint(builder: Any, *choices: str | None) -> str:
         local = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
         digest.update(repr((split, list(files), local, files.origin_metadata)).encode())
     return digest.hexdigest()
+
+
+def _as_text(path: str) -> str:
+    """A path in letters that can be written and printed: its bytes need not be UTF-8."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _files(root: Path) -> Iterator[Path]:

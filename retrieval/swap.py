@@ -23,20 +23,17 @@ _RENAME_EXCHANGE = 2
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Keep every other process from writing that folder; raises ArtifactError where one is at it already."""
+def writing(folder: Path, own: Collection[str]) -> Iterator[None]:
+    """Keep every other process from writing that folder, and clear up after one that was killed while it did.
+
+    `own` are the names of the files that belong to the folder. Raises ArtifactError where another process is at it.
+    """
     folder = folder.resolve()  # a link's folder is replaced, and not the link
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(_beside(folder, "lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ArtifactError(f"another process is writing {folder}; wait until it has ended.") from error
-    try:
+    with _locked(folder):
         _restore(folder)
+        for left_over in (_beside(folder, "new"), _beside(folder, "old")):
+            _retire(left_over, folder, own)
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -48,9 +45,7 @@ def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
     """
     folder = folder.resolve()
     fresh = _beside(folder, "new")
-    for left_over in (fresh, _beside(folder, "old")):
-        _retire(left_over, folder, own)
-    fresh.mkdir(parents=True)
+    fresh.mkdir()
     try:
         yield fresh
     except BaseException:
@@ -66,8 +61,22 @@ def recover(folder: Path) -> None:
     """End a swap by two renames that was killed between them: give the old folder its name back."""
     folder = folder.resolve()
     if not folder.exists() and _beside(folder, "old").exists():
-        with writing(folder):  # not while the swap is still going on
-            pass
+        with _locked(folder):  # not while the swap is still going on
+            _restore(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(_beside(folder, "lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ArtifactError(f"another process is writing {folder}; wait until it has ended.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _restore(folder: Path) -> None:

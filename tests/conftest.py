@@ -1,68 +1,116 @@
 """What several test files share: real pictures, a real (tiny) encoder, a real artifact, a real server."""
 
-from __future__ import annotations
-
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything that reads it is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import csv
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from socket import socket
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from retrieval import Encoder, build_artifact, open_source
-from training.catalogue import ARTICLES, Item, draw
+from retrieval.build import build_artifact
+from retrieval.encoder import Encoder
+from retrieval.images import open_image
+from retrieval.sources import open_source
+from training.catalogue import ARTICLES, COLOURS, catalogue, draw
 
 ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("LOOKALIKE_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")
 STARTER = ROOT / "retrieval" / "starter"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data for development at {DATA}")
 
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real images and weights are not here (LOOKALIKE_DATA)")
+BACKBONE = "test_efficientnet"  # timm's own, of 100,000 parameters: batch norm, global pooling, a linear head
+EMBEDDING_SIZE = 16
+
+
+def noise(path, seed, side=32):
+    """Save a picture that is like no other; the format goes by the name. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, {".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), "PNG"))
+    return path
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def reseal(folder, **changes):
+    """Make the manifest agree with whatever lies in the folder now, as one who forges an artifact would."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for name in manifest["files"]:
+        data = (folder / name).read_bytes()
+        manifest["files"][name] = {"size": len(data), "sha256": sha256(data)}
+    zeros = "0" * 64
+    manifest = {**manifest, **changes, "manifest_sha256": zeros}
+    sealed = json.dumps({k: v for k, v in manifest.items() if v is not None}, indent=2, sort_keys=True) + "\n"
+    (folder / "manifest.json").write_text(sealed.replace(zeros, sha256(sealed.encode())))
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 60 drawn pictures: five class folders, PNG and JPEG."""
+def pictures(tmp_path_factory):
+    """A folder of 60 drawings, JPEG and PNG, in five class folders, with colour, pattern and price in metadata.csv."""
     folder = tmp_path_factory.mktemp("pictures")
-    for article in ARTICLES[:5]:
-        (folder / article).mkdir()
-        for number, colour in enumerate(("red", "green", "blue") * 4):
-            picture = draw(Item(article, colour, "plain", "front", seed=number), 64)
-            picture.save(folder / article / f"{number:02d}.{'png' if number % 2 else 'jpg'}")
+    wanted = [
+        item
+        for item in catalogue()
+        if item.article in ARTICLES[:5]
+        and item.colour in list(COLOURS)[:6]
+        and item.pattern in ("plain", "striped")
+        and item.view == "front"
+    ]
+    rows = [("file_name", "colour", "pattern", "price")]
+    for number, item in enumerate(wanted):
+        name = f"{item.article}/{item.colour}-{item.pattern}.{'jpg' if number % 2 else 'png'}"
+        (folder / name).parent.mkdir(exist_ok=True)
+        draw(item, 96).save(folder / name)
+        rows.append((name, item.colour, item.pattern, str(10 + number)))
+    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    assert len(rows) == 61
     return folder
 
 
 @pytest.fixture(scope="session")
-def encoder() -> Encoder:
-    """A tiny timm network with random weights, always the same."""
-    torch.manual_seed(0)
-    return Encoder.create("test_resnet", pretrained=False, embedding_size=16)
+def encoder(pictures):
+    """A tiny timm network with fixed random weights, 16 numbers an embedding."""
+    encoder = Encoder.create(BACKBONE, pretrained=False, embedding_size=EMBEDDING_SIZE, seed=0)
+    # Random weights map all pictures to nearly the same point; batch norm that has seen some spreads them out.
+    seen = torch.stack([encoder.preprocess(open_image(path)) for path in sorted(pictures.rglob("*.png"))])
+    with torch.no_grad():
+        for _ in range(20):
+            encoder.model.train()(seen)
+    return Encoder(encoder.model)
 
 
 @pytest.fixture(scope="session")
-def artifact(tmp_path_factory: pytest.TempPathFactory, pictures: Path, encoder: Encoder) -> Path:
-    """An artifact of `pictures`; not to be changed."""
-    out = tmp_path_factory.mktemp("artifacts") / "small"
-    build_artifact(open_source(str(pictures)), out, encoder)
-    return out
+def artifact(pictures, encoder, tmp_path_factory):
+    """The folder of an artifact of the 60 pictures. Read-only: `copied_artifact` is there to be changed."""
+    folder = tmp_path_factory.mktemp("artifact") / "drawings"
+    build_artifact(open_source(str(pictures)), folder, encoder)
+    return folder
 
 
 @pytest.fixture
-def copied_artifact(artifact: Path, tmp_path: Path) -> Path:
-    """A copy of `artifact`, to be changed or spoiled."""
+def copied_artifact(artifact, tmp_path):
+    """The folder of a copy of the artifact, to be changed or spoiled."""
     return Path(shutil.copytree(artifact, tmp_path / "copied"))
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def server():
     """`python app.py` on the starter artifact, as a process of its own; its address."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))

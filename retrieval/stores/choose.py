@@ -22,6 +22,7 @@ from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
 FLAT_UP_TO = 50_000  # rows: a flat search of them takes about as long as one image takes in the encoder
 HALF_PRECISION_UP_TO = 8 * 2**30  # bytes of vectors in 16 bits; an index above that stores 8
 WANTED_RECALL = 0.985  # of rows of the index as queries; the effort that gives it is then doubled for new pictures
+_WORTH_DOUBLING = 0.002  # of recall: vectors in 8 bits may never give what is wanted, and a full scan would not help
 _SAMPLE = 500  # rows that recall is measured with
 _K = 10  # recall@10
 _TRAINING_ROWS_A_LIST = 40  # what k-means of FAISS wants; more did not change the recall
@@ -54,7 +55,7 @@ def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None 
 
 
 def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) -> FaissStore:
-    """The store with the least effort that gives the wanted recall@10, or the most there is; the recall is noted."""
+    """The store with the least effort that gives the wanted recall@10, or what more would not add to; it is noted."""
     rows = np.sort(np.random.default_rng(0).permutation(len(vectors))[:_SAMPLE])
     truth = _others(faiss.knn(vectors[rows], vectors, _K + 1, faiss.METRIC_INNER_PRODUCT)[1], rows)
     effort = store.effort
@@ -68,9 +69,11 @@ def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) ->
         found = recall()
     else:
         value, found = effort.least, recall(effort.least)
-        while found < wanted and value < effort.most:
-            value *= 2
+        gained = 1.0
+        while found < wanted and gained >= _WORTH_DOUBLING and value < effort.most:
+            value, before = 2 * value, found
             found = recall(value)
+            gained = found - before
         found = recall(2 * value)  # new pictures lie further from the rows than the rows from each other
     size = store.size_in_bytes() / len(vectors)
     store.settings = replace(store.settings, recall_at_10=round(found, 4), bytes_per_vector=round(size, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_rows, check_search
+from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_allowed, check_rows, check_search
 
 _CHUNK = 64  # queries at a time, so that the score matrix stays small
 
@@ -23,7 +23,7 @@ class ExactStore:
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Vectors]:
         """See `Store.search`; equal scores come in the order of their rows."""
         queries = check_search(queries, k, self.dim)
-        rows = np.arange(len(self)) if allowed is None else np.unique(check_rows(allowed, len(self)))
+        rows = np.arange(len(self)) if allowed is None else check_allowed(allowed, len(self))
         return search_rows(queries, self._vectors[rows], rows, k)
 
     def vectors(self, ids: Ids) -> Vectors:

@@ -1,0 +1,338 @@
+"""The command line: each command as a person types it, what it prints, and the one line that an error is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import faiss
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import BACKBONE, ROOT, noise
+
+from retrieval.__main__ import main
+from retrieval.artifact import LAYOUT, load_artifact
+from retrieval.metrics import leave_one_out
+
+FIGURES = ["hit@1", "hit@5", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
+
+
+def run(*arguments):
+    """`python -m retrieval ...` as a process of its own."""
+    command = [sys.executable, "-m", "retrieval", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def here(capsys):
+    """The same in this process, which has everything imported: (exit status, standard output, standard error)."""
+
+    def run_here(*arguments):
+        capsys.readouterr()
+        status = main([str(each) for each in arguments])
+        return (status, *capsys.readouterr())
+
+    return run_here
+
+
+# build, in processes of their own
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What `build` said of a folder with a picture that comes twice, a broken one and a text file in it."""
+    root = tmp_path_factory.mktemp("built")
+    for seed in range(6):
+        noise(root / "photos" / f"c{seed % 2}" / f"{seed}.png", seed)
+    shutil.copy(root / "photos" / "c0" / "0.png", root / "photos" / "c1" / "again.png")
+    (root / "photos" / "broken.png").write_bytes((root / "photos" / "c0" / "0.png").read_bytes()[:200])
+    (root / "photos" / "notes.txt").write_text("no picture, but words")
+    return root, run("build", root / "photos", "--out", root / "it", "--backbone", BACKBONE, "--no-pretrained")
+
+
+def test_build(built):
+    root, done = built
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "found 9 = indexed 6 + skipped 2 + duplicate 1" in lines
+    assert f"{root / 'it'} is ready: python app.py --artifact {root / 'it'}" in lines
+    assert any(line.startswith("skipped broken.png: the image is damaged") for line in lines)
+    assert any(line.startswith("skipped notes.txt: the image is not a picture") for line in lines)
+    assert "duplicate c1/again.png: the same content as c0/0.png" in lines
+    assert "Traceback" not in done.stderr
+    artifact = load_artifact(root / "it")
+    assert artifact.gallery.labels == ["c0"] * 3 + ["c1"] * 3
+    assert artifact.encoder.name == BACKBONE
+    assert {path.name for path in root.iterdir()} - {".it.lock"} == {"photos", "it"}
+
+
+def test_build_with_every_option(built, tmp_path, here):
+    root, _ = built
+    for number, options in enumerate(
+        [
+            ["--weights", root / "it" / LAYOUT.weights],
+            ["--no-pretrained", "--crop-mode", "center", "--index", "HNSW8,Flat", "--limit", "4"],
+        ]
+    ):
+        out = tmp_path / f"{number}"
+        status, printed, error = here("build", root / "photos", "--out", out, "--backbone", BACKBONE, *options)
+        assert status == 0, error
+        assert f"{out} is ready" in printed
+    whole, other = load_artifact(tmp_path / "0"), load_artifact(tmp_path / "1")
+    assert whole.encoder.fingerprint == load_artifact(root / "it").encoder.fingerprint
+    assert len(whole.gallery) == 6
+    assert other.encoder.data_config["crop_mode"] == "center"
+    assert other.manifest["index"]["factory"] == "HNSW8,Flat"
+    assert other.manifest["build"]["found"] == 4
+
+
+def test_build_from_parquet_by_column_and_split(built, tmp_path, here):
+    import datasets
+
+    root, _ = built
+    paths = [root / "photos" / "c0" / f"{number}.png" for number in (0, 2, 4)]
+    columns = {"photo": [path.read_bytes() for path in paths], "kind": ["a", "b", "a"], "label": ["x", "y", "z"]}
+    for split in ("train", "test"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "set" / f"{split}.parquet")
+    options = ["--backbone", BACKBONE, "--no-pretrained", "--image-column", "photo", "--label-column", "kind"]
+    status, printed, error = here("build", tmp_path / "set", "--out", tmp_path / "it", "--split", "test", *options)
+    assert status == 0, error
+    assert "found 3 = indexed 3 + skipped 0 + duplicate 0" in printed
+    assert load_artifact(tmp_path / "it").gallery.labels == ["a", "b", "a"]
+
+
+# search
+
+
+def test_search_prints_a_line_a_hit(artifact, pictures, here):
+    query = pictures / pq.read_table(artifact / LAYOUT.gallery)["source"][7].as_py()
+    status, printed, _ = here("search", artifact, query)
+    lines = printed.splitlines()
+    assert status == 0
+    assert len(lines) == 5
+    score, image_id, label, source = lines[0].split()
+    assert float(score) == pytest.approx(1, abs=1e-4)
+    assert (image_id, label) == (load_artifact(artifact).gallery.ids[7], query.parent.name)
+    assert source == f"{query.parent.name}/{query.name}"
+
+
+def test_search_prints_json(artifact, pictures, here):
+    query = sorted(pictures.rglob("*.png"))[0]
+    status, printed, _ = here("search", artifact, query, "-k", 12, "--min-score", "0", "--json")
+    hits = json.loads(printed)
+    assert status == 0
+    assert set(hits[0]) == {"row", "id", "score", "label", "source", "attributes"}
+    assert set(hits[0]["attributes"]) == {"colour", "pattern", "price"}
+    assert hits[0]["source"] == str(query.relative_to(pictures))
+    index, gallery = faiss.read_index(str(artifact / LAYOUT.index)), load_artifact(artifact).gallery
+    scores, rows = index.search(index.reconstruct(hits[0]["row"])[None], 12)
+    expected = rows[0][scores[0] >= 0].tolist()
+    assert [hit["row"] for hit in hits] == expected
+    assert [hit["id"] for hit in hits] == [gallery.ids[row] for row in expected]
+    np.testing.assert_allclose([hit["score"] for hit in hits], scores[0][: len(hits)], atol=1e-5)
+
+
+def test_search_with_filters(artifact, pictures, here):
+    """Of one column either value will do; of two columns both must hold."""
+    query = sorted(pictures.rglob("*.png"))[0]
+    where = ["--where", "colour=red", "--where", "colour=teal", "--where", "pattern=plain"]
+    status, printed, _ = here("search", artifact, query, "-k", 60, "--json", *where)
+    table = pq.read_table(artifact / LAYOUT.gallery)
+    wanted = {
+        row
+        for row, (colour, pattern) in enumerate(
+            zip(*table.select(["colour", "pattern"]).to_pydict().values(), strict=True)
+        )
+        if colour in ("red", "teal") and pattern == "plain"
+    }
+    assert status == 0
+    assert {hit["row"] for hit in json.loads(printed)} == wanted
+    assert len(wanted) == 10
+    status, printed, _ = here("search", artifact, query, "-k", 60, "--json", "--where", "price=12")
+    assert [hit["attributes"]["price"] for hit in json.loads(printed)] == [12]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--where", "colour"], "a filter is COLUMN=VALUE, 'colour' is not"),
+        (["--where", "color=red"], "no column 'color'; did you mean 'colour'"),
+        (["--where", "colour=rde"], "no image has colour=rde; did you mean 'red'"),
+        (["-k", "0"], "k is how many hits to give, from 1 to 1000; it is 0"),
+        (["-k", "1001"], "it is 1001"),
+    ],
+)
+def test_a_search_that_cannot_be(artifact, pictures, here, options, words):
+    status, printed, error = here("search", artifact, sorted(pictures.rglob("*.png"))[0], *options)
+    assert (status, printed) == (1, "")
+    assert words in error
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+
+
+# evaluate, add, remove, verify, export
+
+
+def test_evaluate(artifact, here):
+    status, printed, _ = here("evaluate", artifact, "--json")
+    figures = json.loads(printed)
+    opened = load_artifact(artifact)
+    assert status == 0
+    assert list(figures)[: len(FIGURES)] == FIGURES
+    assert figures == leave_one_out(opened.store.vectors(np.arange(60)), opened.gallery.labels)
+    assert figures == json.loads((artifact / LAYOUT.metrics).read_text())["leave_one_out"]
+    status, printed, _ = here("evaluate", artifact)
+    assert status == 0
+    shown = dict(line.split() for line in printed.splitlines())
+    assert list(shown) == list(figures)
+    assert float(shown["P@5"]) == pytest.approx(figures["P@5"], abs=1e-3)
+
+
+def test_add_and_remove(copied_artifact, pictures, tmp_path, here):
+    shutil.copy(sorted(pictures.rglob("*.png"))[0], noise(tmp_path / "more" / "hat" / "1.png", 1).parent / "known.png")
+    before = load_artifact(copied_artifact).gallery.ids
+    status, printed, error = here("add", copied_artifact, tmp_path / "more")
+    assert status == 0, error
+    assert "found 2 = indexed 1 + skipped 0 + duplicate 1" in printed
+    assert "duplicate hat/known.png: the same content as " in printed
+    after = load_artifact(copied_artifact).gallery
+    assert after.ids[:-1] == before
+    assert after.labels[-1] == "hat"
+    status, printed, _ = here("remove", copied_artifact, before[3], after.ids[-1], before[3])
+    assert (status, printed) == (0, "2 removed, 59 left\n")
+    assert load_artifact(copied_artifact).gallery.ids == [*before[:3], *before[4:]]
+    status, _, error = here("remove", copied_artifact, before[0], "nothing")
+    assert status == 1
+    assert "no image with the id 'nothing'" in error
+    assert len(load_artifact(copied_artifact).gallery) == 59
+
+
+def test_verify(copied_artifact, here):
+    status, printed, _ = here("verify", copied_artifact)
+    assert status == 0
+    assert printed.startswith(f"{copied_artifact} is whole: 60 images, ")
+    path = copied_artifact / LAYOUT.index
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    status, printed, error = here("verify", copied_artifact)
+    assert (status, printed) == (1, "")
+    assert error.startswith("error: index.faiss: SHA-256: the manifest says ")
+
+
+def test_export(artifact, tmp_path, here):
+    status, printed, _ = here("export", artifact, "--npy", tmp_path / "a" / "b")
+    assert (status, printed) == (0, f"60 rows written to {tmp_path / 'a' / 'b'}\n")
+    arrays = {path.stem: np.load(path, allow_pickle=False) for path in (tmp_path / "a" / "b").iterdir()}
+    assert set(arrays) == {"embeddings", "image_paths", "labels"}
+    index, table = faiss.read_index(str(artifact / LAYOUT.index)), pq.read_table(artifact / LAYOUT.gallery)
+    assert arrays["embeddings"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["embeddings"], index.reconstruct_n(0, 60))
+    assert arrays["image_paths"].tolist() == table["source"].to_pylist()
+    assert arrays["labels"].tolist() == table["label"].to_pylist()
+
+
+def test_a_row_without_a_label_is_exported_too(tmp_path, here):
+    noise(tmp_path / "photos" / "1.png", 1)
+    noise(tmp_path / "photos" / "cat" / "2.png", 2)
+    options = ["--backbone", BACKBONE, "--no-pretrained"]
+    assert here("build", tmp_path / "photos", "--out", tmp_path / "it", *options)[0] == 0
+    assert here("export", tmp_path / "it", "--npy", tmp_path / "npy")[0] == 0
+    assert np.load(tmp_path / "npy" / "labels.npy", allow_pickle=False).tolist() == ["", "cat"]
+    status, _, error = here("evaluate", tmp_path / "it")
+    assert status == 1
+    assert "there is nothing to evaluate" in error
+
+
+# Errors
+
+
+def test_an_error_is_one_line_and_no_traceback(tmp_path):
+    done = run("verify", tmp_path / "nothing")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"error: {tmp_path / 'nothing'} is not an artifact: no such folder. "
+        "`python -m retrieval build SOURCE --out DIR` makes one.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["build", "{tmp}/gone", "--out", "{tmp}/it"], "there is no "),
+        (["build", "{tmp}/empty", "--out", "{tmp}/it"], "is empty"),
+        (["build", "{tmp}/words", "--out", "{tmp}/it"], "none of the 1 files found could be indexed. The first: a.txt"),
+        (["build", "nobody/nothing", "--out", "{tmp}/it"], "nobody/nothing is neither a folder"),
+        (["build", "{tmp}/words", "--out", "{tmp}/words"], "holds files that are not an artifact's"),
+        (["build", "{tmp}/words", "--out", "{tmp}/it", "--backbone", "resnet5"], "did you mean"),
+        (["build", "{tmp}/words", "--out", "{tmp}/it", "--index", "Round"], "index 'Round' cannot be"),
+        (["build", "{tmp}/words", "--out", "{tmp}/it", "--weights", "{tmp}/words/a.txt"], "not a safetensors file"),
+        (["build", "{tmp}/words", "--out", "{tmp}/words/a.txt/it"], ""),
+        (["search", "{tmp}/words", "x.png"], "is not an artifact"),
+        (["search", "{artifact}", "{tmp}/gone.png"], "gone.png: no such file"),
+        (["search", "{artifact}", "{tmp}/words/a.txt"], "a.txt is not a picture"),
+        (["add", "{tmp}/empty", "{tmp}/words"], "is not an artifact"),
+        (["export", "{artifact}", "--npy", "{tmp}/words/a.txt"], "a.txt"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(arguments, words, artifact, tmp_path, here):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "a.txt").write_text("words, and no picture at all")
+    if arguments[0] == "build" and "--backbone" not in arguments:
+        arguments = [*arguments, "--backbone", BACKBONE, *([] if "--weights" in arguments else ["--no-pretrained"])]
+    status, printed, error = here(*(each.format(tmp=tmp_path, artifact=artifact) for each in arguments))
+    assert (status, printed) == (1, "")
+    assert error.startswith("error: ")
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "it").exists()
+    assert not (tmp_path / ".it.building").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["paint"], ["build", "photos"], ["search", "it"], ["build", "photos", "--out", "it", "--limit", "0"]],
+)
+def test_wrong_usage_is_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert "usage: python -m retrieval" in capsys.readouterr().err
+
+
+# What is loaded when
+
+
+@pytest.mark.parametrize("what", ["import retrieval", "from retrieval.__main__ import main"])
+def test_importing_loads_nothing_heavy(what):
+    heavy = "{'torch', 'numpy', 'faiss', 'datasets', 'PIL', 'pyarrow', 'timm', 'gradio', 'pandas', 'huggingface_hub'}"
+    script = f"import sys\n{what}\nprint(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_every_public_name_is_there():
+    script = "import retrieval\nprint([getattr(retrieval, name).__name__ for name in retrieval.__all__])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    import retrieval
+
+    assert done.stdout == f"{list(retrieval.__all__)}\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        retrieval.nothing  # noqa: B018
+
+
+def test_file_names_that_are_no_text(tmp_path, here):
+    """A name of bytes that are no UTF-8, as old archives hold them, stops nothing."""
+    noise(tmp_path / "photos" / "1.png", 1)
+    noise(tmp_path / "photos" / "2.png", 2).rename(tmp_path / "photos" / os.fsdecode(b"caf\xe9.png"))
+    options = ["--backbone", BACKBONE, "--no-pretrained"]
+    status, printed, error = here("build", tmp_path / "photos", "--out", tmp_path / "it", *options)
+    assert status == 0, error
+    assert "found 2 = indexed 2 + skipped 0 + duplicate 0" in printed
+    sources = load_artifact(tmp_path / "it").gallery.table["source"].to_pylist()
+    assert sorted(sources) == ["1.png", "caf\N{REPLACEMENT CHARACTER}.png"]

@@ -1,0 +1,230 @@
+"""Who may import whom: the arrows of the design, read from the code itself; and that the parts stay small."""
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the ground up. A module imports modules of the rows below its own and no others; `stores` and `ui` are packages
+# whose files may import each other. A new module has to be given its place here.
+LAYERS = [
+    ["errors"],
+    ["images", "metrics", "swap", "hub"],
+    ["encoder", "stores", "gallery"],
+    ["artifact", "sources", "synthetic", "calibration", "duplicates", "explain", "projection"],
+    ["embed", "search", "plots", "card"],
+    ["build"],
+    ["bench", "ui"],
+    ["__main__"],
+]
+# A package -> the files and folders that may import it.
+OWNERS = {
+    "gradio": ["app.py", "retrieval/ui/"],
+    "gradio_client": ["app.py", "retrieval/ui/", "retrieval/bench.py"],
+    "torch": ["retrieval/encoder.py", "training/"],
+    "torchvision": ["retrieval/encoder.py", "training/"],
+    "timm": ["retrieval/encoder.py", "training/"],
+    "transformers": ["retrieval/encoder.py", "training/"],
+    "safetensors": ["retrieval/encoder.py", "training/"],
+    "faiss": ["retrieval/stores/", "retrieval/synthetic.py", "retrieval/bench.py"],
+    "datasets": ["retrieval/sources.py"],
+    "huggingface_hub": ["retrieval/hub.py", "retrieval/card.py"],
+    **{name: [] for name in ("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")},
+}
+PICKLING = {"torch.load", "torch.save", "pandas.read_pickle"}
+
+LONGEST_FILE, LONGEST_FUNCTION = 250, 40
+LONGER_FILES = {
+    "training/shapes.py": "the outlines of twelve articles: data, not logic",
+    "training/catalogue.py": "one drawing program, which reads best as one",
+    "retrieval/images.py": "the one door for pictures: each check belongs beside the others",
+    "retrieval/sources.py": "one kind of source after the other, with what they share",
+    "retrieval/__main__.py": "the options of nine commands",
+}
+LONGER_FUNCTIONS = {
+    "retrieval/__main__.py:_parser": "the options, one after the other",
+    "retrieval/ui/endpoints.py:add_endpoints": "three typed endpoints, which Gradio wants made inside its Blocks",
+    "retrieval/ui/search_tab.py:add_search": "the page from top to bottom, and what each part of it does",
+    "retrieval/sources.py:_image_folder": "the row reader needs what the folder was found to hold",
+}
+
+FILES = sorted([ROOT / "app.py", *(ROOT / "retrieval").rglob("*.py"), *(ROOT / "training").rglob("*.py")])
+PATHS = {path.relative_to(ROOT).as_posix(): path for path in FILES}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8"), name) for name, path in PATHS.items()}
+
+
+def module_of(name):
+    """`retrieval/ui/page.py` -> `retrieval.ui.page`; a package is called as its folder is."""
+    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(name): name for name in PATHS}
+
+
+def imports_of(name, tree):
+    """(line, full name) of all that a file imports, wherever in it; `from x import y` is x.y where that is a file."""
+    package = module_of(name).split(".") if name.endswith("__init__.py") else module_of(name).split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield node.lineno, full if full in MODULES else base
+
+
+IMPORTS = {name: sorted(set(imports_of(name, tree))) for name, tree in TREES.items()}
+
+
+def part_of(module):
+    """The part of `retrieval` that a module belongs to: `retrieval.ui.page` -> `ui`."""
+    return module.split(".")[1]
+
+
+def height(part):
+    return next((number for number, row in enumerate(LAYERS) if part in row), None)
+
+
+def wrong_arrow(importer, imported):
+    """What is wrong with a module of ours importing another, in words; None where nothing is."""
+    if not imported.startswith("retrieval"):
+        allowed = importer.startswith("training") and imported.startswith("training")
+        return None if allowed else "nothing imports the app, and only training imports training"
+    if importer == "app":
+        front = imported in {"retrieval", "retrieval.ui"}
+        return None if front else "the app knows the front doors `retrieval` and `retrieval.ui` and nothing behind them"
+    if importer == "retrieval":
+        return None  # the front door, which names what lies behind it and loads it late
+    if imported == "retrieval":
+        return None if importer.startswith("training") else "modules of retrieval import each other by name"
+    theirs = height(part_of(imported))
+    if importer.startswith("training"):
+        return "training does not serve" if part_of(imported) in {"ui", "__main__"} else None
+    ours = height(part_of(importer))
+    if ours is None or theirs is None:
+        return f"{part_of(importer if ours is None else imported)} has no place in LAYERS yet"
+    if part_of(importer) == part_of(imported) or theirs < ours:
+        return None
+    return f"{part_of(imported)} does not lie below {part_of(importer)}"
+
+
+def is_owner(name, owners):
+    return any(name == owner or (owner.endswith("/") and name.startswith(owner)) for owner in owners)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_imports_follow_the_arrows(name):
+    importer = module_of(name)
+    wrong = []
+    for line, imported in IMPORTS[name]:
+        package = imported.split(".")[0]
+        if package in {"retrieval", "training", "app"}:
+            reason = wrong_arrow(importer, imported)
+        else:
+            owners = OWNERS.get(package)
+            reason = None if owners is None or is_owner(name, owners) else f"only {owners or 'nobody'} may"
+        if reason:
+            wrong.append(f"{name}:{line} imports {imported}: {reason}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_has_its_place():
+    parts = {part_of(module) for module in MODULES if module.startswith("retrieval.")}
+    listed = [part for row in LAYERS for part in row]
+    assert len(listed) == len(set(listed))
+    assert not (missing := sorted(parts - set(listed))), f"LAYERS gives no place to {missing}"
+
+
+def test_there_is_no_circle():
+    graph = {
+        module: {imported for _, imported in IMPORTS[name] if imported in MODULES}
+        for module, name in MODULES.items()
+        if module != "retrieval"  # which loads late what it names
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports go in a circle: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("retrieval.errors", "retrieval.images"),
+        ("retrieval.encoder", "retrieval.gallery"),
+        ("retrieval.stores.faiss", "retrieval.encoder"),
+        ("retrieval.gallery", "retrieval.artifact"),
+        ("retrieval.artifact", "retrieval.search"),
+        ("retrieval.search", "retrieval.ui.page"),
+        ("retrieval.hub", "retrieval.artifact"),
+        ("retrieval.images", "retrieval"),
+        ("retrieval.build", "training.catalogue"),
+        ("retrieval.search", "app"),
+        ("training.starter", "retrieval.ui"),
+        ("app", "retrieval.artifact"),
+        ("retrieval.new", "retrieval.errors"),
+    ],
+)
+def test_a_wrong_arrow_would_be_seen(importer, imported):
+    assert wrong_arrow(importer, imported)
+
+
+def test_every_way_to_import_is_read():
+    source = "import a.b\nfrom .images import c\ndef f():\n from retrieval import swap, Encoder\nfrom . import errors"
+    found = set(imports_of("retrieval/search.py", ast.parse(source)))
+    ours = {(2, "retrieval.images"), (4, "retrieval.swap"), (4, "retrieval"), (5, "retrieval.errors")}
+    assert found == {(1, "a.b"), *ours}
+    assert ("retrieval.errors" in MODULES) and len(IMPORTS["retrieval/search.py"]) > 5
+
+
+def pickling(tree):
+    """Lines that would run code from a file: torch's own format, or numpy's for objects."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in PICKLING:
+            yield node.lineno, ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f) for a in node.names if (f := f"{node.module}.{a.name}") in PICKLING)
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+            yield node.value.lineno, "allow_pickle"
+
+
+def test_there_is_no_pickle():
+    found = [f"{name}:{line} has {what}" for name, tree in TREES.items() for line, what in pickling(tree)]
+    assert not found, "\n".join(found)
+    bad = "from torch import load\ntorch.load(p)\nnp.load(p, allow_pickle=True)\nnp.load(p, allow_pickle=False)"
+    assert sorted(line for line, _ in pickling(ast.parse(bad))) == [1, 2, 3]
+
+
+def test_files_are_short():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in PATHS.items()}
+    long = [f"{name} has {count} lines" for name, count in lines.items() if count > LONGEST_FILE]
+    over = [line for line in long if line.split()[0] not in LONGER_FILES]
+    assert not over, f"more than {LONGEST_FILE}: {over}; split it, or say in LONGER_FILES why not"
+    assert LONGER_FILES.keys() <= lines.keys()
+
+
+def test_functions_are_short():
+    over, names = [], set()
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(key := f"{name}:{node.name}")
+                count = node.end_lineno - node.lineno + 1
+                if count > LONGEST_FUNCTION and key not in LONGER_FUNCTIONS:
+                    over.append(f"{key} has {count} lines")
+    assert not over, f"more than {LONGEST_FUNCTION}: {over}; split it, or say in LONGER_FUNCTIONS why not"
+    assert LONGER_FUNCTIONS.keys() <= names
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = sorted(set(OWNERS) - {"marshal", "pickle", "_pickle"} | {"numpy", "pyarrow", "PIL"})
+    code = f"import sys, retrieval, retrieval.__main__; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
