@@ -18,6 +18,8 @@ from retrieval.errors import QueryError
 _CHUNK = 128  # queries ranked at a time, at most
 _CELLS = 2**21  # of a query and an image ranked at a time, at about 30 bytes each: memory does not grow with the images
 MAX_QUERIES = 20_000  # more images than this: so many are drawn as queries, and the count is stated
+_MOST_PAIRS = 400_000_000  # of queries and images, some minutes on two cores: fewer queries where there are more images
+_LEAST_QUERIES = 1_000
 
 Relevance = npt.NDArray[np.bool_]
 
@@ -96,8 +98,9 @@ def leave_one_out(
             "there is nothing to evaluate: no two images have the same label. Build with --label-column, or from "
             "a folder with one sub-folder a class."
         )
-    if len(queries) > MAX_QUERIES:
-        queries = np.sort(np.random.default_rng(seed).choice(queries, MAX_QUERIES, replace=False))
+    most = min(MAX_QUERIES, max(_LEAST_QUERIES, _MOST_PAIRS // len(vectors)))
+    if len(queries) > most:
+        queries = np.sort(np.random.default_rng(seed).choice(queries, most, replace=False))
     sums = np.zeros(len(_FIGURES))
     step = max(1, min(_CHUNK, _CELLS // len(vectors)))
     for start in range(0, len(queries), step):

@@ -19,6 +19,7 @@ from retrieval.images import open_image
 from retrieval.stores.base import MISSING, Store
 
 MAX_K = 1000
+_ROUNDING = 1e-6  # of a cosine: a picture that is asked for with a score of 1 finds itself
 Vector = npt.NDArray[np.float32]
 
 
@@ -90,7 +91,7 @@ class Searcher:
         rows, scores = self.store.search(vector[None], wanted, self.gallery.rows_where(where))
         # Rounding, and vectors kept in 16 bits, can bring a cosine a hair above 1 or below -1, the least `min_score`.
         cosines = np.clip(scores[0], -1, 1)
-        kept = (rows[0] != MISSING) & (cosines >= min_score) & ~np.isin(rows[0], leave_out)
+        kept = (rows[0] != MISSING) & (cosines >= min_score - _ROUNDING) & ~np.isin(rows[0], leave_out)
         rows_kept, scores_kept = rows[0][kept][:k], cosines[kept][:k]
         return [
             Hit(int(number), row.id, float(score), row.label, row.source, row.attributes)

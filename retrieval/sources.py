@@ -7,7 +7,6 @@ Hub by its name. Images are handed on undecoded: only `retrieval.images` decodes
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,15 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
+from retrieval import columns
 from retrieval.errors import ImageError, SourceError
-from retrieval.gallery import RESERVED
 from retrieval.images import read_bytes
 
 _METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-
-Kept = dict[str, tuple[str, Any]]
-"""Attribute in the gallery -> column of the source and its feature."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,8 @@ def open_source(
 
     Raises SourceError where there is no such thing, no image in it, or no such column or split.
     """
+    if not name:
+        raise SourceError("no source was named: give a folder, a parquet file, or a data set.")
     path = Path(name).expanduser()
     if path.is_dir() and not _is_data_set(path):
         return _image_folder(path, label_column, split)
@@ -132,9 +130,9 @@ def _streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
 def _data_set(name: str, builder: Any, image_column: str | None, label_column: str | None, split: str | None) -> Source:
     streams = _streams(name, builder, split)
     features = dict(next(iter(streams.values())).features or {})
-    image = _image_column(name, features, image_column)
-    label = _label_column(name, features, label_column)
-    kept = _kept({column: kind for column, kind in features.items() if column != image}, label)
+    image = columns.image_column(name, features, image_column)
+    label = columns.label_column(name, features, label_column)
+    kept = columns.kept_columns({column: kind for column, kind in features.items() if column != image}, label)
 
     def rows() -> Iterator[RawImage]:
         for split_name, stream in streams.items():
@@ -142,14 +140,16 @@ def _data_set(name: str, builder: Any, image_column: str | None, label_column: s
                 value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
                 yield RawImage(
                     source=value.get("path") or f"{split_name}/{number}",
-                    label=_text(row[label], features[label]) if label else None,
-                    attributes={new: _value(row.get(column), kind) for new, (column, kind) in kept.items()},
+                    label=columns.label_text(row[label], features[label]) if label else None,
+                    attributes={
+                        new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
+                    },
                     data=value.get("bytes"),
                     path=value.get("path"),
                 )
 
     fingerprint = _fingerprint(builder, split, image, label)
-    return Source(rows, _schema(kept), fingerprint, _total(builder, streams))
+    return Source(rows, columns.attribute_schema(kept), fingerprint, _total(builder, streams))
 
 
 def _image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
@@ -170,10 +170,10 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     if any(Path(file).name in _METADATA for files in described.config.data_files.values() for file in files):
         streams.insert(0, _streams(str(folder), described, split))
         features = dict(next(iter(streams[0].values())).features)
-    image = _image_column(str(folder), features, None) if features else "image"
+    image = columns.image_column(str(folder), features, None) if features else "image"
     features.pop(image, None)
-    label = _label_column(str(folder), features, label_column) if features or label_column else None
-    kept = _kept(features, label)
+    label = columns.label_column(str(folder), features, label_column) if features or label_column else None
+    kept = columns.kept_columns(features, label)
 
     def found() -> Iterator[tuple[str, Mapping[str, Any]]]:
         archives = set()
@@ -193,15 +193,17 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
                 continue
             seen.add(path)
             source = _as_text(path.replace(str(root) + "/", ""))
-            own = _text(row.get(label), features[label]) if label else None
-            values = {new: _value(row.get(column), kind) for new, (column, kind) in kept.items()}
+            own = columns.label_text(row.get(label), features[label]) if label else None
+            values = {new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()}
             yield RawImage(source, own or _class_folder(source), values, path=path)
 
     files = [path for path in _files(root) if path.name not in _METADATA]
     if not files:
         raise SourceError(f"{folder} is empty: there is no file in it that could be an image.")
     known = split is None and not any(path.suffix.lower() == ".zip" for path in files)
-    return Source(rows, _schema(kept), _fingerprint(described, split, label), len(files) if known else None)
+    return Source(
+        rows, columns.attribute_schema(kept), _fingerprint(described, split, label), len(files) if known else None
+    )
 
 
 def _in_words(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -239,83 +241,6 @@ def _files(root: Path) -> Iterator[Path]:
 def _class_folder(source: str) -> str | None:
     inner = source.removeprefix("zip://").split("::")[0] if source.startswith("zip://") else source
     return Path(inner).parent.name or None
-
-
-def _is_image(kind: Any) -> bool:
-    return isinstance(kind, datasets.Image)
-
-
-def _image_column(name: str, features: Mapping[str, Any], asked: str | None) -> str:
-    """The column that holds the images: an Image feature, or plain bytes, or a struct of bytes and path."""
-
-    def holds_bytes(kind: Any) -> bool:
-        return "bytes" in kind if isinstance(kind, dict) else getattr(kind, "dtype", "") in {"binary", "large_binary"}
-
-    found = [column for column, kind in features.items() if _is_image(kind)]
-    found += [column for column, kind in features.items() if holds_bytes(kind)]
-    if asked is None and found:
-        return found[0]
-    if asked in found:
-        return str(asked)
-    what = "no column of images" if asked is None else f"no column of images called {asked!r}"
-    raise SourceError(f"{name} has {what}; its columns are {', '.join(features)} (--image-column names one).")
-
-
-def _label_column(name: str, features: Mapping[str, Any], asked: str | None) -> str | None:
-    """The column asked for; else `label`; else the only one that is a ClassLabel; else none."""
-    if asked is not None and asked not in features:
-        raise SourceError(f"{name} has no column {asked!r}; its columns are {', '.join(features) or 'none'}.")
-    if asked is not None or "label" in features:
-        return asked or "label"
-    classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    return classes[0] if len(classes) == 1 else None
-
-
-def _kept(features: Mapping[str, Any], label: str | None) -> Kept:
-    """The columns that become attributes: all but pictures and a label that is called so anyway.
-
-    An attribute is called as its column is, with underscores where the gallery uses that name itself.
-    """
-    kept: Kept = {}
-    for column, kind in features.items():
-        if _is_image(kind) or column == label == "label":
-            continue
-        new = column
-        while new in RESERVED or (new != column and new in features):
-            new += "_"
-        kept[new] = (column, kind)
-    return kept
-
-
-def _schema(kept: Kept) -> pa.Schema:
-    return pa.schema([(new, _arrow_type(kind)) for new, (_, kind) in kept.items()])
-
-
-def _value(value: Any, kind: Any) -> Any:
-    """A plain value for the gallery: class names for class numbers, numbers, text; JSON for what is nested."""
-    if value is None or isinstance(kind, datasets.ClassLabel):
-        return _text(value, kind)
-    if isinstance(value, dict | list):
-        return json.dumps(value, default=str, ensure_ascii=False)
-    return str(value) if pa.types.is_string(_arrow_type(kind)) else value
-
-
-def _text(value: Any, kind: Any) -> str | None:
-    if isinstance(kind, datasets.ClassLabel) and isinstance(value, int):
-        return str(kind.int2str(value)) if value >= 0 else None  # -1 stands for "no label" in datasets
-    return None if value is None else str(value)
-
-
-def _arrow_type(kind: Any) -> pa.DataType:
-    """The gallery's type for a feature: int64, float64, bool, or string for all the rest."""
-    dtype = "string" if isinstance(kind, datasets.ClassLabel) else str(getattr(kind, "dtype", "string"))
-    if dtype == "uint64":  # hashes, which can be above what int64 holds
-        return pa.uint64()
-    if dtype.startswith(("int", "uint")):
-        return pa.int64()
-    if dtype.startswith("float"):
-        return pa.float64()
-    return pa.bool_() if dtype == "bool" else pa.string()
 
 
 def _total(builder: Any, streams: Mapping[str, Any]) -> int | None:

@@ -16,6 +16,7 @@ LAYERS = [
     ["errors"],
     ["images", "metrics", "swap", "hub"],
     ["encoder", "stores", "gallery"],
+    ["columns"],
     ["artifact", "sources", "synthetic", "calibration", "duplicates", "explain", "projection"],
     ["embed", "search", "plots", "card"],
     ["build"],
@@ -32,7 +33,7 @@ OWNERS = {
     "transformers": ["retrieval/encoder.py", "training/"],
     "safetensors": ["retrieval/encoder.py", "training/"],
     "faiss": ["retrieval/stores/", "retrieval/synthetic.py", "retrieval/bench.py"],
-    "datasets": ["retrieval/sources.py"],
+    "datasets": ["retrieval/sources.py", "retrieval/columns.py"],
     "huggingface_hub": ["retrieval/hub.py", "retrieval/card.py"],
     **{name: [] for name in ("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")},
 }

@@ -25,6 +25,7 @@ _EXACT_BELOW = 2_000  # allowed rows: so few are read back and compared one by o
 # links a node crashes FAISS.
 _FACTORIES = re.compile(
     r"((IVF[1-9]\d{0,6}(_HNSW([2-9]|[1-9]\d\d?))?|HNSW([2-9]|[1-9]\d\d?)),)?(Flat|SQfp16|SQbf16|SQ8|SQ6)"
+    r"|HNSW([2-9]|[1-9]\d\d?)"
 )
 
 
@@ -153,7 +154,9 @@ class FaissStore:
     def size_in_bytes(self) -> int:
         """The size of the index file."""
         self._forget_places()
-        return len(faiss.serialize_index(self._index))
+        pieces: list[int] = []
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda piece: pieces.append(len(piece))))
+        return sum(pieces)
 
     def emptied(self) -> FaissStore:
         """A store with the same settings and training and no vectors."""
