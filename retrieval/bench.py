@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -139,7 +138,7 @@ def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
         port = free.getsockname()[1]
     command = [sys.executable, str(_APP), "--artifact", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}) as app:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as app:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=60) as http:
                 _first_answer(http, pictures[0], app)

@@ -20,7 +20,7 @@ CONCURRENCY = 4  # searches at a time: more would only share the same cores
 
 
 class HitJson(TypedDict):
-    """One hit: `score` is the cosine in [-1, 1], `thumbnail` the address of a JPEG."""
+    """One hit: `score` is the cosine in [-1, 1], `thumbnail` the address of a JPEG; a column `path` is `path_` here."""
 
     id: str
     score: float
@@ -68,7 +68,7 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, name: str) -> None
                     "score": hit.score,
                     "label": hit.label,
                     "source": hit.source,
-                    "attributes": hit.attributes,
+                    "attributes": _attributes(hit),
                     "thumbnail": thumbnails.url(hit.row, root),
                 }
                 for hit in hits
@@ -126,6 +126,14 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, name: str) -> None
 
     for function in (search, search_by_id, info):
         gr.api(function, api_name=function.__name__, concurrency_limit=CONCURRENCY, concurrency_id="search")
+
+
+def _attributes(hit: Hit) -> dict[str, Any]:
+    """The attributes, with a column called `path` as `path_`.
+
+    gradio_client takes every object that has a `path` for a file of the server's, and fails when it cannot fetch it.
+    """
+    return {"path_" if name == "path" else name: value for name, value in hit.attributes.items()}
 
 
 def _root(request: gr.Request | None) -> str:

@@ -7,12 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from retrieval import Searcher
+from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval.ui import create_app, launch
+from training.catalogue import catalogue, draw
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +155,25 @@ def test_many_at_once_get_their_own_answers(server: str, searcher: Searcher) -> 
     with ThreadPoolExecutor(6) as pool:
         answers = dict(zip(ids, pool.map(ask, ids), strict=True))
     assert answers == expected
+
+
+def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: Path, encoder: Encoder) -> None:
+    rows = []
+    for item in catalogue()[:12]:
+        buffer = io.BytesIO()
+        draw(item, 48).save(buffer, "PNG")
+        rows.append(
+            {"image": {"bytes": buffer.getvalue(), "path": None}, "label": item.article, "path": f"a/{item.seed}.png"}
+        )
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
+    build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
+    searcher = Searcher.open(tmp_path / "artifact")
+    app = create_app(searcher, "paths")
+    try:
+        _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
+        own = Client(address, verbose=False)
+        image_id = searcher.gallery.ids[3]
+        hits = own.predict(image_id, k=2, where={"path": ["a/1.png", "a/2.png"]}, api_name="/search_by_id")["hits"]
+        assert {hit["attributes"]["path_"] for hit in hits} == {"a/1.png", "a/2.png"}
+    finally:
+        app.close()
