@@ -17,6 +17,7 @@ from retrieval.ui.endpoints import in_words
 from retrieval.ui.thumbnails import Thumbnails
 
 EXAMPLES = 8
+AROUND = 20  # what the page shows before it is asked anything
 MOST_HITS = 60
 
 
@@ -31,9 +32,11 @@ class Query:
 
 def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
     """Add the search to the Blocks that is being made."""
-    examples = example_rows(len(searcher.gallery))
+    examples = spread_rows(len(searcher.gallery), EXAMPLES)
+    around = spread_rows(len(searcher.gallery), AROUND)
+    look_around = [(str(thumbnails.path(row)), name_of(searcher.gallery.take([row])[0])) for row in around]
     query: gr.State = gr.State(None)  # a visitor's own, like `shown`: nothing here is shared between visitors
-    shown: gr.State = gr.State([])
+    shown: gr.State = gr.State(around)
     with gr.Row(elem_classes="search-row"):
         with gr.Column(scale=1, min_width=300, elem_classes="side"):
             picture = _picture()
@@ -43,6 +46,7 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
         with gr.Column(scale=3, min_width=320):
             status = gr.Markdown(strings.EMPTY, elem_classes="status", elem_id="status")
             hits = gr.Gallery(
+                look_around,
                 show_label=False,
                 container=False,
                 allow_preview=False,
@@ -55,7 +59,7 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
 
     def answer(asked: Query | None, wanted: list[str] | None, count: int, least: float) -> tuple[Any, ...]:
         if asked is None:
-            return None, strings.EMPTY, [], []
+            return None, strings.EMPTY, look_around, around
         where = {"label": wanted} if wanted else None
         with in_words():
             found = searcher.search_vector(
@@ -91,9 +95,9 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
     gr.on([k.release, min_score.release, labels.input], answer, [query, *refined], answered, **private)
 
 
-def example_rows(count: int) -> list[int]:
-    """Rows to start from, spread over the whole gallery."""
-    return sorted({int(row) for row in np.linspace(0, count - 1, min(EXAMPLES, count))})
+def spread_rows(count: int, wanted: int) -> list[int]:
+    """So many rows, or all there are, spread over the whole gallery."""
+    return [int(row) for row in np.linspace(0, count - 1, min(wanted, count))]
 
 
 def name_of(row: Row | Hit) -> str:
