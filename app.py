@@ -5,6 +5,7 @@ python app.py [--artifact DIR] [--host HOST] [--port PORT] [--share]
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -30,8 +31,14 @@ def main() -> int:
     except LookalikeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    # A Space or a container is stopped by SIGTERM; leaving by the front door cleans up temporary files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(searcher, arguments.artifact.resolve().name)
-    launch(app, host=arguments.host, port=arguments.port, share=arguments.share)
+    try:
+        launch(app, host=arguments.host, port=arguments.port, share=arguments.share)
+    except (OSError, OverflowError, ValueError) as error:  # a port in use, or no port; a host that is not ours
+        print(f"error: cannot listen on {arguments.host or 'this machine'}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; a build or add goes on from here when it is given again", file=sys.stderr)
         return 130
     return 0
 
@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", _export, "Write embeddings.npy, image_paths.npy and labels.npy.")
     export.add_argument("--npy", type=Path, required=True, metavar="OUT", help="the folder to write to")
     bench = command("bench", _bench, "Measure start-up, speed, recall and memory.")
-    bench.add_argument("--rows", type=int, help="search so many vectors drawn around the artifact's instead")
-    bench.add_argument("--dim", type=int, default=256, help="of the vectors drawn (default: 256)")
+    bench.add_argument("--rows", type=_positive, help="search so many vectors drawn around the artifact's instead")
+    bench.add_argument("--dim", type=_positive, default=256, help="of the vectors drawn (default: 256)")
     for each in (search, evaluate, bench):
         each.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -108,7 +108,9 @@ def load_artifact(folder: Path) -> Artifact:
     manifest = read_manifest(folder)
     try:
         with _reading(LAYOUT.manifest):
-            return _open(folder, manifest)
+            artifact = _open(folder, manifest)
+        if read_manifest(folder) == manifest:
+            return artifact
     except IntegrityError:
         if read_manifest(folder) == manifest:
             raise

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from retrieval.artifact import Artifact, load_artifact
 from retrieval.embed import Shards, embed_source
+from retrieval.errors import LookalikeError, QueryError
 from retrieval.images import open_image
 from retrieval.metrics import recall_at_k
 from retrieval.sources import RawImage, Source
@@ -69,6 +70,8 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
     Recall@10 is measured with 1,000 other draws against exact search; the time is given beside that of a flat index.
     """
     artifact = load_artifact(folder)
+    if len(artifact.store) < 2:
+        raise QueryError("vectors are drawn around at least two images; this artifact has one.")
     cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
     vectors, queries = cloud.draw(rows, seed=1), cloud.draw(1000, seed=2)
     started = time.perf_counter()
@@ -166,7 +169,7 @@ def _first_answer(http: httpx.Client, picture: bytes, app: subprocess.Popen[byte
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError(f"the app did not answer within {_PATIENCE} s")
+    raise LookalikeError(f"the app ended, or did not answer within {_PATIENCE} s; run python app.py to see why")
 
 
 def _ask(http: httpx.Client, picture: bytes) -> str:
@@ -176,7 +179,7 @@ def _ask(http: httpx.Client, picture: bytes) -> str:
     event = http.post("/call/search", json={"data": [image, 10, -1.0, None]}).raise_for_status().json()["event_id"]
     answer = http.get(f"/call/search/{event}").raise_for_status().text
     if "event: complete" not in answer:
-        raise RuntimeError(f"the app answered {answer!r}")
+        raise LookalikeError(f"the app answered {answer!r}")
     return answer
 
 

@@ -71,7 +71,7 @@ def build_artifact(
         with replacing(out, LAYOUT.names()) as folder:
             encoder.save(folder)
             write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
-            _finish(folder, encoder, fit_index(vectors, factory), vectors, _summary(report))
+            _finish(folder, encoder, fit_index(vectors, factory), vectors, {"build": _summary(report)})
         shards.clear()
     return report
 
@@ -97,7 +97,8 @@ def add_images(
             new = shards.vectors(old.dim)
             vectors = np.concatenate([old.vectors(np.arange(len(old))), new])
             store = fit_index(vectors, old.settings.factory, like=old)
-            _rewrite(current, store, vectors, chain(_tables(out, np.arange(len(old))), shards.tables()), schema)
+            tables = chain(_tables(out, np.arange(len(old))), shards.tables())
+            _rewrite(current, store, vectors, tables, schema, {"add": _summary(report)})
         shards.clear()
     return report
 
@@ -117,7 +118,7 @@ def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
         vectors = current.store.vectors(kept)
         store = fit_index(vectors, current.store.settings.factory, like=current.store)
         schema = pq.read_schema(out / LAYOUT.gallery)
-        _rewrite(current, store, vectors, _tables(out, kept), schema)
+        _rewrite(current, store, vectors, _tables(out, kept), schema, {"remove": len(gone)})
     return len(kept)
 
 
@@ -159,24 +160,32 @@ def _nothing(report: Report) -> str:
 
 
 def _rewrite(
-    artifact: Artifact, store: FaissStore, vectors: Vectors, tables: Iterable[pa.Table], schema: pa.Schema
+    artifact: Artifact,
+    store: FaissStore,
+    vectors: Vectors,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    change: dict[str, Any],
 ) -> None:
-    """Write the artifact again with other rows and the same encoder."""
+    """Write the artifact again with other rows and the same encoder; the manifest keeps a list of such changes."""
+    manifest = artifact.manifest
+    facts = {"build": manifest["build"], "changes": [*manifest.get("changes", []), change]}
     with replacing(artifact.folder, LAYOUT.names()) as folder:
         for name in (LAYOUT.config, LAYOUT.weights):
             _link(artifact.folder / name, folder / name)
         write_gallery(folder / LAYOUT.gallery, tables, schema)
-        _finish(folder, artifact.encoder, store, vectors, artifact.manifest["build"])
+        _finish(folder, artifact.encoder, store, vectors, facts)
 
 
-def _finish(folder: Path, encoder: Encoder, store: FaissStore, vectors: Vectors, report: dict[str, Any]) -> None:
-    """Write all that follows from encoder, gallery and vectors: index, evaluation, card, manifest."""
+def _finish(folder: Path, encoder: Encoder, store: FaissStore, vectors: Vectors, facts: dict[str, Any]) -> None:
+    """Write all that follows from encoder, gallery and vectors: index, evaluation, card, manifest; and check it."""
     store.save(folder / LAYOUT.index)
     gallery = Gallery(folder / LAYOUT.gallery)
     metrics = {"leave_one_out": _evaluation(vectors, gallery)}
     (folder / LAYOUT.metrics).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     write_card(folder, encoder, store, gallery, metrics)
-    seal(folder, encoder, store, gallery, {"build": report})
+    seal(folder, encoder, store, gallery, facts)
+    load_artifact(folder)  # what cannot be loaded must not take the place of what can
 
 
 def _evaluation(vectors: Vectors, gallery: Gallery) -> dict[str, float | int] | None:

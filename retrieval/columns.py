@@ -23,6 +23,18 @@ def is_image(kind: Any) -> bool:
     return isinstance(kind, datasets.Image)
 
 
+def is_binary(kind: Any) -> bool:
+    """Whether a feature holds bytes at any depth: pictures, sound, masks. Such a column is no attribute."""
+    if isinstance(kind, dict):
+        return any(is_binary(inner) for inner in kind.values())
+    if isinstance(kind, list | tuple):
+        return any(is_binary(inner) for inner in kind)
+    if isinstance(kind, datasets.Image | datasets.Audio | datasets.Video):
+        return True
+    inner = getattr(kind, "feature", None)
+    return is_binary(inner) if inner is not None else "binary" in str(getattr(kind, "dtype", ""))
+
+
 def image_column(name: str, features: Features, asked: str | None) -> str:
     """The column that holds the images: an Image feature, or plain bytes, or a struct of bytes and path."""
 
@@ -50,13 +62,13 @@ def label_column(name: str, features: Features, asked: str | None) -> str | None
 
 
 def kept_columns(features: Features, label: str | None) -> Kept:
-    """The columns that become attributes: all but pictures and a label that is called so anyway.
+    """The columns that become attributes: all but pictures, other bytes, and a label that is called so anyway.
 
     An attribute is called as its column is, with underscores where the gallery uses that name itself.
     """
     kept: Kept = {}
     for column, kind in features.items():
-        if is_image(kind) or column == label == "label":
+        if is_binary(kind) or column == label == "label":
             continue
         new = column
         while new in RESERVED or (new != column and new in features):

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,6 +28,7 @@ from retrieval.sources import RawImage, Source
 BATCH = 4  # images that go through the network together: more at a time is slower on a CPU (memory is mapped anew)
 SHARD = 128 * BATCH  # images: what a kill can cost; whole batches, so that going on makes the same batches
 _VECTOR = "lookalike:vector"  # a column of the shards; a source may well have a column called `vector` of its own
+_MOST_READ = 8 * SHARD  # rows of a source between two shards, however few of them are new
 _AHEAD = 24  # images that may be decoded before they are needed: bounds the memory
 
 Progress = Callable[[int, int | None], None]
@@ -119,7 +120,7 @@ def embed_source(
     total = source.total if limit is None else min(limit, source.total or limit)
     seen = {**(known or {}), **shards.hashes()}
     shard, tensors, start = Shard(), [], consumed
-    for raw, result in _prepared(islice(source.rows(), consumed, limit), encoder):
+    for raw, result in _prepared(islice(source.rows(), consumed, limit), encoder, seen):
         consumed += 1
         if isinstance(result, ImageError):
             shard.skipped.append((raw.source, str(result)))
@@ -129,10 +130,11 @@ def embed_source(
             seen[result.sha256] = raw.source
             shard.rows.append(_row(raw, result))
             tensors.append(result.tensor)
-        if len(tensors) == BATCH:
+        full = len(shard.rows) == SHARD or consumed - start == _MOST_READ
+        if len(tensors) == BATCH or full:
             shard.vectors.append(encoder.embed_tensors(tensors))
             tensors = []
-        if len(shard.rows) == SHARD:
+        if full:
             shards.write(shard, consumed, encoder.dim)
             shard, start = Shard(), consumed
         if progress:
@@ -149,23 +151,27 @@ class _Prepared:
     tensor: Any  # what Encoder.preprocess gives
 
 
-def _prepare(raw: RawImage, encoder: Encoder) -> _Prepared | ImageError:
+def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str]) -> _Prepared | ImageError:
     try:
         data = raw.read()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 in seen:
+            return _Prepared(sha256, b"", None)  # a duplicate: there is nothing to decode
         image = open_image(data)
     except ImageError as error:
         return error
-    thumbnail = thumbnail_jpeg(image, THUMBNAIL_SIDE)
-    return _Prepared(hashlib.sha256(data).hexdigest(), thumbnail, encoder.preprocess(image))
+    return _Prepared(sha256, thumbnail_jpeg(image, THUMBNAIL_SIDE), encoder.preprocess(image))
 
 
-def _prepared(rows: Iterable[RawImage], encoder: Encoder) -> Iterator[tuple[RawImage, _Prepared | ImageError]]:
+def _prepared(
+    rows: Iterable[RawImage], encoder: Encoder, seen: Container[str]
+) -> Iterator[tuple[RawImage, _Prepared | ImageError]]:
     """Read, decode and preprocess on a pool of threads, a little ahead of the encoder, in the source's order."""
     waiting: deque[tuple[RawImage, Future[_Prepared | ImageError]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for raw in rows:
-                waiting.append((raw, pool.submit(_prepare, raw, encoder)))
+                waiting.append((raw, pool.submit(_prepare, raw, encoder, seen)))
                 if len(waiting) > _AHEAD:
                     first, future = waiting.popleft()
                     yield first, future.result()

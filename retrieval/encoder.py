@@ -30,6 +30,10 @@ from retrieval.errors import EncoderError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Arguments of timm.create_model that would have it read other files, or run other code, than those of the folder.
+_NOT_FROM_A_FILE = frozenset(
+    {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable", "no_jit"}
+)
 
 
 class Encoder:
@@ -98,6 +102,8 @@ class Encoder:
             arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
             if not timm.is_model(name):  # a prefix like `hf-hub:` would have timm fetch another model
                 raise ValueError(f"timm has no model {name!r}")
+            if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
+                raise ValueError(f"model_args names {', '.join(named)}")
             model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
         except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
             raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {error!r}") from error
@@ -128,7 +134,10 @@ class Encoder:
         """N tensors from `preprocess` to (N, D) float32 rows of unit length."""
         if not tensors:
             return np.empty((0, self.dim), np.float32)
-        return self._thread.submit(self._forward, tensors).result()
+        vectors = self._thread.submit(self._forward, tensors).result()
+        if not np.isfinite(vectors).all():
+            raise EncoderError(f"the weights of {self.name!r} give numbers that are not finite; they are damaged.")
+        return vectors
 
     @torch.inference_mode()
     def _forward(self, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:

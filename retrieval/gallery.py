@@ -37,7 +37,9 @@ BASE_SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-RESERVED = frozenset(BASE_SCHEMA.names)
+RESERVED = frozenset([*BASE_SCHEMA.names, "path"])
+"""Names that an attribute cannot have: the gallery's own, and `path`, since gradio_client takes an object with a `path`
+for a file of the server's, and fails when it cannot fetch it."""
 
 Where = Mapping[str, Any]
 """A filter: column -> the value, or a list of the values, that a row may have. Columns are joined by *and*."""
@@ -129,12 +131,12 @@ class Gallery:
         mask = np.ones(len(self), bool)
         for column, wanted in where.items():
             values, codes = self._coded(column)
-            accepted = []
+            accepted, code_of = [], self._code_of(column)
             for value in wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]:
                 text = _as_text(value, self.table.schema.field(column).type)
-                if text not in values:
+                if text not in code_of:
                     raise QueryError(f"no image has {column}={value!s}{_nearest(text, values)}")
-                accepted.append(values.index(text))
+                accepted.append(code_of[text])
             mask &= np.isin(codes, accepted)
         return np.flatnonzero(mask)
 
@@ -149,6 +151,16 @@ class Gallery:
             self._codes[column] = (coded.dictionary.to_pylist(), codes)
         return self._codes[column]
 
+    def _code_of(self, column: str) -> dict[str, int]:
+        """The number of each distinct value of a column."""
+        if column not in self._numbers:
+            self._numbers[column] = {value: code for code, value in enumerate(self._coded(column)[0])}
+        return self._numbers[column]
+
+    @cached_property
+    def _numbers(self) -> dict[str, dict[str, int]]:
+        return {}
+
     @cached_property
     def _codes(self) -> dict[str, tuple[list[str], npt.NDArray[np.int32]]]:
         return {}
@@ -158,7 +170,8 @@ def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
     """Write tables one after the other as one gallery file; memory holds one of them at a time."""
     # Thumbnails are compressed already; the rest is text that repeats.
     compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in schema.names}
-    with pq.ParquetWriter(path, schema, compression=compression, use_dictionary=_repeating(schema)) as writer:
+    options = {"compression": compression, "use_dictionary": _repeating(schema), "write_statistics": False}
+    with pq.ParquetWriter(path, schema, **options) as writer:
         for table in tables:
             writer.write_table(conform(table, schema), row_group_size=_ROWS_A_GROUP)
 

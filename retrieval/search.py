@@ -87,6 +87,8 @@ class Searcher:
         """The k rows nearest to a (D,) unit vector, those of `leave_out` excepted."""
         if not 1 <= k <= MAX_K:
             raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; it is {k}.")
+        if not -1 <= min_score <= 1:
+            raise QueryError(f"the minimum score is a cosine, from -1 to 1; it is {min_score}.")
         wanted = min(k + len(leave_out), len(self.gallery))
         rows, scores = self.store.search(vector[None], wanted, self.gallery.rows_where(where))
         # Rounding, and vectors kept in 16 bits, can bring a cosine a hair above 1 or below -1, the least `min_score`.

@@ -93,7 +93,8 @@ def open_source(
         builder = _builder(name, name)
     else:
         raise SourceError(f"there is no {name} here, and that cannot be the name of a data set on the Hub.")
-    return _data_set(name, builder, image_column, label_column, split)
+    root = None if not path.exists() else path if path.is_dir() else path.parent
+    return _data_set(name, builder, root, image_column, label_column, split)
 
 
 def _is_data_set(folder: Path) -> bool:
@@ -127,7 +128,9 @@ def _streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
     return {split: streams[split]}
 
 
-def _data_set(name: str, builder: Any, image_column: str | None, label_column: str | None, split: str | None) -> Source:
+def _data_set(
+    name: str, builder: Any, root: Path | None, image_column: str | None, label_column: str | None, split: str | None
+) -> Source:
     streams = _streams(name, builder, split)
     features = dict(next(iter(streams.values())).features or {})
     image = columns.image_column(name, features, image_column)
@@ -145,11 +148,19 @@ def _data_set(name: str, builder: Any, image_column: str | None, label_column: s
                         new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
                     },
                     data=value.get("bytes"),
-                    path=value.get("path"),
+                    path=_own_path(value.get("path"), root),
                 )
 
     fingerprint = _fingerprint(builder, split, image, label)
     return Source(rows, columns.attribute_schema(kept), fingerprint, _total(builder, streams))
+
+
+def _own_path(path: str | None, root: Path | None) -> str | None:
+    """The path that a row names, where it lies in the data set: else a row could name any file of this machine."""
+    if not path or root is None:
+        return path if path and path.startswith("hf://") else None
+    whole = (root / path).resolve()
+    return str(whole) if whole.is_relative_to(root.resolve()) else None
 
 
 def _image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
@@ -192,7 +203,7 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
             if path in seen or Path(path).name in _METADATA:
                 continue
             seen.add(path)
-            source = _as_text(path.replace(str(root) + "/", ""))
+            source = _as_text(path.replace(str(root) + "/", "", 1))
             own = columns.label_text(row.get(label), features[label]) if label else None
             values = {new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()}
             yield RawImage(source, own or _class_folder(source), values, path=path)

@@ -24,7 +24,7 @@ from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
 from retrieval.images import open_image
 from retrieval.sources import open_source
-from training.catalogue import ARTICLES, COLOURS, catalogue, draw
+from training.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")
@@ -126,3 +126,17 @@ def server():
             yield f"http://127.0.0.1:{port}"
         finally:
             app.terminate()
+
+
+@pytest.fixture(scope="session")
+def starter():
+    """The folder of the artifact that ships with the repository."""
+    return STARTER
+
+
+@pytest.fixture(scope="session")
+def shirt(tmp_path_factory):
+    """A striped red shirt, drawn anew: not one of the gallery's pictures."""
+    path = tmp_path_factory.mktemp("query") / "shirt.png"
+    draw(Item("shirt", "red", "striped", "front", seed=987_654), 256).save(path)
+    return path

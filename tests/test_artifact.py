@@ -342,3 +342,15 @@ def test_a_folder_with_a_manifest_of_something_else_is_not_overwritten(pictures,
     with pytest.raises(ArtifactError, match="holds files that are not an artifact's"):
         build_artifact(open_source(str(pictures)), tmp_path, encoder)
     assert (tmp_path / "README.md").read_text() == "years of work"
+
+
+def test_an_index_of_another_kind_than_the_manifest_says_is_refused(copied_artifact):
+    manifest = json.loads((copied_artifact / "manifest.json").read_text())
+    store = load_artifact(copied_artifact).store
+    other = faiss.index_factory(store.dim, "HNSW8,Flat", faiss.METRIC_INNER_PRODUCT)
+    other.add(store.vectors(np.arange(len(store))))
+    faiss.write_index(other, str(copied_artifact / "index.faiss"))
+    reseal(copied_artifact)
+    with pytest.raises(IntegrityError, match=r"Flat.*IndexFlat.*IndexHNSWFlat"):
+        load_artifact(copied_artifact)
+    assert manifest["index"]["factory"] == "Flat"

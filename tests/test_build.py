@@ -1,5 +1,6 @@
 """Build, add and remove: real pictures in, an artifact out, and nothing lost or made up on the way."""
 
+import copy
 import json
 import shutil
 
@@ -7,12 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from conftest import noise
 from PIL import Image
 
 from retrieval.artifact import LAYOUT, load_artifact
 from retrieval.build import add_images, build_artifact, remove_images
 from retrieval.embed import SHARD
-from retrieval.errors import ArtifactError, QueryError, SourceError, StoreError
+from retrieval.encoder import Encoder
+from retrieval.errors import ArtifactError, EncoderError, IntegrityError, QueryError, SourceError, StoreError
 from retrieval.gallery import THUMBNAIL_SIDE
 from retrieval.images import open_image
 from retrieval.metrics import leave_one_out
@@ -371,3 +375,29 @@ def test_other_indexes_grow_and_shrink_too(tmp_path, pictures, encoder, factory)
     after = check_consistent(tmp_path / "it", lossy="SQ" in factory)
     assert np.array_equal(vectors_of(after), vectors_of(before))
     assert after.manifest["index"]["factory"] == factory
+
+
+def test_what_cannot_be_loaded_does_not_take_the_place_of_what_can(copied_artifact, pictures, encoder):
+    before = (copied_artifact / "manifest.json").read_bytes()
+    changed = Encoder(copy.deepcopy(encoder.model))
+    with torch.no_grad():
+        next(changed.model.parameters()).mul_(2)  # its fingerprint is no longer that of its weights
+    with pytest.raises(IntegrityError, match="fingerprint"):
+        build_artifact(open_source(str(pictures)), copied_artifact, changed)
+    with torch.no_grad():
+        next(changed.model.parameters()).fill_(float("nan"))
+    with pytest.raises(EncoderError, match="not finite"):
+        build_artifact(open_source(str(pictures)), copied_artifact, Encoder(changed.model))
+    assert (copied_artifact / "manifest.json").read_bytes() == before
+    load_artifact(copied_artifact)
+
+
+def test_the_manifest_keeps_a_list_of_changes(copied_artifact, tmp_path):
+    noise(tmp_path / "more" / "one.png", seed=77)
+    artifact = load_artifact(copied_artifact)
+    add_images(artifact, open_source(str(tmp_path / "more")))
+    remove_images(artifact, artifact.gallery.ids[:2])
+    manifest = load_artifact(copied_artifact).manifest
+    assert [list(change) for change in manifest["changes"]] == [["add"], ["remove"]]
+    rows = manifest["build"]["indexed"] + manifest["changes"][0]["add"]["indexed"] - manifest["changes"][1]["remove"]
+    assert rows == manifest["rows"]

@@ -245,3 +245,12 @@ def test_mobilenet_with_its_imagenet_weights_knows_like_from_unlike():
     assert (encoder.dim, encoder.data_config["input_size"]) == (1280, (3, 224, 224))
     assert encoder.data_config["mean"] == (0.485, 0.456, 0.406)
     assert hit_at_1(encoder) > hit_at_1(tiny("mobilenetv2_100")) + 0.3
+
+
+def test_a_config_cannot_have_timm_read_other_files(encoder, tmp_path):
+    encoder.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"] = {**config.get("model_args", {}), "checkpoint_path": "/etc/passwd"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="checkpoint_path"):
+        Encoder.load(tmp_path)

@@ -180,7 +180,7 @@ def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert said.splitlines()[-1] == "interrupted; a build or add goes on from here when it is given again"
     assert "Traceback" not in said
     assert not (tmp_path / "it").exists()
 

@@ -151,7 +151,9 @@ def test_minimum_score(searcher, least):
 def test_minimum_score_is_met_by_a_score_that_equals_it(searcher):
     worst = searcher.search(png((240, 60, 20)), k=5)[-1].score
     assert len(searcher.search(png((240, 60, 20)), k=5, min_score=worst)) == 5
-    assert searcher.search(png((240, 60, 20)), k=5, min_score=1.1) == []
+    for none_such in (1.1, -2, float("nan")):
+        with pytest.raises(QueryError, match="from -1 to 1"):
+            searcher.search(png((240, 60, 20)), k=5, min_score=none_such)
 
 
 @pytest.mark.parametrize(

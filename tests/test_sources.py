@@ -517,3 +517,26 @@ def test_a_broken_parquet_file(tmp_path):
 def test_a_hub_name_that_cannot_be_reached(name):
     with pytest.raises(SourceError, match=f"{name} is neither a folder or parquet file here nor a data set"):
         open_source(name)
+
+
+def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path):
+    """Else a parquet file from a stranger could bring any picture of this machine into a gallery that is published."""
+    noise(tmp_path / "private.png", seed=1)
+    noise(tmp_path / "data" / "own.png", seed=2)
+    paths = [str(tmp_path / "private.png"), "../private.png", "http://127.0.0.1:9/x.png", "own.png"]
+    rows = [{"image": {"bytes": None, "path": path}} for path in paths]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "rows.parquet")
+    found = list(open_source(str(tmp_path / "data" / "rows.parquet")).rows())
+    for raw in found[:3]:
+        with pytest.raises(ImageError, match="no image|no such file"):
+            raw.read()
+    assert found[3].read() == (tmp_path / "data" / "own.png").read_bytes()
+
+
+def test_columns_of_bytes_are_no_attributes(tmp_path):
+    picture = noise(tmp_path / "x.png", seed=3).read_bytes()
+    row = {"image": {"bytes": picture, "path": None}, "mask": b"123", "views": [{"bytes": picture}], "path": "a/b.png"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    source = open_source(str(tmp_path / "rows.parquet"))
+    assert source.schema.names == ["path_"]
+    assert next(source.rows()).attributes == {"path_": "a/b.png"}

@@ -6,12 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import STARTER
 
 from retrieval import Searcher
 from retrieval.artifact import LAYOUT, read_manifest
 from training.catalogue import ARTICLES, COLOURS, PATTERNS, VIEWS, Item, catalogue, draw
-
-STARTER = Path(__file__).parents[1] / "retrieval" / "starter"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ def main() -> None:
     drawings = render(RENDERINGS, FIRST_SEED)
     print(f"{len(drawings.pictures)} pictures drawn")
     encoder = new_encoder(arguments.backbone, arguments.embedding_size)
-    train(encoder, drawings, epochs=arguments.epochs, seed=arguments.seed)
+    encoder = train(encoder, drawings, epochs=arguments.epochs, seed=arguments.seed)
     print(f"on drawings never seen: {evaluate(encoder, render(1, 2 * FIRST_SEED))}")
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder) / "catalogue.parquet"
@@ -137,8 +137,11 @@ def batches(together: torch.Tensor, rng: random.Random) -> Iterator[list[int]]:
             yield [row for kind in kinds[start : start + GROUPS] for row in rng.sample(members[kind], MEMBERS)]
 
 
-def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> None:
-    """Train the encoder in place: triplet loss with semi-hard mining, and a normalised softmax for each question."""
+def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> Encoder:
+    """Triplet loss with semi-hard mining, and a normalised softmax for each question.
+
+    Returns the trained encoder, with a fingerprint of its own; the one given is not to be used any more.
+    """
     rng, augment, model = random.Random(seed), _augment(), encoder.model.train()
     asked = questions(drawings.kinds)
     softmax = torch.nn.ModuleDict(
@@ -167,10 +170,10 @@ def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> No
             schedule.step()
             seen.append(float(loss.detach()))
         print(f"epoch {epoch + 1}/{epochs}: loss {math.fsum(seen) / len(seen):.3f}", flush=True)
-    model.eval()
+    return Encoder(model)
 
 
-def evaluate(encoder: Encoder, drawings: Drawings) -> dict[str, float]:
+def evaluate(encoder: Encoder, drawings: Drawings) -> dict[str, tuple[float, float]]:
     """Leave-one-out P@1 and P@5 for each question, on pictures that were not trained on."""
     shrink = v2.Compose(
         [v2.Resize(INPUT_SIDE, antialias=True), v2.ToDtype(torch.float32, scale=True), _augment().transforms[-1]]
@@ -180,7 +183,7 @@ def evaluate(encoder: Encoder, drawings: Drawings) -> dict[str, float]:
     for name, kind in questions(drawings.kinds).items():
         result = leave_one_out(vectors, [str(k) for k in kind.tolist()])
         figures[name] = round(result["P@1"], 3), round(result["P@5"], 3)
-    return cast("dict[str, float]", figures)
+    return figures
 
 
 def write_catalogue(path: Path) -> None:

@@ -45,7 +45,7 @@ def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None 
     """
     automatic = factory == AUTO if like is None else like.settings.chosen == AUTO
     wanted = choose_factory(*vectors.shape) if automatic else factory
-    if like is not None and _family(wanted) == _family(like.settings.factory):
+    if like is not None and _serves(like.settings.factory, wanted):
         store = like.emptied()
     else:
         store = FaissStore(vectors.shape[1], IndexSettings(wanted, chosen=AUTO if automatic else "asked"))
@@ -94,6 +94,8 @@ def _training_sample(vectors: Vectors, lists: int) -> Vectors:
     return vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[:count])]
 
 
-def _family(factory: str) -> str:
-    """What a factory string says apart from how many lists there are: that may lag behind the number of rows."""
-    return re.sub(r"IVF\d+", "IVF", factory)
+def _serves(have: str, wanted: str) -> bool:
+    """Whether an index of one kind may go on where another would be made now: a few times too few lists do no harm."""
+    lists = [int(number) for factory in (have, wanted) for number in re.findall(r"IVF(\d+)", factory)]
+    same = re.sub(r"IVF\d+", "IVF", have) == re.sub(r"IVF\d+", "IVF", wanted)
+    return same and (not lists or max(lists) < 4 * min(lists))

@@ -81,6 +81,9 @@ class FaissStore:
                 f"{path.name}: metric inner product was expected, FAISS's number {index.metric_type} found."
             )
         store = cls(index.d, IndexSettings(**settings), index=index)
+        stated, found = _kind(_made(index.d, store.settings.factory)), _kind(index)
+        if stated != found:
+            raise IntegrityError(f"{path.name}: the manifest says {store.settings.factory} ({stated}), found {found}.")
         store._know_places()  # now, while no other thread searches
         return store
 
@@ -213,6 +216,19 @@ def _made(dim: int, factory: str) -> Any:
         raise StoreError(
             f"FAISS cannot make an index {factory!r} for {dim} dimensions (see its wiki, 'The index factory')."
         ) from error
+
+
+def _kind(index: Any) -> str:
+    """The classes that an index is made of, with lists and bits: what its factory string says, read off itself."""
+    # Under another name: the wrapper given owns the memory, and has to live as long as the one of the right class.
+    kind = faiss.downcast_index(index)
+    name = "IndexFlat" if isinstance(kind, faiss.IndexFlat) else type(kind).__name__
+    if hasattr(kind, "sq"):
+        name += f" of type {kind.sq.qtype}"
+    if isinstance(kind, faiss.IndexIVF):
+        lists = type(faiss.downcast_InvertedLists(kind.invlists)).__name__
+        return f"{name} with {kind.nlist} {lists} over {_kind(kind.quantizer)}"
+    return f"{name} over {_kind(kind.storage)}" if isinstance(kind, faiss.IndexHNSW) else name
 
 
 def _bitmap(allowed: Ids, size: int) -> Any:

@@ -20,7 +20,7 @@ CONCURRENCY = 4  # searches at a time: more would only share the same cores
 
 
 class HitJson(TypedDict):
-    """One hit: `score` is the cosine in [-1, 1], `thumbnail` the address of a JPEG; a column `path` is `path_` here."""
+    """One hit: `score` is the cosine in [-1, 1], `thumbnail` the address of a JPEG."""
 
     id: str
     score: float
@@ -68,7 +68,7 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, name: str) -> None
                     "score": hit.score,
                     "label": hit.label,
                     "source": hit.source,
-                    "attributes": _attributes(hit),
+                    "attributes": hit.attributes,
                     "thumbnail": thumbnails.url(hit.row, root),
                 }
                 for hit in hits
@@ -128,14 +128,6 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, name: str) -> None
         gr.api(function, api_name=function.__name__, concurrency_limit=CONCURRENCY, concurrency_id="search")
 
 
-def _attributes(hit: Hit) -> dict[str, Any]:
-    """The attributes, with a column called `path` as `path_`.
-
-    gradio_client takes every object that has a `path` for a file of the server's, and fails when it cannot fetch it.
-    """
-    return {"path_" if name == "path" else name: value for name, value in hit.attributes.items()}
-
-
 def _root(request: gr.Request | None) -> str:
     """The address of the app as the client sees it, behind a proxy or a share link too."""
     if request is None or request.request is None:
@@ -156,7 +148,7 @@ def _uploaded(image: Any) -> str:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise QueryError(f"k is a whole number, not {value!r}.")
     return int(value)
 

@@ -15,6 +15,7 @@ from retrieval.ui.search_tab import add_search
 from retrieval.ui.theme import STYLE, theme
 from retrieval.ui.thumbnails import Thumbnails
 
+_UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
 _MARK = (
     '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="2" y="7" width="18" height="18" rx="5"/>'
     '<rect x="12" y="7" width="18" height="18" rx="5"/></svg>'
@@ -24,7 +25,7 @@ _MARK = (
 def create_app(searcher: Searcher, name: str) -> gr.Blocks:
     """The Blocks that searches with `searcher`; `name` is what the page calls the artifact."""
     thumbnails = Thumbnails(searcher.gallery)
-    with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True) as app:
+    with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
         line = strings.artifact_line(name, len(searcher.gallery), searcher.encoder.name)
         gr.HTML(
             f'<header class="top"><div class="brand">{_MARK}<h1>{strings.TITLE}</h1>'
@@ -51,7 +52,7 @@ def launch(
         share=share,
         show_error=True,
         ssr_mode=False,
-        run_history=False,  # no visitor's pictures are kept
+        run_history=False,  # Gradio's pages would keep every visitor's pictures in their browser
         max_file_size=MAX_BYTES,
         footer_links=["api"],
         theme=theme(),

@@ -33,10 +33,9 @@ class Query:
 def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
     """Add the search to the Blocks that is being made."""
     examples = spread_rows(len(searcher.gallery), EXAMPLES)
-    around = spread_rows(len(searcher.gallery), AROUND)
-    look_around = [(str(thumbnails.path(row)), name_of(searcher.gallery.take([row])[0])) for row in around]
-    query: gr.State = gr.State(None)  # a visitor's own, like `shown`: nothing here is shared between visitors
-    shown: gr.State = gr.State(around)
+    around = searcher.gallery.take(spread_rows(len(searcher.gallery), AROUND))
+    look_around = [(str(thumbnails.path(searcher.gallery.row_of(row.id))), name_of(row)) for row in around]
+    query: gr.State = gr.State(None)  # a visitor's own: nothing here is shared between visitors
     with gr.Row(elem_classes="search-row"):
         with gr.Column(scale=1, min_width=300, elem_classes="side"):
             picture = _picture()
@@ -44,7 +43,7 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
             strip = _strip([thumbnails.path(row) for row in examples])
             labels, k, min_score = _refine(searcher)
         with gr.Column(scale=3, min_width=320):
-            status = gr.Markdown(strings.EMPTY, elem_classes="status", elem_id="status")
+            status = gr.HTML(strings.EMPTY, elem_classes="status", elem_id="status", padding=False)
             hits = gr.Gallery(
                 look_around,
                 show_label=False,
@@ -59,15 +58,15 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
 
     def answer(asked: Query | None, wanted: list[str] | None, count: int, least: float) -> tuple[Any, ...]:
         if asked is None:
-            return None, strings.EMPTY, look_around, around
+            return None, strings.EMPTY, look_around
         where = {"label": wanted} if wanted else None
         with in_words():
             found = searcher.search_vector(
                 asked.vector, int(count), min_score=least, where=where, leave_out=asked.leave_out
             )
         items = [(str(thumbnails.path(hit.row)), caption(hit)) for hit in found]
-        text = f"**{len(found)}** {asked.title}. {strings.NEXT}" if found else strings.NO_HITS
-        return asked, text, items, [hit.row for hit in found]
+        text = strings.found(len(found), asked.title) if found else strings.NO_HITS
+        return asked, text, items
 
     def by_picture(path: str | None, *refined: Any) -> tuple[Any, ...]:
         if path is None:
@@ -75,23 +74,20 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
         with in_words():
             return answer(Query(searcher.embed(path), strings.FOUND_PICTURE), *refined)
 
-    def by_row(row: int, *refined: Any) -> tuple[Any, ...]:
-        title = strings.FOUND_ROW.format(name=name_of(searcher.gallery.take([row])[0]))
+    def by_click(wanted: Any, count: Any, least: Any, event: gr.SelectData) -> tuple[Any, ...]:
+        # By the picture that was clicked, not by its place: another answer may have come in between.
+        with in_words():
+            path = event.value["image"]["path"]
+            row = thumbnails.row_of(path)
+        title = name_of(searcher.gallery.take([row])[0])
         asked = Query(searcher.store.vectors(np.array([row]))[0], title, (row,))
-        return (str(thumbnails.path(row)), *answer(asked, *refined))
+        return (path, *answer(asked, wanted, count, least))
 
-    def by_hit(rows: list[int], wanted: Any, count: Any, least: Any, event: gr.SelectData) -> tuple[Any, ...]:
-        return by_row(rows[event.index], wanted, count, least)
-
-    def by_example(wanted: Any, count: Any, least: Any, event: gr.SelectData) -> tuple[Any, ...]:
-        return by_row(examples[event.index], wanted, count, least)
-
-    refined, answered = [labels, k, min_score], [query, status, hits, shown]
+    refined, answered = [labels, k, min_score], [query, status, hits]
     private: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "search", "show_progress_on": [hits]}
     picture.upload(by_picture, [picture, *refined], answered, **private)
     picture.clear(lambda: answer(None, None, 0, 0), None, answered, **private)
-    hits.select(by_hit, [shown, *refined], [picture, *answered], **private)
-    strip.select(by_example, refined, [picture, *answered], **private)
+    gr.on([hits.select, strip.select], by_click, refined, [picture, *answered], **private)
     gr.on([k.release, min_score.release, labels.input], answer, [query, *refined], answered, **private)
 
 

@@ -11,10 +11,9 @@ LABELS = "Only these labels"
 K = "How many"
 MIN_SCORE = "Minimum score"
 MIN_SCORE_INFO = "Cosine: 1 is the same picture"
-EMPTY = "Give a picture, and its like appears here. Or look around: a click on one of these searches for its like."
-NO_HITS = "No image of the gallery passes the filter and the minimum score. Lower the score or choose other labels."
-FOUND_PICTURE = "most like **your picture**"
-FOUND_ROW = "most like **{name}**"
+EMPTY = "<p>Give a picture, and its like appears here. Or look around: a click searches for the like of a picture.</p>"
+NO_HITS = "<p>No image passes the filter and the minimum score. Lower the score or choose other labels.</p>"
+FOUND_PICTURE = "your picture"
 NEXT = "Click one to search for its like."
 NO_PICTURE = "No picture was given. With gradio_client, wrap the path or address: handle_file('photo.jpg')."
 
@@ -22,3 +21,8 @@ NO_PICTURE = "No picture was given. With gradio_client, wrap the path or address
 def artifact_line(name: str, rows: int, model: str) -> str:
     """What the page says of the artifact it serves."""
     return f"<strong>{escape(name)}</strong> · {rows:,} images · {escape(model)}"
+
+
+def found(count: int, name: str) -> str:
+    """What the page says over the hits; `name` may be anybody's text."""
+    return f"<p><strong>{count}</strong> most like <strong>{escape(name)}</strong>. {NEXT}</p>"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from retrieval.errors import QueryError
 from retrieval.gallery import Gallery
 
 
@@ -28,6 +29,13 @@ class Thumbnails:
                 file.write(self._gallery.thumbnail(row))
             Path(file.name).rename(path)  # whole at once: another visitor may ask for it at this moment
         return path
+
+    def row_of(self, path: str) -> int:
+        """The row whose thumbnail that file is; raises QueryError for any other file."""
+        name = Path(path).stem
+        if Path(path).parent != self._path or not name.isdigit() or int(name) >= len(self._gallery):
+            raise QueryError("that is not a picture of this gallery; reload the page.")
+        return int(name)
 
     def url(self, row: int, root: str) -> str:
         """Where a client finds a row's thumbnail; `root` is the address of the app."""

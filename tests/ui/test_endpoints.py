@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from PIL import Image
 from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.ui import create_app, launch
 from training.catalogue import catalogue, draw
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,7 @@ def test_info_and_the_list_of_endpoints(client: Client, searcher: Searcher) -> N
         ({"k": "many"}, "k is a whole number"),
         ({"k": 2.5}, "k is a whole number"),
         ({"min_score": "high"}, "min_score is a number"),
+        ({"min_score": 5.0}, "from -1 to 1"),
         ({"where": {"lable": "mug"}}, "did you mean 'label'"),
         ({"where": {"label": "muk"}}, "did you mean 'mug'"),
         ({"where": "label=mug"}, "where is an object"),
@@ -173,7 +179,28 @@ def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: 
         _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
         own = Client(address, verbose=False)
         image_id = searcher.gallery.ids[3]
-        hits = own.predict(image_id, k=2, where={"path": ["a/1.png", "a/2.png"]}, api_name="/search_by_id")["hits"]
+        hits = own.predict(image_id, k=2, where={"path_": ["a/1.png", "a/2.png"]}, api_name="/search_by_id")["hits"]
         assert {hit["attributes"]["path_"] for hit in hits} == {"a/1.png", "a/2.png"}
     finally:
         app.close()
+
+
+def test_a_port_in_use_is_said_in_a_line(server: str) -> None:
+    port = server.rsplit(":", 1)[1]
+    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", port]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert port in run.stderr.splitlines()[-1]
+
+
+def test_the_app_leaves_no_thumbnails_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "app.py", "--host", "127.0.0.1"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as app:
+        for line in app.stdout or ():
+            if "Running on local URL" in line:
+                break
+        assert list(tmp_path.glob("lookalike-*/*.jpg"))
+        app.terminate()
+    assert not list(tmp_path.glob("lookalike-*"))
