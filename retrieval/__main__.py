@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.errors import LookalikeError, QueryError
+from retrieval.errors import ArtifactError, LookalikeError, QueryError
 
 if TYPE_CHECKING:
     from retrieval.build import Report
@@ -190,6 +190,8 @@ def _export(arguments: argparse.Namespace) -> None:
     from retrieval.artifact import load_artifact
 
     artifact = load_artifact(arguments.artifact)
+    if arguments.npy.exists() and not arguments.npy.is_dir():
+        raise ArtifactError(f"{arguments.npy} is a file; --npy takes a folder.")
     arguments.npy.mkdir(parents=True, exist_ok=True)
     # Plain text arrays, not objects: numpy can then read them without pickle.
     labels = ["" if label is None else label for label in artifact.gallery.labels]

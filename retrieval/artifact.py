@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         stated = manifest["manifest_sha256"]
         version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{LAYOUT.manifest} is damaged: {error!r}.") from error
+        raise IntegrityError(f"{LAYOUT.manifest} is damaged: {error!r}. Build the artifact again.") from error
     found = hashlib.sha256(content.replace(str(stated).encode(), _UNSEALED.encode())).hexdigest()
     _agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
     if version != FORMAT:
@@ -177,7 +177,7 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
         if name not in manifest["files"]:
             raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
         if not (folder / name).is_file():
-            raise IntegrityError(f"{name} is missing from {folder}; the manifest lists it.")
+            raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
         stated = manifest["files"][name]
         _agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
         _agree(f"{name}: SHA-256", stated["sha256"], _measure(folder / name)["sha256"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,7 @@ BATCH = 4  # images that go through the network together: more at a time is slow
 SHARD = 128 * BATCH  # images: what a kill can cost; whole batches, so that going on makes the same batches
 _VECTOR = "lookalike:vector"  # a column of the shards; a source may well have a column called `vector` of its own
 _MOST_READ = 8 * SHARD  # rows of a source between two shards, however few of them are new
+_PATIENCE = 15  # seconds of work that a kill can cost, where images are slow
 _AHEAD = 24  # images that may be decoded before they are needed: bounds the memory
 
 Progress = Callable[[int, int | None], None]
@@ -119,7 +121,7 @@ def embed_source(
     consumed = max((facts["consumed"] for facts in shards.facts()), default=0)
     total = source.total if limit is None else min(limit, source.total or limit)
     seen = {**(known or {}), **shards.hashes()}
-    shard, tensors, start = Shard(), [], consumed
+    shard, tensors, start, written = Shard(), [], consumed, time.monotonic()
     for raw, result in _prepared(islice(source.rows(), consumed, limit), encoder, seen):
         consumed += 1
         if isinstance(result, ImageError):
@@ -130,13 +132,14 @@ def embed_source(
             seen[result.sha256] = raw.source
             shard.rows.append(_row(raw, result))
             tensors.append(result.tensor)
-        full = len(shard.rows) == SHARD or consumed - start == _MOST_READ
+        full = len(shard.rows) == SHARD or consumed % _MOST_READ == 0
         if len(tensors) == BATCH or full:
             shard.vectors.append(encoder.embed_tensors(tensors))
             tensors = []
-        if full:
+        # Only between batches: what is in a batch must not hang on how fast this machine is.
+        if full or (not tensors and time.monotonic() - written > _PATIENCE):
             shards.write(shard, consumed, encoder.dim)
-            shard, start = Shard(), consumed
+            shard, start, written = Shard(), consumed, time.monotonic()
         if progress:
             progress(consumed, total)
     if consumed > start:

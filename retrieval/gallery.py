@@ -205,5 +205,6 @@ def _as_text(value: Any, kind: pa.DataType) -> str:
 def _nearest(asked: str, known: Sequence[str]) -> str:
     lowered = {name.lower(): name for name in known[:_NAMES_COMPARED]}
     near = [lowered[name] for name in difflib.get_close_matches(asked.lower(), lowered, n=3, cutoff=0.5)]
-    shown = near or list(known)[:5]
-    return f"; {'did you mean' if near else 'there are for example'} {', '.join(repr(name) for name in shown)}?"
+    if near:
+        return f"; did you mean {', '.join(repr(name) for name in near)}?"
+    return f"; there are for example {', '.join(repr(name) for name in known[:5])}." if known else "; there are none."

@@ -111,7 +111,7 @@ def _builder(name: str, path: str, **options: Any) -> Any:
         return datasets.load_dataset_builder(path, **options)
     except Exception as error:  # datasets and the Hub client each raise their own kinds
         raise SourceError(
-            f"{name} is neither a folder or parquet file here nor a data set that can be read: {_first_line(error)}"
+            f"{name} is no folder or parquet file here, and cannot be read as a data set: {_first_line(error)}"
         ) from error
 
 

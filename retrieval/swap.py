@@ -67,7 +67,12 @@ def recover(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{folder.parent} cannot be made: {error.strerror}.") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise ArtifactError(f"{folder.parent} cannot be written to; choose another place.")
     lock = FileLock(_beside(folder, "lock"))
     try:
         lock.acquire(timeout=0)

@@ -266,7 +266,7 @@ def test_an_error_is_one_line_and_no_traceback(tmp_path):
         (["build", "{tmp}/gone", "--out", "{tmp}/it"], "there is no "),
         (["build", "{tmp}/empty", "--out", "{tmp}/it"], "is empty"),
         (["build", "{tmp}/words", "--out", "{tmp}/it"], "none of the 1 files found could be indexed. The first: a.txt"),
-        (["build", "nobody/nothing", "--out", "{tmp}/it"], "nobody/nothing is neither a folder"),
+        (["build", "nobody/nothing", "--out", "{tmp}/it"], "nobody/nothing is no folder or parquet file here"),
         (["build", "{tmp}/words", "--out", "{tmp}/words"], "holds files that are not an artifact's"),
         (["build", "{tmp}/words", "--out", "{tmp}/it", "--backbone", "resnet5"], "did you mean"),
         (["build", "{tmp}/words", "--out", "{tmp}/it", "--index", "Round"], "index 'Round' cannot be"),

@@ -515,7 +515,7 @@ def test_a_broken_parquet_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["nobody-here/nothing", "nothing_of_that_name"])
 def test_a_hub_name_that_cannot_be_reached(name):
-    with pytest.raises(SourceError, match=f"{name} is neither a folder or parquet file here nor a data set"):
+    with pytest.raises(SourceError, match=f"{name} is no folder or parquet file here, and cannot be read as a data set"):
         open_source(name)
 
 
@@ -528,7 +528,7 @@ def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "rows.parquet")
     found = list(open_source(str(tmp_path / "data" / "rows.parquet")).rows())
     for raw in found[:3]:
-        with pytest.raises(ImageError, match="no image|no such file"):
+        with pytest.raises(ImageError, match=r"no image|no such file"):
             raw.read()
     assert found[3].read() == (tmp_path / "data" / "own.png").read_bytes()
 

@@ -19,6 +19,8 @@ from retrieval.ui.thumbnails import Thumbnails
 EXAMPLES = 8
 AROUND = 20  # what the page shows before it is asked anything
 MOST_HITS = 60
+# On a phone the hits lie under the query, out of sight.
+_TO_THE_HITS = "() => { if (innerWidth <= 760) document.querySelector('#status').scrollIntoView({behavior: 'smooth'}) }"
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,11 @@ def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
 
     refined, answered = [labels, k, min_score], [query, status, hits]
     private: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "search", "show_progress_on": [hits]}
-    picture.upload(by_picture, [picture, *refined], answered, **private)
+    asked_anew = picture.upload(by_picture, [picture, *refined], answered, **private)
     picture.clear(lambda: answer(None, None, 0, 0), None, answered, **private)
-    gr.on([hits.select, strip.select], by_click, refined, [picture, *answered], **private)
+    clicked = gr.on([hits.select, strip.select], by_click, refined, [picture, *answered], **private)
+    for done in (asked_anew, clicked):
+        done.success(None, js=_TO_THE_HITS)
     gr.on([k.release, min_score.release, labels.input], answer, [query, *refined], answered, **private)
 
 
