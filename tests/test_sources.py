@@ -515,7 +515,7 @@ def test_a_broken_parquet_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["nobody-here/nothing", "nothing_of_that_name"])
 def test_a_hub_name_that_cannot_be_reached(name):
-    with pytest.raises(SourceError, match=f"{name} is no folder or parquet file here, and cannot be read as a data set"):
+    with pytest.raises(SourceError, match=f"{name} is no folder or parquet file here, and cannot be read"):
         open_source(name)
 
 
