@@ -108,9 +108,7 @@ def load_artifact(folder: Path) -> Artifact:
     manifest = read_manifest(folder)
     try:
         with _reading(LAYOUT.manifest):
-            artifact = _open(folder, manifest)
-        if read_manifest(folder) == manifest:
-            return artifact
+            return _open(folder, manifest)
     except IntegrityError:
         if read_manifest(folder) == manifest:
             raise
