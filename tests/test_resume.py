@@ -174,7 +174,12 @@ def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp
     """Ctrl+C, and not a kill."""
     command, out, _ = killed_build
     command = [str(tmp_path / "it") if each == str(out) else each for each in command]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed_interrupts():  # a shell has what it runs in the background ignore them, and that is inherited
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    options = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options, preexec_fn=heed_interrupts) as process:
         while process.poll() is None and not (work_folder(tmp_path / "it") / "key").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)

@@ -20,7 +20,7 @@ EXAMPLES = 8
 AROUND = 20  # what the page shows before it is asked anything
 MOST_HITS = 60
 # On a phone the hits lie under the query, out of sight.
-_TO_THE_HITS = "() => { if (innerWidth <= 760) document.querySelector('#status').scrollIntoView({behavior: 'smooth'}) }"
+_TO_THE_HITS = "() => { if (innerWidth <= 760) document.querySelector('#status').scrollIntoView() }"
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ def test_a_picture_finds_its_like(browser: Browser, server: str, shirt: Path, si
 
         page.locator("#hits .thumbnail-item").nth(1).click()
         expect(page.locator("#status")).to_contain_text("most like shirt")
+        page.wait_for_function("document.querySelector('#status').getBoundingClientRect().top < innerHeight / 2")
+        page.wait_for_timeout(300)  # for the page to stand still under the menu that is opened next
         keep_screenshot(page, f"{size}-click")
 
         choose_label(page, "mug")
