@@ -35,8 +35,9 @@ class Query:
 def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
     """Add the search to the Blocks that is being made."""
     examples = spread_rows(len(searcher.gallery), EXAMPLES)
-    around = searcher.gallery.take(spread_rows(len(searcher.gallery), AROUND))
-    look_around = [(str(thumbnails.path(searcher.gallery.row_of(row.id))), name_of(row)) for row in around]
+    around = spread_rows(len(searcher.gallery), AROUND)
+    names = [name_of(row) for row in searcher.gallery.take(around)]
+    look_around = [(str(thumbnails.path(row)), name) for row, name in zip(around, names, strict=True)]
     query: gr.State = gr.State(None)  # a visitor's own: nothing here is shared between visitors
     with gr.Row(elem_classes="search-row"):
         with gr.Column(scale=1, min_width=300, elem_classes="side"):
