@@ -115,7 +115,8 @@ class Gallery:
 
     def counts(self, column: str) -> dict[str, int]:
         """How many rows have each value of a column, the most common first; rows without one are left out."""
-        values, codes = self._coded(column)
+        code_of, codes = self._coded(column)
+        values = list(code_of)
         counts = Counter({values[code]: int(n) for code, n in enumerate(np.bincount(codes[codes >= 0])) if n})
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -130,39 +131,29 @@ class Gallery:
             return None
         mask = np.ones(len(self), bool)
         for column, wanted in where.items():
-            values, codes = self._coded(column)
-            accepted, code_of = [], self._code_of(column)
+            code_of, codes = self._coded(column)
+            accepted = []
             for value in wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]:
                 text = _as_text(value, self.table.schema.field(column).type)
                 if text not in code_of:
-                    raise QueryError(f"no image has {column}={value!s}{_nearest(text, values)}")
+                    raise QueryError(f"no image has {column}={value!s}{_nearest(text, list(code_of))}")
                 accepted.append(code_of[text])
             mask &= np.isin(codes, accepted)
         return np.flatnonzero(mask)
 
-    def _coded(self, column: str) -> tuple[list[str], npt.NDArray[np.int32]]:
-        """A column as its distinct values, in text, and the number of the value in each row (-1: none)."""
+    def _coded(self, column: str) -> tuple[dict[str, int], npt.NDArray[np.int32]]:
+        """The number of each distinct value of a column, in text, and that of the value in each row (-1: none)."""
         if column not in self._codes:
             known = ["label", *self.attributes, "id", "source"]
             if column not in known:
                 raise QueryError(f"the gallery has no column {column!r}{_nearest(column, known)}")
             coded = self.table[column].combine_chunks().cast(pa.string()).dictionary_encode()
             codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-            self._codes[column] = (coded.dictionary.to_pylist(), codes)
+            self._codes[column] = ({value: code for code, value in enumerate(coded.dictionary.to_pylist())}, codes)
         return self._codes[column]
 
-    def _code_of(self, column: str) -> dict[str, int]:
-        """The number of each distinct value of a column."""
-        if column not in self._numbers:
-            self._numbers[column] = {value: code for code, value in enumerate(self._coded(column)[0])}
-        return self._numbers[column]
-
     @cached_property
-    def _numbers(self) -> dict[str, dict[str, int]]:
-        return {}
-
-    @cached_property
-    def _codes(self) -> dict[str, tuple[list[str], npt.NDArray[np.int32]]]:
+    def _codes(self) -> dict[str, tuple[dict[str, int], npt.NDArray[np.int32]]]:
         return {}
 
 
