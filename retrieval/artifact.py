@@ -10,30 +10,29 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeVar
 
 from retrieval.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.gallery import Gallery
-from retrieval.images import open_image
+from retrieval.golden import ask, replay
 from retrieval.stores.faiss import FaissStore
 from retrieval.swap import recover
 
 FORMAT = 1
-GOLDEN_K = 5
-GOLDEN_TOLERANCE = 2e-3  # of a cosine: processors and JPEG decoders differ in the last digits, models by far more
 _UNSEALED = "0" * 64
+_T = TypeVar("_T")
+_PLOT = re.compile(r"plots/\w[\w.-]*\.png")  # no way out of the folder
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of an artifact's files."""
+    """The names of an artifact's files, and of its folder of pictures, which not every artifact has."""
 
     config: str = CONFIG_FILE
     weights: str = WEIGHTS_FILE
@@ -42,10 +41,21 @@ class Layout:
     metrics: str = "metrics.json"
     card: str = "README.md"
     manifest: str = "manifest.json"
+    plots: str = "plots"
 
     def names(self) -> list[str]:
-        """All the names, the manifest's last."""
-        return [getattr(self, item.name) for item in fields(self)]
+        """The files that every artifact has, the manifest last."""
+        return [getattr(self, item.name) for item in fields(self) if item.name != "plots"]
+
+    def own(self) -> list[str]:
+        """All that belongs to an artifact in its folder."""
+        return [*self.names(), self.plots]
+
+    def plots_in(self, folder: Path) -> list[str]:
+        """What lies in the folder of pictures, as `plots/NAME`, hidden files (a Mac's .DS_Store) excepted."""
+        if (folder / self.plots).is_file():
+            return [self.plots]  # somebody's file of that name
+        return sorted(f"{self.plots}/{path.name}" for path in (folder / self.plots).glob("[!.]*"))
 
 
 LAYOUT = Layout()
@@ -75,23 +85,31 @@ def check_target(folder: Path) -> None:
     ours = is_artifact(folder) and any((folder / name).is_file() for name in (LAYOUT.index, LAYOUT.gallery))
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ArtifactError(f"{folder} holds files that are not an artifact's; choose a new or an empty folder.")
+    for name in LAYOUT.plots_in(folder):
+        with suppress(IntegrityError):  # where the manifest is damaged, what is called like a plot is taken for one
+            if not _PLOT.fullmatch(name) or name not in read_manifest(folder)["files"]:
+                raise ArtifactError(f"{folder / name} is not the artifact's, and would be lost; move it elsewhere.")
 
 
 def seal(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, facts: dict[str, Any]) -> None:
     """Write the manifest over the other files of the folder: from then on it is an artifact.
 
-    `facts` are further entries for the manifest (how it was built, the index's recall).
+    `facts` are further entries for the manifest (how it was built, the index's recall). Raises ArtifactError for
+    anything but PNG files in the folder of pictures.
     """
+    plots = LAYOUT.plots_in(folder)
+    if strangers := [name for name in plots if not _PLOT.fullmatch(name)]:
+        raise ArtifactError(f"{strangers[0]}: a picture of an artifact is a PNG file called by letters and digits.")
     manifest = {
         "format": FORMAT,
-        "files": {name: _measure(folder / name) for name in LAYOUT.names() if name != LAYOUT.manifest},
+        "files": {name: _measure(folder / name) for name in [*LAYOUT.names()[:-1], *plots]},
         "encoder": {"architecture": encoder.name, "fingerprint": encoder.fingerprint},
         "dimension": store.dim,
         "metric": "cosine",
         "rows": len(gallery),
         "ids_sha256": _ids_hash(gallery.ids),
         "index": asdict(store.settings),
-        "golden": _golden(encoder, store, gallery),
+        "golden": ask(encoder, store, gallery),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm", "faiss-cpu", "numpy")},
         **facts,
     }
@@ -104,15 +122,25 @@ def load_artifact(folder: Path) -> Artifact:
     Raises ArtifactError where the folder holds none, and IntegrityError, naming the part and both values, where
     a part does not agree with the manifest. FAISS, torch and parquet see no byte of a file that failed its hash.
     """
+    return _whole(folder, _open)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The figures of an artifact, whose other parts are not looked at; raises as `load_artifact` does."""
+    return _whole(folder, _metrics)
+
+
+def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T]) -> _T:
+    """What `read` makes of a folder and its manifest."""
     recover(folder)
     manifest = read_manifest(folder)
     try:
         with _reading(LAYOUT.manifest):
-            return _open(folder, manifest)
+            return read(folder, manifest)
     except IntegrityError:
         if read_manifest(folder) == manifest:
             raise
-    return load_artifact(folder)  # another process has put a new one in its place meanwhile
+    return _whole(folder, read)  # another process has put a new one in its place meanwhile
 
 
 def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
@@ -131,8 +159,14 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     _agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     _agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     _agree(f"{LAYOUT.index}: vectors", manifest["rows"], len(store))
-    _replay(manifest["golden"], encoder, store, gallery)
+    replay(manifest["golden"], encoder, store, gallery)
     return Artifact(folder, manifest, encoder, store, gallery)
+
+
+def _metrics(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    _check_file(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
+    with _reading(LAYOUT.metrics):
+        return dict(json.loads((folder / LAYOUT.metrics).read_bytes()))
 
 
 @contextmanager
@@ -169,16 +203,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    for name in LAYOUT.names():
-        if name == LAYOUT.manifest:
-            continue
-        if name not in manifest["files"]:
+    files = manifest["files"]
+    for name in files:
+        if name not in LAYOUT.names()[:-1] and not _PLOT.fullmatch(name):
+            raise IntegrityError(f"{LAYOUT.manifest} lists {name!r}, which is no file of an artifact.")
+    for name in LAYOUT.names()[:-1]:
+        if name not in files:
             raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
-        if not (folder / name).is_file():
-            raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
-        stated = manifest["files"][name]
-        _agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
-        _agree(f"{name}: SHA-256", stated["sha256"], _measure(folder / name)["sha256"])
+    for name in LAYOUT.plots_in(folder):
+        if name not in files:
+            raise IntegrityError(f"{name} is in {folder}, and the manifest does not list it: move it elsewhere.")
+    for name, stated in files.items():
+        _check_file(folder, name, stated)
+
+
+def _check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:
+    if not (folder / name).is_file():
+        raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
+    _agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
+    _agree(f"{name}: SHA-256", stated["sha256"], _measure(folder / name)["sha256"])
 
 
 def _agree(what: str, stated: object, found: object) -> None:
@@ -201,23 +244,3 @@ def _sealed(manifest: dict[str, Any]) -> bytes:
     """The manifest as bytes, with a hash over these very bytes (with zeros where the hash stands)."""
     content = json.dumps({**manifest, "manifest_sha256": _UNSEALED}, indent=2, sort_keys=True) + "\n"
     return content.replace(_UNSEALED, hashlib.sha256(content.encode()).hexdigest()).encode()
-
-
-def _golden(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, Any]:
-    """A query that any reader of the artifact can repeat, the thumbnail of the first row, and its answer."""
-    query = encoder.embed_images([open_image(gallery.thumbnail(0))])
-    rows, scores = store.search(query, min(GOLDEN_K, len(gallery)))
-    return {"query_row": 0, "rows": rows[0].tolist(), "scores": [round(float(s), 6) for s in scores[0]]}
-
-
-def _replay(golden: dict[str, Any], encoder: Encoder, store: FaissStore, gallery: Gallery) -> None:
-    """Ask the golden query again: the best scores, and those of the very rows that were found, must be the same."""
-    query = encoder.embed_images([open_image(gallery.thumbnail(golden["query_row"]))])
-    stated = np.array(golden["scores"], np.float32)
-    _, best = store.search(query, len(stated))
-    for scores in (best[0], store.vectors(np.array(golden["rows"], np.int64)) @ query[0]):
-        if not np.allclose(scores, stated, atol=GOLDEN_TOLERANCE):
-            raise IntegrityError(
-                f"golden query: the manifest says scores {golden['scores']}, found "
-                f"{[round(float(s), 6) for s in scores]}: encoder, index and gallery do not belong together."
-            )

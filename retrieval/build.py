@@ -6,9 +6,6 @@ after a kill goes on where it was (see `retrieval.embed`).
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -19,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.artifact import LAYOUT, Artifact, check_target, load_artifact, seal
-from retrieval.card import write_card
+from retrieval.artifact import LAYOUT, Artifact, check_target, load_artifact, read_metrics
 from retrieval.embed import Progress, Shards, embed_source
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError, SourceError
+from retrieval.finish import LEAVE_ONE_OUT, Evaluate, Unsealed, close, finish, link
 from retrieval.gallery import Gallery, write_gallery
-from retrieval.metrics import leave_one_out
+from retrieval.plots import draw
 from retrieval.sources import Source
 from retrieval.stores.base import Ids, Vectors
 from retrieval.stores.choose import fit_index
@@ -53,25 +50,28 @@ def build_artifact(
     factory: str = "AUTO",
     limit: int | None = None,
     progress: Progress | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Report:
     """Embed every image of a source and write the artifact `out`, in the place of one that may be there.
 
-    `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images. Raises
+    `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images.
+    `evaluate` is given all but figures, card and manifest, and returns sections for metrics.json beside its own. Raises
     ArtifactError where `out` holds something else or is being written, SourceError where no image could be indexed.
     """
     check_target(out)
     FaissStore.check_factory(factory, encoder.dim)  # before hours of work
-    with writing(out, LAYOUT.names()):
+    with writing(out, LAYOUT.own()):
         shards = _embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
         report = _report(shards)
         if not report.indexed:
             shards.clear()
             raise SourceError(_nothing(report))
         vectors = shards.vectors(encoder.dim)
-        with replacing(out, LAYOUT.names()) as folder:
+        with replacing(out, LAYOUT.own()) as folder:
             encoder.save(folder)
             write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
-            _finish(folder, encoder, fit_index(vectors, factory), vectors, {"build": _summary(report)})
+            gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
+            finish(Unsealed(folder, encoder, store, gallery, vectors), {"build": _summary(report)}, evaluate)
         shards.clear()
     return report
 
@@ -85,7 +85,7 @@ def add_images(
     Raises SourceError where a column holds another type of values than the gallery's.
     """
     out = artifact.folder
-    with writing(out, LAYOUT.names()):
+    with writing(out, LAYOUT.own()):
         current = load_artifact(out)  # read again now that nobody else can change it
         gallery, old = current.gallery, current.store
         known = dict(zip(gallery.table["sha256"].to_pylist(), gallery.ids, strict=True))
@@ -109,7 +109,7 @@ def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
     Raises QueryError for an id that the gallery does not have (then nothing is changed), or where none would be left.
     """
     out = artifact.folder
-    with writing(out, LAYOUT.names()):
+    with writing(out, LAYOUT.own()):
         current = load_artifact(out)
         gone = {current.gallery.row_of(image_id) for image_id in ids}
         kept = np.array([row for row in range(len(current.gallery)) if row not in gone], np.int64)
@@ -120,6 +120,22 @@ def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
         schema = pq.read_schema(out / LAYOUT.gallery)
         _rewrite(current, store, vectors, _tables(out, kept), schema, {"remove": len(gone)})
     return len(kept)
+
+
+def update_metrics(folder: Path, changes: dict[str, Any]) -> None:
+    """Put sections into the metrics.json of an artifact, in the place of those of the same name.
+
+    Card and pictures are made anew from them; the rest stays as it is. Raises what `load_artifact` raises.
+    """
+    with writing(folder, LAYOUT.own()):
+        current = load_artifact(folder)
+        metrics = {**read_metrics(folder), **changes}
+        with replacing(folder, LAYOUT.own()) as fresh:
+            draw(fresh, metrics)
+            own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
+            link(folder, fresh, [*own, *LAYOUT.plots_in(folder)])
+            facts = _facts(current, {"metrics": sorted(changes)})
+            close(fresh, current.encoder, current.store, current.gallery, metrics, facts)
 
 
 def _embed(
@@ -167,32 +183,20 @@ def _rewrite(
     schema: pa.Schema,
     change: dict[str, Any],
 ) -> None:
-    """Write the artifact again with other rows and the same encoder; the manifest keeps a list of such changes."""
-    manifest = artifact.manifest
-    facts = {"build": manifest["build"], "changes": [*manifest.get("changes", []), change]}
-    with replacing(artifact.folder, LAYOUT.names()) as folder:
-        for name in (LAYOUT.config, LAYOUT.weights):
-            _link(artifact.folder / name, folder / name)
+    """Write the artifact again with other rows and the same encoder, figures of its training and pictures."""
+    out = artifact.folder
+    others = {name: section for name, section in read_metrics(out).items() if name != LEAVE_ONE_OUT}
+    with replacing(out, LAYOUT.own()) as folder:
+        link(out, folder, [LAYOUT.config, LAYOUT.weights, *LAYOUT.plots_in(out)])
         write_gallery(folder / LAYOUT.gallery, tables, schema)
-        _finish(folder, artifact.encoder, store, vectors, facts)
+        unsealed = Unsealed(folder, artifact.encoder, store, Gallery(folder / LAYOUT.gallery), vectors)
+        finish(unsealed, _facts(artifact, change), lambda _: others)
 
 
-def _finish(folder: Path, encoder: Encoder, store: FaissStore, vectors: Vectors, facts: dict[str, Any]) -> None:
-    """Write all that follows from encoder, gallery and vectors: index, evaluation, card, manifest; and check it."""
-    store.save(folder / LAYOUT.index)
-    gallery = Gallery(folder / LAYOUT.gallery)
-    metrics = {"leave_one_out": _evaluation(vectors, gallery)}
-    (folder / LAYOUT.metrics).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    write_card(folder, encoder, store, gallery, metrics)
-    seal(folder, encoder, store, gallery, facts)
-    load_artifact(folder)  # what cannot be loaded must not take the place of what can
-
-
-def _evaluation(vectors: Vectors, gallery: Gallery) -> dict[str, float | int] | None:
-    try:
-        return leave_one_out(vectors, gallery.labels)
-    except QueryError:  # a gallery without labels is as good as another; it has no figures
-        return None
+def _facts(artifact: Artifact, change: dict[str, Any]) -> dict[str, Any]:
+    """The manifest keeps how the artifact was built, and a list of what was changed since."""
+    manifest = artifact.manifest
+    return {"build": manifest["build"], "changes": [*manifest.get("changes", []), change]}
 
 
 def _tables(folder: Path, rows: Ids) -> Iterator[pa.Table]:
@@ -213,11 +217,3 @@ def _joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
                 f"the column {item.name!r} holds {types[item.name]} in the gallery and {item.type} in the source."
             )
     return pa.schema(list(types.items()))
-
-
-def _link(old: Path, new: Path) -> None:
-    """The same file under another name; artifact files are never changed in place, so sharing them is safe."""
-    try:
-        os.link(old, new)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(old, new)

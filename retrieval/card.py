@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +26,165 @@ rows = pq.read_table("FOLDER/gallery.parquet")                          # ... th
 """
 
 
+# A part of an evaluation -> the head of its column.
+_COLUMNS = {
+    "seen": "seen classes",
+    "unseen": "unseen classes",
+    "seen_without_near_duplicates": "seen, without near-duplicates",
+    "unseen_without_near_duplicates": "unseen, without near-duplicates",
+}
+_PLOTS = ("recall_at_k", "intervals", "per_class", "images_per_class", "history")  # in this order, then any others
+_WORST = 5  # classes named
+_CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often taken for")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
+
+Section = Mapping[str, Any]
+
+
 def write_card(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, metrics: dict[str, Any]) -> None:
-    """Write README.md into the folder of an artifact."""
+    """Write README.md into the folder of an artifact, from whatever sections `metrics` has, and its plots."""
+    training, evaluation = metrics.get("training") or {}, metrics.get("evaluation") or {}
+    blocks = [
+        _front_matter(encoder, training),
+        ["# Image search artifact"],
+        _facts(encoder, store, gallery, metrics.get("index") or {}),
+        *([["## Training"], _training(training), _settings(training.get("settings") or {})] if training else []),
+        *([["## Evaluation"], *_evaluation(evaluation)] if evaluation else []),
+        _audit(metrics.get("audit") or {}),
+        *_plots(folder),
+        *([["## The gallery"]] if training or evaluation else []),
+        *_leave_one_out(metrics.get("leave_one_out") or {}),
+        [_USE],
+    ]
+    text = "\n\n".join("\n".join(block) for block in blocks if block)
+    (folder / LAYOUT.card).write_text(text, encoding="utf-8")
+
+
+def with_interval(point: Section) -> str:
+    """A figure with the ends of its interval.
+
+    >>> with_interval({"value": 0.95, "low": 0.9362, "high": 0.9634})
+    '0.950 [0.936, 0.963]'
+    """
+    return f"{point['value']:.3f} [{point['low']:.3f}, {point['high']:.3f}]"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; whatever stands in a cell stays in it."""
+    lines = [" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in (head, *rows)]
+    return [f"| {lines[0]} |", "|" + " --- |" * len(head), *(f"| {line} |" for line in lines[1:])]
+
+
+def _front_matter(encoder: Encoder, training: Section) -> list[str]:
+    tags = ["image-search", "faiss", *(["triplet-loss", "metric-learning"] if training else [])]
+    lines = ["library_name: timm", "pipeline_tag: image-feature-extraction", f"tags: [{', '.join(tags)}]"]
+    settings, tag = training.get("settings") or {}, encoder.model.pretrained_cfg.get("tag")
+    of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", settings.get("backbone", ""))
+    if of_timm and tag and settings.get("pretrained") and not settings.get("weights"):
+        lines.append(f"base_model: timm/{encoder.name}.{tag}")
+    source = str((training.get("data") or {}).get("source", ""))
+    if _HUB_NAME.fullmatch(source) and not Path(source).exists():
+        lines.append(f"datasets: [{source}]")
+    return ["---", *lines, "---"]
+
+
+def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: Section) -> list[str]:
     size = "x".join(str(side) for side in encoder.data_config["input_size"])
     recall = store.settings.recall_at_10
     lines = [
-        "---",
-        "library_name: timm",
-        "pipeline_tag: image-feature-extraction",
-        "tags: [image-search, faiss]",
-        "---",
-        "",
-        "# Image search artifact",
-        "",
         f"- **Gallery:** {len(gallery):,} images; columns: {', '.join(['label', *gallery.attributes])}",
         f"- **Encoder:** timm `{encoder.name}`, input {size}, embeddings of {encoder.dim} numbers, cosine",
         f"- **Index:** FAISS `{store.settings.factory}`, recall@10 against exact search {recall:.3f}",
-        "",
-        *_figures(metrics),
-        _USE,
     ]
-    (folder / LAYOUT.card).write_text("\n".join(lines), encoding="utf-8")
+    if index:
+        lines[-1] += (
+            f"; with {index['queries']:,} held-out images {index['recall@10']:.3f}, in {index['approximate_ms']:.2f} "
+            f"ms a query against {index['exact_ms']:.2f} ms"
+        )
+    return lines
 
 
-def _figures(metrics: dict[str, Any]) -> list[str]:
-    evaluation = metrics.get("leave_one_out")
-    if not evaluation:
-        return ["There are no labels to evaluate by.", ""]
-    figures = {name: value for name, value in evaluation.items() if isinstance(value, float)}
+def _training(training: Section) -> list[str]:
+    data, best = training.get("data") or {}, training.get("best") or {}
+    sizes = ", ".join(f"{name} {size:,}" for name, size in (data.get("split sizes") or {}).items())
+    held_out = data.get("held out") or []
+    run = [f"{training['steps']:,} steps"] if "steps" in training else []
+    run += [f"{training['seconds'] / 60:.1f} minutes"] if "seconds" in training else []
+    run += [f"seed {training['seed']}"] if "seed" in training else []
+    versions = ", ".join(f"{name} {version}" for name, version in (training.get("versions") or {}).items())
+    facts = {
+        "Recipe": f"`{training['recipe']}`" if "recipe" in training else "",
+        "Data": f"`{data['source']}`" if "source" in data else "",
+        "Images": sizes,
+        "Classes": f"{data['classes']:,}" if "classes" in data else "",
+        "Classes held out": f"{len(held_out)}: {', '.join(held_out)}" if held_out else "",
+        "Run": ", ".join(run),
+        "Checkpoint": f"of step {best['step']:,}, chosen by {best['metric']} ({best['value']:.3f})" if best else "",
+        "Versions": versions,
+    }
+    return [f"- **{name}:** {' '.join(fact.split())}" for name, fact in facts.items() if fact]
+
+
+def _settings(settings: Section) -> list[str]:
+    if not settings:
+        return []
+    lines = [f"{name}: {' '.join(str(value).split())}" for name, value in settings.items()]
+    return ["<details><summary>All settings of the recipe</summary>", "", "```", *lines, "```", "", "</details>"]
+
+
+def _evaluation(evaluation: Section) -> list[list[str]]:
+    parts = {part: evaluation[part] for part in _COLUMNS if evaluation.get(part)}
+    names = [name for name in parts["seen"]["figures"] if all(name in part["figures"] for part in parts.values())]
+    rows = [[name, *(with_interval(part["figures"][name]) for part in parts.values())] for name in names]
+    rows.append(["queries", *(f"{part['queries']:,}" for part in parts.values())])
+    accuracy, unseen = evaluation.get("classifier_accuracy"), parts.get("unseen", {})
+    blocks = [
+        [
+            f"Images of `{evaluation['split']}` as queries, `{evaluation['gallery']}` as gallery; means over the "
+            "queries, with 95% bootstrap intervals."
+        ],
+        table(["", *(_COLUMNS[part] for part in parts)], rows),
+        [f"The classifier of the run is right for {with_interval(accuracy)} of the seen classes' queries."]
+        if accuracy
+        else [],
+        [f"The unseen classes were kept from another run of the same recipe, `{unseen['from']}`."]
+        if unseen.get("from")
+        else [],
+    ]
+    worst = [row for row in evaluation.get("classes") or [] if row["queries"]][:_WORST]
+    if worst:
+        blocks += [["The classes that are found worst:"], table(_CLASS_HEAD, map(_class_row, worst))]
+    return blocks
+
+
+def _class_row(row: Section) -> list[str]:
+    figures = [f"{row[name]:.3f}" for name in ("hit@1", "P@5", "mAP")]
+    confusions = ", ".join(
+        f"{'(no label)' if label is None else label} ({count})" for label, count in row["confusions"]
+    )
+    return [row["label"], f"{row['images']:,}", f"{row['queries']:,}", *figures, confusions]
+
+
+def _audit(audit: Section) -> list[str]:
+    if not audit:
+        return []
     return [
-        f"Leave-one-out over {evaluation['queries']:,} images and {evaluation['labels']:,} labels:",
-        "",
-        "| " + " | ".join(figures) + " |",
-        "|" + " --- |" * len(figures),
-        "| " + " | ".join(f"{value:.3f}" for value in figures.values()) + " |",
-        "",
+        f"Leak audit: {audit['pairs']:,} near-duplicate pairs of a training and a held-out image; held-out images "
+        f"that are in one: {audit['queries']:,}. `metrics.json` lists examples."
+    ]
+
+
+def _plots(folder: Path) -> list[list[str]]:
+    names = [Path(plot).stem for plot in LAYOUT.plots_in(folder)]
+    ordered = sorted(names, key=lambda name: _PLOTS.index(name) if name in _PLOTS else len(_PLOTS))
+    return [[f"![{name.replace('_', ' ')}]({LAYOUT.plots}/{name}.png)"] for name in ordered]
+
+
+def _leave_one_out(figures: Section) -> list[list[str]]:
+    if not figures:
+        return [["There are no labels to evaluate by."]]
+    values = {name: value for name, value in figures.items() if isinstance(value, float)}
+    return [
+        [f"Leave-one-out over {figures['queries']:,} images and {figures['labels']:,} labels:"],
+        table(list(values), [[f"{value:.3f}" for value in values.values()]]),
     ]

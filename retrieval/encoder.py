@@ -27,9 +27,11 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.models._hub import save_config_for_hf
 
 from retrieval.errors import EncoderError
+from retrieval.heads import Head
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
 # Arguments of timm.create_model that would have it read other files, or run other code, than those of the folder.
 _NOT_FROM_A_FILE = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable", "no_jit"}
@@ -61,13 +63,15 @@ class Encoder:
         pretrained: bool = True,
         weights: Path | None = None,
         embedding_size: int = 0,
+        head: str | None = None,
         crop_mode: str = "squash",
         seed: int | None = None,
     ) -> Encoder:
         """Make an encoder from a timm model name.
 
         `weights` is a local safetensors file that takes the place of the Hub's weights; its classifier, if it has
-        one, is left out. `embedding_size` 0 gives the pooled features, more gives a linear head of that size.
+        one, is left out. `embedding_size` 0 gives the pooled features, more gives a linear head of that size;
+        `head` in its place is a head that is not linear, `512-relu-256` for one (see `retrieval.heads`).
         Size, interpolation, mean and deviation are the model's own. `crop_mode` is timm's: `squash` shows the network
         the whole picture (what lies at its edge is looked for too: on Caltech-101 hit@1 0.858 against 0.843),
         `center` cuts the edges off as the model's own evaluation does.
@@ -81,6 +85,10 @@ class Encoder:
                 if seed is not None:
                     torch.manual_seed(seed)
                 model = timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
+                if head:
+                    _put_head(model, head)
+        except EncoderError:
+            raise
         except Exception as error:  # timm, torch and the Hub client each raise their own kinds
             what = f"the Hub weights of {backbone!r} could not be had" if from_hub else f"cannot make {backbone!r}"
             raise EncoderError(
@@ -105,6 +113,8 @@ class Encoder:
             if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
                 raise ValueError(f"model_args names {', '.join(named)}")
             model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
+            if head := config.get(_OWN_KEY, {}).get("head"):
+                _put_head(model, head)
         except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
             raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {error!r}") from error
         _load_weights(model, folder / WEIGHTS_FILE, skip=())
@@ -119,6 +129,8 @@ class Encoder:
         config = json.loads(path.read_text(encoding="utf-8"))
         # transformers' timm wrapper passes num_classes itself and refuses to get it twice.
         config.get("model_args", {}).pop("num_classes", None)
+        if head := _head_of(self.model):
+            config[_OWN_KEY] = {"head": head}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @property
@@ -151,11 +163,27 @@ class Encoder:
     def _fingerprint(self) -> str:
         """SHA-256 over preprocessing, shape and weights: two encoders with the same one give the same vectors."""
         # By way of JSON, so that a tuple of timm's defaults and a list read back from a file are the same thing.
-        digest = hashlib.sha256(json.dumps([self.name, self.dim, self.data_config], sort_keys=True).encode())
+        facts = [self.name, self.dim, self.data_config, *filter(None, [_head_of(self.model)])]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         for name, tensor in sorted(_contiguous(self.model.state_dict()).items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _put_head(model: Any, spec: str) -> None:
+    """Put the layers of a head where timm has its classifier."""
+    names = _classifier_names(model)
+    if len(names) != 1:
+        raise EncoderError(f"{model.pretrained_cfg['architecture']!r} has no single classifier to put a head in.")
+    head = Head(spec, getattr(model, "head_hidden_size", None) or model.num_features)
+    model.set_submodule(names[0], head)
+    model.num_classes = head.dim
+
+
+def _head_of(model: Any) -> str | None:
+    """The word of a head that is not linear; None for timm's own classifier."""
+    return next((part.spec for part in model.modules() if isinstance(part, Head)), None)
 
 
 def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

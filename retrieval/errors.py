@@ -6,8 +6,10 @@
     ├── EncoderError        a backbone or weights that cannot be used
     ├── StoreError          a vector store that is unknown, not installed, or asked for something it cannot do
     ├── QueryError          a search that cannot be answered as asked (k, filter, id)
-    └── ArtifactError       a folder that is not an artifact, or is in use
-        └── IntegrityError  an artifact whose parts do not agree with its manifest
+    ├── ArtifactError       a folder that is not an artifact, or is in use
+    │   └── IntegrityError  an artifact whose parts do not agree with its manifest
+    └── TrainingError       a training run that cannot start, or must not go on
+        └── RecipeError     a recipe that does not exist, or a key or value in it that cannot be
 
 Each message names what was asked, what was found, and how to mend it, in one line that can be shown to a person.
 """
@@ -43,3 +45,11 @@ class ArtifactError(LookalikeError):
 
 class IntegrityError(ArtifactError):
     """An artifact whose parts do not agree with its manifest; the message names the part and both values."""
+
+
+class TrainingError(LookalikeError):
+    """A training run that cannot start (its data, its batches) or must not go on (collapse, NaN)."""
+
+
+class RecipeError(TrainingError):
+    """A recipe that does not exist, or a key or value in it that cannot be."""

@@ -25,6 +25,7 @@ from retrieval.errors import ImageError, SourceError
 from retrieval.images import read_bytes
 
 _METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
+_HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"})
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -63,6 +64,7 @@ class Source:
     schema: pa.Schema  # of the attributes
     fingerprint: str  # of the files' names, sizes and times, or of the revision on the Hub
     total: int | None  # how many rows there are, where that is known
+    classes: tuple[str, ...] = ()  # labels that the source declares, whether it has an image of each or not
 
 
 def open_source(
@@ -72,29 +74,46 @@ def open_source(
     label_column: str | None = None,
     split: str | None = None,
 ) -> Source:
-    """Open a folder, a parquet file, a data-set folder or a data set on the Hub; all its splits, or the one named.
+    """Open a folder, a parquet file, a data-set folder or a data set on the Hub; all its splits, or those named.
 
-    Raises SourceError where there is no such thing, no image in it, or no such column or split.
+    `split` is a name, or several in the order wanted (`train+validation`). Raises SourceError where there is no such thing, no image in it, or no such column or split.
     """
     if not name:
         raise SourceError("no source was named: give a folder, a parquet file, or a data set.")
     path = Path(name).expanduser()
     if path.is_dir() and not _is_data_set(path):
         return _image_folder(path, label_column, split)
+    root = None if not path.exists() else path if path.is_dir() else path.parent
+    return _data_set(name, _builder_of(name, path), root, image_column, label_column, split)
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """The splits of a source, `("train", "validation")` for one; a folder of images has those that its folders name.
+
+    Raises SourceError where there is no such source.
+    """
+    path = Path(name).expanduser()
+    if not path.is_dir() or _is_data_set(path):
+        return tuple(_streams(name, _builder_of(name, path), None))
+    folders = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
+    if "train" not in folders or folders.isdisjoint(_HELD_OUT):  # `datasets` goes by the names of files, too
+        return ("train",)
+    return tuple(str(split) for split in _builder(name, "imagefolder", data_dir=escape(str(path))).config.data_files)
+
+
+def _builder_of(name: str, path: Path) -> Any:
+    """The `datasets` builder of whatever is not a folder of images."""
     if path.is_dir():
         # `datasets` takes a folder's name for a pattern; what it reads by an escaped one, it reads without its card.
         plain = escape(str(path)) == str(path)
-        builder = _builder(name, str(path)) if plain else _builder(name, "parquet", data_dir=escape(str(path)))
-    elif path.is_file() and path.suffix == ".parquet":
-        builder = _builder(name, "parquet", data_files=escape(str(path)))
-    elif path.exists():
+        return _builder(name, str(path)) if plain else _builder(name, "parquet", data_dir=escape(str(path)))
+    if path.is_file() and path.suffix == ".parquet":
+        return _builder(name, "parquet", data_files=escape(str(path)))
+    if path.exists():
         raise SourceError(f"{name} is neither a folder nor a parquet file.")
-    elif _HUB_NAME.fullmatch(name):
-        builder = _builder(name, name)
-    else:
-        raise SourceError(f"there is no {name} here, and that cannot be the name of a data set on the Hub.")
-    root = None if not path.exists() else path if path.is_dir() else path.parent
-    return _data_set(name, builder, root, image_column, label_column, split)
+    if _HUB_NAME.fullmatch(name):
+        return _builder(name, name)
+    raise SourceError(f"there is no {name} here, and that cannot be the name of a data set on the Hub.")
 
 
 def _is_data_set(folder: Path) -> bool:
@@ -123,9 +142,10 @@ def _streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
         raise SourceError(f"{name} cannot be read: {_first_line(error)}") from error
     if split is None:
         return streams
-    if split not in streams:
-        raise SourceError(f"{name} has no split {split!r}; it has {', '.join(streams)}.")
-    return {split: streams[split]}
+    for part in split.split("+"):
+        if part not in streams:
+            raise SourceError(f"{name} has no split {part!r}; it has {', '.join(streams)}.")
+    return {part: streams[part] for part in split.split("+")}
 
 
 def _data_set(
@@ -152,7 +172,8 @@ def _data_set(
                 )
 
     fingerprint = _fingerprint(builder, split, image, label)
-    return Source(rows, columns.attribute_schema(kept), fingerprint, _total(builder, streams))
+    classes = tuple(getattr(features.get(label or ""), "names", None) or ())
+    return Source(rows, columns.attribute_schema(kept), fingerprint, _total(builder, streams), classes)
 
 
 def _own_path(path: str | None, root: Path | None) -> str | None:
@@ -212,9 +233,8 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     if not files:
         raise SourceError(f"{folder} is empty: there is no file in it that could be an image.")
     known = split is None and not any(path.suffix.lower() == ".zip" for path in files)
-    return Source(
-        rows, columns.attribute_schema(kept), _fingerprint(described, split, label), len(files) if known else None
-    )
+    fingerprint, total = _fingerprint(described, split, label), len(files) if known else None
+    return Source(rows, columns.attribute_schema(kept), fingerprint, total, () if label else _empty_folders(root))
 
 
 def _in_words(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -249,6 +269,11 @@ def _files(root: Path) -> Iterator[Path]:
             yield path
 
 
+def _empty_folders(root: Path) -> tuple[str, ...]:
+    """Folders that hold nothing: classes that somebody meant to have."""
+    return tuple(sorted({path.name for path in root.rglob("*") if path.is_dir() and not any(path.iterdir())}))
+
+
 def _class_folder(source: str) -> str | None:
     inner = source.removeprefix("zip://").split("::")[0] if source.startswith("zip://") else source
     return Path(inner).parent.name or None
@@ -265,4 +290,4 @@ def _total(builder: Any, streams: Mapping[str, Any]) -> int | None:
     return None
 
 
-__all__ = ["RawImage", "Source", "open_source"]
+__all__ = ["RawImage", "Source", "open_source", "split_names"]

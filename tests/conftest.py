@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from socket import socket
 
@@ -23,8 +24,10 @@ from PIL import Image
 from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
 from retrieval.images import open_image
+from retrieval.plots import draw as draw_plots
 from retrieval.sources import open_source
 from training.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
+from training.evaluate import evaluate, evaluate_index
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")
@@ -101,6 +104,58 @@ def artifact(pictures, encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifact") / "drawings"
     build_artifact(open_source(str(pictures)), folder, encoder)
     return folder
+
+
+def run_sections(unsealed, held_out=(), **training):
+    """What a training run adds to an artifact: sections of metrics.json, and plots; every third row is a query."""
+    labels, vectors = np.array(unsealed.gallery.labels), unsealed.vectors
+    asked = np.arange(len(labels)) % 3 == 0
+    evaluation = evaluate(
+        vectors[asked],
+        labels[asked].tolist(),
+        vectors[~asked],
+        labels[~asked].tolist(),
+        unseen=held_out,
+        near_duplicate=np.arange(asked.sum()) == 3,
+        correct=np.arange(asked.sum()) % 5 > 0,
+        train_counts=Counter(label for label in labels[~asked].tolist() if label not in held_out),
+        split="test",
+        gallery_name="train+validation",
+    )
+    run = {
+        "recipe": "drawn",
+        "settings": {"name": "drawn", "backbone": BACKBONE, "epochs": 2.0, "hold_out_classes": 0.2 * bool(held_out)},
+        "data": {"source": "me/drawings", "split sizes": {"train": 30, "test": 20}, "held out": list(held_out)},
+        "seed": 7,
+        "seconds": 90.0,
+        "steps": 12,
+        "best": {"step": 8, "metric": "validation mAP", "value": 0.75},
+        "versions": {"torch": torch.__version__},
+        "history": [{"step": step, "loss": 1 / step, "validation mAP": step / 16} for step in (4, 8, 12)],
+        **training,
+    }
+    metrics = {
+        "training": run,
+        "audit": {"pairs": 2, "queries": 1, "examples": []},
+        "evaluation": evaluation,
+        "index": evaluate_index(unsealed.store, vectors, vectors[asked]),
+    }
+    draw_plots(unsealed.folder, metrics)
+    return metrics
+
+
+@pytest.fixture(scope="session")
+def trained(pictures, encoder, tmp_path_factory):
+    """The folder of an artifact as a training run makes it. Read-only: `copied_run` is there to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    build_artifact(open_source(str(pictures)), folder, encoder, evaluate=run_sections)
+    return folder
+
+
+@pytest.fixture
+def copied_run(trained, tmp_path):
+    """The folder of a copy of the finished run, to be changed or spoiled."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from retrieval.__main__ import main
 from retrieval.artifact import LAYOUT, load_artifact
 from retrieval.metrics import leave_one_out
 
-FIGURES = ["hit@1", "hit@5", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
+FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
 
 
 def run(*arguments):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, noise, reseal
 
-from retrieval.artifact import LAYOUT, load_artifact
+from retrieval.artifact import LAYOUT, load_artifact, read_metrics
 from retrieval.build import add_images, build_artifact, remove_images
 from retrieval.errors import ArtifactError
 from retrieval.sources import open_source
@@ -27,7 +27,7 @@ torch.set_num_threads(1)  # threads of the parent do not live on in a child
 faiss.omp_set_num_threads(1)
 
 from retrieval.artifact import LAYOUT, load_artifact
-from retrieval.build import add_images, build_artifact, remove_images
+from retrieval.build import add_images, build_artifact, remove_images, update_metrics
 from retrieval.encoder import Encoder
 from retrieval.sources import open_source
 from retrieval.swap import replacing, writing
@@ -43,6 +43,10 @@ def add(out, source):
 
 def remove(out, ids):
     remove_images(load_artifact(Path(out)), ids)
+
+
+def update(out, changes):
+    update_metrics(Path(out), changes)
 
 
 def alternate(out, folders):
@@ -74,7 +78,7 @@ def run(kind, arguments, die=None, two_renames=False):
         ctypes.CDLL = lambda *_, **__: types.SimpleNamespace()
     if die:
         die_at(die)
-    {"build": build, "add": add, "remove": remove, "alternate": alternate}[kind](**arguments)
+    {"build": build, "add": add, "remove": remove, "update": update, "alternate": alternate}[kind](**arguments)
 
 
 print("ready", flush=True)
@@ -196,6 +200,35 @@ def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, s
     assert len(outcomes) > 10
     assert outcomes == sorted(outcomes)  # old up to some moment, new from then on
     assert outcomes[0] is False
+
+
+@pytest.mark.parametrize("two_renames", [False, True], ids=["", "two renames"])
+def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures, encoder, tmp_path):
+    def evaluate(unsealed):
+        noise(unsealed.folder / "plots" / "one.png", 1)
+        return {"note": "old"}
+
+    build_artifact(open_source(str(pictures)), tmp_path / "base" / "run", encoder, limit=8, evaluate=evaluate)
+    (tmp_path / "base" / "run" / "notes.txt").write_text("mine")
+    outcomes, how = [], None
+    for number in range(1, 200):
+        (tmp_path / "at").mkdir(exist_ok=True)
+        out = fresh_copy(tmp_path / "base" / "run", tmp_path / "at")
+        how = workers.run("update", out=str(out), changes={"note": "new"}, die=number, two_renames=two_renames)
+        outcomes.append(read_metrics(out)["note"])
+        load_artifact(out)
+        if how == 0:
+            break
+        assert how == -signal.SIGKILL
+        assert workers.run("update", out=str(out), changes={"note": "newer"}, two_renames=two_renames) == 0
+        assert read_metrics(out)["note"] == "newer"
+        assert LAYOUT.plots_in(load_artifact(out).folder) == ["plots/one.png"]
+        assert (out / "notes.txt").read_text() == "mine"
+        assert rest(out) == set()
+    assert how == 0
+    assert len(outcomes) > 10
+    assert outcomes == sorted(outcomes, reverse=True)  # old up to some moment, new from then on
+    assert set(outcomes) == {"old", "new"}
 
 
 def test_a_reader_never_sees_a_half(workers, scene, tmp_path):

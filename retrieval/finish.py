@@ -1,0 +1,87 @@
+"""The end of all that writes an artifact: index, evaluation, pictures, card and manifest, from encoder and gallery."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrieval.artifact import LAYOUT, load_artifact, seal
+from retrieval.card import write_card
+from retrieval.encoder import Encoder
+from retrieval.errors import QueryError
+from retrieval.gallery import Gallery
+from retrieval.metrics import leave_one_out
+from retrieval.stores.base import Vectors
+from retrieval.stores.faiss import FaissStore
+
+LEAVE_ONE_OUT = "leave_one_out"  # the section of metrics.json that follows from the rows of the gallery
+
+
+@dataclass(frozen=True)
+class Unsealed:
+    """An artifact that is being written: all but figures, card and manifest."""
+
+    folder: Path
+    """Where it is written; PNG files may be added to its folder `plots`."""
+    encoder: Encoder
+    store: FaissStore
+    gallery: Gallery
+    vectors: Vectors
+    """(N, D) float32 unit rows as they came from the encoder, row for row with the gallery."""
+
+
+Evaluate = Callable[[Unsealed], dict[str, Any]]
+"""Makes further sections of metrics.json, and may draw pictures."""
+
+
+def finish(unsealed: Unsealed, facts: dict[str, Any], evaluate: Evaluate | None = None) -> None:
+    """Write all that follows from encoder, gallery and vectors, and check it.
+
+    `facts` are entries for the manifest. Raises IntegrityError where the artifact could not be loaded again.
+    """
+    unsealed.store.save(unsealed.folder / LAYOUT.index)
+    metrics: dict[str, Any] = {LEAVE_ONE_OUT: _leave_one_out(unsealed)}
+    if evaluate:
+        metrics.update(evaluate(unsealed))
+    close(unsealed.folder, unsealed.encoder, unsealed.store, unsealed.gallery, metrics, facts)
+
+
+def close(
+    folder: Path,
+    encoder: Encoder,
+    store: FaissStore,
+    gallery: Gallery,
+    metrics: dict[str, Any],
+    facts: dict[str, Any],
+) -> None:
+    """Write figures, card and manifest beside the rest of an artifact, and check it; see `finish`."""
+    (folder / LAYOUT.metrics).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_card(folder, encoder, store, gallery, metrics)
+    seal(folder, encoder, store, gallery, facts)
+    load_artifact(folder)  # what cannot be loaded must not take the place of what can
+
+
+def link(old: Path, new: Path, names: Iterable[str]) -> None:
+    """Give a folder the same files as another, those excepted that it has already.
+
+    Files of an artifact are never changed in place, so sharing them is safe.
+    """
+    for name in names:
+        if not (new / name).exists():
+            (new / name).parent.mkdir(exist_ok=True)
+            try:
+                os.link(old / name, new / name)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(old / name, new / name)
+
+
+def _leave_one_out(unsealed: Unsealed) -> dict[str, float | int] | None:
+    try:
+        return leave_one_out(unsealed.vectors, unsealed.gallery.labels)
+    except QueryError:  # a gallery without labels is as good as another; it has no figures
+        return None

@@ -1,0 +1,42 @@
+"""Heads that are not linear: small stacks of layers on top of the pooled features, written as a word.
+
+`512-relu-256` is Linear(512), ReLU, Linear(256); `512-bn-relu-dropout0.5-128` has batch norm and dropout between.
+A linear head is no business of this module: timm's own classifier layer is one.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from retrieval.errors import EncoderError
+
+_WORD = re.compile(r"(?P<width>[1-9]\d{0,4})|(?P<layer>bn|relu)|dropout(?P<rate>0?\.\d+)")
+
+
+class Head(torch.nn.Sequential):
+    """The layers that a word describes; `spec` is the word, `dim` the numbers that come out."""
+
+    def __init__(self, spec: str, features: int) -> None:
+        """Make the layers for `features` numbers in; raises EncoderError where the word is none of a head."""
+        layers: list[torch.nn.Module] = []
+        width = features
+        for word in spec.split("-"):
+            match = _WORD.fullmatch(word)
+            if match is None:
+                raise EncoderError(f"{spec!r} is no head: {word!r} is neither a width, bn, relu nor dropout0.5.")
+            if match["width"]:
+                layers.append(torch.nn.Linear(width, int(word)))
+                width = int(word)
+            elif match["layer"] == "bn":
+                layers.append(torch.nn.BatchNorm1d(width))
+            elif match["layer"] == "relu":
+                layers.append(torch.nn.ReLU())
+            else:
+                layers.append(torch.nn.Dropout(float(match["rate"])))
+        if not isinstance(layers[-1], torch.nn.Linear):
+            raise EncoderError(f"{spec!r} is no head: it has to end in a width, as 512-relu-256 does.")
+        super().__init__(*layers)
+        self.spec = spec
+        self.dim = width

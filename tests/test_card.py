@@ -1,0 +1,170 @@
+"""The card: what a finished run did, with which figures, for a person; and as metadata for the Hub."""
+
+import copy
+import json
+
+import pytest
+import yaml
+from conftest import BACKBONE
+
+from retrieval.artifact import LAYOUT, load_artifact
+from retrieval.card import table, with_interval, write_card
+
+
+@pytest.fixture
+def card(copied_run):
+    """Writes the card of the finished run again, with other metrics; returns its text and its metadata."""
+    artifact = load_artifact(copied_run)
+    metrics = json.loads((copied_run / LAYOUT.metrics).read_text())
+
+    def write(change=lambda metrics: None):
+        mine = copy.deepcopy(metrics)
+        change(mine)
+        write_card(copied_run, artifact.encoder, artifact.store, artifact.gallery, mine)
+        text = (copied_run / LAYOUT.card).read_text(encoding="utf-8")
+        return text, yaml.safe_load(text.split("---\n")[1])
+
+    return write
+
+
+def row(text, first):
+    """The cells of the first row of a Markdown table that starts with a word."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_it_names_what_the_run_was(card):
+    text, _ = card()
+    for fact in (
+        "**Recipe:** `drawn`",
+        "**Data:** `me/drawings`",
+        "train 30, test 20",
+        "12 steps, 1.5 minutes, seed 7",
+        "of step 8, chosen by validation mAP (0.750)",
+        "**Versions:** torch ",
+        f"backbone: {BACKBONE}",
+        "epochs: 2.0",
+        "2 near-duplicate pairs of a training and a held-out image; held-out images that are in one: 1.",
+        "`test` as queries, `train+validation` as gallery",
+        "The classifier of the run is right for 0.800 [",
+        "**Gallery:** 60 images",
+        "Leave-one-out over 60 images and 5 labels",
+    ):
+        assert fact in text
+
+
+def test_its_figures_are_those_of_the_metrics(card):
+    sections = {}
+
+    def unseen(metrics):
+        metrics["evaluation"]["unseen"] = {**metrics["evaluation"]["seen"], "from": "fellow", "queries": 1234}
+        metrics["evaluation"]["seen"]["figures"]["mAP"] = {"value": 0.5, "low": 0.25, "high": 0.75}
+        sections.update(metrics["evaluation"])
+
+    text, _ = card(unseen)
+    head = ["", "seen classes", "unseen classes", "seen, without near-duplicates"]
+    assert [cell.strip() for cell in text.split("intervals.\n\n")[1].splitlines()[0].strip("|").split("|")] == head
+    assert row(text, "mAP")[1] == "0.500 [0.250, 0.750]"
+    for name, figure in sections["unseen"]["figures"].items():
+        assert row(text, name)[2] == f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    assert row(text, "queries") == ["queries", "20", "1,234", "19"]
+    assert "another run of the same recipe, `fellow`" in text
+
+
+def test_it_names_the_five_worst_classes(card):
+    def classes(metrics):
+        mine = {"images": 30, "queries": 4, "hit@1": 0.5, "P@5": 0.25}
+        metrics["evaluation"]["classes"] = [
+            {"label": f"class|{n}", **mine, "mAP": n / 10, "confusions": [["cup\nor mug", 3], [None, 1]]}
+            for n in range(7)
+        ]
+
+    text, _ = card(classes)
+    cells = "| 30 | 4 | 0.500 | 0.250 | 0.400 | cup or mug (3), (no label) (1) |"
+    assert f"| class\\|4 {cells}" in text
+    assert "class\\|5" not in text
+
+
+def test_it_shows_every_plot(card, copied_run):
+    text, _ = card()
+    plots = LAYOUT.plots_in(copied_run)
+    assert len(plots) == 5
+    assert next(line for line in text.splitlines() if line.startswith("![")) == f"![recall at k]({plots[-1]})"
+    for plot in plots:
+        assert f"]({plot})" in text
+
+
+def test_metadata(card, copied_run, tmp_path, monkeypatch):
+    _, data = card()
+    assert data["library_name"] == "timm"
+    assert data["tags"] == ["image-search", "faiss", "triplet-loss", "metric-learning"]
+    assert data["datasets"] == ["me/drawings"]
+    assert "base_model" not in data, "the settings do not say that it started from the Hub's weights"
+
+    def start(**settings):
+        return lambda metrics: metrics["training"]["settings"].update(settings)
+
+    assert card(start(pretrained=True, weights=None))[1]["base_model"] == f"timm/{BACKBONE}.r160_in1k"
+    assert card(start(pretrained=True, backbone=f"hf-hub:timm/{BACKBONE}.r160_in1k"))[1]["base_model"]
+    for settings in (
+        {"pretrained": True, "weights": "mine.safetensors"},
+        {"pretrained": False},
+        {"pretrained": True, "backbone": "hf-hub:me/mine"},
+    ):
+        assert "base_model" not in card(start(**settings))[1]
+
+    def source(name):
+        return lambda metrics: metrics["training"]["data"].update(source=name)
+
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("/data/caltech", "pictures", "my/pictures", "../me/drawings", "a/b/c", "x: y/z", ""):
+        assert "datasets" not in card(source(name))[1]
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ["training"],
+        ["evaluation"],
+        ["audit"],
+        ["index"],
+        ["leave_one_out"],
+        ["training", "evaluation", "audit", "index", "leave_one_out"],
+        ["training/settings", "training/data", "training/best", "training/versions", "training/history"],
+        ["training/recipe", "training/seed", "training/seconds", "training/steps"],
+        ["evaluation/classes", "evaluation/classifier_accuracy", "evaluation/seen_without_near_duplicates"],
+    ],
+    ids=" ".join,
+)
+def test_whatever_is_missing_is_left_out(card, gone):
+    def without(metrics):
+        for name in gone:
+            section, _, key = name.partition("/")
+            del (metrics[section] if key else metrics)[key or section]
+
+    text, data = card(without)
+    assert "None" not in text
+    assert "How to read it without this project" in text
+    assert ("triplet-loss" in data["tags"]) == ("training" not in gone)
+    assert "\n\n\n" not in text
+
+
+def test_an_artifact_without_a_run_has_the_card_of_before(artifact):
+    text = (artifact / LAYOUT.card).read_text()
+    assert yaml.safe_load(text.split("---\n")[1])["tags"] == ["image-search", "faiss"]
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# Image search artifact",
+        "## How to read it without this project",
+    ]
+
+
+def test_tables():
+    assert table(["a", "b"], [["1|2", "x\ny"], ["", " 3 "]]) == [
+        "| a | b |",
+        "| --- | --- |",
+        "| 1\\|2 | x y |",
+        "|  | 3 |",
+    ]
+    assert with_interval({"value": 0.9496, "low": 0, "high": 1}) == "0.950 [0.000, 1.000]"

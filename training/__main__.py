@@ -1,0 +1,128 @@
+"""The command line: python -m training RECIPE --out DIR | --list | compare DIR... | bench."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import LookalikeError
+from training.recipe import load_recipe, parse_changes, recipe_names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 2 for wrong usage."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("datasets").setLevel(logging.ERROR)
+    try:
+        {"compare": _compare, "bench": _bench}.get(arguments.recipe, _train)(arguments)
+    except (LookalikeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on after the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Fine-tune an encoder and build its artifact; compare finished runs; measure speed.",
+    )
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe's name, a YAML file, compare, or bench")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="compare: the runs' artifacts")
+    parser.add_argument("--list", action="store_true", help="name the recipes and the keys that --set takes")
+    run = parser.add_argument_group("training")
+    run.add_argument("--out", type=Path, metavar="DIR", help="the artifact to write")
+    run.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
+    for key, text in _SHORT.items():
+        run.add_argument(f"--{key.replace('_', '-')}", metavar="X", help=text)
+    side = parser.add_argument_group("compare")
+    side.add_argument("--plot", type=Path, metavar="FILE", help="draw the table as a PNG, too")
+    side.add_argument(
+        "--update-cards",
+        action="store_true",
+        help="put the unseen figures of a run with held-out classes into its fellow that has all classes",
+    )
+    return parser
+
+
+_SHORT = {
+    "data": "a folder, a parquet file, or a data set's folder or Hub name",
+    "image_column": "the column of the images",
+    "label_column": "the column of the labels",
+    "backbone": "any timm model",
+    "weights": "a local safetensors file instead of the Hub's weights",
+    "hold_out_classes": "share of the classes that training never sees",
+}  # keys of a recipe that have an option of their own
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    if arguments.list or not arguments.recipe:
+        _list()
+        return
+    changes: dict[str, Any] = {}
+    for key in _SHORT:
+        if (value := getattr(arguments, key)) is not None:
+            changes[key] = value
+    recipe = load_recipe(arguments.recipe, {**changes, **parse_changes(arguments.set)})
+    if arguments.folders:
+        raise LookalikeError(f"{arguments.folders[0]} is one word too many: the artifact is named by --out.")
+    if arguments.out is None:
+        raise LookalikeError("--out is missing: the folder of the artifact that is to be made.")
+    from training.run import train
+
+    out = train(recipe, arguments.out, resume=arguments.resume, say=_say)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"\n{_summary(out)}\nserve it: python app.py --artifact {out}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _summary(out: Path) -> str:
+    from training.compare import compare
+
+    return compare([out])
+
+
+def _list() -> None:
+    from dataclasses import fields
+
+    print("recipes:")
+    for name in recipe_names():
+        print(f"  {name:16} {load_recipe(name).about}")
+    print("\nkeys (--set KEY=VALUE), with their defaults:")
+    for item in fields(load_recipe(recipe_names()[0])):
+        if item.name not in ("name", "about"):
+            print(f"  {item.name:22} {item.metadata['help']} [{item.default!r}]")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from training.compare import compare, update_cards
+
+    if not arguments.folders:
+        raise LookalikeError("compare needs the artifacts of runs: python -m training compare DIR DIR ...")
+    print(compare(arguments.folders, arguments.plot))
+    if arguments.update_cards:
+        changed = update_cards(arguments.folders)
+        print("\n".join(f"updated {folder}" for folder in changed) or "no run has a fellow with held-out classes")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from training.bench import bench
+
+    changes = {key: getattr(arguments, key) for key in ("data", "backbone", "weights") if getattr(arguments, key)}
+    print(bench(load_recipe("caltech101", {**changes, **parse_changes(arguments.set)})))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Guards: a run that has failed says so, and why, in place of going on to its end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import torch
+from transformers.trainer_utils import get_last_checkpoint
+
+from retrieval.errors import TrainingError
+from training.recipe import Recipe
+
+PATIENCE = 30  # steps in a row before the alarm
+_LEAST_SPREAD = 0.01  # 1 - mean cosine of a batch; untouched networks have 0.1 and more
+_NEAR_MARGIN = 0.02  # of the margin: a triplet loss that close to it has told nothing apart
+
+
+class CollapseGuard:
+    """Stops a run whose embeddings have become all alike.
+
+    Either they are (mean cosine above 0.99), or the triplet loss stands at its margin, which it does where an anchor
+    is as far from its positives as from its negatives; and that for PATIENCE steps in a row.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._alike: deque[bool] = deque(maxlen=PATIENCE)
+        self._stuck: deque[bool] = deque(maxlen=PATIENCE)
+
+    def watch(self, step: int, parts: Mapping[str, torch.Tensor]) -> None:
+        """Look at the parts of the loss of one step; raises TrainingError, with advice."""
+        margin = self._recipe.margin
+        self._alike.append(float(parts["spread"]) < _LEAST_SPREAD)
+        triplet = parts.get("triplet")
+        stuck = triplet is not None and margin > 0 and abs(float(triplet) - margin) < _NEAR_MARGIN * margin
+        self._stuck.append(stuck)
+        for name, seen in (("all embeddings are alike", self._alike), ("the triplet loss is its margin", self._stuck)):
+            if len(seen) == PATIENCE and all(seen):
+                raise TrainingError(
+                    f"the embeddings have collapsed: {name} for {PATIENCE} steps up to step {step} "
+                    f"({', '.join(f'{key} {float(value):.4f}' for key, value in parts.items())}). "
+                    "Lower the rates (--set learning_rate=1e-4 --set head_learning_rate=1e-3), take semi-hard triplets "
+                    "(--set triplet=semihard), or put a softmax beside them (--set softmax=normalised)."
+                )
+
+
+def check_finite(step: int, loss: torch.Tensor, recipe: Recipe, folder: str) -> None:
+    """Raise TrainingError for a loss that is NaN or infinite, naming the last checkpoint in the folder."""
+    if not torch.isfinite(loss).all():
+        last_good = get_last_checkpoint(folder)
+        kept = f"the checkpoint {last_good} is whole" if last_good else "there was no checkpoint yet"
+        raise TrainingError(
+            f"the loss is {float(loss):g} at step {step}; {kept}. Lower the rates (now learning_rate="
+            f"{recipe.learning_rate:g}, head_learning_rate={recipe.head_learning_rate:g}), shorten gradients with "
+            "--set max_grad_norm=1, or compute in full precision with --set bf16=false, into a new folder."
+        )
+
+
+def finite_weights(model: torch.nn.Module) -> bool:
+    """Whether every number of the model is one: only then is it worth a checkpoint."""
+    return all(bool(torch.isfinite(value).all()) for value in model.state_dict().values() if value.is_floating_point())

@@ -1,0 +1,90 @@
+"""Loss: triplets and a softmax over classes, both from pytorch-metric-learning, over the batch of all processes.
+
+- Triplet loss (Schroff et al., FaceNet, arXiv:1503.03832) with the hardest positive and negative of each anchor
+  (Hermans et al., arXiv:1703.07737), with semi-hard ones, or with random ones, on unit vectors.
+- Normalised softmax (Wang et al., NormFace, arXiv:1704.06369; Zhai & Wu, arXiv:1811.12649): cosines with one vector a
+  class, divided by a temperature.
+"""
+
+from __future__ import annotations
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
+from torch.distributed.nn.functional import all_gather
+
+from training.recipe import Recipe
+
+
+class Objective(torch.nn.Module):
+    """The loss of a recipe over (N, D) embeddings, which need not have unit length, and (N,) int64 classes."""
+
+    def __init__(self, recipe: Recipe, classes: int, dim: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        distance = distances.LpDistance(normalize_embeddings=True, p=2, power=2 if recipe.squared else 1)
+        self.triplet = losses.TripletMarginLoss(
+            recipe.margin,
+            distance=distance,
+            reducer=reducers.MeanReducer(),
+            triplets_per_anchor=1 if recipe.triplet == "random" else "all",
+        )
+        self.miner = {
+            "hard": miners.BatchHardMiner(distance=distance),
+            "semihard": miners.TripletMarginMiner(recipe.margin, type_of_triplets="semihard", distance=distance),
+        }.get(recipe.triplet)
+        self.softmax = None
+        if recipe.softmax == "normalised":
+            self.softmax = losses.NormalizedSoftmaxLoss(classes, dim, temperature=recipe.temperature)
+            self.softmax.cross_entropy.label_smoothing = recipe.label_smoothing
+        self.classifier = torch.nn.Linear(dim, classes) if recipe.softmax == "linear" else None
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`loss` and its parts `triplet` and `softmax`, each a scalar; only the parts that the recipe has."""
+        embeddings, labels = gathered(embeddings.float(), labels)
+        parts: dict[str, torch.Tensor] = {}
+        if self.recipe.triplet != "none":
+            mined = self.miner(embeddings, labels) if self.miner else None
+            parts["triplet"] = self.triplet(embeddings, labels, mined)
+        if self.softmax is not None:
+            parts["softmax"] = self.softmax(embeddings, labels)
+        if self.classifier is not None:
+            parts["softmax"] = torch.nn.functional.cross_entropy(
+                self.classifier(embeddings), labels, label_smoothing=self.recipe.label_smoothing
+            )
+        weighted = [part * (self.recipe.triplet_weight if name == "triplet" else 1) for name, part in parts.items()]
+        return {"loss": torch.stack(weighted).sum(), **parts, "spread": spread(embeddings)}
+
+    def logits(self, embeddings: torch.Tensor) -> torch.Tensor | None:
+        """(N, C) scores of the classes; None for a recipe that has no softmax."""
+        if self.classifier is not None:
+            return self.classifier(embeddings.float())
+        if self.softmax is None:
+            return None
+        unit = torch.nn.functional.normalize
+        return unit(embeddings.float(), dim=1) @ unit(self.softmax.W, dim=0) / self.recipe.temperature
+
+    def set_class_vectors(self, vectors: torch.Tensor) -> None:
+        """Start the normalised softmax from (C, D) class means (Qi et al., weight imprinting, arXiv:1712.07136)."""
+        if self.softmax is not None:
+            with torch.no_grad():
+                self.softmax.W.copy_(vectors.T)
+
+
+def gathered(embeddings: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of all the processes, in their order, so that triplets are mined in the whole batch.
+
+    Gradients flow back through the gathering and are summed there; the mean over processes that follows makes them
+    those of one process with the whole batch.
+    """
+    if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        return embeddings, labels
+    everyone = torch.empty(torch.distributed.get_world_size() * len(labels), dtype=labels.dtype, device=labels.device)
+    torch.distributed.all_gather_into_tensor(everyone, labels.contiguous())
+    return torch.cat(all_gather(embeddings.contiguous())), everyone
+
+
+def spread(embeddings: torch.Tensor) -> torch.Tensor:
+    """1 - mean cosine of the pairs of a batch, in [0, 2): 0 where all the embeddings are the same."""
+    unit = torch.nn.functional.normalize(embeddings.detach(), dim=1)
+    count = len(unit)
+    return 1 - (unit.sum(dim=0).square().sum() - count) / max(1, count * (count - 1))

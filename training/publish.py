@@ -1,0 +1,175 @@
+"""Publish: the end of a run, an artifact built with the best checkpoint, its figures, pictures and card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from retrieval.build import build_artifact
+from retrieval.embed import Progress
+from retrieval.finish import Unsealed
+from retrieval.images import open_image
+from retrieval.plots import draw
+from retrieval.sources import RawImage, open_source
+from training.audit import Pair
+from training.data import Data
+from training.evaluate import evaluate, evaluate_index
+from training.network import Learner, at_size
+from training.pixels import Pixels
+from training.recipe import Recipe
+from training.trainer import METRIC
+
+_EXAMPLES = 50  # pairs of near-duplicates that are listed
+_VERSIONS = ("torch", "timm", "transformers", "accelerate", "pytorch-metric-learning", "datasets", "faiss-cpu", "numpy")
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run, and all that its artifact is made from."""
+
+    recipe: Recipe
+    data: Data
+    pixels: Pixels
+    learner: Learner
+    pairs: list[Pair]
+    state: Any  # transformers' TrainerState
+    seconds: float
+
+
+def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
+    """Write the artifact `out`: every image of the gallery's splits, embedded by the trained network."""
+    encoder = at_size(run.learner.network, run.recipe.test_size)
+    whole = "+".join(dict.fromkeys(run.data.images["split"])) == run.data.gallery_split
+    source = open_source(
+        run.recipe.data,
+        image_column=run.recipe.image_column,
+        label_column=run.recipe.label_column,
+        split=None if whole else run.data.gallery_split,
+    )
+
+    def sections(unsealed: Unsealed) -> dict[str, Any]:
+        metrics = {"training": training_section(run), "audit": audit_section(run), **figures(run, unsealed)}
+        draw(unsealed.folder, metrics)
+        return metrics
+
+    build_artifact(source, out, encoder, factory=run.recipe.index, progress=progress, evaluate=sections)
+
+
+def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
+    """The sections `evaluation` and `index`.
+
+    Queries are the test images of seen classes, taken out of the gallery where they are in it, and every image of the
+    unseen classes, each left out of its own search.
+    """
+    data, gallery = run.data, unsealed.gallery
+    hashes = gallery.table["sha256"].to_pylist()
+    row_of = {sha: row for row, sha in enumerate(hashes)}
+    seen, unseen = data.seen("test").tolist(), data.unseen.tolist()
+    other = {run.pixels.sha256[int(row)] for part in ("train", "validation") for row in data.parts[part]}
+    tested = {run.pixels.sha256[row] for row in seen} - other
+    kept = np.array([row for row, sha in enumerate(hashes) if sha not in tested], np.int64)
+    place = {int(row): number for number, row in enumerate(kept)}
+    queries = [*seen, *unseen]
+    rows = [row_of.get(run.pixels.sha256[row]) for row in queries]
+    vectors = np.stack(
+        [unsealed.vectors[at] if at is not None else _embed(run, unsealed, row) for row, at in zip(queries, rows, strict=True)]
+    )
+    # A query that stays in the gallery is of an unseen class, or the same file as a training image: the first is left
+    # out of its own search, the second is what the audit counts.
+    own = [place.get(at, -1) if at is not None and number >= len(seen) else -1 for number, at in enumerate(rows)]
+    leaked = {pair.held_out for pair in run.pairs}
+    evaluation = evaluate(
+        vectors,
+        [data.labels[row] for row in queries],
+        unsealed.vectors[kept],
+        [gallery.labels[row] for row in kept],
+        train_counts=Counter(data.labels[row] for row in data.train),
+        split=data.described,
+        gallery_name=f"{len(kept):,} images of {data.gallery_split}",
+        unseen=data.held_out,
+        near_duplicate=np.array([row in leaked for row in queries], bool),
+        correct=_classified(run, queries),
+        own_row=np.array(own, np.int64),
+    )
+    return {"evaluation": evaluation, "index": evaluate_index(unsealed.store, unsealed.vectors, vectors)}
+
+
+def _embed(run: Run, unsealed: Unsealed, row: int) -> Any:
+    item = run.data.images[int(row)]
+    raw = RawImage(item["source"], data=item["data"], path=item["path"])
+    return unsealed.encoder.embed_images([open_image(raw.read())])[0]
+
+
+def _classified(run: Run, queries: list[int]) -> Any:
+    """(Q,) bool: whether the recipe's classifier names the class; None for a recipe without one."""
+    if run.recipe.softmax == "none" or not run.recipe.epochs:
+        return None
+    right: list[bool] = []
+    classes = run.data.classes
+    for start in range(0, len(queries), _BATCH):
+        chunk = queries[start : start + _BATCH]
+        logits = run.learner.objective.logits(run.learner.embed(run.pixels.batch(chunk), run.recipe.test_size))
+        assert logits is not None
+        named = [classes[int(number)] for number in logits.argmax(dim=1)]
+        right += [name == run.data.labels[row] for name, row in zip(named, chunk, strict=True)]
+    return np.array(right, bool)
+
+
+def training_section(run: Run) -> dict[str, Any]:
+    """The section `training`: all that is needed to do the run again, and how it went."""
+    state, data = run.state, run.data
+    history = [
+        {name.replace("eval_", "validation "): value for name, value in entry.items() if name != "epoch"}
+        for entry in state.log_history
+        if "loss" in entry or f"eval_{METRIC}" in entry
+    ]
+    return {
+        "recipe": run.recipe.name,
+        "settings": run.recipe.settings(),
+        "data": {
+            "source": data.name,
+            "split sizes": {part: len(rows) for part, rows in data.parts.items()},
+            "classes": len(data.classes),
+            "held out": list(data.held_out),
+            "left out": list(data.left_out),
+        },
+        "seed": run.recipe.seed,
+        "seconds": round(run.seconds, 1),
+        "steps": state.global_step,
+        "best": {"step": state.best_global_step, "metric": f"validation {METRIC}", "value": state.best_metric},
+        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _VERSIONS}},
+        "threads": torch.get_num_threads(),
+        "history": history,
+    }
+
+
+def audit_section(run: Run) -> dict[str, Any]:
+    """The section `audit`: near-duplicates between held-out and training images, counted and listed."""
+    images, labels = run.data.images, run.data.labels
+    examples = [
+        {
+            "held_out": images[pair.held_out]["source"],
+            "label": labels[pair.held_out],
+            "train": images[pair.train]["source"],
+            "train_label": labels[pair.train],
+            "similarity": pair.similarity,
+        }
+        for pair in sorted(run.pairs, key=lambda pair: -pair.similarity)[:_EXAMPLES]
+    ]
+    audited = len(run.data.seen("test")) + len(run.data.unseen)
+    across = sum(labels[pair.held_out] != labels[pair.train] for pair in run.pairs)
+    return {
+        "pairs": len(run.pairs),
+        "queries": len({pair.held_out for pair in run.pairs}),
+        "audited": audited,
+        "across classes": across,
+        "examples": examples,
+    }

@@ -1,0 +1,193 @@
+"""Run: a recipe from its data to its artifact, read from top to bottom.
+
+The run's own files (rows, checkpoints, audit) lie in a folder beside the artifact, `OUT.training`, until the artifact
+is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
+from transformers.trainer_utils import get_last_checkpoint
+
+from retrieval.artifact import check_target
+from retrieval.errors import TrainingError
+from retrieval.metrics import query_figures
+from retrieval.stores.faiss import FaissStore
+from training.audit import Pair, near_duplicates
+from training.data import Data, Rows, open_data, without
+from training.network import Learner, starting_encoder
+from training.pixels import Batches, Pixels, augmentation
+from training.publish import Run, publish
+from training.recipe import Recipe
+from training.start import features_of, start_head
+from training.trainer import METRIC, MetricTrainer, has_bf16, training_arguments
+
+_GALLERY_OF_A_CLASS = 10  # training images of each class that validation is searched in: enough to choose by
+_BATCH = 64
+
+Say = Callable[[str], None]
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) -> Path:
+    """Train by a recipe and write the artifact `out`; returns it.
+
+    `resume` goes on after the last checkpoint of a run that was cut off, or begins, where there is none.
+    Raises TrainingError, SourceError, EncoderError or ArtifactError, before the first step where that can be.
+    """
+    started = time.monotonic()
+    check_target(out)
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    transformers.set_seed(recipe.seed)
+    bf16 = has_bf16() if recipe.bf16 is None else recipe.bf16
+    work = out.parent / f"{out.name}.training"
+    arguments = training_arguments(recipe, work, bf16=bf16)
+    _check_processes(recipe, arguments.world_size)
+    if arguments.process_index:
+        say = _silent
+    first = arguments.process_index == 0
+    with arguments.main_process_first():
+        if first:
+            lock = _claim(work, recipe, resume)
+        encoder = starting_encoder(recipe)
+        FaissStore.check_factory(recipe.index, encoder.dim)
+        say(f"reading {recipe.data}")
+        data = open_data(recipe, work)
+        side = max(recipe.image_size, recipe.test_size)
+        pixels = Pixels(data.images, side, encoder.data_config["interpolation"], recipe.cache_gb)
+        pixels.fill(data.everything.tolist(), _counter(say, "decoded"))
+        data = without(recipe, data, pixels.bad)
+        _describe(data, pixels, say)
+        learner = Learner(encoder, recipe, len(data.classes), bf16=bf16)
+        last = get_last_checkpoint(str(work)) if resume else None
+        pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
+    trainer = _trainer(learner, data, pixels, arguments, say)
+    if recipe.epochs:
+        say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {'bf16' if bf16 else 'fp32'}")
+        trainer.train(resume_from_checkpoint=last)
+        best = trainer.state.best_global_step or trainer.state.global_step
+        learner.load_state_dict(load_file(work / f"checkpoint-{best}" / "model.safetensors"))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if first:
+        learner.eval()  # the encoder of the artifact is this very network
+        run = Run(recipe, data, pixels, learner, pairs, trainer.state, time.monotonic() - started)
+        publish(run, out, _counter(say, "indexed"))
+        lock.release()
+        shutil.rmtree(work)
+    return out
+
+
+def _check_processes(recipe: Recipe, count: int) -> None:
+    if recipe.batch_size % count:
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} images cannot be divided among {count} processes: change "
+            "classes_per_batch or images_per_class."
+        )
+
+
+def _claim(work: Path, recipe: Recipe, resume: bool) -> FileLock:
+    """Make the run's folder its own; raises TrainingError where the work of another run lies in it."""
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError(f"another process is training in {work}; wait until it has ended.") from error
+    stamp, last = work / "recipe.json", get_last_checkpoint(str(work))
+    if last and not resume:
+        raise TrainingError(
+            f"{work} holds an unfinished run with {Path(last).name}: go on with it by --resume, or delete that folder."
+        )
+    settings = recipe.settings()
+    before = json.loads(stamp.read_text(encoding="utf-8")) if last and stamp.is_file() else settings
+    if changed := [key for key in settings if settings[key] != before.get(key)]:
+        key = changed[0]
+        raise TrainingError(
+            f"{work} holds a run with {key}={before.get(key)!r}, not {settings[key]!r}: resume it with the same "
+            "recipe, or delete that folder."
+        )
+    stamp.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return lock
+
+
+def _describe(data: Data, pixels: Pixels, say: Say) -> None:
+    sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.parts.items())
+    say(f"{sizes}; {len(data.classes)} classes to learn, {len(data.held_out)} held out; test is {data.described}")
+    say(f"{pixels.kept:,} decoded images kept in memory, at {pixels.side} pixels")
+    for note in data.left_out:
+        say(f"left out: {note}")
+
+
+def _prepare(
+    learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bool, say: Say
+) -> list[Pair]:
+    """What is done once, before the first step, with features of the untouched backbone: leak audit, head."""
+    path = work / "audit.json"
+    if not fresh and path.is_file():
+        return [Pair(**pair) for pair in json.loads(path.read_text(encoding="utf-8"))]
+    rows = data.everything
+    features = features_of(learner, pixels, rows, learner.recipe.image_size, _counter(say, "looked at"))
+    of_row = dict(zip(rows.tolist(), features, strict=True))
+    held_out = [*data.seen("test").tolist(), *data.unseen.tolist()]
+    pairs = near_duplicates(held_out, data.train.tolist(), of_row, pixels.grey, _counter(say, "audited"))
+    say(f"leak audit: {len(pairs)} of {len(held_out)} held-out images have a near-duplicate among the training images")
+    targets = torch.tensor([data.target(row) for row in data.train])
+    start_head(learner, torch.stack([of_row[int(row)] for row in data.train]), targets)
+    path.write_text(json.dumps([asdict(pair) for pair in pairs]), encoding="utf-8")
+    return pairs
+
+
+def _trainer(
+    learner: Learner, data: Data, pixels: Pixels, arguments: transformers.TrainingArguments, say: Say
+) -> MetricTrainer:
+    recipe = learner.recipe
+    rows_of: list[list[int]] = [[] for _ in data.classes]
+    for row in data.train:
+        rows_of[data.target(row)].append(int(row))
+    targets = {row: label for label, rows in enumerate(rows_of) for row in rows}
+    gallery = np.array([row for rows in rows_of for row in rows[:_GALLERY_OF_A_CLASS]])
+    queries = data.seen("validation")
+
+    def validate(current: Learner) -> dict[str, float]:
+        vectors = [_embedded(current, pixels, rows) for rows in (queries, gallery)]
+        labels = [[data.labels[row] for row in rows] for rows in (queries, gallery)]
+        found = query_figures(vectors[0], labels[0], vectors[1], labels[1])
+        return {name: float(values.mean()) for name, values in found.values.items() if name in ("hit@1", "P@5", METRIC)}
+
+    return MetricTrainer(learner, Batches(pixels, targets, augmentation(recipe)), rows_of, validate, arguments, say)
+
+
+def _embedded(learner: Learner, pixels: Pixels, rows: Rows) -> Any:
+    """(N, D) float32 unit rows."""
+    chunks = [pixels.batch(rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
+    vectors = torch.cat([learner.embed(chunk, learner.recipe.test_size).cpu() for chunk in chunks])
+    return torch.nn.functional.normalize(vectors, dim=1).numpy()
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _counter(say: Say, what: str) -> Callable[[int, int | None], None]:
+    """Says how far something is, every ten seconds."""
+    last = time.monotonic()
+
+    def count(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            say(f"{what} {done:,} of {total:,}" if total else f"{what} {done:,}")
+
+    return count
