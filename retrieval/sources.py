@@ -76,7 +76,8 @@ def open_source(
 ) -> Source:
     """Open a folder, a parquet file, a data-set folder or a data set on the Hub; all its splits, or those named.
 
-    `split` is a name, or several in the order wanted (`train+validation`). Raises SourceError where there is no such thing, no image in it, or no such column or split.
+    `split` is a name, or several in the order wanted (`train+validation`). Raises
+    SourceError where there is no such thing, no image in it, or no such column or split.
     """
     if not name:
         raise SourceError("no source was named: give a folder, a parquet file, or a data set.")

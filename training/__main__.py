@@ -121,7 +121,9 @@ def _bench(arguments: argparse.Namespace) -> None:
     from training.bench import bench
 
     changes = {key: getattr(arguments, key) for key in ("data", "backbone", "weights") if getattr(arguments, key)}
-    print(bench(load_recipe("caltech101", {**changes, **parse_changes(arguments.set)})))
+    recipe = load_recipe("caltech101", {"data": "", **changes, **parse_changes(arguments.set)})
+    for name, value in bench(recipe).items():
+        print(f"{name:45} {value:,.2f}" if isinstance(value, float) else f"{name:45} {value}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ SIMILAR = 0.92  # correlation from which on two pictures are the same photograph
 _WORTH_A_LOOK = 0.85  # correlation at a coarse scale from which on the fine one is tried
 _LOOKS = 3  # candidates of an image that are tried at the fine scale
 _LEAST_COSINE = 0.4  # of centred features: others are not looked at
-_FINE = 0.96 ** np.arange(20)  # sizes of the smaller picture, down to 0.46 of the other's longer side
-_COARSE = 0.92 ** np.arange(10)
+_FINE: npt.NDArray[np.float64] = 0.96 ** np.arange(
+    20.0
+)  # sizes of the smaller picture, down to 0.46 of the other's longer side
+_COARSE: npt.NDArray[np.float64] = 0.92 ** np.arange(10.0)
 _LEAST_SHARE = 0.2  # of the longer side: anything smaller looks like anything
 _LEAST_DEVIATION = 8.0  # grey levels: a blank picture correlates with nothing
 _CHUNK = 512

@@ -120,7 +120,7 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
         return data
     first = next(iter(bad))
     notes = [f"{len(bad)} images that cannot be opened; the first: {data.images[first]['source']}: {bad[first]}"]
-    parts = {part: np.array([row for row in rows if int(row) not in bad], np.int64) for part, rows in data.parts.items()}
+    parts = {part: rows[~np.isin(rows, list(bad))] for part, rows in data.parts.items()}
     notes += _check_classes(recipe, parts, list(data.labels), data.classes)
     remaining = replace(data, parts=parts, left_out=(*data.left_out, *notes))
     _check_batch(recipe, remaining)

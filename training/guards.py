@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from transformers.trainer_utils import get_last_checkpoint
@@ -45,11 +46,17 @@ class CollapseGuard:
                 )
 
 
-def check_finite(step: int, loss: torch.Tensor, recipe: Recipe, folder: str) -> None:
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last of the checkpoints in a run's folder, all of which are whole; None where there is none."""
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return Path(found) if found else None
+
+
+def check_finite(step: int, loss: torch.Tensor, recipe: Recipe, folder: Path) -> None:
     """Raise TrainingError for a loss that is NaN or infinite, naming the last checkpoint in the folder."""
     if not torch.isfinite(loss).all():
-        last_good = get_last_checkpoint(folder)
-        kept = f"the checkpoint {last_good} is whole" if last_good else "there was no checkpoint yet"
+        last_good = last_checkpoint(folder)
+        kept = f"the checkpoint {last_good.name} in {folder} is whole" if last_good else "there was no checkpoint yet"
         raise TrainingError(
             f"the loss is {float(loss):g} at step {step}; {kept}. Lower the rates (now learning_rate="
             f"{recipe.learning_rate:g}, head_learning_rate={recipe.head_learning_rate:g}), shorten gradients with "

@@ -57,7 +57,7 @@ class Objective(torch.nn.Module):
     def logits(self, embeddings: torch.Tensor) -> torch.Tensor | None:
         """(N, C) scores of the classes; None for a recipe that has no softmax."""
         if self.classifier is not None:
-            return self.classifier(embeddings.float())
+            return torch.as_tensor(self.classifier(embeddings.float()))
         if self.softmax is None:
             return None
         unit = torch.nn.functional.normalize

@@ -22,9 +22,12 @@ class Learner(torch.nn.Module):
     def __init__(self, encoder: Encoder, recipe: Recipe, classes: int, *, bf16: bool = False) -> None:
         super().__init__()
         self.recipe, self.bf16 = recipe, bf16
+        self.layout = torch.channels_last  # which convolutions of processors and GPUs are fastest in
         self.network: Any = encoder.model
         self.objective = Objective(recipe, classes, encoder.dim)
         mean, std = (torch.tensor(encoder.data_config[key]).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.interpolation = functional.InterpolationMode(encoder.data_config["interpolation"])
@@ -41,9 +44,9 @@ class Learner(torch.nn.Module):
         if size is not None and size != pixels.shape[-1]:
             pixels = functional.resize(pixels, [size, size], self.interpolation, antialias=True)
         scaled = (pixels.float() - self.mean) / self.std
-        return scaled.contiguous(memory_format=torch.channels_last)
+        return scaled.contiguous(memory_format=self.layout)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, pixels: torch.Tensor, size: int, *, head: bool = True) -> torch.Tensor:
         """(N, 3, S, S) uint8 to (N, D) float32, in eval mode; without the head the pooled features."""
         was_training = self.training

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -68,7 +68,7 @@ class Pixels:
         slot = self._slots.get(int(row))
         return self._kept[slot] if slot is not None else self._squeezed(open_image(self._raw(row).read()))
 
-    def batch(self, rows: Sequence[int]) -> torch.Tensor:
+    def batch(self, rows: Iterable[int]) -> torch.Tensor:
         """(N, 3, S, S) uint8."""
         return torch.stack([self[row] for row in rows])
 
@@ -110,7 +110,8 @@ def augmentation(recipe: Recipe) -> Callable[[torch.Tensor], torch.Tensor]:
         steps.append(v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter))
     if recipe.erasing:
         steps.append(v2.RandomErasing(recipe.erasing))
-    return v2.Compose(steps)
+    whole: Callable[[torch.Tensor], torch.Tensor] = v2.Compose(steps)
+    return whole
 
 
 class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -141,8 +142,8 @@ class ClassSampler(torch.utils.data.Sampler[tuple[int, int]]):
     pytorch-metric-learning's MPerClassSampler draws all classes alike, and from numpy's global state. Here a class is
     drawn in proportion to its images to the power `balance` (0: all alike, 1: as in the data), and a pass is a
     function of seed and epoch alone, which is what lets a run be resumed. No class is twice in a batch. Within a batch
-    the images of a class differ as far as it has K; a smaller class repeats some. With K = 1 the images are shuffled and
-    their classes do not count.
+    the images of a class differ as far as it has K; a smaller class repeats some. With K = 1 the images are shuffled
+    and their classes do not count.
     """
 
     def __init__(self, rows_of: Sequence[Sequence[int]], recipe: Recipe) -> None:
@@ -165,7 +166,7 @@ class ClassSampler(torch.utils.data.Sampler[tuple[int, int]]):
         if recipe.images_per_class == 1:
             rows = random.permutation(np.concatenate(self._rows_of))[: len(self)]
         else:
-            rows = np.concatenate([self._batch(random) for _ in range(self._batches)] or [[]])
+            rows = np.concatenate([np.empty(0, np.int64), *(self._batch(random) for _ in range(self._batches))])
         for row in rows:
             yield int(row), int(random.integers(2**62))
 

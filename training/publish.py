@@ -80,7 +80,10 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
     queries = [*seen, *unseen]
     rows = [row_of.get(run.pixels.sha256[row]) for row in queries]
     vectors = np.stack(
-        [unsealed.vectors[at] if at is not None else _embed(run, unsealed, row) for row, at in zip(queries, rows, strict=True)]
+        [
+            unsealed.vectors[at] if at is not None else _embed(run, unsealed, row)
+            for row, at in zip(queries, rows, strict=True)
+        ]
     )
     # A query that stays in the gallery is of an unseen class, or the same file as a training image: the first is left
     # out of its own search, the second is what the audit counts.
@@ -145,7 +148,10 @@ def training_section(run: Run) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "steps": state.global_step,
         "best": {"step": state.best_global_step, "metric": f"validation {METRIC}", "value": state.best_metric},
-        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _VERSIONS}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _VERSIONS},
+        },
         "threads": torch.get_num_threads(),
         "history": history,
     }

@@ -64,7 +64,7 @@ class Recipe:
     warmup: float = _setting(0.05, "share of the steps in which the rates rise; then they fall as a cosine", 0, 1)
     max_grad_norm: float = _setting(0.0, "gradients longer than this are shortened; 0: never", 0)
     frozen_stride: int = _setting(0, "stages with a cell for so many pixels, or fewer, do not learn; 0: all learn", 0)
-    unfreeze: tuple[float, ...] = _setting((), "epochs at which one more of the frozen stages learns, the deepest first")
+    unfreeze: tuple[float, ...] = _setting((), "epochs at which one more frozen stage learns, the deepest first")
     freeze_norm: bool = _setting(False, "batch norm of the whole backbone keeps its statistics")
     # augmentation
     crop: float = _setting(0.35, "least share of the picture that a random crop keeps; 1: no crop", 0.01, 1)

@@ -19,7 +19,6 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
-from transformers.trainer_utils import get_last_checkpoint
 
 from retrieval.artifact import check_target
 from retrieval.errors import TrainingError
@@ -27,6 +26,7 @@ from retrieval.metrics import query_figures
 from retrieval.stores.faiss import FaissStore
 from training.audit import Pair, near_duplicates
 from training.data import Data, Rows, open_data, without
+from training.guards import last_checkpoint
 from training.network import Learner, starting_encoder
 from training.pixels import Batches, Pixels, augmentation
 from training.publish import Run, publish
@@ -70,12 +70,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
         data = without(recipe, data, pixels.bad)
         _describe(data, pixels, say)
         learner = Learner(encoder, recipe, len(data.classes), bf16=bf16)
-        last = get_last_checkpoint(str(work)) if resume else None
+        last = last_checkpoint(work) if resume else None
         pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
     trainer = _trainer(learner, data, pixels, arguments, say)
     if recipe.epochs:
         say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {'bf16' if bf16 else 'fp32'}")
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
         best = trainer.state.best_global_step or trainer.state.global_step
         learner.load_state_dict(load_file(work / f"checkpoint-{best}" / "model.safetensors"))
     if torch.distributed.is_initialized():
@@ -105,10 +105,10 @@ def _claim(work: Path, recipe: Recipe, resume: bool) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise TrainingError(f"another process is training in {work}; wait until it has ended.") from error
-    stamp, last = work / "recipe.json", get_last_checkpoint(str(work))
+    stamp, last = work / "recipe.json", last_checkpoint(work)
     if last and not resume:
         raise TrainingError(
-            f"{work} holds an unfinished run with {Path(last).name}: go on with it by --resume, or delete that folder."
+            f"{work} holds an unfinished run with {last.name}: go on with it by --resume, or delete that folder."
         )
     settings = recipe.settings()
     before = json.loads(stamp.read_text(encoding="utf-8")) if last and stamp.is_file() else settings
@@ -130,9 +130,7 @@ def _describe(data: Data, pixels: Pixels, say: Say) -> None:
         say(f"left out: {note}")
 
 
-def _prepare(
-    learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bool, say: Say
-) -> list[Pair]:
+def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bool, say: Say) -> list[Pair]:
     """What is done once, before the first step, with features of the untouched backbone: leak audit, head."""
     path = work / "audit.json"
     if not fresh and path.is_file():

@@ -6,10 +6,11 @@ Distort Pretrained Features", arXiv:2202.10054).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
+from training.data import Rows
 from training.network import Learner
 from training.pixels import Pixels
 
@@ -19,7 +20,7 @@ _DECAY = 1e-4
 
 
 def features_of(
-    learner: Learner, pixels: Pixels, rows: Sequence[int], size: int, progress: Callable[[int, int], None] | None = None
+    learner: Learner, pixels: Pixels, rows: Rows, size: int, progress: Callable[[int, int], None] | None = None
 ) -> torch.Tensor:
     """(N, F) float32: the pooled features of those rows, before the head."""
     chunks = []

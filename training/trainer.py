@@ -44,6 +44,7 @@ class MetricTrainer(transformers.Trainer):
         say: Callable[[str], None] = print,
     ) -> None:
         """`rows_of[i]` are the training rows of class i; `validate` gives the figures of validation, mAP among them."""
+        self.learner, self.folder = learner, Path(str(args.output_dir))
         self.recipe: Recipe = learner.recipe
         self.sampler = ClassSampler(rows_of, self.recipe)
         self.validate = validate
@@ -63,7 +64,7 @@ class MetricTrainer(transformers.Trainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the Learner's groups."""
         if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(self.model.parameter_groups())
+            self.optimizer = torch.optim.AdamW(self.learner.parameter_groups())
         return self.optimizer
 
     def compute_loss(
@@ -73,7 +74,7 @@ class MetricTrainer(transformers.Trainer):
         outputs = model(**inputs)
         loss = outputs["loss"]
         step = self.state.global_step + 1
-        check_finite(step, loss.detach(), self.recipe, self.args.output_dir)
+        check_finite(step, loss.detach(), self.recipe, self.folder)
         parts = {name: value.detach() for name, value in outputs.items() if name != "loss"}
         self.guard.watch(step, parts)
         for name, value in parts.items():
@@ -89,19 +90,19 @@ class MetricTrainer(transformers.Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The figures of validation, made by the first process and told to the others."""
-        figures = [self.validate(self.model) if self.is_world_process_zero() else None]
+        figures = [self.validate(self.learner) if self.is_world_process_zero() else None]
         metrics = {f"eval_{name}": value for name, value in (broadcast_object_list(figures)[0] or {}).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(self.args.output_dir) / _UNFINISHED)
+        return str(self.folder / _UNFINISHED)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write the checkpoint under another name, then give it its own; keep the last one and the best one."""
-        if not finite_weights(self.model):
-            check_finite(self.state.global_step, torch.tensor(torch.nan), self.recipe, self.args.output_dir)
+        if not finite_weights(self.learner):
+            check_finite(self.state.global_step, torch.tensor(torch.nan), self.recipe, self.folder)
         unfinished = Path(self._get_output_dir(trial))
         if self.args.should_save:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -110,22 +111,25 @@ class MetricTrainer(transformers.Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
+            # It names the folder that this one is about to leave; which step was best stands beside it.
+            self.state.best_model_checkpoint = None
+            self.state.save_to_json(str(unfinished / name / transformers.trainer.TRAINER_STATE_NAME))
             _sync(unfinished / name)
-            final = Path(self.args.output_dir) / name
+            final = self.folder / name
             shutil.rmtree(final, ignore_errors=True)
             (unfinished / name).rename(final)
             self._forget()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(output_dir or self.folder)
             folder.mkdir(parents=True, exist_ok=True)
-            state = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+            state = {name: value.contiguous() for name, value in self.learner.state_dict().items()}
             save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
     def _forget(self) -> None:
         kept = {self.state.global_step, self.state.best_global_step}
-        for folder in Path(self.args.output_dir).glob("checkpoint-*"):
+        for folder in self.folder.glob("checkpoint-*"):
             if int(folder.name.rpartition("-")[2]) not in kept:
                 shutil.rmtree(folder)
 
@@ -152,11 +156,13 @@ class _Epochs(transformers.TrainerCallback):
         # The end of the epoch validates and then saves; saving before it, too, would be one time too many.
         if state.global_step % self.trainer.steps_per_epoch == 0 or state.global_step >= state.max_steps:
             control.should_save = False
+        control.should_log = control.should_log or control.should_save  # so that a resumed run's log is the same
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.learner.forget_closed()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
         shown = {name: value for name, value in logs.items() if name in _SHOWN or name.startswith("eval_")}
         if shown and (state.global_step % _SAY_EVERY == 0 or "loss" not in logs):
             values = ", ".join(f"{name.replace('eval_', 'validation ')} {value:.4f}" for name, value in shown.items())

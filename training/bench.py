@@ -1,0 +1,127 @@
+"""Bench: what mixed precision, frozen stages and the decode cache gain, as ratios of things measured in turn.
+
+Each pair is run in turn, several times over, and the medians are compared: machines are shared and noisy.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from training.catalogue import catalogue, draw
+from training.data import open_data
+from training.network import Learner, starting_encoder
+from training.pixels import Batches, Pixels, augmentation
+from training.recipe import Recipe
+from training.trainer import has_bf16
+
+_TURNS = 5
+_STEPS = 2  # of training in a turn
+_IMAGES = 256  # whose decoding is timed
+_DRAWN = 256  # pictures that are drawn where no data is named
+_SIDE = 300  # of those
+
+
+def bench(recipe: Recipe) -> dict[str, Any]:
+    """Measure a recipe on its data, or on drawn pictures where it names none; rates are images/s."""
+    with tempfile.TemporaryDirectory() as folder:
+        if not recipe.data:
+            recipe = recipe.changed({"data": str(_drawn(Path(folder) / "drawn")), "label_column": None})
+        data = open_data(recipe, Path(folder))
+        encoder = starting_encoder(recipe)
+        rows = data.train[:_IMAGES].tolist()
+        side = max(recipe.image_size, recipe.test_size)
+        kept, none = (Pixels(data.images, side, encoder.data_config["interpolation"], room) for room in (4.0, 0.0))
+        kept.fill(rows)
+        none.fill(rows)
+        return {
+            "device": "GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} threads",
+            "model": f"{recipe.backbone}, {recipe.batch_size} images of {recipe.image_size} pixels",
+            **_training(recipe, len(data.classes)),
+            **_decoding(recipe, rows, kept, none),
+        }
+
+
+def _drawn(folder: Path) -> Path:
+    """Drawn pictures as JPEG files in class folders, those that the tests use."""
+    for number, item in enumerate(catalogue()):
+        if number == _DRAWN * 8:
+            break
+        if number % 8 == 0:
+            path = folder / item.article / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(item, _SIDE).save(path)
+    return folder
+
+
+def _training(recipe: Recipe, classes: int) -> dict[str, Any]:
+    """Steps of the network alone: plain, in bf16 and channels last, and so with the recipe's stages frozen."""
+    plain = _stepper(recipe.changed({"frozen_stride": 0, "unfreeze": []}), classes, bf16=False, plain=True)
+    mixed = _stepper(recipe.changed({"frozen_stride": 0, "unfreeze": []}), classes, bf16=True)
+    frozen = _stepper(recipe, classes, bf16=True)
+    rates = _in_turn(recipe.batch_size * _STEPS, plain, mixed, frozen)
+    return {
+        "training, fp32": rates[0],
+        "training, bf16 and channels last": rates[1],
+        "bf16 / fp32": rates[1] / rates[0],
+        "native bf16": has_bf16(),
+        f"training, bf16, frozen_stride={recipe.frozen_stride}": rates[2],
+        "frozen / whole": rates[2] / rates[1],
+    }
+
+
+def _stepper(recipe: Recipe, classes: int, *, bf16: bool, plain: bool = False) -> Callable[[], None]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learner = Learner(starting_encoder(recipe), recipe, classes).to(device).train()
+    if plain:
+        learner.network.to(memory_format=torch.contiguous_format)
+        learner.layout = torch.contiguous_format
+    optimiser = torch.optim.AdamW(learner.parameter_groups())
+    size = recipe.image_size
+    pixels = torch.randint(256, (recipe.batch_size, 3, size, size), dtype=torch.uint8, device=device)
+    labels = (torch.arange(recipe.batch_size, device=device) // recipe.images_per_class) % classes
+
+    def step() -> None:
+        for _ in range(_STEPS):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = learner(pixels, labels)["loss"]
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def _decoding(recipe: Recipe, rows: list[int], kept: Pixels, none: Pixels) -> dict[str, Any]:
+    """Batches of augmented pictures, from memory and by decoding each file again."""
+    targets = dict.fromkeys(rows, 0)
+    cached, again = (Batches(pixels, targets, augmentation(recipe)) for pixels in (kept, none))
+    keys = [(row, row) for row in rows]
+    rates = _in_turn(
+        len(rows), *(lambda batches=batches: [batches[key] for key in keys] for batches in (again, cached))
+    )
+    return {
+        "preparing pictures, decoded each time": rates[0],
+        "preparing pictures, from the cache": rates[1],
+        "cached / decoded": rates[1] / rates[0],
+    }
+
+
+def _in_turn(images: int, *tasks: Callable[[], Any]) -> list[float]:
+    """Images a second of each task, the median of several turns after one that does not count."""
+    times: list[list[float]] = [[] for _ in tasks]
+    for turn in range(_TURNS + 1):
+        for task, taken in zip(tasks, times, strict=True):
+            start = time.perf_counter()
+            task()
+            if turn:
+                taken.append(time.perf_counter() - start)
+    return [images / median(taken) for taken in times]
