@@ -79,22 +79,12 @@ class Encoder:
         Raises EncoderError for an unknown backbone, weights that do not fit, or a Hub that cannot be reached.
         """
         _check_name(backbone)
-        from_hub = pretrained and weights is None
-        try:
-            with torch.random.fork_rng(devices=[], enabled=seed is not None):
-                if seed is not None:
-                    torch.manual_seed(seed)
-                model = timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
-                if head:
-                    _put_head(model, head)
-        except EncoderError:
-            raise
-        except Exception as error:  # timm, torch and the Hub client each raise their own kinds
-            what = f"the Hub weights of {backbone!r} could not be had" if from_hub else f"cannot make {backbone!r}"
-            raise EncoderError(
-                f"{what}: {_first_line(error)}. Give the weights with --weights FILE (safetensors), "
-                "or take random ones with --no-pretrained."
-            ) from error
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            model = _network(backbone, pretrained and weights is None, embedding_size)
+            if head:
+                _put_head(model, head)
         if weights is not None:
             _load_weights(model, weights, skip=_classifier_names(model))
         if crop_mode == "squash":
@@ -169,6 +159,17 @@ class Encoder:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
+    try:
+        return timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
+    except Exception as error:  # timm, torch and the Hub client each raise their own kinds
+        what = f"the Hub weights of {backbone!r} could not be had" if from_hub else f"cannot make {backbone!r}"
+        raise EncoderError(
+            f"{what}: {_first_line(error)}. Give the weights with --weights FILE (safetensors), or take random ones "
+            "(--no-pretrained; in training --set pretrained=false)."
+        ) from error
 
 
 def _put_head(model: Any, spec: str) -> None:

@@ -1,9 +1,7 @@
 """Data: labelled images of any source, split into train, validation and test, and checked before the first step.
 
-The rows lie undecoded in one Arrow file that is mapped and not read into memory. A source with the splits `train`,
-`validation` and `test` is taken as it is. What is missing is cut from what is there, class by class, with a seed: test
-is half of validation where there is a validation split, and a tenth of train where there is none, like validation.
-So the checkpoint is always chosen on other images than those that the figures are made from.
+The rows lie undecoded in one Arrow file that is mapped and not read into memory. See `training.splits` for where
+validation and test come from.
 """
 
 from __future__ import annotations
@@ -17,15 +15,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-import numpy.typing as npt
 
 from retrieval.errors import TrainingError
 from retrieval.sources import RawImage, Source, open_source, split_names
 from training.recipe import Recipe
+from training.splits import PARTS, Rows, split_rows
 
-Rows = npt.NDArray[np.int64]
-PARTS = ("train", "validation", "test")
-_CARVED = 0.1  # share of train that becomes validation, and test, where the source has none
 _FEATURES = datasets.Features(
     {
         "data": datasets.Value("large_binary"),
@@ -106,7 +101,7 @@ def open_data(recipe: Recipe, work: Path) -> Data:
     labels = [label or "" for label in images["label"]]
     notes = _check_labels(recipe, images, labels)
     declared = sorted({name for source in sources.values() for name in source.classes})
-    parts, described, gallery = _split(np.array(images["split"]), np.array(labels), recipe.seed)
+    parts, described, gallery = split_rows(np.array(images["split"]), np.array(labels), recipe.seed)
     notes += _check_classes(recipe, parts, labels, declared)
     held_out = _held_out(recipe, sorted({labels[row] for row in parts["train"]}))
     data = Data(recipe.data, images, tuple(labels), parts, described, gallery, held_out, tuple(notes))
@@ -174,38 +169,6 @@ def _check_labels(recipe: Recipe, images: Any, labels: Sequence[str]) -> list[st
             f"{images[missing[0]]['source']}. Label them, or leave them out with --set skip_unusable=true."
         )
     return [f"{len(missing)} images without a label"] if missing else []
-
-
-def _split(splits: Any, labels: Any, seed: int) -> tuple[dict[str, Rows], str, str]:
-    """Rows of train, validation and test; where test comes from; and the splits that become the gallery."""
-    rows = np.flatnonzero(labels != "")
-    names = list(dict.fromkeys(splits.tolist()))
-    given = {part: rows[splits[rows] == part] for part in PARTS}
-    if not len(given["train"]):  # one split under another name, say: all of it is to be divided
-        given = {"train": rows, "validation": rows[:0], "test": rows[:0]}
-    gallery = "+".join(name for name in names if name != "test" or not len(given["test"])) or names[0]
-    if len(given["validation"]) and not len(given["test"]):
-        validation, test = _divided(given["validation"], labels, 0.5, seed)
-        return {**given, "validation": validation, "test": test}, "half of the validation split", gallery
-    described = "the test split"
-    if not len(given["test"]):
-        given["train"], given["test"] = _divided(given["train"], labels, _CARVED, seed)
-        described = "a tenth of the images"
-    if not len(given["validation"]):
-        given["train"], given["validation"] = _divided(given["train"], labels, _CARVED, seed + 1)
-    return given, described, gallery
-
-
-def _divided(rows: Rows, labels: Any, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Cut a share from each class, at random, rounded at random, so that small classes count too; two always stay."""
-    random = np.random.default_rng(seed)
-    cut: list[int] = []
-    for label in np.unique(labels[rows]):
-        own = random.permutation(rows[labels[rows] == label])
-        wanted = int(len(own) * share + random.random())
-        cut.extend(own[: max(0, min(wanted, len(own) - (2 if share < 0.5 else 0)))])
-    chosen = np.isin(rows, cut)
-    return rows[~chosen], rows[chosen]
 
 
 def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], declared: Sequence[str]) -> list[str]:

@@ -60,10 +60,8 @@ def evaluate(
     return {
         "split": split,
         "gallery": gallery_name,
-        "seen": parts["seen"],
-        "unseen": parts["unseen"],
-        "seen_without_near_duplicates": parts.get("seen_without_near_duplicates"),
-        "unseen_without_near_duplicates": parts.get("unseen_without_near_duplicates"),
+        **dict.fromkeys(("seen_without_near_duplicates", "unseen_without_near_duplicates")),
+        **parts,
         "classes": _classes(found, query_labels, train_counts),
         "classifier_accuracy": None if correct is None else _with_interval(correct[~is_unseen].astype(np.float64)),
     }

@@ -60,17 +60,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     with arguments.main_process_first():
         if first:
             lock = _claim(work, recipe, resume)
-        encoder = starting_encoder(recipe)
-        FaissStore.check_factory(recipe.index, encoder.dim)
-        say(f"reading {recipe.data}")
-        data = open_data(recipe, work)
-        side = max(recipe.image_size, recipe.test_size)
-        pixels = Pixels(data.images, side, encoder.data_config["interpolation"], recipe.cache_gb)
-        pixels.fill(data.everything.tolist(), _counter(say, "decoded"))
-        data = without(recipe, data, pixels.bad)
-        _describe(data, pixels, say)
-        learner = Learner(encoder, recipe, len(data.classes), bf16=bf16)
         last = last_checkpoint(work) if resume else None
+        learner, data, pixels = _opened(recipe, work, bf16, say)
         pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
     trainer = _trainer(learner, data, pixels, arguments, say)
     if recipe.epochs:
@@ -87,6 +78,20 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
         lock.release()
         shutil.rmtree(work)
     return out
+
+
+def _opened(recipe: Recipe, work: Path, bf16: bool, say: Say) -> tuple[Learner, Data, Pixels]:
+    """The network to be trained, and the data, decoded and checked."""
+    encoder = starting_encoder(recipe)
+    FaissStore.check_factory(recipe.index, encoder.dim)
+    say(f"reading {recipe.data}")
+    data = open_data(recipe, work)
+    side = max(recipe.image_size, recipe.test_size)
+    pixels = Pixels(data.images, side, encoder.data_config["interpolation"], recipe.cache_gb)
+    pixels.fill(data.everything.tolist(), _counter(say, "decoded"))
+    data = without(recipe, data, pixels.bad)
+    _describe(data, pixels, say)
+    return Learner(encoder, recipe, len(data.classes), bf16=bf16), data, pixels
 
 
 def _check_processes(recipe: Recipe, count: int) -> None:
