@@ -8,7 +8,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import csv
 import hashlib
+import io
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from socket import socket
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -28,6 +31,7 @@ from retrieval.plots import draw as draw_plots
 from retrieval.sources import open_source
 from training.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
 from training.evaluate import evaluate, evaluate_index
+from training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")
@@ -44,6 +48,44 @@ def noise(path, seed, side=32):
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, {".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), "PNG"))
     return path
+
+
+def png(picture):
+    """The bytes of a PNG file of a picture, or of noise with a seed."""
+    if isinstance(picture, int):
+        picture = Image.fromarray(np.random.default_rng(picture).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_data_set(folder, label_column="label", names=None, **splits):
+    """Write a data set as `datasets` does, a parquet file a split, whose rows are (bytes of a picture, label).
+
+    With the `names` of its classes the column of the labels is a ClassLabel. Returns the folder.
+    """
+    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("string")
+    features = datasets.Features({"image": datasets.Image(), label_column: kind})
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in splits.items():
+        pictures = [{"bytes": data, "path": None} for data, _ in rows]
+        columns = {"image": pictures, label_column: [label for _, label in rows]}
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def tiny_recipe(name=None, **changes):
+    """A recipe of the project, or the defaults, with a tiny network of random weights and small pictures."""
+    tiny = {"backbone": BACKBONE, "pretrained": False, "image_size": 64, "test_size": 64, "bf16": False}
+    small = {"classes_per_batch": 4, "images_per_class": 4, "epochs": 1, "head": "linear-16", "label_column": None}
+    if name is None:
+        return Recipe().changed({"name": "tiny", **tiny, **small, **changes})
+    return load_recipe(name, {**tiny, **changes})
+
+
+# Real processes, without waiting for imports: each is a fork of one that has them.
+forked = multiprocessing.get_context("forkserver")
+forked.set_forkserver_preload(["training.run"])
 
 
 def sha256(data):
@@ -84,6 +126,27 @@ def pictures(tmp_path_factory):
         csv.writer(file).writerows(rows)
     assert len(rows) == 61
     return folder
+
+
+COLOURED = ("red", "yellow", "green", "teal", "blue", "charcoal")  # the classes of `drawings`
+SHOWN = {"train": range(6), "validation": range(6, 9), "test": range(9, 12)}  # articles of each split
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory):
+    """A data set of 132 drawings with three splits, whose classes are colours; no article is in two of the splits."""
+
+    def rows(split, count):
+        mine = [item for item in catalogue() if ARTICLES.index(item.article) in SHOWN[split]]
+        for name in COLOURED:
+            items = [
+                item for item in catalogue() if item.colour == name and ARTICLES.index(item.article) in SHOWN[split]
+            ]
+            for item in items[:: len(items) // count][:count]:
+                yield png(draw(item, 64)), name
+
+    splits = {split: list(rows(split, count)) for split, count in (("train", 14), ("validation", 4), ("test", 4))}
+    return write_data_set(tmp_path_factory.mktemp("drawings") / "set", names=COLOURED, **splits)
 
 
 @pytest.fixture(scope="session")

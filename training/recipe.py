@@ -7,6 +7,7 @@ the wrong kind or out of its range with what was expected.
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -64,7 +65,7 @@ class Recipe:
     warmup: float = _setting(0.05, "share of the steps in which the rates rise; then they fall as a cosine", 0, 1)
     max_grad_norm: float = _setting(0.0, "gradients longer than this are shortened; 0: never", 0)
     frozen_stride: int = _setting(0, "stages with a cell for so many pixels, or fewer, do not learn; 0: all learn", 0)
-    unfreeze: tuple[float, ...] = _setting((), "epochs at which one more frozen stage learns, the deepest first")
+    unfreeze: tuple[float, ...] = _setting((), "epochs at which one more frozen stage learns, the deepest first", 0)
     freeze_norm: bool = _setting(False, "batch norm of the whole backbone keeps its statistics")
     # augmentation
     crop: float = _setting(0.35, "least share of the picture that a random crop keeps; 1: no crop", 0.01, 1)
@@ -151,7 +152,7 @@ def _checked(key: str, value: Any, hints: Mapping[str, Any]) -> Any:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
-        if not (low is None or number >= low) or not (high is None or number <= high) or number != number:
+        if not (low is None or number >= low) or not (high is None or number <= high) or not math.isfinite(number):
             limits = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
             raise RecipeError(f"{key} is {limits} ({known[key].metadata['help']}), not {number!r}.")
     return value

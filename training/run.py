@@ -25,12 +25,13 @@ from retrieval.errors import TrainingError
 from retrieval.metrics import query_figures
 from retrieval.stores.faiss import FaissStore
 from training.audit import Pair, near_duplicates
-from training.data import Data, Rows, open_data, without
+from training.data import Data, open_data, without
 from training.guards import last_checkpoint
 from training.network import Learner, starting_encoder
 from training.pixels import Batches, Pixels, augmentation
 from training.publish import Run, publish
 from training.recipe import Recipe
+from training.splits import Rows
 from training.start import features_of, start_head
 from training.trainer import METRIC, MetricTrainer, has_bf16, training_arguments
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 
-from training.data import Rows
 from training.network import Learner
 from training.pixels import Pixels
+from training.splits import Rows
 
 _BATCH = 64
 _RATE = 2e-3  # of AdamW, falling to 0
