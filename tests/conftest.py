@@ -139,9 +139,7 @@ def drawings(tmp_path_factory):
     def rows(split, count):
         mine = [item for item in catalogue() if ARTICLES.index(item.article) in SHOWN[split]]
         for name in COLOURED:
-            items = [
-                item for item in catalogue() if item.colour == name and ARTICLES.index(item.article) in SHOWN[split]
-            ]
+            items = [item for item in mine if item.colour == name]
             for item in items[:: len(items) // count][:count]:
                 yield png(draw(item, 64)), name
 

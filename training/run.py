@@ -63,6 +63,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
             lock = _claim(work, recipe, resume)
         last = last_checkpoint(work) if resume else None
         learner, data, pixels = _opened(recipe, work, bf16, say)
+        learner.to(arguments.device)
         pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
     trainer = _trainer(learner, data, pixels, arguments, say)
     if recipe.epochs:
@@ -73,7 +74,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if first:
-        learner.eval()  # the encoder of the artifact is this very network
+        learner.cpu().eval()  # the encoder of the artifact is this very network
         run = Run(recipe, data, pixels, learner, pairs, trainer.state, time.monotonic() - started)
         publish(run, out, _counter(say, "indexed"))
         lock.release()

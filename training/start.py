@@ -39,6 +39,7 @@ def start_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) 
     head and class vectors learn for `head_start` epochs.
     """
     recipe = learner.recipe
+    features, targets = features.to(learner.mean.device), targets.to(learner.mean.device)
     kind = recipe.head.rpartition("-")[0]
     head = learner.network.get_classifier()
     if kind == "pca" or (kind == "linear" and recipe.head_start):
@@ -49,7 +50,7 @@ def start_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) 
     learner.eval()
     with torch.no_grad():
         unit = torch.nn.functional.normalize(head(features), dim=1)
-        means = torch.zeros(int(targets.max()) + 1, unit.shape[1]).index_add_(0, targets, unit)
+        means = unit.new_zeros(int(targets.max()) + 1, unit.shape[1]).index_add_(0, targets, unit)
     learner.objective.set_class_vectors(torch.nn.functional.normalize(means, dim=1))
     _learn(learner, head, features, targets)
     learner.train(was_training)
@@ -66,7 +67,7 @@ def _learn(learner: Learner, head: torch.nn.Module, features: torch.Tensor, targ
     generator = torch.Generator().manual_seed(recipe.seed)
     head.train()
     for _ in range(steps):
-        batch = torch.randint(len(features), (_BATCH,), generator=generator)
+        batch = torch.randint(len(features), (_BATCH,), generator=generator).to(features.device)
         logits = learner.objective.logits(head(features[batch]))
         assert logits is not None
         loss = torch.nn.functional.cross_entropy(logits, targets[batch], label_smoothing=recipe.label_smoothing)

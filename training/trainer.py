@@ -115,9 +115,8 @@ class MetricTrainer(transformers.Trainer):
             self.state.best_model_checkpoint = None
             self.state.save_to_json(str(unfinished / name / transformers.trainer.TRAINER_STATE_NAME))
             _sync(unfinished / name)
-            final = self.folder / name
-            shutil.rmtree(final, ignore_errors=True)
-            (unfinished / name).rename(final)
+            if not (self.folder / name).exists():  # else a run that went on has come to the same step again
+                (unfinished / name).rename(self.folder / name)
             self._forget()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

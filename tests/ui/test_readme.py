@@ -94,3 +94,15 @@ def test_every_command_and_option_of_the_table_exists(command: str, capsys: pyte
     row = next(line for line in README.splitlines() if line.startswith(f"| `{command} "))
     for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", row):
         assert option in usage
+
+
+def test_what_the_readme_says_of_training_exists() -> None:
+    section = README.split("## Your own encoder")[1].split("\n## ")[0].replace("python app.py --artifact", "")
+    run = subprocess.run(
+        [sys.executable, "-m", "training", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    options = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", section))
+    assert {"--resume", "--hold-out-classes", "--plot"} <= options
+    assert all(option in run.stdout for option in options)
+    recipes = {path.stem for path in (ROOT / "training" / "recipes").glob("*.yaml")}
+    assert all(f"`{recipe}`" in section for recipe in recipes)
