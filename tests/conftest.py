@@ -88,6 +88,53 @@ forked = multiprocessing.get_context("forkserver")
 forked.set_forkserver_preload(["training.run"])
 
 
+def start_two_processes(function, *arguments):
+    """Start a function in two processes that `torch.distributed` and `accelerate` take for a pair.
+
+    Returns the processes, and the ends of pipes where what it returns in each will come out.
+    """
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [forked.Pipe(duplex=False) for _ in range(2)]
+    processes = [
+        forked.Process(target=_as_one_of_two, args=(rank, port, sender, function, arguments))
+        for rank, (_, sender) in enumerate(pipes)
+    ]
+    for process, (_, sender) in zip(processes, pipes, strict=True):
+        process.start()
+        sender.close()
+    return processes, [receiver for receiver, _ in pipes]
+
+
+def in_two_processes(function, *arguments):
+    """What a function returns in each of two processes of a pair."""
+    processes, receivers = start_two_processes(function, *arguments)
+    answers = [receiver.recv() for receiver in receivers]  # EOFError: it ended before it had an answer
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    return answers
+
+
+def _as_one_of_two(rank, port, sender, function, arguments):
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    os.environ.update(address, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    torch.set_num_threads(1)
+    sender.send(function(*arguments))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def one_thread():
+    """Small networks are not faster with more, and other programs of the machine are less in the way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -132,18 +179,19 @@ COLOURED = ("red", "yellow", "green", "teal", "blue", "charcoal")  # the classes
 SHOWN = {"train": range(6), "validation": range(6, 9), "test": range(9, 12)}  # articles of each split
 
 
+def coloured(split, count):
+    """Rows of a data set for one of its splits, so many drawings of each colour."""
+    mine = [item for item in catalogue() if ARTICLES.index(item.article) in SHOWN[split]]
+    for name in COLOURED:
+        items = [item for item in mine if item.colour == name]
+        for item in items[:: len(items) // count][:count]:
+            yield png(draw(item, 64)), name
+
+
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory):
     """A data set of 132 drawings with three splits, whose classes are colours; no article is in two of the splits."""
-
-    def rows(split, count):
-        mine = [item for item in catalogue() if ARTICLES.index(item.article) in SHOWN[split]]
-        for name in COLOURED:
-            items = [item for item in mine if item.colour == name]
-            for item in items[:: len(items) // count][:count]:
-                yield png(draw(item, 64)), name
-
-    splits = {split: list(rows(split, count)) for split, count in (("train", 14), ("validation", 4), ("test", 4))}
+    splits = {split: list(coloured(split, count)) for split, count in (("train", 14), ("validation", 4), ("test", 4))}
     return write_data_set(tmp_path_factory.mktemp("drawings") / "set", names=COLOURED, **splits)
 
 

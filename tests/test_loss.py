@@ -1,13 +1,11 @@
 """The loss, held against plain loops over the batch, in one process and in two."""
 
 import math
-import os
-from socket import socket
 
 import numpy as np
 import pytest
 import torch
-from conftest import forked, tiny_recipe
+from conftest import in_two_processes, tiny_recipe
 
 from training.loss import Objective, spread
 
@@ -144,7 +142,8 @@ def test_normalised_softmax(batch, smoothing):
     loss = objective(triplet="none", softmax="normalised", label_smoothing=smoothing)
     logits = normalised_logits(embeddings, loss.softmax.W.detach())
     found = loss(embeddings, labels)
-    assert float(found["softmax"]) == float(found["loss"]) == pytest.approx(smoothed(logits, smoothing), abs=1e-5)
+    assert float(found["loss"].detach()) == pytest.approx(smoothed(logits, smoothing), abs=1e-5)
+    assert torch.equal(found["softmax"], found["loss"])
     assert found.keys() == {"loss", "softmax", "spread"}
     assert np.allclose(loss.logits(embeddings).detach(), logits, atol=1e-5)
     assert np.allclose(loss.logits(3 * embeddings).detach(), logits, atol=1e-5), "lengths do not count"
@@ -159,7 +158,7 @@ def test_linear_softmax(batch, smoothing):
         [sum(x * y for x, y in zip(row, each, strict=True)) + own for each, own in zip(weight, bias, strict=True)]
         for row in embeddings.tolist()
     ]
-    assert float(loss(embeddings, labels)["softmax"]) == pytest.approx(smoothed(logits, smoothing), abs=1e-5)
+    assert float(loss(embeddings, labels)["softmax"].detach()) == pytest.approx(smoothed(logits, smoothing), abs=1e-5)
     assert np.allclose(loss.logits(embeddings).detach(), logits, atol=1e-5)
 
 
@@ -227,7 +226,7 @@ def test_spread(batch):
 # Two processes
 
 
-def gradients(pictures, labels, changes, rank=None):
+def gradients(pictures, labels, changes):
     """Loss and gradients of a small network and the loss's own numbers, averaged over the processes."""
     torch.manual_seed(8)
     network, loss = torch.nn.Linear(10, DIM), objective(seed=9, **changes)
@@ -235,21 +234,17 @@ def gradients(pictures, labels, changes, rank=None):
     value = loss(network(pictures), labels)["loss"]
     value.backward()
     found = [each.grad for each in (*network.parameters(), *loss.parameters())]
-    if rank is not None:
+    if torch.distributed.is_initialized():
         for each in found:
             torch.distributed.all_reduce(each)
             each /= 2
-    return float(value), [each.tolist() for each in found]
+    return float(value.detach()), [each.tolist() for each in found]
 
 
-def one_of_two(rank, port, pictures, labels, changes, answers):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    mine = slice(rank * 6, rank * 6 + 6)
-    inputs, classes = torch.tensor(pictures)[mine], torch.tensor(labels)[mine]
-    answers.put((rank, [gradients(inputs, classes, change, rank) for change in changes]))
-    torch.distributed.destroy_process_group()
+def halves(pictures, labels, changes):
+    torch.distributed.init_process_group("gloo")
+    mine = slice(6 * torch.distributed.get_rank(), 6 * torch.distributed.get_rank() + 6)
+    return [gradients(torch.tensor(pictures)[mine], torch.tensor(labels)[mine], change) for change in changes]
 
 
 def test_two_processes_are_one_with_the_whole_batch():
@@ -261,22 +256,11 @@ def test_two_processes_are_one_with_the_whole_batch():
         {"triplet": "random", "softmax": "none", "squared": True},
         {"triplet": "none", "softmax": "linear"},
     ]
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    answers = forked.Queue()
-    arguments = (port, pictures.tolist(), LABELS, changes, answers)
-    processes = [forked.Process(target=one_of_two, args=(rank, *arguments)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = dict(answers.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    answers = in_two_processes(halves, pictures.tolist(), LABELS, changes)
     for number, change in enumerate(changes):
         whole, expected = gradients(pictures, torch.tensor(LABELS), change)
-        for rank in range(2):
-            value, averaged = found[rank][number]
+        for answer in answers:
+            value, averaged = answer[number]
             assert value == pytest.approx(whole, abs=1e-5)
             for one, other in zip(averaged, expected, strict=True):
                 assert np.allclose(one, other, atol=1e-5)

@@ -54,7 +54,7 @@ def _drawn(folder: Path) -> Path:
         if number == _DRAWN * 8:
             break
         if number % 8 == 0:
-            path = folder / item.article / f"{number}.jpg"
+            path = folder / f"{item.article} {item.pattern}" / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(item, _SIDE).save(path)
     return folder

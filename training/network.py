@@ -140,7 +140,7 @@ def _stages(network: Any) -> list[tuple[int, list[torch.nn.Module]]]:
     """
     ends = {int(info["reduction"]): str(info["module"]) for info in network.feature_info}
     head = set(network.get_classifier().modules())
-    modules = [(name, module) for name, module in network.named_modules() if module not in head and name]
+    modules = [(name, module) for name, module in network.named_modules() if module not in head]
     stages: list[tuple[int, list[torch.nn.Module]]] = []
     start = 0
     for number, (stride, end) in enumerate(sorted(ends.items())):

@@ -147,7 +147,9 @@ def training_section(run: Run) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "seconds": round(run.seconds, 1),
         "steps": state.global_step,
-        "best": {"step": state.best_global_step, "metric": f"validation {METRIC}", "value": state.best_metric},
+        "best": {"step": state.best_global_step, "metric": f"validation {METRIC}", "value": state.best_metric}
+        if state.best_global_step
+        else None,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _VERSIONS},

@@ -168,7 +168,7 @@ class _Epochs(transformers.TrainerCallback):
             self.say(f"step {state.global_step} of {state.max_steps}: {values}")
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_evaluate = control.should_save = True
+        control.should_log = control.should_evaluate = control.should_save = True
 
 
 def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transformers.TrainingArguments:
