@@ -47,9 +47,7 @@ class Encoder:
         self.model = network
         self.data_config: dict[str, Any] = resolve_model_data_config(self.model)
         self.transform: Any = create_transform(**self.data_config, is_training=False)
-        # The pooled features of a network that widens them after pooling (MobileNetV3, VGG) are `head_hidden_size`.
-        pooled = getattr(self.model, "head_hidden_size", None) or self.model.num_features
-        self.dim = int(self.model.num_classes or pooled)
+        self.dim = int(self.model.num_classes or feature_count(self.model))
         self.fingerprint: str = self._fingerprint()
         # The network always runs on this one thread: OpenMP keeps a team of its own for every thread that computes,
         # and on a server with many, teams get into each other's way (33 ms an image instead of 19).
@@ -161,6 +159,12 @@ class Encoder:
         return digest.hexdigest()
 
 
+def feature_count(model: Any) -> int:
+    """How many pooled features a timm network hands to its head."""
+    # Those of a network that widens them after pooling (MobileNetV3, VGG) are `head_hidden_size`.
+    return int(getattr(model, "head_hidden_size", None) or model.num_features)
+
+
 def _network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
     try:
         return timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
@@ -177,7 +181,7 @@ def _put_head(model: Any, spec: str) -> None:
     names = _classifier_names(model)
     if len(names) != 1:
         raise EncoderError(f"{model.pretrained_cfg['architecture']!r} has no single classifier to put a head in.")
-    head = Head(spec, getattr(model, "head_hidden_size", None) or model.num_features)
+    head = Head(spec, feature_count(model))
     model.set_submodule(names[0], head)
     model.num_classes = head.dim
 

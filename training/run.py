@@ -32,10 +32,11 @@ from training.pixels import Batches, Pixels, augmentation
 from training.publish import Run, publish
 from training.recipe import Recipe
 from training.splits import Rows
-from training.start import features_of, start_head
+from training.start import features_of, start_head, widen
 from training.trainer import METRIC, MetricTrainer, has_bf16, training_arguments
 
 _GALLERY_OF_A_CLASS = 10  # training images of each class that validation is searched in: enough to choose by
+_GENERIC_IMAGES = 4000  # training images that generic numbers are fitted to
 _BATCH = 64
 
 Say = Callable[[str], None]
@@ -75,6 +76,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
         torch.distributed.destroy_process_group()
     if first:
         learner.cpu().eval()  # the encoder of the artifact is this very network
+        if recipe.generic:
+            rows = np.random.default_rng(recipe.seed).permutation(data.train)[:_GENERIC_IMAGES]
+            widen(learner, features_of(learner, pixels, rows, recipe.test_size, _counter(say, "looked at")))
         run = Run(recipe, data, pixels, learner, pairs, trainer.state, time.monotonic() - started)
         publish(run, out, _counter(say, "indexed"))
         lock.release()

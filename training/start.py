@@ -1,4 +1,4 @@
-"""Start: the head before the network learns, from features of the untouched backbone that are computed once.
+"""Heads fitted to features: before the network learns, and once more when it has.
 
 A head that fits the features disturbs the backbone less when both begin to learn (Kumar et al., "Fine-Tuning can
 Distort Pretrained Features", arXiv:2202.10054).
@@ -43,7 +43,10 @@ def start_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) 
     kind = recipe.head.rpartition("-")[0]
     head = learner.network.get_classifier()
     if kind == "pca" or (kind == "linear" and recipe.head_start):
-        _principal(head, features, power=1.0 if kind == "pca" else 0.5)
+        weight, bias = _principal(features, head.out_features, power=1.0 if kind == "pca" else 0.5)
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            head.bias.copy_(bias)
     if not recipe.head_start or not recipe.epochs:
         return
     was_training = learner.training
@@ -77,21 +80,39 @@ def _learn(learner: Learner, head: torch.nn.Module, features: torch.Tensor, targ
         schedule.step()
 
 
-def _principal(head: torch.nn.Module, features: torch.Tensor, power: float) -> None:
-    """Make a linear layer the projection on the first D principal components, each divided by deviation ** power.
+def widen(learner: Learner, features: torch.Tensor) -> None:
+    """Add `generic` rows to the linear head of a trained network: principal components of its (N, F) features.
 
-    `power` 1 is whitening (Jégou & Chum, "Negative evidences and co-occurences in image retrieval", ECCV 2012).
-    Directions that hardly vary are not blown up: deviations below a hundredth of the largest count as that.
+    The head has learned to tell the classes of training apart and blurs all else. The features beneath it still hold
+    what tells other classes apart, in directions of little variance, which are therefore raised (divided by
+    deviation ** 0.75). In an embedding they have `generic_share` of the squared length, on the mean.
     """
-    assert isinstance(head, torch.nn.Linear)
+    recipe = learner.recipe
+    head = learner.network.get_classifier()
+    own, share = head.out_features, recipe.generic_share
+    weight, bias = _principal(features, recipe.generic, power=0.75)
+    wide = torch.nn.Linear(head.in_features, own + recipe.generic)
+    with torch.no_grad():
+        scale = (1 - share) ** 0.5 / head(features).norm(dim=1).mean()
+        wide.weight.copy_(torch.cat([head.weight * scale, weight * share**0.5]))
+        wide.bias.copy_(torch.cat([head.bias * scale, bias * share**0.5]))
+    learner.network.set_submodule(learner.network.pretrained_cfg["classifier"], wide)
+    learner.network.num_classes = own + recipe.generic
+
+
+def _principal(features: torch.Tensor, count: int, power: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (count, F) and bias of the first principal components, each divided by deviation ** power.
+
+    What comes out has length 1 on the mean. `power` 1 is whitening (Jégou & Chum, "Negative evidences and co-occurences
+    in image retrieval", ECCV 2012). Directions that hardly vary are not blown up: deviations below a hundredth of the
+    largest count as that.
+    """
     mean = features.mean(dim=0)
     _, singular, directions = torch.linalg.svd(features - mean, full_matrices=False)
     deviation = singular / max(1, len(features) - 1) ** 0.5
     deviation = deviation.clamp(min=float(deviation[0]) * 1e-2 + 1e-12)
-    count = min(head.out_features, len(directions))
-    with torch.no_grad():
-        weight = torch.zeros_like(head.weight)
-        weight[:count] = directions[:count] / deviation[:count, None] ** power
-        scale = 1 / ((features - mean) @ weight.T).norm(dim=1).mean().clamp(min=1e-12)
-        head.weight.copy_(weight * scale)
-        head.bias.copy_(-(weight * scale) @ mean)
+    weight = features.new_zeros(count, features.shape[1])
+    known = min(count, len(directions))
+    weight[:known] = directions[:known] / deviation[:known, None] ** power
+    weight /= ((features - mean) @ weight.T).norm(dim=1).mean().clamp(min=1e-12)
+    return weight, -weight @ mean
