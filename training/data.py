@@ -88,8 +88,8 @@ class Data:
         return RawImage(item["source"], item["label"], data=item["data"], path=item["path"])
 
 
-def open_data(recipe: Recipe, work: Path) -> Data:
-    """Read the recipe's source into `work`, split it and check it.
+def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
+    """Read the recipe's source into `work`, split it and check it; `resumed` where it has been read there before.
 
     Raises SourceError where the source, or a column of it, is not there; TrainingError for missing labels, for
     classes with too few images (or leaves them out, with `skip_unusable`), and for batches larger than the data.
@@ -97,7 +97,7 @@ def open_data(recipe: Recipe, work: Path) -> Data:
     if not recipe.data:
         raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
     sources = {name: _open(recipe, name) for name in split_names(recipe.data)}
-    images = _stored(sources, work)
+    images = _stored(sources, work, resumed)
     labels = [label or "" for label in images["label"]]
     notes = _check_labels(recipe, images, labels)
     declared = sorted({name for source in sources.values() for name in source.classes})
@@ -133,10 +133,15 @@ def _open(recipe: Recipe, split: str) -> Source:
     )
 
 
-def _stored(sources: Mapping[str, Source], work: Path) -> Any:
+def _stored(sources: Mapping[str, Source], work: Path, resumed: bool) -> Any:
     """The rows of all the splits in an Arrow file, which the same sources are read from the next time."""
     key = "-".join(source.fingerprint[:16] for source in sources.values())
     path = work / f"images-{key}.arrow"
+    if not path.is_file() and resumed:
+        raise TrainingError(
+            f"the data has changed since the run in {work} began: rows would mean other images. Begin anew: delete "
+            "that folder."
+        )
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
@@ -203,6 +208,12 @@ def _held_out(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
 def _check_batch(recipe: Recipe, data: Data) -> None:
     if len(data.classes) < 2:
         raise TrainingError(f"{recipe.data} has {len(data.classes)} class to learn; there have to be two or more.")
+    for part in ("validation", "test"):
+        if not len(data.seen(part)):
+            raise TrainingError(
+                f"no image is left for {part}: {recipe.data} has {len(data.everything)} in all. Add images, or a split "
+                f"called {part}."
+            )
     if not recipe.epochs:
         return
     if recipe.images_per_class > 1 and recipe.classes_per_batch > len(data.classes):

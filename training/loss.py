@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers
-from torch.distributed.nn.functional import all_gather
 
 from training.recipe import Recipe
 
@@ -86,18 +85,25 @@ class Objective(torch.nn.Module):
 def gathered(embeddings: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Those of all the processes, in their order, so that triplets are mined in the whole batch.
 
-    Gradients flow back through the gathering and are summed there; the mean over processes that follows makes them
-    those of one process with the whole batch.
+    Gradients reach a process's own embeddings alone, as many times over as there are processes: the mean over the
+    processes, which the Trainer takes, is then what one process with the whole batch would have.
     """
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return embeddings, labels
-    everyone = torch.empty(torch.distributed.get_world_size() * len(labels), dtype=labels.dtype, device=labels.device)
-    torch.distributed.all_gather_into_tensor(everyone, labels.contiguous())
-    return torch.cat(all_gather(embeddings.contiguous())), everyone
+    count, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    others, classes = ([torch.empty_like(part) for _ in range(count)] for part in (embeddings.detach(), labels))
+    torch.distributed.all_gather(others, embeddings.detach().contiguous())
+    torch.distributed.all_gather(classes, labels.contiguous())
+    own = embeddings.view_as(embeddings)
+    if own.requires_grad:
+        own.register_hook(lambda gradient: gradient * count)
+    others[rank] = own
+    return torch.cat(others), torch.cat(classes)
 
 
 def spread(embeddings: torch.Tensor) -> torch.Tensor:
     """1 - mean cosine of the pairs of a batch, in [0, 2): 0 where all the embeddings are the same."""
-    unit = torch.nn.functional.normalize(embeddings.detach(), dim=1)
+    # Embeddings that are all zero have no direction, but they are alike.
+    unit = torch.nn.functional.normalize(embeddings.detach() + 1e-20, dim=1, eps=1e-30)
     count = len(unit)
     return 1 - (unit.sum(dim=0).square().sum() - count) / max(1, count * (count - 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,6 +20,8 @@ import yaml
 from retrieval.errors import RecipeError
 
 FOLDER = Path(__file__).parent / "recipes"
+_LAYER = r"(?:[1-9]\d*|bn|relu|dropout0?\.\d+)"
+_HEAD = re.compile(rf"none|(?:linear|pca|{_LAYER}(?:-{_LAYER})*)-[1-9]\d*")
 
 
 def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -188,6 +191,11 @@ def _as_kind(key: str, value: Any, kind: Any) -> Any:
 
 def _agree(recipe: Recipe) -> None:
     """Raise RecipeError where keys contradict each other."""
+    if not _HEAD.fullmatch(recipe.head):
+        raise RecipeError(
+            f"head={recipe.head!r} is none: it is none, linear-256, pca-256, or layers like 512-relu-256 or "
+            "512-bn-relu-dropout0.5-128."
+        )
     if recipe.epochs and recipe.triplet == "none" and recipe.softmax == "none":
         raise RecipeError("triplet and softmax are both none: there is nothing to learn by; set one, or epochs=0.")
     if recipe.epochs and recipe.triplet != "none" and recipe.images_per_class < 2:

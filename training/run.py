@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,39 +60,60 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     if arguments.process_index:
         say = _silent
     first = arguments.process_index == 0
-    with arguments.main_process_first():
+    with ExitStack() as stack:
+        with arguments.main_process_first():
+            if first:
+                stack.enter_context(_claim(work, recipe, resume))
+            last = last_checkpoint(work) if resume else None
+            learner, data, pixels = _opened(recipe, work, bf16, last is not None, say)
+            learner.to(arguments.device)
+            pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
+        state = _learn(learner, data, pixels, arguments, last, say)
         if first:
-            lock = _claim(work, recipe, resume)
-        last = last_checkpoint(work) if resume else None
-        learner, data, pixels = _opened(recipe, work, bf16, say)
-        learner.to(arguments.device)
-        pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
-    trainer = _trainer(learner, data, pixels, arguments, say)
-    if recipe.epochs:
-        say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {'bf16' if bf16 else 'fp32'}")
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        best = trainer.state.best_global_step or trainer.state.global_step
-        learner.load_state_dict(load_file(work / f"checkpoint-{best}" / "model.safetensors"))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    if first:
-        learner.cpu().eval()  # the encoder of the artifact is this very network
-        if recipe.generic:
-            rows = np.random.default_rng(recipe.seed).permutation(data.train)[:_GENERIC_IMAGES]
-            widen(learner, features_of(learner, pixels, rows, recipe.test_size, _counter(say, "looked at")))
-        run = Run(recipe, data, pixels, learner, pairs, trainer.state, time.monotonic() - started)
-        publish(run, out, _counter(say, "indexed"))
-        lock.release()
-        shutil.rmtree(work)
+            _widen(learner, data, pixels, say)
+            run = Run(recipe, data, pixels, learner, pairs, state, time.monotonic() - started)
+            publish(run, out, _counter(say, "indexed"))
+            shutil.rmtree(work)
     return out
 
 
-def _opened(recipe: Recipe, work: Path, bf16: bool, say: Say) -> tuple[Learner, Data, Pixels]:
+def _learn(
+    learner: Learner,
+    data: Data,
+    pixels: Pixels,
+    arguments: transformers.TrainingArguments,
+    last: Path | None,
+    say: Say,
+) -> transformers.TrainerState:
+    """Train from the start or from the last checkpoint; the learner ends with the weights that validation chose."""
+    recipe = learner.recipe
+    if not recipe.epochs:
+        return transformers.TrainerState()
+    trainer = _trainer(learner, data, pixels, arguments, say)
+    how = "bf16" if arguments.bf16 else "fp32"
+    say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {how}")
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    best = trainer.state.best_global_step or trainer.state.global_step
+    learner.load_state_dict(load_file(trainer.folder / f"checkpoint-{best}" / "model.safetensors"))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return trainer.state
+
+
+def _widen(learner: Learner, data: Data, pixels: Pixels, say: Say) -> None:
+    """Make the network the one that the artifact holds."""
+    learner.cpu().eval()
+    if learner.recipe.generic:
+        rows = np.random.default_rng(learner.recipe.seed).permutation(data.train)[:_GENERIC_IMAGES]
+        widen(learner, features_of(learner, pixels, rows, learner.recipe.test_size, _counter(say, "looked at")))
+
+
+def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> tuple[Learner, Data, Pixels]:
     """The network to be trained, and the data, decoded and checked."""
     encoder = starting_encoder(recipe)
     FaissStore.check_factory(recipe.index, encoder.dim)
     say(f"reading {recipe.data}")
-    data = open_data(recipe, work)
+    data = open_data(recipe, work, resumed=resumed)
     side = max(recipe.image_size, recipe.test_size)
     pixels = Pixels(data.images, side, encoder.data_config["interpolation"], recipe.cache_gb)
     pixels.fill(data.everything.tolist(), _counter(say, "decoded"))

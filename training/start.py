@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+from retrieval.errors import TrainingError
 from training.network import Learner
 from training.pixels import Pixels
 from training.splits import Rows
@@ -22,13 +23,16 @@ _DECAY = 1e-4
 def features_of(
     learner: Learner, pixels: Pixels, rows: Rows, size: int, progress: Callable[[int, int], None] | None = None
 ) -> torch.Tensor:
-    """(N, F) float32: the pooled features of those rows, before the head."""
+    """(N, F) float32: the pooled features of those rows, before the head. Raises TrainingError where they are NaN."""
     chunks = []
     for start in range(0, len(rows), _BATCH):
         chunks.append(learner.embed(pixels.batch(rows[start : start + _BATCH]), size, head=False).cpu())
         if progress:
             progress(min(start + _BATCH, len(rows)), len(rows))
-    return torch.cat(chunks)
+    features = torch.cat(chunks)
+    if not torch.isfinite(features).all():
+        raise TrainingError("the weights give features that are not finite: they are damaged, or not this network's.")
+    return features
 
 
 def start_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) -> None:

@@ -186,6 +186,7 @@ def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transform
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
+        ddp_find_unused_parameters=False,
         dataloader_num_workers=recipe.workers,
         dataloader_drop_last=True,
         remove_unused_columns=False,
