@@ -96,7 +96,7 @@ class Recipe:
     @property
     def embedding_size(self) -> int:
         """Numbers in an embedding; 0: as many as the backbone gives."""
-        return 0 if self.head == "none" else int(self.head.rpartition("-")[2])
+        return 0 if self.head == "none" else int(self.head.rpartition("-")[2]) + self.generic
 
     def changed(self, values: Mapping[str, Any]) -> Recipe:
         """The recipe with other values, checked; raises RecipeError."""

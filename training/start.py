@@ -60,6 +60,11 @@ def start_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) 
         means = unit.new_zeros(int(targets.max()) + 1, unit.shape[1]).index_add_(0, targets, unit)
     learner.objective.set_class_vectors(torch.nn.functional.normalize(means, dim=1))
     _learn(learner, head, features, targets)
+    if recipe.generic:  # which is to have a length of 1; learning cosines has left it at any
+        with torch.no_grad():
+            length = head(features).norm(dim=1).mean()
+            head.weight /= length
+            head.bias /= length
     learner.train(was_training)
 
 
