@@ -9,7 +9,7 @@ from PIL import Image
 from retrieval.encoder import Encoder
 from retrieval.errors import EncoderError, RecipeError
 from training.network import Learner, at_size, starting_encoder
-from training.start import features_of, start_head
+from training.start import features_of, start_head, widen
 
 CLASSES = 4
 
@@ -322,3 +322,32 @@ def test_a_head_that_has_learned_tells_classes_apart(clusters, head, softmax):
         torch.manual_seed(77)  # what is drawn comes from the recipe's seed
         start_head(again, features, targets)
         assert changed(again, state(model)) == set()
+
+
+def test_generic_numbers_are_added_beside_what_was_learned(tmp_path):
+    recipe = tiny_recipe(generic=8, generic_share=0.4)
+    encoder = starting_encoder(recipe)
+    learner = Learner(encoder, recipe, 5).eval()
+    head = learner.network.get_classifier()
+    features = torch.randn(200, head.in_features) * torch.linspace(3, 0.1, head.in_features) + 1
+    learned = head(features).detach().numpy()
+    widen(learner, features)
+    wide = learner.network.get_classifier()(features).detach().numpy()
+    assert wide.shape == (200, recipe.embedding_size) == (200, 24)
+    lengths = np.linalg.norm(learned, axis=1)
+    assert np.allclose(
+        wide[:, :16] / np.linalg.norm(wide[:, :16], axis=1)[:, None], learned / lengths[:, None], atol=1e-5
+    )
+    assert np.linalg.norm(wide[:, :16], axis=1).mean() == pytest.approx(0.6**0.5, rel=1e-4)
+    assert np.linalg.norm(wide[:, 16:], axis=1).mean() == pytest.approx(0.4**0.5, rel=1e-4)
+    # Principal components: uncorrelated, with deviations to the power of a quarter.
+    generic = wide[:, 16:] - wide[:, 16:].mean(axis=0)
+    covariance = generic.T @ generic / (len(generic) - 1)
+    assert np.allclose(covariance, np.diag(np.diag(covariance)), atol=1e-5)
+    deviations = np.linalg.svd(features.numpy() - features.numpy().mean(axis=0), compute_uv=False)[:8] / 199**0.5
+    ratio = np.sqrt(np.diag(covariance)) / deviations**0.25
+    assert np.allclose(ratio, ratio[0], rtol=1e-3)
+    widened = at_size(learner.network, recipe.test_size)
+    widened.save(tmp_path)
+    assert widened.dim == 24
+    assert Encoder.load(tmp_path).fingerprint == widened.fingerprint
