@@ -12,12 +12,13 @@ from conftest import DATA, STARTER, needs_data
 from PIL import Image, ImageEnhance
 
 from retrieval.encoder import Encoder
+from retrieval.sources import RawImage
 from training.audit import SIMILAR, near_duplicates, same_photograph
 from training.catalogue import ARTICLES, catalogue, draw
+from training.fit import features_of
 from training.network import Learner, starting_encoder
 from training.pixels import GREY_SIDE, Pixels
 from training.recipe import load_recipe
-from training.start import features_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -160,12 +161,12 @@ def test_faces_and_faces_easy_are_the_same_photographs():
     train = [*faces, *draw_from[20:120]]
     images = table.select(["image"]).take([*held_out, *train])["image"].to_pylist()
     rows = np.arange(len(images))
-    stored = datasets.Dataset.from_list([{"data": image["bytes"], "path": None, "source": ""} for image in images])
+    stored = [RawImage("", data=image["bytes"]) for image in images]
 
     weights = str(DATA / "weights" / "mobilenetv2_100.imagenet.safetensors")
     recipe = load_recipe("frozen", {"backbone": "mobilenetv2_100", "weights": weights, "test_size": 112})
     encoder = starting_encoder(recipe)
-    pixels = Pixels(stored, 112, encoder.data_config["interpolation"], 1)
+    pixels = Pixels(stored.__getitem__, 112, encoder.data_config["interpolation"], 1)
     pixels.fill(rows)
     features = dict(enumerate(features_of(Learner(encoder, recipe, 2), pixels, rows, 112)))
     count = len(held_out)

@@ -2,21 +2,23 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from conftest import tiny_recipe
 from PIL import Image
 
 from retrieval.encoder import Encoder
 from retrieval.errors import EncoderError, RecipeError
+from retrieval.metrics import query_figures
+from training.fit import features_of, finish_head, start_head
 from training.network import Learner, at_size, starting_encoder
-from training.start import features_of, start_head, widen
 
 CLASSES = 4
 
 
-def learner(**changes):
+def learner(classes=CLASSES, **changes):
     recipe = tiny_recipe(**changes)
-    return Learner(starting_encoder(recipe), recipe, CLASSES)
+    return Learner(starting_encoder(recipe), recipe, classes)
 
 
 def pixels(count=16, side=64):
@@ -324,30 +326,68 @@ def test_a_head_that_has_learned_tells_classes_apart(clusters, head, softmax):
         assert changed(again, state(model)) == set()
 
 
-def test_generic_numbers_are_added_beside_what_was_learned(tmp_path):
-    recipe = tiny_recipe(generic=8, generic_share=0.4)
-    encoder = starting_encoder(recipe)
-    learner = Learner(encoder, recipe, 5).eval()
-    head = learner.network.get_classifier()
-    features = torch.randn(200, head.in_features) * torch.linspace(3, 0.1, head.in_features) + 1
-    learned = head(features).detach().numpy()
-    widen(learner, features)
-    wide = learner.network.get_classifier()(features).detach().numpy()
-    assert wide.shape == (200, recipe.embedding_size) == (200, 24)
-    lengths = np.linalg.norm(learned, axis=1)
-    assert np.allclose(
-        wide[:, :16] / np.linalg.norm(wide[:, :16], axis=1)[:, None], learned / lengths[:, None], atol=1e-5
-    )
-    assert np.linalg.norm(wide[:, :16], axis=1).mean() == pytest.approx(0.6**0.5, rel=1e-4)
-    assert np.linalg.norm(wide[:, 16:], axis=1).mean() == pytest.approx(0.4**0.5, rel=1e-4)
-    # Principal components: uncorrelated, with deviations to the power of a quarter.
-    generic = wide[:, 16:] - wide[:, 16:].mean(axis=0)
-    covariance = generic.T @ generic / (len(generic) - 1)
+def finished(clusters, share, head="linear-24"):
+    """A learner whose head is computed from the clusters, and what it makes of them."""
+    features, targets = clusters
+    model = learner(int(targets.max()) + 1, head=head, generic_share=share)
+    finish_head(model, features, targets)
+    return model, head_on(model, features).astype(np.float64)
+
+
+def test_a_finished_head_begins_with_linear_discriminants(clusters):
+    """Those of scipy's generalised eigenvectors of the scatter between and within classes, up to rotation and scale."""
+    features, targets = clusters[0].numpy().astype(np.float64), clusters[1].numpy()
+    count = targets.max() + 1
+    means = np.stack([features[targets == label].mean(axis=0) for label in range(count)])
+    within = np.cov((features - means[targets]).T, bias=True)
+    within += 0.1 * np.trace(within) / len(within) * np.eye(len(within))
+    _, directions = scipy.linalg.eigh(np.cov(means.T), within)
+    expected = (features - features.mean(axis=0)) @ directions[:, 1 - count :]
+    model, found = finished(clusters, 0.4)
+    found = found[:, : count - 1]
+    assert np.linalg.norm(found, axis=1).mean() == pytest.approx(0.6**0.5, rel=1e-4)
+    expected *= 0.6**0.5 / np.linalg.norm(expected, axis=1).mean()
+    assert np.allclose(found @ found.T, expected @ expected.T, atol=2e-3)
+    logits = model.objective.logits(torch.from_numpy(head_on(model, clusters[0])))
+    assert float((logits.argmax(dim=1) == clusters[1]).float().mean()) > 0.95, "class vectors are the means of classes"
+
+
+def test_the_rest_of_a_finished_head_tells_no_known_classes_apart(clusters):
+    targets = clusters[1].numpy()
+    count = targets.max() + 1
+    rest = finished(clusters, 0.4)[1][:, count - 1 :]
+    means = np.stack([rest[targets == label].mean(axis=0) for label in range(count)])
+    assert np.linalg.norm(rest, axis=1).mean() == pytest.approx(0.4**0.5, rel=1e-4)
+    assert np.abs(means - means.mean(axis=0)).max() < 1e-4
+    covariance = np.cov(rest.T)
     assert np.allclose(covariance, np.diag(np.diag(covariance)), atol=1e-5)
-    deviations = np.linalg.svd(features.numpy() - features.numpy().mean(axis=0), compute_uv=False)[:8] / 199**0.5
-    ratio = np.sqrt(np.diag(covariance)) / deviations**0.25
-    assert np.allclose(ratio, ratio[0], rtol=1e-3)
-    widened = at_size(learner.network, recipe.test_size)
-    widened.save(tmp_path)
-    assert widened.dim == 24
-    assert Encoder.load(tmp_path).fingerprint == widened.fingerprint
+    assert (np.diff(np.diag(covariance)) < 1e-6).all(), "principal components, the largest first"
+
+
+def test_classes_never_seen_are_found_by_the_rest(clusters):
+    features, targets = clusters
+    known = targets < 2
+    parts = (features[known], targets[known])
+    new, labels = features[~known], [str(int(label)) for label in targets[~known]]
+    assert len(set(labels)) > 1
+
+    def precision(share):
+        vectors = head_on(finished(parts, share)[0], new)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        own = np.arange(len(labels))
+        return query_figures(vectors, labels, vectors, labels, exclude=own).means()["P@5"]
+
+    assert precision(0.5) > precision(0.001) + 0.02
+
+
+@pytest.mark.parametrize("head", ["linear-2", "linear-3", "linear-300"])
+def test_a_finished_head_has_any_size_and_can_be_saved(clusters, head, tmp_path):
+    """Fewer numbers than classes, or more than features; of four images, of which two are the same."""
+    few = (torch.cat([clusters[0][:3], clusters[0][:1]]), torch.tensor([0, 0, 1, 1]))
+    for data in (clusters, few):
+        model, found = finished(data, 0.5, head)
+        assert np.isfinite(found).all()
+        assert np.linalg.norm(found, axis=1).max() < 10
+    encoder = at_size(model.network, 64)
+    encoder.save(tmp_path)
+    assert Encoder.load(tmp_path).fingerprint == encoder.fingerprint

@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -11,6 +10,7 @@ from PIL import Image
 
 from retrieval.errors import ImageError
 from retrieval.images import open_image
+from retrieval.sources import RawImage
 from training.catalogue import catalogue, draw
 from training.network import Learner, starting_encoder
 from training.pixels import Batches, ClassSampler, Pixels, augmentation
@@ -18,13 +18,12 @@ from training.pixels import Batches, ClassSampler, Pixels, augmentation
 SIDE = 48
 
 
-def table(files):
-    """Rows as `training.data` has them, of bytes or of paths."""
-    rows = [
-        {"data": file if isinstance(file, bytes) else None, "path": None if isinstance(file, bytes) else str(file)}
-        for file in files
-    ]
-    return datasets.Dataset.from_list([{**row, "source": f"row {number}"} for number, row in enumerate(rows)])
+def rows_of(files):
+    """What gives the undecoded image of a row: of bytes or of paths."""
+    return [
+        RawImage(f"row {number}", data=file) if isinstance(file, bytes) else RawImage(f"row {number}", path=str(file))
+        for number, file in enumerate(files)
+    ].__getitem__
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def direct(file):
 
 
 def filled(files, rows, images_kept):
-    pixels = Pixels(table(files), SIDE, "bilinear", images_kept * 3 * SIDE * SIDE / 1e9)
+    pixels = Pixels(rows_of(files), SIDE, "bilinear", images_kept * 3 * SIDE * SIDE / 1e9)
     pixels.fill(rows)
     return pixels
 
@@ -91,7 +90,7 @@ def test_what_is_kept_needs_its_file_no_more(tmp_path):
 
 def test_what_cannot_be_opened_is_known_before(files):
     said = []
-    pixels = Pixels(table(files), SIDE, "bilinear", 1)
+    pixels = Pixels(rows_of(files), SIDE, "bilinear", 1)
     pixels.fill(range(len(files)), lambda done, total: said.append((done, total)))
     assert said == [(8, 8)]
     assert sorted(pixels.bad) == [3, 6]
@@ -117,7 +116,7 @@ def test_it_is_what_the_encoder_sees(files):
     images = [open_image(files[row]) for row in GOOD]
     expected, embedded = torch.stack([encoder.preprocess(image) for image in images]), encoder.embed_images(images)
     learner = Learner(encoder, recipe, 3)
-    pixels = Pixels(table(files), recipe.test_size, encoder.data_config["interpolation"], 1)
+    pixels = Pixels(rows_of(files), recipe.test_size, encoder.data_config["interpolation"], 1)
     pixels.fill(GOOD)
     assert torch.allclose(learner.normalised(pixels.batch(GOOD)), expected, atol=1e-5)
     vectors = torch.nn.functional.normalize(learner.embed(pixels.batch(GOOD), recipe.test_size), dim=1)

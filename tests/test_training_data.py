@@ -58,7 +58,7 @@ def test_splits_that_are_given_are_taken(tmp_path):
     assert all(set(np.array(data.images["split"])[data.parts[part]]) == {part} for part in PARTS)
     assert (data.described, data.gallery_split) == ("the test split", "train+validation")
     assert data.classes == sorted(COUNTS)
-    assert [data.target(row) for row in data.train] == [sorted(COUNTS).index(data.labels[row]) for row in data.train]
+    assert data.targets.tolist() == [sorted(COUNTS).index(data.labels[row]) for row in data.train]
     assert (data.held_out, data.left_out) == ((), ())
     check_parts(data)
     whole = open_source(str(folder), split="train+validation+test")
@@ -175,7 +175,7 @@ def test_held_out_classes_are_kept_from_training(ten_classes, tmp_path):
         assert not {data.labels[row] for row in data.seen(part)} & set(data.held_out)
     assert np.array_equal(data.train, data.seen("train"))
     assert {data.labels[row] for row in data.unseen} == set(data.held_out)
-    assert {data.target(row) for row in data.train} == set(range(7))
+    assert set(data.targets.tolist()) == set(range(7))
     seen = [row for part in PARTS for row in data.seen(part)]
     assert sorted([*seen, *data.unseen]) == sorted(data.everything)
     check_parts(data)
@@ -312,7 +312,7 @@ def spoiled(tmp_path, cats):
 
 
 def bad_rows(data):
-    pixels = Pixels(data.images, 32, "bilinear", 1)
+    pixels = Pixels(data.raw, 32, "bilinear", 1)
     pixels.fill(data.everything.tolist())
     return pixels.bad
 

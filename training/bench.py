@@ -37,7 +37,7 @@ def bench(recipe: Recipe) -> dict[str, Any]:
         encoder = starting_encoder(recipe)
         rows = data.train[:_IMAGES].tolist()
         side = max(recipe.image_size, recipe.test_size)
-        kept, none = (Pixels(data.images, side, encoder.data_config["interpolation"], room) for room in (4.0, 0.0))
+        kept, none = (Pixels(data.raw, side, encoder.data_config["interpolation"], room) for room in (4.0, 0.0))
         kept.fill(rows)
         none.fill(rows)
         return {

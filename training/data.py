@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +64,16 @@ class Data:
         """The classes to learn, in order; class i of the loss is the i-th of them."""
         return sorted({self.labels[row] for row in self.parts["train"]} - set(self.held_out))
 
-    def target(self, row: int) -> int:
-        """The number of the class of a row that is learned from."""
-        return self._numbers[self.labels[row]]
+    @property
+    def targets(self) -> Rows:
+        """(N,) int64: the numbers of the classes of the rows of `train`."""
+        numbers = {label: number for number, label in enumerate(self.classes)}
+        return np.array([numbers[self.labels[row]] for row in self.train], np.int64)
 
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {label: number for number, label in enumerate(self.classes)}
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The source's splits, in its order."""
+        return tuple(dict.fromkeys(self.images["split"]))
 
     def seen(self, part: str) -> Rows:
         """Rows of a part whose class is not held out."""
@@ -96,7 +98,8 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
     """
     if not recipe.data:
         raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
-    sources = {name: _open(recipe, name) for name in split_names(recipe.data)}
+    names = split_names(recipe.data)
+    sources = {name: open_splits(recipe, names, name) for name in names}
     images = _stored(sources, work, resumed)
     labels = [label or "" for label in images["label"]]
     notes = _check_labels(recipe, images, labels)
@@ -122,15 +125,11 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
     return remaining
 
 
-def _open(recipe: Recipe, split: str) -> Source:
-    # A folder whose sub-folders are classes, and not splits, is called `train` as a whole.
-    whole = Path(recipe.data).expanduser().is_dir() and split_names(recipe.data) == ("train",)
-    return open_source(
-        recipe.data,
-        image_column=recipe.image_column,
-        label_column=recipe.label_column,
-        split=None if whole else split,
-    )
+def open_splits(recipe: Recipe, names: Sequence[str], wanted: str) -> Source:
+    """One split of the recipe's source, or several as `a+b`; `names` are all that it has."""
+    # A folder whose sub-folders are classes, and not splits, is called by the name of its one split, `train`.
+    whole = None if wanted == "+".join(names) else wanted
+    return open_source(recipe.data, image_column=recipe.image_column, label_column=recipe.label_column, split=whole)
 
 
 def _stored(sources: Mapping[str, Source], work: Path, resumed: bool) -> Any:

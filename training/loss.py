@@ -13,15 +13,13 @@ from pytorch_metric_learning import distances, losses, miners, reducers
 
 from training.recipe import Recipe
 
-_LENGTH_WEIGHT = 0.1  # enough to hold a length that nothing else pulls at: cosines do not see it
-
 
 class Objective(torch.nn.Module):
     """The loss of a recipe over (N, D) embeddings, which need not have unit length, and (N,) int64 classes."""
 
     def __init__(self, recipe: Recipe, classes: int, dim: int) -> None:
         super().__init__()
-        self.recipe, self.size = recipe, dim
+        self.recipe = recipe
         distance = distances.LpDistance(normalize_embeddings=True, p=2, power=2 if recipe.squared else 1)
         self.triplet = losses.TripletMarginLoss(
             recipe.margin,
@@ -58,16 +56,11 @@ class Objective(torch.nn.Module):
             parts["softmax"] = torch.nn.functional.cross_entropy(
                 self.classifier(embeddings), labels, label_smoothing=self.recipe.label_smoothing
             )
-        if self.recipe.generic:
-            # A picture of no class that is known then comes out shorter, and what is generic weighs more in it.
-            parts["length"] = (torch.linalg.vector_norm(embeddings, dim=1) - 1).square().mean()
-        weights = {"triplet": self.recipe.triplet_weight, "length": _LENGTH_WEIGHT}
-        weighted = [part * weights.get(name, 1.0) for name, part in parts.items()]
+        weighted = [part * (self.recipe.triplet_weight if name == "triplet" else 1.0) for name, part in parts.items()]
         return {"loss": torch.stack(weighted).sum(), **parts, "spread": spread(embeddings)}
 
     def logits(self, embeddings: torch.Tensor) -> torch.Tensor | None:
-        """(N, C) scores of the classes for (N, D) embeddings, widened or not; None for a recipe that has no softmax."""
-        embeddings = embeddings[:, : self.size]
+        """(N, C) scores of the classes for (N, D) embeddings; None for a recipe that has no softmax."""
         if self.classifier is not None:
             return torch.as_tensor(self.classifier(embeddings.float()))
         if self.softmax is None:
@@ -76,10 +69,10 @@ class Objective(torch.nn.Module):
         return unit(embeddings.float(), dim=1) @ unit(self.softmax.W, dim=0) / self.recipe.temperature
 
     def set_class_vectors(self, vectors: torch.Tensor) -> None:
-        """Start the normalised softmax from (C, D) class means (Qi et al., weight imprinting, arXiv:1712.07136)."""
+        """Make the normalised softmax that of (C, D) class means (Qi et al., weight imprinting, arXiv:1712.07136)."""
         if self.softmax is not None:
             with torch.no_grad():
-                self.softmax.W.copy_(vectors.T)
+                self.softmax.W.copy_(torch.nn.functional.normalize(vectors, dim=1).T)
 
 
 def gathered(embeddings: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from torchvision.transforms.v2 import functional
 from retrieval.encoder import Encoder
 from retrieval.errors import RecipeError
 from training.loss import Objective
+from training.pixels import Pixels, Progress
 from training.recipe import Recipe
+from training.splits import Rows
 
+_BATCH = 64
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
@@ -100,6 +104,24 @@ class Learner(torch.nn.Module):
         own = list(self.objective.parameters())
         groups.append({"params": own, "lr": recipe.head_learning_rate, "weight_decay": 0.0})
         return [group for group in groups if group["params"]]
+
+
+def embed_rows(
+    learner: Learner,
+    pixels: Pixels,
+    rows: Sequence[int] | Rows,
+    size: int,
+    *,
+    head: bool = True,
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """(N, D) float32, on the processor: what `Learner.embed` makes of those rows, some at a time."""
+    chunks = []
+    for start in range(0, len(rows), _BATCH):
+        chunks.append(learner.embed(pixels.batch(rows[start : start + _BATCH]), size, head=head).cpu())
+        if progress:
+            progress(min(start + _BATCH, len(rows)), len(rows))
+    return torch.cat(chunks)
 
 
 def starting_encoder(recipe: Recipe) -> Encoder:

@@ -33,13 +33,13 @@ Progress = Callable[[int, int], None]
 class Pixels:
     """Images of a data set as (3, S, S) uint8 tensors, by row."""
 
-    def __init__(self, images: Any, side: int, interpolation: str, memory_gb: float) -> None:
-        """`images` has the columns of `training.data`; `memory_gb` bounds what is kept, in 10^9 bytes."""
+    def __init__(self, raw: Callable[[int], RawImage], side: int, interpolation: str, memory_gb: float) -> None:
+        """`raw` gives the undecoded image of a row; `memory_gb` bounds what is kept, in 10^9 bytes."""
         self.side = side
         self.bad: dict[int, str] = {}  # row -> why it cannot be opened
         self.sha256: dict[int, str] = {}  # row -> hash of the file
         self.grey: dict[int, npt.NDArray[np.uint8]] = {}  # row -> (h, w), the longer side GREY_SIDE
-        self._images = images
+        self._raw = raw
         self._resample = Image.Resampling[interpolation.upper()]
         self._room = int(memory_gb * 1e9 / (3 * side * side))
         self._kept = torch.empty(0, 3, side, side, dtype=torch.uint8)
@@ -71,10 +71,6 @@ class Pixels:
     def batch(self, rows: Iterable[int]) -> torch.Tensor:
         """(N, 3, S, S) uint8."""
         return torch.stack([self[row] for row in rows])
-
-    def _raw(self, row: int) -> RawImage:
-        item = self._images[int(row)]
-        return RawImage(item["source"], data=item["data"], path=item["path"])
 
     def _first_look(self, row: int) -> torch.Tensor | None:
         try:

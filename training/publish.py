@@ -17,18 +17,16 @@ from retrieval.embed import Progress
 from retrieval.finish import Unsealed
 from retrieval.images import open_image
 from retrieval.plots import draw
-from retrieval.sources import RawImage, open_source
 from training.audit import Pair
-from training.data import Data
+from training.data import Data, open_splits
 from training.evaluate import evaluate, evaluate_index
-from training.network import Learner, at_size
+from training.network import Learner, at_size, embed_rows
 from training.pixels import Pixels
 from training.recipe import Recipe
 from training.trainer import METRIC
 
 _EXAMPLES = 50  # pairs of near-duplicates that are listed
 _VERSIONS = ("torch", "timm", "transformers", "accelerate", "pytorch-metric-learning", "datasets", "faiss-cpu", "numpy")
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,7 @@ class Run:
 def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
     """Write the artifact `out`: every image of the gallery's splits, embedded by the trained network."""
     encoder = at_size(run.learner.network, run.recipe.test_size)
-    whole = "+".join(dict.fromkeys(run.data.images["split"])) == run.data.gallery_split
-    source = open_source(
-        run.recipe.data,
-        image_column=run.recipe.image_column,
-        label_column=run.recipe.label_column,
-        split=None if whole else run.data.gallery_split,
-    )
+    source = open_splits(run.recipe, run.data.splits, run.data.gallery_split)
 
     def sections(unsealed: Unsealed) -> dict[str, Any]:
         metrics = {"training": training_section(run), "audit": audit_section(run), **figures(run, unsealed)}
@@ -106,24 +98,17 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
 
 
 def _embed(run: Run, unsealed: Unsealed, row: int) -> Any:
-    item = run.data.images[int(row)]
-    raw = RawImage(item["source"], data=item["data"], path=item["path"])
-    return unsealed.encoder.embed_images([open_image(raw.read())])[0]
+    return unsealed.encoder.embed_images([open_image(run.data.raw(row).read())])[0]
 
 
 def _classified(run: Run, queries: list[int]) -> Any:
     """(Q,) bool: whether the recipe's classifier names the class; None for a recipe without one."""
     if run.recipe.softmax == "none" or not run.recipe.epochs:
         return None
-    right: list[bool] = []
-    classes = run.data.classes
-    for start in range(0, len(queries), _BATCH):
-        chunk = queries[start : start + _BATCH]
-        logits = run.learner.objective.logits(run.learner.embed(run.pixels.batch(chunk), run.recipe.test_size))
-        assert logits is not None
-        named = [classes[int(number)] for number in logits.argmax(dim=1)]
-        right += [name == run.data.labels[row] for name, row in zip(named, chunk, strict=True)]
-    return np.array(right, bool)
+    logits = run.learner.objective.logits(embed_rows(run.learner, run.pixels, queries, run.recipe.test_size))
+    assert logits is not None
+    named = [run.data.classes[int(number)] for number in logits.argmax(dim=1)]
+    return np.array([name == run.data.labels[row] for name, row in zip(named, queries, strict=True)], bool)
 
 
 def training_section(run: Run) -> dict[str, Any]:

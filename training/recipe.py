@@ -46,8 +46,12 @@ class Recipe:
     pretrained: bool = _setting(True, "start from the Hub's weights where no file is given; false: random")
     head: str = _setting("linear-256", "none, linear-D, pca-D, or layers like 512-relu-256, 512-bn-relu-dropout0.5-128")
     head_start: int = _setting(0, "epochs of the head alone on features computed once, before the network learns", 0)
-    generic: int = _setting(0, "numbers added to an embedding at the end, for classes that training has not seen", 0)
-    generic_share: float = _setting(0.4, "their share of an embedding's squared length", 0, 1)
+    generic_share: float = _setting(
+        0.0,
+        "share of an embedding that is for classes never seen, in a head computed at the end; 0: none",
+        0,
+        1,
+    )
     image_size: int = _setting(160, "side of the square that training sees", 16, 1024)
     test_size: int = _setting(192, "side that the finished encoder sees", 16, 1024)
     # batches
@@ -96,7 +100,7 @@ class Recipe:
     @property
     def embedding_size(self) -> int:
         """Numbers in an embedding; 0: as many as the backbone gives."""
-        return 0 if self.head == "none" else int(self.head.rpartition("-")[2]) + self.generic
+        return 0 if self.head == "none" else int(self.head.rpartition("-")[2])
 
     def changed(self, values: Mapping[str, Any]) -> Recipe:
         """The recipe with other values, checked; raises RecipeError."""
@@ -202,9 +206,10 @@ def _agree(recipe: Recipe) -> None:
         raise RecipeError("a triplet needs two images of a class: set images_per_class to 2 or more.")
     if recipe.softmax == "linear" and recipe.head == "none":
         raise RecipeError("softmax=linear needs a head to stand on; set head=linear-256, for one.")
-
-    if recipe.generic and (recipe.head.rpartition("-")[0] != "linear" or recipe.softmax == "linear"):
-        raise RecipeError("generic needs a linear head and no linear softmax: set head=linear-256, softmax=normalised.")
+    if recipe.generic_share and (recipe.head.rpartition("-")[0] != "linear" or recipe.softmax == "linear"):
+        raise RecipeError(
+            "generic_share needs a linear head and no linear softmax: set head=linear-512, softmax=normalised."
+        )
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -27,18 +27,15 @@ from retrieval.metrics import query_figures
 from retrieval.stores.faiss import FaissStore
 from training.audit import Pair, near_duplicates
 from training.data import Data, open_data, without
+from training.fit import features_of, finish_head, start_head
 from training.guards import last_checkpoint
-from training.network import Learner, starting_encoder
+from training.network import Learner, embed_rows, starting_encoder
 from training.pixels import Batches, Pixels, augmentation
 from training.publish import Run, publish
 from training.recipe import Recipe
-from training.splits import Rows
-from training.start import features_of, start_head, widen
 from training.trainer import METRIC, MetricTrainer, has_bf16, training_arguments
 
 _GALLERY_OF_A_CLASS = 10  # training images of each class that validation is searched in: enough to choose by
-_GENERIC_IMAGES = 4000  # training images that generic numbers are fitted to
-_BATCH = 64
 
 Say = Callable[[str], None]
 
@@ -70,7 +67,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
             pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
         state = _learn(learner, data, pixels, arguments, last, say)
         if first:
-            _widen(learner, data, pixels, say)
+            _finish(learner, data, pixels, say)
             run = Run(recipe, data, pixels, learner, pairs, state, time.monotonic() - started)
             publish(run, out, _counter(say, "indexed"))
             shutil.rmtree(work)
@@ -100,12 +97,12 @@ def _learn(
     return trainer.state
 
 
-def _widen(learner: Learner, data: Data, pixels: Pixels, say: Say) -> None:
+def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> None:
     """Make the network the one that the artifact holds."""
     learner.cpu().eval()
-    if learner.recipe.generic:
-        rows = np.random.default_rng(learner.recipe.seed).permutation(data.train)[:_GENERIC_IMAGES]
-        widen(learner, features_of(learner, pixels, rows, learner.recipe.test_size, _counter(say, "looked at")))
+    if learner.recipe.generic_share:
+        features = features_of(learner, pixels, data.train, learner.recipe.test_size, _counter(say, "looked at"))
+        finish_head(learner, features, torch.from_numpy(data.targets))
 
 
 def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> tuple[Learner, Data, Pixels]:
@@ -115,7 +112,7 @@ def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> 
     say(f"reading {recipe.data}")
     data = open_data(recipe, work, resumed=resumed)
     side = max(recipe.image_size, recipe.test_size)
-    pixels = Pixels(data.images, side, encoder.data_config["interpolation"], recipe.cache_gb)
+    pixels = Pixels(data.raw, side, encoder.data_config["interpolation"], recipe.cache_gb)
     pixels.fill(data.everything.tolist(), _counter(say, "decoded"))
     data = without(recipe, data, pixels.bad)
     _describe(data, pixels, say)
@@ -174,8 +171,7 @@ def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bo
     held_out = [*data.seen("test").tolist(), *data.unseen.tolist()]
     pairs = near_duplicates(held_out, data.train.tolist(), of_row, pixels.grey, _counter(say, "audited"))
     say(f"leak audit: {len(pairs)} of {len(held_out)} held-out images have a near-duplicate among the training images")
-    targets = torch.tensor([data.target(row) for row in data.train])
-    start_head(learner, torch.stack([of_row[int(row)] for row in data.train]), targets)
+    start_head(learner, torch.stack([of_row[int(row)] for row in data.train]), torch.from_numpy(data.targets))
     path.write_text(json.dumps([asdict(pair) for pair in pairs]), encoding="utf-8")
     return pairs
 
@@ -184,15 +180,15 @@ def _trainer(
     learner: Learner, data: Data, pixels: Pixels, arguments: transformers.TrainingArguments, say: Say
 ) -> MetricTrainer:
     recipe = learner.recipe
+    targets = dict(zip(data.train.tolist(), data.targets.tolist(), strict=True))
     rows_of: list[list[int]] = [[] for _ in data.classes]
-    for row in data.train:
-        rows_of[data.target(row)].append(int(row))
-    targets = {row: label for label, rows in enumerate(rows_of) for row in rows}
+    for row, target in targets.items():
+        rows_of[target].append(row)
     gallery = np.array([row for rows in rows_of for row in rows[:_GALLERY_OF_A_CLASS]])
     queries = data.seen("validation")
 
     def validate(current: Learner) -> dict[str, float]:
-        vectors = [_embedded(current, pixels, rows) for rows in (queries, gallery)]
+        vectors = [_unit(embed_rows(current, pixels, rows, recipe.test_size)) for rows in (queries, gallery)]
         labels = [[data.labels[row] for row in rows] for rows in (queries, gallery)]
         found = query_figures(vectors[0], labels[0], vectors[1], labels[1])
         return {name: float(values.mean()) for name, values in found.values.items() if name in ("hit@1", "P@5", METRIC)}
@@ -200,10 +196,7 @@ def _trainer(
     return MetricTrainer(learner, Batches(pixels, targets, augmentation(recipe)), rows_of, validate, arguments, say)
 
 
-def _embedded(learner: Learner, pixels: Pixels, rows: Rows) -> Any:
-    """(N, D) float32 unit rows."""
-    chunks = [pixels.batch(rows[start : start + _BATCH]) for start in range(0, len(rows), _BATCH)]
-    vectors = torch.cat([learner.embed(chunk, learner.recipe.test_size).cpu() for chunk in chunks])
+def _unit(vectors: torch.Tensor) -> Any:
     return torch.nn.functional.normalize(vectors, dim=1).numpy()
 
 

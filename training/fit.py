@@ -11,25 +11,21 @@ from collections.abc import Callable
 import torch
 
 from retrieval.errors import TrainingError
-from training.network import Learner
+from training.network import Learner, embed_rows
 from training.pixels import Pixels
 from training.splits import Rows
 
 _BATCH = 64
 _RATE = 2e-3  # of AdamW, falling to 0
 _DECAY = 1e-4
+_SHRINKAGE = 0.1  # of the covariance within classes, as a share of its mean: what is rarely seen is not blown up
 
 
 def features_of(
     learner: Learner, pixels: Pixels, rows: Rows, size: int, progress: Callable[[int, int], None] | None = None
 ) -> torch.Tensor:
     """(N, F) float32: the pooled features of those rows, before the head. Raises TrainingError where they are NaN."""
-    chunks = []
-    for start in range(0, len(rows), _BATCH):
-        chunks.append(learner.embed(pixels.batch(rows[start : start + _BATCH]), size, head=False).cpu())
-        if progress:
-            progress(min(start + _BATCH, len(rows)), len(rows))
-    features = torch.cat(chunks)
+    features = embed_rows(learner, pixels, rows, size, head=False, progress=progress)
     if not torch.isfinite(features).all():
         raise TrainingError("the weights give features that are not finite: they are damaged, or not this network's.")
     return features
@@ -57,14 +53,8 @@ def start_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) 
     learner.eval()
     with torch.no_grad():
         unit = torch.nn.functional.normalize(head(features), dim=1)
-        means = unit.new_zeros(int(targets.max()) + 1, unit.shape[1]).index_add_(0, targets, unit)
-    learner.objective.set_class_vectors(torch.nn.functional.normalize(means, dim=1))
+        learner.objective.set_class_vectors(_class_means(unit, targets))
     _learn(learner, head, features, targets)
-    if recipe.generic:  # which is to have a length of 1; learning cosines has left it at any
-        with torch.no_grad():
-            length = head(features).norm(dim=1).mean()
-            head.weight /= length
-            head.bias /= length
     learner.train(was_training)
 
 
@@ -89,24 +79,50 @@ def _learn(learner: Learner, head: torch.nn.Module, features: torch.Tensor, targ
         schedule.step()
 
 
-def widen(learner: Learner, features: torch.Tensor) -> None:
-    """Add `generic` rows to the linear head of a trained network: principal components of its (N, F) features.
+def finish_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) -> None:
+    """Compute the linear head anew from the (N, F) features of a trained network and their (N,) int64 classes.
 
-    The head has learned to tell the classes of training apart and blurs all else. The features beneath it still hold
-    what tells other classes apart, in directions of little variance, which are therefore raised (divided by
-    deviation ** 0.75). In an embedding they have `generic_share` of the squared length, on the mean.
+    Features are whitened within their classes (Hatch et al., "Within-class covariance normalization", Interspeech
+    2006). The first numbers of an embedding are then the linear discriminants (Fisher 1936; Rao 1948), which tell the
+    classes of training apart. All others are the principal components of what is left: what varies between images, but
+    tells none of these classes apart, is what other classes are known by. They get `generic_share` of the squared
+    length of an embedding, on the mean. The class vectors of the objective become the means of their classes.
     """
-    recipe = learner.recipe
-    head = learner.network.get_classifier()
-    own, share = head.out_features, recipe.generic_share
-    weight, bias = _principal(features, recipe.generic, power=0.75)
-    wide = torch.nn.Linear(head.in_features, own + recipe.generic)
+    head, share = learner.network.get_classifier(), learner.recipe.generic_share
+    centre = features.mean(dim=0)
+    whiten = _whitening(features - _class_means(features, targets)[targets])
+    features = (features - centre) @ whiten
+    means = _class_means(features, targets)
+    axes = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)[2]
+    axes = axes[: min(len(means) - 1, head.out_features // 2)]
+    others, _ = _principal(features - features @ axes.T @ axes, head.out_features - len(axes), power=0.0)
+    others = others - others @ axes.T @ axes
+    weight = torch.cat([_scaled(axes, (1 - share) ** 0.5, features), _scaled(others, share**0.5, features)])
     with torch.no_grad():
-        scale = (1 - share) ** 0.5 / head(features).norm(dim=1).mean()
-        wide.weight.copy_(torch.cat([head.weight * scale, weight * share**0.5]))
-        wide.bias.copy_(torch.cat([head.bias * scale, bias * share**0.5]))
-    learner.network.set_submodule(learner.network.pretrained_cfg["classifier"], wide)
-    learner.network.num_classes = own + recipe.generic
+        head.weight.copy_(weight @ whiten)
+        head.bias.copy_(-weight @ whiten @ centre)
+    unit = torch.nn.functional.normalize(features @ weight.T, dim=1)
+    learner.objective.set_class_vectors(_class_means(unit, targets))
+
+
+def _class_means(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(C, F): the mean of each class."""
+    means = features.new_zeros(int(targets.max()) + 1, features.shape[1]).index_add_(0, targets, features)
+    return means / torch.bincount(targets)[:, None]
+
+
+def _directions(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Variances (F,), the largest first, of (N, F) features without their mean, and their directions, (F, F) rows."""
+    covariance = (features.T @ features).double() / max(1, len(features) - 1)
+    variances, columns = torch.linalg.eigh(covariance)
+    return variances.flip(0).clamp(min=0).to(features.dtype), columns.T.flip(0).to(features.dtype)
+
+
+def _whitening(deviations: torch.Tensor) -> torch.Tensor:
+    """(F, F): the inverse root of the covariance of (N, F) deviations, shrunk towards all directions alike."""
+    variances, directions = _directions(deviations)
+    scale = (variances + _SHRINKAGE * variances.mean() + 1e-12).rsqrt()
+    return torch.as_tensor((directions.T * scale) @ directions)
 
 
 def _principal(features: torch.Tensor, count: int, power: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,11 +133,17 @@ def _principal(features: torch.Tensor, count: int, power: float) -> tuple[torch.
     largest count as that.
     """
     mean = features.mean(dim=0)
-    _, singular, directions = torch.linalg.svd(features - mean, full_matrices=False)
-    deviation = singular / max(1, len(features) - 1) ** 0.5
-    deviation = deviation.clamp(min=float(deviation[0]) * 1e-2 + 1e-12)
+    variances, directions = _directions(features - mean)
+    deviations = variances.sqrt()
+    deviations = deviations.clamp(min=float(deviations[0]) * 1e-2 + 1e-12)
     weight = features.new_zeros(count, features.shape[1])
     known = min(count, len(directions))
-    weight[:known] = directions[:known] / deviation[:known, None] ** power
-    weight /= ((features - mean) @ weight.T).norm(dim=1).mean().clamp(min=1e-12)
+    weight[:known] = directions[:known] / deviations[:known, None] ** power
+    weight = _scaled(weight, 1.0, features - mean)
     return weight, -weight @ mean
+
+
+def _scaled(weight: torch.Tensor, length: float, features: torch.Tensor) -> torch.Tensor:
+    """The weight, so that what it makes of the features has that length on the mean."""
+    mean = float((features @ weight.T).norm(dim=1).mean())
+    return weight * (length / max(mean, 1e-12))
