@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.errors import ArtifactError, LookalikeError, QueryError
+from retrieval.command import run_command
+from retrieval.errors import ArtifactError, QueryError
 
 if TYPE_CHECKING:
     from retrieval.build import Report
@@ -22,17 +21,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 2 for wrong usage."""
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("datasets").setLevel(logging.ERROR)
-    try:
-        arguments.run(arguments)
-    except (LookalikeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; a build or add goes on from here when it is given again", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(lambda: arguments.run(arguments), "a build or add goes on from here when it is given again")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models._hub import save_config_for_hf
 
-from retrieval.errors import EncoderError
+from retrieval.errors import EncoderError, first_line
 from retrieval.heads import Head
 
 CONFIG_FILE = "config.json"
@@ -171,7 +171,7 @@ def _network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
     except Exception as error:  # timm, torch and the Hub client each raise their own kinds
         what = f"the Hub weights of {backbone!r} could not be had" if from_hub else f"cannot make {backbone!r}"
         raise EncoderError(
-            f"{what}: {_first_line(error)}. Give the weights with --weights FILE (safetensors), or take random ones "
+            f"{what}: {first_line(error)}. Give the weights with --weights FILE (safetensors), or take random ones "
             "(--no-pretrained; in training --set pretrained=false)."
         ) from error
 
@@ -195,10 +195,6 @@ def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 def _classifier_names(model: Any) -> tuple[str, ...]:
     names = model.pretrained_cfg.get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)
@@ -217,7 +213,7 @@ def _load_weights(model: Any, path: Path, skip: Sequence[str]) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise EncoderError(f"{path.name} is not a safetensors file that can be read: {_first_line(error)}") from error
+        raise EncoderError(f"{path.name} is not a safetensors file that can be read: {first_line(error)}") from error
 
     def kept(name: str) -> bool:
         return not name.startswith(tuple(f"{layer}." for layer in skip))

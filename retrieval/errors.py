@@ -15,6 +15,11 @@ Each message names what was asked, what was found, and how to mend it, in one li
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, as far as it goes into a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 class LookalikeError(Exception):
     """Base of all the errors here; catch this one to catch them all."""
 

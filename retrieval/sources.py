@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
 from retrieval import columns
-from retrieval.errors import ImageError, SourceError
+from retrieval.errors import ImageError, SourceError, first_line
 from retrieval.images import read_bytes
 
 _METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
@@ -53,7 +53,7 @@ class RawImage:
         except ImageError:
             raise
         except Exception as error:  # zip files and the network each have their own kinds
-            raise ImageError(f"{Path(self.path).name} cannot be read: {_first_line(error)}") from error
+            raise ImageError(f"{Path(self.path).name} cannot be read: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _builder(name: str, path: str, **options: Any) -> Any:
         return datasets.load_dataset_builder(path, **options)
     except Exception as error:  # datasets and the Hub client each raise their own kinds
         raise SourceError(
-            f"{name} is no folder or parquet file here, and cannot be read as a data set: {_first_line(error)}"
+            f"{name} is no folder or parquet file here, and cannot be read as a data set: {first_line(error)}"
         ) from error
 
 
@@ -140,7 +140,7 @@ def _streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
         # Undecoded: a broken picture, in whatever column, is no reason to stop.
         streams = {k: s.decode(False) if s.features else s for k, s in builder.as_streaming_dataset().items()}
     except Exception as error:  # a data set's files can be wrong in as many ways as there are formats
-        raise SourceError(f"{name} cannot be read: {_first_line(error)}") from error
+        raise SourceError(f"{name} cannot be read: {first_line(error)}") from error
     if split is None:
         return streams
     for part in split.split("+"):
@@ -242,11 +242,7 @@ def _in_words(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[
     try:
         yield from rows
     except Exception as error:  # as above: what is wrong with a file may show only when its turn comes
-        raise SourceError(f"{name} cannot be read: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"{name} cannot be read: {first_line(error)}") from error
 
 
 def _fingerprint(builder: Any, *choices: str | None) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from retrieval.encoder import Encoder
 from retrieval.errors import TrainingError
 from training.__main__ import main
-from training.guards import PATIENCE, CollapseGuard, check_finite, finite_weights, last_checkpoint
+from training.guards import PATIENCE, CollapseGuard, check_finite, check_weights, last_checkpoint
 from training.network import starting_encoder
 from training.run import train
 
@@ -167,10 +167,11 @@ def test_what_is_finite(tmp_path):
             check_finite(7, torch.tensor(float(value)), recipe, tmp_path / "nothing")
     check_finite(7, torch.tensor(1e30), recipe, tmp_path / "nothing")
     network = starting_encoder(recipe).model
-    assert finite_weights(network)
+    check_weights(7, network, recipe, tmp_path)
     with torch.no_grad():
         network.bn1.running_var[0] = torch.inf
-    assert not finite_weights(network)
+    with pytest.raises(TrainingError, match="the weights are not finite at step 7; there was no checkpoint yet"):
+        check_weights(7, network, recipe, tmp_path)
 
 
 def test_the_last_checkpoint_of_a_folder(tmp_path):

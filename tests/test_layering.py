@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # whose files may import each other. A new module has to be given its place here.
 LAYERS = [
     ["errors"],
-    ["images", "metrics", "swap", "hub"],
+    ["images", "metrics", "swap", "hub", "command"],
     ["heads"],
     ["encoder", "stores", "gallery"],
     ["columns", "golden"],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retrieval.command import run_command
 from retrieval.errors import LookalikeError
 from training.recipe import load_recipe, parse_changes, recipe_names
 
@@ -17,17 +17,8 @@ from training.recipe import load_recipe, parse_changes, recipe_names
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 2 for wrong usage."""
     arguments = _parser().parse_args(argv)
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("datasets").setLevel(logging.ERROR)
-    try:
-        {"compare": _compare, "bench": _bench}.get(arguments.recipe, _train)(arguments)
-    except (LookalikeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on after the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    task = {"compare": _compare, "bench": _bench}.get(arguments.recipe, _train)
+    return run_command(lambda: task(arguments), "the same command with --resume goes on after the last checkpoint")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,10 +21,8 @@ SIMILAR = 0.92  # correlation from which on two pictures are the same photograph
 _WORTH_A_LOOK = 0.85  # correlation at a coarse scale from which on the fine one is tried
 _LOOKS = 3  # candidates of an image that are tried at the fine scale
 _LEAST_COSINE = 0.4  # of centred features: others are not looked at
-_FINE: npt.NDArray[np.float64] = 0.96 ** np.arange(
-    20.0
-)  # sizes of the smaller picture, down to 0.46 of the other's longer side
-_COARSE: npt.NDArray[np.float64] = 0.92 ** np.arange(10.0)
+_FINE = [0.96**step for step in range(20)]  # sizes of the smaller picture, down to 0.46 of its own
+_COARSE = [0.92**step for step in range(10)]
 _LEAST_SHARE = 0.2  # of the longer side: anything smaller looks like anything
 _LEAST_DEVIATION = 8.0  # grey levels: a blank picture correlates with nothing
 _CHUNK = 512
@@ -110,7 +108,7 @@ def _each_in(small: Sequence[Grey], large: Grey) -> npt.NDArray[np.float64]:
     return best
 
 
-def _best(templates: torch.Tensor, images: torch.Tensor, scales: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _best(templates: torch.Tensor, images: torch.Tensor, scales: Sequence[float]) -> npt.NDArray[np.float64]:
     """Best normalised cross-correlation over sizes and places of (T, 1, h, w) in (I, 1, H, W), T or I being 1."""
     best = np.zeros(max(len(templates), len(images)))
     room, least = images.shape[2:], _LEAST_SHARE * max(images.shape[2:])

@@ -24,8 +24,7 @@ from training.trainer import has_bf16
 _TURNS = 5
 _STEPS = 2  # of training in a turn
 _IMAGES = 256  # whose decoding is timed
-_DRAWN = 256  # pictures that are drawn where no data is named
-_SIDE = 300  # of those
+_SIDE = 300  # of the pictures that are drawn where no data is named
 
 
 def bench(recipe: Recipe) -> dict[str, Any]:
@@ -50,13 +49,10 @@ def bench(recipe: Recipe) -> dict[str, Any]:
 
 def _drawn(folder: Path) -> Path:
     """Drawn pictures as JPEG files in class folders, those that the tests use."""
-    for number, item in enumerate(catalogue()):
-        if number == _DRAWN * 8:
-            break
-        if number % 8 == 0:
-            path = folder / f"{item.article} {item.pattern}" / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draw(item, _SIDE).save(path)
+    for number, item in enumerate(catalogue()[::8]):
+        path = folder / f"{item.article} {item.pattern}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(item, _SIDE).save(path)
     return folder
 
 

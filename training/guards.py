@@ -55,15 +55,21 @@ def last_checkpoint(folder: Path) -> Path | None:
 def check_finite(step: int, loss: torch.Tensor, recipe: Recipe, folder: Path) -> None:
     """Raise TrainingError for a loss that is NaN or infinite, naming the last checkpoint in the folder."""
     if not torch.isfinite(loss).all():
-        last_good = last_checkpoint(folder)
-        kept = f"the checkpoint {last_good.name} in {folder} is whole" if last_good else "there was no checkpoint yet"
-        raise TrainingError(
-            f"the loss is {float(loss):g} at step {step}; {kept}. Lower the rates (now learning_rate="
-            f"{recipe.learning_rate:g}, head_learning_rate={recipe.head_learning_rate:g}), shorten gradients with "
-            "--set max_grad_norm=1, or compute in full precision with --set bf16=false, into a new folder."
-        )
+        raise _diverged(f"the loss is {float(loss):g}", step, recipe, folder)
 
 
-def finite_weights(model: torch.nn.Module) -> bool:
-    """Whether every number of the model is one: only then is it worth a checkpoint."""
-    return all(bool(torch.isfinite(value).all()) for value in model.state_dict().values() if value.is_floating_point())
+def check_weights(step: int, model: torch.nn.Module, recipe: Recipe, folder: Path) -> None:
+    """Raise TrainingError as `check_finite` does, for a model with weights that are not finite: no checkpoint."""
+    numbers = (value for value in model.state_dict().values() if value.is_floating_point())
+    if not all(bool(torch.isfinite(value).all()) for value in numbers):
+        raise _diverged("the weights are not finite", step, recipe, folder)
+
+
+def _diverged(what: str, step: int, recipe: Recipe, folder: Path) -> TrainingError:
+    last_good = last_checkpoint(folder)
+    kept = f"the checkpoint {last_good.name} in {folder} is whole" if last_good else "there was no checkpoint yet"
+    return TrainingError(
+        f"{what} at step {step}; {kept}. Lower the rates (now learning_rate={recipe.learning_rate:g}, "
+        f"head_learning_rate={recipe.head_learning_rate:g}), shorten gradients with --set max_grad_norm=1, or compute "
+        "in full precision with --set bf16=false, into a new folder."
+    )

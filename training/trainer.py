@@ -18,7 +18,7 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
 
-from training.guards import CollapseGuard, check_finite, finite_weights
+from training.guards import CollapseGuard, check_finite, check_weights
 from training.network import Learner
 from training.pixels import Batches, ClassSampler
 from training.recipe import Recipe
@@ -101,8 +101,7 @@ class MetricTrainer(transformers.Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write the checkpoint under another name, then give it its own; keep the last one and the best one."""
-        if not finite_weights(self.learner):
-            check_finite(self.state.global_step, torch.tensor(torch.nan), self.recipe, self.folder)
+        check_weights(self.state.global_step, self.learner, self.recipe, self.folder)
         unfinished = Path(self._get_output_dir(trial))
         if self.args.should_save:
             shutil.rmtree(unfinished, ignore_errors=True)
