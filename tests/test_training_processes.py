@@ -45,11 +45,12 @@ def trained(recipe, work):
     encoder = starting_encoder(recipe)
     with arguments.main_process_first():
         data = open_data(recipe, work)
-    pixels = Pixels(data.images, 64, encoder.data_config["interpolation"], 1)
+    pixels = Pixels(data.raw, 64, encoder.data_config["interpolation"], 1)
     pixels.fill(data.train.tolist())
     learner = Learner(encoder, recipe, len(data.classes))
-    rows_of = [[row for row in data.train.tolist() if data.target(row) == label] for label in range(len(data.classes))]
-    batches = Batches(pixels, {row: data.target(row) for row in data.train.tolist()}, augmentation(recipe))
+    rows_of = [data.train[data.targets == label].tolist() for label in range(len(data.classes))]
+    targets = dict(zip(data.train.tolist(), data.targets.tolist(), strict=True))
+    batches = Batches(pixels, targets, augmentation(recipe))
     trainer = MetricTrainer(learner, batches, rows_of, lambda _: {"mAP": 0.5}, arguments, say=lambda _: None)
     trainer.sampler.epoch = 1
     seen = [
