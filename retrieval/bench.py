@@ -22,7 +22,7 @@ from retrieval.artifact import Artifact, load_artifact
 from retrieval.embed import Shards, embed_source
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images import open_image
-from retrieval.metrics import recall_at_k
+from retrieval.metrics import Rows, recall_at_k
 from retrieval.sources import RawImage, Source
 from retrieval.stores.base import Vectors
 from retrieval.stores.choose import fit_index
@@ -89,25 +89,32 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
     }
 
 
-def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors) -> Figures:
+def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Rows | None = None) -> Figures:
     """Recall@10 of a store against exact search of the (N, D) vectors in it, and the times of both.
 
-    `queries` are (Q, D) float32 unit rows that are not in it; times are milliseconds a query, asked one by one on
-    one core.
+    `queries` are (Q, D) float32 unit rows; `own` (Q,) is the row of the store that a query itself is, which is not
+    counted, or -1. Times are milliseconds a query, asked one by one on one core.
     """
-    truth = faiss.knn(queries, vectors, min(10, len(vectors)), faiss.METRIC_INNER_PRODUCT)[1]
+    own = np.full(len(queries), -1) if own is None else own
+    truth = faiss.knn(queries, vectors, min(11, len(vectors)), faiss.METRIC_INNER_PRODUCT)[1]
     with _one_core():
         p50, p95 = _latency(lambda query: store.search(query[None], 10), list(queries))
         flat = FaissStore(store.dim)
         flat.add(np.arange(len(vectors)), vectors)
         flat_p50, _ = _latency(lambda query: flat.search(query[None], 10), list(queries[:_QUERIES]))
     return {
-        "recall@10": recall_at_k(store.search(queries, 10)[0], truth),
+        "recall@10": recall_at_k(_others(store.search(queries, 11)[0], own), _others(truth, own)),
         "p50 ms": p50,
         "p95 ms": p95,
         "flat p50 ms": flat_p50,
         "flat p50 / p50": flat_p50 / p50,
     }
+
+
+def _others(ids: Rows, own: Rows) -> Rows:
+    """(Q, 11) ids to the first ten of each query that are not its own."""
+    last = np.argsort(ids == own[:, None], axis=1, kind="stable")
+    return np.take_along_axis(ids, last, axis=1)[:, :10]
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -109,7 +109,7 @@ def _training(training: Section) -> list[str]:
     sizes = ", ".join(f"{name} {size:,}" for name, size in (data.get("split sizes") or {}).items())
     held_out = data.get("held out") or []
     run = [f"{training['steps']:,} steps"] if "steps" in training else []
-    run += [f"{training['seconds'] / 60:.1f} minutes"] if "seconds" in training else []
+    run += [f"{training['seconds'] / 60:.1f} minutes"] if training.get("seconds") else []
     run += [f"seed {training['seed']}"] if "seed" in training else []
     versions = ", ".join(f"{name} {version}" for name, version in (training.get("versions") or {}).items())
     facts = {
@@ -120,6 +120,7 @@ def _training(training: Section) -> list[str]:
         "Classes held out": f"{len(held_out)}: {', '.join(held_out)}" if held_out else "",
         "Run": ", ".join(run),
         "Checkpoint": f"of step {best['step']:,}, chosen by {best['metric']} ({best['value']:.3f})" if best else "",
+        "Validation": ", ".join(f"{name} {value:.3f}" for name, value in (training.get("finished") or {}).items()),
         "Versions": versions,
     }
     return [f"- **{name}:** {' '.join(fact.split())}" for name, fact in facts.items() if fact]
@@ -169,8 +170,8 @@ def _audit(audit: Section) -> list[str]:
     if not audit:
         return []
     return [
-        f"Leak audit: {audit['pairs']:,} near-duplicate pairs of a training and a held-out image; held-out images "
-        f"that are in one: {audit['queries']:,}. `metrics.json` lists examples."
+        f"Leak audit: {audit['queries']:,} of {audit['audited']:,} held-out images have a near-duplicate among the "
+        "images of training and validation; `metrics.json` lists them."
     ]
 
 

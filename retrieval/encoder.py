@@ -2,8 +2,8 @@
 
 The encoder is saved in timm's own Hub format (`config.json`, `model.safetensors`), so that
 `timm.create_model("local-dir:FOLDER", pretrained=True)` gives the same network without this project.
-Global average pooling and a linear head (timm's classifier layer; none for a frozen backbone) are what
-lets the cosine of two images be split into a sum over the cells of their feature maps.
+Global average pooling and a linear head (timm's classifier layer), or none, are what lets the cosine of two images
+be split into a sum over the cells of their feature maps; heads with more layers are in `retrieval.heads`.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def audited(held_out, train, **options):
         **options,
     )
     assert all(SIMILAR <= pair.similarity <= 1 for pair in pairs)
-    return [(rows.index(pair.held_out), rows.index(pair.train) - len(held_out)) for pair in pairs]
+    return [(rows.index(pair.held_out), rows.index(pair.other) - len(held_out)) for pair in pairs]
 
 
 def test_near_duplicates_among_others(pictures, noises):
@@ -172,6 +172,6 @@ def test_faces_and_faces_easy_are_the_same_photographs():
     count = len(held_out)
     pairs = near_duplicates(rows[:count].tolist(), rows[count:].tolist(), features, pixels.grey)
 
-    found = [(names[label[held_out[pair.held_out]]], names[label[train[pair.train - count]]]) for pair in pairs]
+    found = [(names[label[held_out[pair.held_out]]], names[label[train[pair.other - count]]]) for pair in pairs]
     assert set(found) == {("Faces_easy", "Faces")}
     assert 0.55 * len(easy[::10]) <= len(found) <= 0.9 * len(easy[::10])

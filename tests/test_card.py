@@ -44,7 +44,7 @@ def test_it_names_what_the_run_was(card):
         "**Versions:** torch ",
         f"backbone: {BACKBONE}",
         "epochs: 2.0",
-        "2 near-duplicate pairs of a training and a held-out image; held-out images that are in one: 1.",
+        "Leak audit: 1 of 20 held-out images have a near-duplicate among the images of training and validation",
         "`test` as queries, `train+validation` as gallery",
         "The classifier of the run is right for 0.800 [",
         "**Gallery:** 60 images",

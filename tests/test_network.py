@@ -200,6 +200,18 @@ def test_embeddings_with_and_without_the_head():
     assert torch.allclose(features_of(model, Stored(), rows, 64), features[rows], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "changes", "said"),
+    [
+        ("deit_tiny_distilled_patch16_224", {"frozen_stride": 0}, "does not end in one linear layer"),
+        ("hrnet_w18_small", {"frozen_stride": 8}, "does not tell where its stage 'stem' ends: --set frozen_stride=0"),
+    ],
+)
+def test_backbones_that_cannot_be_trained_so(backbone, changes, said):
+    with pytest.raises(RecipeError, match=said):
+        starting_encoder(tiny_recipe(backbone=backbone, image_size=224, test_size=224, **changes))
+
+
 def test_the_finished_encoder_sees_pictures_of_its_size(tmp_path):
     encoder = starting_encoder(tiny_recipe(test_size=96))
     picture = Image.effect_noise((150, 50), 90).convert("RGB")
@@ -340,7 +352,7 @@ def test_a_finished_head_begins_with_linear_discriminants(clusters):
     count = targets.max() + 1
     means = np.stack([features[targets == label].mean(axis=0) for label in range(count)])
     within = np.cov((features - means[targets]).T, bias=True)
-    within += 0.1 * np.trace(within) / len(within) * np.eye(len(within))
+    within += 0.03 * features.var(axis=0).mean() * np.eye(len(within))
     _, directions = scipy.linalg.eigh(np.cov(means.T), within)
     expected = (features - features.mean(axis=0)) @ directions[:, 1 - count :]
     model, found = finished(clusters, 0.4)

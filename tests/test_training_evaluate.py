@@ -129,10 +129,11 @@ def test_index_against_exact_search(factory):
     vectors, _ = cloud(3, 2000, spread=3)
     queries, _ = cloud(4, 1200, spread=3)
     store = fit_index(vectors, factory)
-    section = evaluate_index(store, vectors, queries)
+    none = np.full(1200, -1)
+    section = evaluate_index(store, vectors, queries, none)
     assert (section["factory"], section["queries"]) == (factory, 1000)
     assert section["exact_ms"] > 0 < section["approximate_ms"]
-    section = evaluate_index(store, vectors, queries[:50])
+    section = evaluate_index(store, vectors, queries[:50], none[:50])
     found = store.search(queries[:50], 10)[0]
     truth = np.argsort(-(queries[:50] @ vectors.T), axis=1)[:, :10]
     shared = [len(set(one) & set(other)) / 10 for one, other in zip(found.tolist(), truth.tolist(), strict=True)]
@@ -140,6 +141,18 @@ def test_index_against_exact_search(factory):
     assert section["queries"] == 50
 
 
+def test_an_image_that_finds_itself_does_not_count():
+    vectors, _ = cloud(3, 2000, spread=3)
+    store, own = fit_index(vectors, "IVF64,Flat"), np.arange(0, 2000, 40)
+    store.settings.search["nprobe"] = 1
+    found, truth = store.search(vectors[own], 11)[0], np.argsort(-(vectors[own] @ vectors.T), axis=1)
+    others = [[row for row in line if row not in (-1, own[number])][:10] for number, line in enumerate(found)]
+    exact = [[row for row in line if row != own[number]][:10] for number, line in enumerate(truth)]
+    shared = [len(set(one) & set(other)) / 10 for one, other in zip(others, exact, strict=True)]
+    assert 0 < np.mean(shared) < 0.95
+    assert evaluate_index(store, vectors, vectors[own], own)["recall@10"] == pytest.approx(np.mean(shared), abs=0.003)
+
+
 def test_an_index_of_fewer_rows_than_are_asked_for():
     vectors, _ = cloud(3, 4)
-    assert evaluate_index(fit_index(vectors), vectors, cloud(4, 6)[0])["recall@10"] == 1
+    assert evaluate_index(fit_index(vectors), vectors, cloud(4, 6)[0], np.full(6, -1))["recall@10"] == 1

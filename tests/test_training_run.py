@@ -260,13 +260,13 @@ def test_figures_of_a_test_split(runs, name):
 def test_the_audit_finds_what_was_planted(runs, name):
     recipe, out = runs(name)
     audit, test = read_metrics(out)["audit"], rows_of(recipe.data, "test")
-    assert (audit["pairs"], audit["queries"], audit["audited"], audit["across classes"]) == (2, 2, 26, 0)
-    pairs = {(pair["held_out"], pair["train"]): pair for pair in audit["examples"]}
+    assert (audit["queries"], audit["audited"], audit["across classes"]) == (2, 26, 0)
+    pairs = {(pair["held_out"], pair["other"]): pair for pair in audit["listed"]}
     assert pairs.keys() == {("test/24", "train/5"), ("test/25", "train/33")}
     for pair in pairs.values():
-        assert pair["label"] == pair["train_label"] == test[int(pair["held_out"].split("/")[1])][1]
+        assert pair["label"] == pair["other_label"] == test[int(pair["held_out"].split("/")[1])][1]
         assert 0.92 <= pair["similarity"] <= 1
-    assert "Leak audit: 2 near-duplicate pairs" in (out / LAYOUT.card).read_text()
+    assert "Leak audit: 2 of 26 held-out images" in (out / LAYOUT.card).read_text()
 
 
 def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
@@ -333,6 +333,24 @@ def test_the_artifact_has_the_weights_that_validation_chose(runs, name):
 
 
 # What was learned
+
+
+def test_the_head_is_computed_anew_at_the_end(runs):
+    """Five discriminants tell the six classes of training apart; the rest of an embedding does not."""
+    recipe, out = runs("ours")
+    encoder = load_artifact(out).encoder
+    rows = rows_of(recipe.data, "train")
+    with torch.inference_mode():
+        found = encoder.model(torch.stack([encoder.preprocess(open_image(data)) for data, _ in rows])).numpy()
+    labels = np.array([label for _, label in rows])
+    means = np.stack([found[labels == label].mean(axis=0) for label in COLOURED])
+    apart = np.abs(means - means.mean(axis=0)).max(axis=0)
+    assert found.shape[1] == 16
+    assert apart[5:].max() < 0.05 * apart[:5].max()
+    lengths = [np.linalg.norm(part, axis=1).mean() ** 2 for part in (found[:, :5], found[:, 5:])]
+    assert lengths == pytest.approx([1 - recipe.generic_share, recipe.generic_share], rel=0.05)
+    assert set(read_metrics(out)["training"]["finished"]) == {"hit@1", "P@5", "mAP"}
+    assert "- **Validation:** hit@1 " in (out / LAYOUT.card).read_text()
 
 
 def test_training_pays(runs):

@@ -6,19 +6,20 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from retrieval.command import run_command
 from retrieval.errors import LookalikeError
-from training.recipe import load_recipe, parse_changes, recipe_names
+from training.recipe import Recipe, load_recipe, parse_changes, recipe_names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 2 for wrong usage."""
     arguments = _parser().parse_args(argv)
     task = {"compare": _compare, "bench": _bench}.get(arguments.recipe, _train)
-    return run_command(lambda: task(arguments), "the same command with --resume goes on after the last checkpoint")
+    return run_command(lambda: task(arguments), "a run goes on after its last checkpoint when it is given --resume")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Fine-tune an encoder and build its artifact; compare finished runs; measure speed.",
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a recipe's name, a YAML file, compare, or bench")
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="compare: the runs' artifacts")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="DIR", help="compare: the runs' artifacts; bench: a recipe"
+    )
     parser.add_argument("--list", action="store_true", help="name the recipes and the keys that --set takes")
     run = parser.add_argument_group("training")
     run.add_argument("--out", type=Path, metavar="DIR", help="the artifact to write")
@@ -59,11 +62,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.list or not arguments.recipe:
         _list()
         return
-    changes: dict[str, Any] = {}
-    for key in _SHORT:
-        if (value := getattr(arguments, key)) is not None:
-            changes[key] = value
-    recipe = load_recipe(arguments.recipe, {**changes, **parse_changes(arguments.set)})
+    recipe = load_recipe(arguments.recipe, {**_options(arguments), **parse_changes(arguments.set)})
     if arguments.folders:
         raise LookalikeError(f"{arguments.folders[0]} is one word too many: the artifact is named by --out.")
     if arguments.out is None:
@@ -73,6 +72,11 @@ def _train(arguments: argparse.Namespace) -> None:
     out = train(recipe, arguments.out, resume=arguments.resume, say=_say)
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"\n{_summary(out)}\nserve it: python app.py --artifact {out}")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keys of a recipe that options of the command line name."""
+    return {key: value for key in _SHORT if (value := getattr(arguments, key)) is not None}
 
 
 def _say(text: str) -> None:
@@ -86,13 +90,11 @@ def _summary(out: Path) -> str:
 
 
 def _list() -> None:
-    from dataclasses import fields
-
     print("recipes:")
     for name in recipe_names():
         print(f"  {name:16} {load_recipe(name).about}")
     print("\nkeys (--set KEY=VALUE), with their defaults:")
-    for item in fields(load_recipe(recipe_names()[0])):
+    for item in fields(Recipe):
         if item.name not in ("name", "about"):
             print(f"  {item.name:22} {item.metadata['help']} [{item.default!r}]")
 
@@ -111,8 +113,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from training.bench import bench
 
-    changes = {key: getattr(arguments, key) for key in ("data", "backbone", "weights") if getattr(arguments, key)}
-    recipe = load_recipe("caltech101", {"data": "", **changes, **parse_changes(arguments.set)})
+    name = str(arguments.folders[0]) if arguments.folders else "caltech101"
+    recipe = load_recipe(name, {"data": "", **_options(arguments), **parse_changes(arguments.set)})
     for name, value in bench(recipe).items():
         print(f"{name:45} {value:,.2f}" if isinstance(value, float) else f"{name:45} {value}")
 

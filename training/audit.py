@@ -1,4 +1,4 @@
-"""Leak audit: held-out images of which a near-duplicate is among the training images.
+"""Leak audit: held-out images of which a near-duplicate is among those that a run has learned or was chosen by.
 
 A near-duplicate is the same photograph: another file of it, other compression, size or tone, or a crop. (Caltech-101
 has many: `Faces_easy` holds the photographs of `Faces`, cropped.) Candidates are an image's nearest neighbours by the
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-CANDIDATES = 64  # nearest training images that are looked at: a crop can be far down among others of its kind
+CANDIDATES = 64  # nearest images that are looked at: a crop can be far down among others of its kind
 SIMILAR = 0.92  # correlation from which on two pictures are the same photograph
 _WORTH_A_LOOK = 0.85  # correlation at a coarse scale from which on the fine one is tried
 _LOOKS = 3  # candidates of an image that are tried at the fine scale
@@ -32,25 +32,25 @@ Grey = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pair:
-    """A held-out row, the training row that is the same photograph, and their correlation in [0, 1]."""
+    """A held-out row, the other row that is the same photograph, and their correlation in [0, 1]."""
 
     held_out: int
-    train: int
+    other: int
     similarity: float
 
 
 def near_duplicates(
     held_out: Sequence[int],
-    train: Sequence[int],
+    others: Sequence[int],
     features: Mapping[int, torch.Tensor],
     grey: Mapping[int, Grey],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """The pairs of held-out and training rows that show the same photograph, the best one for each held-out row.
+    """The pairs of held-out and other rows that show the same photograph, the best one for each held-out row.
 
     `features` are (F,) float32 vectors by row, `grey` (h, w) uint8 pictures with a longer side of 64.
     """
-    base = torch.stack([features[row] for row in train])
+    base = torch.stack([features[row] for row in others])
     mean = base.mean(dim=0)
     base = functional.normalize(base - mean, dim=1)
     coarse = {row: _coarse(picture) for row, picture in grey.items()}
@@ -58,11 +58,11 @@ def near_duplicates(
     for start in range(0, len(held_out), _CHUNK):
         chunk = held_out[start : start + _CHUNK]
         queries = functional.normalize(torch.stack([features[row] for row in chunk]) - mean, dim=1)
-        cosines, found = (queries @ base.T).topk(min(CANDIDATES, len(train)), dim=1)
+        cosines, found = (queries @ base.T).topk(min(CANDIDATES, len(others)), dim=1)
         for number, row in enumerate(chunk):
-            near = [train[int(at)] for at in found[number][cosines[number] > _LEAST_COSINE]]
-            others = [coarse[other] for other in near]
-            rough = np.maximum(_in_each(coarse[row], others), _each_in(others, coarse[row]))
+            near = [others[int(at)] for at in found[number][cosines[number] > _LEAST_COSINE]]
+            small = [coarse[other] for other in near]
+            rough = np.maximum(_in_each(coarse[row], small), _each_in(small, coarse[row]))
             worth = [near[at] for at in np.argsort(-rough, kind="stable")[:_LOOKS] if rough[at] >= _WORTH_A_LOOK]
             scored = [(same_photograph(grey[row], grey[other]), other) for other in worth]
             if scored and max(scored)[0] >= SIMILAR:

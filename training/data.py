@@ -116,7 +116,7 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
     """The data without rows that cannot be opened, checked again; raises TrainingError as `open_data` does."""
     if not bad:
         return data
-    first = next(iter(bad))
+    first = min(bad)
     notes = [f"{len(bad)} images that cannot be opened; the first: {data.images[first]['source']}: {bad[first]}"]
     parts = {part: rows[~np.isin(rows, list(bad))] for part, rows in data.parts.items()}
     notes += _check_classes(recipe, parts, list(data.labels), data.classes)

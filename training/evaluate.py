@@ -42,7 +42,7 @@ def evaluate(
     """The section `evaluation`: `queries` (Q, D) searched in `gallery` (N, D), float32 unit rows.
 
     `train_counts` holds the number of training images of each class, `unseen` the classes that training did not have.
-    `near_duplicate` (Q,) marks queries that have a near-duplicate in the gallery: figures without them are given too.
+    `near_duplicate` (Q,) marks queries with a near-duplicate in the gallery: figures without them are given too.
     `correct` (Q,) marks queries whose class a classifier told right. `own_row` (Q,) is the row of the gallery that is
     the query itself, which is left out of its search, or -1. Raises QueryError where no query of a seen class
     has an image of its class in the gallery.
@@ -67,15 +67,17 @@ def evaluate(
     }
 
 
-def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors) -> dict[str, Any]:
+def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_row: Rows) -> dict[str, Any]:
     """The section `index`: an artifact's store against exact search of the same (N, D) vectors.
 
-    Of more than 1,000 queries (Q, D), as many are drawn. The times are medians in milliseconds, one query at a time on
+    Of more than 1,000 queries (Q, D), as many are drawn; `own_row` (Q,) is the row that a query itself is, which does
+    not count as found, or -1. The times are medians in milliseconds, one query at a time on
     one core: of all the figures the only ones that differ from run to run.
     """
     if len(queries) > _INDEX_QUERIES:
-        queries = queries[np.sort(np.random.default_rng(0).choice(len(queries), _INDEX_QUERIES, replace=False))]
-    figures = against_exact(store, vectors, queries)
+        drawn = np.sort(np.random.default_rng(0).choice(len(queries), _INDEX_QUERIES, replace=False))
+        queries, own_row = queries[drawn], own_row[drawn]
+    figures = against_exact(store, vectors, queries, own_row)
     return {
         "recall@10": figures["recall@10"],
         "exact_ms": figures["flat p50 ms"],

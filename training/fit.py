@@ -16,9 +16,10 @@ from training.pixels import Pixels
 from training.splits import Rows
 
 _BATCH = 64
+_LEAST_VARIANCE = 1e-5  # of a principal component, as a share of the first one's
 _RATE = 2e-3  # of AdamW, falling to 0
 _DECAY = 1e-4
-_SHRINKAGE = 0.1  # of the covariance within classes, as a share of its mean: what is rarely seen is not blown up
+_SHRINKAGE = 0.03  # variance that is added within classes, as a share of all there is: new images vary more
 
 
 def features_of(
@@ -83,15 +84,18 @@ def finish_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor)
     """Compute the linear head anew from the (N, F) features of a trained network and their (N,) int64 classes.
 
     Features are whitened within their classes (Hatch et al., "Within-class covariance normalization", Interspeech
-    2006). The first numbers of an embedding are then the linear discriminants (Fisher 1936; Rao 1948), which tell the
-    classes of training apart. All others are the principal components of what is left: what varies between images, but
-    tells none of these classes apart, is what other classes are known by. They get `generic_share` of the squared
-    length of an embedding, on the mean. The class vectors of the objective become the means of their classes.
+    2006). The first numbers of an embedding, half of them at most, are then the linear discriminants (Fisher 1936; Rao
+    1948), which tell the classes of training apart. All others are the principal components of what is left: what
+    varies between images, but does not tell these classes apart, is what other classes are known by. They get
+    `generic_share` of the squared length of an embedding, on the mean of the training images. The class vectors of the
+    objective become the means of their classes.
     """
     head, share = learner.network.get_classifier(), learner.recipe.generic_share
     centre = features.mean(dim=0)
-    whiten = _whitening(features - _class_means(features, targets)[targets])
-    features = (features - centre) @ whiten
+    features = features - centre
+    floor = _SHRINKAGE * float(features.square().mean())
+    whiten = _whitening(features - _class_means(features, targets)[targets], floor)
+    features = features @ whiten
     means = _class_means(features, targets)
     axes = torch.linalg.svd(means - means.mean(dim=0), full_matrices=False)[2]
     axes = axes[: min(len(means) - 1, head.out_features // 2)]
@@ -118,10 +122,10 @@ def _directions(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return variances.flip(0).clamp(min=0).to(features.dtype), columns.T.flip(0).to(features.dtype)
 
 
-def _whitening(deviations: torch.Tensor) -> torch.Tensor:
-    """(F, F): the inverse root of the covariance of (N, F) deviations, shrunk towards all directions alike."""
+def _whitening(deviations: torch.Tensor, floor: float) -> torch.Tensor:
+    """(F, F): the inverse root of the covariance of (N, F) deviations, to which `floor` is added in all directions."""
     variances, directions = _directions(deviations)
-    scale = (variances + _SHRINKAGE * variances.mean() + 1e-12).rsqrt()
+    scale = (variances + floor + 1e-12).rsqrt()
     return torch.as_tensor((directions.T * scale) @ directions)
 
 
@@ -137,7 +141,8 @@ def _principal(features: torch.Tensor, count: int, power: float) -> tuple[torch.
     deviations = variances.sqrt()
     deviations = deviations.clamp(min=float(deviations[0]) * 1e-2 + 1e-12)
     weight = features.new_zeros(count, features.shape[1])
-    known = min(count, len(directions))
+    # What the images of training do not have at all, new images have at any length: it would drown the rest.
+    known = min(count, int((variances > variances[0] * _LEAST_VARIANCE).sum()))
     weight[:known] = directions[:known] / deviations[:known, None] ** power
     weight = _scaled(weight, 1.0, features - mean)
     return weight, -weight @ mean

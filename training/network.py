@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from retrieval.encoder import Encoder
 from retrieval.errors import RecipeError
+from retrieval.heads import Head
 from training.loss import Objective
 from training.pixels import Pixels, Progress
 from training.recipe import Recipe
@@ -127,7 +128,8 @@ def embed_rows(
 def starting_encoder(recipe: Recipe) -> Encoder:
     """The encoder that training starts from: the recipe's backbone and head, at the size that it will be used at.
 
-    Raises EncoderError for a backbone or weights that cannot be had, RecipeError for a size that it cannot take.
+    Raises EncoderError for a backbone or weights that cannot be had, RecipeError for a size that it cannot take, or
+    for a backbone that cannot be trained by this recipe.
     """
     kind, _, size = recipe.head.rpartition("-")
     linear = kind in ("linear", "pca")
@@ -146,7 +148,19 @@ def starting_encoder(recipe: Recipe) -> Encoder:
             f"{recipe.backbone} takes pictures of {own} pixels and no others: "
             f"--set image_size={own} --set test_size={own}."
         )
+    _check_network(encoder.model, recipe)
     return at_size(encoder.model, recipe.test_size)
+
+
+def _check_network(network: Any, recipe: Recipe) -> None:
+    head = network.get_classifier()
+    if not isinstance(head, torch.nn.Linear | torch.nn.Identity | Head):
+        raise RecipeError(
+            f"{recipe.backbone} does not end in one linear layer, which training needs: take another backbone, like "
+            "resnet50."
+        )
+    if recipe.frozen_stride or recipe.unfreeze:
+        _stages(network)
 
 
 def at_size(network: Any, size: int) -> Encoder:
@@ -159,6 +173,7 @@ def _stages(network: Any) -> list[tuple[int, list[torch.nn.Module]]]:
     """The backbone from the picture to the head as (pixels to a cell, modules), as timm's `feature_info` divides it.
 
     Modules are taken in the order in which they are registered, which in timm's networks is that of the forward pass.
+    Raises RecipeError where it names a stage that is no module.
     """
     ends = {int(info["reduction"]): str(info["module"]) for info in network.feature_info}
     head = set(network.get_classifier().modules())
@@ -167,6 +182,11 @@ def _stages(network: Any) -> list[tuple[int, list[torch.nn.Module]]]:
     start = 0
     for number, (stride, end) in enumerate(sorted(ends.items())):
         inside = [i for i, (name, _) in enumerate(modules) if name == end or name.startswith(f"{end}.")]
+        if not inside:
+            raise RecipeError(
+                f"{type(network).__name__} does not tell where its stage {end!r} ends: --set frozen_stride=0 --set "
+                "unfreeze=[] lets all of it learn."
+            )
         stop = len(modules) if number == len(ends) - 1 else max(inside) + 1
         stages.append((stride, [module for _, module in modules[start:stop]]))
         start = stop

@@ -127,7 +127,7 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         row, draw = key
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw)
+            torch.default_generator.manual_seed(draw)  # and no other: those of GPUs would not be put back
             picture = self.augment(self.pixels[row])
         return {"pixels": picture, "labels": torch.tensor(self.targets[row])}
 

@@ -25,7 +25,8 @@ from training.pixels import Pixels
 from training.recipe import Recipe
 from training.trainer import METRIC
 
-_EXAMPLES = 50  # pairs of near-duplicates that are listed
+_LISTED = 1000  # pairs of near-duplicates, at most: the most alike
+_BATCH = 64
 _VERSIONS = ("torch", "timm", "transformers", "accelerate", "pytorch-metric-learning", "datasets", "faiss-cpu", "numpy")
 
 
@@ -39,7 +40,8 @@ class Run:
     learner: Learner
     pairs: list[Pair]
     state: Any  # transformers' TrainerState
-    seconds: float
+    finished: dict[str, float]  # figures of validation that the finished head has
+    seconds: float | None  # None for a run that was resumed
 
 
 def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
@@ -70,16 +72,13 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
     kept = np.array([row for row, sha in enumerate(hashes) if sha not in tested], np.int64)
     place = {int(row): number for number, row in enumerate(kept)}
     queries = [*seen, *unseen]
-    rows = [row_of.get(run.pixels.sha256[row]) for row in queries]
-    vectors = np.stack(
-        [
-            unsealed.vectors[at] if at is not None else _embed(run, unsealed, row)
-            for row, at in zip(queries, rows, strict=True)
-        ]
-    )
+    at = np.array([row_of.get(run.pixels.sha256[row], -1) for row in queries], np.int64)
+    vectors = unsealed.vectors[at]
+    if (apart := np.flatnonzero(at < 0)).size:  # a test split is not in the gallery
+        vectors[apart] = _embed(run, unsealed, [queries[number] for number in apart])
     # A query that stays in the gallery is of an unseen class, or the same file as a training image: the first is left
     # out of its own search, the second is what the audit counts.
-    own = [place.get(at, -1) if at is not None and number >= len(seen) else -1 for number, at in enumerate(rows)]
+    own = [place.get(int(row), -1) if number >= len(seen) else -1 for number, row in enumerate(at)]
     leaked = {pair.held_out for pair in run.pairs}
     evaluation = evaluate(
         vectors,
@@ -94,11 +93,14 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
         correct=_classified(run, queries),
         own_row=np.array(own, np.int64),
     )
-    return {"evaluation": evaluation, "index": evaluate_index(unsealed.store, unsealed.vectors, vectors)}
+    return {"evaluation": evaluation, "index": evaluate_index(unsealed.store, unsealed.vectors, vectors, at)}
 
 
-def _embed(run: Run, unsealed: Unsealed, row: int) -> Any:
-    return unsealed.encoder.embed_images([open_image(run.data.raw(row).read())])[0]
+def _embed(run: Run, unsealed: Unsealed, rows: list[int]) -> Any:
+    """(N, D): embeddings of images that are not in the gallery, some at a time."""
+    chunks = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+    images = ([open_image(run.data.raw(row).read()) for row in chunk] for chunk in chunks)
+    return np.concatenate([unsealed.encoder.embed_images(chunk) for chunk in images])
 
 
 def _classified(run: Run, queries: list[int]) -> Any:
@@ -130,11 +132,12 @@ def training_section(run: Run) -> dict[str, Any]:
             "left out": list(data.left_out),
         },
         "seed": run.recipe.seed,
-        "seconds": round(run.seconds, 1),
+        "seconds": None if run.seconds is None else round(run.seconds, 1),
         "steps": state.global_step,
         "best": {"step": state.best_global_step, "metric": f"validation {METRIC}", "value": state.best_metric}
         if state.best_global_step
         else None,
+        "finished": run.finished,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _VERSIONS},
@@ -145,24 +148,23 @@ def training_section(run: Run) -> dict[str, Any]:
 
 
 def audit_section(run: Run) -> dict[str, Any]:
-    """The section `audit`: near-duplicates between held-out and training images, counted and listed."""
+    """The section `audit`: near-duplicates between held-out and other images, counted and listed."""
     images, labels = run.data.images, run.data.labels
-    examples = [
+    listed = [
         {
             "held_out": images[pair.held_out]["source"],
             "label": labels[pair.held_out],
-            "train": images[pair.train]["source"],
-            "train_label": labels[pair.train],
+            "other": images[pair.other]["source"],
+            "other_label": labels[pair.other],
             "similarity": pair.similarity,
         }
-        for pair in sorted(run.pairs, key=lambda pair: -pair.similarity)[:_EXAMPLES]
+        for pair in sorted(run.pairs, key=lambda pair: -pair.similarity)[:_LISTED]
     ]
     audited = len(run.data.seen("test")) + len(run.data.unseen)
-    across = sum(labels[pair.held_out] != labels[pair.train] for pair in run.pairs)
+    across = sum(labels[pair.held_out] != labels[pair.other] for pair in run.pairs)
     return {
-        "pairs": len(run.pairs),
-        "queries": len({pair.held_out for pair in run.pairs}),
+        "queries": len(run.pairs),
         "audited": audited,
         "across classes": across,
-        "examples": examples,
+        "listed": listed,
     }

@@ -48,7 +48,7 @@ class Recipe:
     head_start: int = _setting(0, "epochs of the head alone on features computed once, before the network learns", 0)
     generic_share: float = _setting(
         0.0,
-        "share of an embedding that is for classes never seen, in a head computed at the end; 0: none",
+        "share of an embedding's squared length for classes never seen, in a head computed at the end",
         0,
         1,
     )
@@ -71,7 +71,7 @@ class Recipe:
     learning_rate: float = _setting(5e-4, "of the backbone, at its highest", 0, 10)
     head_learning_rate: float = _setting(5e-3, "of the head and the class vectors", 0, 10)
     weight_decay: float = _setting(0.05, "not on norms and biases", 0, 1)
-    warmup: float = _setting(0.05, "share of the steps in which the rates rise; then they fall as a cosine", 0, 1)
+    warmup: float = _setting(0.05, "share of the steps in which the rates rise; then they fall as a cosine", 0, 0.9)
     max_grad_norm: float = _setting(0.0, "gradients longer than this are shortened; 0: never", 0)
     frozen_stride: int = _setting(0, "stages with a cell for so many pixels, or fewer, do not learn; 0: all learn", 0)
     unfreeze: tuple[float, ...] = _setting((), "epochs at which one more frozen stage learns, the deepest first", 0)
@@ -88,7 +88,7 @@ class Recipe:
     bf16: bool | None = _setting(None, "mixed precision; null: where the processor or GPU has it")
     threads: int | None = _setting(None, "of the processor; null: torch's own choice", 1)
     workers: int = _setting(0, "processes that prepare batches", 0)
-    cache_gb: float = _setting(4.0, "memory for decoded images", 0)
+    cache_gb: float = _setting(4.0, "memory for decoded images, of each process", 0)
     save_steps: int = _setting(100, "steps between checkpoints; each epoch's end has one too", 1)
     index: str = _setting("AUTO", "FAISS factory string of the artifact")
 
@@ -208,7 +208,7 @@ def _agree(recipe: Recipe) -> None:
         raise RecipeError("softmax=linear needs a head to stand on; set head=linear-256, for one.")
     if recipe.generic_share and (recipe.head.rpartition("-")[0] != "linear" or recipe.softmax == "linear"):
         raise RecipeError(
-            "generic_share needs a linear head and no linear softmax: set head=linear-512, softmax=normalised."
+            "generic_share needs a linear head and no linear softmax: set head=linear-256, softmax=normalised."
         )
 
 

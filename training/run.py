@@ -7,19 +7,19 @@ is whole.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file
+from transformers.trainer import TRAINER_STATE_NAME
 
 from retrieval.artifact import check_target
 from retrieval.errors import TrainingError
@@ -67,8 +67,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
             pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
         state = _learn(learner, data, pixels, arguments, last, say)
         if first:
-            _finish(learner, data, pixels, say)
-            run = Run(recipe, data, pixels, learner, pairs, state, time.monotonic() - started)
+            finished = _finish(learner, data, pixels, say)
+            seconds = None if last else time.monotonic() - started  # of a run that was cut off, no process knows them
+            run = Run(recipe, data, pixels, learner, pairs, state, finished, seconds)
             publish(run, out, _counter(say, "indexed"))
             shutil.rmtree(work)
     return out
@@ -87,22 +88,29 @@ def _learn(
     if not recipe.epochs:
         return transformers.TrainerState()
     trainer = _trainer(learner, data, pixels, arguments, say)
-    how = "bf16" if arguments.bf16 else "fp32"
-    say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {how}")
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    best = trainer.state.best_global_step or trainer.state.global_step
+    state = transformers.TrainerState.load_from_json(str(last / TRAINER_STATE_NAME)) if last else trainer.state
+    # With a fraction of an epoch, the Trainer would take one step more than there are.
+    if state.global_step < math.ceil(recipe.epochs * trainer.steps_per_epoch):
+        how = "bf16" if arguments.bf16 else "fp32"
+        say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {how}")
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        state = trainer.state
+    best = state.best_global_step or state.global_step
     learner.load_state_dict(load_file(trainer.folder / f"checkpoint-{best}" / "model.safetensors"))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    return trainer.state
+    return state
 
 
-def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> None:
-    """Make the network the one that the artifact holds."""
-    learner.cpu().eval()
+def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> dict[str, float]:
+    """Make the network the one that the artifact holds; returns its figures of validation."""
+    learner.eval()
     if learner.recipe.generic_share:
         features = features_of(learner, pixels, data.train, learner.recipe.test_size, _counter(say, "looked at"))
-        finish_head(learner, features, torch.from_numpy(data.targets))
+        finish_head(learner.cpu(), features, torch.from_numpy(data.targets))
+    figures = _validated(learner.cpu(), data, pixels)
+    say(f"the finished head: {', '.join(f'validation {name} {value:.4f}' for name, value in figures.items())}")
+    return figures
 
 
 def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> tuple[Learner, Data, Pixels]:
@@ -148,7 +156,8 @@ def _claim(work: Path, recipe: Recipe, resume: bool) -> FileLock:
             f"{work} holds a run with {key}={before.get(key)!r}, not {settings[key]!r}: resume it with the same "
             "recipe, or delete that folder."
         )
-    stamp.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if not last:
+        stamp.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return lock
 
 
@@ -169,8 +178,9 @@ def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bo
     features = features_of(learner, pixels, rows, learner.recipe.image_size, _counter(say, "looked at"))
     of_row = dict(zip(rows.tolist(), features, strict=True))
     held_out = [*data.seen("test").tolist(), *data.unseen.tolist()]
-    pairs = near_duplicates(held_out, data.train.tolist(), of_row, pixels.grey, _counter(say, "audited"))
-    say(f"leak audit: {len(pairs)} of {len(held_out)} held-out images have a near-duplicate among the training images")
+    others = [*data.train.tolist(), *data.seen("validation").tolist()]
+    pairs = near_duplicates(held_out, others, of_row, pixels.grey, _counter(say, "audited"))
+    say(f"leak audit: {len(pairs)} of {len(held_out)} held-out images have a near-duplicate among the others")
     start_head(learner, torch.stack([of_row[int(row)] for row in data.train]), torch.from_numpy(data.targets))
     path.write_text(json.dumps([asdict(pair) for pair in pairs]), encoding="utf-8")
     return pairs
@@ -179,25 +189,27 @@ def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bo
 def _trainer(
     learner: Learner, data: Data, pixels: Pixels, arguments: transformers.TrainingArguments, say: Say
 ) -> MetricTrainer:
-    recipe = learner.recipe
     targets = dict(zip(data.train.tolist(), data.targets.tolist(), strict=True))
     rows_of: list[list[int]] = [[] for _ in data.classes]
     for row, target in targets.items():
         rows_of[target].append(row)
-    gallery = np.array([row for rows in rows_of for row in rows[:_GALLERY_OF_A_CLASS]])
-    queries = data.seen("validation")
-
-    def validate(current: Learner) -> dict[str, float]:
-        vectors = [_unit(embed_rows(current, pixels, rows, recipe.test_size)) for rows in (queries, gallery)]
-        labels = [[data.labels[row] for row in rows] for rows in (queries, gallery)]
-        found = query_figures(vectors[0], labels[0], vectors[1], labels[1])
-        return {name: float(values.mean()) for name, values in found.values.items() if name in ("hit@1", "P@5", METRIC)}
-
-    return MetricTrainer(learner, Batches(pixels, targets, augmentation(recipe)), rows_of, validate, arguments, say)
+    batches = Batches(pixels, targets, augmentation(learner.recipe))
+    return MetricTrainer(learner, batches, rows_of, lambda now: _validated(now, data, pixels), arguments, say)
 
 
-def _unit(vectors: torch.Tensor) -> Any:
-    return torch.nn.functional.normalize(vectors, dim=1).numpy()
+def _validated(learner: Learner, data: Data, pixels: Pixels) -> dict[str, float]:
+    """Figures of the images of validation, searched in the first training images of each class."""
+    parts: list[list[int]] = [data.seen("validation").tolist(), []]
+    room = dict.fromkeys(data.classes, _GALLERY_OF_A_CLASS)
+    for row in data.train.tolist():
+        if room[data.labels[row]]:
+            room[data.labels[row]] -= 1
+            parts[1].append(row)
+    vectors = [embed_rows(learner, pixels, rows, learner.recipe.test_size) for rows in parts]
+    queries, gallery = (torch.nn.functional.normalize(part, dim=1).numpy() for part in vectors)
+    labels = [[data.labels[row] for row in rows] for rows in parts]
+    found = query_figures(queries, labels[0], gallery, labels[1])
+    return {name: float(values.mean()) for name, values in found.values.items() if name in ("hit@1", "P@5", METRIC)}
 
 
 def _silent(_: str) -> None:

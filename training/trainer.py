@@ -81,6 +81,12 @@ class MetricTrainer(transformers.Trainer):
             self.sums[name].append(float(value))
         return (loss, outputs) if return_outputs else loss
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As in transformers; what does not learn has no gradients after it."""
+        loss = super().training_step(*args, **kwargs)
+        self.learner.forget_closed()
+        return loss
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in transformers, with the parts of the loss since the last time."""
         if "loss" in logs:
@@ -114,8 +120,7 @@ class MetricTrainer(transformers.Trainer):
             self.state.best_model_checkpoint = None
             self.state.save_to_json(str(unfinished / name / transformers.trainer.TRAINER_STATE_NAME))
             _sync(unfinished / name)
-            if not (self.folder / name).exists():  # else a run that went on has come to the same step again
-                (unfinished / name).rename(self.folder / name)
+            (unfinished / name).rename(self.folder / name)
             self._forget()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -156,9 +161,6 @@ class _Epochs(transformers.TrainerCallback):
             control.should_save = False
         control.should_log = control.should_log or control.should_save  # so that a resumed run's log is the same
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.learner.forget_closed()
-
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs = kwargs["logs"]
         shown = {name: value for name, value in logs.items() if name in _SHOWN or name.startswith("eval_")}
@@ -173,7 +175,7 @@ class _Epochs(transformers.TrainerCallback):
 def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transformers.TrainingArguments:
     """The Trainer's settings for a recipe; with several processes, as `accelerate launch` starts them, joins them."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return transformers.TrainingArguments(
+    arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
         # One batch is divided among the processes, so that it has the same classes however many they are.
@@ -186,6 +188,7 @@ def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transform
         use_cpu=not torch.cuda.is_available(),
         ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
         ddp_find_unused_parameters=False,
+        ddp_timeout=86_400,  # seconds: the other processes wait while the first one reads and audits the data
         dataloader_num_workers=recipe.workers,
         dataloader_drop_last=True,
         remove_unused_columns=False,
@@ -200,6 +203,9 @@ def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transform
         disable_tqdm=True,
         seed=recipe.seed,
     )
+    # One process has one GPU, or none: the Trainer would divide its batch among all that there are (DataParallel).
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def has_bf16() -> bool:
