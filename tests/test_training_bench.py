@@ -40,3 +40,11 @@ def test_the_command_draws_its_own_pictures(capsys):
         (line,) = (line for line in lines if line.startswith(ratio))
         assert float(line.removeprefix(ratio).replace(",", "")) > 0
     assert any("test_resnet, 32 images of 32 pixels" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"), [("frozen", "frozen does not train"), ("classifer", "did you mean 'classifier'")]
+)
+def test_recipes_that_cannot_be_measured(recipe, said, capsys):
+    assert main(["bench", recipe, "--backbone", "test_resnet"]) == 1
+    assert said in capsys.readouterr().err

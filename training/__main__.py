@@ -1,4 +1,4 @@
-"""The command line: python -m training RECIPE --out DIR | --list | compare DIR... | bench."""
+"""The command line: python -m training RECIPE --out DIR | --list | compare DIR... | bench [RECIPE]."""
 
 from __future__ import annotations
 

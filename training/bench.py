@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from retrieval.errors import RecipeError
 from training.catalogue import catalogue, draw
 from training.data import open_data
 from training.network import Learner, starting_encoder
@@ -28,7 +29,12 @@ _SIDE = 300  # of the pictures that are drawn where no data is named
 
 
 def bench(recipe: Recipe) -> dict[str, Any]:
-    """Measure a recipe on its data, or on drawn pictures where it names none; rates are images/s."""
+    """Measure a recipe on its data, or on drawn pictures where it names none; rates are images/s.
+
+    Raises RecipeError for a recipe that does not train.
+    """
+    if not recipe.epochs:
+        raise RecipeError(f"{recipe.name} does not train: there is nothing to measure; take another recipe.")
     with tempfile.TemporaryDirectory() as folder:
         if not recipe.data:
             recipe = recipe.changed({"data": str(_drawn(Path(folder) / "drawn")), "label_column": None})
