@@ -112,9 +112,10 @@ def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Ro
 
 
 def _others(ids: Rows, own: Rows) -> Rows:
-    """(Q, 11) ids to the first ten of each query that are not its own."""
-    last = np.argsort(ids == own[:, None], axis=1, kind="stable")
-    return np.take_along_axis(ids, last, axis=1)[:, :10]
+    """(Q, 11) ids to the first ten of each query that are not its own, -1 where there are fewer."""
+    others = np.where(ids == own[:, None], -1, ids)
+    order = np.argsort(others < 0, axis=1, kind="stable")
+    return np.take_along_axis(others, order, axis=1)[:, :10]
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,33 +45,33 @@ class Data:
     held_out: tuple[str, ...] = ()  # classes that training never sees
     left_out: tuple[str, ...] = ()  # what was not used, in words
 
-    @property
+    @cached_property
     def train(self) -> Rows:
         """Rows to learn from: those of train whose class is not held out."""
         return self.seen("train")
 
-    @property
+    @cached_property
     def unseen(self) -> Rows:
         """All the rows, of whatever part, whose class is held out."""
         return self.only(self.everything, unseen=True)
 
-    @property
+    @cached_property
     def everything(self) -> Rows:
         """The rows of all parts: train, validation, test."""
         return np.concatenate([self.parts[part] for part in PARTS])
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
         """The classes to learn, in order; class i of the loss is the i-th of them."""
         return sorted({self.labels[row] for row in self.parts["train"]} - set(self.held_out))
 
-    @property
+    @cached_property
     def targets(self) -> Rows:
         """(N,) int64: the numbers of the classes of the rows of `train`."""
         numbers = {label: number for number, label in enumerate(self.classes)}
         return np.array([numbers[self.labels[row]] for row in self.train], np.int64)
 
-    @property
+    @cached_property
     def splits(self) -> tuple[str, ...]:
         """The source's splits, in its order."""
         return tuple(dict.fromkeys(self.images["split"]))
