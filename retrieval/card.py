@@ -50,10 +50,10 @@ def write_card(folder: Path, encoder: Encoder, store: FaissStore, gallery: Galle
         _facts(encoder, store, gallery, metrics.get("index") or {}),
         *([["## Training"], _training(training), _settings(training.get("settings") or {})] if training else []),
         *([["## Evaluation"], *_evaluation(evaluation)] if evaluation else []),
-        _audit(metrics.get("audit") or {}),
+        _audit(metrics.get("audit") or {}, evaluation),
         *_plots(folder),
         *([["## The gallery"]] if training or evaluation else []),
-        *_leave_one_out(metrics.get("leave_one_out") or {}),
+        *_leave_one_out(metrics.get("leave_one_out") or {}, trained=bool(training)),
         [_USE],
     ]
     text = "\n\n".join("\n".join(block) for block in blocks if block)
@@ -118,6 +118,7 @@ def _training(training: Section) -> list[str]:
         "Images": sizes,
         "Classes": f"{data['classes']:,}" if "classes" in data else "",
         "Classes held out": f"{len(held_out)}: {', '.join(held_out)}" if held_out else "",
+        "Left out": "; ".join(data.get("left out") or []),
         "Run": ", ".join(run),
         "Checkpoint": f"of step {best['step']:,}, chosen by {best['metric']} ({best['value']:.3f})" if best else "",
         "Validation": ", ".join(f"{name} {value:.3f}" for name, value in (training.get("finished") or {}).items()),
@@ -148,14 +149,20 @@ def _evaluation(evaluation: Section) -> list[list[str]]:
         [f"The classifier of the run is right for {with_interval(accuracy)} of the seen classes' queries."]
         if accuracy
         else [],
-        [f"The unseen classes were kept from another run of the same recipe, `{unseen['from']}`."]
-        if unseen.get("from")
-        else [],
+        _unseen(unseen) if unseen else [],
     ]
     worst = [row for row in evaluation.get("classes") or [] if row["queries"]][:_WORST]
     if worst:
         blocks += [["The classes that are found worst:"], table(_CLASS_HEAD, map(_class_row, worst))]
     return blocks
+
+
+def _unseen(part: Section) -> list[str]:
+    run = f"another run of the same recipe, `{part['from']}`, which they are from" if part.get("from") else "training"
+    return [
+        f"The unseen classes were kept from {run}: all of their images are queries, each left out of its own search in "
+        f"{part['images']:,} images."
+    ]
 
 
 def _class_row(row: Section) -> list[str]:
@@ -166,13 +173,18 @@ def _class_row(row: Section) -> list[str]:
     return [row["label"], f"{row['images']:,}", f"{row['queries']:,}", *figures, confusions]
 
 
-def _audit(audit: Section) -> list[str]:
+def _audit(audit: Section, evaluation: Section) -> list[str]:
     if not audit:
         return []
-    return [
+    found = (
         f"Leak audit: {audit['queries']:,} of {audit['audited']:,} held-out images have a near-duplicate among the "
         "images of training and validation; `metrics.json` lists them."
-    ]
+    )
+    alone = [part for part in ("seen", "unseen") if evaluation.get(part)]
+    without = [part for part in alone if not evaluation.get(f"{part}_without_near_duplicates")]
+    if audit["queries"] and without:
+        found += f" Without them no query of {' and '.join(without)} classes is left: the figures may show no more."
+    return [found]
 
 
 def _plots(folder: Path) -> list[list[str]]:
@@ -181,11 +193,12 @@ def _plots(folder: Path) -> list[list[str]]:
     return [[f"![{name.replace('_', ' ')}]({LAYOUT.plots}/{name}.png)"] for name in ordered]
 
 
-def _leave_one_out(figures: Section) -> list[list[str]]:
+def _leave_one_out(figures: Section, *, trained: bool) -> list[list[str]]:
     if not figures:
         return [["There are no labels to evaluate by."]]
     values = {name: value for name, value in figures.items() if isinstance(value, float)}
+    learned = " The encoder has learned from most of them: for new images see the evaluation." if trained else ""
     return [
-        [f"Leave-one-out over {figures['queries']:,} images and {figures['labels']:,} labels:"],
+        [f"Leave-one-out over {figures['queries']:,} images and {figures['labels']:,} labels.{learned}"],
         table(list(values), [[f"{value:.3f}" for value in values.values()]]),
     ]

@@ -55,6 +55,8 @@ def label_column(name: str, features: Features, asked: str | None) -> str | None
     """The column asked for; else `label`; else the only one that is a ClassLabel; else none."""
     if asked is not None and asked not in features:
         raise SourceError(f"{name} has no column {asked!r}; its columns are {', '.join(features) or 'none'}.")
+    if asked is not None and is_binary(features[asked]):
+        raise SourceError(f"{name} has no labels in its column {asked!r}, but images or other bytes.")
     if asked is not None or "label" in features:
         return asked or "label"
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
@@ -95,7 +97,8 @@ def label_text(value: Any, kind: Any) -> str | None:
     """A label as text: the class name of a class number; None where there is none."""
     if isinstance(kind, datasets.ClassLabel) and isinstance(value, int):
         return str(kind.int2str(value)) if value >= 0 else None  # -1 stands for "no label" in datasets
-    return None if value is None else str(value)
+    missing = value is None or value != value  # NaN, which numpy and pandas write for it
+    return None if missing else str(value)
 
 
 def _arrow_type(kind: Any) -> pa.DataType:

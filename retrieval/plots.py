@@ -6,6 +6,7 @@ differ as well. matplotlib is imported when something is drawn, and without its 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,6 +208,8 @@ def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Fi
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Letters that the font has not are drawn as boxes; nobody can mend that by reading of it.
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")
     figure.savefig(path, format="png", metadata={"Software": None})  # the same bytes from every version
 
 

@@ -48,7 +48,7 @@ def test_it_names_what_the_run_was(card):
         "`test` as queries, `train+validation` as gallery",
         "The classifier of the run is right for 0.800 [",
         "**Gallery:** 60 images",
-        "Leave-one-out over 60 images and 5 labels",
+        "Leave-one-out over 60 images and 5 labels. The encoder has learned from most of them",
     ):
         assert fact in text
 
@@ -68,7 +68,21 @@ def test_its_figures_are_those_of_the_metrics(card):
     for name, figure in sections["unseen"]["figures"].items():
         assert row(text, name)[2] == f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
     assert row(text, "queries") == ["queries", "20", "1,234", "19"]
-    assert "another run of the same recipe, `fellow`" in text
+    said = "kept from another run of the same recipe, `fellow`, which they are from: all of their images are queries"
+    assert said in text
+
+
+def test_it_says_what_cannot_be_seen_in_the_figures(card):
+    def alone(metrics):
+        metrics["evaluation"]["unseen"] = metrics["evaluation"]["seen"]
+        metrics["evaluation"]["seen_without_near_duplicates"] = None
+        metrics["training"]["data"]["left out"] = ["2 images without a label", "1 class with one image"]
+
+    text, _ = card(alone)
+    assert "kept from training: all of their images are queries, each left out of its own search in " in text
+    assert "Without them no query of seen and unseen classes is left: the figures may show no more." in text
+    assert "**Left out:** 2 images without a label; 1 class with one image" in text
+    assert "Without them" not in card()[0]
 
 
 def test_it_names_the_five_worst_classes(card):

@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,9 +65,9 @@ def test_a_run_that_collapses_is_stopped_with_advice(drawings, tmp_path):
     recipe = tiny_recipe(data=str(drawings), images_per_class=2, **changes)
     said = stopped(recipe, tmp_path / "out")
     assert "the embeddings have collapsed" in said
-    assert "--set learning_rate=" in said
-    assert "--set triplet=semihard" in said
-    assert "--set softmax=normalised" in said
+    assert "Begin anew: lower the rates (now learning_rate=10, head_learning_rate=" in said
+    assert "take semi-hard triplets (--set triplet=semihard)" in said
+    assert said.endswith(f"(--set softmax=normalised), after deleting {tmp_path / 'out.training'}.")
     check_last_checkpoint(tmp_path / "out.training")
 
 
@@ -80,7 +81,7 @@ def test_a_start_that_tells_nothing_apart_is_stopped(drawings, tmp_path, rewritt
 
 def alarm(parts_of_steps, **changes):
     """The step at which the guard stops a run with such losses; None where it does not."""
-    guard = CollapseGuard(tiny_recipe(margin=0.2, **changes))
+    guard = CollapseGuard(tiny_recipe(margin=0.2, **changes), Path("run"))
     for step, parts in enumerate(parts_of_steps, 1):
         try:
             guard.watch(step, {name: torch.tensor(value) for name, value in parts.items()})
@@ -115,8 +116,18 @@ def test_a_run_that_is_well_is_left_alone(well):
     assert alarm([{"softmax": 0.2, "spread": 0.5}] * 200) is None, "only a triplet loss has a margin"
 
 
+def test_advice_is_none_that_has_been_taken():
+    recipe = tiny_recipe(margin=0.2, triplet="semihard", softmax="normalised")
+    guard = CollapseGuard(recipe, Path("run"))
+    with pytest.raises(TrainingError) as raised:
+        for step in range(PATIENCE):
+            guard.watch(step, {name: torch.tensor(value) for name, value in ALIKE.items()})
+    assert "lower the rates" in str(raised.value)
+    assert "--set" not in str(raised.value)
+
+
 def test_no_alarm_for_a_loss_without_a_margin():
-    guard = CollapseGuard(tiny_recipe(margin=0))
+    guard = CollapseGuard(tiny_recipe(margin=0), Path("run"))
     deque((guard.watch(step, {"triplet": torch.tensor(0.0), "spread": torch.tensor(0.5)}) for step in range(99)), 0)
 
 

@@ -376,6 +376,13 @@ def test_label_column(tmp_path):
     assert sorted(row.attributes["label_"] for row in asked.rows()) == ["x", "y"]
     with pytest.raises(SourceError, match="no column 'colour'; its columns are image, label, kind"):
         open_source(path, label_column="colour")
+    with pytest.raises(SourceError, match="no labels in its column 'image', but images or other bytes"):
+        open_source(path, label_column="image")
+
+
+def test_labels_that_are_not_there(tmp_path):
+    path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path), "label": [0.5, float("nan")]}, None)
+    assert list(labels(open_source(path)).values()) == ["0.5", None]
 
 
 def test_the_only_column_of_classes_is_the_label(tmp_path):

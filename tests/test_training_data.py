@@ -326,6 +326,7 @@ def test_images_that_cannot_be_opened_are_left_out_and_named(tmp_path):
     assert sorted(set(data.everything) - set(rest.everything)) == [0, 5]
     assert {part: len(rows) for part, rows in rest.parts.items()} == {"train": 22, "validation": 8, "test": 4}
     assert rest.left_out == (f"2 images that cannot be opened; the first: train/0: {bad[0]}",)
+    assert rest.skipped == (("train/0", bad[0]), ("train/5", bad[5]))
     assert without(recipe, data, {}) is data
 
 

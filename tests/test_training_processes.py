@@ -107,7 +107,7 @@ def test_a_launch_ends_in_one_artifact(drawings, tmp_path, port):
     changes = {"classes_per_batch": 12, "epochs": 2, "unfreeze": [0.3], "threads": 1}
     recipe = tiny_recipe("classifier", data=str(drawings), head="16-bn-relu-dropout0.5-8", **changes)
     (tmp_path / "two.yaml").write_text(json.dumps({**recipe.settings(), "name": "two"}))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", str(port), "-m", "training", str(tmp_path / "two.yaml")]
     done = subprocess.run(
@@ -120,7 +120,7 @@ def test_a_launch_ends_in_one_artifact(drawings, tmp_path, port):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for said in ("training for 2 epochs of 7 steps, fp32", "serve it: python app.py --artifact"):
+    for said in ("training for 2 epochs of 7 steps, fp32, processes: 2", "serve it: python app.py --artifact"):
         assert done.stdout.count(said) == 1, "one of the two speaks"
     assert not (tmp_path / "out.training").exists()
     metrics = read_metrics(tmp_path / "out")

@@ -298,5 +298,11 @@ def test_other_data_cannot_go_on_with_it(files, copied, drawings, tmp_path):
     settings = json.loads((work_of(copied) / "recipe.json").read_text())
     (work_of(copied) / "recipe.json").write_text(json.dumps({**settings, "data": str(moved)}))
     shutil.copy(moved / "test.parquet", moved / "train.parquet")
-    with pytest.raises(TrainingError, match="data"):
+    with pytest.raises(TrainingError, match=r"the images or labels of .* are not those that the run in .* began with"):
         train(load_recipe(str(files["dropout"]), {"data": str(moved)}), copied, resume=True, say=lambda _: None)
+
+
+def test_data_of_another_date_are_the_same_data(files, whole, copied, drawings):
+    for path in drawings.rglob("*"):
+        os.utime(path)
+    check_same(finished(files["dropout"], copied, "--resume"), whole["dropout"])

@@ -430,7 +430,7 @@ def test_resnet50(tmp_path):
 
 
 def test_the_command(weights, tmp_path, capsys):
-    """A recipe of one's own, with options and --set over it, on folders of classes; and again, into the same place."""
+    """A recipe of one's own, with options and --set over it, on folders of classes; and again, to the same place."""
     path, folder, out = tmp_path / "mine.yaml", tmp_path / "pictures", tmp_path / "out"
     path.write_text("head: linear-8\nimage_size: 64\ntest_size: 64\nepochs: 1\nclasses_per_batch: 6\nbf16: false\n")
     for number, (data, label) in enumerate(coloured("train", 14)):
@@ -440,7 +440,9 @@ def test_the_command(weights, tmp_path, capsys):
     command += ["--weights", str(weights), "--set", "epochs=0.5", "--set", "crop=0.8"]
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "6 classes to learn, 0 held out; test is a tenth of the images" in said.out
+    assert "; test is a tenth of the images\n" in said.out
+    learned = read_metrics(out)["training"]["data"]["split sizes"]["train"]
+    assert f"\n{learned} images of 6 classes to learn from\n" in said.out
     assert "leak audit: " in said.out
     assert "| mine (out) |" in said.out
     assert f"serve it: python app.py --artifact {out}" in said.out
@@ -449,8 +451,15 @@ def test_the_command(weights, tmp_path, capsys):
     assert sum(training["data"]["split sizes"].values()) == len(load_artifact(out).gallery) == 84
     wanted = {"epochs": 0.5, "crop": 0.8, "head": "linear-8", "weights": str(weights), "name": "mine"}
     assert {key: training["settings"][key] for key in wanted} == wanted
-    assert main([*command, "--set", "seed=3"]) == 0
-    assert read_metrics(out)["training"]["seed"] == 3
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for again, said in (
+        ([], f"error: {out} holds an artifact, which would be lost: name another folder, or delete that one."),
+        (["--resume", "--set", "seed=3"], f"error: {out} holds an artifact made with seed=0, not 3: resume it with"),
+        (["--resume"], f"{out} is finished: there is nothing to resume"),
+    ):
+        assert main([*command, *again]) == int("error" in said)
+        assert said in "".join(capsys.readouterr())
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_the_list(capsys):
@@ -467,6 +476,7 @@ def test_the_list(capsys):
     [
         (["caltech", "--out", "o"], "there is no recipe 'caltech'; did you mean 'caltech101'?"),
         (["frozen"], "--out is missing"),
+        (["--out", "o"], "no recipe is named: there is caltech101, classifier, fashion,"),
         (["frozen", "more", "--out", "o"], "more is one word too many: the artifact is named by --out."),
         (["frozen", "--out", "o", "--set", "epoch=3"], "a recipe has no key 'epoch'; did you mean 'epochs'?"),
         (["frozen", "--out", "o", "--set", "epochs"], "--set takes key=value, not 'epochs'."),
@@ -477,11 +487,12 @@ def test_the_list(capsys):
         (["frozen", "--out", "o", "--backbone", BACKBONE, "--weights", "none.safetensors"], "none.safetensors"),
         (["compare"], "compare needs the artifacts of runs"),
         (["compare", "nowhere"], "nowhere holds no finished run"),
+        (["compare", "nowhere", "--plot", "o.pdf"], "o.pdf: the picture is a PNG file"),
     ],
 )
 def test_errors_are_a_line(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    extra = ["--set", "pretrained=false"] if "--weights" not in arguments and "compare" not in arguments else []
+    extra = ["--set", "pretrained=false"] if "--backbone" in arguments and "--weights" not in arguments else []
     assert main([*arguments, *extra]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -60,6 +60,8 @@ _SHORT = {
 
 def _train(arguments: argparse.Namespace) -> None:
     if arguments.list or not arguments.recipe:
+        if arguments.out:
+            raise LookalikeError(f"no recipe is named: there is {', '.join(recipe_names())}.")
         _list()
         return
     recipe = load_recipe(arguments.recipe, {**_options(arguments), **parse_changes(arguments.set)})

@@ -14,7 +14,7 @@ from typing import Any
 from retrieval.artifact import read_metrics
 from retrieval.build import update_metrics
 from retrieval.card import table, with_interval
-from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.errors import ArtifactError, IntegrityError, LookalikeError
 from retrieval.plots import draw_comparison
 
 _FIGURES = ("hit@1", "P@5", "mAP", "MAP@R", "R-precision")
@@ -67,8 +67,11 @@ class _Run:
 def compare(folders: Sequence[Path], plot: Path | None = None) -> str:
     """A Markdown table, a row a run, with the best of each column in bold; and the same as a picture at `plot`.
 
-    Raises ArtifactError, naming the folder, where one is no artifact or has no evaluation.
+    Raises ArtifactError, naming the folder, where one is no artifact or has no evaluation, and LookalikeError for a
+    picture that is to be no PNG file.
     """
+    if plot and plot.suffix.lower() != ".png":
+        raise LookalikeError(f"{plot}: the picture is a PNG file; give it a name that ends in .png.")
     runs = _paired(_read(folders))
     if plot:
         shown = [(run.name, {part: run.evaluation.get(part) for part in _PARTS}) for run in runs]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import datasets
@@ -44,6 +45,7 @@ class Data:
     gallery_split: str  # the splits of the source that become the gallery, as `open_source` takes them
     held_out: tuple[str, ...] = ()  # classes that training never sees
     left_out: tuple[str, ...] = ()  # what was not used, in words
+    skipped: tuple[tuple[str, str], ...] = ()  # images that cannot be opened, and why
 
     @cached_property
     def train(self) -> Rows:
@@ -91,8 +93,8 @@ class Data:
         return RawImage(item["source"], item["label"], data=item["data"], path=item["path"])
 
 
-def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
-    """Read the recipe's source into `work`, split it and check it; `resumed` where it has been read there before.
+def open_data(recipe: Recipe, work: Path) -> Data:
+    """Read the recipe's source into `work`, where it has not been read before, split it and check it.
 
     Raises SourceError where the source, or a column of it, is not there; TrainingError for missing labels, for
     classes with too few images (or leaves them out, with `skip_unusable`), and for batches larger than the data.
@@ -101,7 +103,7 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
         raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
     names = split_names(recipe.data)
     sources = {name: open_splits(recipe, names, name) for name in names}
-    images = _stored(sources, work, resumed)
+    images = _stored(sources, work)
     labels = [label or "" for label in images["label"]]
     notes = _check_labels(recipe, images, labels)
     declared = sorted({name for source in sources.values() for name in source.classes})
@@ -117,11 +119,11 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
     """The data without rows that cannot be opened, checked again; raises TrainingError as `open_data` does."""
     if not bad:
         return data
-    first = min(bad)
-    notes = [f"{len(bad)} images that cannot be opened; the first: {data.images[first]['source']}: {bad[first]}"]
+    skipped = tuple((str(data.images[row]["source"]), bad[row]) for row in sorted(bad))
+    notes = [f"{len(bad)} images that cannot be opened; the first: {': '.join(skipped[0])}"]
     parts = {part: rows[~np.isin(rows, list(bad))] for part, rows in data.parts.items()}
     notes += _check_classes(recipe, parts, list(data.labels), data.classes)
-    remaining = replace(data, parts=parts, left_out=(*data.left_out, *notes))
+    remaining = replace(data, parts=parts, left_out=(*data.left_out, *notes), skipped=skipped)
     _check_batch(recipe, remaining)
     return remaining
 
@@ -133,15 +135,10 @@ def open_splits(recipe: Recipe, names: Sequence[str], wanted: str) -> Source:
     return open_source(recipe.data, image_column=recipe.image_column, label_column=recipe.label_column, split=whole)
 
 
-def _stored(sources: Mapping[str, Source], work: Path, resumed: bool) -> Any:
+def _stored(sources: Mapping[str, Source], work: Path) -> Any:
     """The rows of all the splits in an Arrow file, which the same sources are read from the next time."""
     key = "-".join(source.fingerprint[:16] for source in sources.values())
     path = work / f"images-{key}.arrow"
-    if not path.is_file() and resumed:
-        raise TrainingError(
-            f"the data has changed since the run in {work} began: rows would mean other images. Begin anew: delete "
-            "that folder."
-        )
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
@@ -183,7 +180,7 @@ def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], de
     small = {label: counts[label] for label in sorted(everywhere) if counts[label] < 2}
     if not small:
         return []
-    named = ", ".join(f"{label!r} ({count})" for label, count in list(small.items())[:5])
+    named = ", ".join(f"{shorten(label, 60)!r} ({count})" for label, count in list(small.items())[:5])
     if not recipe.skip_unusable:
         raise TrainingError(
             f"{len(small)} of {len(everywhere)} classes have fewer than two training images: {named}. A triplet "

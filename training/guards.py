@@ -24,8 +24,9 @@ class CollapseGuard:
     is as far from its positives as from its negatives; and that for PATIENCE steps in a row.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        """`folder` is the run's own, which the advice names."""
+        self._recipe, self._folder = recipe, folder
         self._alike: deque[bool] = deque(maxlen=PATIENCE)
         self._stuck: deque[bool] = deque(maxlen=PATIENCE)
 
@@ -41,9 +42,20 @@ class CollapseGuard:
                 raise TrainingError(
                     f"the embeddings have collapsed: {name} for {PATIENCE} steps up to step {step} "
                     f"({', '.join(f'{key} {float(value):.4f}' for key, value in parts.items())}). "
-                    "Lower the rates (--set learning_rate=1e-4 --set head_learning_rate=1e-3), take semi-hard triplets "
-                    "(--set triplet=semihard), or put a softmax beside them (--set softmax=normalised)."
+                    f"{self._advice()}, after deleting {self._folder}."
                 )
+
+    def _advice(self) -> str:
+        recipe = self._recipe
+        ways = [
+            f"lower the rates (now learning_rate={recipe.learning_rate:g}, "
+            f"head_learning_rate={recipe.head_learning_rate:g})"
+        ]
+        if recipe.triplet == "hard":
+            ways.append("take semi-hard triplets (--set triplet=semihard)")
+        if recipe.softmax == "none":
+            ways.append("put a softmax beside the triplets (--set softmax=normalised)")
+        return f"Begin anew: {', or '.join(ways)}"
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -130,6 +130,7 @@ def training_section(run: Run) -> dict[str, Any]:
             "classes": len(data.classes),
             "held out": list(data.held_out),
             "left out": list(data.left_out),
+            "skipped": [{"image": image, "reason": reason} for image, reason in data.skipped],
         },
         "seed": run.recipe.seed,
         "seconds": None if run.seconds is None else round(run.seconds, 1),

@@ -38,7 +38,7 @@ class Recipe:
     data: str = _setting("", "a folder, a parquet file, or a data set's folder or Hub name")
     image_column: str | None = _setting(None, "the column of the images; null: the first that is one")
     label_column: str | None = _setting(None, "the column of the labels; null: label")
-    skip_unusable: bool = _setting(False, "leave out images without a label and classes with one image")
+    skip_unusable: bool = _setting(False, "go on without images that have no label and classes with one image")
     hold_out_classes: float = _setting(0.0, "share of the classes that training never sees", 0, 0.9)
     # network
     backbone: str = _setting("resnet50", "any timm model")

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -34,6 +33,7 @@ from training.pixels import Batches, Pixels, augmentation
 from training.publish import Run, publish
 from training.recipe import Recipe
 from training.trainer import METRIC, MetricTrainer, has_bf16, training_arguments
+from training.work import check_images, claim, is_finished
 
 _GALLERY_OF_A_CLASS = 10  # training images of each class that validation is searched in: enough to choose by
 
@@ -48,10 +48,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     """
     started = time.monotonic()
     check_target(out)
+    work = out.parent / f"{out.name}.training"
+    if is_finished(recipe, out, work, resume):
+        say(f"{out} is finished: there is nothing to resume")
+        return out
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     transformers.set_seed(recipe.seed)
     bf16 = has_bf16() if recipe.bf16 is None else recipe.bf16
-    work = out.parent / f"{out.name}.training"
     arguments = training_arguments(recipe, work, bf16=bf16)
     _check_processes(recipe, arguments.world_size)
     if arguments.process_index:
@@ -60,7 +63,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     with ExitStack() as stack:
         with arguments.main_process_first():
             if first:
-                stack.enter_context(_claim(work, recipe, resume))
+                stack.enter_context(claim(work, recipe, resume))
             last = last_checkpoint(work) if resume else None
             learner, data, pixels = _opened(recipe, work, bf16, last is not None, say)
             learner.to(arguments.device)
@@ -91,7 +94,7 @@ def _learn(
     state = transformers.TrainerState.load_from_json(str(last / TRAINER_STATE_NAME)) if last else trainer.state
     # With a fraction of an epoch, the Trainer would take one step more than there are.
     if state.global_step < math.ceil(recipe.epochs * trainer.steps_per_epoch):
-        how = "bf16" if arguments.bf16 else "fp32"
+        how = f"{'bf16' if arguments.bf16 else 'fp32'}, processes: {arguments.world_size}"
         say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {how}")
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         state = trainer.state
@@ -118,10 +121,11 @@ def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> 
     encoder = starting_encoder(recipe)
     FaissStore.check_factory(recipe.index, encoder.dim)
     say(f"reading {recipe.data}")
-    data = open_data(recipe, work, resumed=resumed)
+    data = open_data(recipe, work)
     side = max(recipe.image_size, recipe.test_size)
     pixels = Pixels(data.raw, side, encoder.data_config["interpolation"], recipe.cache_gb)
     pixels.fill(data.everything.tolist(), _counter(say, "decoded"))
+    check_images(data, pixels, work, resumed)
     data = without(recipe, data, pixels.bad)
     _describe(data, pixels, say)
     return Learner(encoder, recipe, len(data.classes), bf16=bf16), data, pixels
@@ -135,35 +139,11 @@ def _check_processes(recipe: Recipe, count: int) -> None:
         )
 
 
-def _claim(work: Path, recipe: Recipe, resume: bool) -> FileLock:
-    """Make the run's folder its own; raises TrainingError where the work of another run lies in it."""
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise TrainingError(f"another process is training in {work}; wait until it has ended.") from error
-    stamp, last = work / "recipe.json", last_checkpoint(work)
-    if last and not resume:
-        raise TrainingError(
-            f"{work} holds an unfinished run with {last.name}: go on with it by --resume, or delete that folder."
-        )
-    settings = recipe.settings()
-    before = json.loads(stamp.read_text(encoding="utf-8")) if last and stamp.is_file() else settings
-    if changed := [key for key in settings if settings[key] != before.get(key)]:
-        key = changed[0]
-        raise TrainingError(
-            f"{work} holds a run with {key}={before.get(key)!r}, not {settings[key]!r}: resume it with the same "
-            "recipe, or delete that folder."
-        )
-    if not last:
-        stamp.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    return lock
-
-
 def _describe(data: Data, pixels: Pixels, say: Say) -> None:
     sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.parts.items())
-    say(f"{sizes}; {len(data.classes)} classes to learn, {len(data.held_out)} held out; test is {data.described}")
+    say(f"{sizes}; test is {data.described}")
+    held_out = f"; {len(data.held_out)} classes held out" if data.held_out else ""
+    say(f"{len(data.train):,} images of {len(data.classes)} classes to learn from{held_out}")
     say(f"{pixels.kept:,} decoded images kept in memory, at {pixels.side} pixels")
     for note in data.left_out:
         say(f"left out: {note}")

@@ -48,7 +48,7 @@ class MetricTrainer(transformers.Trainer):
         self.recipe: Recipe = learner.recipe
         self.sampler = ClassSampler(rows_of, self.recipe)
         self.validate = validate
-        self.guard = CollapseGuard(self.recipe)
+        self.guard = CollapseGuard(self.recipe, self.folder)
         self.sums: dict[str, list[float]] = defaultdict(list)
         super().__init__(model=learner, args=args, train_dataset=batches, callbacks=[_Epochs(self, learner, say)])
         self.remove_callback(transformers.PrinterCallback)
