@@ -53,7 +53,7 @@ def write_card(folder: Path, encoder: Encoder, store: FaissStore, gallery: Galle
         _audit(metrics.get("audit") or {}, evaluation),
         *_plots(folder),
         *([["## The gallery"]] if training or evaluation else []),
-        *_leave_one_out(metrics.get("leave_one_out") or {}, trained=bool(training)),
+        *_leave_one_out(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
         [_USE],
     ]
     text = "\n\n".join("\n".join(block) for block in blocks if block)
@@ -197,7 +197,7 @@ def _leave_one_out(figures: Section, *, trained: bool) -> list[list[str]]:
     if not figures:
         return [["There are no labels to evaluate by."]]
     values = {name: value for name, value in figures.items() if isinstance(value, float)}
-    learned = " The encoder has learned from most of them: for new images see the evaluation." if trained else ""
+    learned = " The encoder has learned from some of them: for new images see the evaluation." if trained else ""
     return [
         [f"Leave-one-out over {figures['queries']:,} images and {figures['labels']:,} labels.{learned}"],
         table(list(values), [[f"{value:.3f}" for value in values.values()]]),

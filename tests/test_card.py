@@ -48,7 +48,7 @@ def test_it_names_what_the_run_was(card):
         "`test` as queries, `train+validation` as gallery",
         "The classifier of the run is right for 0.800 [",
         "**Gallery:** 60 images",
-        "Leave-one-out over 60 images and 5 labels. The encoder has learned from most of them",
+        "Leave-one-out over 60 images and 5 labels. The encoder has learned from some of them",
     ):
         assert fact in text
 
@@ -83,6 +83,7 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
     assert "Without them no query of seen and unseen classes is left: the figures may show no more." in text
     assert "**Left out:** 2 images without a label; 1 class with one image" in text
     assert "Without them" not in card()[0]
+    assert "has learned from" not in card(lambda metrics: metrics["training"].update(steps=0))[0]
 
 
 def test_it_names_the_five_worst_classes(card):

@@ -457,9 +457,11 @@ def test_the_command(weights, tmp_path, capsys):
         (["--resume", "--set", "seed=3"], f"error: {out} holds an artifact made with seed=0, not 3: resume it with"),
         (["--resume"], f"{out} is finished: there is nothing to resume"),
     ):
+        (tmp_path / "out.training" / "checkpoint-1").mkdir(parents=True, exist_ok=True)  # what a kill may have left
         assert main([*command, *again]) == int("error" in said)
         assert said in "".join(capsys.readouterr())
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "out.training").exists()
 
 
 def test_the_list(capsys):

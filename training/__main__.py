@@ -60,7 +60,7 @@ _SHORT = {
 
 def _train(arguments: argparse.Namespace) -> None:
     if arguments.list or not arguments.recipe:
-        if arguments.out:
+        if arguments.out and not arguments.list:
             raise LookalikeError(f"no recipe is named: there is {', '.join(recipe_names())}.")
         _list()
         return

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import datasets
@@ -180,7 +179,9 @@ def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], de
     small = {label: counts[label] for label in sorted(everywhere) if counts[label] < 2}
     if not small:
         return []
-    named = ", ".join(f"{shorten(label, 60)!r} ({count})" for label, count in list(small.items())[:5])
+    named = ", ".join(
+        f"{label if len(label) <= 60 else label[:59] + '…'!r} ({count})" for label, count in list(small.items())[:5]
+    )
     if not recipe.skip_unusable:
         raise TrainingError(
             f"{len(small)} of {len(everywhere)} classes have fewer than two training images: {named}. A triplet "

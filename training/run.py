@@ -49,8 +49,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     started = time.monotonic()
     check_target(out)
     work = out.parent / f"{out.name}.training"
-    if is_finished(recipe, out, work, resume):
+    if is_finished(recipe, out, resume):
         say(f"{out} is finished: there is nothing to resume")
+        shutil.rmtree(work, ignore_errors=True)  # which a kill may have left
         return out
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     transformers.set_seed(recipe.seed)
@@ -63,11 +64,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     with ExitStack() as stack:
         with arguments.main_process_first():
             if first:
-                stack.enter_context(claim(work, recipe, resume))
-            last = last_checkpoint(work) if resume else None
-            learner, data, pixels = _opened(recipe, work, bf16, last is not None, say)
+                stack.enter_context(claim(work, out, recipe, resume))
+            last, pairs = last_checkpoint(work) if resume else None, []
+            learner, data, pixels = _opened(recipe, work, bf16, say)
             learner.to(arguments.device)
-            pairs = _prepare(learner, data, pixels, work, last is None, say) if first else []
+            if first:
+                check_images(data, pixels, work, last is not None)
+                pairs = _prepare(learner, data, pixels, work, last is None, say)
         state = _learn(learner, data, pixels, arguments, last, say)
         if first:
             finished = _finish(learner, data, pixels, say)
@@ -116,7 +119,7 @@ def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> dict[str,
     return figures
 
 
-def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> tuple[Learner, Data, Pixels]:
+def _opened(recipe: Recipe, work: Path, bf16: bool, say: Say) -> tuple[Learner, Data, Pixels]:
     """The network to be trained, and the data, decoded and checked."""
     encoder = starting_encoder(recipe)
     FaissStore.check_factory(recipe.index, encoder.dim)
@@ -125,7 +128,6 @@ def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> 
     side = max(recipe.image_size, recipe.test_size)
     pixels = Pixels(data.raw, side, encoder.data_config["interpolation"], recipe.cache_gb)
     pixels.fill(data.everything.tolist(), _counter(say, "decoded"))
-    check_images(data, pixels, work, resumed)
     data = without(recipe, data, pixels.bad)
     _describe(data, pixels, say)
     return Learner(encoder, recipe, len(data.classes), bf16=bf16), data, pixels

@@ -15,31 +15,35 @@ from filelock import FileLock, Timeout
 
 from retrieval.artifact import is_artifact, read_metrics
 from retrieval.errors import TrainingError
+from retrieval.swap import recover
 from training.data import Data
 from training.guards import last_checkpoint
 from training.pixels import Pixels
 from training.recipe import Recipe
 
 
-def is_finished(recipe: Recipe, out: Path, work: Path, resume: bool) -> bool:
+def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
     """Whether `out` is what this run has ended in; raises TrainingError where it is another artifact."""
+    recover(out)
     if not is_artifact(out):
         return False
     if not resume:
         raise TrainingError(f"{out} holds an artifact, which would be lost: name another folder, or delete that one.")
     training = read_metrics(out).get("training") or {}
     _check_same(recipe, training.get("settings") or {}, f"{out} holds an artifact", "name another folder")
-    return last_checkpoint(work) is None  # else it was cut off between the last two things that it does
+    return True
 
 
-def claim(work: Path, recipe: Recipe, resume: bool) -> FileLock:
-    """Make the run's folder its own; raises TrainingError where the work of another run lies in it."""
+def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> FileLock:
+    """Make the run's folder its own; raises TrainingError where the work of another run lies in it, or has ended."""
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise TrainingError(f"another process is training in {work}; wait until it has ended.") from error
+    if is_finished(recipe, out, resume):
+        raise TrainingError(f"another process has finished {out} meanwhile.")
     stamp, last = work / "recipe.json", last_checkpoint(work)
     if last and not resume:
         raise TrainingError(
