@@ -19,10 +19,17 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         task()
-    except (LookalikeError, OSError) as error:
+    except (LookalikeError, OSError, KeyboardInterrupt) as error:
+        if _is_interrupt(error):
+            print(f"interrupted; {interrupted}", file=sys.stderr)
+            return 130
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        return 130
     return 0
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or came up on the way out after it, as when a file was just being closed."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

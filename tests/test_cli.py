@@ -14,6 +14,7 @@ from conftest import BACKBONE, ROOT, noise
 
 from retrieval.__main__ import main
 from retrieval.artifact import LAYOUT, load_artifact
+from retrieval.command import run_command
 from retrieval.metrics import leave_one_out
 
 FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
@@ -336,3 +337,21 @@ def test_file_names_that_are_no_text(tmp_path, here):
     assert "found 2 = indexed 2 + skipped 0 + duplicate 0" in printed
     sources = load_artifact(tmp_path / "it").gallery.table["source"].to_pylist()
     assert sorted(sources) == ["1.png", "caf\N{REPLACEMENT CHARACTER}.png"]
+
+
+def test_an_error_on_the_way_out_after_ctrl_c(capsys):
+    """Python closes what is open, and can fail at that where the interrupt came just then."""
+
+    def interrupted_while_closing():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            os.close(-1)
+
+    def closing():
+        os.close(-1)
+
+    assert run_command(interrupted_while_closing, "it goes on") == 130
+    assert capsys.readouterr().err == "interrupted; it goes on\n"
+    assert run_command(closing, "it goes on") == 1
+    assert "error: [Errno 9] Bad file descriptor" in capsys.readouterr().err
