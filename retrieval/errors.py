@@ -20,6 +20,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def short(text: str, longest: int) -> str:
+    """A text of at most so many characters, with an ellipsis for what was cut off."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 class LookalikeError(Exception):
     """Base of all the errors here; catch this one to catch them all."""
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.artifact import LAYOUT
+from retrieval.errors import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +29,7 @@ _PARTS = {
 }
 _WORST = 20  # classes in the picture of the worst
 _NAMED = 40  # classes: with more of them, their names would not be legible under the bars
-_LONGEST = 32  # characters of a label
+_short = partial(short, longest=32)  # a label, as far as there is room for it
 _NO_FIGURES = {"step", "epoch", "learning_rate", "grad_norm"}  # of a history: other things than losses and figures
 
 
@@ -211,7 +213,3 @@ def _save(figure: Figure, path: Path) -> None:
     # Letters that the font has not are drawn as boxes; nobody can mend that by reading of it.
     warnings.filterwarnings("ignore", "Glyph .* missing from font")
     figure.savefig(path, format="png", metadata={"Software": None})  # the same bytes from every version
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"

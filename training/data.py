@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from retrieval.errors import TrainingError
+from retrieval.errors import TrainingError, short
 from retrieval.sources import RawImage, Source, open_source, split_names
 from training.recipe import Recipe
 from training.splits import PARTS, Rows, split_rows
@@ -179,9 +179,7 @@ def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], de
     small = {label: counts[label] for label in sorted(everywhere) if counts[label] < 2}
     if not small:
         return []
-    named = ", ".join(
-        f"{label if len(label) <= 60 else label[:59] + '…'!r} ({count})" for label, count in list(small.items())[:5]
-    )
+    named = ", ".join(f"{short(label, 60)!r} ({count})" for label, count in list(small.items())[:5])
     if not recipe.skip_unusable:
         raise TrainingError(
             f"{len(small)} of {len(everywhere)} classes have fewer than two training images: {named}. A triplet "

@@ -65,7 +65,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
         with arguments.main_process_first():
             if first:
                 stack.enter_context(claim(work, out, recipe, resume))
-            last, pairs = last_checkpoint(work) if resume else None, []
+            last = last_checkpoint(work) if resume else None
+            pairs: list[Pair] = []
             learner, data, pixels = _opened(recipe, work, bf16, say)
             learner.to(arguments.device)
             if first:
