@@ -10,55 +10,23 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from retrieval.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder
+from retrieval.encoder import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.gallery import Gallery
 from retrieval.golden import ask, replay
+from retrieval.layout import LAYOUT, PLOT
 from retrieval.stores.faiss import FaissStore
 from retrieval.swap import recover
 
 FORMAT = 1
 _UNSEALED = "0" * 64
 _T = TypeVar("_T")
-_PLOT = re.compile(r"plots/\w[\w.-]*\.png")  # no way out of the folder
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The names of an artifact's files, and of its folder of pictures, which not every artifact has."""
-
-    config: str = CONFIG_FILE
-    weights: str = WEIGHTS_FILE
-    index: str = "index.faiss"
-    gallery: str = "gallery.parquet"
-    metrics: str = "metrics.json"
-    card: str = "README.md"
-    manifest: str = "manifest.json"
-    plots: str = "plots"
-
-    def names(self) -> list[str]:
-        """The files that every artifact has, the manifest last."""
-        return [getattr(self, item.name) for item in fields(self) if item.name != "plots"]
-
-    def own(self) -> list[str]:
-        """All that belongs to an artifact in its folder."""
-        return [*self.names(), self.plots]
-
-    def plots_in(self, folder: Path) -> list[str]:
-        """What lies in the folder of pictures, as `plots/NAME`, hidden files (a Mac's .DS_Store) excepted."""
-        if (folder / self.plots).is_file():
-            return [self.plots]  # somebody's file of that name
-        return sorted(f"{self.plots}/{path.name}" for path in (folder / self.plots).glob("[!.]*"))
-
-
-LAYOUT = Layout()
 
 
 @dataclass(frozen=True)
@@ -87,7 +55,7 @@ def check_target(folder: Path) -> None:
         raise ArtifactError(f"{folder} holds files that are not an artifact's; choose a new or an empty folder.")
     for name in LAYOUT.plots_in(folder):
         with suppress(IntegrityError):  # where the manifest is damaged, what is called like a plot is taken for one
-            if not _PLOT.fullmatch(name) or name not in read_manifest(folder)["files"]:
+            if not PLOT.fullmatch(name) or name not in read_manifest(folder)["files"]:
                 raise ArtifactError(f"{folder / name} is not the artifact's, and would be lost; move it elsewhere.")
 
 
@@ -98,7 +66,7 @@ def seal(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, fa
     anything but PNG files in the folder of pictures.
     """
     plots = LAYOUT.plots_in(folder)
-    if strangers := [name for name in plots if not _PLOT.fullmatch(name)]:
+    if strangers := [name for name in plots if not PLOT.fullmatch(name)]:
         raise ArtifactError(f"{strangers[0]}: a picture of an artifact is a PNG file called by letters and digits.")
     manifest = {
         "format": FORMAT,
@@ -144,7 +112,7 @@ def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T]) -> _T:
 
 
 def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
-    _check_files(folder, manifest)
+    check_files(folder, manifest)
     try:
         encoder = Encoder.load(folder)
     except EncoderError as error:
@@ -164,7 +132,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
 
 
 def _metrics(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    _check_file(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
+    check_file(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
     with _reading(LAYOUT.metrics):
         return dict(json.loads((folder / LAYOUT.metrics).read_bytes()))
 
@@ -193,7 +161,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(content)
         stated = manifest["manifest_sha256"]
         version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"{LAYOUT.manifest} is damaged: {error!r}. Build the artifact again.") from error
     found = hashlib.sha256(content.replace(str(stated).encode(), _UNSEALED.encode())).hexdigest()
     _agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
@@ -202,26 +170,37 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    files = manifest["files"]
-    for name in files:
-        if name not in LAYOUT.names()[:-1] and not _PLOT.fullmatch(name):
-            raise IntegrityError(f"{LAYOUT.manifest} lists {name!r}, which is no file of an artifact.")
+def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files that a manifest lists, with size and SHA-256; raises IntegrityError for what cannot be."""
+    files: dict[str, dict[str, Any]] = manifest.get("files", {})
+    with _reading(LAYOUT.manifest):
+        for name, stated in files.items():
+            if not LAYOUT.is_file(name) or name == LAYOUT.manifest:
+                raise IntegrityError(f"{LAYOUT.manifest} lists {name!r}, which is no file of an artifact.")
+            if not (isinstance(stated["size"], int) and isinstance(stated["sha256"], str)):
+                raise IntegrityError(f"{LAYOUT.manifest} does not state size and SHA-256 of {name}: {stated}.")
     for name in LAYOUT.names()[:-1]:
         if name not in files:
             raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
-    for name in LAYOUT.plots_in(folder):
-        if name not in files:
-            raise IntegrityError(f"{name} is in {folder}, and the manifest does not list it: move it elsewhere.")
-    for name, stated in files.items():
-        _check_file(folder, name, stated)
+    return files
 
 
-def _check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:
+def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
+    """Raise IntegrityError unless the file is there, with the size and the SHA-256 that the manifest states."""
     if not (folder / name).is_file():
         raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
     _agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
     _agree(f"{name}: SHA-256", stated["sha256"], _measure(folder / name)["sha256"])
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise IntegrityError unless the folder holds the files of its manifest, and no pictures beside them."""
+    files = stated_files(manifest)
+    for name in LAYOUT.plots_in(folder):
+        if name not in files:
+            raise IntegrityError(f"{name} is in {folder}, and the manifest does not list it: move it elsewhere.")
+    for name, stated in files.items():
+        check_file(folder, name, stated)
 
 
 def _agree(what: str, stated: object, found: object) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from retrieval.errors import LookalikeError
 
@@ -26,6 +27,19 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def progress_bar(**options: Any) -> Any:
+    """A tqdm bar on standard error: one line that moves, or a line now and then where it is no terminal."""
+    from tqdm import tqdm
+
+    patience = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(mininterval=patience, maxinterval=patience, **options)
+
+
+def say(text: str) -> None:
+    """A line on standard error, at once: how something goes, and not what it gives."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

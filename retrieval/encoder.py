@@ -28,9 +28,8 @@ from timm.models._hub import save_config_for_hf
 
 from retrieval.errors import EncoderError, first_line
 from retrieval.heads import Head
+from retrieval.layout import CONFIG_FILE, WEIGHTS_FILE
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 _OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
 # Arguments of timm.create_model that would have it read other files, or run other code, than those of the folder.
 _NOT_FROM_A_FILE = frozenset(
@@ -125,6 +124,11 @@ class Encoder:
     def name(self) -> str:
         """The timm architecture, `resnet50` for one."""
         return cast(str, self.model.pretrained_cfg["architecture"])
+
+    @property
+    def is_plain_timm(self) -> bool:
+        """Whether timm alone makes the same network of the files that `save` writes: its head is timm's own."""
+        return _head_of(self.model) is None
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """RGB image to the (3, H, W) float32 tensor that the network takes (resized, cropped, normalised)."""

@@ -8,6 +8,8 @@
     ├── QueryError          a search that cannot be answered as asked (k, filter, id)
     ├── ArtifactError       a folder that is not an artifact, or is in use
     │   └── IntegrityError  an artifact whose parts do not agree with its manifest
+    ├── HubError            what the Hub refuses, does not have, or cannot bring here
+    │   └── AwayError       a Hub that cannot be reached, or cannot answer now
     └── TrainingError       a training run that cannot start, or must not go on
         └── RecipeError     a recipe that does not exist, or a key or value in it that cannot be
 
@@ -55,6 +57,18 @@ class ArtifactError(LookalikeError):
 
 class IntegrityError(ArtifactError):
     """An artifact whose parts do not agree with its manifest; the message names the part and both values."""
+
+
+class HubError(LookalikeError):
+    """Something that the Hub refuses, does not have, or that cannot be brought here; the message says what to do."""
+
+
+class AwayError(HubError):
+    """A Hub that cannot be reached, or cannot answer now; after `wait` seconds (0: not said) it may."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class TrainingError(LookalikeError):

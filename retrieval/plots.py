@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.artifact import LAYOUT
 from retrieval.errors import short
+from retrieval.layout import LAYOUT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

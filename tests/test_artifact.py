@@ -13,11 +13,12 @@ import timm
 import torch
 from conftest import BACKBONE, EMBEDDING_SIZE, noise, reseal, sha256
 
-from retrieval.artifact import LAYOUT, check_target, load_artifact
+from retrieval.artifact import check_target, load_artifact
 from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
 from retrieval.errors import ArtifactError, IntegrityError
 from retrieval.images import open_image
+from retrieval.layout import LAYOUT
 from retrieval.sources import open_source
 
 FILES = LAYOUT.names()

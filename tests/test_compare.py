@@ -9,9 +9,10 @@ import pytest
 from conftest import reseal, run_sections
 from PIL import Image
 
-from retrieval.artifact import LAYOUT, load_artifact, read_metrics
+from retrieval.artifact import load_artifact, read_metrics
 from retrieval.build import build_artifact
 from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.layout import LAYOUT
 from retrieval.sources import open_source
 from training.catalogue import ARTICLES
 from training.compare import compare, update_cards

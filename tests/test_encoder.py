@@ -14,9 +14,10 @@ from conftest import DATA, ROOT, needs_data
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from retrieval.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder
+from retrieval.encoder import Encoder
 from retrieval.errors import EncoderError
 from retrieval.images import open_image
+from retrieval.layout import CONFIG_FILE, WEIGHTS_FILE
 
 MOBILENET = DATA / "weights" / "mobilenetv2_100.imagenet.safetensors"
 

@@ -7,9 +7,10 @@ import shutil
 import pytest
 from conftest import STARTER, noise, reseal, run_sections, sha256
 
-from retrieval.artifact import LAYOUT, check_target, load_artifact, read_metrics
+from retrieval.artifact import check_target, load_artifact, read_metrics
 from retrieval.build import add_images, build_artifact, remove_images, update_metrics
 from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.layout import LAYOUT
 from retrieval.sources import open_source
 
 PLOTS = ["history.png", "images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]

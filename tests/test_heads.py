@@ -8,10 +8,11 @@ import torch
 from conftest import tiny_recipe
 from torch.nn import BatchNorm1d, Dropout, Linear, ReLU
 
-from retrieval.encoder import CONFIG_FILE, WEIGHTS_FILE, Encoder
+from retrieval.encoder import Encoder
 from retrieval.errors import EncoderError, LookalikeError
 from retrieval.heads import Head
 from retrieval.images import open_image
+from retrieval.layout import CONFIG_FILE, WEIGHTS_FILE
 from training.network import starting_encoder
 
 FAMILIES = ["test_efficientnet", "resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"]

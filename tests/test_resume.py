@@ -20,7 +20,8 @@ from PIL import Image
 from retrieval.artifact import load_artifact
 from retrieval.build import build_artifact
 from retrieval.embed import SHARD
-from retrieval.encoder import WEIGHTS_FILE, Encoder
+from retrieval.encoder import Encoder
+from retrieval.layout import WEIGHTS_FILE
 from retrieval.sources import open_source
 
 IMAGES = 2 * SHARD + 276  # two whole shards and a piece of one
@@ -185,7 +186,7 @@ def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; a build or add goes on from here when it is given again"
+    assert said.splitlines()[-1] == "interrupted; a build, add or pull goes on from here when it is given again"
     assert "Traceback" not in said
     assert not (tmp_path / "it").exists()
 

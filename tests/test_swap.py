@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, noise, reseal
 
-from retrieval.artifact import LAYOUT, load_artifact, read_metrics
+from retrieval.artifact import load_artifact, read_metrics
 from retrieval.build import add_images, build_artifact, remove_images
 from retrieval.errors import ArtifactError
+from retrieval.layout import LAYOUT
 from retrieval.sources import open_source
 from retrieval.swap import recover, replacing, writing
 
@@ -26,7 +27,8 @@ import faiss, torch
 torch.set_num_threads(1)  # threads of the parent do not live on in a child
 faiss.omp_set_num_threads(1)
 
-from retrieval.artifact import LAYOUT, load_artifact
+from retrieval.artifact import load_artifact
+from retrieval.layout import LAYOUT
 from retrieval.build import add_images, build_artifact, remove_images, update_metrics
 from retrieval.encoder import Encoder
 from retrieval.sources import open_source

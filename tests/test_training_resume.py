@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from conftest import forked, in_two_processes, start_two_processes, tiny_recipe
 
-from retrieval.artifact import LAYOUT, load_artifact, read_metrics
+from retrieval.artifact import load_artifact, read_metrics
 from retrieval.errors import TrainingError
+from retrieval.layout import LAYOUT
 from training.__main__ import main
 from training.guards import last_checkpoint
 from training.recipe import load_recipe
