@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
 
@@ -22,6 +23,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from hub_client import HubClient
+from hub_server import HubServer
 from PIL import Image
 
 from retrieval.build import build_artifact
@@ -135,6 +138,11 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def contents(folder):
+    """The files of a folder, {path: bytes}."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -234,7 +242,12 @@ def run_sections(unsealed, held_out=(), **training):
     run = {
         "recipe": "drawn",
         "settings": {"name": "drawn", "backbone": BACKBONE, "epochs": 2.0, "hold_out_classes": 0.2 * bool(held_out)},
-        "data": {"source": "me/drawings", "split sizes": {"train": 30, "test": 20}, "held out": list(held_out)},
+        "data": {
+            "source": "me/drawings",
+            "about": {"name": "me/drawings", "config": "small", "revision": "0" * 40, "license": "cc-by-4.0"},
+            "split sizes": {"train": 30, "test": 20},
+            "held out": list(held_out),
+        },
         "seed": 7,
         "seconds": 90.0,
         "steps": 12,
@@ -273,23 +286,59 @@ def copied_artifact(artifact, tmp_path):
     return Path(shutil.copytree(artifact, tmp_path / "copied"))
 
 
-@pytest.fixture(scope="session")
-def server():
-    """`python app.py` on the starter artifact, as a process of its own; its address."""
+@contextmanager
+def serving(*arguments, cwd=ROOT, env=None):
+    """`python app.py` as a process of its own, until the block ends; its address, and what it has said so far."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as app:
-        assert app.stdout is not None
+    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", str(port), *map(str, arguments)]
+    with subprocess.Popen(
+        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as app:
+        said = []
         for line in app.stdout:
+            said.append(line)
             if "Running on local URL" in line:
                 break
-        assert app.poll() is None, "app.py ended before it served"
+        assert app.poll() is None, f"app.py ended before it served: {''.join(said)}"
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", "".join(said)
         finally:
             app.terminate()
+
+
+@pytest.fixture(scope="session")
+def server():
+    """`python app.py` on the starter artifact, as a process of its own; its address."""
+    with serving() as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="session")
+def hub_process(tmp_path_factory):
+    """A Hub of the tests' own, and a process that runs our commands against it."""
+    with HubServer(tmp_path_factory.mktemp("hub")) as hub:
+        client = HubClient(hub, tmp_path_factory.mktemp("home"))
+        yield hub, client
+        client.close()
+
+
+@pytest.fixture
+def hub(hub_process):
+    """The Hub, with nothing in the way and no request on record; its repositories stay from test to test."""
+    hub, _ = hub_process
+    hub.faults.clear()
+    hub.clear()
+    yield hub
+    hub.faults.clear()
+
+
+@pytest.fixture
+def client(hub_process, hub):
+    """The process that runs our commands, with an empty cache."""
+    hub_process[1].forget()
+    return hub_process[1]
 
 
 @pytest.fixture(scope="session")
