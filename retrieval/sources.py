@@ -6,27 +6,22 @@ Hub by its name. Images are handed on undecoded: only `retrieval.images` decodes
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-import datasets
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
-from retrieval import columns
+from retrieval import columns, origins
 from retrieval.errors import ImageError, SourceError, first_line
-from retrieval.images import read_bytes
+from retrieval.images import MAX_BYTES, read_bytes
 
 _METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
 _HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"})
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,10 @@ class RawImage:
     path: str | None = None
 
     def read(self) -> bytes:
-        """The bytes of the image; raises ImageError where there are none, or too many."""
+        """The bytes of the image; raises ImageError where there are none, or too many.
+
+        Raises SourceError where the Hub does not give them: then the image may be as good as any.
+        """
         if self.data is not None:
             return read_bytes(self.data)
         if not self.path:
@@ -49,11 +47,12 @@ class RawImage:
             return read_bytes(self.path)
         try:
             with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
-                return read_bytes(file)
-        except ImageError:
-            raise
+                data = file.read(MAX_BYTES + 1)
         except Exception as error:  # zip files and the network each have their own kinds
+            if self.path.startswith("hf://") and not isinstance(error, FileNotFoundError):
+                raise origins.source_error(self.source, error) from error
             raise ImageError(f"{Path(self.path).name} cannot be read: {first_line(error)}") from error
+        return read_bytes(data)
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class Source:
     fingerprint: str  # of the files' names, sizes and times, or of the revision on the Hub
     total: int | None  # how many rows there are, where that is known
     classes: tuple[str, ...] = ()  # labels that the source declares, whether it has an image of each or not
+    about: Mapping[str, str] = field(default_factory=dict)  # name, config, revision, license: what is known of them
 
 
 def open_source(
@@ -73,86 +73,67 @@ def open_source(
     image_column: str | None = None,
     label_column: str | None = None,
     split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
 ) -> Source:
     """Open a folder, a parquet file, a data-set folder or a data set on the Hub; all its splits, or those named.
 
-    `split` is a name, or several in the order wanted (`train+validation`). Raises
-    SourceError where there is no such thing, no image in it, or no such column or split.
+    `split` is a name, or several in the order wanted (`train+validation`); `config` one of the configurations that a
+    data set's card declares; `revision` a branch, tag or commit on the Hub, for which the name may be
+    `owner/name@revision`, too. Nothing is downloaded but what is read, and all of it from one commit. Raises
+    SourceError where there is no such thing, no image in it, or no such column, split, configuration or revision.
     """
-    if not name:
-        raise SourceError("no source was named: give a folder, a parquet file, or a data set.")
-    path = Path(name).expanduser()
-    if path.is_dir() and not _is_data_set(path):
+    path = origins.find_local(name, revision)
+    if path and _is_image_folder(path, config):
         return _image_folder(path, label_column, split)
-    root = None if not path.exists() else path if path.is_dir() else path.parent
-    return _data_set(name, _builder_of(name, path), root, image_column, label_column, split)
+    return _data_set(origins.open_origin(name, path, config, revision), image_column, label_column, split)
 
 
-def split_names(name: str) -> tuple[str, ...]:
+def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
     """The splits of a source, `("train", "validation")` for one; a folder of images has those that its folders name.
 
     Raises SourceError where there is no such source.
     """
-    path = Path(name).expanduser()
-    if not path.is_dir() or _is_data_set(path):
-        return tuple(_streams(name, _builder_of(name, path), None))
+    path = origins.find_local(name, revision)
+    if path is None or not _is_image_folder(path, config):
+        return tuple(origins.streams(name, origins.open_origin(name, path, config, revision).builder, None))
     folders = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
     if "train" not in folders or folders.isdisjoint(_HELD_OUT):  # `datasets` goes by the names of files, too
         return ("train",)
-    return tuple(str(split) for split in _builder(name, "imagefolder", data_dir=escape(str(path))).config.data_files)
+    builder = origins.load_builder(name, "imagefolder", data_dir=escape(str(path)))
+    return tuple(str(split) for split in builder.config.data_files)
 
 
-def _builder_of(name: str, path: Path) -> Any:
-    """The `datasets` builder of whatever is not a folder of images."""
-    if path.is_dir():
-        # `datasets` takes a folder's name for a pattern; what it reads by an escaped one, it reads without its card.
-        plain = escape(str(path)) == str(path)
-        return _builder(name, str(path)) if plain else _builder(name, "parquet", data_dir=escape(str(path)))
-    if path.is_file() and path.suffix == ".parquet":
-        return _builder(name, "parquet", data_files=escape(str(path)))
-    if path.exists():
-        raise SourceError(f"{name} is neither a folder nor a parquet file.")
-    if _HUB_NAME.fullmatch(name):
-        return _builder(name, name)
-    raise SourceError(f"there is no {name} here, and that cannot be the name of a data set on the Hub.")
+def pinned(name: str, *, config: str | None = None, revision: str | None = None) -> str:
+    """A name that means the same source from now on: of a data set on the Hub, with the commit that it is at.
+
+    Raises SourceError as `open_source` does.
+    """
+    path = origins.find_local(name, revision)
+    if path:
+        return name
+    about = origins.open_origin(name, path, config, revision).about
+    return f"{about['name']}@{about['revision']}"
 
 
-def _is_data_set(folder: Path) -> bool:
-    """Whether it holds parquet files, apart from metadata of images and from the galleries of artifacts in it."""
+def _is_image_folder(folder: Path, config: str | None) -> bool:
+    """Whether it is a folder to be read for its pictures, and not as a data set.
+
+    It is none that holds parquet files, apart from metadata of images and from the galleries of artifacts in it; nor
+    one of whose configurations is asked for: these are only known to the data set's card.
+    """
 
     def in_artifact(path: Path) -> bool:
         return path.parent != folder and (path.parent / "manifest.json").is_file()
 
-    return any(p.suffix == ".parquet" and p.name not in _METADATA and not in_artifact(p) for p in _files(folder))
+    if config or not folder.is_dir():
+        return False
+    return not any(p.suffix == ".parquet" and p.name not in _METADATA and not in_artifact(p) for p in _files(folder))
 
 
-def _builder(name: str, path: str, **options: Any) -> Any:
-    try:
-        return datasets.load_dataset_builder(path, **options)
-    except Exception as error:  # datasets and the Hub client each raise their own kinds
-        raise SourceError(
-            f"{name} is no folder or parquet file here, and cannot be read as a data set: {first_line(error)}"
-        ) from error
-
-
-def _streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
-    try:
-        # Undecoded: a broken picture, in whatever column, is no reason to stop.
-        streams = {k: s.decode(False) if s.features else s for k, s in builder.as_streaming_dataset().items()}
-    except Exception as error:  # a data set's files can be wrong in as many ways as there are formats
-        raise SourceError(f"{name} cannot be read: {first_line(error)}") from error
-    if split is None:
-        return streams
-    for part in split.split("+"):
-        if part not in streams:
-            raise SourceError(f"{name} has no split {part!r}; it has {', '.join(streams)}.")
-    return {part: streams[part] for part in split.split("+")}
-
-
-def _data_set(
-    name: str, builder: Any, root: Path | None, image_column: str | None, label_column: str | None, split: str | None
-) -> Source:
-    streams = _streams(name, builder, split)
+def _data_set(origin: origins.Origin, image_column: str | None, label_column: str | None, split: str | None) -> Source:
+    name, root = origin.name, origin.root
+    streams = origins.streams(name, origin.builder, split)
     features = dict(next(iter(streams.values())).features or {})
     image = columns.image_column(name, features, image_column)
     label = columns.label_column(name, features, label_column)
@@ -160,10 +141,10 @@ def _data_set(
 
     def rows() -> Iterator[RawImage]:
         for split_name, stream in streams.items():
-            for number, row in enumerate(_in_words(name, stream)):
+            for number, row in enumerate(origins.read(name, stream)):
                 value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
                 yield RawImage(
-                    source=value.get("path") or f"{split_name}/{number}",
+                    source=(value.get("path") or "").removeprefix(f"{root}/") or f"{split_name}/{number}",
                     label=columns.label_text(row[label], features[label]) if label else None,
                     attributes={
                         new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
@@ -172,17 +153,23 @@ def _data_set(
                     path=_own_path(value.get("path"), root),
                 )
 
-    fingerprint = _fingerprint(builder, split, image, label)
+    fingerprint, total = (
+        origins.fingerprint(origin.builder, split, image, label),
+        origins.total(origin.builder, streams),
+    )
     classes = tuple(getattr(features.get(label or ""), "names", None) or ())
-    return Source(rows, columns.attribute_schema(kept), fingerprint, _total(builder, streams), classes)
+    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about)
 
 
-def _own_path(path: str | None, root: Path | None) -> str | None:
+def _own_path(path: str | None, root: str) -> str | None:
     """The path that a row names, where it lies in the data set: else a row could name any file of this machine."""
-    if not path or root is None:
-        return path if path and path.startswith("hf://") else None
-    whole = (root / path).resolve()
-    return str(whole) if whole.is_relative_to(root.resolve()) else None
+    if not path:
+        return None
+    if root.startswith("hf://"):
+        own = path.startswith(f"{root}/") and "::" not in path and ".." not in path.split("/")
+        return path if own else None
+    whole = Path(root, path).resolve()
+    return str(whole) if whole.is_relative_to(Path(root).resolve()) else None
 
 
 def _image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
@@ -196,12 +183,12 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     options: dict[str, Any] = {"data_dir": escape(str(root))}
     if split is None:
         options["data_files"] = {"train": "**"}  # one split of everything
-    plain = _builder(str(folder), "imagefolder", drop_metadata=True, drop_labels=True, **options)
-    streams = [_streams(str(folder), plain, split)]
+    plain = origins.load_builder(str(folder), "imagefolder", drop_metadata=True, drop_labels=True, **options)
+    streams = [origins.streams(str(folder), plain, split)]
     features: dict[str, Any] = {}
-    described = _builder(str(folder), "imagefolder", **options)
+    described = origins.load_builder(str(folder), "imagefolder", **options)
     if any(Path(file).name in _METADATA for files in described.config.data_files.values() for file in files):
-        streams.insert(0, _streams(str(folder), described, split))
+        streams.insert(0, origins.streams(str(folder), described, split))
         features = dict(next(iter(streams[0].values())).features)
     image = columns.image_column(str(folder), features, None) if features else "image"
     features.pop(image, None)
@@ -211,7 +198,7 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     def found() -> Iterator[tuple[str, Mapping[str, Any]]]:
         archives = set()
         for stream in (stream for splits in streams for stream in splits.values()):
-            for row in _in_words(str(folder), stream):
+            for row in origins.read(str(folder), stream):
                 path = (row.get(image) or row.get("image") or {}).get("path") or ""
                 archives.add(path.rpartition("::")[2])
                 yield path, row
@@ -234,25 +221,9 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     if not files:
         raise SourceError(f"{folder} is empty: there is no file in it that could be an image.")
     known = split is None and not any(path.suffix.lower() == ".zip" for path in files)
-    fingerprint, total = _fingerprint(described, split, label), len(files) if known else None
-    return Source(rows, columns.attribute_schema(kept), fingerprint, total, () if label else _empty_folders(root))
-
-
-def _in_words(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    try:
-        yield from rows
-    except Exception as error:  # as above: what is wrong with a file may show only when its turn comes
-        raise SourceError(f"{name} cannot be read: {first_line(error)}") from error
-
-
-def _fingerprint(builder: Any, *choices: str | None) -> str:
-    """A hash of the files, with sizes and times, or with the revision they are of on the Hub, and of the choices."""
-    digest = hashlib.sha256(repr((builder.config.name, choices)).encode())
-    for split, files in (builder.config.data_files or {}).items():
-        stats = [Path(file).stat() for file in files if "://" not in file]
-        local = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-        digest.update(repr((split, list(files), local, files.origin_metadata)).encode())
-    return digest.hexdigest()
+    fingerprint, total = origins.fingerprint(described, split, label), len(files) if known else None
+    classes, about = () if label else _empty_folders(root), origins.about_local(root)
+    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, about)
 
 
 def _as_text(path: str) -> str:
@@ -276,15 +247,4 @@ def _class_folder(source: str) -> str | None:
     return Path(inner).parent.name or None
 
 
-def _total(builder: Any, streams: Mapping[str, Any]) -> int | None:
-    """How many rows the splits have, from the data set's own card or from the ends of local parquet files."""
-    known = builder.info.splits or {}
-    if all(name in known and known[name].num_examples for name in streams):
-        return int(sum(known[name].num_examples for name in streams))
-    files = [Path(file) for name in streams for file in (builder.config.data_files or {}).get(name, [])]
-    if files and all(file.suffix == ".parquet" and file.is_file() for file in files):
-        return int(sum(pq.read_metadata(file).num_rows for file in files))
-    return None
-
-
-__all__ = ["RawImage", "Source", "open_source", "split_names"]
+__all__ = ["RawImage", "Source", "open_source", "pinned", "split_names"]

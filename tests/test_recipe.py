@@ -183,6 +183,8 @@ def test_an_unknown_choice_names_the_nearest(key, value, near):
         ("backbone", 18, "text"),
         ("data", None, "text"),
         ("weights", False, "text or null"),
+        ("data_config", 1, "text or null"),
+        ("data_revision", 1e5, "text or null"),
         ("unfreeze", 3, "a list of numbers"),
         ("unfreeze", "3, 6", "a list of numbers"),
         ("unfreeze", [3, "six"], "a number"),

@@ -68,6 +68,24 @@ def test_splits_that_are_given_are_taken(tmp_path):
         assert all(np.array_equal(again.parts[part], data.parts[part]) for part in PARTS)
 
 
+def test_what_the_data_are_is_known(tmp_path):
+    for name, seed in (("small", 0), ("big", 1)):
+        write_data_set(tmp_path / "set" / name, train=rows({"cat": 30, "dog": 20 + seed}, seed))
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("small", "big"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{configs}---\n")
+    data = opened(tmp_path / "set", tmp_path / "work", data_config="big")
+    assert data.about == {"name": "set", "config": "big", "license": "mit"}
+    assert (
+        opened(tmp_path / "set", tmp_path / "work", data_config="big", data_license="cc0-1.0").about["license"]
+        == "cc0-1.0"
+    )
+    assert data.name == data.pinned == str(tmp_path / "set")
+    assert len(data.images) == 51
+    assert "one has to be named (--config): small, big" in refused(tmp_path / "set", tmp_path / "work", SourceError)
+    said = refused(tmp_path / "set", tmp_path / "work", SourceError, data_revision="v1")
+    assert "is on this disk and has no revisions: leave 'v1' out" in said
+
+
 def test_validation_alone_is_halved(tmp_path):
     held = {"cat": 11, "dog": 6, "eel": 1}
     folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows(held, 1))

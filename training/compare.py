@@ -13,14 +13,14 @@ from typing import Any
 
 from retrieval.artifact import read_metrics
 from retrieval.build import update_metrics
-from retrieval.card import table, with_interval
 from retrieval.errors import ArtifactError, IntegrityError, LookalikeError
 from retrieval.plots import draw_comparison
+from retrieval.report import table, with_interval
 
 _FIGURES = ("hit@1", "P@5", "mAP", "MAP@R", "R-precision")
 _PARTS = ("seen", "unseen")
 # Settings that two runs may differ in and yet be of one recipe: what was kept from it, and what only costs time.
-_NO_MATTER = {"hold_out_classes", "about", "threads", "workers", "cache_gb", "save_steps"}
+_NO_MATTER = {"hold_out_classes", "about", "data_license", "threads", "workers", "cache_gb", "save_steps"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,21 @@ class _Run:
     @property
     def settings(self) -> dict[str, Any]:
         settings = self.training.get("settings") or {}
-        return {key: value for key, value in settings.items() if key not in _NO_MATTER}
+        # A key that has come since an older run was made is null in one that does not use it.
+        return {key: value for key, value in settings.items() if key not in _NO_MATTER and value is not None}
+
+    @property
+    def commit(self) -> str | None:
+        """Of a data set on the Hub."""
+        return (self.data.get("about") or {}).get("revision")
 
     def is_fellow_of(self, other: _Run) -> bool:
         """Whether this run is the other one with some of the classes kept from it."""
         same = all(self.training.get(key) == other.training.get(key) for key in ("recipe", "seed"))
         same = same and self.data.get("source") == other.data.get("source") and self.settings == other.settings
+        # Folders of one name can hold other images; the held-out ones are among the parts of a run that kept them, too.
+        sizes = [sum((run.data.get("split sizes") or {}).values()) for run in (self, other)]
+        same = same and self.commit == other.commit and sizes[0] == sizes[1]
         return same and bool(self.data.get("held out")) and not other.data.get("held out")
 
     def with_unseen_of(self, fellow: _Run) -> _Run:

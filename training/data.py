@@ -6,6 +6,7 @@ validation and test come from.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ import datasets
 import numpy as np
 
 from retrieval.errors import TrainingError, short
-from retrieval.sources import RawImage, Source, open_source, split_names
+from retrieval.sources import RawImage, Source, open_source, pinned, split_names
+from training.guards import last_checkpoint
 from training.recipe import Recipe
 from training.splits import PARTS, Rows, split_rows
 
@@ -30,6 +32,7 @@ _FEATURES = datasets.Features(
         "split": datasets.Value("string"),
     }
 )
+_PINNED = "source"  # a file in the run's folder: by which name it reads its data
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Data:
     """Images and labels of a run; the parts hold row numbers."""
 
     name: str
+    pinned: str  # the same source, on the Hub by the commit that all of the run reads
+    about: Mapping[str, str]  # what is known of it: see `retrieval.sources.Source`
     images: Any  # a datasets.Dataset with the columns of _FEATURES
     labels: tuple[str, ...]  # of every row; "" for one that is left out
     parts: Mapping[str, Rows]  # train, validation, test: no row is in two of them
@@ -100,16 +105,19 @@ def open_data(recipe: Recipe, work: Path) -> Data:
     """
     if not recipe.data:
         raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
-    names = split_names(recipe.data)
-    sources = {name: open_splits(recipe, names, name) for name in names}
+    fixed = _pinned(recipe, work)
+    names = split_names(fixed, config=recipe.data_config)
+    sources = {name: open_splits(recipe, fixed, names, name) for name in names}
     images = _stored(sources, work)
+    (work / _PINNED).write_text(fixed, encoding="utf-8")
     labels = [label or "" for label in images["label"]]
     notes = _check_labels(recipe, images, labels)
     declared = sorted({name for source in sources.values() for name in source.classes})
     parts, described, gallery = split_rows(np.array(images["split"]), np.array(labels), recipe.seed)
     notes += _check_classes(recipe, parts, labels, declared)
     held_out = _held_out(recipe, sorted({labels[row] for row in parts["train"]}))
-    data = Data(recipe.data, images, tuple(labels), parts, described, gallery, held_out, tuple(notes))
+    about = {**next(iter(sources.values())).about, **({"license": recipe.data_license} if recipe.data_license else {})}
+    data = Data(recipe.data, fixed, about, images, tuple(labels), parts, described, gallery, held_out, tuple(notes))
     _check_batch(recipe, data)
     return data
 
@@ -127,11 +135,20 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
     return remaining
 
 
-def open_splits(recipe: Recipe, names: Sequence[str], wanted: str) -> Source:
-    """One split of the recipe's source, or several as `a+b`; `names` are all that it has."""
+def open_splits(recipe: Recipe, fixed: str, names: Sequence[str], wanted: str) -> Source:
+    """One split of the recipe's source, pinned as `fixed`, or several as `a+b`; `names` are all that it has."""
     # A folder whose sub-folders are classes, and not splits, is called by the name of its one split, `train`.
     whole = None if wanted == "+".join(names) else wanted
-    return open_source(recipe.data, image_column=recipe.image_column, label_column=recipe.label_column, split=whole)
+    columns = {"image_column": recipe.image_column, "label_column": recipe.label_column}
+    return open_source(fixed, **columns, split=whole, config=recipe.data_config)
+
+
+def _pinned(recipe: Recipe, work: Path) -> str:
+    """The recipe's source, pinned for the whole run: its other processes and a resumed one read what it began with."""
+    begun = last_checkpoint(work) is not None or int(os.environ.get("RANK", 0)) > 0
+    if begun and (work / _PINNED).is_file() and not Path(recipe.data).expanduser().exists():
+        return (work / _PINNED).read_text(encoding="utf-8")
+    return pinned(recipe.data, config=recipe.data_config, revision=recipe.data_revision)
 
 
 def _stored(sources: Mapping[str, Source], work: Path) -> Any:

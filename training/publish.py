@@ -22,7 +22,7 @@ from training.data import Data, open_splits
 from training.evaluate import evaluate, evaluate_index
 from training.network import Learner, at_size, embed_rows
 from training.pixels import Pixels
-from training.recipe import Recipe
+from training.recipe import Recipe, without_places
 from training.trainer import METRIC
 
 _LISTED = 1000  # pairs of near-duplicates, at most: the most alike
@@ -47,7 +47,7 @@ class Run:
 def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
     """Write the artifact `out`: every image of the gallery's splits, embedded by the trained network."""
     encoder = at_size(run.learner.network, run.recipe.test_size)
-    source = open_splits(run.recipe, run.data.splits, run.data.gallery_split)
+    source = open_splits(run.recipe, run.data.pinned, run.data.splits, run.data.gallery_split)
 
     def sections(unsealed: Unsealed) -> dict[str, Any]:
         metrics = {"training": training_section(run), "audit": audit_section(run), **figures(run, unsealed)}
@@ -115,7 +115,7 @@ def _classified(run: Run, queries: list[int]) -> Any:
 
 def training_section(run: Run) -> dict[str, Any]:
     """The section `training`: all that is needed to do the run again, and how it went."""
-    state, data = run.state, run.data
+    state, data, settings = run.state, run.data, without_places(run.recipe.settings())
     history = [
         {name.replace("eval_", "validation "): value for name, value in entry.items() if name != "epoch"}
         for entry in state.log_history
@@ -123,9 +123,10 @@ def training_section(run: Run) -> dict[str, Any]:
     ]
     return {
         "recipe": run.recipe.name,
-        "settings": run.recipe.settings(),
+        "settings": settings,
         "data": {
-            "source": data.name,
+            "source": settings["data"],
+            "about": dict(data.about),
             "split sizes": {part: len(rows) for part, rows in data.parts.items()},
             "classes": len(data.classes),
             "held out": list(data.held_out),

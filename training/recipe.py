@@ -36,6 +36,9 @@ class Recipe:
     about: str = _setting("", "what it is, in a line")
     # data
     data: str = _setting("", "a folder, a parquet file, or a data set's folder or Hub name")
+    data_config: str | None = _setting(None, "the configuration of the data set; null: its only or default one")
+    data_revision: str | None = _setting(None, "branch, tag or commit of a data set on the Hub; null: main")
+    data_license: str | None = _setting(None, "of the images, as the Hub writes it (cc-by-4.0); null: what they state")
     image_column: str | None = _setting(None, "the column of the images; null: the first that is one")
     label_column: str | None = _setting(None, "the column of the labels; null: label")
     skip_unusable: bool = _setting(False, "go on without images that have no label and classes with one image")
@@ -113,6 +116,16 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """All keys and values, as YAML and JSON hold them."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for others to see: of a folder or file on this disk its name, and not where it lies."""
+
+    def seen(key: str, value: Any) -> Any:
+        here = key in ("data", "weights") and value and Path(value).expanduser().exists()
+        return Path(value).expanduser().resolve().name if here else value
+
+    return {key: seen(key, value) for key, value in settings.items()}
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:

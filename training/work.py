@@ -19,7 +19,7 @@ from retrieval.swap import recover
 from training.data import Data
 from training.guards import last_checkpoint
 from training.pixels import Pixels
-from training.recipe import Recipe
+from training.recipe import Recipe, without_places
 
 
 def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
@@ -30,7 +30,8 @@ def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
     if not resume:
         raise TrainingError(f"{out} holds an artifact, which would be lost: name another folder, or delete that one.")
     training = read_metrics(out).get("training") or {}
-    _check_same(recipe, training.get("settings") or {}, f"{out} holds an artifact", "name another folder")
+    before = without_places(training.get("settings") or {})  # one of 0.2.0 has the places, too
+    _check_same(without_places(recipe.settings()), before, f"{out} holds an artifact", "name another folder")
     return True
 
 
@@ -50,7 +51,8 @@ def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> FileLock:
             f"{work} holds an unfinished run with {last.name}: go on with it by --resume, or delete that folder."
         )
     if last and stamp.is_file():
-        _check_same(recipe, json.loads(stamp.read_text(encoding="utf-8")), f"{work} holds a run", "delete that folder")
+        before = json.loads(stamp.read_text(encoding="utf-8"))
+        _check_same(recipe.settings(), before, f"{work} holds a run", "delete that folder")
     if not last:
         stamp.write_text(json.dumps(recipe.settings(), indent=2) + "\n", encoding="utf-8")
     return lock
@@ -71,8 +73,7 @@ def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:
         )
 
 
-def _check_same(recipe: Recipe, before: dict[str, Any], what: str, mend: str) -> None:
-    settings = recipe.settings()
+def _check_same(settings: dict[str, Any], before: dict[str, Any], what: str, mend: str) -> None:
     if changed := [key for key in settings if settings[key] != before.get(key)]:
         key = changed[0]
         raise TrainingError(
