@@ -6,7 +6,7 @@ after a kill goes on where it was (see `retrieval.embed`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.artifact import LAYOUT, Artifact, check_target, load_artifact, read_metrics
+from retrieval.artifact import Artifact, check_target, load_artifact, read_manifest, read_metrics
 from retrieval.embed import Progress, Shards, embed_source
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError, SourceError
-from retrieval.finish import LEAVE_ONE_OUT, Evaluate, Unsealed, close, finish, link
+from retrieval.finish import LEAVE_ONE_OUT, REPOSITORY, Evaluate, Unsealed, close, finish, link
 from retrieval.gallery import Gallery, write_gallery
+from retrieval.layout import LAYOUT
 from retrieval.plots import draw
 from retrieval.sources import Source
 from retrieval.stores.base import Ids, Vectors
@@ -71,7 +72,11 @@ def build_artifact(
             encoder.save(folder)
             write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
             gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
-            finish(Unsealed(folder, encoder, store, gallery, vectors), {"build": _summary(report)}, evaluate)
+            finish(
+                Unsealed(folder, encoder, store, gallery, vectors),
+                {"build": {**_summary(report), "source": dict(source.about)}},
+                evaluate,
+            )
         shards.clear()
     return report
 
@@ -98,7 +103,8 @@ def add_images(
             vectors = np.concatenate([old.vectors(np.arange(len(old))), new])
             store = fit_index(vectors, old.settings.factory, like=old)
             tables = chain(_tables(out, np.arange(len(old))), shards.tables())
-            _rewrite(current, store, vectors, tables, schema, {"add": _summary(report)})
+            change = {"add": {**_summary(report), "source": dict(source.about)}}
+            _rewrite(current, store, vectors, tables, schema, change)
         shards.clear()
     return report
 
@@ -128,14 +134,27 @@ def update_metrics(folder: Path, changes: dict[str, Any]) -> None:
     Card and pictures are made anew from them; the rest stays as it is. Raises what `load_artifact` raises.
     """
     with writing(folder, LAYOUT.own()):
-        current = load_artifact(folder)
-        metrics = {**read_metrics(folder), **changes}
-        with replacing(folder, LAYOUT.own()) as fresh:
-            draw(fresh, metrics)
-            own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
-            link(folder, fresh, [*own, *LAYOUT.plots_in(folder)])
-            facts = _facts(current, {"metrics": sorted(changes)})
-            close(fresh, current.encoder, current.store, current.gallery, metrics, facts)
+        _describe(folder, changes, lambda current: _facts(current, {"metrics": sorted(changes)}))
+
+
+def name_card(folder: Path, repository: str) -> None:
+    """Have an artifact's card name the repository on the Hub that it goes to; to be used inside `writing`.
+
+    Raises what `load_artifact` raises.
+    """
+    if read_manifest(folder).get(REPOSITORY) != repository:
+        _describe(folder, {}, lambda current: {**_facts(current), REPOSITORY: repository})
+
+
+def _describe(folder: Path, changes: dict[str, Any], facts_of: Callable[[Artifact], dict[str, Any]]) -> None:
+    """Write figures, pictures, card and manifest of an artifact anew."""
+    current = load_artifact(folder)
+    metrics = {**read_metrics(folder), **changes}
+    with replacing(folder, LAYOUT.own()) as fresh:
+        draw(fresh, metrics)
+        own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
+        link(folder, fresh, [*own, *LAYOUT.plots_in(folder)])
+        close(fresh, current.encoder, current.store, current.gallery, metrics, facts_of(current))
 
 
 def _embed(
@@ -193,10 +212,10 @@ def _rewrite(
         finish(unsealed, _facts(artifact, change), lambda _: others)
 
 
-def _facts(artifact: Artifact, change: dict[str, Any]) -> dict[str, Any]:
-    """The manifest keeps how the artifact was built, and a list of what was changed since."""
-    manifest = artifact.manifest
-    return {"build": manifest["build"], "changes": [*manifest.get("changes", []), change]}
+def _facts(artifact: Artifact, *changes: dict[str, Any]) -> dict[str, Any]:
+    """The manifest keeps how the artifact was built, where it was pushed, and a list of what was changed since."""
+    kept = {name: artifact.manifest[name] for name in ("build", REPOSITORY) if name in artifact.manifest}
+    return {**kept, "changes": [*artifact.manifest.get("changes", []), *changes]}
 
 
 def _tables(folder: Path, rows: Ids) -> Iterator[pa.Table]:

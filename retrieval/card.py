@@ -1,98 +1,185 @@
-"""The card: an artifact's README.md, made from its own facts."""
+"""The card: an artifact's README.md, made from its own facts: the Hub's metadata, how to use it, what it is worth.
+
+The metadata follows the Hub's model cards (https://huggingface.co/docs/hub/model-cards).
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from retrieval.artifact import LAYOUT
+from huggingface_hub import EvalResult, ModelCardData
+
+from retrieval import report
 from retrieval.encoder import Encoder
 from retrieval.gallery import Gallery
+from retrieval.layout import LAYOUT
+from retrieval.licenses import LICENSES
+from retrieval.report import Section, plain
 from retrieval.stores.faiss import FaissStore
 
 _USE = """\
-## How to read it without this project
+## Use
 
-```python
-import faiss, pyarrow.parquet as pq, timm
-model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()   # images -> embeddings; divide by their length
-index = faiss.read_index("FOLDER/index.faiss")                          # inner product = cosine; row i of ...
-rows = pq.read_table("FOLDER/gallery.parquet")                          # ... this table is vector i of the index
+As a page and an API, from a checkout of Lookalike:
+
+```bash
+python app.py --artifact {name}
 ```
 
-`manifest.json` holds the size and SHA-256 of every file.
+From a program, of a page like that or of a Space (then its `owner/space` is the address):
+
+```python
+from gradio_client import Client, handle_file
+
+client = Client("http://127.0.0.1:7860")
+answer = client.predict(handle_file("photo.jpg"), k=5, api_name="/search")
+for hit in answer["hits"]:
+    print(round(hit["score"], 3), hit["label"], hit["source"])
+```
 """
+_PLAIN = """
+Without Lookalike, with timm and FAISS:
+
+```python
+import faiss
+import pyarrow.parquet as pq
+import timm
+import torch{imports}
+from PIL import Image
+
+model = timm.create_model("{model}", pretrained=True).eval()  # images -> embeddings; divide them by their length
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+index = faiss.read_index({index})  # inner product: the cosine
+rows = pq.read_table({gallery})  # row i is vector i of the index
+
+image = Image.open("photo.jpg").convert("RGB")
+with torch.inference_mode():
+    query = torch.nn.functional.normalize(model(transform(image)[None])).numpy()
+scores, found = index.search(query, 5)
+for score, row in zip(scores[0], found[0]):
+    print(round(float(score), 3), rows["label"][int(row)], rows["source"][int(row)])
+```
+"""
+_TASK = "image-feature-extraction"
+_PARTS = {"seen": "Image retrieval", "unseen": "Image retrieval, classes that training did not see"}
 
 
-# A part of an evaluation -> the head of its column.
-_COLUMNS = {
-    "seen": "seen classes",
-    "unseen": "unseen classes",
-    "seen_without_near_duplicates": "seen, without near-duplicates",
-    "unseen_without_near_duplicates": "unseen, without near-duplicates",
-}
-_PLOTS = ("recall_at_k", "intervals", "per_class", "images_per_class", "history")  # in this order, then any others
-_WORST = 5  # classes named
-_CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often taken for")
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+", re.ASCII)
-
-Section = Mapping[str, Any]
-
-
-def write_card(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, metrics: dict[str, Any]) -> None:
-    """Write README.md into the folder of an artifact, from whatever sections `metrics` has, and its plots."""
+def write_card(
+    folder: Path,
+    encoder: Encoder,
+    store: FaissStore,
+    gallery: Gallery,
+    metrics: dict[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write README.md into the folder of an artifact, from what sections `metrics` has, its plots, and the manifest's
+    `facts` (how it was built, and the repository on the Hub that it goes to)."""
     training, evaluation = metrics.get("training") or {}, metrics.get("evaluation") or {}
+    name, sources = facts.get("repository"), _sources(facts, training)
     blocks = [
-        _front_matter(encoder, training),
-        ["# Image search artifact"],
+        ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
+        [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
         _facts(encoder, store, gallery, metrics.get("index") or {}),
-        *([["## Training"], _training(training), _settings(training.get("settings") or {})] if training else []),
-        *([["## Evaluation"], *_evaluation(evaluation)] if evaluation else []),
-        _audit(metrics.get("audit") or {}, evaluation),
-        *_plots(folder),
-        *([["## The gallery"]] if training or evaluation else []),
-        *_leave_one_out(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
-        [_USE],
+        [_use(name, plain=encoder.is_plain_timm).rstrip()],
+        ["## Data"],
+        _data(sources, facts, len(gallery)),
+        ["## How it was made"],
+        *_made(training, sources[0]),
+        *([["## Evaluation"], *report.evaluation_lines(evaluation)] if evaluation else []),
+        report.audit_lines(metrics.get("audit") or {}, evaluation),
+        *report.plot_lines(folder),
+        *([["## The gallery"]] if training or evaluation else [["## Evaluation"]]),
+        *report.leave_one_out_lines(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
+        ["## Limits"],
+        _limits(encoder, evaluation, trained=bool(training.get("steps"))),
+        ["`manifest.json` holds the size and SHA-256 of every file."],
     ]
     text = "\n\n".join("\n".join(block) for block in blocks if block)
-    (folder / LAYOUT.card).write_text(text, encoding="utf-8")
+    (folder / LAYOUT.card).write_text(f"{text}\n", encoding="utf-8")
 
 
-def with_interval(point: Section) -> str:
-    """A figure with the ends of its interval.
-
-    >>> with_interval({"value": 0.95, "low": 0.9362, "high": 0.9634})
-    '0.950 [0.936, 0.963]'
-    """
-    return f"{point['value']:.3f} [{point['low']:.3f}, {point['high']:.3f}]"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table; whatever stands in a cell stays in it."""
-    lines = [" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in (head, *rows)]
-    return [f"| {lines[0]} |", "|" + " --- |" * len(head), *(f"| {line} |" for line in lines[1:])]
-
-
-def _front_matter(encoder: Encoder, training: Section) -> list[str]:
-    tags = ["image-search", "faiss", *(["triplet-loss", "metric-learning"] if training else [])]
-    lines = ["library_name: timm", "pipeline_tag: image-feature-extraction", f"tags: [{', '.join(tags)}]"]
+def _metadata(encoder: Encoder, metrics: Section, sources: Sequence[Section], name: str | None) -> ModelCardData:
+    training = metrics.get("training") or {}
     settings, tag = training.get("settings") or {}, encoder.model.pretrained_cfg.get("tag")
     of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", settings.get("backbone", ""))
-    if of_timm and tag and settings.get("pretrained") and not settings.get("weights"):
-        lines.append(f"base_model: timm/{encoder.name}.{tag}")
-    source = str((training.get("data") or {}).get("source", ""))
-    if _HUB_NAME.fullmatch(source) and not Path(source).exists():
-        lines.append(f"datasets: [{source}]")
-    return ["---", *lines, "---"]
+    base = of_timm and tag and settings.get("pretrained") and not settings.get("weights")
+    results = list(_results(metrics, sources[0]))
+    license_, license_name = _license(sources)
+    return ModelCardData(
+        base_model=f"timm/{encoder.name}.{tag}" if base else None,
+        datasets=list(dict.fromkeys(about["name"] for about in sources if "revision" in about)) or None,
+        license=license_,
+        license_name=license_name,
+        library_name="timm",
+        pipeline_tag=_TASK,
+        tags=["image-search", "faiss", *(["triplet-loss", "metric-learning"] if training else [])],
+        model_name=(name or f"{encoder.name} {training.get('recipe', '')}".strip()) if results else None,
+        eval_results=results or None,
+    )
+
+
+def _results(metrics: Section, about: Section) -> Iterator[EvalResult]:
+    """The figures as the Hub's model-index has them, with the ends of their intervals; of a gallery where nothing was
+    trained, leave-one-out."""
+    name = about.get("name") or "images"
+    data: dict[str, Any] = {"dataset_type": re.sub(r"[^\w./-]+", "-", name), "dataset_name": name}
+    data |= {"dataset_revision": about.get("revision"), "dataset_config": about.get("config")}
+    evaluation = metrics.get("evaluation") or {}
+    for part, task in _PARTS.items():
+        for figure, point in ((evaluation.get(part) or {}).get("figures") or {}).items():
+            ends = {"confidence": 0.95, "low": round(point["low"], 4), "high": round(point["high"], 4)}
+            yield EvalResult(
+                _TASK, metric_type=figure, metric_value=round(point["value"], 4), task_name=task,
+                dataset_split=evaluation["split"], metric_args=ends, **data,
+            )  # fmt: skip
+    for figure, value in (metrics.get("leave_one_out") or {}).items() if not evaluation else ():
+        if isinstance(value, float):
+            named = "Image retrieval, leave-one-out"
+            yield EvalResult(_TASK, metric_type=figure, metric_value=round(value, 4), task_name=named, **data)
+
+
+def _sources(facts: Mapping[str, Any], training: Section) -> list[dict[str, str]]:
+    """What is known of the images: of the training's where there was one, then of those that were added."""
+    first = (training.get("data") or {}).get("about") or (facts.get("build") or {}).get("source") or {}
+    added = [change["add"].get("source") or {} for change in facts.get("changes") or [] if "add" in change]
+    return [dict(first), *(dict(source) for source in added if source)]
+
+
+def _license(sources: Sequence[Section]) -> tuple[str, str | None]:
+    """The Hub's word for the licence of the images, which binds thumbnails and weights, and its own name if need be."""
+    stated = {source.get("license") or "unknown" for source in sources}
+    only = stated.pop().lower() if len(stated) == 1 else "several"
+    return (only, None) if only in LICENSES else ("other", re.sub(r"[^a-z0-9.]+", "-", only)[:60].strip("-"))
+
+
+def _use(name: str | None, *, plain: bool) -> str:
+    text = _USE.format(name=name or "FOLDER")
+    if not plain:
+        return (
+            text
+            + "\nIts head is not linear, which is more than timm can read by itself: `retrieval.Encoder.load` does.\n"
+        )
+    if not name:
+        return text + _PLAIN.format(
+            imports="", model="local-dir:FOLDER", index='"FOLDER/index.faiss"', gallery='"FOLDER/gallery.parquet"'
+        )
+    return text + _PLAIN.format(
+        imports="\nfrom huggingface_hub import hf_hub_download",
+        model=f"hf-hub:{name}",
+        index=f'hf_hub_download("{name}", "{LAYOUT.index}")',
+        gallery=f'hf_hub_download("{name}", "{LAYOUT.gallery}")',
+    )
 
 
 def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: Section) -> list[str]:
     size = "x".join(str(side) for side in encoder.data_config["input_size"])
     recall = store.settings.recall_at_10
     lines = [
-        f"- **Gallery:** {len(gallery):,} images; columns: {', '.join(['label', *gallery.attributes])}",
+        f"- **Gallery:** {len(gallery):,} images; columns: {plain(', '.join(['label', *gallery.attributes]))}",
         f"- **Encoder:** timm `{encoder.name}`, input {size}, embeddings of {encoder.dim} numbers, cosine",
         f"- **Index:** FAISS `{store.settings.factory}`, recall@10 against exact search {recall:.3f}",
     ]
@@ -104,101 +191,48 @@ def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: Section
     return lines
 
 
-def _training(training: Section) -> list[str]:
-    data, best = training.get("data") or {}, training.get("best") or {}
-    sizes = ", ".join(f"{name} {size:,}" for name, size in (data.get("split sizes") or {}).items())
-    held_out = data.get("held out") or []
-    run = [f"{training['steps']:,} steps"] if "steps" in training else []
-    run += [f"{training['seconds'] / 60:.1f} minutes"] if training.get("seconds") else []
-    run += [f"seed {training['seed']}"] if "seed" in training else []
-    versions = ", ".join(f"{name} {version}" for name, version in (training.get("versions") or {}).items())
-    facts = {
-        "Recipe": f"`{training['recipe']}`" if "recipe" in training else "",
-        "Data": f"`{data['source']}`" if "source" in data else "",
-        "Images": sizes,
-        "Classes": f"{data['classes']:,}" if "classes" in data else "",
-        "Classes held out": f"{len(held_out)}: {', '.join(held_out)}" if held_out else "",
-        "Left out": "; ".join(data.get("left out") or []),
-        "Run": ", ".join(run),
-        "Checkpoint": f"of step {best['step']:,}, chosen by {best['metric']} ({best['value']:.3f})" if best else "",
-        "Validation": ", ".join(f"{name} {value:.3f}" for name, value in (training.get("finished") or {}).items()),
-        "Versions": versions,
-    }
-    return [f"- **{name}:** {' '.join(fact.split())}" for name, fact in facts.items() if fact]
+def _data(sources: Sequence[Section], facts: Mapping[str, Any], rows: int) -> list[str]:
+    lines = []
+    for number, about in enumerate(sources):
+        name = plain(about.get("name", ""))
+        if "revision" in about:  # a data set on the Hub
+            name = f"[{name}](https://huggingface.co/datasets/{quote(about['name'])})"
+        of = [f"{what} {plain(about[what])}" for what in ("config", "revision") if about.get(what)]
+        stated = about.get("license") or "not stated by the data; ask where they are from"
+        lines += [f"- **{'Added' if number else 'Images'}:** {', '.join([name, *of])}"] if name else []
+        lines.append(f"- **Licence:** {plain(stated)}")
+    build = facts.get("build") or {}
+    if build and facts.get("changes"):
+        lines.append(f"- **In the gallery:** {rows:,}, after additions and removals")
+    elif build:
+        counts = ", ".join(f"{build[what]:,} {what}" for what in ("found", "indexed", "duplicates"))
+        lines.append(f"- **In the gallery:** {counts}, {len(build['skipped']):,} skipped")
+    return lines
 
 
-def _settings(settings: Section) -> list[str]:
-    if not settings:
-        return []
-    lines = [f"{name}: {' '.join(str(value).split())}" for name, value in settings.items()]
-    return ["<details><summary>All settings of the recipe</summary>", "", "```", *lines, "```", "", "</details>"]
+def _made(training: Section, about: Section) -> list[list[str]]:
+    if about.get("made"):
+        return [[plain(about["made"])]]
+    if not training:
+        return [["Every image was embedded by the encoder as it was given, `python -m retrieval build`: no training."]]
+    return [report.training_lines(training), report.settings_lines(training.get("settings") or {})]
 
 
-def _evaluation(evaluation: Section) -> list[list[str]]:
-    parts = {part: evaluation[part] for part in _COLUMNS if evaluation.get(part)}
-    names = [name for name in parts["seen"]["figures"] if all(name in part["figures"] for part in parts.values())]
-    rows = [[name, *(with_interval(part["figures"][name]) for part in parts.values())] for name in names]
-    rows.append(["queries", *(f"{part['queries']:,}" for part in parts.values())])
-    accuracy, unseen = evaluation.get("classifier_accuracy"), parts.get("unseen", {})
-    blocks = [
-        [
-            f"Images of `{evaluation['split']}` as queries, `{evaluation['gallery']}` as gallery; means over the "
-            "queries, with 95% bootstrap intervals."
-        ],
-        table(["", *(_COLUMNS[part] for part in parts)], rows),
-        [f"The classifier of the run is right for {with_interval(accuracy)} of the seen classes' queries."]
-        if accuracy
-        else [],
-        _unseen(unseen) if unseen else [],
+def _limits(encoder: Encoder, evaluation: Section, *, trained: bool) -> list[str]:
+    side = "x".join(str(side) for side in encoder.data_config["input_size"][1:])
+    lines = [
+        "- Every search has an answer: of a picture that is like nothing here, the nearest. A score is a cosine, not a "
+        "probability; which score is near enough depends on the images.",
+        f"- Pictures are seen at {side} pixels: what is smaller than that in them is not found.",
+        "- What the images lack, or show one-sidedly, the search does, too.",
+        f"- `{LAYOUT.gallery}` holds a thumbnail of every image: who may read this repository sees them.",
     ]
-    worst = [row for row in evaluation.get("classes") or [] if row["queries"]][:_WORST]
-    if worst:
-        blocks += [["The classes that are found worst:"], table(_CLASS_HEAD, map(_class_row, worst))]
-    return blocks
-
-
-def _unseen(part: Section) -> list[str]:
-    run = f"another run of the same recipe, `{part['from']}`, which they are from" if part.get("from") else "training"
-    return [
-        f"The unseen classes were kept from {run}: all of their images are queries, each left out of its own search in "
-        f"{part['images']:,} images."
-    ]
-
-
-def _class_row(row: Section) -> list[str]:
-    figures = [f"{row[name]:.3f}" for name in ("hit@1", "P@5", "mAP")]
-    confusions = ", ".join(
-        f"{'(no label)' if label is None else label} ({count})" for label, count in row["confusions"]
-    )
-    return [row["label"], f"{row['images']:,}", f"{row['queries']:,}", *figures, confusions]
-
-
-def _audit(audit: Section, evaluation: Section) -> list[str]:
-    if not audit:
-        return []
-    found = (
-        f"Leak audit: {audit['queries']:,} of {audit['audited']:,} held-out images have a near-duplicate among the "
-        "images of training and validation; `metrics.json` lists them."
-    )
-    alone = [part for part in ("seen", "unseen") if evaluation.get(part)]
-    without = [part for part in alone if not evaluation.get(f"{part}_without_near_duplicates")]
-    if audit["queries"] and without:
-        found += f" Without them no query of {' and '.join(without)} classes is left: the figures may show no more."
-    return [found]
-
-
-def _plots(folder: Path) -> list[list[str]]:
-    names = [Path(plot).stem for plot in LAYOUT.plots_in(folder)]
-    ordered = sorted(names, key=lambda name: _PLOTS.index(name) if name in _PLOTS else len(_PLOTS))
-    return [[f"![{name.replace('_', ' ')}]({LAYOUT.plots}/{name}.png)"] for name in ordered]
-
-
-def _leave_one_out(figures: Section, *, trained: bool) -> list[list[str]]:
-    if not figures:
-        return [["There are no labels to evaluate by."]]
-    values = {name: value for name, value in figures.items() if isinstance(value, float)}
-    learned = " The encoder has learned from some of them: for new images see the evaluation." if trained else ""
-    return [
-        [f"Leave-one-out over {figures['queries']:,} images and {figures['labels']:,} labels.{learned}"],
-        table(list(values), [[f"{value:.3f}" for value in values.values()]]),
-    ]
+    seen, unseen = ((evaluation.get(part) or {}).get("figures") or {} for part in ("seen", "unseen"))
+    if "mAP" in unseen and unseen["mAP"]["value"] < seen["mAP"]["value"]:
+        lines.append(
+            f"- Classes that training did not see are found less well: mAP {unseen['mAP']['value']:.3f} against "
+            f"{seen['mAP']['value']:.3f}, each among its own gallery."
+        )
+    elif seen and trained and not unseen:
+        lines.append("- The figures are of classes that training saw; others may be found less well.")
+    return lines

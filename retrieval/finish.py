@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval.artifact import LAYOUT, load_artifact, seal
+from retrieval.artifact import load_artifact, seal
 from retrieval.card import write_card
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError
 from retrieval.gallery import Gallery
+from retrieval.layout import LAYOUT
 from retrieval.metrics import leave_one_out
 from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
 
+REPOSITORY = "repository"  # the entry of the manifest that names the place on the Hub
 LEAVE_ONE_OUT = "leave_one_out"  # the section of metrics.json that follows from the rows of the gallery
 
 
@@ -61,7 +63,7 @@ def close(
 ) -> None:
     """Write figures, card and manifest beside the rest of an artifact, and check it; see `finish`."""
     (folder / LAYOUT.metrics).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    write_card(folder, encoder, store, gallery, metrics)
+    write_card(folder, encoder, store, gallery, metrics, facts)
     seal(folder, encoder, store, gallery, facts)
     load_artifact(folder)  # what cannot be loaded must not take the place of what can
 

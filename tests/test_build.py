@@ -12,13 +12,14 @@ import torch
 from conftest import noise
 from PIL import Image
 
-from retrieval.artifact import LAYOUT, load_artifact
+from retrieval.artifact import load_artifact
 from retrieval.build import add_images, build_artifact, remove_images
 from retrieval.embed import SHARD
 from retrieval.encoder import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError, QueryError, SourceError, StoreError
 from retrieval.gallery import THUMBNAIL_SIDE
 from retrieval.images import open_image
+from retrieval.layout import LAYOUT
 from retrieval.metrics import leave_one_out
 from retrieval.sources import open_source
 
@@ -87,6 +88,7 @@ def test_found_is_indexed_and_skipped_and_duplicate(tmp_path, encoder):
         "indexed": 6,
         "duplicates": 1,
         "skipped": [list(each) for each in report.skipped],
+        "source": {"name": "pictures"},
     }
 
 

@@ -2,13 +2,19 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
-from conftest import BACKBONE
+from conftest import BACKBONE, noise
 
-from retrieval.artifact import LAYOUT, load_artifact
-from retrieval.card import table, with_interval, write_card
+from retrieval.artifact import load_artifact
+from retrieval.build import add_images
+from retrieval.card import write_card
+from retrieval.encoder import Encoder
+from retrieval.layout import LAYOUT
+from retrieval.report import table, with_interval
+from retrieval.sources import open_source
 
 
 @pytest.fixture
@@ -20,7 +26,7 @@ def card(copied_run):
     def write(change=lambda metrics: None):
         mine = copy.deepcopy(metrics)
         change(mine)
-        write_card(copied_run, artifact.encoder, artifact.store, artifact.gallery, mine)
+        write_card(copied_run, artifact.encoder, artifact.store, artifact.gallery, mine, artifact.manifest)
         text = (copied_run / LAYOUT.card).read_text(encoding="utf-8")
         return text, yaml.safe_load(text.split("---\n")[1])
 
@@ -36,8 +42,8 @@ def row(text, first):
 def test_it_names_what_the_run_was(card):
     text, _ = card()
     for fact in (
-        "**Recipe:** `drawn`",
-        "**Data:** `me/drawings`",
+        "**Recipe:** drawn",
+        "**Data:** me/drawings",
         "train 30, test 20",
         "12 steps, 1.5 minutes, seed 7",
         "of step 8, chosen by validation mAP (0.750)",
@@ -109,7 +115,7 @@ def test_it_shows_every_plot(card, copied_run):
         assert f"]({plot})" in text
 
 
-def test_metadata(card, copied_run, tmp_path, monkeypatch):
+def test_metadata(card):
     _, data = card()
     assert data["library_name"] == "timm"
     assert data["tags"] == ["image-search", "faiss", "triplet-loss", "metric-learning"]
@@ -128,14 +134,56 @@ def test_metadata(card, copied_run, tmp_path, monkeypatch):
     ):
         assert "base_model" not in card(start(**settings))[1]
 
-    def source(name):
-        return lambda metrics: metrics["training"]["data"].update(source=name)
 
-    (tmp_path / "my").mkdir()
-    (tmp_path / "my" / "pictures").mkdir()
-    monkeypatch.chdir(tmp_path)
-    for name in ("/data/caltech", "pictures", "my/pictures", "../me/drawings", "a/b/c", "x: y/z", ""):
-        assert "datasets" not in card(source(name))[1]
+def about(**facts):
+    return lambda metrics: metrics["training"]["data"].update(about=facts)
+
+
+def test_the_data_and_their_licence(card):
+    text, data = card()
+    assert data["license"] == "cc-by-4.0"
+    assert "[me/drawings](https://huggingface.co/datasets/me/drawings), config small, revision 0000000000" in text
+    assert "- **Licence:** cc-by-4.0" in text
+    text, data = card(about(name="pictures"))
+    assert "datasets" not in data
+    assert data["license"] == "unknown"
+    assert "- **Images:** pictures" in text
+    assert "- **Licence:** not stated by the data" in text
+    assert card(about(name="x", license="MIT"))[1]["license"] == "mit"
+    text, data = card(about(name="<b>x</b> [y](http://z)", license="Free: for all\n[x]"))
+    assert (data["license"], data["license_name"]) == ("other", "free-for-all-x")
+    assert "<b>" not in text.split("---\n")[2]
+    assert "- **Licence:** Free: for all \\[x\\]\n" in text
+
+
+def test_a_gallery_from_several_sources_names_them_all(copied_artifact, tmp_path):
+    (tmp_path / "more").mkdir()
+    noise(tmp_path / "more" / "one.png", 1)
+    more = replace(open_source(str(tmp_path / "more")), about={"name": "more", "license": "mit"})
+    add_images(load_artifact(copied_artifact), more)
+    text = (copied_artifact / LAYOUT.card).read_text()
+    assert "- **Added:** more\n- **Licence:** mit\n- **In the gallery:** 61, after additions" in text
+    data = yaml.safe_load(text.split("---\n")[1])
+    assert (data["license"], data["license_name"]) == ("other", "several")
+
+
+def test_the_figures_of_the_model_index_are_those_of_the_metrics(card, copied_run):
+    evaluation = json.loads((copied_run / LAYOUT.metrics).read_text())["evaluation"]
+    _, data = card()
+    [model] = data["model-index"]
+    result = next(result for result in model["results"] if result["task"]["name"] == "Image retrieval")
+    assert result["dataset"] == {
+        "type": "me/drawings",
+        "name": "me/drawings",
+        "config": "small",
+        "split": "test",
+        "revision": "0" * 40,
+    }
+    for metric in result["metrics"]:
+        point = evaluation["seen"]["figures"][metric["type"]]
+        assert metric["value"] == round(point["value"], 4)
+        assert metric["args"] == {"confidence": 0.95, "low": round(point["low"], 4), "high": round(point["high"], 4)}
+    assert {metric["type"] for metric in result["metrics"]} == evaluation["seen"]["figures"].keys()
 
 
 @pytest.mark.parametrize(
@@ -160,19 +208,30 @@ def test_whatever_is_missing_is_left_out(card, gone):
             del (metrics[section] if key else metrics)[key or section]
 
     text, data = card(without)
-    assert "None" not in text
-    assert "How to read it without this project" in text
+    assert "None" not in text.replace("[None]", "")
+    assert all(heading in text for heading in ("## Use", "## Data", "## Limits"))
     assert ("triplet-loss" in data["tags"]) == ("training" not in gone)
     assert "\n\n\n" not in text
 
 
-def test_an_artifact_without_a_run_has_the_card_of_before(artifact):
+def test_an_artifact_without_a_run_has_figures_of_its_gallery(artifact):
     text = (artifact / LAYOUT.card).read_text()
-    assert yaml.safe_load(text.split("---\n")[1])["tags"] == ["image-search", "faiss"]
-    assert [line for line in text.splitlines() if line.startswith("#")] == [
-        "# Image search artifact",
-        "## How to read it without this project",
-    ]
+    data = yaml.safe_load(text.split("---\n")[1])
+    assert data["tags"] == ["image-search", "faiss"]
+    assert data["model-index"][0]["results"][0]["task"]["name"] == "Image retrieval, leave-one-out"
+    headings = ["# Image search artifact", "## Use", "## Data", "## How it was made", "## Evaluation", "## Limits"]
+    assert [line for line in text.splitlines() if line.startswith("## ") or line == headings[0]] == headings
+    assert "60 found, 60 indexed, 0 duplicates, 0 skipped" in text
+
+
+def test_a_head_that_timm_cannot_read_is_said_to_be_one(card, copied_run):
+    assert "timm.create_model(" in card()[0]
+    artifact = load_artifact(copied_run)
+    encoder = Encoder.create(BACKBONE, pretrained=False, head="16-relu-8", seed=0)
+    write_card(copied_run, encoder, artifact.store, artifact.gallery, {}, {})
+    text = (copied_run / LAYOUT.card).read_text()
+    assert "timm.create_model(" not in text
+    assert "retrieval.Encoder.load" in text
 
 
 def test_tables():

@@ -9,8 +9,11 @@ import pytest
 from conftest import STARTER
 
 from retrieval import Searcher
-from retrieval.artifact import LAYOUT, read_manifest
+from retrieval.artifact import load_artifact, read_manifest, read_metrics
+from retrieval.card import write_card
+from retrieval.layout import LAYOUT
 from training.catalogue import ARTICLES, COLOURS, PATTERNS, VIEWS, Item, catalogue, draw
+from training.starter import ABOUT
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,13 @@ def test_it_holds_the_catalogue(searcher: Searcher) -> None:
     assert len(rows) == len(ARTICLES) * len(COLOURS) * len(PATTERNS) * len(VIEWS) == 1152
     report = read_manifest(STARTER)["build"]
     assert (report["found"], report["indexed"], report["duplicates"], report["skipped"]) == (1152, 1152, 0, [])
+
+
+def test_its_card_is_what_is_written_today(tmp_path: Path) -> None:
+    artifact = load_artifact(STARTER)
+    write_card(tmp_path, artifact.encoder, artifact.store, artifact.gallery, read_metrics(STARTER), artifact.manifest)
+    assert (tmp_path / LAYOUT.card).read_text() == (STARTER / LAYOUT.card).read_text()
+    assert artifact.manifest["build"]["source"] == ABOUT
 
 
 def test_a_red_striped_shirt_finds_striped_red_shirts(searcher: Searcher, tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ TRAIN_SIDE = 144  # pixels of the training pictures, which are cropped to INPUT_
 INPUT_SIDE = 128
 RENDERINGS = 6  # fresh drawings of every article, colour, pattern and view
 GROUPS, MEMBERS = 24, 4  # a batch: so many (article, colour, pattern) times so many drawings of each
+ABOUT = {
+    "name": "drawings of the project's own",
+    "license": "apache-2.0",
+    "made": "Drawn, trained and built by python -m training.starter; the encoder learned from other drawings.",
+}
 FIRST_SEED = 1_000_000  # far from the gallery's seeds, which are the positions in the catalogue
 
 
@@ -68,7 +73,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder) / "catalogue.parquet"
         write_catalogue(pictures)
-        report = build_artifact(open_source(str(pictures)), arguments.out, encoder)
+        source = replace(open_source(str(pictures)), about=ABOUT)
+        report = build_artifact(source, arguments.out, encoder)
     size = sum(path.stat().st_size for path in arguments.out.iterdir())
     print(f"{arguments.out}: {report.indexed} pictures, {size / 1e6:.2f} MB")
 
