@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import (
     ArtifactError,
+    AwayError,
     EncoderError,
+    HubError,
     ImageError,
     IntegrityError,
     LookalikeError,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from retrieval.build import add_images, build_artifact, remove_images
     from retrieval.encoder import Encoder
     from retrieval.images import open_image
+    from retrieval.push import push_artifact
+    from retrieval.remote import open_reference, pull
     from retrieval.search import Hit, Searcher
     from retrieval.sources import open_source
 
@@ -41,16 +45,21 @@ _HOMES = {
     "build_artifact": "build",
     "load_artifact": "artifact",
     "open_image": "images",
+    "open_reference": "remote",
     "open_source": "sources",
+    "pull": "remote",
+    "push_artifact": "push",
     "remove_images": "build",
 }
 
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "AwayError",
     "Encoder",
     "EncoderError",
     "Hit",
+    "HubError",
     "ImageError",
     "IntegrityError",
     "LookalikeError",
@@ -62,7 +71,10 @@ __all__ = [
     "build_artifact",
     "load_artifact",
     "open_image",
+    "open_reference",
     "open_source",
+    "pull",
+    "push_artifact",
     "remove_images",
 ]
 

@@ -16,6 +16,7 @@ from retrieval.errors import QueryError
 from retrieval.gallery import Gallery, Where
 from retrieval.images import Source as ImageSource
 from retrieval.images import open_image
+from retrieval.remote import open_reference
 from retrieval.stores.base import MISSING, Store
 
 MAX_K = 1000
@@ -44,9 +45,12 @@ class Searcher:
         self.gallery = gallery
 
     @classmethod
-    def open(cls, folder: Path | str) -> Searcher:
-        """Check an artifact and open it; raises what `load_artifact` raises."""
-        artifact = load_artifact(Path(folder))
+    def open(cls, name: Path | str) -> Searcher:
+        """Check an artifact and open it: a folder, or `owner/name[@revision]` on the Hub.
+
+        Raises what `open_reference` and `load_artifact` raise.
+        """
+        artifact = load_artifact(open_reference(name).folder)
         return cls(artifact.encoder, artifact.store, artifact.gallery)
 
     def embed(self, image: ImageSource) -> Vector:

@@ -1,0 +1,44 @@
+"""Push: an artifact to the Hub, verified first, in one commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrieval import hub
+from retrieval.artifact import load_artifact, stated_files
+from retrieval.build import name_card
+from retrieval.errors import HubError
+from retrieval.hub import Pushed, parse_reference
+from retrieval.layout import LAYOUT
+from retrieval.swap import writing
+
+
+def check_push(name: str, *, private: bool = False) -> None:
+    """Raise HubError where a push could not end well, as far as that can be told before hours of work.
+
+    That is: unless it names a repository, somebody is logged in who may write, and what is to be private is not public.
+    """
+    reference = parse_reference(name)
+    if "@" in name:
+        raise HubError(f"{name}: a push makes a new commit of {reference.repo}; leave out what stands after the @.")
+    hub.check_login(name)
+    if private and hub.is_public(name):
+        raise HubError(f"{name} is there already, and public: make it private in its settings, or push elsewhere.")
+
+
+def push_artifact(folder: Path, name: str, *, private: bool = False, message: str | None = None) -> Pushed:
+    """Verify an artifact and push its files, and nothing else, to `owner/name`, in one commit.
+
+    Its card is given the repository's name first, so that the code on it runs as it stands; folder and repository hold
+    the same bytes. Files of an earlier artifact that this one does not have are removed. Raises HubError,
+    ArtifactError where the folder holds none, IntegrityError where it is damaged.
+    """
+    check_push(name, private=private)
+    with writing(folder, LAYOUT.own()):  # nobody else changes it while it is sent
+        load_artifact(folder)
+        head = hub.open_repository(name, private=private)
+        name_card(folder, name)
+        manifest = load_artifact(folder).manifest
+        files = {each: folder / each for each in [*stated_files(manifest), LAYOUT.manifest]}
+        said = message or f"{manifest['rows']:,} images, {manifest['encoder']['architecture']}"
+        return hub.push(head, files, message=said, own=LAYOUT.is_file)
