@@ -1,19 +1,20 @@
-"""The command line: python -m retrieval build | search | evaluate | add | remove | verify | export | bench."""
+"""The command line: python -m retrieval build | search | add | push | pull | deploy and more; see --help."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.command import run_command
+from retrieval.command import progress_bar, run_command
 from retrieval.errors import ArtifactError, QueryError
 
 if TYPE_CHECKING:
+    from retrieval.artifact import Artifact
     from retrieval.build import Report
     from retrieval.sources import Source
 
@@ -21,20 +22,36 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 2 for wrong usage."""
     arguments = _parser().parse_args(argv)
-    return run_command(lambda: arguments.run(arguments), "a build or add goes on from here when it is given again")
+    return run_command(
+        lambda: arguments.run(arguments), "a build, add or pull goes on from here when it is given again"
+    )
+
+
+_FOLDER = "an artifact's folder"
+_REMOTE = "an artifact on the Hub, and a branch, tag or commit (default: main)"
+_ANY = "an artifact: its folder, or owner/name[@revision] on the Hub"
+_Parser = argparse.ArgumentParser
+_Command = Callable[..., _Parser]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m retrieval", description="Image-to-image search.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+    def command(name: str, run: Any, text: str, what: str | None = None, metavar: str = "DIR") -> _Parser:
+        added: _Parser = commands.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
-        if name != "build":
-            added.add_argument("artifact", type=Path, metavar="DIR", help="an artifact's folder")
+        if what:
+            added.add_argument("artifact", type=Path if what is _FOLDER else str, metavar=metavar, help=what)
         return added
 
+    _add_writing(command)
+    _add_reading(command)
+    _add_hub(command)
+    return parser
+
+
+def _add_writing(command: _Command) -> None:
     build = command("build", _build, "Embed images and write an artifact.")
     _add_source_options(build)
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the artifact's folder")
@@ -46,28 +63,46 @@ def _parser() -> argparse.ArgumentParser:
         default="squash",
         help="squash: the whole picture (default); center: the middle, as in the model's own evaluation",
     )
+    build.add_argument(
+        "--license", metavar="ID", help="of the images, as the Hub writes it: cc-by-4.0 (default: theirs)"
+    )
     build.add_argument("--no-pretrained", action="store_true", help="random weights")
     build.add_argument("--index", default="AUTO", help="a FAISS factory string (default: AUTO, by size)")
-    add = command("add", _add, "Add the images of a source; those that are there already are left out.")
+    add = command("add", _add, "Add the images of a source; those that are there already are left out.", _FOLDER)
     _add_source_options(add)
-    remove = command("remove", _remove, "Take images out, by id.")
+    remove = command("remove", _remove, "Take images out, by id.", _FOLDER)
     remove.add_argument("ids", nargs="+", metavar="ID")
 
-    search = command("search", _search, "Find the images that are most like one.")
+
+def _add_reading(command: _Command) -> None:
+    search = command("search", _search, "Find the images that are most like one.", _ANY)
     search.add_argument("image", metavar="IMAGE", help="a file")
     search.add_argument("-k", type=int, default=5, help="how many (default: 5)")
     search.add_argument("--min-score", type=float, default=-1.0, help="least cosine (default: -1, all)")
     search.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="filter; may be repeated")
-    evaluate = command("evaluate", _evaluate, "Leave-one-out figures by label.")
-    command("verify", _verify, "Check every byte, and replay the golden query.")
-    export = command("export", _export, "Write embeddings.npy, image_paths.npy and labels.npy.")
+    evaluate = command("evaluate", _evaluate, "Leave-one-out figures by label.", _ANY)
+    command("verify", _verify, "Check every byte, and replay the golden query.", _ANY)
+    export = command("export", _export, "Write embeddings.npy, image_paths.npy and labels.npy.", _ANY)
     export.add_argument("--npy", type=Path, required=True, metavar="OUT", help="the folder to write to")
-    bench = command("bench", _bench, "Measure start-up, speed, recall and memory.")
+    bench = command("bench", _bench, "Measure start-up, speed, recall and memory.", _ANY)
     bench.add_argument("--rows", type=_positive, help="search so many vectors drawn around the artifact's instead")
     bench.add_argument("--dim", type=_positive, default=256, help="of the vectors drawn (default: 256)")
     for each in (search, evaluate, bench):
         each.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+
+
+def _add_hub(command: _Command) -> None:
+    push = command("push", _push, "Verify an artifact and send it to the Hub, in one commit.", _FOLDER)
+    push.add_argument("repository", metavar="OWNER/NAME", help="made where it does not exist")
+    push.add_argument("--private", action="store_true", help="for those only who may see it")
+    push.add_argument("--message", metavar="M", help="what the commit is called")
+    pull = command("pull", _pull, "Bring an artifact from the Hub, and check it.", _REMOTE, "OWNER/NAME[@REVISION]")
+    pull.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
+    deploy = command("deploy", _deploy, "Make or update a Space that serves an artifact.")
+    deploy.add_argument("space", metavar="OWNER/SPACE", help="made where it does not exist")
+    deploy.add_argument("--artifact", required=True, metavar="OWNER/NAME[@REVISION]", help=_REMOTE)
+    deploy.add_argument("--private", action="store_true", help="for those only who may see it")
+    deploy.add_argument("--hardware", metavar="H", help="cpu-basic (default), cpu-upgrade, ...: what the Hub offers")
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +110,10 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-column", metavar="C", help="the column of the images (default: the first that is one)")
     parser.add_argument("--label-column", metavar="C", help="the column of the labels (default: label)")
     parser.add_argument("--split", metavar="S", help="one split (default: all)")
+    parser.add_argument("--config", metavar="NAME", help="the data set's configuration, where it has several")
+    parser.add_argument(
+        "--revision", metavar="REV", help="branch, tag or commit on the Hub; or SOURCE@REV (default: main)"
+    )
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after so many images")
 
 
@@ -92,6 +131,8 @@ def _source(arguments: argparse.Namespace) -> Source:
         image_column=arguments.image_column,
         label_column=arguments.label_column,
         split=arguments.split,
+        config=arguments.config,
+        revision=arguments.revision,
     )
 
 
@@ -102,6 +143,8 @@ def _build(arguments: argparse.Namespace) -> None:
 
     check_target(arguments.out)
     source = _source(arguments)
+    if arguments.license:
+        source = replace(source, about={**source.about, "license": arguments.license})
     encoder = Encoder.create(
         arguments.backbone,
         pretrained=not arguments.no_pretrained,
@@ -152,21 +195,25 @@ def _search(arguments: argparse.Namespace) -> None:
         print(f"{hit.score:.4f}  {hit.id}  {hit.label or '-':<20}  {hit.source}")
 
 
+def _loaded(arguments: argparse.Namespace) -> Artifact:
+    from retrieval.artifact import load_artifact
+    from retrieval.remote import open_reference
+
+    return load_artifact(open_reference(arguments.artifact).folder)
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from retrieval.artifact import load_artifact
     from retrieval.metrics import leave_one_out
 
-    artifact = load_artifact(arguments.artifact)
+    artifact = _loaded(arguments)
     figures = leave_one_out(artifact.store.vectors(np.arange(len(artifact.store))), artifact.gallery.labels)
     _print_figures(figures, arguments.json)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from retrieval.artifact import load_artifact
-
-    artifact = load_artifact(arguments.artifact)
+    artifact = _loaded(arguments)
     size = sum(file["size"] for file in artifact.manifest["files"].values())
     print(
         f"{arguments.artifact} is whole: {len(artifact.gallery)} images, {size / 1e6:.1f} MB, {artifact.encoder.name}"
@@ -176,9 +223,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from retrieval.artifact import load_artifact
-
-    artifact = load_artifact(arguments.artifact)
+    artifact = _loaded(arguments)
     if arguments.npy.exists() and not arguments.npy.is_dir():
         raise ArtifactError(f"{arguments.npy} is a file; --npy takes a folder.")
     arguments.npy.mkdir(parents=True, exist_ok=True)
@@ -192,12 +237,31 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     from retrieval.bench import bench_artifact, bench_index
+    from retrieval.remote import open_reference
 
-    if arguments.rows:
-        figures = bench_index(arguments.artifact, arguments.rows, arguments.dim)
-    else:
-        figures = bench_artifact(arguments.artifact)
+    folder = open_reference(arguments.artifact).folder
+    figures = bench_index(folder, arguments.rows, arguments.dim) if arguments.rows else bench_artifact(folder)
     _print_figures(figures, arguments.json)
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from retrieval.push import push_artifact
+
+    folder, name = arguments.artifact, arguments.repository
+    print(push_artifact(folder, name, private=arguments.private, message=arguments.message))
+
+
+def _pull(arguments: argparse.Namespace) -> None:
+    from retrieval.remote import pull
+
+    pulled = pull(arguments.artifact, arguments.out)
+    print(f"{arguments.out} is {pulled.name}, {pulled.state}: python app.py --artifact {arguments.out}")
+
+
+def _deploy(arguments: argparse.Namespace) -> None:
+    from retrieval.deploy import deploy
+
+    print(deploy(arguments.space, arguments.artifact, private=arguments.private, hardware=arguments.hardware))
 
 
 def _print_figures(figures: dict[str, Any], as_json: bool) -> None:
@@ -223,10 +287,7 @@ class _Bar:
     """Progress on standard error: images a second and the time left; a line now and then where it is no terminal."""
 
     def __enter__(self) -> _Bar:
-        from tqdm import tqdm
-
-        patience = 0.1 if sys.stderr.isatty() else 10.0
-        self._bar: Any = tqdm(unit="images", mininterval=patience, maxinterval=patience, smoothing=0.05, delay=0.5)
+        self._bar = progress_bar(unit="images", smoothing=0.05, delay=0.5)
         self._started = False
         return self
 

@@ -13,8 +13,9 @@ import pytest
 from conftest import BACKBONE, ROOT, noise
 
 from retrieval.__main__ import main
-from retrieval.artifact import LAYOUT, load_artifact
+from retrieval.artifact import load_artifact
 from retrieval.command import run_command
+from retrieval.layout import LAYOUT
 from retrieval.metrics import leave_one_out
 
 FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
@@ -74,7 +75,7 @@ def test_build_with_every_option(built, tmp_path, here):
     for number, options in enumerate(
         [
             ["--weights", root / "it" / LAYOUT.weights],
-            ["--no-pretrained", "--crop-mode", "center", "--index", "HNSW8,Flat", "--limit", "4"],
+            ["--no-pretrained", "--crop-mode", "center", "--index", "HNSW8,Flat", "--limit", "4", "--license", "mit"],
         ]
     ):
         out = tmp_path / f"{number}"
@@ -87,6 +88,8 @@ def test_build_with_every_option(built, tmp_path, here):
     assert other.encoder.data_config["crop_mode"] == "center"
     assert other.manifest["index"]["factory"] == "HNSW8,Flat"
     assert other.manifest["build"]["found"] == 4
+    assert other.manifest["build"]["source"] == {"name": "photos", "license": "mit"}
+    assert "\nlicense: mit\n" in (tmp_path / "1" / LAYOUT.card).read_text(encoding="utf-8")
 
 
 def test_build_from_parquet_by_column_and_split(built, tmp_path, here):

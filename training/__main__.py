@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.command import run_command
-from retrieval.errors import LookalikeError
+from retrieval.errors import HubError, LookalikeError
 from training.recipe import Recipe, load_recipe, parse_changes, recipe_names
 
 
@@ -35,9 +35,14 @@ def _parser() -> argparse.ArgumentParser:
     run = parser.add_argument_group("training")
     run.add_argument("--out", type=Path, metavar="DIR", help="the artifact to write")
     run.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
+    run.add_argument(
+        "--push-to-hub", metavar="OWNER/NAME", help="send the artifact there when it is made, in one commit"
+    )
+    run.add_argument("--private", action="store_true", help="with --push-to-hub: for those only who may see it")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     for key, text in _SHORT.items():
-        run.add_argument(f"--{key.replace('_', '-')}", metavar="X", help=text)
+        names = [f"--{key.replace('_', '-')}", *_AS_BUILD.get(key, ())]
+        run.add_argument(*names, dest=key, metavar="X", help=text)
     side = parser.add_argument_group("compare")
     side.add_argument("--plot", type=Path, metavar="FILE", help="draw the table as a PNG, too")
     side.add_argument(
@@ -50,12 +55,17 @@ def _parser() -> argparse.ArgumentParser:
 
 _SHORT = {
     "data": "a folder, a parquet file, or a data set's folder or Hub name",
+    "data_config": "the data set's configuration, where it has several",
+    "data_revision": "branch, tag or commit of a data set on the Hub",
+    "data_license": "licence of the images, for the card (default: what they state)",
     "image_column": "the column of the images",
     "label_column": "the column of the labels",
     "backbone": "any timm model",
     "weights": "a local safetensors file instead of the Hub's weights",
     "hold_out_classes": "share of the classes that training never sees",
 }  # keys of a recipe that have an option of their own
+# ... and what `python -m retrieval build` calls them.
+_AS_BUILD = {"data_config": ["--config"], "data_revision": ["--revision"], "data_license": ["--license"]}
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -69,11 +79,30 @@ def _train(arguments: argparse.Namespace) -> None:
         raise LookalikeError(f"{arguments.folders[0]} is one word too many: the artifact is named by --out.")
     if arguments.out is None:
         raise LookalikeError("--out is missing: the folder of the artifact that is to be made.")
+    if arguments.private and not arguments.push_to_hub:
+        raise LookalikeError("--private is how --push-to-hub pushes: name a repository with that.")
+    first = int(os.environ.get("RANK", 0)) == 0
+    if arguments.push_to_hub and first:
+        from retrieval.push import check_push
+
+        check_push(arguments.push_to_hub, private=arguments.private)
     from training.run import train
 
     out = train(recipe, arguments.out, resume=arguments.resume, say=_say)
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"\n{_summary(out)}\nserve it: python app.py --artifact {out}")
+    if first:
+        print(f"\n{_summary(out)}\nserve it: python app.py --artifact {out}", flush=True)
+        if arguments.push_to_hub:
+            _push(out, arguments.push_to_hub, private=arguments.private)
+
+
+def _push(out: Path, name: str, *, private: bool) -> None:
+    from retrieval.push import push_artifact
+
+    try:
+        print(push_artifact(out, name, private=private))
+    except HubError as error:
+        again = f"python -m retrieval push {out} {name}{' --private' if private else ''}"
+        raise HubError(f"{error} The artifact is whole; to push it: {again}") from error
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

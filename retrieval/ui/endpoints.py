@@ -12,6 +12,7 @@ from gradio.route_utils import get_root_url
 from gradio_client.utils import is_file_obj_with_meta
 
 from retrieval.errors import LookalikeError, QueryError
+from retrieval.remote import Resolved
 from retrieval.search import Hit, Searcher
 from retrieval.ui import strings
 from retrieval.ui.thumbnails import Thumbnails
@@ -37,9 +38,11 @@ class Answer(TypedDict):
 
 
 class Info(TypedDict):
-    """What is being searched."""
+    """What is being searched; `commit` is empty for a folder, `offline` true where the Hub could not be asked."""
 
     artifact: str
+    commit: str
+    offline: bool
     images: int
     columns: list[str]
     model: str
@@ -56,7 +59,7 @@ def in_words() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from error
 
 
-def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, name: str) -> None:
+def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved) -> None:
     """Add the endpoints to the Blocks that is being made."""
 
     def as_answer(hits: list[Hit], request: gr.Request | None) -> Answer:
@@ -116,7 +119,9 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, name: str) -> None
     def info() -> Info:
         """The artifact that is being searched, its size and its model."""
         return {
-            "artifact": name,
+            "artifact": artifact.name,
+            "commit": artifact.commit or "",
+            "offline": artifact.offline,
             "images": len(searcher.gallery),
             "columns": ["label", *searcher.gallery.attributes],
             "model": searcher.encoder.name,

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from retrieval.images import MAX_BYTES
+from retrieval.remote import Resolved
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.endpoints import CONCURRENCY, add_endpoints
@@ -22,18 +23,18 @@ _MARK = (
 )
 
 
-def create_app(searcher: Searcher, name: str) -> gr.Blocks:
-    """The Blocks that searches with `searcher`; `name` is what the page calls the artifact."""
+def create_app(searcher: Searcher, artifact: Resolved) -> gr.Blocks:
+    """The Blocks that searches with `searcher`, which was opened from `artifact`."""
     thumbnails = Thumbnails(searcher.gallery)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
-        line = strings.artifact_line(name, len(searcher.gallery), searcher.encoder.name)
+        line = strings.artifact_line(artifact, len(searcher.gallery), searcher.encoder.name)
         gr.HTML(
             f'<header class="top"><div class="brand">{_MARK}<h1>{strings.TITLE}</h1>'
             f'<span class="tagline">{strings.TAGLINE}</span></div><p class="artifact">{line}</p></header>',
             padding=False,
         )
         add_search(searcher, thumbnails)
-        add_endpoints(searcher, thumbnails, name)
+        add_endpoints(searcher, thumbnails, artifact)
     app.queue(default_concurrency_limit=CONCURRENCY)
     return app
 

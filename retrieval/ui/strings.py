@@ -2,6 +2,8 @@
 
 from html import escape
 
+from retrieval.remote import Resolved
+
 TITLE = "Lookalike"
 TAGLINE = "Search by picture"
 DROP = "# Drop a picture\nor click to choose one, paste it, or take a photo"
@@ -18,9 +20,10 @@ NEXT = "Click one to search for its like."
 NO_PICTURE = "No picture was given. With gradio_client, wrap the path or address: handle_file('photo.jpg')."
 
 
-def artifact_line(name: str, rows: int, model: str) -> str:
+def artifact_line(artifact: Resolved, rows: int, model: str) -> str:
     """What the page says of the artifact it serves."""
-    return f"<strong>{escape(name)}</strong> · {rows:,} images · {escape(model)}"
+    state = f" · {artifact.state}" if artifact.state else ""
+    return f"<strong>{escape(artifact.name)}</strong>{state} · {rows:,} images · {escape(model)}"
 
 
 def found(count: int, name: str) -> str:

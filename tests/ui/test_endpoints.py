@@ -18,6 +18,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval.remote import Resolved
 from retrieval.ui import create_app, launch
 from training.catalogue import catalogue, draw
 
@@ -174,7 +175,7 @@ def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: 
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
     searcher = Searcher.open(tmp_path / "artifact")
-    app = create_app(searcher, "paths")
+    app = create_app(searcher, Resolved(tmp_path, "paths"))
     try:
         _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
         own = Client(address, verbose=False)

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval.remote import Resolved
 from retrieval.ui import create_app, launch
 from training.catalogue import Item, draw
 
@@ -200,7 +201,7 @@ def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder
         rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
-    app = create_app(Searcher.open(tmp_path / "artifact"), "<b>labels</b>")
+    app = create_app(Searcher.open(tmp_path / "artifact"), Resolved(tmp_path, "<b>labels</b>"))
     try:
         _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
         with visit(browser, address.rstrip("/"), examples=3) as page:

@@ -85,7 +85,7 @@ def test_the_code_for_clients_runs(server: str, tmp_path: Path) -> None:
             assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("command", re.findall(r"^\| `(\w+) (?:SOURCE|DIR)", README, re.MULTILINE))
+@pytest.mark.parametrize("command", re.findall(r"^\| `(\w+) (?:SOURCE|DIR|OWNER)", README, re.MULTILINE))
 def test_every_command_and_option_of_the_table_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
