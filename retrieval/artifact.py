@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retrieval.encoder import Encoder
-from retrieval.errors import ArtifactError, EncoderError, IntegrityError
+from retrieval.errors import ArtifactError, EncoderError, IntegrityError, short
 from retrieval.gallery import Gallery
 from retrieval.golden import ask, replay
 from retrieval.layout import LAYOUT, PLOT
@@ -162,7 +162,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         stated = manifest["manifest_sha256"]
         version = manifest["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IntegrityError(f"{LAYOUT.manifest} is damaged: {error!r}. Build the artifact again.") from error
+        why = short(f"{type(error).__name__}: {error}", 120)
+        raise IntegrityError(f"{LAYOUT.manifest} is damaged ({why}). Build the artifact again.") from error
     found = hashlib.sha256(content.replace(str(stated).encode(), _UNSEALED.encode())).hexdigest()
     _agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
     if version != FORMAT:

@@ -18,7 +18,7 @@ from retrieval.layout import LAYOUT
 VARIABLE = "LOOKALIKE_ARTIFACT"  # that app.py reads
 _ROOT = Path(__file__).parents[1]
 _TOP = ("README.md", "LICENSE", "app.py", "requirements.txt")
-_PARTS = re.compile(r"retrieval/([a-z]\w*/)*[\w-]+\.(py|css|js|png|svg)")
+_PARTS = re.compile(r"retrieval/(stores/|ui/)?[\w-]+\.(py|css|js|png|svg)")
 _STARTER = "retrieval/starter"
 
 
@@ -52,6 +52,8 @@ def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | 
     # What a new Space begins with; one that is there already keeps what it has until the code is there.
     begin = {"space_sdk": "gradio", "space_variables": [{"key": VARIABLE, "value": pinned}]}
     head = hub.open_repository(where.repo, private=private, kind="space", **begin, space_hardware=hardware)
+    if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
+        raise HubError(f"the Space {space} is another app: deploy to a Space of its own.")
     files = {name: _ROOT / name for name in _code()}
     pushed = hub.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
     changed = hub.set_variable(where.repo, VARIABLE, pinned)

@@ -15,7 +15,7 @@ from retrieval.errors import AwayError, HubError
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 GATED = f"is gated: ask for access on its page, then {LOG_IN}."
 _UNSEEN = (
-    "is not on the Hub, nor is there such a folder here; or it is private, and not shown to this login: "
+    "is not on the Hub, nor is there such an artifact here; or it is private, and not shown to this login: "
     f"check the name; for a private one {LOG_IN}."
 )
 # The Hub's own word for a refusal (X-Error-Code) -> what it means for what was asked.
@@ -23,7 +23,7 @@ _CODES = {
     "RepoNotFound": _UNSEEN,
     "GatedRepo": GATED,
     "RevisionNotFound": "is no revision that the Hub has: name a branch, a tag or a commit.",
-    "EntryNotFound": "has no such file.",
+    "EntryNotFound": "is not in that repository.",
 }
 _STATUSES = {
     401: f"is not open to this login (401): {LOG_IN}; the token may be missing, mistyped or expired.",
@@ -43,9 +43,10 @@ def in_words(error: Exception, what: str, hub: str, wait: float | None = None) -
     answer: Any = getattr(error, "response", None)
     if answer is None:
         # Not the client's own sentence, which could hold the header that it choked on, and so the token.
-        offline = isinstance(error, ConnectionError)  # HF_HUB_OFFLINE
-        reason = "HF_HUB_OFFLINE is set" if offline else type(error).__name__
-        return AwayError(f"{hub} cannot be reached for {what} ({reason}): check the network, or try later.")
+        if isinstance(error, ConnectionError):
+            return AwayError(f"{hub} cannot be reached for {what} (HF_HUB_OFFLINE is set): unset it to ask there.")
+        why = type(error).__name__
+        return AwayError(f"{hub} cannot be reached for {what} ({why}): check the network, or try later.")
     status = int(answer.status_code)
     if status == 429:
         asked = f" and asks to wait {wait:.0f} s" if wait else ""

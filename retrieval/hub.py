@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -42,6 +43,7 @@ _PROGRESS = 1 << 20  # bytes that are more than next to nothing
 _PATIENCE = 60.0  # seconds that a Hub may ask us to wait; more, and we say so instead
 _OF_THE_HUB = (HfHubHTTPError, OfflineModeIsEnabled)  # which are kinds of OSError, too
 
+_HUB = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # for messages: an address can hold a password
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Kind = Literal["model", "space"]
@@ -111,6 +113,11 @@ def parse_reference(text: str) -> Reference:
 # --- in ---
 
 
+def is_cached(folder: Path) -> bool:
+    """Whether a folder lies in the Hub's cache, where nothing is to be changed."""
+    return folder.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
+
+
 def cache_of(repo: str) -> RepoCache:
     """What of a repository is on this disk: in HF_HUB_CACHE, or `hub` in HF_HOME."""
     return RepoCache(Path(constants.HF_HUB_CACHE), repo)
@@ -128,7 +135,7 @@ def resolve(reference: Reference, name: str) -> str:
     impatient = bool(cache_of(reference.repo).remembered(reference.revision))
     metadata = _asked(what, lambda: _metadata(reference.repo, reference.revision, name), impatient=impatient)
     if not _COMMIT.fullmatch(metadata.commit_hash or ""):  # it becomes the name of a folder
-        raise HubError(f"{constants.ENDPOINT} does not say which commit {what} is of: it is no Hub.")
+        raise HubError(f"{_HUB} does not say which commit {what} is of: it is no Hub.")
     return str(metadata.commit_hash)
 
 
@@ -156,7 +163,7 @@ def fetch(repo: str, commit: str, name: str, progress: Progress | None = None, s
 
 def check_login(what: str) -> None:
     """Raise HubError where nobody is logged in to write `what`, or with a token that may only read."""
-    answer = _told(what, lambda: HfApi().whoami())
+    answer = _asked(what, lambda: HfApi().whoami())
     token = (answer.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read":
         raise HubError(
@@ -182,8 +189,8 @@ def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", *
     Raises HubError, also where it is to be private and is public already.
     """
     api, what = HfApi(), repo if kind == "model" else f"the Space {repo}"
-    _told(what, lambda: api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **space))
-    info: Any = _told(what, lambda: api.repo_info(repo, repo_type=kind))
+    _asked(what, lambda: api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **space))
+    info: Any = _asked(what, lambda: api.repo_info(repo, repo_type=kind))
     if private and info.private is False:
         raise HubError(f"{what} is there already, and public: make it private in its settings, or push elsewhere.")
     return Head(repo, kind, what, info.sha or None, tuple(file.rfilename for file in info.siblings or []))
@@ -195,13 +202,25 @@ def push(head: Head, files: Mapping[str, Path], *, message: str, own: Callable[[
     Files there that are `own`, and not among these, are removed in the same commit. A commit that somebody else made
     meanwhile has this one refused. Raises HubError.
     """
-    added = [CommitOperationAdd(name, path) for name, path in files.items()]
-    removed = [CommitOperationDelete(name) for name in head.files if own(name) and name not in files]
+    gone = [name for name in head.files if own(name) and name not in files]
     options: dict[str, Any] = {"repo_type": head.kind, "parent_commit": head.commit, "commit_message": message}
+
+    def send() -> Any:
+        added = [CommitOperationAdd(name, path) for name, path in files.items()]  # each serves once
+        removed = [CommitOperationDelete(name) for name in gone]
+        return _told(head.what, lambda: HfApi().create_commit(head.repo, [*added, *removed], **options))
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the gallery
-        commit = _told(head.what, lambda: HfApi().create_commit(head.repo, [*added, *removed], **options))
-    return Pushed(commit.oid, str(commit.repo_url), commit.oid != head.commit)
+        try:
+            commit = send()
+        except AwayError as error:
+            if not 0 < error.wait <= _PATIENCE:  # unless the Hub asks for another try, nobody knows what it has done
+                raise
+            _log.warning("%s Trying again in %.0f s.", error, error.wait)
+            time.sleep(error.wait)
+            commit = send()
+    return Pushed(commit.oid, str(commit.repo_url).replace(constants.ENDPOINT, _HUB), commit.oid != head.commit)
 
 
 def set_variable(space: str, key: str, value: str) -> bool:
@@ -237,11 +256,13 @@ def _told(what: str, call: Callable[[], _T]) -> _T:
     except LocalTokenNotFoundError as error:
         raise HubError(f"nobody is logged in to write {what}: `hf auth login`, or set HF_TOKEN.") from error
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-        raise HubError(f"HF_ENDPOINT is no address of a Hub: {constants.ENDPOINT!r}.") from error
+        raise HubError(f"HF_ENDPOINT is no address of a Hub: {_HUB!r}.") from error
     except (httpx2.LocalProtocolError, UnicodeEncodeError):  # whose own sentence holds the token
         raise HubError(f"the token for {what} has letters that none has: mend HF_TOKEN, or `hf auth login`.") from None
     except (httpx2.HTTPError, *_OF_THE_HUB) as error:
-        raise in_words(error, what, constants.ENDPOINT, _wait(error)) from error
+        if isinstance(error, _CutOffError):
+            raise AwayError(f"{what} was cut off ({error}): try again.") from error
+        raise in_words(error, what, _HUB, _wait(error)) from error
     except ValueError as error:  # of our card, or of a name
         raise HubError(f"{what} is not as the Hub wants it: {' '.join(str(error).split())}") from error
 
@@ -288,6 +309,10 @@ def _metadata(repo: str, revision: str, name: str) -> Any:
     return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), timeout=constants.HF_HUB_ETAG_TIMEOUT)
 
 
+class _CutOffError(httpx2.ReadError):
+    """A file that is not whole; its sentence says how much of it came."""
+
+
 @dataclass
 class _Download:
     """A file on its way into the cache, in as many tries as it takes."""
@@ -314,7 +339,7 @@ class _Download:
         if metadata.commit_hash not in (None, self.commit):
             raise HubError(f"the Hub gives {self.what} from another commit, {metadata.commit_hash}: try again.")
         if not metadata.etag:
-            raise HubError(f"{constants.ENDPOINT} gives {self.what} no ETag: it is no Hub.")
+            raise HubError(f"{_HUB} gives {self.what} no ETag: it is no Hub.")
         blob = self.cache.blob(metadata.etag)
         with self.cache.locked(metadata.etag):
             if not blob.is_file():
@@ -352,10 +377,10 @@ class _Download:
                     if size is not None and file.tell() > size:
                         raise self._not_its_beginning(part)
         if size is not None and self.so_far() != size:
-            raise httpx2.ReadError(f"{self.so_far()} of {size} bytes")
+            raise _CutOffError(f"{self.so_far():,} of {size:,} bytes came")
 
-    def _not_its_beginning(self, part: Path) -> httpx2.ReadError:
+    def _not_its_beginning(self, part: Path) -> _CutOffError:
         have = self.so_far()
         part.unlink()
         self.progress(-have)
-        return httpx2.ReadError(f"{have} bytes at hand are more than there are")
+        return _CutOffError(f"{have:,} bytes at hand are more than there are")

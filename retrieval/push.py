@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrieval import hub
-from retrieval.artifact import load_artifact, stated_files
+from retrieval.artifact import load_artifact, read_manifest, stated_files
 from retrieval.build import name_card
-from retrieval.errors import HubError
-from retrieval.hub import Pushed, parse_reference
+from retrieval.errors import HubError, IntegrityError
+from retrieval.hub import Head, Pushed, parse_reference
 from retrieval.layout import LAYOUT
 from retrieval.swap import writing
 
@@ -33,12 +33,28 @@ def push_artifact(folder: Path, name: str, *, private: bool = False, message: st
     the same bytes. Files of an earlier artifact that this one does not have are removed. Raises HubError,
     ArtifactError where the folder holds none, IntegrityError where it is damaged.
     """
+    if hub.is_cached(folder):
+        raise HubError(f"{folder} lies in the Hub's cache: bring it into a folder of its own by `pull`, and push that.")
     check_push(name, private=private)
     with writing(folder, LAYOUT.own()):  # nobody else changes it while it is sent
         load_artifact(folder)
         head = hub.open_repository(name, private=private)
+        before = _files_before(head)
         name_card(folder, name)
         manifest = load_artifact(folder).manifest
         files = {each: folder / each for each in [*stated_files(manifest), LAYOUT.manifest]}
         said = message or f"{manifest['rows']:,} images, {manifest['encoder']['architecture']}"
-        return hub.push(head, files, message=said, own=LAYOUT.is_file)
+        return hub.push(head, files, message=said, own=before.__contains__)
+
+
+def _files_before(head: Head) -> frozenset[str]:
+    """The files of the artifact that a repository holds now; raises HubError where it holds something else."""
+    if head.commit and LAYOUT.manifest in head.files:
+        path = hub.fetch(head.repo, head.commit, LAYOUT.manifest)
+        try:
+            return frozenset(stated_files(read_manifest(path.parent)))
+        except IntegrityError:  # as good as none
+            return frozenset()
+    if theirs := sorted(({*LAYOUT.names()} - {LAYOUT.card}) & {*head.files}):
+        raise HubError(f"{head.repo} holds {theirs[0]}, and no artifact: push to a repository of its own.")
+    return frozenset()

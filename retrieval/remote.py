@@ -16,6 +16,7 @@ from retrieval.artifact import (
     check_file,
     check_files,
     check_target,
+    is_artifact,
     load_artifact,
     read_manifest,
     stated_files,
@@ -55,7 +56,7 @@ def open_reference(name: str | Path) -> Resolved:
     for a file that is twice not what the manifest states. A folder is not looked into: loading does that.
     """
     folder = Path(name).expanduser()
-    if folder.exists() or not hub.is_reference(str(name)):
+    if is_artifact(folder) or not hub.is_reference(str(name)):
         return Resolved(folder, folder.resolve().name)
     return _from_hub(parse_reference(str(name)))
 
@@ -87,7 +88,7 @@ def _from_hub(reference: Reference) -> Resolved:
         commits = [reference.revision] if reference.pinned else cache.remembered(reference.revision)
         commit = next((commit for commit in commits if _is_whole(cache.snapshot(commit))), None)
         if commit is None:
-            here = f"No whole copy of {reference} is here to serve meanwhile, nor such a folder."
+            here = f"No whole copy of {reference} is here to serve meanwhile, nor such an artifact."
             raise AwayError(f"{error} {here}") from error
         copy = Resolved(cache.snapshot(commit), reference.repo, commit, offline=True)
         say(f"{error} Serving the copy at hand: {copy.state}.")
@@ -137,7 +138,10 @@ def _right(
         except IntegrityError as error:
             hub.cache_of(pinned.repo).discard(pinned.revision, name)
             if not again:
-                raise IntegrityError(f"{name} of {pinned}, fetched once more, is still wrong: {error}") from error
+                edited = "If it was edited on the Hub, a push of the whole artifact puts it right."
+                raise IntegrityError(
+                    f"{name} of {pinned}, fetched once more, is still wrong: {error} {edited}"
+                ) from error
     raise AssertionError
 
 

@@ -192,6 +192,15 @@ def test_a_space_that_was_made_in_vain_is_pinned_all_the_same(hub, client, run):
     assert hub.repo("space", "me/in-vain").variables == {"LOOKALIKE_ARTIFACT": f"{REPO}@{hub.head('model', REPO)}"}
 
 
+def test_a_space_of_another_kind_is_not_written_over(hub, client, run):
+    hub.commit("space", "me/other", {"app.py": b"theirs", "retrieval/mine.py": b"theirs"})
+    head = hub.head("space", "me/other")
+    answer = client.run("deploy", "me/other", "--artifact", REPO, token=TOKEN)
+    assert answer.code == 1
+    assert "another app" in answer.err
+    assert hub.head("space", "me/other") == head
+
+
 def test_who_deploys_what_is_not_open_to_all_is_told_of_the_token(hub, client, run):
     repo = hub.repo("model", REPO)
     for closed in ("private", "gated"):

@@ -61,15 +61,40 @@ def test_only_what_has_changed_is_sent_again(hub, client, copied_run, repo):
     assert read_manifest(copied_run)["repository"] == repo
 
 
-def test_nothing_else_is_sent_and_what_others_keep_there_stays(hub, client, copied_run, repo):
-    hub.commit("model", repo, {"notes.md": b"theirs", "plots/old.png": b"an older plot", "plots/mine.txt": b"theirs"})
-    (copied_run / "secret.env").write_text("mine")
-    (copied_run / "plots" / ".DS_Store").write_text("mine")
-    assert client.run("push", copied_run, repo, token=TOKEN).code == 0
+def test_nothing_else_is_sent_and_what_others_keep_there_stays(hub, client, trained, copied_artifact, repo):
+    hub.commit("model", repo, {**contents(trained), "notes.md": b"theirs", "plots/theirs.png": b"a picture"})
+    (copied_artifact / "secret.env").write_text("mine")
+    assert client.run("push", copied_artifact, repo, token=TOKEN).code == 0
     on_hub = hub.files("model", repo)
-    assert on_hub.keys() >= {"notes.md", "plots/mine.txt", *LAYOUT.names()}
-    assert on_hub.keys().isdisjoint({"secret.env", "plots/.DS_Store", "plots/old.png"})
+    assert on_hub.keys() == {".gitattributes", "notes.md", "plots/theirs.png", *LAYOUT.names()}
     assert client.run("verify", repo).code == 0
+
+
+def test_what_is_no_artifact_is_not_written_over(hub, client, copied_artifact, repo):
+    hub.commit("model", repo, {"config.json": b"{}", "README.md": b"a model of theirs"})
+    answer = client.run("push", copied_artifact, repo, token=TOKEN)
+    assert answer.code == 1
+    assert "holds config.json, and no artifact" in answer.err
+    assert writes(hub) == []
+    assert "repository" not in read_manifest(copied_artifact)
+
+
+def test_what_lies_in_the_cache_is_not_changed(hub, client, trained, repo):
+    commit = hub.commit("model", repo, contents(trained))
+    assert client.run("verify", repo).code == 0
+    snapshot = client.cache / f"models--{repo.replace('/', '--')}" / "snapshots" / commit
+    answer = client.run("push", snapshot, f"{repo}-copy", token=TOKEN)
+    assert answer.code == 1
+    assert "by `pull`" in answer.err
+    assert contents(snapshot) == contents(trained)
+
+
+@pytest.mark.parametrize("where", ["whoami", "repos/create", "/commit/"])
+def test_a_push_waits_where_the_hub_asks_it_to(hub, client, copied_artifact, repo, where):
+    hub.faults.append(Fault(where, status=429, headers={"Retry-After": "1"}))
+    answer = client.run("push", copied_artifact, repo, token=TOKEN)
+    assert answer.code == 0, answer.err
+    assert "Trying again in 1 s" in answer.err
 
 
 def test_a_push_of_somebody_else_in_between_is_not_written_over(hub, client, copied_run, repo):
