@@ -40,9 +40,8 @@ def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | 
     The reference is resolved to a commit, which the Space reads in its variable LOOKALIKE_ARTIFACT: later pushes to
     the artifact change nothing there until this is called again. Raises HubError.
     """
-    where, reference = parse_reference(space), parse_reference(artifact)
-    if "@" in space:
-        raise HubError(f"{space}: a Space is updated as a whole; leave out what stands after the @.")
+    reference = parse_reference(artifact)
+    hub.check_repository(space)
     hub.check_login(f"the Space {space}")
     commit = hub.resolve(reference, LAYOUT.manifest)
     hub.fetch(reference.repo, commit, LAYOUT.manifest)  # a commit that was given is there, too
@@ -51,14 +50,14 @@ def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | 
     pinned = f"{reference.repo}@{commit}"
     # What a new Space begins with; one that is there already keeps what it has until the code is there.
     begin = {"space_sdk": "gradio", "space_variables": [{"key": VARIABLE, "value": pinned}]}
-    head = hub.open_repository(where.repo, private=private, kind="space", **begin, space_hardware=hardware)
+    head = hub.open_repository(space, private=private, kind="space", **begin, space_hardware=hardware)
     if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
         raise HubError(f"the Space {space} is another app: deploy to a Space of its own.")
     files = {name: _ROOT / name for name in _code()}
     pushed = hub.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
-    changed = hub.set_variable(where.repo, VARIABLE, pinned)
+    changed = hub.set_variable(space, VARIABLE, pinned)
     if hardware:
-        hub.set_hardware(where.repo, hardware)
+        hub.set_hardware(space, hardware)
     if not (pushed.changed or changed):
         say("The Space was up to date.")
     return Deployed(pushed.url, pushed.commit, pinned)

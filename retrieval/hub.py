@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,7 +35,7 @@ from retrieval.cache import RepoCache
 from retrieval.errors import AwayError, HubError
 from retrieval.faults import cache_in_words, in_words
 
-_REFERENCE = re.compile(r"(?P<repo>\w[\w.-]{0,95}/\w[\w.-]{0,95})(@(?P<revision>\w[\w./-]*))?", re.ASCII)
+_REFERENCE = re.compile(r"(?!.*\.\.)(?P<repo>\w[\w.-]{0,95}/\w[\w.-]{0,95})(@(?P<revision>\w[\w./-]*))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TRIES = 3  # in a row that bring next to nothing
 _PROGRESS = 1 << 20  # bytes that are more than next to nothing
@@ -99,15 +98,22 @@ class Head:
 
 def is_reference(text: str) -> bool:
     """Whether a text could name a repository: `owner/name` or `owner/name@revision`."""
-    return bool(_REFERENCE.fullmatch(text)) and ".." not in text
+    return bool(_REFERENCE.fullmatch(text))
 
 
 def parse_reference(text: str) -> Reference:
     """`owner/name[@revision]` as a Reference; raises HubError for anything else."""
     found = _REFERENCE.fullmatch(text)
-    if found is None or ".." in text:
+    if found is None:
         raise HubError(f"{text!r} names no repository on the Hub: that is owner/name, or owner/name@revision.")
     return Reference(found["repo"], found["revision"] or "main")
+
+
+def check_repository(text: str) -> None:
+    """Raise HubError unless that is `owner/name`, of something to write to: a commit is made on top of its head."""
+    reference = parse_reference(text)
+    if "@" in text:
+        raise HubError(f"{text}: a new commit of {reference.repo} is made; leave out what stands after the @.")
 
 
 # --- in ---
@@ -172,15 +178,20 @@ def check_login(what: str) -> None:
         )
 
 
-def is_public(repo: str, kind: Kind = "model") -> bool:
-    """Whether a repository is there, and everybody may see it."""
+def check_not_public(repo: str) -> None:
+    """Raise HubError where a repository is there, and everybody may see it."""
     try:
-        info: Any = _told(repo, lambda: HfApi().repo_info(repo, repo_type=kind))
+        info: Any = _told(repo, lambda: HfApi().repo_info(repo))
     except AwayError:
         raise
-    except HubError:
-        return False
-    return info.private is False
+    except HubError:  # it is not there, or not shown
+        return
+    _refuse_public(repo, info)
+
+
+def _refuse_public(what: str, info: Any) -> None:
+    if info.private is False:
+        raise HubError(f"{what} is there already, and public: make it private in its settings, or push elsewhere.")
 
 
 def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", **space: Any) -> Head:
@@ -191,8 +202,8 @@ def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", *
     api, what = HfApi(), repo if kind == "model" else f"the Space {repo}"
     _asked(what, lambda: api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **space))
     info: Any = _asked(what, lambda: api.repo_info(repo, repo_type=kind))
-    if private and info.private is False:
-        raise HubError(f"{what} is there already, and public: make it private in its settings, or push elsewhere.")
+    if private:
+        _refuse_public(what, info)
     return Head(repo, kind, what, info.sha or None, tuple(file.rfilename for file in info.siblings or []))
 
 
@@ -208,18 +219,12 @@ def push(head: Head, files: Mapping[str, Path], *, message: str, own: Callable[[
     def send() -> Any:
         added = [CommitOperationAdd(name, path) for name, path in files.items()]  # each serves once
         removed = [CommitOperationDelete(name) for name in gone]
-        return _told(head.what, lambda: HfApi().create_commit(head.repo, [*added, *removed], **options))
+        return HfApi().create_commit(head.repo, [*added, *removed], **options)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the gallery
-        try:
-            commit = send()
-        except AwayError as error:
-            if not 0 < error.wait <= _PATIENCE:  # unless the Hub asks for another try, nobody knows what it has done
-                raise
-            _log.warning("%s Trying again in %.0f s.", error, error.wait)
-            time.sleep(error.wait)
-            commit = send()
+        # Unless the Hub asks for another try, nobody knows what it has done.
+        commit = _asked(head.what, send, tries=2, when_told=True)
     return Pushed(commit.oid, str(commit.repo_url).replace(constants.ENDPOINT, _HUB), commit.oid != head.commit)
 
 
@@ -272,21 +277,26 @@ def _asked(
     call: Callable[[], _T],
     *,
     impatient: bool = False,
+    tries: int = _TRIES,
+    when_told: bool = False,
     so_far: Callable[[], int] = lambda: 0,
     stopped: Event | None = None,
 ) -> _T:
-    """`call` until it gives something, or three times in a row next to nothing; between, waits as the Hub asks."""
-    left, most, stopped = _TRIES, 0, stopped or Event()
+    """`call` until it gives something, or so many times in a row next to nothing; between, waits as the Hub asks.
+
+    `impatient`: not again where nobody answers; `when_told`: not again unless the Hub says after how long.
+    """
+    left, most, stopped = tries, 0, stopped or Event()
     while True:
         try:
             return _told(what, call)
         except AwayError as error:
-            left, most = (_TRIES - 1, so_far()) if so_far() >= most + _PROGRESS else (left - 1, most)
+            left, most = (tries - 1, so_far()) if so_far() >= most + _PROGRESS else (left - 1, most)
             unreachable = isinstance(error.__cause__, (httpx2.TransportError, OfflineModeIsEnabled))
             given_up = left <= 0 or error.wait > _PATIENCE or isinstance(error.__cause__, OfflineModeIsEnabled)
-            if given_up or (impatient and unreachable):
+            if given_up or (impatient and unreachable) or (when_told and not error.wait):
                 raise
-            pause = error.wait or float(_TRIES - left)
+            pause = error.wait or float(tries - left)
             _log.warning("%s Trying again in %.0f s.", error, pause)
             if stopped.wait(pause):
                 raise

@@ -8,7 +8,7 @@ from retrieval import hub
 from retrieval.artifact import load_artifact, read_manifest, stated_files
 from retrieval.build import name_card
 from retrieval.errors import HubError, IntegrityError
-from retrieval.hub import Head, Pushed, parse_reference
+from retrieval.hub import Head, Pushed
 from retrieval.layout import LAYOUT
 from retrieval.swap import writing
 
@@ -18,12 +18,10 @@ def check_push(name: str, *, private: bool = False) -> None:
 
     That is: unless it names a repository, somebody is logged in who may write, and what is to be private is not public.
     """
-    reference = parse_reference(name)
-    if "@" in name:
-        raise HubError(f"{name}: a push makes a new commit of {reference.repo}; leave out what stands after the @.")
+    hub.check_repository(name)
     hub.check_login(name)
-    if private and hub.is_public(name):
-        raise HubError(f"{name} is there already, and public: make it private in its settings, or push elsewhere.")
+    if private:
+        hub.check_not_public(name)
 
 
 def push_artifact(folder: Path, name: str, *, private: bool = False, message: str | None = None) -> Pushed:
@@ -35,13 +33,13 @@ def push_artifact(folder: Path, name: str, *, private: bool = False, message: st
     """
     if hub.is_cached(folder):
         raise HubError(f"{folder} lies in the Hub's cache: bring it into a folder of its own by `pull`, and push that.")
-    check_push(name, private=private)
+    check_push(name)
     with writing(folder, LAYOUT.own()):  # nobody else changes it while it is sent
         load_artifact(folder)
         head = hub.open_repository(name, private=private)
         before = _files_before(head)
         name_card(folder, name)
-        manifest = load_artifact(folder).manifest
+        manifest = read_manifest(folder)
         files = {each: folder / each for each in [*stated_files(manifest), LAYOUT.manifest]}
         said = message or f"{manifest['rows']:,} images, {manifest['encoder']['architecture']}"
         return hub.push(head, files, message=said, own=before.__contains__)

@@ -147,16 +147,21 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
+def sealed(manifest):
+    """A manifest as bytes, with a right hash of itself."""
+    zeros = "0" * 64
+    text = json.dumps({**manifest, "manifest_sha256": zeros}, indent=2, sort_keys=True) + "\n"
+    return text.replace(zeros, sha256(text.encode())).encode()
+
+
 def reseal(folder, **changes):
     """Make the manifest agree with whatever lies in the folder now, as one who forges an artifact would."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for name in manifest["files"]:
         data = (folder / name).read_bytes()
         manifest["files"][name] = {"size": len(data), "sha256": sha256(data)}
-    zeros = "0" * 64
-    manifest = {**manifest, **changes, "manifest_sha256": zeros}
-    sealed = json.dumps({k: v for k, v in manifest.items() if v is not None}, indent=2, sort_keys=True) + "\n"
-    (folder / "manifest.json").write_text(sealed.replace(zeros, sha256(sealed.encode())))
+    manifest = {key: value for key, value in {**manifest, **changes}.items() if value is not None}
+    (folder / "manifest.json").write_bytes(sealed(manifest))
 
 
 @pytest.fixture(scope="session")
@@ -332,6 +337,13 @@ def hub(hub_process):
     hub.clear()
     yield hub
     hub.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def first(request, hub_process, trained):
+    """The files of a run's artifact as they are on the Hub, in the REPO of a test file, and their commit."""
+    files = contents(trained)
+    return files, hub_process[0].commit("model", request.module.REPO, files)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from conftest import ROOT, contents, sha256
+from conftest import ROOT, contents, sealed
 from hub_server import Fault
 
 from retrieval.cache import RepoCache
@@ -21,22 +21,10 @@ from retrieval.layout import LAYOUT
 REPO = "me/cached"
 
 
-@pytest.fixture(scope="module")
-def first(hub_process, trained):
-    """The files of an artifact on the Hub, and their commit."""
-    files = contents(trained)
-    return files, hub_process[0].commit("model", REPO, files)
-
-
 @pytest.fixture
 def cache(tmp_path):
     """An empty part of a cache, for the repository `me/it`."""
     return RepoCache(tmp_path / "hub", "me/it")
-
-
-def sealed(manifest):
-    text = json.dumps({**manifest, "manifest_sha256": "0" * 64}, indent=2, sort_keys=True) + "\n"
-    return text.replace("0" * 64, sha256(text.encode())).encode()
 
 
 @pytest.mark.parametrize("commit", ["../../../../outside", "main", None])

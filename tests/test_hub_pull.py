@@ -12,19 +12,12 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, contents, reseal, sha256
+from conftest import ROOT, contents, reseal, sealed
 from hub_server import Fault
 
 from retrieval.layout import LAYOUT
 
 REPO = "me/pulled"
-
-
-@pytest.fixture(scope="module")
-def first(hub_process, trained):
-    """The files of a run's artifact, as they are on the Hub, and their commit."""
-    files = contents(trained)
-    return files, hub_process[0].commit("model", REPO, files)
 
 
 @pytest.fixture
@@ -372,10 +365,7 @@ def test_a_cache_that_is_no_folder_is_said(hub, client, first):
 def test_a_manifest_that_names_files_outside_is_refused_before_they_are_asked_for(hub, client, copied_run):
     manifest = json.loads((copied_run / LAYOUT.manifest).read_bytes())
     files = {**manifest["files"], "../../../evil": {"size": 1, "sha256": "0" * 64}}
-    (copied_run / LAYOUT.manifest).write_text(json.dumps({**manifest, "files": files}))
-    evil = contents(copied_run)
-    text = json.dumps({**manifest, "files": files, "manifest_sha256": "0" * 64}, indent=2, sort_keys=True) + "\n"
-    evil[LAYOUT.manifest] = text.replace("0" * 64, sha256(text.encode())).encode()
+    evil = {**contents(copied_run), LAYOUT.manifest: sealed({**manifest, "files": files})}
     hub.commit("model", "me/evil", evil)
     answer = client.run("verify", "me/evil")
     assert answer.code == 1
