@@ -24,7 +24,7 @@ from retrieval.errors import LookalikeError, QueryError
 from retrieval.images import open_image
 from retrieval.metrics import Rows, recall_at_k
 from retrieval.sources import RawImage, Source
-from retrieval.stores.base import Vectors
+from retrieval.stores.base import Vectors, others
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.synthetic import Cloud
@@ -112,10 +112,9 @@ def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Ro
 
 
 def _others(ids: Rows, own: Rows) -> Rows:
-    """(Q, 11) ids to the first ten of each query that are not its own, -1 where there are fewer."""
-    others = np.where(ids == own[:, None], -1, ids)
-    order = np.argsort(others < 0, axis=1, kind="stable")
-    return np.take_along_axis(others, order, axis=1)[:, :10]
+    """(Q, k + 1) ids to the k of each query that are not its own."""
+    found: Rows = ids[others(ids, own)].reshape(len(ids), -1)
+    return found
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -20,7 +20,7 @@ from retrieval.artifact import Artifact, check_target, load_artifact, read_manif
 from retrieval.embed import Progress, Shards, embed_source
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError, SourceError
-from retrieval.finish import LEAVE_ONE_OUT, REPOSITORY, Evaluate, Unsealed, close, finish, link
+from retrieval.finish import CALIBRATION, LEAVE_ONE_OUT, REPOSITORY, Evaluate, Unsealed, close, finish, link
 from retrieval.gallery import Gallery, write_gallery
 from retrieval.layout import LAYOUT
 from retrieval.plots import draw
@@ -205,6 +205,8 @@ def _rewrite(
     """Write the artifact again with other rows and the same encoder, figures of its training and pictures."""
     out = artifact.folder
     others = {name: section for name, section in read_metrics(out).items() if name != LEAVE_ONE_OUT}
+    if not (others.get(CALIBRATION) or {}).get("held_out"):
+        others.pop(CALIBRATION, None)
     with replacing(out, LAYOUT.own()) as folder:
         link(out, folder, [LAYOUT.config, LAYOUT.weights, *LAYOUT.plots_in(out)])
         write_gallery(folder / LAYOUT.gallery, tables, schema)

@@ -94,6 +94,7 @@ def write_card(
         *report.plot_lines(folder),
         *([["## The gallery"]] if training or evaluation else [["## Evaluation"]]),
         *report.leave_one_out_lines(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
+        report.calibration_lines(metrics.get("calibration") or {}),
         ["## Limits"],
         _limits(encoder, evaluation, trained=bool(training.get("steps"))),
         ["`manifest.json` holds the size and SHA-256 of every file."],

@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retrieval.artifact import load_artifact, seal
+from retrieval.calibration import Queries, calibrate
 from retrieval.card import write_card
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError
 from retrieval.gallery import Gallery
 from retrieval.layout import LAYOUT
 from retrieval.metrics import leave_one_out
+from retrieval.plots import draw
 from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
 
 REPOSITORY = "repository"  # the entry of the manifest that names the place on the Hub
-LEAVE_ONE_OUT = "leave_one_out"  # the section of metrics.json that follows from the rows of the gallery
+LEAVE_ONE_OUT = "leave_one_out"  # sections of metrics.json that follow from the rows of the gallery;
+CALIBRATION = "calibration"  # this one, unless held-out images were at hand to learn it from
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Unsealed:
     """An artifact that is being written: all but figures, card and manifest."""
 
     folder: Path
-    """Where it is written; PNG files may be added to its folder `plots`."""
+    """Where it is written."""
     encoder: Encoder
     store: FaissStore
     gallery: Gallery
@@ -38,11 +43,11 @@ class Unsealed:
 
 
 Evaluate = Callable[[Unsealed], dict[str, Any]]
-"""Makes further sections of metrics.json, and may draw pictures."""
+"""Makes further sections of metrics.json."""
 
 
 def finish(unsealed: Unsealed, facts: dict[str, Any], evaluate: Evaluate | None = None) -> None:
-    """Write all that follows from encoder, gallery and vectors, and check it.
+    """Write all that follows from encoder, gallery and vectors, with pictures of it, and check it.
 
     `facts` are entries for the manifest. Raises IntegrityError where the artifact could not be loaded again.
     """
@@ -50,6 +55,10 @@ def finish(unsealed: Unsealed, facts: dict[str, Any], evaluate: Evaluate | None 
     metrics: dict[str, Any] = {LEAVE_ONE_OUT: _leave_one_out(unsealed)}
     if evaluate:
         metrics.update(evaluate(unsealed))
+    if CALIBRATION not in metrics:
+        own = Queries(unsealed.vectors, unsealed.gallery.labels, np.arange(len(unsealed.vectors)))
+        metrics[CALIBRATION] = calibrate(unsealed.store, unsealed.gallery.labels, own)
+    draw(unsealed.folder, metrics)
     close(unsealed.folder, unsealed.encoder, unsealed.store, unsealed.gallery, metrics, facts)
 
 

@@ -156,7 +156,7 @@ def query_figures(
     Queries whose label no image of the gallery has are left out. `exclude` (Q,) is a row of the gallery for each
     query that is not to be found, the query itself for one, or -1. Raises QueryError where no query is left.
     """
-    codes, wanted, names = _coded(gallery_labels, query_labels)
+    codes, wanted, names = coded_labels(gallery_labels, query_labels)
     without = np.full(len(queries), -1) if exclude is None else exclude
     if not len(codes) == len(gallery) or not len(wanted) == len(queries) == len(without):
         raise QueryError(
@@ -183,7 +183,7 @@ def query_figures(
     return QueryFigures(rows, by_name, labels, ladder, (found > 0).astype(np.float64), found / to_find[rows, None])
 
 
-def _coded(gallery: Sequence[str | None], queries: Sequence[str | None]) -> tuple[Rows, Rows, list[str]]:
+def coded_labels(gallery: Sequence[str | None], queries: Sequence[str | None]) -> tuple[Rows, Rows, list[str]]:
     """Labels of both as numbers, -1 where there is none or the gallery does not have it; and the labels by number."""
     names = list(dict.fromkeys(label for label in gallery if label is not None))
     code_of: dict[str | None, int] = {label: code for code, label in enumerate(names)}

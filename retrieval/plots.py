@@ -27,6 +27,9 @@ _PARTS = {
     "seen_without_near_duplicates": ("seen, without near-duplicates", _GREEN, "^"),
     "unseen_without_near_duplicates": ("unseen, without near-duplicates", _PURPLE, "D"),
 }
+_NAMES = [
+    f"{name}.png" for name in ("recall_at_k", "intervals", "images_per_class", "per_class", "history", "reliability")
+]
 _WORST = 20  # classes in the picture of the worst
 _NAMED = 40  # classes: with more of them, their names would not be legible under the bars
 _short = partial(short, longest=32)  # a label, as far as there is room for it
@@ -34,10 +37,11 @@ _NO_FIGURES = {"step", "epoch", "learning_rate", "grad_norm"}  # of a history: o
 
 
 def draw(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Write the pictures that the sections `evaluation` and `training` have the numbers for into `folder`/plots.
+    """Write the pictures that the sections `evaluation`, `training` and `calibration` have the numbers for into
+    `folder`/plots.
 
-    recall_at_k.png, images_per_class.png, per_class.png, intervals.png and history.png; files of these names are
-    written over, and without those sections nothing is written.
+    recall_at_k.png, images_per_class.png, per_class.png, intervals.png, history.png and reliability.png: files of these
+    names are written anew, and those that there are no numbers for are gone.
     """
     evaluation = metrics.get("evaluation")
     history = (metrics.get("training") or {}).get("history") or []
@@ -51,6 +55,10 @@ def draw(folder: Path, metrics: Mapping[str, Any]) -> None:
             figures["per_class.png"] = _worst_classes(evaluation["classes"])
     if names:
         figures["history.png"] = _history(history, names)
+    if calibration := metrics.get("calibration"):
+        figures["reliability.png"] = _reliability(calibration["checked"])
+    for name in _NAMES:
+        (folder / LAYOUT.plots / name).unlink(missing_ok=True)  # it may be another artifact's too, by a hard link
     for name, figure in figures.items():
         _save(figure, folder / LAYOUT.plots / name)
 
@@ -176,6 +184,24 @@ def _worst_classes(classes: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlabel("mAP")
     axes.set_ylabel("class")
     axes.set_title(f"The {len(worst)} classes with the lowest mAP, and what they are most often taken for")
+    return figure
+
+
+def _reliability(checked: Mapping[str, Any]) -> Figure:
+    figure, (axes, sizes) = _panels(2, 1, width=6, height=6.5)
+    curve = checked["reliability"]
+    axes.plot([0, 1], [0, 1], color=_GREY, ls="--", label="what is said is so")
+    axes.plot(curve["chance"], curve["share"], color=_BLUE, marker="o", label="measured")
+    axes.set_ylim(0, 1.03)
+    axes.set_ylabel("share of hits that are")
+    error = checked["expected_calibration_error"]
+    axes.set_title(f"The chance that a hit is of the query's kind\n(expected calibration error {error:.3f})")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    sizes.bar(curve["chance"], curve["pairs"], width=0.04, color=_BLUE)
+    sizes.set_xlim(0, 1.03)
+    sizes.set_xlabel("chance shown")
+    sizes.set_ylabel("hits")
     return figure
 
 

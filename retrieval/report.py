@@ -16,7 +16,14 @@ _COLUMNS = {
     "seen_without_near_duplicates": "seen, without near-duplicates",
     "unseen_without_near_duplicates": "unseen, without near-duplicates",
 }
-_PLOTS = ("recall_at_k", "intervals", "per_class", "images_per_class", "history")  # in this order, then any others
+_PLOTS = (
+    "recall_at_k",
+    "intervals",
+    "per_class",
+    "images_per_class",
+    "history",
+    "reliability",
+)  # in this order, then any others
 _WORST = 5  # classes named
 _CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often taken for")
 
@@ -150,4 +157,22 @@ def leave_one_out_lines(figures: Section, *, trained: bool) -> list[list[str]]:
     return [
         [f"Leave-one-out over {figures['queries']:,} images and {figures['labels']:,} labels.{learned}"],
         table(list(values), [[f"{value:.3f}" for value in values.values()]]),
+    ]
+
+
+def calibration_lines(calibration: Section) -> list[str]:
+    """What a hit's chance and the word confident are worth."""
+    if not calibration:
+        return []
+    checked, wanted = calibration["checked"], calibration["wanted"]
+    of = (
+        "images that were held out" if calibration["held_out"] else "images of the gallery, each left out of its search"
+    )
+    kept = f"{with_interval(checked['precision'])} of these first hits are right" if checked["precision"] else "none"
+    return [
+        f"A hit is shown with the chance that it is of the query's kind. Its expected calibration error is "
+        f"{checked['expected_calibration_error']:.3f}, on {checked['queries']:,} {of}, by what others taught.",
+        f"For {checked['shown']:.0%} of them the first hit is shown as confident, and {wanted['precision']:.0%} of "
+        f"those are to be right: {kept}. Of the same, searched among the images of all other labels, "
+        f"{checked['refused']:.0%} are refused.",
     ]

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from retrieval.build import build_artifact
+from retrieval.calibration import Queries, calibrate
 from retrieval.embed import Progress
-from retrieval.finish import Unsealed
+from retrieval.finish import CALIBRATION, Unsealed
 from retrieval.images import open_image
-from retrieval.plots import draw
+from retrieval.stores.faiss import FaissStore
 from training.audit import Pair
 from training.data import Data, open_splits
 from training.evaluate import evaluate, evaluate_index
@@ -50,9 +51,12 @@ def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
     source = open_splits(run.recipe, run.data.pinned, run.data.splits, run.data.gallery_split)
 
     def sections(unsealed: Unsealed) -> dict[str, Any]:
-        metrics = {"training": training_section(run), "audit": audit_section(run), **figures(run, unsealed)}
-        draw(unsealed.folder, metrics)
-        return metrics
+        return {
+            "training": training_section(run),
+            "audit": audit_section(run),
+            **figures(run, unsealed),
+            CALIBRATION: calibration_section(run, unsealed),
+        }
 
     build_artifact(source, out, encoder, factory=run.recipe.index, progress=progress, evaluate=sections)
 
@@ -65,17 +69,13 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
     """
     data, gallery = run.data, unsealed.gallery
     hashes = gallery.table["sha256"].to_pylist()
-    row_of = {sha: row for row, sha in enumerate(hashes)}
     seen, unseen = data.seen("test").tolist(), data.unseen.tolist()
     other = {run.pixels.sha256[int(row)] for part in ("train", "validation") for row in data.parts[part]}
     tested = {run.pixels.sha256[row] for row in seen} - other
     kept = np.array([row for row, sha in enumerate(hashes) if sha not in tested], np.int64)
     place = {int(row): number for number, row in enumerate(kept)}
     queries = [*seen, *unseen]
-    at = np.array([row_of.get(run.pixels.sha256[row], -1) for row in queries], np.int64)
-    vectors = unsealed.vectors[at]
-    if (apart := np.flatnonzero(at < 0)).size:  # a test split is not in the gallery
-        vectors[apart] = _embed(run, unsealed, [queries[number] for number in apart])
+    vectors, at = _embedded(run, unsealed, queries)
     # A query that stays in the gallery is of an unseen class, or the same file as a training image: the first is left
     # out of its own search, the second is what the audit counts.
     own = [place.get(int(row), -1) if number >= len(seen) else -1 for number, row in enumerate(at)]
@@ -94,6 +94,33 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
         own_row=np.array(own, np.int64),
     )
     return {"evaluation": evaluation, "index": evaluate_index(unsealed.store, unsealed.vectors, vectors, at)}
+
+
+def calibration_section(run: Run, unsealed: Unsealed) -> dict[str, Any] | None:
+    """The section `calibration`: learned from validation and checked on test, both searched among the other images.
+
+    Images that the encoder has learned from find each other too easily to learn it from them.
+    """
+    held_out = [run.data.seen(part).tolist() for part in ("validation", "test")]
+    hashes = {run.pixels.sha256[row] for rows in held_out for row in rows}
+    kept = [row for row, sha in enumerate(unsealed.gallery.table["sha256"].to_pylist()) if sha not in hashes]
+    store = FaissStore(unsealed.encoder.dim)
+    store.add(np.arange(len(kept)), unsealed.vectors[kept])
+    labels = [unsealed.gallery.labels[row] for row in kept]
+    queries, check = (
+        Queries(_embedded(run, unsealed, rows)[0], [run.data.labels[row] for row in rows]) for rows in held_out
+    )
+    return calibrate(store, labels, queries, check)
+
+
+def _embedded(run: Run, unsealed: Unsealed, rows: list[int]) -> tuple[Any, Any]:
+    """(N, D): embeddings of images of the data, and (N,): their rows in the gallery, -1 where they are not in it."""
+    row_of = {sha: row for row, sha in enumerate(unsealed.gallery.table["sha256"].to_pylist())}
+    at = np.array([row_of.get(run.pixels.sha256[row], -1) for row in rows], np.int64)
+    vectors = unsealed.vectors[at]
+    if (apart := np.flatnonzero(at < 0)).size:  # a test split is not in the gallery
+        vectors[apart] = _embed(run, unsealed, [rows[number] for number in apart])
+    return vectors, at
 
 
 def _embed(run: Run, unsealed: Unsealed, rows: list[int]) -> Any:

@@ -75,3 +75,14 @@ def check_allowed(ids: Ids, size: int) -> Ids:
     mask = np.zeros(size, bool)  # `np.unique` takes half a second for a million rows, this a few milliseconds
     mask[check_rows(ids, size)] = True
     return np.flatnonzero(mask)
+
+
+def others(ids: Ids, own: Ids) -> npt.NDArray[np.bool_]:
+    """(Q, k + 1) ids found for queries to a mask of the k that are not the query itself, `own` (Q,), or -1 for none.
+
+    Where a query was not found, or is no row, the last is left out: every row of the mask has k.
+    """
+    itself = (ids == own[:, None]) & (own[:, None] != MISSING)
+    itself[~itself.any(axis=1), -1] = True
+    mask: npt.NDArray[np.bool_] = ~itself
+    return mask

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from retrieval.metrics import recall_at_k
-from retrieval.stores.base import Ids, Vectors
+from retrieval.stores.base import Ids, Vectors, others
 from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
 
 FLAT_UP_TO = 50_000  # rows: a flat search of them takes about as long as one image takes in the encoder
@@ -81,11 +81,9 @@ def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) ->
 
 
 def _others(ids: Ids, rows: Ids) -> Ids:
-    """(Q, 11) ids found for rows of the index to (Q, 10): without the row itself, or else without the last."""
-    itself = ids == rows[:, None]
-    itself[~itself.any(axis=1), -1] = True
-    others: Ids = ids[~itself].reshape(len(ids), -1)
-    return others
+    """(Q, 11) ids found for rows of the index to (Q, 10)."""
+    found: Ids = ids[others(ids, rows)].reshape(len(ids), -1)
+    return found
 
 
 def _training_sample(vectors: Vectors, lists: int) -> Vectors:

@@ -1,0 +1,152 @@
+"""Confidence: the chance that a hit is of the query's kind, and whether anything matches at all.
+
+A cosine alone says little: 0.8 is a sure match in one gallery and nothing in another. Three things together say more:
+how many of the query's nearest share the hit's label, how near the hit is compared with how near it has its own
+neighbours, and the same of all the nearest (local density, as in Breunig et al., "LOF", SIGMOD 2000).
+`retrieval.calibration` learns what weight each has; this module applies it, with numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.errors import QueryError
+from retrieval.metrics import Numbers, Rows, Vectors, coded_labels
+from retrieval.stores.base import MISSING, Store, others
+
+NEIGHBOURS = 10  # of a query, and of a hit, that are looked at
+_LEAST_DENSITY = 1e-3  # of a cosine: what has no neighbours at all is not infinitely denser than them
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Q queries and what is nearest to them: K rows each, best first."""
+
+    rows: Rows
+    """(Q, K) int64 rows of the gallery, -1 where there are fewer."""
+    scores: Vectors
+    """(Q, K) float32 cosines."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learned: evidence (..., 3) -> strength -> chance, and the strength from which a hit is confident."""
+
+    weights: tuple[float, ...]
+    bias: float
+    strengths: tuple[float, ...]
+    """Ascending; between them chances are interpolated, beyond them they stay."""
+    chances: tuple[float, ...]
+    threshold: float | None
+    """Of the strength; None where no threshold gives the wanted precision, and nothing is confident."""
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Calibration:
+        """From the section of metrics.json that `calibrate` made; raises QueryError where it is not one."""
+        try:
+            knots = [np.asarray(section[name], np.float64) for name in ("strengths", "chances")]
+            weights = np.asarray(section["weights"], np.float64)
+            bias, threshold = float(section["bias"]), section["threshold"]
+            numbers = np.concatenate([*knots, weights, [bias, threshold or 0.0]])
+            if weights.shape != (3,) or len(knots[0]) != len(knots[1]) or not len(knots[0]):
+                raise ValueError(f"weights {weights.shape}, {len(knots[0])} strengths, {len(knots[1])} chances")
+            if not np.isfinite(numbers).all() or (np.diff(knots[0]) < 0).any() or np.ptp([*knots[1], 0, 1]) > 1:
+                raise ValueError("strengths have to ascend, and chances to be from 0 to 1")
+        except (KeyError, TypeError, ValueError) as error:
+            raise QueryError(f"the calibration of this artifact is none: {error!r}; build it again.") from error
+        return cls(tuple(weights), bias, tuple(knots[0]), tuple(knots[1]), threshold)
+
+    def strength(self, evidence: Numbers) -> Numbers:
+        """(..., 3) evidence to (...): the weighed sum, in log-odds; a hit that is missing has minus infinity."""
+        return np.asarray(evidence @ np.array(self.weights) + self.bias, np.float64)
+
+    def chance(self, strength: Numbers) -> Numbers:
+        """(...) strengths to (...) chances in [0, 1]."""
+        return np.interp(strength, self.strengths, self.chances)
+
+    def confident(self, strength: Numbers) -> npt.NDArray[np.bool_]:
+        """(...) strengths to (...): whether such a hit is shown as confident."""
+        return np.asarray(strength >= (np.inf if self.threshold is None else self.threshold))
+
+
+def nearest(store: Store, vectors: Vectors, own: Rows | None = None, allowed: Rows | None = None) -> Nearest:
+    """What is nearest to (Q, D) vectors; `own` (Q,) is the row that a query itself is, which does not count, or -1."""
+    own = np.full(len(vectors), MISSING) if own is None else own
+    rows, scores = store.search(vectors, NEIGHBOURS + 1, allowed)
+    mask = others(rows, own)
+    return Nearest(rows[mask].reshape(len(rows), -1), scores[mask].reshape(len(rows), -1))
+
+
+class Density:
+    """How near the rows of a store have their own neighbours: the mean cosine to them, worked out when it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: Vectors = np.full(len(store), np.nan, np.float32)
+
+    def of(self, rows: Rows) -> Vectors:
+        """(...) rows to (...) float32; a row that is missing has 1."""
+        wanted = np.unique(rows[rows != MISSING])
+        fresh = wanted[np.isnan(self._known[wanted])]
+        if len(fresh):
+            found = nearest(self._store, self._store.vectors(fresh), own=fresh)
+            self._known[fresh] = _mean(found)
+        return np.where(rows == MISSING, np.float32(1), self._known[np.maximum(rows, 0)])
+
+
+def evidence(found: Nearest, hits: Nearest, codes: Rows, density: Density) -> Numbers:
+    """What speaks for (Q, H) hits of Q queries whose nearest are `found`: (Q, H, 3) float64.
+
+    The share of the others among the nearest that have the hit's label; the hit's cosine over its density; the mean of
+    that over the nearest. `codes` (N,) are the labels as numbers, below 0 for none.
+    """
+    there = found.rows != MISSING
+    count = np.maximum(there.sum(axis=1), 1)
+    around = np.where(there, codes[found.rows], -1)
+    label = np.where(hits.rows == MISSING, -1, codes[hits.rows])
+    same = (around[:, None, :] == label[:, :, None]) & (label[:, :, None] >= 0)
+    same &= found.rows[:, None, :] != hits.rows[:, :, None]  # a hit is no witness for itself
+    agree = np.minimum(same.sum(axis=2) / np.maximum(count - 1, 1)[:, None], 1)
+    near = hits.scores / np.maximum(density.of(hits.rows), _LEAST_DENSITY)
+    level = np.where(there, density.of(found.rows), 0).sum(axis=1) / count
+    around_near = _mean(found) / np.maximum(level, _LEAST_DENSITY)
+    parts = [agree, np.where(hits.rows == MISSING, 0, near), np.broadcast_to(around_near[:, None], agree.shape)]
+    return np.stack(parts, axis=2).astype(np.float64)
+
+
+def _mean(found: Nearest) -> Numbers:
+    there = found.rows != MISSING
+    total = np.where(there, found.scores, 0).sum(axis=1)
+    return np.asarray(total / np.maximum(there.sum(axis=1), 1), np.float64)
+
+
+class Confidence:
+    """Says of hits how likely they are right; safe to use from several threads, at worst doing work twice."""
+
+    def __init__(self, calibration: Calibration, store: Store, labels: Sequence[str | None]) -> None:
+        self._calibration, self._store = calibration, store
+        self._codes = coded_labels(labels, ())[0]
+        self._density = Density(store)
+
+    def of(
+        self, vector: Vectors, rows: Rows, scores: Vectors, own: int = MISSING
+    ) -> tuple[list[float | None], list[bool | None]]:
+        """Hits of a (D,) query, (H,) rows and cosines, to the chance of each and whether it is confident.
+
+        None for a hit without a label. `own` is the row that the query itself is. The nearest are those of the whole
+        gallery, whatever filter gave the hits.
+        """
+        hits = Nearest(rows[None], scores[None])
+        found = nearest(self._store, vector[None], np.array([own]))
+        strength = self._calibration.strength(evidence(found, hits, self._codes, self._density))[0]
+        labelled = self._codes[rows] >= 0
+        chances, confident = self._calibration.chance(strength), self._calibration.confident(strength)
+        return (
+            [float(chance) if known else None for chance, known in zip(chances, labelled, strict=True)],
+            [bool(sure) if known else None for sure, known in zip(confident, labelled, strict=True)],
+        )
