@@ -3,16 +3,18 @@
 The encoder is saved in timm's own Hub format (`config.json`, `model.safetensors`), so that
 `timm.create_model("local-dir:FOLDER", pretrained=True)` gives the same network without this project.
 Global average pooling and a linear head (timm's classifier layer), or none, are what lets the cosine of two images
-be split into a sum over the cells of their feature maps; heads with more layers are in `retrieval.heads`.
+be split into a sum over the cells of their feature maps (`cells`, and `retrieval.explain`, which shows it); heads with
+more layers are in `retrieval.heads`.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,13 +23,23 @@ import numpy.typing as npt
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models._hub import save_config_for_hf
 
-from retrieval.errors import EncoderError, first_line
-from retrieval.heads import Head
+from retrieval.backbone import (
+    averages_cells,
+    cell_embeddings,
+    check_name,
+    classifier_names,
+    contiguous,
+    feature_count,
+    head_of,
+    load_weights,
+    make_network,
+    put_head,
+)
+from retrieval.errors import EncoderError
 from retrieval.layout import CONFIG_FILE, WEIGHTS_FILE
 
 _OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
@@ -35,6 +47,24 @@ _OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place fo
 _NOT_FROM_A_FILE = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable", "no_jit"}
 )
+
+
+@dataclass(frozen=True)
+class Cells:
+    """An embedding before it is brought to unit length, as the sum of what each cell of the feature map adds to it.
+
+    `parts` is (H * W, D) float64, row by row of the map, `bias` (D,) float64, `grid` (H, W).
+    """
+
+    parts: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64]
+    grid: tuple[int, int]
+
+    @property
+    def embedding(self) -> npt.NDArray[np.float64]:
+        """The (D,) sum of the parts and the bias."""
+        total: npt.NDArray[np.float64] = self.parts.sum(axis=0) + self.bias
+        return total
 
 
 class Encoder:
@@ -75,15 +105,15 @@ class Encoder:
         `seed` makes what is random in the weights the same each time; None draws it from torch's own generator.
         Raises EncoderError for an unknown backbone, weights that do not fit, or a Hub that cannot be reached.
         """
-        _check_name(backbone)
+        check_name(backbone)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            model = _network(backbone, pretrained and weights is None, embedding_size)
+            model = make_network(backbone, pretrained and weights is None, embedding_size)
             if head:
-                _put_head(model, head)
+                put_head(model, head)
         if weights is not None:
-            _load_weights(model, weights, skip=_classifier_names(model))
+            load_weights(model, weights, skip=classifier_names(model))
         if crop_mode == "squash":
             model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
         return cls(model)
@@ -101,22 +131,22 @@ class Encoder:
                 raise ValueError(f"model_args names {', '.join(named)}")
             model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
             if head := config.get(_OWN_KEY, {}).get("head"):
-                _put_head(model, head)
+                put_head(model, head)
         except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
             raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {error!r}") from error
-        _load_weights(model, folder / WEIGHTS_FILE, skip=())
+        load_weights(model, folder / WEIGHTS_FILE, skip=())
         return cls(model)
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` in timm's Hub format."""
-        save_file(_contiguous(self.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_file(contiguous(self.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
         (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read it
         path = folder / CONFIG_FILE
         save_config_for_hf(self.model, str(path))
         config = json.loads(path.read_text(encoding="utf-8"))
         # transformers' timm wrapper passes num_classes itself and refuses to get it twice.
         config.get("model_args", {}).pop("num_classes", None)
-        if head := _head_of(self.model):
+        if head := head_of(self.model):
             config[_OWN_KEY] = {"head": head}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -128,7 +158,7 @@ class Encoder:
     @property
     def is_plain_timm(self) -> bool:
         """Whether timm alone makes the same network of the files that `save` writes: its head is timm's own."""
-        return _head_of(self.model) is None
+        return head_of(self.model) is None
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """RGB image to the (3, H, W) float32 tensor that the network takes (resized, cropped, normalised)."""
@@ -152,86 +182,43 @@ class Encoder:
         """RGB images to (N, D) float32 rows of unit length."""
         return self.embed_tensors([self.preprocess(image) for image in images])
 
+    @cached_property
+    def explains(self) -> bool:
+        """Whether `cells` can split an embedding: global average pooling, then layers that are linear, or none.
+
+        Asked of the network itself, once (`averages_cells`); it takes about as long as embedding three images.
+        """
+        return self._thread.submit(averages_cells, self.model, self.data_config["input_size"]).result()
+
+    def cells(self, image: Image.Image) -> Cells:
+        """Split the embedding of an RGB image over the cells of its feature map.
+
+        What comes out of average pooling and a linear layer is the mean over the cells of W f + b, f being the C
+        features of a cell, so that W f / (H * W) is the part of that cell, and b belongs to none (class activation
+        mapping, Zhou et al. 2016, arXiv:1512.04150). The parts and the bias add up to what `embed_images` brings to
+        unit length, but for rounding (1e-6 of its length). Raises EncoderError where `explains` is false.
+        """
+        if not self.explains:
+            raise EncoderError(
+                f"the similarity that {self.name!r} finds cannot be split into parts of the picture: its embedding is "
+                "not an average over a map of the picture with at most a linear layer on top, as that of resnet50 is."
+            )
+        return self._thread.submit(self._cells, self.preprocess(image)).result()
+
+    @torch.inference_mode()
+    def _cells(self, tensor: torch.Tensor) -> Cells:
+        features = self.model.forward_features(tensor[None].contiguous(memory_format=torch.channels_last))
+        height, width = features.shape[2:]
+        embeddings = cell_embeddings(self.model, features).double().numpy()
+        bias = cell_embeddings(self.model, torch.zeros_like(features[:, :, :1, :1])).double().numpy()[0]
+        return Cells((embeddings - bias) / len(embeddings), bias, (height, width))
+
     def _fingerprint(self) -> str:
         """SHA-256 over preprocessing, shape and weights: two encoders with the same one give the same vectors."""
         # By way of JSON, so that a tuple of timm's defaults and a list read back from a file are the same thing.
-        facts = [self.name, self.dim, self.data_config, *filter(None, [_head_of(self.model)])]
+        facts = [self.name, self.dim, self.data_config, *filter(None, [head_of(self.model)])]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        for name, tensor in sorted(_contiguous(self.model.state_dict()).items()):
+        for name, tensor in sorted(contiguous(self.model.state_dict()).items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-
-def feature_count(model: Any) -> int:
-    """How many pooled features a timm network hands to its head."""
-    # Those of a network that widens them after pooling (MobileNetV3, VGG) are `head_hidden_size`.
-    return int(getattr(model, "head_hidden_size", None) or model.num_features)
-
-
-def _network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
-    try:
-        return timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
-    except Exception as error:  # timm, torch and the Hub client each raise their own kinds
-        what = f"the Hub weights of {backbone!r} could not be had" if from_hub else f"cannot make {backbone!r}"
-        raise EncoderError(
-            f"{what}: {first_line(error)}. Give the weights with --weights FILE (safetensors), or take random ones "
-            "(--no-pretrained; in training --set pretrained=false)."
-        ) from error
-
-
-def _put_head(model: Any, spec: str) -> None:
-    """Put the layers of a head where timm has its classifier."""
-    names = _classifier_names(model)
-    if len(names) != 1:
-        raise EncoderError(f"{model.pretrained_cfg['architecture']!r} has no single classifier to put a head in.")
-    head = Head(spec, feature_count(model))
-    model.set_submodule(names[0], head)
-    model.num_classes = head.dim
-
-
-def _head_of(model: Any) -> str | None:
-    """The word of a head that is not linear; None for timm's own classifier."""
-    return next((part.spec for part in model.modules() if isinstance(part, Head)), None)
-
-
-def _contiguous(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in state.items()}
-
-
-def _classifier_names(model: Any) -> tuple[str, ...]:
-    names = model.pretrained_cfg.get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _check_name(backbone: str) -> None:
-    if timm.is_model(backbone.split(".")[0]) or backbone.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
-        return
-    near = difflib.get_close_matches(backbone, timm.list_models(), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all."
-    raise EncoderError(f"timm has no model {backbone!r}; {hint}")
-
-
-def _load_weights(model: Any, path: Path, skip: Sequence[str]) -> None:
-    """Copy the tensors of a safetensors file into the model; only those of the layers in `skip` may be absent."""
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(f"{path.name} is not a safetensors file that can be read: {first_line(error)}") from error
-
-    def kept(name: str) -> bool:
-        return not name.startswith(tuple(f"{layer}." for layer in skip))
-
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if kept(name)}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items() if kept(name)}
-    # A counter that only training with momentum=None reads; older files do not hold it.
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if wrong := [name for name in wrong if name not in optional]:
-        name = wrong[0]
-        raise EncoderError(
-            f"the weights in {path.name} are not those of {model.pretrained_cfg['architecture']!r}: "
-            f"{len(wrong)} tensors do not fit, the first is {name!r}: "
-            f"the model wants {wanted.get(name, 'none')}, the file has {found.get(name, 'none')}."
-        )
-    model.load_state_dict({name: state[name] for name in found}, strict=False)
