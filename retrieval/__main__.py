@@ -68,6 +68,9 @@ def _add_writing(command: _Command) -> None:
     )
     build.add_argument("--no-pretrained", action="store_true", help="random weights")
     build.add_argument("--index", default="AUTO", help="a FAISS factory string (default: AUTO, by size)")
+    build.add_argument(
+        "--map", choices=["pca", "tsne", "umap"], help="store a map of the gallery (default: the page makes one by PCA)"
+    )
     add = command("add", _add, "Add the images of a source; those that are there already are left out.", _FOLDER)
     _add_source_options(add)
     remove = command("remove", _remove, "Take images out, by id.", _FOLDER)
@@ -154,7 +157,13 @@ def _build(arguments: argparse.Namespace) -> None:
     )
     with _Bar() as bar:
         report = build_artifact(
-            source, arguments.out, encoder, factory=arguments.index, limit=arguments.limit, progress=bar
+            source,
+            arguments.out,
+            encoder,
+            factory=arguments.index,
+            limit=arguments.limit,
+            progress=bar,
+            map_method=arguments.map,
         )
     _print_report(report)
     print(f"{arguments.out} is ready: python app.py --artifact {arguments.out}")

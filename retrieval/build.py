@@ -6,7 +6,7 @@ after a kill goes on where it was (see `retrieval.embed`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,16 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.artifact import Artifact, check_target, load_artifact, read_manifest, read_metrics
+from retrieval.artifact import Artifact, check_target, load_artifact, read_metrics
 from retrieval.embed import Progress, Shards, embed_source
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError, SourceError
 from retrieval.finish import CALIBRATION, LEAVE_ONE_OUT, REPOSITORY, Evaluate, Unsealed, close, finish, link
-from retrieval.gallery import Gallery, write_gallery
+from retrieval.gallery import Gallery, joined, read_tables, write_gallery
 from retrieval.layout import LAYOUT
+from retrieval.manifest import read_manifest
+from retrieval.parts import MAP, write_map
+from retrieval.parts import map_method as method_of
 from retrieval.plots import draw
+from retrieval.projection import PCA, check_method
 from retrieval.sources import Source
-from retrieval.stores.base import Ids, Vectors
+from retrieval.stores.base import Vectors
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.swap import replacing, writing
@@ -52,14 +56,17 @@ def build_artifact(
     limit: int | None = None,
     progress: Progress | None = None,
     evaluate: Evaluate | None = None,
+    map_method: str | None = None,
 ) -> Report:
     """Embed every image of a source and write the artifact `out`, in the place of one that may be there.
 
     `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images.
-    `evaluate` is given all but figures, card and manifest, and returns sections for metrics.json beside its own. Raises
-    ArtifactError where `out` holds something else or is being written, SourceError where no image could be indexed.
+    `evaluate` is given all but figures, card and manifest, and returns sections for metrics.json beside its own.
+    `map_method` has a map stored, `pca`, `tsne` or `umap`. Raises ArtifactError where `out` holds something else or is
+    being written, SourceError where no image could be indexed, MapError where the method's package is not here.
     """
     check_target(out)
+    check_method(map_method or PCA)
     FaissStore.check_factory(factory, encoder.dim)  # before hours of work
     with writing(out, LAYOUT.own()):
         shards = _embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
@@ -74,7 +81,7 @@ def build_artifact(
             gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
             finish(
                 Unsealed(folder, encoder, store, gallery, vectors),
-                {"build": {**_summary(report), "source": dict(source.about)}},
+                {"build": {**_summary(report), "source": dict(source.about)}, **write_map(folder, vectors, map_method)},
                 evaluate,
             )
         shards.clear()
@@ -92,9 +99,10 @@ def add_images(
     out = artifact.folder
     with writing(out, LAYOUT.own()):
         current = load_artifact(out)  # read again now that nobody else can change it
+        method_of(current.manifest)  # before hours of work
         gallery, old = current.gallery, current.store
         known = dict(zip(gallery.table["sha256"].to_pylist(), gallery.ids, strict=True))
-        schema = _joined(pq.read_schema(out / LAYOUT.gallery), source.schema)  # before hours of work
+        schema = joined(pq.read_schema(out / LAYOUT.gallery), source.schema)  # before hours of work
         key = f"add {source.fingerprint} {limit} {current.manifest['manifest_sha256']}"
         shards = _embed(source, out, current.encoder, known, limit, progress, key)
         report = _report(shards)
@@ -102,7 +110,7 @@ def add_images(
             new = shards.vectors(old.dim)
             vectors = np.concatenate([old.vectors(np.arange(len(old))), new])
             store = fit_index(vectors, old.settings.factory, like=old)
-            tables = chain(_tables(out, np.arange(len(old))), shards.tables())
+            tables = chain(read_tables(out / LAYOUT.gallery, np.arange(len(old))), shards.tables())
             change = {"add": {**_summary(report), "source": dict(source.about)}}
             _rewrite(current, store, vectors, tables, schema, change)
         shards.clear()
@@ -117,6 +125,7 @@ def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
     out = artifact.folder
     with writing(out, LAYOUT.own()):
         current = load_artifact(out)
+        method_of(current.manifest)  # before hours of work
         gone = {current.gallery.row_of(image_id) for image_id in ids}
         kept = np.array([row for row in range(len(current.gallery)) if row not in gone], np.int64)
         if not len(kept):
@@ -124,7 +133,7 @@ def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
         vectors = current.store.vectors(kept)
         store = fit_index(vectors, current.store.settings.factory, like=current.store)
         schema = pq.read_schema(out / LAYOUT.gallery)
-        _rewrite(current, store, vectors, _tables(out, kept), schema, {"remove": len(gone)})
+        _rewrite(current, store, vectors, read_tables(out / LAYOUT.gallery, kept), schema, {"remove": len(gone)})
     return len(kept)
 
 
@@ -153,7 +162,7 @@ def _describe(folder: Path, changes: dict[str, Any], facts_of: Callable[[Artifac
     with replacing(folder, LAYOUT.own()) as fresh:
         draw(fresh, metrics)
         own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
-        link(folder, fresh, [*own, *LAYOUT.plots_in(folder)])
+        link(folder, fresh, [*own, *LAYOUT.extras_in(folder)])
         close(fresh, current.encoder, current.store, current.gallery, metrics, facts_of(current))
 
 
@@ -211,30 +220,11 @@ def _rewrite(
         link(out, folder, [LAYOUT.config, LAYOUT.weights, *LAYOUT.plots_in(out)])
         write_gallery(folder / LAYOUT.gallery, tables, schema)
         unsealed = Unsealed(folder, artifact.encoder, store, Gallery(folder / LAYOUT.gallery), vectors)
-        finish(unsealed, _facts(artifact, change), lambda _: others)
+        extras = write_map(folder, vectors, method_of(artifact.manifest))
+        finish(unsealed, {**_facts(artifact, change), **extras}, lambda _: others)
 
 
 def _facts(artifact: Artifact, *changes: dict[str, Any]) -> dict[str, Any]:
     """The manifest keeps how the artifact was built, where it was pushed, and a list of what was changed since."""
-    kept = {name: artifact.manifest[name] for name in ("build", REPOSITORY) if name in artifact.manifest}
+    kept = {name: artifact.manifest[name] for name in ("build", REPOSITORY, MAP) if name in artifact.manifest}
     return {**kept, "changes": [*artifact.manifest.get("changes", []), *changes]}
-
-
-def _tables(folder: Path, rows: Ids) -> Iterator[pa.Table]:
-    """The gallery's rows of those numbers (ascending), some hundreds at a time."""
-    start = 0
-    for batch in pq.ParquetFile(folder / LAYOUT.gallery).iter_batches(batch_size=1024):
-        here = rows[(rows >= start) & (rows < start + len(batch))] - start
-        yield pa.Table.from_batches([batch]).take(pa.array(here))
-        start += len(batch)
-
-
-def _joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """The columns of both; raises SourceError where one has another type in each."""
-    types = {item.name: item.type for item in old}
-    for item in new:
-        if types.setdefault(item.name, item.type) != item.type:
-            raise SourceError(
-                f"the column {item.name!r} holds {types[item.name]} in the gallery and {item.type} in the source."
-            )
-    return pa.schema(list(types.items()))

@@ -5,6 +5,7 @@
     ├── SourceError         images to index that are not there, or not as described
     ├── EncoderError        a backbone or weights that cannot be used
     ├── StoreError          a vector store that is unknown, not installed, or asked for something it cannot do
+    ├── MapError            a map of a gallery that is unknown, or not installed
     ├── QueryError          a search that cannot be answered as asked (k, filter, id)
     ├── ArtifactError       a folder that is not an artifact, or is in use
     │   └── IntegrityError  an artifact whose parts do not agree with its manifest
@@ -45,6 +46,10 @@ class EncoderError(LookalikeError):
 
 class StoreError(LookalikeError):
     """A vector store that is unknown, not installed, or asked for something that it cannot do."""
+
+
+class MapError(LookalikeError):
+    """A way to draw a map of the gallery that is unknown, or whose package is not installed."""
 
 
 class QueryError(LookalikeError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.errors import QueryError
+from retrieval.errors import QueryError, SourceError
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash among 10 million has odds of 3 in 10**6
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
@@ -165,6 +165,26 @@ def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
     with pq.ParquetWriter(path, schema, **options) as writer:
         for table in tables:
             writer.write_table(conform(table, schema), row_group_size=_ROWS_A_GROUP)
+
+
+def read_tables(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
+    """The rows of those numbers (ascending) of a gallery file, some hundreds at a time."""
+    start = 0
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+        here = rows[(rows >= start) & (rows < start + len(batch))] - start
+        yield pa.Table.from_batches([batch]).take(pa.array(here))
+        start += len(batch)
+
+
+def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """The columns of both; raises SourceError where one has another type in each."""
+    types = {item.name: item.type for item in old}
+    for item in new:
+        if types.setdefault(item.name, item.type) != item.type:
+            raise SourceError(
+                f"the column {item.name!r} holds {types[item.name]} in the gallery and {item.type} in the source."
+            )
+    return pa.schema(list(types.items()))
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

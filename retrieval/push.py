@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrieval import hub
-from retrieval.artifact import load_artifact, read_manifest, stated_files
+from retrieval.artifact import load_artifact
 from retrieval.build import name_card
 from retrieval.errors import HubError, IntegrityError
 from retrieval.hub import Head, Pushed
 from retrieval.layout import LAYOUT
+from retrieval.manifest import read_manifest, stated_files
 from retrieval.swap import writing
 
 

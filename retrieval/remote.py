@@ -12,19 +12,12 @@ from threading import Event
 from typing import Any, TypeVar
 
 from retrieval import hub
-from retrieval.artifact import (
-    check_file,
-    check_files,
-    check_target,
-    is_artifact,
-    load_artifact,
-    read_manifest,
-    stated_files,
-)
+from retrieval.artifact import check_target, is_artifact, load_artifact
 from retrieval.command import progress_bar, say
 from retrieval.errors import ArtifactError, AwayError, HubError, IntegrityError
 from retrieval.hub import Reference, parse_reference
 from retrieval.layout import LAYOUT
+from retrieval.manifest import check_file, check_files, read_manifest, stated_files
 from retrieval.swap import replacing, writing
 
 _T = TypeVar("_T")

@@ -46,7 +46,7 @@ def test_figures_and_plots_are_part_of_the_artifact(trained):
     load_artifact(trained)
     assert list(metrics_of(trained)) == SECTIONS
     assert metrics_of(trained) == read_metrics(trained)
-    assert {path.name for path in trained.iterdir()} == set(LAYOUT.own())
+    assert {path.name for path in trained.iterdir()} == {*LAYOUT.names(), LAYOUT.plots}
     assert LAYOUT.plots_in(trained) == [f"plots/{name}" for name in PLOTS]
     stated = json.loads((trained / LAYOUT.manifest).read_text())["files"]
     assert set(stated) == {*LAYOUT.names(), *LAYOUT.plots_in(trained)} - {LAYOUT.manifest}

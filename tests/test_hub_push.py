@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT, contents
 from hub_server import Fault
 
-from retrieval.artifact import load_artifact, read_manifest
+from retrieval.artifact import load_artifact
 from retrieval.layout import LAYOUT
+from retrieval.manifest import read_manifest
 
 TOKEN = "hf_write"
 

@@ -9,9 +9,10 @@ import pytest
 from conftest import STARTER
 
 from retrieval import Searcher
-from retrieval.artifact import load_artifact, read_manifest, read_metrics
+from retrieval.artifact import load_artifact, read_metrics
 from retrieval.card import write_card
 from retrieval.layout import LAYOUT
+from retrieval.manifest import read_manifest
 from training.catalogue import ARTICLES, COLOURS, PATTERNS, VIEWS, Item, catalogue, draw
 from training.starter import ABOUT
 
