@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from retrieval.remote import open_reference, pull
     from retrieval.search import Hit, Searcher
     from retrieval.sources import open_source
+    from retrieval.text import TextEncoder
 
 _HOMES = {
     "Artifact": "artifact",
     "Encoder": "encoder",
     "Hit": "search",
     "Searcher": "search",
+    "TextEncoder": "text",
     "add_images": "build",
     "build_artifact": "build",
     "load_artifact": "artifact",
@@ -69,6 +71,7 @@ __all__ = [
     "Searcher",
     "SourceError",
     "StoreError",
+    "TextEncoder",
     "add_images",
     "build_artifact",
     "load_artifact",

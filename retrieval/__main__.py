@@ -69,6 +69,9 @@ def _add_writing(command: _Command) -> None:
     build.add_argument("--no-pretrained", action="store_true", help="random weights")
     build.add_argument("--index", default="AUTO", help="a FAISS factory string (default: AUTO, by size)")
     build.add_argument(
+        "--text-model", metavar="M", help="CLIP or SigLIP, to be found by words too: its name on the Hub, or its folder"
+    )
+    build.add_argument(
         "--map", choices=["pca", "tsne", "umap"], help="store a map of the gallery (default: the page makes one by PCA)"
     )
     add = command("add", _add, "Add the images of a source; those that are there already are left out.", _FOLDER)
@@ -143,6 +146,7 @@ def _build(arguments: argparse.Namespace) -> None:
     from retrieval.artifact import check_target
     from retrieval.build import build_artifact
     from retrieval.encoder import Encoder
+    from retrieval.text import TextEncoder
 
     check_target(arguments.out)
     source = _source(arguments)
@@ -155,6 +159,7 @@ def _build(arguments: argparse.Namespace) -> None:
         crop_mode=arguments.crop_mode,
         seed=0,  # so that the same command after a kill has the same encoder, and goes on
     )
+    text = TextEncoder.create(arguments.text_model) if arguments.text_model else None
     with _Bar() as bar:
         report = build_artifact(
             source,
@@ -163,6 +168,7 @@ def _build(arguments: argparse.Namespace) -> None:
             factory=arguments.index,
             limit=arguments.limit,
             progress=bar,
+            text=text,
             map_method=arguments.map,
         )
     _print_report(report)

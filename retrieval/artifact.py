@@ -22,7 +22,7 @@ from retrieval.gallery import Gallery
 from retrieval.golden import ask, replay
 from retrieval.layout import LAYOUT, PLOT
 from retrieval.manifest import FORMAT, agree, check_file, check_files, measure, read_manifest, reading, sealed
-from retrieval.parts import read_map
+from retrieval.parts import TextPart, read_map, read_text
 from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
 from retrieval.swap import recover
@@ -41,6 +41,8 @@ class Artifact:
     gallery: Gallery
     map: Vectors | None = None
     """The gallery in two dimensions, (N, 2) float32, where one is stored."""
+    text: TextPart | None = None
+    """A model that finds the gallery's images by texts, where there is one."""
 
 
 def is_artifact(folder: Path) -> bool:
@@ -134,7 +136,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     agree(f"{LAYOUT.index}: vectors", manifest["rows"], len(store))
     replay(manifest["golden"], encoder, store, gallery)
-    return Artifact(folder, manifest, encoder, store, gallery, read_map(folder, manifest))
+    return Artifact(folder, manifest, encoder, store, gallery, read_map(folder, manifest), read_text(folder, manifest))
 
 
 def _metrics(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -24,15 +24,15 @@ from retrieval.finish import CALIBRATION, LEAVE_ONE_OUT, REPOSITORY, Evaluate, U
 from retrieval.gallery import Gallery, joined, read_tables, write_gallery
 from retrieval.layout import LAYOUT
 from retrieval.manifest import read_manifest
-from retrieval.parts import MAP, write_map
-from retrieval.parts import map_method as method_of
+from retrieval.parts import SECTIONS, map_method_of, rewrite_text, write_map, write_text
 from retrieval.plots import draw
 from retrieval.projection import PCA, check_method
 from retrieval.sources import Source
-from retrieval.stores.base import Vectors
+from retrieval.stores.base import Ids, Vectors
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.swap import replacing, writing
+from retrieval.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,16 @@ def build_artifact(
     limit: int | None = None,
     progress: Progress | None = None,
     evaluate: Evaluate | None = None,
+    text: TextEncoder | None = None,
     map_method: str | None = None,
 ) -> Report:
     """Embed every image of a source and write the artifact `out`, in the place of one that may be there.
 
     `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images.
     `evaluate` is given all but figures, card and manifest, and returns sections for metrics.json beside its own.
-    `map_method` has a map stored, `pca`, `tsne` or `umap`. Raises ArtifactError where `out` holds something else or is
-    being written, SourceError where no image could be indexed, MapError where the method's package is not here.
+    `text` has every thumbnail embedded by that model, too; `map_method` has a map stored, `pca`, `tsne` or `umap`.
+    Raises ArtifactError where `out` holds something else or is being written, SourceError where no image could be
+    indexed, MapError where the method's package is not here.
     """
     check_target(out)
     check_method(map_method or PCA)
@@ -79,11 +81,9 @@ def build_artifact(
             encoder.save(folder)
             write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
             gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
-            finish(
-                Unsealed(folder, encoder, store, gallery, vectors),
-                {"build": {**_summary(report), "source": dict(source.about)}, **write_map(folder, vectors, map_method)},
-                evaluate,
-            )
+            facts = {"build": {**_summary(report), "source": dict(source.about)}}
+            facts |= write_map(folder, vectors, map_method) | write_text(folder, gallery, text)
+            finish(Unsealed(folder, encoder, store, gallery, vectors), facts, evaluate)
         shards.clear()
     return report
 
@@ -99,7 +99,7 @@ def add_images(
     out = artifact.folder
     with writing(out, LAYOUT.own()):
         current = load_artifact(out)  # read again now that nobody else can change it
-        method_of(current.manifest)  # before hours of work
+        map_method_of(current.manifest)  # before hours of work
         gallery, old = current.gallery, current.store
         known = dict(zip(gallery.table["sha256"].to_pylist(), gallery.ids, strict=True))
         schema = joined(pq.read_schema(out / LAYOUT.gallery), source.schema)  # before hours of work
@@ -107,12 +107,12 @@ def add_images(
         shards = _embed(source, out, current.encoder, known, limit, progress, key)
         report = _report(shards)
         if report.indexed:
-            new = shards.vectors(old.dim)
-            vectors = np.concatenate([old.vectors(np.arange(len(old))), new])
+            kept = np.arange(len(old))
+            vectors = np.concatenate([old.vectors(kept), shards.vectors(old.dim)])
             store = fit_index(vectors, old.settings.factory, like=old)
-            tables = chain(read_tables(out / LAYOUT.gallery, np.arange(len(old))), shards.tables())
+            tables = chain(read_tables(out / LAYOUT.gallery, kept), shards.tables())
             change = {"add": {**_summary(report), "source": dict(source.about)}}
-            _rewrite(current, store, vectors, tables, schema, change)
+            _rewrite(current, kept, store, vectors, tables, schema, change)
         shards.clear()
     return report
 
@@ -125,15 +125,15 @@ def remove_images(artifact: Artifact, ids: Collection[str]) -> int:
     out = artifact.folder
     with writing(out, LAYOUT.own()):
         current = load_artifact(out)
-        method_of(current.manifest)  # before hours of work
+        map_method_of(current.manifest)  # before hours of work
         gone = {current.gallery.row_of(image_id) for image_id in ids}
         kept = np.array([row for row in range(len(current.gallery)) if row not in gone], np.int64)
         if not len(kept):
             raise QueryError("an artifact has at least one image; to remove them all, delete its folder.")
         vectors = current.store.vectors(kept)
         store = fit_index(vectors, current.store.settings.factory, like=current.store)
-        schema = pq.read_schema(out / LAYOUT.gallery)
-        _rewrite(current, store, vectors, read_tables(out / LAYOUT.gallery, kept), schema, {"remove": len(gone)})
+        tables, schema = read_tables(out / LAYOUT.gallery, kept), pq.read_schema(out / LAYOUT.gallery)
+        _rewrite(current, kept, store, vectors, tables, schema, {"remove": len(gone)})
     return len(kept)
 
 
@@ -205,26 +205,30 @@ def _nothing(report: Report) -> str:
 
 def _rewrite(
     artifact: Artifact,
+    kept: Ids,
     store: FaissStore,
     vectors: Vectors,
     tables: Iterable[pa.Table],
     schema: pa.Schema,
     change: dict[str, Any],
 ) -> None:
-    """Write the artifact again with other rows and the same encoder, figures of its training and pictures."""
+    """Write the artifact again with the rows `kept`, and others after them, and the same encoders, figures of its
+    training and pictures."""
     out = artifact.folder
     others = {name: section for name, section in read_metrics(out).items() if name != LEAVE_ONE_OUT}
     if not (others.get(CALIBRATION) or {}).get("held_out"):
         others.pop(CALIBRATION, None)
     with replacing(out, LAYOUT.own()) as folder:
-        link(out, folder, [LAYOUT.config, LAYOUT.weights, *LAYOUT.plots_in(out)])
+        models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.text_in(out)]
+        link(out, folder, [name for name in [*models, *LAYOUT.plots_in(out)] if name != LAYOUT.text_index])
         write_gallery(folder / LAYOUT.gallery, tables, schema)
         unsealed = Unsealed(folder, artifact.encoder, store, Gallery(folder / LAYOUT.gallery), vectors)
-        extras = write_map(folder, vectors, method_of(artifact.manifest))
-        finish(unsealed, {**_facts(artifact, change), **extras}, lambda _: others)
+        facts = _facts(artifact, change) | write_map(folder, vectors, map_method_of(artifact.manifest))
+        facts |= rewrite_text(folder, unsealed.gallery, artifact.text, kept)
+        finish(unsealed, facts, lambda _: others)
 
 
 def _facts(artifact: Artifact, *changes: dict[str, Any]) -> dict[str, Any]:
     """The manifest keeps how the artifact was built, where it was pushed, and a list of what was changed since."""
-    kept = {name: artifact.manifest[name] for name in ("build", REPOSITORY, MAP) if name in artifact.manifest}
+    kept = {name: artifact.manifest[name] for name in ("build", REPOSITORY, *SECTIONS) if name in artifact.manifest}
     return {**kept, "changes": [*artifact.manifest.get("changes", []), *changes]}

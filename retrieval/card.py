@@ -83,7 +83,7 @@ def write_card(
     blocks = [
         ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
         [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
-        _facts(encoder, store, gallery, metrics.get("index") or {}),
+        [*_facts(encoder, store, gallery, metrics.get("index") or {}), *_text(facts.get("text"))],
         [_use(name, plain=encoder.is_plain_timm).rstrip()],
         ["## Data"],
         _data(sources, facts, len(gallery)),
@@ -190,6 +190,13 @@ def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: Section
             f"ms a query against {index['exact_ms']:.2f} ms"
         )
     return lines
+
+
+def _text(section: Section | None) -> list[str]:
+    if not section:
+        return []
+    name, dim = plain(section["name"]), section["dimension"]
+    return [f"- **Text:** found by words, too, with {name}, embeddings of {dim} numbers"]
 
 
 def _data(sources: Sequence[Section], facts: Mapping[str, Any], rows: int) -> list[str]:

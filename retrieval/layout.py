@@ -8,9 +8,9 @@ from pathlib import Path
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-# No way out of the folder.
+# No way out of the folder. An adapter's file would have transformers look for another model elsewhere.
 PLOT = re.compile(r"plots/\w[\w.-]*\.png")
-TEXT = re.compile(r"text/\w[\w.-]*\.(json|txt|model|safetensors|faiss)", re.ASCII)
+TEXT = re.compile(r"text/(?!adapter_)\w[\w.-]*\.(json|txt|model|safetensors|faiss)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Layout:
     plots: str = "plots"
     map: str = "map.npy"
     text: str = "text"
+    text_index: str = "text/index.faiss"
 
     def names(self) -> list[str]:
         """The files that every artifact has, the manifest last."""
@@ -34,7 +35,7 @@ class Layout:
 
     def own(self) -> list[str]:
         """All that belongs to an artifact in its folder."""
-        return [getattr(self, item.name) for item in fields(self)]
+        return [*self.names(), self.plots, self.map, self.text]
 
     def is_file(self, name: str) -> bool:
         """Whether an artifact can have a file of that name, relative to its folder."""
@@ -58,7 +59,7 @@ class Layout:
         return [*self.plots_in(folder), *map_, *self.text_in(folder)]
 
 
-_NOT_ALL_HAVE = ("plots", "map", "text")
+_NOT_ALL_HAVE = ("plots", "map", "text", "text_index")
 
 
 def _inside(folder: Path, name: str) -> list[str]:

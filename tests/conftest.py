@@ -221,6 +221,14 @@ def encoder(pictures):
 
 
 @pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """The folder of a tiny CLIP of random weights, as `transformers` saves it."""
+    from text_models import write_clip  # transformers takes seconds to import
+
+    return write_clip(tmp_path_factory.mktemp("models") / "clip-tiny")
+
+
+@pytest.fixture(scope="session")
 def artifact(pictures, encoder, tmp_path_factory):
     """The folder of an artifact of the 60 pictures. Read-only: `copied_artifact` is there to be changed."""
     folder = tmp_path_factory.mktemp("artifact") / "drawings"
