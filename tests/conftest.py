@@ -26,6 +26,7 @@ import torch
 from hub_client import HubClient
 from hub_server import HubServer
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
@@ -40,6 +41,18 @@ ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")
 STARTER = ROOT / "retrieval" / "starter"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data for development at {DATA}")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
 
 BACKBONE = "test_efficientnet"  # timm's own, of 100,000 parameters: batch norm, global pooling, a linear head
 EMBEDDING_SIZE = 16
@@ -326,6 +339,17 @@ def server():
     """`python app.py` on the starter artifact, as a process of its own; its address."""
     with serving() as (address, _):
         yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium; of a module and not of the session, since Playwright holds the event loop while it is there."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here (apt-get install -y chromium)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

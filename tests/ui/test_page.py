@@ -3,83 +3,23 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browser import SIZES, keep_screenshot, upload, visit
+from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.remote import Resolved
 from retrieval.ui import create_app, launch
 from training.catalogue import Item, draw
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
-SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install -y chromium)")
-
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 8) -> Iterator[Page]:
-    """A visitor of its own, who must see no error in the console and cause no request to another host."""
-    width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height}, permissions=["camera"])
-    page = context.new_page()
-    errors: list[str] = []
-    strangers: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith((server, "data:", "blob:")) else strangers.append(r.url))
-    page.goto(server)
-    expect(page.locator("#examples img")).to_have_count(examples)
-    yield page
-    context.close()
-    assert errors == []
-    assert strangers == []
-
-
-def upload(page: Page, path: Path) -> None:
-    page.set_input_files("#query input[type=file]", path)
-    expect(page.locator("#status")).to_contain_text("most like your picture")
-    expect(page.locator("#hits .caption-label").first).to_be_visible()
-
 
 def captions(page: Page) -> list[str]:
     return [text.strip() for text in page.locator("#hits .caption-label").all_inner_texts()]
-
-
-def keep_screenshot(page: Page, name: str) -> None:
-    if SCREENSHOTS:
-        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-        page.wait_for_timeout(700)  # for the pictures to fade in
-        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
 
 
 def choose_label(page: Page, label: str) -> None:
