@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import re
 import shutil
 import subprocess
 import sys
@@ -350,6 +351,28 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def npm_folder(tmp_path_factory):
+    """A folder outside the checkout with the `node_modules` that tests/package.json asks for."""
+    if not (npm := shutil.which("npm")):
+        pytest.skip("no npm here (apt-get install -y npm)")
+    folder = tmp_path_factory.mktemp("npm")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "tests" / name, folder)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if away := re.search(r"\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH)\b", run.stderr):
+        pytest.skip(f"npm's registry cannot be reached ({away[0]})")
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def axe(npm_folder):
+    """The file of axe-core, which looks a page over for what shuts people out."""
+    return npm_folder / "node_modules" / "axe-core" / "axe.min.js"
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,9 @@ from retrieval.ui.thumbnails import Thumbnails
 
 CONCURRENCY = 4  # searches at a time: more would only share the same cores
 
+_Value = str | float | bool | None
+WhereJson = dict[str, _Value | list[_Value]]  # as Gradio tells it to clients, so no other name for it
+
 
 class HitJson(TypedDict):
     """One hit: `score` is the cosine in [-1, 1], `thumbnail` the address of a JPEG."""
@@ -83,7 +86,7 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved
         request: gr.Request,
         k: int = 10,
         min_score: float = -1.0,
-        where: dict[str, Any] | None = None,
+        where: WhereJson | None = None,
     ) -> Answer:
         """The k images of the gallery that are most like a picture, best first.
 
@@ -102,7 +105,7 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved
         request: gr.Request,
         k: int = 10,
         min_score: float = -1.0,
-        where: dict[str, Any] | None = None,
+        where: WhereJson | None = None,
     ) -> Answer:
         """The k other images that are most like an image of the gallery, best first.
 
@@ -117,7 +120,7 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved
             return as_answer(hits, request)
 
     def info() -> Info:
-        """The artifact that is being searched, its size and its model."""
+        """What is being searched: the artifact, its size, its model, and the columns that `where` can filter by."""
         return {
             "artifact": artifact.name,
             "commit": artifact.commit or "",

@@ -13,8 +13,9 @@ from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.endpoints import CONCURRENCY, add_endpoints
 from retrieval.ui.search_tab import add_search
-from retrieval.ui.theme import STYLE, theme
+from retrieval.ui.theme import head, theme
 from retrieval.ui.thumbnails import Thumbnails
+from retrieval.ui.tools import offer_tools
 
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
 _MARK = (
@@ -47,6 +48,9 @@ def launch(
     Host and port are Gradio's own where they are None: 127.0.0.1 and the first free port from 7860, or what
     GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say, as on a Space.
     """
+    tools = offer_tools()
+    if not tools:
+        print(strings.NO_TOOLS)
     served: tuple[Any, str, str | None] = app.launch(
         server_name=host,
         server_port=port,
@@ -56,9 +60,9 @@ def launch(
         run_history=False,  # Gradio's pages would keep every visitor's pictures in their browser
         max_file_size=MAX_BYTES,
         footer_links=["api"],
+        mcp_server=tools,
         theme=theme(),
-        # Not as `css`: Gradio puts its own container before every rule there, and the frame could not be styled.
-        head=f"<style>{STYLE.read_text(encoding='utf-8')}</style>",
+        head=head(),
         favicon_path=Path(__file__).with_name("favicon.png"),
         **options,
     )

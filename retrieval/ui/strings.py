@@ -18,6 +18,11 @@ NO_HITS = "<p>No image passes the filter and the minimum score. Lower the score 
 FOUND_PICTURE = "your picture"
 NEXT = "Click one to search for its like."
 NO_PICTURE = "No picture was given. With gradio_client, wrap the path or address: handle_file('photo.jpg')."
+TOOL_PICTURE = (
+    "Its address (http or https), a data URL (of at most 4 MiB), or the path that /gradio_api/upload answered."
+)
+TOOL_FILE = "no argument is a file object; give a picture by its address, as a data URL, or as an uploaded path."
+NO_TOOLS = "No MCP: the package mcp is not installed (pip install -r requirements.txt)."
 
 
 def artifact_line(artifact: Resolved, rows: int, model: str) -> str:

@@ -7,10 +7,24 @@ from typing import Any
 
 import gradio as gr
 
-STYLE = Path(__file__).with_name("style.css")
+_STYLE = Path(__file__).with_name("style.css")
+# Gradio names these buttons by words of its own, "Thumbnail 3 of 24", in the place of what can be read on them: who
+# speaks to the page, or has it read out, needs the words that are seen (WCAG 2.5.3). Without a name that is their text.
+_NAMES = """
+new MutationObserver(() => {
+  const named = "#query .upload-container[aria-label], #hits .thumbnail-item[aria-label]";
+  document.querySelectorAll(named).forEach((button) => button.removeAttribute("aria-label"));
+}).observe(document, {subtree: true, childList: true, attributeFilter: ["aria-label"]});
+"""
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def head() -> str:
+    """What stands in the head of the page: the style sheet, and a script that gives buttons back their words."""
+    # Not as Gradio's `css`: it puts its own container before every rule there, and the frame could not be styled.
+    return f"<style>{_STYLE.read_text(encoding='utf-8')}</style><script>{_NAMES}</script>"
 
 
 def theme() -> Any:
@@ -24,6 +38,7 @@ def theme() -> Any:
     ).set(
         body_background_fill="#f6f7fb",
         body_background_fill_dark="#0e1119",
+        body_text_color_subdued="*neutral_600",  # the theme's own is too pale to be read (WCAG 1.4.3)
         block_background_fill="#ffffff",
         block_background_fill_dark="#171b26",
         block_border_width="0px",

@@ -10,6 +10,9 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect
 
 SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+_STILL = """Promise.allSettled(document.getAnimations()
+    .filter(one => Number.isFinite(one.effect.getComputedTiming().endTime)).map(one => one.finished))"""
 SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
 
 
@@ -46,3 +49,18 @@ def keep_screenshot(page: Page, name: str) -> None:
         Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
         page.wait_for_timeout(700)  # for the pictures to fade in
         page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
+
+
+def serious_findings(page: Page, axe: Path) -> list[str]:
+    """What axe-core finds serious or critical by WCAG 2 A and AA in the page as it stands: a line for each element."""
+    page.evaluate(_STILL)  # a colour in transition is neither of the two
+    page.add_script_tag(path=axe)
+    found = page.evaluate("rules => axe.run({runOnly: rules})", _RULES)
+    return [
+        f"{rule['impact']}: {rule['id']}: {' '.join(map(str, node['target']))}: {node['failureSummary']}".replace(
+            "\n", " "
+        )
+        for rule in found["violations"]
+        if rule["impact"] in {"serious", "critical"}
+        for node in rule["nodes"]
+    ]

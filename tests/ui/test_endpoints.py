@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from gradio_client.utils import python_type_to_json_schema
 from PIL import Image
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.remote import Resolved
 from retrieval.ui import create_app, launch
+from retrieval.ui.endpoints import Answer, Info
 from training.catalogue import catalogue, draw
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +89,35 @@ def test_info_and_the_list_of_endpoints(client: Client, searcher: Searcher) -> N
     assert parameters["image"] == "filepath"
     assert parameters["k"] == "int"
     assert parameters["min_score"] == "float"
+
+
+def test_openapi_describes_them_all_with_their_types(server: str, searcher: Searcher, shirt: Path) -> None:
+    """Arguments as schemas; results in the description of the call, which is as far as Gradio goes."""
+    paths = httpx.get(f"{server}/gradio_api/openapi.json").json()["paths"]
+    asked = {path.removeprefix("/gradio_api/call/v2/"): of["post"] for path, of in paths.items() if "/call/v2/" in path}
+    assert asked.keys() == {"search", "search_by_id", "info"}
+    schemas = {
+        name: post["requestBody"]["content"]["application/json"]["schema"]["properties"] for name, post in asked.items()
+    }
+    value = [{"type": kind} for kind in ("string", "number", "boolean", "null")]
+    where = {"anyOf": [*value, {"type": "array", "items": {"anyOf": value}}]}
+    refined = {
+        "k": {"type": "integer"},
+        "min_score": {"type": "number"},
+        "where": {"oneOf": [{"type": "null"}, {"type": "object", "additionalProperties": where}]},
+    }
+    assert schemas["search"].pop("image")["type"] == "string"
+    assert schemas == {"search": refined, "search_by_id": {"id": {"type": "string"}, **refined}, "info": {}}
+    for name, result in (("search", Answer), ("search_by_id", Answer), ("info", Info)):
+        assert str(python_type_to_json_schema(result)) in asked[name]["description"]
+        assert f"/gradio_api/call/{name}/{{event_id}}" in paths
+
+    [path] = httpx.post(f"{server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{server}/gradio_api/call/v2/search", json={"image": image, "k": 2}).json()["event_id"]
+    said = httpx.get(f"{server}/gradio_api/call/search/{event}").text
+    [answer] = json.loads(said.split("event: complete\ndata: ")[1])
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in searcher.search(shirt, 2)]
 
 
 @pytest.mark.parametrize(

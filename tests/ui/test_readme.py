@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.__main__ import main
+from training.catalogue import catalogue, draw
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,17 +75,50 @@ def test_the_code_runs_as_it_stands(block: str) -> None:
     assert run.stdout.startswith("['shirt', 'shirt', 'shirt'")
 
 
-def test_the_code_for_clients_runs(server: str, tmp_path: Path) -> None:
-    from training.catalogue import catalogue, draw
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture under the name that the README gives it, in a folder of its own."""
+    path = tmp_path_factory.mktemp("photo") / "photo.jpg"
+    draw(catalogue()[4], 200).save(path)
+    return path
 
-    draw(catalogue()[4], 200).save(tmp_path / "photo.jpg")
-    for block in blocks("python"):
-        if "photo.jpg" in block:
-            code = block.replace("http://127.0.0.1:7860", server).replace('"photo.jpg"', "sys.argv[1]")
-            code = "import sys\n" + code.replace('"retrieval/starter"', repr(str(ROOT / "retrieval" / "starter")))
-            command = [sys.executable, "-c", code, str(tmp_path / "photo.jpg")]
-            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert run.returncode == 0, run.stderr
+
+def from_programs(language: str) -> list[str]:
+    found = [block for block in blocks(language) if "photo.jpg" in block]
+    assert found and all(block in README.split("## From programs")[1].split("\n## ")[0] for block in found)
+    return found
+
+
+def run_beside(photo: Path, command: list[str]) -> str:
+    run = subprocess.run(command, cwd=photo.parent, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_code_for_python_runs(server: str, photo: Path) -> None:
+    client, package = from_programs("python")
+    said = run_beside(photo, [sys.executable, "-c", client.replace("http://127.0.0.1:7860", server)])
+    assert len(re.findall(rf"^0\.\d+ shirt {server}/\S+\.jpg$", said, re.MULTILINE)) == 5
+    code = package.replace('"retrieval/starter"', repr(str(ROOT / "retrieval" / "starter")))
+    run_beside(photo, [sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"])
+
+
+def test_the_code_for_javascript_runs(server: str, photo: Path, npm_folder: Path) -> None:
+    [block] = from_programs("javascript")
+    code = photo.with_name("search.mjs")
+    code.write_text(block.replace("http://127.0.0.1:7860", server), encoding="utf-8")
+    code.with_name("node_modules").symlink_to(npm_folder / "node_modules")
+    said = run_beside(photo, ["node", str(code)])
+    assert len(re.findall(rf"^0\.\d+ shirt {server}/\S+\.jpg$", said, re.MULTILINE)) == 5
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here (apt-get install -y curl)")
+def test_the_code_for_curl_runs(server: str, photo: Path) -> None:
+    [block] = from_programs("bash")
+    said = run_beside(photo, ["bash", "-euo", "pipefail", "-c", block.replace("http://127.0.0.1:7860", server)])
+    assert "event: complete" in said
+    [answer] = json.loads(re.findall(r"^data: (.*)$", said, re.MULTILINE)[-1])
+    assert [hit["label"] for hit in answer["hits"]] == ["shirt"] * 5
 
 
 @pytest.mark.parametrize("command", re.findall(r"^\| `(\w+) (?:SOURCE|DIR|OWNER)", README, re.MULTILINE))
