@@ -57,15 +57,16 @@ class TextEncoder:
         folder = Path(name).expanduser()
         if folder.is_dir():
             return cls.load(folder)
-        return cls(*_opened(name, name, local=False), name)
+        with _in_words(name, " Give the folder of one that is here, or check the name and the network."):
+            return cls(*_opened(name, local=False), name)
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
         """Read what `save` has written, and nothing from elsewhere; raises EncoderError where its files do not fit."""
-        model, processor = _opened(str(folder), f"the folder {folder.name}", local=True)
-        own = getattr(model.config, _OWN_KEY, None)
-        named = own.get("name") if isinstance(own, dict) else None
-        return cls(model, processor, short(str(named or folder.resolve().name), 100))
+        with _in_words(f"the folder {folder.name}"):
+            model, processor = _opened(str(folder), local=True)
+            own = getattr(model.config, _OWN_KEY, None) or {}
+            return cls(model, processor, short(str(own.get("name") or folder.resolve().name), 100))
 
     def save(self, folder: Path) -> None:
         """Write config, weights, preprocessing and tokenizer in `transformers`' own format."""
@@ -141,33 +142,30 @@ def _tokenizer_facts(tokenizer: Any) -> list[Any]:
     return [*facts, hashlib.sha256(tokenizer.sp_model.serialized_model_proto()).hexdigest(), tokenizer.get_vocab()]
 
 
-def _opened(where: str, what: str, *, local: bool) -> tuple[Any, Any]:
+def _opened(where: str, *, local: bool) -> tuple[Any, Any]:
     """Model and processor of a folder, or of a repository on the Hub."""
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
     safe = {"trust_remote_code": False, "local_files_only": local}
+    with _quiet():
+        config = AutoConfig.from_pretrained(where, **safe)
+        if config.model_type not in _KINDS or hasattr(config, "quantization_config"):
+            raise ValueError(f"it is of the type {config.model_type!r}, and not plain CLIP or SigLIP")
+        exact = {"dtype": torch.float32, "attn_implementation": "sdpa", "use_safetensors": True}
+        model, found = AutoModel.from_pretrained(where, config=config, output_loading_info=True, **exact, **safe)
+        processor = AutoProcessor.from_pretrained(where, **safe)
+    if wrong := sorted(map(str, {*found["missing_keys"], *found["mismatched_keys"]})):
+        raise ValueError(f"{len(wrong)} tensors are missing or do not fit, the first is {wrong[0]}")
+    return model, processor
+
+
+@contextmanager
+def _in_words(what: str, hint: str = "") -> Iterator[None]:
     try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(where, **safe)
-            if config.model_type not in _KINDS or hasattr(config, "quantization_config"):
-                raise ValueError(f"it is of the type {config.model_type!r}, and not plain CLIP or SigLIP")
-            model, found = AutoModel.from_pretrained(
-                where,
-                config=config,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-                **safe,
-            )
-            processor = AutoProcessor.from_pretrained(where, **safe)
-        if wrong := sorted(map(str, {*found["missing_keys"], *found["mismatched_keys"]})):
-            raise ValueError(f"{len(wrong)} tensors are missing or do not fit, the first is {wrong[0]}")
+        yield
     except Exception as error:  # transformers, the Hub's client and safetensors each raise their own kinds
         why = short(first_line(error), 300)
-        hint = "" if local else " Give the folder of one that is here, or check the name and the network."
         raise EncoderError(f"the text model of {what} could not be loaded: {why}.{hint}") from error
-    return model, processor
 
 
 @contextmanager

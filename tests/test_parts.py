@@ -387,3 +387,17 @@ def test_push_and_pull_carry_text_and_map(hub, client, copied_text, tmp_path):
     assert answer.code == 1
     assert "text/model.safetensors: SHA-256" in answer.err
     assert not (tmp_path / "again").exists()
+
+
+def test_a_model_of_the_hub_goes_by_its_name(hub, client, pictures, clip, tmp_path):
+    hub.commit("model", "me/clip", {**contents(clip), "pytorch_model.bin": b"a pickle, for all we know"})
+    command = ["build", pictures, "--out", tmp_path / "it", "--backbone", "test_vit", "--no-pretrained", "--limit", "4"]
+    answer = client.run(*command, "--text-model", "me/clip")
+    assert answer.code == 0, answer.err
+    part = load_artifact(tmp_path / "it").text
+    assert part.encoder.name == "me/clip"
+    assert part.encoder.fingerprint == TextEncoder.create(str(clip)).fingerprint
+    assert not any("pytorch_model.bin" in request.path for request in hub.requests)
+    answer = client.run(*command, "--text-model", "me/none-of-that-name")
+    assert answer.code == 1
+    assert "error: the text model of me/none-of-that-name could not be loaded" in answer.err

@@ -209,3 +209,9 @@ def test_no_code_of_a_model_is_run(copied, tmp_path, name):
     with suppress(EncoderError):
         TextEncoder.create(str(copied))
     assert not (tmp_path / "was here").exists()
+
+
+def test_a_processor_of_another_kind(copied):
+    settings = json.loads((copied / "processor_config.json").read_text())
+    (copied / "processor_config.json").write_text(json.dumps({**settings, "processor_class": "BertTokenizer"}))
+    refused(copied, "the folder copied could not be loaded")
