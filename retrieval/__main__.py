@@ -16,6 +16,8 @@ from retrieval.errors import ArtifactError, QueryError
 if TYPE_CHECKING:
     from retrieval.artifact import Artifact
     from retrieval.build import Report
+    from retrieval.duplicates import Group
+    from retrieval.gallery import Gallery
     from retrieval.sources import Source
 
 
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 _FOLDER = "an artifact's folder"
 _REMOTE = "an artifact on the Hub, and a branch, tag or commit (default: main)"
 _ANY = "an artifact: its folder, or owner/name[@revision] on the Hub"
+_LARGEST = 10  # groups that are printed, and images of each
 _Parser = argparse.ArgumentParser
 _Command = Callable[..., _Parser]
 
@@ -90,11 +93,19 @@ def _add_reading(command: _Command) -> None:
     command("verify", _verify, "Check every byte, and replay the golden query.", _ANY)
     export = command("export", _export, "Write embeddings.npy, image_paths.npy and labels.npy.", _ANY)
     export.add_argument("--npy", type=Path, required=True, metavar="OUT", help="the folder to write to")
+    for each in (search, evaluate, *_add_measuring(command)):
+        each.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_measuring(command: _Command) -> tuple[_Parser, _Parser]:
     bench = command("bench", _bench, "Measure start-up, speed, recall and memory.", _ANY)
     bench.add_argument("--rows", type=_positive, help="search so many vectors drawn around the artifact's instead")
     bench.add_argument("--dim", type=_positive, default=256, help="of the vectors drawn (default: 256)")
-    for each in (search, evaluate, bench):
-        each.add_argument("--json", action="store_true", help="print JSON")
+    bench.add_argument("--duplicates", type=_positive, metavar="N", help="find near-duplicates among so many instead")
+    duplicates = command("duplicates", _duplicates, "Find groups of near-duplicates.", _ANY)
+    duplicates.add_argument("--threshold", type=float, default=0.95, help="least cosine, from 0.8 to 1 (default: 0.95)")
+    duplicates.add_argument("--csv", type=Path, metavar="FILE", help="write all groups there, a line an image")
+    return bench, duplicates
 
 
 def _add_hub(command: _Command) -> None:
@@ -252,11 +263,48 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     from retrieval.bench import bench_artifact, bench_index
+    from retrieval.bench_duplicates import bench_duplicates
     from retrieval.remote import open_reference
 
     folder = open_reference(arguments.artifact).folder
-    figures = bench_index(folder, arguments.rows, arguments.dim) if arguments.rows else bench_artifact(folder)
+    if arguments.duplicates:
+        figures = bench_duplicates(folder, arguments.duplicates, arguments.dim)
+    else:
+        figures = bench_index(folder, arguments.rows, arguments.dim) if arguments.rows else bench_artifact(folder)
     _print_figures(figures, arguments.json)
+
+
+def _duplicates(arguments: argparse.Namespace) -> None:
+    from retrieval.duplicates import check_threshold, find_groups, write_csv
+    from retrieval.pictures import Pictures
+
+    check_threshold(arguments.threshold)
+    artifact = _loaded(arguments)
+    with _Bar() as bar:
+        groups = find_groups(artifact.store, Pictures(artifact.gallery).same, arguments.threshold, bar)
+    if arguments.csv:
+        write_csv(groups, artifact.gallery, arguments.csv)
+    if arguments.json:
+        print(json.dumps([_listed(group, artifact.gallery) for group in groups], indent=2, ensure_ascii=False))
+        return
+    more = sum(len(group.rows) - 1 for group in groups)
+    print(
+        f"{len(artifact.gallery)} images, {len(groups)} groups of near-duplicates, {more} images more than one of each"
+    )
+    for number, group in enumerate(groups[:_LARGEST], 1):
+        print(f"\ngroup {number}, {len(group.rows)} images")
+        for image in _listed(group, artifact.gallery)["images"][:_LARGEST]:
+            print(f"{image['cosine']:.4f}  {image['id']}  {image['label'] or '-':<20}  {image['source']}")
+
+
+def _listed(group: Group, gallery: Gallery) -> dict[str, Any]:
+    """A group as JSON shows it, its leader first."""
+    rows = gallery.take(group.rows)
+    images = [
+        {"id": row.id, "label": row.label, "source": row.source, "cosine": round(score, 4)}
+        for row, score in zip(rows, group.scores, strict=True)
+    ]
+    return {"size": len(images), "images": images}
 
 
 def _push(arguments: argparse.Namespace) -> None:

@@ -784,3 +784,13 @@ def test_a_transparent_grey_of_4_bits_against_its_reference():
     expected = 255 * (reference[..., :3] * reference[..., 3:] + 1 - reference[..., 3:])
     opened = np.asarray(open_image(HOSTILE / "irs__tests__images__png__transparency__tbbn0g04.png"))
     assert np.abs(opened - expected).max() <= 1
+
+
+def test_a_jpeg_may_be_decoded_smaller():
+    file = io.BytesIO()
+    picture(400, 260).save(file, "JPEG", quality=95)
+    whole, small = open_image(file.getvalue()), open_image(file.getvalue(), at_least=48)
+    assert (whole.size, small.size) == ((400, 260), (100, 65))
+    shrunk = whole.resize(small.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(shrunk, int) - np.asarray(small, int)).mean() < 3
+    assert open_image(file.getvalue(), at_least=261).size == (400, 260)

@@ -20,14 +20,14 @@ LAYERS = [
     ["heads"],
     ["backbone"],
     ["encoder", "text", "stores", "gallery"],
-    ["columns", "golden", "origins", "projection", "confidence"],
+    ["columns", "golden", "origins", "projection", "confidence", "pictures"],
     ["parts"],
     ["artifact", "sources", "synthetic", "calibration", "duplicates", "explain"],
     ["remote", "embed", "plots", "report"],
     ["search", "card"],
     ["finish"],
     ["build"],
-    ["push", "deploy", "bench", "ui"],
+    ["push", "deploy", "bench", "bench_duplicates", "ui"],
     ["__main__"],
 ]
 # A package -> the files and folders that may import it.
