@@ -26,6 +26,7 @@ ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash a
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 _ROWS_A_GROUP = 32  # of a parquet row group: some 200 kB of thumbnails, read in a tenth of a millisecond
 _GROUPS_CACHED = 32
+MAX_VALUES = 500  # of a column to choose from in a list
 _NAMES_COMPARED = 5_000  # with one that is unknown; a column of a million different ones would take 20 seconds
 
 BASE_SCHEMA = pa.schema(
@@ -119,6 +120,27 @@ class Gallery:
         values = list(code_of)
         counts = Counter({values[code]: int(n) for code, n in enumerate(np.bincount(codes[codes >= 0])) if n})
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def filters(self) -> list[str]:
+        """The columns worth filtering by: several values, no more than MAX_VALUES, and not another one in every row."""
+        sizes = {column: len(self._coded(column)[0]) for column in ["label", *self.attributes]}
+        return [column for column, size in sizes.items() if 1 < size <= MAX_VALUES and size < len(self)]
+
+    def facets(self, where: Where | None) -> dict[str, dict[str, int]]:
+        """For each of `filters`, value -> the rows that have it and that the filter on all other columns lets through.
+
+        So what stands beside a value is how many there will be when it is chosen. In the order of the values; those
+        that no row is left for are left out. Raises QueryError as `rows_where` does.
+        """
+        found = {}
+        for column in self.filters:
+            rows = self.rows_where({name: wanted for name, wanted in (where or {}).items() if name != column})
+            code_of, codes = self._coded(column)
+            left = codes if rows is None else codes[rows]
+            counts = np.bincount(left[left >= 0], minlength=len(code_of))
+            found[column] = {value: int(counts[code]) for value, code in sorted(code_of.items()) if counts[code]}
+        return found
 
     def rows_where(self, where: Where | None) -> npt.NDArray[np.int64] | None:
         """The rows that a filter lets through, ascending; None where there is no filter.

@@ -9,9 +9,11 @@ Whatever is wrong with a picture comes out as an `ImageError`, in one line that 
 
 import contextlib
 import io
+import math
 import os
 import re
 import stat
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -96,6 +98,21 @@ def open_image(source: Source, *, at_least: int | None = None) -> Image.Image:
         # SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings made
         # errors, ... A list of them would be a list of the ones met so far.
         raise ImageError(f"{name} {_complaint(data)}") from error
+
+
+def crop(image: Image.Image, region: Sequence[float]) -> Image.Image:
+    """The part of a picture within left, top, right and bottom, shares of its width and height in [0, 1].
+
+    At least one pixel, whole pixels. Raises ImageError for anything but four numbers in that order.
+    """
+    try:
+        left, top, right, bottom = (float(share) for share in region)
+    except (TypeError, ValueError):
+        left = top = right = bottom = math.nan
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ImageError(f"a region is [left, top, right, bottom], shares of the picture from 0 to 1, not {region!r}")
+    x, y = int(left * image.width), int(top * image.height)
+    return image.crop((x, y, max(round(right * image.width), x + 1), max(round(bottom * image.height), y + 1)))
 
 
 def thumbnail_jpeg(image: Image.Image, longer_side: int = 256, quality: int = 80) -> bytes:

@@ -65,8 +65,6 @@ LONGER_FILES = {
     "retrieval/hub.py": "all that talks to the Hub, in one place",
 }
 LONGER_FUNCTIONS = {
-    "retrieval/ui/endpoints.py:add_endpoints": "three typed endpoints, which Gradio wants made inside its Blocks",
-    "retrieval/ui/search_tab.py:add_search": "the page from top to bottom, and what each part of it does",
     "retrieval/sources.py:_image_folder": "the row reader needs what the folder was found to hold",
 }
 

@@ -1,92 +1,56 @@
-"""The endpoints for programs: `/search`, `/search_by_id` and `/info`, by `gradio_client`, JavaScript or plain HTTP."""
+"""The endpoints for programs, by `gradio_client`, JavaScript, plain HTTP or MCP: searches, explanations, duplicates."""
 
 # Gradio reads the annotations of these functions as they are, so they must not be turned into text
 # (no `from __future__ import annotations` here).
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypedDict
+from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
-from gradio.route_utils import get_root_url
-from gradio_client.utils import is_file_obj_with_meta
+import numpy as np
 
-from retrieval.errors import LookalikeError, QueryError
+from retrieval.duplicates import Group
+from retrieval.errors import QueryError
+from retrieval.explain import explain as explained
 from retrieval.remote import Resolved
-from retrieval.search import Hit, Searcher
-from retrieval.ui import strings
+from retrieval.search import Hit, Part, Searcher
+from retrieval.ui.answers import Answer, Explanation, Groups, HitJson, Info, WhereJson, heat_json, in_words
+from retrieval.ui.arguments import filter_of, ids, number, root_of, uploaded, whole
 from retrieval.ui.thumbnails import Thumbnails
 
 CONCURRENCY = 4  # searches at a time: more would only share the same cores
-
-_Value = str | float | bool | None
-WhereJson = dict[str, _Value | list[_Value]]  # as Gradio tells it to clients, so no other name for it
+_MOST_GROUPS = 1000
 
 
-class HitJson(TypedDict):
-    """One hit: `score` is the cosine in [-1, 1], `thumbnail` the address of a JPEG."""
+class Endpoints:
+    """Functions whose names, arguments and descriptions are what programs see."""
 
-    id: str
-    score: float
-    label: str | None
-    source: str
-    attributes: dict[str, Any]
-    thumbnail: str
+    def __init__(
+        self,
+        searcher: Searcher,
+        thumbnails: Thumbnails,
+        artifact: Resolved,
+        find_groups: Callable[[float], list[Group]],
+    ) -> None:
+        self._searcher, self._thumbnails, self._artifact, self._find = searcher, thumbnails, artifact, find_groups
 
-
-class Answer(TypedDict):
-    """The hits, best first."""
-
-    hits: list[HitJson]
-
-
-class Info(TypedDict):
-    """What is being searched; `commit` is empty for a folder, `offline` true where the Hub could not be asked."""
-
-    artifact: str
-    commit: str
-    offline: bool
-    images: int
-    columns: list[str]
-    model: str
-    dimension: int
-    fingerprint: str
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """Let our own errors reach the page and the client as the sentence that they hold."""
-    try:
-        yield
-    except LookalikeError as error:
-        raise gr.Error(str(error), print_exception=False) from error
-
-
-def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved) -> None:
-    """Add the endpoints to the Blocks that is being made."""
-
-    def as_answer(hits: list[Hit], request: gr.Request | None) -> Answer:
-        root = _root(request)
-        return {
-            "hits": [
-                {
-                    "id": hit.id,
-                    "score": hit.score,
-                    "label": hit.label,
-                    "source": hit.source,
-                    "attributes": hit.attributes,
-                    "thumbnail": thumbnails.url(hit.row, root),
-                }
-                for hit in hits
-            ]
-        }
+    def add(self) -> None:
+        """Add them to the Blocks that is being made; near-duplicates take all cores: one search at a time."""
+        for function in (self.search, self.search_by_id, self.search_text, self.explain, self.info):
+            gr.api(function, api_name=function.__name__, concurrency_limit=CONCURRENCY, concurrency_id="search")
+        gr.api(self.duplicates, api_name="duplicates", concurrency_limit=1, concurrency_id="duplicates")
 
     def search(
+        self,
         image: gr.FileData,
         request: gr.Request,
         k: int = 10,
         min_score: float = -1.0,
         where: WhereJson | None = None,
+        region: list[float] | None = None,
+        like: list[str] | None = None,
+        unlike: list[str] | None = None,
+        fold: bool = False,
     ) -> Answer:
         """The k images of the gallery that are most like a picture, best first.
 
@@ -95,17 +59,25 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
             where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            region: the part of the picture that counts: left, top, right and bottom, as shares from 0 to 1.
+            like: ids of images of the gallery that the hits should be like too.
+            unlike: ids of images of the gallery that the hits should not be like.
+            fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            hits = searcher.search(_uploaded(image), _whole(k), min_score=_number(min_score), where=_filter(where))
-            return as_answer(hits, request)
+            part = Part(uploaded(image), region=tuple(region) if region else None)
+            return self._answer(part, request, k, min_score, where, like, unlike, fold)
 
     def search_by_id(
+        self,
         id: str,  # noqa: A002  the name that a client sees
         request: gr.Request,
         k: int = 10,
         min_score: float = -1.0,
         where: WhereJson | None = None,
+        like: list[str] | None = None,
+        unlike: list[str] | None = None,
+        fold: bool = False,
     ) -> Answer:
         """The k other images that are most like an image of the gallery, best first.
 
@@ -114,13 +86,89 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
             where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            like: ids of images of the gallery that the hits should be like too.
+            unlike: ids of images of the gallery that the hits should not be like.
+            fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            hits = searcher.search_by_id(str(id), _whole(k), min_score=_number(min_score), where=_filter(where))
-            return as_answer(hits, request)
+            return self._answer(self._row(id), request, k, min_score, where, like, unlike, fold)
 
-    def info() -> Info:
-        """What is being searched: the artifact, its size, its model, and the columns that `where` can filter by."""
+    def search_text(
+        self,
+        text: str,
+        request: gr.Request,
+        k: int = 10,
+        min_score: float = -1.0,
+        where: WhereJson | None = None,
+        like: list[str] | None = None,
+        unlike: list[str] | None = None,
+        fold: bool = False,
+    ) -> Answer:
+        """The k images that words describe best, best first; only of an artifact that was built with a text model.
+
+        Args:
+            text: the words, "a red bag with stripes" for example.
+            k: how many hits, 1 to 1000.
+            min_score: only hits with at least this cosine, -1 to 1.
+            where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            like: ids of images of the gallery that the hits should be like too.
+            unlike: ids of images of the gallery that the hits should not be like.
+            fold: whether near-duplicates of a hit are folded into it.
+        """
+        with in_words():
+            if not str(text).strip():
+                raise QueryError('there are no words to search for; give some, "a red bag" for example.')
+            return self._answer(Part(words=str(text).strip()), request, k, min_score, where, like, unlike, fold)
+
+    def explain(
+        self,
+        hit: str,
+        image: gr.FileData | None = None,
+        id: str | None = None,  # noqa: A002  the name that a client sees
+        region: list[float] | None = None,
+    ) -> Explanation:
+        """Why a hit is similar to a picture, or to an image of the gallery: what each place of both adds to the cosine.
+
+        Args:
+            hit: the id of the hit.
+            image: the picture that was searched with; or else an id.
+            id: the id of the image of the gallery that was searched with.
+            region: the part of it that was searched with: left, top, right and bottom, as shares from 0 to 1.
+        """
+        with in_words():
+            if (image is None) == (id is None):
+                raise QueryError("an explanation is of one picture: give image, or id, and not both.")
+            part = Part(uploaded(image)) if id is None else self._row(id)
+            part = Part(part.image, part.row, region=tuple(region) if region else None)
+            searcher, row = self._searcher, self._row(hit).row
+            vector = searcher.store.vectors(np.array([row]))[0]
+            of_row = searcher.vector(part) if part.row is not None and part.region is None else None
+            why = explained(searcher.encoder, searcher.picture(part), searcher.picture(Part(row=row)), vector, of_row)
+            return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
+
+    def duplicates(self, request: gr.Request, threshold: float = 0.9, limit: int = 100) -> Groups:
+        """Groups of near-duplicates in the gallery, the largest first.
+
+        Args:
+            threshold: the least cosine of an image to the first of its group, 0.8 to 1.
+            limit: how many groups, 1 to 1000.
+        """
+        with in_words():
+            if not 1 <= whole(limit, "limit") <= _MOST_GROUPS:
+                raise QueryError(f"limit is how many groups to give, from 1 to {_MOST_GROUPS}; it is {limit}.")
+            groups = self._find(number(threshold, "threshold"))
+            root = root_of(request)
+            return {
+                "groups": [
+                    [self._image(row, score, root) for row, score in zip(group.rows, group.scores, strict=True)]
+                    for group in groups[: int(limit)]
+                ],
+                "found": len(groups),
+            }
+
+    def info(self) -> Info:
+        """What is being searched: the artifact, its size, its models, and the columns that `where` can filter by."""
+        searcher, artifact = self._searcher, self._artifact
         return {
             "artifact": artifact.name,
             "commit": artifact.commit or "",
@@ -130,44 +178,48 @@ def add_endpoints(searcher: Searcher, thumbnails: Thumbnails, artifact: Resolved
             "model": searcher.encoder.name,
             "dimension": searcher.encoder.dim,
             "fingerprint": searcher.encoder.fingerprint,
+            "text_model": searcher.text.encoder.name if searcher.text else "",
+            "calibrated": searcher.confidence is not None,
+            "explains": searcher.encoder.explains,
         }
 
-    for function in (search, search_by_id, info):
-        gr.api(function, api_name=function.__name__, concurrency_limit=CONCURRENCY, concurrency_id="search")
+    def _answer(
+        self,
+        part: Part,
+        request: gr.Request,
+        k: Any,
+        min_score: Any,
+        where: Any,
+        like: Any,
+        unlike: Any,
+        fold: Any,
+    ) -> Answer:
+        others = [Part(row=self._row(name).row, weight=1.0) for name in ids(like, "like")]
+        others += [Part(row=self._row(name).row, weight=-1.0) for name in ids(unlike, "unlike")]
+        query = self._searcher.query([part, *others])
+        found = self._searcher.find(
+            query, whole(k, "k"), min_score=number(min_score, "min_score"), where=filter_of(where), fold=bool(fold)
+        )
+        root = root_of(request)
+        return {"hits": [self._hit(hit, root) for hit in found], "confident": found[0].confident if found else None}
 
+    def _row(self, name: Any) -> Part:
+        return Part(row=self._searcher.gallery.row_of(str(name)))
 
-def _root(request: gr.Request | None) -> str:
-    """The address of the app as the client sees it, behind a proxy or a share link too."""
-    if request is None or request.request is None:
-        return ""
-    root_path = request.request.scope.get("root_path") or None
-    return str(get_root_url(request.request, request.request.url.path, root_path))
+    def _hit(self, hit: Hit, root: str) -> HitJson:
+        return {
+            "id": hit.id,
+            "score": hit.score,
+            "chance": hit.chance,
+            "confident": hit.confident,
+            "label": hit.label,
+            "source": hit.source,
+            "attributes": hit.attributes,
+            "thumbnail": self._thumbnails.url(hit.row, root),
+            "alike": [row.id for row in self._searcher.gallery.take(hit.alike)],
+        }
 
-
-def _uploaded(image: Any) -> str:
-    """The path of an uploaded picture.
-
-    Gradio has checked that it lies among the uploads, but only where the value says that it is a file; without this
-    check any path of the server's could be named.
-    """
-    if not is_file_obj_with_meta(image):
-        raise QueryError(strings.NO_PICTURE)
-    return str(image["path"])
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise QueryError(f"k is a whole number, not {value!r}.")
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise QueryError(f"min_score is a number from -1 to 1, not {value!r}.")
-    return float(value)
-
-
-def _filter(value: Any) -> Mapping[str, Any] | None:
-    if value is not None and not isinstance(value, dict):
-        raise QueryError(f"where is an object, column -> value or list of values, not {value!r}.")
-    return value
+    def _image(self, row: int, score: float, root: str) -> Any:
+        values = self._searcher.gallery.take([row])[0]
+        address = self._thumbnails.url(row, root)
+        return {"id": values.id, "score": score, "label": values.label, "source": values.source, "thumbnail": address}

@@ -11,8 +11,13 @@ from retrieval.images import MAX_BYTES
 from retrieval.remote import Resolved
 from retrieval.search import Searcher
 from retrieval.ui import strings
-from retrieval.ui.endpoints import CONCURRENCY, add_endpoints
-from retrieval.ui.search_tab import add_search
+from retrieval.ui.cards import Cards
+from retrieval.ui.duplicates_tab import DuplicatesTab, finder
+from retrieval.ui.endpoints import CONCURRENCY, Endpoints
+from retrieval.ui.facts_tabs import add_about, add_evaluation
+from retrieval.ui.html import text
+from retrieval.ui.map_tab import MapTab, map_method
+from retrieval.ui.search_tab import SEARCH, SearchTab
 from retrieval.ui.theme import head, theme
 from retrieval.ui.thumbnails import Thumbnails
 from retrieval.ui.tools import offer_tools
@@ -27,15 +32,34 @@ _MARK = (
 def create_app(searcher: Searcher, artifact: Resolved) -> gr.Blocks:
     """The Blocks that searches with `searcher`, which was opened from `artifact`."""
     thumbnails = Thumbnails(searcher.gallery)
+    cards = Cards(searcher, thumbnails)
+    find_groups = finder(searcher)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
-        line = strings.artifact_line(artifact, len(searcher.gallery), searcher.encoder.name)
+        line = text(strings.ARTIFACT).format(
+            name=f"<strong>{text(artifact.name)}</strong>",
+            state=f" · {text(artifact.state)}" if artifact.state else "",
+            rows=f"{len(searcher.gallery):,}",
+            model=text(searcher.encoder.name),
+        )
         gr.HTML(
             f'<header class="top"><div class="brand">{_MARK}<h1>{strings.TITLE}</h1>'
             f'<span class="tagline">{strings.TAGLINE}</span></div><p class="artifact">{line}</p></header>',
             padding=False,
         )
-        add_search(searcher, thumbnails)
-        add_endpoints(searcher, thumbnails, artifact)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(strings.SEARCH_TAB, id=SEARCH):
+                search = SearchTab(searcher, cards)
+            with gr.Tab(strings.DUPLICATES_TAB):
+                duplicates = DuplicatesTab(searcher, cards, find_groups)
+            with gr.Tab(strings.MAP_TAB):
+                map_ = MapTab(searcher, thumbnails, map_method(artifact.folder))
+            with gr.Tab(strings.EVALUATION_TAB):
+                add_evaluation(artifact.folder, thumbnails)
+            with gr.Tab(strings.ABOUT_TAB):
+                add_about(artifact)
+        search.listen_to_links(app)
+        search.listen_elsewhere([duplicates.result.act, map_.canvas.act], tabs)
+        Endpoints(searcher, thumbnails, artifact, find_groups).add()
     app.queue(default_concurrency_limit=CONCURRENCY)
     return app
 

@@ -1,99 +1,221 @@
-"""The search: a picture on the left, its hits on the right."""
+"""The search: what is asked for on the left, its hits on the right.
+
+The page is a function of a `Visit`, which each visitor has alone: every event makes the next one and shows it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import base64
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from gradio.data_classes import ImageData
 
-from retrieval.gallery import Row
-from retrieval.search import Hit, Searcher, Vector
+from retrieval.errors import LookalikeError
+from retrieval.search import MAX_K, Hit, Part, Searcher
 from retrieval.ui import strings
-from retrieval.ui.endpoints import in_words
-from retrieval.ui.thumbnails import Thumbnails
+from retrieval.ui.answers import in_words
+from retrieval.ui.asked import PAGE, Visit, after, number_of, read_link
+from retrieval.ui.cards import Cards
+from retrieval.ui.downloads import make_file
+from retrieval.ui.html import for_scripts, script
+from retrieval.ui.why import Why
 
+SEARCH = "search"  # the tab
 EXAMPLES = 8
-AROUND = 20  # what the page shows before it is asked anything
-MOST_HITS = 60
+MOST_HITS = 60  # at a time
+_REMEMBERED = 256  # vectors of visitors' pictures: a change of filter embeds nothing again
 # On a phone the hits lie under the query, out of sight.
-_TO_THE_HITS = "() => { if (innerWidth <= 760) document.querySelector('#status').scrollIntoView() }"
+_TO_THE_HITS = """() => {
+  if (innerWidth <= 760 && !document.querySelector("dialog[open]")) document.querySelector("#status").scrollIntoView();
+}"""
 
 
-@dataclass(frozen=True)
-class Query:
-    """What a visitor searches with: embedded once, so that a change of filter is answered at once."""
+class SearchTab:
+    """The search tab of the Blocks that is being made."""
 
-    vector: Vector
-    title: str
-    leave_out: tuple[int, ...] = ()
+    def __init__(self, searcher: Searcher, cards: Cards) -> None:
+        self._searcher, self._cards = searcher, cards
+        self._why = Why(searcher, cards)
+        self._vector = lru_cache(_REMEMBERED)(searcher.vector)
+        self._columns = searcher.gallery.filters
+        self._visit: gr.State = gr.State(Visit())  # a visitor's own: nothing here is shared between visitors
+        with gr.Row(elem_classes="search-row"):
+            with gr.Column(scale=1, min_width=300, elem_classes="side"):
+                self._ask()
+            with gr.Column(scale=3, min_width=320):
+                self._answer()
+        self._shown = [self._visit, self._parts, self._tools, self._status, self._hits, *self._filters]
+        self._shown += [self._words] if self._words else []
+        self._listen()
 
-
-def add_search(searcher: Searcher, thumbnails: Thumbnails) -> None:
-    """Add the search to the Blocks that is being made."""
-    examples = spread_rows(len(searcher.gallery), EXAMPLES)
-    around = spread_rows(len(searcher.gallery), AROUND)
-    names = [name_of(row) for row in searcher.gallery.take(around)]
-    look_around = [(str(thumbnails.path(row)), name) for row, name in zip(around, names, strict=True)]
-    query: gr.State = gr.State(None)  # a visitor's own: nothing here is shared between visitors
-    with gr.Row(elem_classes="search-row"):
-        with gr.Column(scale=1, min_width=300, elem_classes="side"):
-            picture = _picture()
-            gr.HTML(f'<p class="caption">{strings.EXAMPLES}</p>', padding=False)
-            strip = _strip([thumbnails.path(row) for row in examples])
-            labels, k, min_score = _refine(searcher)
-        with gr.Column(scale=3, min_width=320):
-            status = gr.HTML(strings.EMPTY, elem_classes="status", elem_id="status", padding=False)
-            hits = gr.Gallery(
-                look_around,
-                show_label=False,
-                container=False,
-                allow_preview=False,
-                interactive=False,
-                object_fit="contain",
-                buttons=[],
-                fit_columns=False,
-                elem_id="hits",
+    def _ask(self) -> None:
+        """The query and its settings."""
+        self._picture = _picture()
+        self._parts = gr.HTML("", js_on_load=script("acts.js", "region.js"), elem_id="parts", apply_default_css=False)
+        self._add = gr.UploadButton(
+            strings.ADD_PICTURES, file_count="multiple", file_types=["image"], size="sm", elem_id="add"
+        )
+        self._words: gr.Textbox | None = None
+        if self._searcher.text:
+            self._words = gr.Textbox(label=strings.WORDS, placeholder=strings.WORDS_HINT, elem_id="words")
+        examples = self._cards.examples(spread_rows(len(self._searcher.gallery), EXAMPLES))
+        self._examples = gr.HTML(examples, js_on_load=script("acts.js"), elem_id="examples", apply_default_css=False)
+        facets = self._searcher.gallery.facets(None)
+        with gr.Accordion(strings.FILTERS, open=True, visible=bool(facets), elem_id="filters"):
+            self._filters = [
+                gr.Dropdown(
+                    _choices(facets[column]),
+                    multiselect=True,
+                    label=column.replace("_", " ").capitalize(),
+                    elem_id=f"where-{column}",
+                )
+                for column in self._columns
+            ]
+        with gr.Accordion(strings.MORE_SETTINGS, open=False, elem_id="settings"):
+            self._fold = gr.Checkbox(True, label=strings.FOLD, elem_id="fold")
+            self._k = gr.Slider(1, MOST_HITS, value=PAGE, step=1, label=strings.K, elem_id="k")
+            self._least = gr.Slider(
+                -1, 1, value=-1, step=0.05, label=strings.MIN_SCORE, info=strings.MIN_SCORE_INFO, elem_id="min-score"
             )
 
-    def answer(asked: Query | None, wanted: list[str] | None, count: int, least: float) -> tuple[Any, ...]:
-        if asked is None:
-            return None, strings.EMPTY, look_around
-        where = {"label": wanted} if wanted else None
+    def _answer(self) -> None:
+        """The hits and what is said of them."""
+        first = self.show(Visit(), PAGE, -1, True)
+        self._status = gr.HTML(first[3], elem_id="status", elem_classes="status", apply_default_css=False)
+        self._tools = gr.HTML(
+            first[2],
+            js_on_load=script("acts.js", "files.js", "hits.js"),
+            server_functions=[for_scripts(self.save)],
+            elem_id="tools",
+            apply_default_css=False,
+        )
+        self._hits = gr.HTML(first[4], js_on_load=script("acts.js"), elem_id="hits", apply_default_css=False)
+        self._why_box = gr.HTML("", js_on_load=script("why.js"), elem_id="why", apply_default_css=False)
+
+    def _listen(self) -> None:
+        settings = [self._visit, self._k, self._least, self._fold]
+        private: dict[str, Any] = {
+            "api_visibility": "private",
+            "concurrency_id": "search",
+            "show_progress": "minimal",
+            "show_progress_on": [self._hits],
+        }
+        asked = self._picture.upload(
+            self.by_picture, [self._picture, *settings], [self._picture, *self._shown], **private
+        )
+        added = self._add.upload(self.by_pictures, [self._add, *settings], self._shown, **private)
+        for done in (asked, added):
+            done.success(None, js=_TO_THE_HITS)
+        for block in (self._parts, self._tools, self._hits, self._examples):
+            acted = block.act(self.act, settings, [*self._shown, self._why_box], **private)
+            acted.success(None, js=_TO_THE_HITS)
+        for column, dropdown in zip(self._columns, self._filters, strict=True):
+            dropdown.input(self._by_filter(column), [dropdown, *settings], self._shown, **private)
+        if self._words:
+            self._words.submit(self.by_words, [self._words, *settings], self._shown, **private)
+        gr.on([self._k.release, self._least.release, self._fold.input], self.show, settings, self._shown, **private)
+
+    def opened(self, request: gr.Request) -> list[Any]:
+        """A visit as a link wants it; in the place of one that cannot be, the page as it is, and why."""
+        query = request.query_params
+        k = PAGE
+        try:
+            asked, k = read_link({name: query.getlist(name) for name in query}, self._searcher.gallery)
+            shown = self.show(Visit(asked), k, -1, True)
+        except LookalikeError as error:
+            gr.Warning(str(error))
+            shown = self.show(Visit(), PAGE, -1, True)
+        return [min(k, MOST_HITS), *shown]
+
+    def listen_to_links(self, app: gr.Blocks) -> None:
+        """Have the page open as its link says."""
+        app.load(self.opened, None, [self._k, *self._shown], api_visibility="private", show_progress="hidden")
+
+    def listen_elsewhere(self, pressed: list[Any], tabs: gr.Tabs) -> None:
+        """Have a click on an image of another tab search for its like, here."""
+        settings = [self._visit, self._k, self._least, self._fold]
+        outputs = [tabs, *self._shown, self._why_box]
+
+        def act(visit: Visit, k: float, least: float, fold: bool, event: gr.EventData) -> list[Any]:
+            return [gr.Tabs(selected=SEARCH), *self.act(visit, k, least, fold, event)]
+
+        for listen in pressed:
+            listen(act, settings, outputs, api_visibility="private", concurrency_id="search")
+
+    def show(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
+        """All that depends on a visit; the list of values of the column `used` is left as it is."""
         with in_words():
-            found = searcher.search_vector(
-                asked.vector, int(count), min_score=least, where=where, leave_out=asked.leave_out
-            )
-        items = [(str(thumbnails.path(hit.row)), caption(hit)) for hit in found]
-        text = strings.found(len(found), asked.title) if found else strings.NO_HITS
-        return asked, text, items
+            hits, more = self.find(visit, int(k), least, fold)
+            asked = visit.asked
+            facets = self._searcher.gallery.facets(asked.filter)
+            filters = [
+                gr.skip()
+                if column == used
+                else gr.update(choices=_choices(facets[column]), value=asked.filter.get(column, []))
+                for column in self._columns
+            ]
+            body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
+            words = [next((part.words for part in asked.parts if part.words), "")] if self._searcher.text else []
+            status, tools = self._cards.status(asked, hits), self._cards.tools(visit, int(k))
+            return [visit, self._cards.parts(asked), tools, status, body, *filters, *words]
 
-    def by_picture(path: str | None, *refined: Any) -> tuple[Any, ...]:
+    def find(self, visit: Visit, k: int, least: float, fold: bool) -> tuple[list[Hit], bool]:
+        """The hits that are shown, and whether there may be more."""
+        if not visit.asked.parts:
+            return [], False
+        wanted = min(k * visit.pages, MAX_K)
+        query = self._searcher.query(visit.asked.parts, self._vector)
+        hits = self._searcher.find(query, wanted, min_score=least, where=visit.asked.filter, fold=fold)
+        return hits, len(hits) == wanted < min(MAX_K, len(self._searcher.gallery))
+
+    def _look_around(self, visit: Visit, k: int) -> str:
+        allowed = self._searcher.gallery.rows_where(visit.asked.filter)
+        rows = np.arange(len(self._searcher.gallery)) if allowed is None else allowed
+        places = spread_rows(len(rows), min(k * visit.pages, MAX_K))
+        return self._cards.around([int(rows[place]) for place in places], len(places) < min(len(rows), MAX_K))
+
+    def by_picture(self, path: str | None, visit: Visit, *settings: Any) -> list[Any]:
+        """A picture alone; the place for it is free for the next one."""
         if path is None:
-            return answer(None, *refined)
-        with in_words():
-            return answer(Query(searcher.embed(path), strings.FOUND_PICTURE), *refined)
+            return [None, *self.show(visit, *settings)]
+        return [None, *self.show(visit.to(visit.asked.only(Part(path))), *settings)]
 
-    def by_click(wanted: Any, count: Any, least: Any, event: gr.SelectData) -> tuple[Any, ...]:
-        # By the picture that was clicked, not by its place: another answer may have come in between.
+    def by_pictures(self, paths: list[str], visit: Visit, *settings: Any) -> list[Any]:
+        """Pictures beside what is asked for already."""
         with in_words():
-            path = event.value["image"]["path"]
-            row = thumbnails.row_of(path)
-        title = name_of(searcher.gallery.take([row])[0])
-        asked = Query(searcher.store.vectors(np.array([row]))[0], title, (row,))
-        return (path, *answer(asked, wanted, count, least))
+            asked = visit.asked
+            for path in paths:
+                asked = asked.with_part(Part(path))
+            return self.show(visit.to(asked), *settings)
 
-    refined, answered = [labels, k, min_score], [query, status, hits]
-    private: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "search", "show_progress_on": [hits]}
-    asked_anew = picture.upload(by_picture, [picture, *refined], answered, **private)
-    picture.clear(lambda: answer(None, None, 0, 0), None, answered, **private)
-    clicked = gr.on([hits.select, strip.select], by_click, refined, [picture, *answered], **private)
-    for done in (asked_anew, clicked):
-        done.success(None, js=_TO_THE_HITS)
-    gr.on([k.release, min_score.release, labels.input], answer, [query, *refined], answered, **private)
+    def by_words(self, words: str, visit: Visit, *settings: Any) -> list[Any]:
+        """Words beside what is asked for already."""
+        return self.show(visit.to(visit.asked.words(words)), *settings)
+
+    def _by_filter(self, column: str) -> Callable[..., list[Any]]:
+        def by_filter(values: list[str] | None, visit: Visit, k: float, least: float, fold: bool) -> list[Any]:
+            return self.show(visit.to(visit.asked.filtered(column, values or [])), k, least, fold, column)
+
+        return by_filter
+
+    def act(self, visit: Visit, k: float, least: float, fold: bool, event: gr.EventData) -> list[Any]:
+        """What a button of the page does."""
+        with in_words():
+            data = event._data or {}
+            rows = len(self._searcher.gallery)
+            if data.get("do") == "why":
+                return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, number_of(data, "row", rows))]
+            return [*self.show(after(visit, data, rows), k, least, fold), ""]
+
+    def save(self, wanted: dict[str, Any]) -> dict[str, str]:
+        """The hits that a page shows as a file, for its script: name, type and content in base64."""
+        with in_words():
+            name, mime, content = make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery)
+        return {"name": name, "type": mime, "content": base64.b64encode(content).decode()}
 
 
 def spread_rows(count: int, wanted: int) -> list[int]:
@@ -101,14 +223,8 @@ def spread_rows(count: int, wanted: int) -> list[int]:
     return [int(row) for row in np.linspace(0, count - 1, min(wanted, count))]
 
 
-def name_of(row: Row | Hit) -> str:
-    """What a person would call an image: its label, or else where it comes from."""
-    return row.label or Path(row.source).name
-
-
-def caption(hit: Hit) -> str:
-    """The line under a hit."""
-    return f"{name_of(hit)} · {hit.score:.2f}"
+def _choices(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(f"{value} ({count:,})", value) for value, count in counts.items()]
 
 
 def _picture() -> gr.Image:
@@ -117,7 +233,7 @@ def _picture() -> gr.Image:
         sources=["upload", "webcam", "clipboard"],
         label=strings.QUERY,
         placeholder=strings.DROP,
-        height=300,
+        height=230,
         buttons=[],
         elem_id="query",
     )
@@ -128,34 +244,3 @@ def _picture() -> gr.Image:
     # Gradio would open the file itself, with every decoder there is; ours is to be the only door.
     picture.preprocess = as_uploaded
     return picture
-
-
-def _strip(paths: list[Path]) -> gr.Gallery:
-    return gr.Gallery(
-        [str(path) for path in paths],
-        show_label=False,
-        container=False,
-        allow_preview=False,
-        interactive=False,
-        object_fit="cover",
-        columns=EXAMPLES,
-        buttons=[],
-        elem_id="examples",
-    )
-
-
-def _refine(searcher: Searcher) -> tuple[gr.Dropdown, gr.Slider, gr.Slider]:
-    counts = searcher.gallery.counts("label")
-    with gr.Group(elem_classes="refine"):
-        labels = gr.Dropdown(
-            [(f"{label} ({count:,})", label) for label, count in sorted(counts.items())],
-            multiselect=True,
-            label=strings.LABELS,
-            visible=bool(counts),
-            elem_id="labels",
-        )
-        k = gr.Slider(1, MOST_HITS, value=min(24, MOST_HITS), step=1, label=strings.K, elem_id="k")
-        min_score = gr.Slider(
-            -1, 1, value=-1, step=0.05, label=strings.MIN_SCORE, info=strings.MIN_SCORE_INFO, elem_id="min-score"
-        )
-    return labels, k, min_score

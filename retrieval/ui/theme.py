@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 _STYLE = Path(__file__).with_name("style.css")
-# Gradio names these buttons by words of its own, "Thumbnail 3 of 24", in the place of what can be read on them: who
-# speaks to the page, or has it read out, needs the words that are seen (WCAG 2.5.3). Without a name that is their text.
+# Gradio names this button by words of its own in the place of what can be read on it: who speaks to the page, or has it
+# read out, needs the words that are seen (WCAG 2.5.3). Without a name that is its text.
 _NAMES = """
 new MutationObserver(() => {
-  const named = "#query .upload-container[aria-label], #hits .thumbnail-item[aria-label]";
+  const named = "#query .upload-container[aria-label]";
   document.querySelectorAll(named).forEach((button) => button.removeAttribute("aria-label"));
 }).observe(document, {subtree: true, childList: true, attributeFilter: ["aria-label"]});
 """

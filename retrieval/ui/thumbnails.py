@@ -1,14 +1,23 @@
-"""Thumbnails as files: written once, when they are first shown, and served as they are, not encoded again."""
+"""Pictures for the page: thumbnails of the gallery as files, and small renditions of what visitors bring.
+
+A thumbnail is written once, when it is first shown, and served as it is, not encoded again. A visitor's picture may be
+in a format that no browser shows.
+"""
 
 from __future__ import annotations
 
+import base64
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import gradio as gr
+from PIL import Image
 
-from retrieval.errors import QueryError
 from retrieval.gallery import Gallery
+from retrieval.images import open_image, thumbnail_jpeg
+
+_PREVIEW = 480  # pixels of the longer side
 
 
 class Thumbnails:
@@ -30,13 +39,24 @@ class Thumbnails:
             Path(file.name).rename(path)  # whole at once: another visitor may ask for it at this moment
         return path
 
-    def row_of(self, path: str) -> int:
-        """The row whose thumbnail that file is; raises QueryError for any other file."""
-        name = Path(path).stem
-        if Path(path).parent != self._path or not name.isdigit() or int(name) >= len(self._gallery):
-            raise QueryError("that is not a picture of this gallery; reload the page.")
-        return int(name)
-
     def url(self, row: int, root: str) -> str:
         """Where a client finds a row's thumbnail; `root` is the address of the app."""
         return f"{root}/gradio_api/file={self.path(row)}"
+
+    def publish(self, file: Path) -> str:
+        """Have another file of the artifact served, a picture of its evaluation; returns its address."""
+        path = self._path / file.name
+        path.write_bytes(file.read_bytes())
+        return f"./gradio_api/file={path}"
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def preview(path: str) -> str:
+        """A visitor's picture as a data URL, upright and small; raises ImageError."""
+        return data_url(open_image(path))
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture, made smaller, as an address that holds it."""
+    jpeg = thumbnail_jpeg(picture, _PREVIEW)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,38 @@ def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 
 def upload(page: Page, path: Path) -> None:
     page.set_input_files("#query input[type=file]", path)
     expect(page.locator("#status")).to_contain_text("most like your picture")
-    expect(page.locator("#hits .caption-label").first).to_be_visible()
+    expect(page.locator("#hits .hit").first).to_be_visible()
+
+
+def names(page: Page) -> list[str]:
+    """What the hits are called, best first."""
+    return page.locator("#hits .hit .name").all_inner_texts()
+
+
+def scores(page: Page) -> list[float]:
+    """The cosines of the hits, as they are shown."""
+    return [float(text) for text in page.locator("#hits .hit .score").all_inner_texts()]
+
+
+def rows(page: Page) -> list[int]:
+    """The rows of the gallery that the hits are."""
+    return page.evaluate("[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)")
+
+
+def choose(page: Page, column: str, value: str) -> None:
+    """Choose a value in the filter on a column."""
+    page.locator(f"#where-{column} input").fill(value)
+    page.locator(f"#where-{column} [role=option]", has_text=re.compile(rf"^\W*{value} \(")).first.click()
+    page.keyboard.press("Escape")
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Open a tab, which on a phone is in the menu of those that there is no room for."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator("#tabs .overflow-menu > button").click()
+        tab = page.locator("#tabs .overflow-dropdown button", has_text=name)
+    tab.click()
 
 
 def keep_screenshot(page: Page, name: str) -> None:

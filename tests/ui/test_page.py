@@ -1,77 +1,120 @@
-"""The page in a real Chromium, at the width of a desktop and of a phone."""
+"""The search in a real Chromium, at the width of a desktop and of a phone."""
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import re
+import zipfile
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import SIZES, keep_screenshot, upload, visit
+from browser import SIZES, choose, keep_screenshot, names, rows, scores, upload, visit
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.remote import Resolved
+from retrieval.search import Part
 from retrieval.ui import create_app, launch
 from training.catalogue import Item, draw
 
 
-def captions(page: Page) -> list[str]:
-    return [text.strip() for text in page.locator("#hits .caption-label").all_inner_texts()]
+@pytest.fixture(scope="module")
+def searcher(starter: Path) -> Searcher:
+    return Searcher.open(starter)
 
 
-def choose_label(page: Page, label: str) -> None:
-    page.locator("#labels input").fill(label)
-    page.locator("#labels [role=option]", has_text=re.compile(rf"^\W*{label} ")).first.click()
-    page.keyboard.press("Escape")
+def search_for(page: Page, place: int) -> None:
+    """Search for the like of a hit, or of an image to look around at."""
+    name = page.locator("#hits .name").nth(place).inner_text()
+    page.locator("#hits .card > .pic").nth(place).click()
+    expect(page.locator("#status")).to_contain_text(f"most like {name}")
+    expect(page.locator("#hits .hit").first).to_be_visible()
+
+
+def drag(page: Page, box: tuple[float, float, float, float]) -> None:
+    """Choose a part of the only picture of the query, in shares of its width and height."""
+    frame = page.locator("#parts .frame").bounding_box()
+    assert frame
+    left, top, right, bottom = box
+    page.mouse.move(frame["x"] + left * frame["width"], frame["y"] + top * frame["height"])
+    page.mouse.down()
+    page.mouse.move(frame["x"] + right * frame["width"], frame["y"] + bottom * frame["height"], steps=4)
+    page.mouse.up()
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_finds_its_like(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_a_picture_finds_its_like_and_is_narrowed_down(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
+        expect(page.locator("#status")).to_contain_text("Give a picture")
         keep_screenshot(page, f"{size}-empty")
         upload(page, shirt)
-        assert len(captions(page)) == 24
-        assert all(re.fullmatch(r"\w+ · 0\.\d\d|\w+ · 1\.00", text) for text in captions(page))
-        assert captions(page)[0].startswith("shirt")
+        assert len(names(page)) == 24
+        assert names(page)[0] == "shirt"
+        assert scores(page) == sorted(scores(page), reverse=True)
+        expect(page.locator("#status")).to_contain_text("Confident match")
         keep_screenshot(page, f"{size}-hits")
 
-        page.locator("#hits .thumbnail-item").nth(1).click()
-        expect(page.locator("#status")).to_contain_text("most like shirt")
+        search_for(page, 1)
         page.wait_for_function("document.querySelector('#status').getBoundingClientRect().top < innerHeight / 2")
-        page.wait_for_timeout(300)  # for the page to stand still under the menu that is opened next
         keep_screenshot(page, f"{size}-click")
 
-        choose_label(page, "mug")
-        expect(page.locator("#hits .caption-label").first).to_contain_text("mug")
-        assert {text.split(" ")[0] for text in captions(page)} == {"mug"}
+        choose(page, "label", "mug")
+        expect(page.locator("#hits .hit .name").first).to_have_text("mug")
+        assert set(names(page)) == {"mug"}
         keep_screenshot(page, f"{size}-filter")
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page is too wide"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is too wide"
+
+
+def test_hits_are_those_of_the_searcher(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+    with visit(browser, server) as page:
+        upload(page, shirt)
+        expected = searcher.find(searcher.query([Part(shirt)]), 24, fold=True)
+        assert rows(page) == [hit.row for hit in expected]
+        shown = page.locator("#hits .hit .chance").all_inner_texts()
+        assert shown == [f"{min(round(100 * (hit.chance or 0)), 99)}%" for hit in expected]
 
 
 def test_thumbnails_are_loaded_and_whole(browser: Browser, server: str, shirt: Path) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
         first = page.locator("#hits img").first
-        expect(first).to_be_visible()
         page.wait_for_function("document.querySelector('#hits img').complete")
         assert first.evaluate("image => image.naturalWidth") > 0
         assert first.evaluate("image => getComputedStyle(image).objectFit") == "contain"
-        assert first.get_attribute("src").endswith(".jpg")
+        assert first.get_attribute("alt") == names(page)[0]
+
+
+def test_several_filters_count_each_other(browser: Browser, server: str, searcher: Searcher) -> None:
+    with visit(browser, server) as page:
+        choose(page, "label", "mug")
+        expect(page.locator("#hits .name").first).to_have_text("mug")
+        page.locator("#where-colour input").click()
+        counts = page.locator("#where-colour [role=option]").all_inner_texts()
+        facets = searcher.gallery.facets({"label": "mug"})["colour"]
+        assert [re.sub(r"^\W+", "", text) for text in counts] == [f"{value} ({n})" for value, n in facets.items()]
+        page.keyboard.press("Escape")
+        choose(page, "colour", "red")
+        search_for(page, 0)
+        found = searcher.gallery.take(rows(page))
+        assert {(row.label, row.attributes["colour"]) for row in found} == {("mug", "red")}
+        assert len(found) == min(24, facets["red"] - 1), "a rare value gives all that there are"
 
 
 def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Path) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
-        scores = [float(text.rsplit(" ", 1)[1]) for text in captions(page)]
-        assert scores == sorted(scores, reverse=True)
+        page.locator("#settings > button").click()
         set_slider(page, "#k", "6")
-        expect(page.locator("#hits .caption-label")).to_have_count(6)
+        expect(page.locator("#hits .hit")).to_have_count(6)
         set_slider(page, "#min-score", "1")
         expect(page.locator("#status")).to_contain_text("No image passes")
-        expect(page.locator("#hits .caption-label")).to_have_count(0)
+        expect(page.locator("#hits .hit")).to_have_count(0)
 
 
 def set_slider(page: Page, selector: str, value: str) -> None:
@@ -80,23 +123,171 @@ def set_slider(page: Page, selector: str, value: str) -> None:
     number.press("Tab")
 
 
-def test_an_example_starts_a_search_and_clear_ends_it(browser: Browser, server: str) -> None:
+def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
     with visit(browser, server) as page:
-        page.locator("#examples .thumbnail-item").nth(2).click()
-        expect(page.locator("#status")).to_contain_text("most like")
-        expect(page.locator("#hits .caption-label")).to_have_count(24)
-        page.locator("#query [aria-label='Remove Image']").click()
+        expect(page.locator("#hits .card")).to_have_count(24)
+        page.locator("#hits .more").click()
+        expect(page.locator("#hits .card")).to_have_count(48)
+        upload(page, shirt)
+        first = rows(page)
+        page.locator("#hits .more").click()
+        expect(page.locator("#hits .hit")).to_have_count(48)
+        assert rows(page)[:24] == first
+        assert rows(page) == [hit.row for hit in searcher.find(searcher.query([Part(shirt)]), 48, fold=True)]
+
+
+def test_the_way_back(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
+        seen = []
+        for place in (3, 1, 2):
+            search_for(page, place)
+            seen.append(rows(page))
+        trail = page.locator("#tools .trail button")
+        expect(trail).to_have_count(2)
+        choose(page, "colour", "red")
+        expect(trail).to_have_count(2)
+        page.locator("[data-do=undo]").click()
+        expect(page.locator("#where-colour .token")).to_have_count(0)
+        assert rows(page) == seen[2]
+        page.locator("[data-do=undo]").click()
+        expect(trail).to_have_count(1)
+        assert rows(page) == seen[1]
+        trail.first.click()
+        expect(trail).to_have_count(0)
+        assert rows(page) == seen[0]
+        page.locator("[data-do=clear]").click()
         expect(page.locator("#status")).to_contain_text("Give a picture")
-        expect(page.locator("#hits .caption-label")).to_have_count(20)
+        expect(page.locator("#parts .part")).to_have_count(0)
 
 
-def test_looking_around_starts_a_search_too(browser: Browser, server: str) -> None:
+def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Searcher) -> None:
     with visit(browser, server) as page:
-        expect(page.locator("#hits .caption-label")).to_have_count(20)
-        name = captions(page)[5]
-        assert "·" not in name, "there is no score before there is a query"
-        page.locator("#hits .thumbnail-item").nth(5).click()
-        expect(page.locator("#status")).to_contain_text(f"most like {name}")
+        search_for(page, 3)
+        first = int(parse_qs_row(page, searcher, "id"))
+        liked, unliked = rows(page)[2], rows(page)[5]
+        page.locator("#hits [data-do=like]").nth(2).click()
+        expect(page.locator("#parts .part")).to_have_count(2)
+        page.locator(f"#hits [data-do=unlike][data-row='{unliked}']").click()
+        expect(page.locator("#parts .part.unlike")).to_have_count(1)
+        parts = [Part(row=first), Part(row=liked), Part(row=unliked, weight=-1.0)]
+        assert rows(page) == [hit.row for hit in searcher.find(searcher.query(parts), 24, fold=True)]
+        expect(page.locator("#status")).to_contain_text("2 liked and 1 not liked")
+        expect(page.locator("#hits .chance")).to_have_count(0)
+        keep_screenshot(page, "desktop-several")
+        page.locator("#parts [data-do=turn]").nth(2).click()
+        expect(page.locator("#parts .part.unlike")).to_have_count(0)
+        page.locator("#parts [data-do=away]").nth(1).click()
+        expect(page.locator("#parts .part")).to_have_count(2)
+        parts = [Part(row=first), Part(row=unliked)]
+        assert rows(page) == [hit.row for hit in searcher.find(searcher.query(parts), 24, fold=True)]
+
+
+def parse_qs_row(page: Page, searcher: Searcher, name: str) -> int:
+    page.wait_for_function(f"location.search.includes('{name}=')")
+    return searcher.gallery.row_of(parse_qs(urlsplit(page.url).query)[name][0])
+
+
+def test_several_pictures_of_ones_own(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path, article in zip(paths, ("mug", "umbrella"), strict=True):
+        draw(Item(article, "green", "plain", "front", 77), 128).save(path)
+    with visit(browser, server) as page:
+        page.set_input_files("#add input[type=file], input[type=file]:near(#add)", paths)
+        expect(page.locator("#parts .part")).to_have_count(2)
+        expect(page.locator("#status")).to_contain_text("2 liked")
+        expected = searcher.find(searcher.query([Part(path) for path in paths]), 24, fold=True)
+        assert rows(page) == [hit.row for hit in expected]
+
+
+def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
+    both = Image.new("RGB", (400, 200), "white")
+    both.paste(draw(Item("mug", "green", "plain", "front", 77), 200), (0, 0))
+    both.paste(draw(Item("umbrella", "red", "plain", "front", 78), 200), (200, 0))
+    both.save(tmp_path / "both.png")
+    with visit(browser, server) as page:
+        upload(page, tmp_path / "both.png")
+        drag(page, (0.52, 0.02, 0.98, 0.98))
+        expect(page.locator("#status")).to_contain_text("a part of your picture")
+        assert names(page)[0] == "umbrella"
+        keep_screenshot(page, "desktop-region")
+        drag(page, (0.02, 0.02, 0.48, 0.98))
+        expect(page.locator("#hits .hit .name").first).to_have_text("mug")
+        page.locator("#parts [data-do=whole]").click()
+        expect(page.locator("#parts .region")).to_have_count(0)
+        assert rows(page) == [
+            hit.row for hit in searcher.find(searcher.query([Part(tmp_path / "both.png")]), 24, fold=True)
+        ]
+        # The same with the keys alone.
+        page.locator("#parts .frame").focus()
+        for key in ["ArrowRight"] * 5 + ["Shift+ArrowDown"] * 5 + ["Enter"]:
+            page.keyboard.press(key)
+        expect(page.locator("#status")).to_contain_text("a part of your picture")
+        part = Part(tmp_path / "both.png", region=(0.5, 0.25, 1.0, 1.0))
+        assert rows(page) == [hit.row for hit in searcher.find(searcher.query([part]), 24, fold=True)]
+
+
+def test_a_link_brings_a_search_back(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
+        choose(page, "colour", "red")
+        search_for(page, 2)
+        page.locator("#hits [data-do=unlike]").nth(9).click()
+        expect(page.locator("#parts .part")).to_have_count(2)
+        page.wait_for_function("location.search.includes('unlike=')")
+        link, found = urlsplit(page.url), rows(page)
+        assert set(parse_qs(link.query)) == {"id", "unlike", "where"}
+    with visit(browser, server, query=f"?{link.query}&k=7") as other:
+        expect(other.locator("#hits .hit")).to_have_count(7)
+        assert rows(other) == found[:7]
+        expect(other.locator("#parts .part.unlike")).to_have_count(1)
+        expect(other.locator("#where-colour .token")).to_contain_text("red")
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("?id=nothing", "no image with the id 'nothing'"),
+        ("?where={", "filter of this link is damaged"),
+        ("?where={%22lable%22:%22mug%22}", "did you mean 'label'"),
+        ("?k=0", "k is how many hits to give"),
+    ],
+)
+def test_a_link_that_cannot_be_says_why(browser: Browser, server: str, query: str, words: str) -> None:
+    with visit(browser, server, query=query) as page:
+        expect(page.locator(".toast-body")).to_contain_text(words)
+        expect(page.locator("#hits .card")).to_have_count(24)
+
+
+def test_downloads(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+    with visit(browser, server) as page:
+        upload(page, shirt)
+        files = {}
+        for kind in ("csv", "json", "zip"):
+            with page.expect_download() as waiting:
+                page.locator(f"[data-save={kind}]").click()
+            assert waiting.value.suggested_filename == f"hits.{kind}"
+            files[kind] = Path(waiting.value.path()).read_bytes()
+        expected = searcher.find(searcher.query([Part(shirt)]), 24, fold=True)
+        lines = list(csv.DictReader(io.StringIO(files["csv"].decode())))
+        assert [line["id"] for line in lines] == [hit.id for hit in expected]
+        assert [line["colour"] for line in lines] == [hit.attributes["colour"] for hit in expected]
+        records = json.loads(files["json"])
+        assert [record["score"] for record in records] == pytest.approx([hit.score for hit in expected], abs=1e-6)
+        assert [record["chance"] for record in records] == pytest.approx([hit.chance for hit in expected], abs=1e-6)
+        with zipfile.ZipFile(io.BytesIO(files["zip"])) as archive:
+            pictures = [name for name in archive.namelist() if name.endswith(".jpg")]
+            assert [archive.read(name) for name in pictures] == [
+                searcher.gallery.thumbnail(hit.row) for hit in expected
+            ]
+
+
+def test_nothing_alike_is_said_and_shown_dimmed(browser: Browser, server: str, tmp_path: Path) -> None:
+    Image.effect_noise((300, 300), 90).convert("RGB").save(tmp_path / "noise.png")
+    with visit(browser, server) as page:
+        upload(page, tmp_path / "noise.png")
+        expect(page.locator("#status")).to_contain_text("No confident match")
+        expect(page.locator("#hits .grid.unsure")).to_have_count(1)
+        assert page.locator("#hits .pic img").first.evaluate("image => +getComputedStyle(image).opacity") < 1
+        keep_screenshot(page, "desktop-nothing")
 
 
 def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server: str, tmp_path: Path) -> None:
@@ -117,36 +308,61 @@ def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:
         expect(page.locator("#status")).to_contain_text("most like your picture")
 
 
-def test_two_visitors_do_not_see_each_others_answers(browser: Browser, server: str, shirt: Path) -> None:
+def test_two_visitors_share_nothing(browser: Browser, server: str, shirt: Path) -> None:
     with visit(browser, server) as one, visit(browser, server) as other:
         upload(one, shirt)
-        first = captions(one)
+        choose(one, "colour", "red")
+        first = rows(one)
         expect(other.locator("#status")).to_contain_text("Give a picture")
-        other.locator("#examples .thumbnail-item").last.click()
-        expect(other.locator("#status")).to_contain_text("most like")
-        theirs = captions(other)
-        set_slider(one, "#k", "5")
-        expect(one.locator("#hits .caption-label")).to_have_count(5)
-        assert captions(one) == first[:5] != theirs[:5]
-        assert captions(other) == theirs
+        expect(other.locator("#where-colour .token")).to_have_count(0)
+        search_for(other, 20)
+        theirs = rows(other)
+        search_for(other, 1)
+        one.locator("#hits .more").click()
+        expect(one.locator("#hits .hit")).to_have_count(48)
+        assert rows(one)[:24] == first
+        assert not set(first) & set(theirs)
+        expect(one.locator("#tools .trail")).to_have_count(0)
+        expect(other.locator("#tools .trail button")).to_have_count(1)
+        expect(one.locator("#parts .part")).to_have_count(1)
+        expect(one.locator("#parts img")).to_have_attribute("alt", "your picture")
+
+
+def test_by_keyboard_alone(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
+        page.locator("#hits .card > .pic").first.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#status")).to_contain_text("most like")
+        page.locator("#hits .card > .pic").nth(1).focus()
+        for _ in range(3):
+            page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.dataset.do") == "why"
+        page.keyboard.press("Enter")
+        expect(page.locator("#why dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#why dialog")).to_have_count(0)
 
 
 def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder: Encoder) -> None:
-    """Neither Markdown nor HTML: else a label could have every visitor's browser call another host."""
-    label = "![x](http://stranger.invalid/p.png) <img src=http://stranger.invalid/q.png> *b*"
-    rows = []
+    """Neither Markdown, HTML nor a template: else a label could have every visitor's browser call another host."""
+    label = "![x](http://stranger.invalid/p.png) <img src=http://stranger.invalid/q.png> *b* ${alert(1)} {{value}} `"
+    pictures = []
     for seed in range(3):
         buffer = io.BytesIO()
         draw(Item("mug", "red", "plain", "front", seed), 48).save(buffer, "PNG")
-        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
+        pictures.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
+    pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
-    app = create_app(Searcher.open(tmp_path / "artifact"), Resolved(tmp_path, "<b>labels</b>"))
+    app = create_app(Searcher.open(tmp_path / "artifact"), Resolved(tmp_path / "artifact", "<b>labels</b>"))
     try:
         _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
         with visit(browser, address.rstrip("/"), examples=3) as page:
-            page.locator("#examples .thumbnail-item").first.click()
+            page.locator("#examples .pic").first.click()
             expect(page.locator("#status")).to_contain_text(f"most like {label}")
+            expect(page.locator("#hits .hit .name").first).to_have_text(label)
+            expect(page.locator("#parts img")).to_have_attribute("alt", label)
             expect(page.locator(".artifact")).to_contain_text("<b>labels</b>")
+            page.locator("[data-do=why]").first.click()
+            expect(page.locator("#why dialog")).to_contain_text(label)
     finally:
         app.close()

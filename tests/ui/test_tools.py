@@ -15,10 +15,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import gradio.mcp
 import httpx
 import pytest
 from conftest import ROOT, noise
+from gradio.route_utils import delete_files_created_by_app
 from mcp import ClientSession, types
 from mcp.client.streamable_http import streamable_http_client
 
@@ -138,12 +138,25 @@ def test_a_file_of_the_server_cannot_be_named(server: str, tmp_path: Path, shirt
     assert not list(uploads.rglob(secret.name))
 
 
-def test_a_file_object_is_refused_whatever_the_schema_lets_through(starter: Path, tmp_path: Path) -> None:
-    tools = Tools(create_app(Searcher.open(starter), Resolved(starter, "starter")))
-    for value in ({"where": {"label": {"path": "/etc/hosts", **FILE}}}, {"k": [{"path": "x", "meta": "anything"}]}):
-        with pytest.raises(QueryError, match="no argument is a file object"):
-            tools.convert_strings_to_filedata(value, [["image"]])
-    assert isinstance(tools, gradio.mcp.GradioMCPServer)
+@pytest.fixture(scope="module")
+def tools(searcher: Searcher, starter: Path) -> Tools:
+    return Tools(create_app(searcher, Resolved(starter, "starter")))
+
+
+@pytest.mark.parametrize(
+    "value", [{"where": {"label": {"path": "/etc/hosts", **FILE}}}, {"k": [{"path": "x", "meta": "anything"}]}]
+)
+def test_a_file_object_is_refused_whatever_the_schema_lets_through(tools: Tools, value: dict[str, Any]) -> None:
+    with pytest.raises(QueryError, match="no argument is a file object"):
+        tools.convert_strings_to_filedata(value, [["image"]])
+
+
+def test_a_picture_in_a_data_url_is_deleted_with_the_uploads(tools: Tools, shirt: Path) -> None:
+    taken = tools.convert_strings_to_filedata({"image": data_url(shirt), "k": 3}, [["image"]])
+    path = Path(taken["image"]["path"])
+    assert path.read_bytes() == shirt.read_bytes()
+    delete_files_created_by_app(tools.blocks, age=None)
+    assert not path.exists()
 
 
 @pytest.fixture

@@ -1,0 +1,165 @@
+"""What a visitor has asked for: a small value; every click makes a new one, so that any of them can be undone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from retrieval.errors import QueryError
+from retrieval.gallery import Gallery
+from retrieval.search import MAX_K, Part
+
+MAX_PARTS = 8
+PAGE = 24  # hits, before more are asked for
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is searched for, and among which images: column -> values."""
+
+    parts: tuple[Part, ...] = ()
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def only(self, part: Part) -> Asked:
+        """This part and nothing else, under the same filter."""
+        return replace(self, parts=(part,))
+
+    def with_part(self, part: Part) -> Asked:
+        """This part too, in the place of the same with another weight; raises QueryError for too many."""
+        others = tuple(one for one in self.parts if not _same(one, part))
+        if len(others) >= MAX_PARTS:
+            raise QueryError(f"a search is made of at most {MAX_PARTS} things; take one away first.")
+        return replace(self, parts=(*others, part))
+
+    def without_part(self, place: int) -> Asked:
+        """All parts but that one."""
+        return replace(self, parts=self.parts[:place] + self.parts[place + 1 :])
+
+    def changed(self, place: int, **changes: Any) -> Asked:
+        """That part with another region or weight."""
+        parts = list(self.parts)
+        parts[place] = replace(parts[place], **changes)
+        return replace(self, parts=tuple(parts))
+
+    def words(self, words: str) -> Asked:
+        """These words in the place of any others; none, where they are empty."""
+        others = tuple(part for part in self.parts if not part.words)
+        return replace(self, parts=(*others, Part(words=words.strip())) if words.strip() else others)
+
+    def filtered(self, column: str, values: Sequence[str]) -> Asked:
+        """Only images with one of the values in that column; with any, where there are none."""
+        others = tuple(one for one in self.where if one[0] != column)
+        return replace(self, where=(*others, (column, tuple(values))) if values else others)
+
+    @property
+    def filter(self) -> dict[str, list[str]]:
+        """As `Gallery.rows_where` takes it."""
+        return {column: list(values) for column, values in self.where}
+
+
+def _same(one: Part, other: Part) -> bool:
+    return replace(one, weight=1.0) == replace(other, weight=1.0)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a visitor asks for now, what before, oldest first, and how many pages of hits are shown."""
+
+    asked: Asked = Asked()
+    before: tuple[Asked, ...] = ()
+    pages: int = 1
+
+    def to(self, asked: Asked) -> Visit:
+        """The next step; none where nothing is changed."""
+        return self if asked == self.asked else Visit(asked, (*self.before, self.asked))
+
+    def back(self, step: int) -> Visit:
+        """As it was at that step of the trail."""
+        return Visit(self.before[step], self.before[:step])
+
+    def undone(self) -> Visit:
+        """As it was a step ago."""
+        return self.back(len(self.before) - 1) if self.before else self
+
+    def more(self) -> Visit:
+        """A page more of the hits."""
+        return replace(self, pages=self.pages + 1)
+
+
+def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
+    """What a button of the page makes of a visit: `pressed` is its data, `do` and what that is done to.
+
+    Raises QueryError for what is not among the `rows` of the gallery, or the parts or steps that there are.
+    """
+    do, asked = str(pressed.get("do")), visit.asked
+    if do == "undo":
+        return visit.undone()
+    if do == "more":
+        return visit.more()
+    if do == "clear":
+        return visit.to(Asked())
+    if do == "back":
+        return visit.back(number_of(pressed, "step", len(visit.before)))
+    if do in ("search", "like", "unlike"):
+        part = Part(row=number_of(pressed, "row", rows), weight=-1.0 if do == "unlike" else 1.0)
+        return visit.to(asked.only(part) if do == "search" else asked.with_part(part))
+    place = number_of(pressed, "place", len(asked.parts))
+    changes: dict[str, dict[str, Any]] = {
+        "turn": {"weight": -asked.parts[place].weight},
+        "whole": {"region": None},
+        "region": {"region": tuple(pressed.get("region") or ())},
+    }
+    if do != "away" and do not in changes:
+        raise QueryError(f"the page asked for {do!r}, which it cannot; reload it.")
+    return visit.to(asked.without_part(place) if do == "away" else asked.changed(place, **changes[do]))
+
+
+def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:
+    """A number of what was pressed, below `end`; raises QueryError for any other."""
+    text = str(pressed.get(name))
+    if not text.isdecimal() or int(text) >= end:
+        raise QueryError(f"the page asked for {name} {text!r} of {end}; reload it.")
+    return int(text)
+
+
+def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
+    """The query string that brings a search back; empty where it cannot: pictures of a visitor are in no link."""
+    parts = [(part, part.row) for part in asked.parts]
+    if not parts or any(row is None or part.region for part, row in parts):
+        return ""
+    ids = gallery.take([row for _, row in parts if row is not None])
+    values = [("id" if part.weight > 0 else "unlike", row.id) for (part, _), row in zip(parts, ids, strict=True)]
+    if k != PAGE:
+        values.append(("k", str(k)))
+    if asked.where:
+        values.append(("where", json.dumps(asked.filter, ensure_ascii=False, separators=(",", ":"))))
+    return "?" + urlencode(values)
+
+
+def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
+    """What the query parameters of a link ask for, and k; raises QueryError for what the gallery does not have.
+
+    `query` maps each name to the list of its values.
+    """
+    parts = [
+        Part(row=gallery.row_of(image_id), weight=weight)
+        for name, weight in (("id", 1.0), ("unlike", -1.0))
+        for image_id in query.get(name, [])[:MAX_PARTS]
+    ]
+    asked = Asked(tuple(parts[:MAX_PARTS]))
+    for text in query.get("where", [])[:1]:
+        try:
+            where = dict(json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise QueryError(f"the filter of this link is damaged: {text!r}.") from error
+        gallery.rows_where(where)
+        for column, values in where.items():
+            listed = values if isinstance(values, list) else [values]
+            asked = asked.filtered(column, [str(value) for value in listed])
+    count = (query.get("k") or [str(PAGE)])[0]
+    if not count.isdecimal() or not 1 <= int(count) <= MAX_K:
+        raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; the link says {count!r}.")
+    return asked, int(count)

@@ -1,0 +1,76 @@
+"""The hits as a file: CSV, JSON, or a ZIP of their thumbnails."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from retrieval.errors import QueryError
+from retrieval.gallery import Gallery
+from retrieval.search import MAX_K
+
+Shown = Sequence[Sequence[Any]]
+"""What the page shows: (row, score, chance or None), best first."""
+
+
+def make_file(kind: str, shown: Shown, gallery: Gallery) -> tuple[str, str, bytes]:
+    """The name, the MIME type and the bytes of a file; raises QueryError for an unknown kind, or rows that are not."""
+    if kind not in _KINDS:
+        raise QueryError(f"hits are to be had as {', '.join(_KINDS)}, not as {kind!r}.")
+    numbers = [row for row, _, _ in shown]
+    if len(shown) > MAX_K or not all(isinstance(row, int) and 0 <= row < len(gallery) for row in numbers):
+        raise QueryError(f"at most {MAX_K} rows of this gallery can be saved.")
+    mime, make = _KINDS[kind]
+    return f"hits.{kind}", mime, make(_records(shown, gallery), numbers, gallery)
+
+
+def _records(shown: Shown, gallery: Gallery) -> list[dict[str, Any]]:
+    rows = gallery.take([row for row, _, _ in shown])
+    return [
+        {
+            "rank": rank,
+            "id": row.id,
+            "label": row.label,
+            "score": score,
+            "chance": chance,
+            "source": row.source,
+            "attributes": row.attributes,
+        }
+        for rank, ((_, score, chance), row) in enumerate(zip(shown, rows, strict=True), 1)
+    ]
+
+
+def _csv(records: list[dict[str, Any]], _: list[int], gallery: Gallery) -> bytes:
+    names = ["rank", "id", "label", "score", "chance", "source"]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow([*names, *gallery.attributes])
+    for record in records:
+        writer.writerow([*(record[name] for name in names), *record["attributes"].values()])
+    return text.getvalue().encode()
+
+
+def _json(records: list[dict[str, Any]], *_: Any) -> bytes:
+    return json.dumps(records, indent=2, ensure_ascii=False, default=str).encode()
+
+
+def _zip(records: list[dict[str, Any]], rows: list[int], gallery: Gallery) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:  # not compressed: JPEG is already
+        for record, row in zip(records, rows, strict=True):
+            label = re.sub(r"[^\w-]+", "-", record["label"] or "")[:40]  # anybody's text is no path
+            file.writestr(f"{record['rank']:04d}-{label}-{row}.jpg", gallery.thumbnail(row))
+        file.writestr("hits.csv", _csv(records, rows, gallery))
+    return content.getvalue()
+
+
+_KINDS: dict[str, tuple[str, Callable[..., bytes]]] = {
+    "csv": ("text/csv", _csv),
+    "json": ("application/json", _json),
+    "zip": ("application/zip", _zip),
+}

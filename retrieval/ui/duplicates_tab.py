@@ -1,0 +1,96 @@
+"""Near-duplicates: their groups in the gallery, at a threshold that can be moved."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from retrieval.duplicates import LEAST, THRESHOLD, Group, find_groups, write_csv
+from retrieval.search import Searcher
+from retrieval.ui import strings
+from retrieval.ui.answers import in_words
+from retrieval.ui.cards import Cards
+from retrieval.ui.html import attributes, fill, for_scripts, script, text
+
+_GROUPS = 20  # at a time
+_SHOWN = 12  # images of a group
+
+Find = Callable[[float], list[Group]]
+
+
+class DuplicatesTab:
+    """The tab of near-duplicates; `self.result` tells which image was clicked."""
+
+    def __init__(self, searcher: Searcher, cards: Cards, find: Find) -> None:
+        self._gallery, self._cards, self._find = searcher.gallery, cards, find
+        gr.HTML(f"<p>{text(strings.DUPLICATES_ABOUT)}</p>", apply_default_css=False, elem_classes="about-tab")
+        pages: gr.State = gr.State(1)
+        with gr.Row(elem_classes="controls"):
+            threshold = gr.Slider(
+                LEAST, 1, value=THRESHOLD, step=0.01, label=strings.THRESHOLD, elem_id="threshold", min_width=220
+            )
+            button = gr.Button(strings.FIND, variant="primary", elem_id="find", min_width=160)
+        self.result = gr.HTML(
+            "",
+            js_on_load=script("acts.js", "files.js", "groups.js"),
+            server_functions=[for_scripts(self.save)],
+            elem_id="groups",
+            apply_default_css=False,
+        )
+        # One at a time: it takes both cores, and the answer is kept for everybody.
+        options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "duplicates"}
+        gr.on([button.click, threshold.release], self.first, threshold, [self.result, pages], **options)
+        self.result.more(self.more, [threshold, pages], [self.result, pages], **options)
+
+    def first(self, threshold: float) -> tuple[str, int]:
+        """The largest groups."""
+        return self._page(threshold, 1), 1
+
+    def more(self, threshold: float, pages: int) -> tuple[str, int]:
+        """Some groups more."""
+        return self._page(threshold, pages + 1), pages + 1
+
+    def save(self, wanted: dict[str, Any]) -> dict[str, str]:
+        """All groups at a threshold as CSV, for the page's script: name, type and content in base64."""
+        with in_words(), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "duplicates.csv"
+            write_csv(self._find(float(wanted["threshold"])), self._gallery, path)
+            return {"name": path.name, "type": "text/csv", "content": base64.b64encode(path.read_bytes()).decode()}
+
+    def _page(self, threshold: float, pages: int) -> str:
+        with in_words():
+            groups = self._find(threshold)
+        if not groups:
+            return f"<p>{text(strings.NO_GROUPS)}</p>"
+        said = fill(strings.GROUPS, groups=f"{len(groups):,}", images=f"{sum(len(g.rows) for g in groups):,}")
+        save = f"<button {attributes(data_threshold=threshold)}>{text(strings.CSV)}</button>"
+        shown = groups[: pages * _GROUPS]
+        body = "".join(self._group(group) for group in shown)
+        more = f'<button class="more">{text(strings.SHOW_MORE)}</button>' if len(shown) < len(groups) else ""
+        return f'<p class="tools">{said} {save}</p>{body}{more}'
+
+    def _group(self, group: Group) -> str:
+        rows = group.rows[:_SHOWN]
+        taken = self._gallery.take(rows)
+        cards = "".join(
+            self._cards.card(row, values, f"{score:.2f}")
+            for row, values, score in zip(rows, taken, group.scores, strict=False)
+        )
+        title = text(strings.GROUP.format(count=f"{len(group.rows):,}"))
+        return f'<section class="group"><h3>{title}</h3><ul class="grid small">{cards}</ul></section>'
+
+
+def finder(searcher: Searcher) -> Find:
+    """Finds the groups of a gallery; what was found for the latest thresholds is remembered."""
+
+    @lru_cache(maxsize=4)
+    def find(threshold: float) -> list[Group]:
+        return find_groups(searcher.store, searcher.pictures.same, threshold)
+
+    return lambda threshold: find(round(float(threshold), 3))

@@ -1,0 +1,74 @@
+"""The map: the gallery in two dimensions, drawn by the browser; a click searches."""
+
+from __future__ import annotations
+
+import base64
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from retrieval.manifest import read_manifest
+from retrieval.projection import PCA, pca
+from retrieval.search import Searcher
+from retrieval.stores.base import Vectors
+from retrieval.ui import strings
+from retrieval.ui.cards import name_of
+from retrieval.ui.html import attributes, for_scripts, script, text
+from retrieval.ui.thumbnails import Thumbnails
+
+_LEGEND = 12  # labels, the most common
+
+
+class MapTab:
+    """The tab of the map; `self.canvas` tells which image was clicked."""
+
+    def __init__(self, searcher: Searcher, thumbnails: Thumbnails, method: str) -> None:
+        self._searcher, self._thumbnails = searcher, thumbnails
+        about = strings.MAP_ABOUT.format(method=strings.MAP_METHODS[method])
+        canvas = attributes(tabindex=0, role="application", aria_label=strings.MAP_LABEL)
+        self.canvas = gr.HTML(
+            f'<p>{text(about)}</p><div class="map"><canvas {canvas}></canvas><div class="tip" aria-live="polite"></div>'
+            f'<p class="loading">{text(strings.MAP_LOADING)}</p></div><ul class="legend"></ul>',
+            js_on_load=script("acts.js", "map.js"),
+            server_functions=[for_scripts(self.points), for_scripts(self.look)],
+            elem_id="map",
+            apply_default_css=False,
+        )
+
+    @cached_property
+    def _places(self) -> Vectors:
+        if self._searcher.map is not None:
+            return self._searcher.map
+        store = self._searcher.store
+        return pca(store.vectors(np.arange(len(store))))
+
+    def points(self, _: Any) -> dict[str, Any]:
+        """The (N, 2) places as little-endian float32 and the label of each as uint16, in base64; and the legend."""
+        gallery = self._searcher.gallery
+        counts = gallery.counts("label")
+        code_of = {label: code for code, label in enumerate(counts)}
+        codes = np.array([code_of.get(label or "", 65535) for label in gallery.labels])
+        return {
+            "places": _encoded(self._places.astype("<f4")),
+            "labels": _encoded(np.minimum(codes, 65535).astype("<u2")),
+            "legend": list(counts)[:_LEGEND],
+            "others": strings.MAP_OTHERS if len(counts) > _LEGEND else "",
+        }
+
+    def look(self, row: int) -> dict[str, str]:
+        """What to show of a point."""
+        place = min(max(int(row), 0), len(self._searcher.gallery) - 1)
+        values = self._searcher.gallery.take([place])[0]
+        return {"name": name_of(values), "picture": self._thumbnails.url(place, ".")}
+
+
+def map_method(folder: Path) -> str:
+    """How the map of an artifact is made: the method of the one that it has, or PCA."""
+    return str(read_manifest(folder).get("map", {}).get("method", PCA))
+
+
+def _encoded(values: Any) -> str:
+    return base64.b64encode(values.tobytes()).decode()

@@ -1,0 +1,109 @@
+"""Why similar: the query's pictures and a hit side by side, with what each place adds to the cosine."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from retrieval.errors import EncoderError
+from retrieval.explain import Box, HeatMap, explain
+from retrieval.search import Part, Searcher
+from retrieval.ui import strings
+from retrieval.ui.asked import Asked
+from retrieval.ui.cards import Cards, name_of
+from retrieval.ui.html import attributes, fill, text
+from retrieval.ui.thumbnails import data_url
+
+_MORE, _LESS = "#d55e00", "#0072b2"  # of Okabe and Ito: told apart with any kind of colour vision
+_STRONGEST = 0.75  # opacity
+
+
+class Why:
+    """Makes the content of the dialogue."""
+
+    def __init__(self, searcher: Searcher, cards: Cards) -> None:
+        self._searcher, self._cards = searcher, cards
+
+    def of(self, asked: Asked, row: int) -> str:
+        """Why that row is similar to what is asked for; for an encoder that cannot say, its words for that."""
+        pictures = [part for part in asked.parts if not part.words]
+        name = name_of(self._searcher.gallery.take([row])[0])
+        blocks = [f"<p>{text(strings.WHY_SEVERAL)}</p>"] if len(asked.parts) > 1 else []
+        if len(pictures) < len(asked.parts):
+            blocks.append(f"<p>{text(strings.WHY_WORDS)}</p>")
+        try:
+            blocks += [self._pair(part, row, name) for part in pictures]
+            blocks.append(f'<p class="aside">{text(strings.WHY_HELP)}</p>' if pictures else "")
+        except EncoderError as error:
+            blocks.append(f'<p class="cannot">{text(error)}</p>')
+        title = f'<h2 id="why-title">{text(strings.WHY_TITLE)}</h2>'
+        close = f"<button {attributes(data_close=True, aria_label=strings.CLOSE)}>×</button>"
+        return f'<dialog aria-labelledby="why-title"><header>{title}{close}</header>{"".join(blocks)}</dialog>'
+
+    def _pair(self, part: Part, row: int, name: str) -> str:
+        searcher = self._searcher
+        query, hit = searcher.picture(part), searcher.picture(Part(row=row))
+        vector = searcher.store.vectors(np.array([row]))[0]
+        indexed = part.row is not None and part.region is None
+        why = explain(searcher.encoder, query, hit, vector, searcher.vector(part) if indexed else None)
+        largest = max(float(np.abs(each.cells).max()) for each in (why.query, why.hit)) or 1.0
+        asked = self._figure(strings.WHY_QUERY, self._cards.name(part), query, why.query, why.cosine, largest, indexed)
+        found = self._figure(strings.WHY_HIT, name, hit, why.hit, why.cosine, largest, True)
+        data = attributes(class_="pair", data_pairs=_numbers(why.pairs))
+        return f"<div {data}>{asked}{found}</div>"
+
+    def _figure(
+        self, title: str, name: str, picture: Image.Image, heat: HeatMap, cosine: float, largest: float, thumbnail: bool
+    ) -> str:
+        rows, columns = heat.cells.shape
+        label = strings.WHY_MAP.format(name=name, rows=rows, columns=columns, sum=f"{heat.sum:.4f}")
+        cells = f"{heat.cells.sum(dtype=np.float64):.4f}"
+        exact = abs(heat.sum - cosine) < 5e-5
+        sentence = strings.WHY_SUM if exact else strings.WHY_SUM_NEAR
+        said = fill(sentence, cells=cells, bias=f"{heat.bias:.4f}", sum=f"{heat.sum:.4f}", cosine=f"{cosine:.4f}")
+        note = f" ({text(strings.WHY_THUMBNAIL)})" if thumbnail else ""
+        return (
+            f"<figure><figcaption><strong>{text(title)}</strong> {text(name)}</figcaption>"
+            f'<div class="heat" style="aspect-ratio:{picture.width}/{picture.height}">'
+            f"<img {attributes(src=data_url(picture), alt=name)}>"
+            f"{_overlay(heat, largest, label)}</div>"
+            f'<p class="sum">{said}{note}</p><p class="cell" aria-live="polite">&nbsp;</p></figure>'
+        )
+
+
+def _overlay(heat: HeatMap, largest: float, label: str) -> str:
+    """The cells as squares over the part of the picture that the network saw."""
+    rows, columns = heat.cells.shape
+    squares = "".join(
+        f'<rect x="{column}" y="{row}" width="1" height="1" {_paint(float(heat.cells[row, column]) / largest)}>'
+        f"<title>{heat.cells[row, column]:+.4f}</title></rect>"
+        for row in range(rows)
+        for column in range(columns)
+    )
+    svg = attributes(
+        viewBox=f"0 0 {columns} {rows}",
+        preserveAspectRatio="none",
+        style=_over(heat.box),
+        tabindex=0,
+        role="img",
+        aria_label=label,
+        data_cells=_numbers(heat.cells),
+        data_said=strings.WHY_CELL,
+    )
+    return f"<svg {svg}>{squares}</svg>"
+
+
+def _paint(share: float) -> str:
+    return f'fill="{_MORE if share > 0 else _LESS}" fill-opacity="{min(abs(share), 1) * _STRONGEST:.3f}"'
+
+
+def _over(box: Box) -> str:
+    left, top, right, bottom = (100 * share for share in box)
+    return f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
+
+
+def _numbers(values: npt.NDArray[np.float32]) -> str:
+    return json.dumps([[round(float(value), 5) for value in row] for row in values], separators=(",", ":"))
