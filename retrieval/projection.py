@@ -17,6 +17,7 @@ from retrieval.stores.base import Vectors
 
 PCA, TSNE, UMAP = METHODS = ("pca", "tsne", "umap")
 _PACKAGES = {TSNE: ("openTSNE", "openTSNE"), UMAP: ("umap", "umap-learn")}  # what is imported, what pip calls it
+_SAMPLE = 16_384  # rows that the axes are made from
 _CHUNK = 8_192  # rows at a time: bounds the memory beside the vectors
 _FLAT = 1e-12  # of the mean square length: less variance than this is the rounding of float32
 _TIE = 1e-6  # axes are turned by their largest number; so near to it, others are as large
@@ -51,19 +52,19 @@ def pca(vectors: Vectors) -> Vectors:
     """(N, D) float32 to (N, 2) float32 in [-1, 1]: the two axes of most variance, the first horizontal.
 
     An axis points where its largest number is positive, so that the map is the same on every machine. What has no
-    second axis (one or two rows, D = 1, vectors on a line) has zeros there. Memory beside the result: D x D numbers.
+    second axis (one or two rows, D = 1, vectors on a line) has zeros there. Of more than 16,384 rows, the axes are those
+    of as many, spread over all: a page does not wait for the last digits of a picture.
     """
+    from scipy.linalg import eigh  # a while to import, and a page without a map needs none of it
+
     rows, dim = vectors.shape
     if not rows:
         return np.empty((0, 2), np.float32)
     mean = vectors.mean(axis=0, dtype=np.float64)
-    covariance, length = np.zeros((dim, dim)), 0.0
-    for start in range(0, rows, _CHUNK):
-        chunk = vectors[start : start + _CHUNK].astype(np.float64)
-        length += float(np.einsum("nd,nd->", chunk, chunk)) / rows
-        chunk -= mean
-        covariance += chunk.T @ chunk / rows
-    variances, axes = np.linalg.eigh(covariance)
+    sample = vectors[:: -(-rows // _SAMPLE)].astype(np.float64)
+    length = float(np.einsum("nd,nd->", sample, sample)) / len(sample)
+    sample -= mean
+    variances, axes = eigh(sample.T @ sample / len(sample), subset_by_index=[max(dim - 2, 0), dim - 1])
     map_ = np.zeros((rows, 2))
     for column in range(min(2, dim)):
         if variances[-1 - column] > _FLAT * length:

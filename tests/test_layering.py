@@ -44,7 +44,7 @@ OWNERS = {
     "safetensors": ["retrieval/encoder.py", "retrieval/backbone.py", "training/"],
     "faiss": ["retrieval/stores/", "retrieval/synthetic.py", "retrieval/bench.py"],
     "matplotlib": ["retrieval/plots.py"],
-    "scipy": ["retrieval/metrics.py", "retrieval/calibration.py"],
+    "scipy": ["retrieval/metrics.py", "retrieval/calibration.py", "retrieval/projection.py"],
     "sklearn": ["retrieval/calibration.py"],
     "openTSNE": ["retrieval/projection.py"],
     "umap": ["retrieval/projection.py"],

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -58,6 +59,15 @@ def scores(page: Page) -> list[float]:
 def rows(page: Page) -> list[int]:
     """The rows of the gallery that the hits are."""
     return page.evaluate("[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)")
+
+
+def expect_rows(page: Page, expected: list[int]) -> None:
+    """Wait until these are the hits."""
+    shown = "[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)"
+    try:
+        page.wait_for_function(f"expected => JSON.stringify({shown}) === JSON.stringify(expected)", arg=expected)
+    except PlaywrightTimeoutError:
+        assert rows(page) == expected  # says which
 
 
 def choose(page: Page, column: str, value: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import SIZES, choose, keep_screenshot, names, rows, scores, upload, visit
+from browser import SIZES, choose, expect_rows, keep_screenshot, names, rows, scores, upload, visit
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -27,6 +27,11 @@ from training.catalogue import Item, draw
 @pytest.fixture(scope="module")
 def searcher(starter: Path) -> Searcher:
     return Searcher.open(starter)
+
+
+def rows_of(searcher: Searcher, *parts: Part, k: int = 24) -> list[int]:
+    """What the page should show for a query of these parts."""
+    return [hit.row for hit in searcher.find(searcher.query(parts), k, fold=True)]
 
 
 def search_for(page: Page, place: int) -> None:
@@ -75,7 +80,7 @@ def test_hits_are_those_of_the_searcher(browser: Browser, server: str, searcher:
     with visit(browser, server) as page:
         upload(page, shirt)
         expected = searcher.find(searcher.query([Part(shirt)]), 24, fold=True)
-        assert rows(page) == [hit.row for hit in expected]
+        expect_rows(page, [hit.row for hit in expected])
         shown = page.locator("#hits .hit .chance").all_inner_texts()
         assert shown == [f"{min(round(100 * (hit.chance or 0)), 99)}%" for hit in expected]
 
@@ -133,7 +138,7 @@ def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searc
         page.locator("#hits .more").click()
         expect(page.locator("#hits .hit")).to_have_count(48)
         assert rows(page)[:24] == first
-        assert rows(page) == [hit.row for hit in searcher.find(searcher.query([Part(shirt)]), 48, fold=True)]
+        expect_rows(page, rows_of(searcher, Part(shirt), k=48))
 
 
 def test_the_way_back(browser: Browser, server: str) -> None:
@@ -148,13 +153,13 @@ def test_the_way_back(browser: Browser, server: str) -> None:
         expect(trail).to_have_count(2)
         page.locator("[data-do=undo]").click()
         expect(page.locator("#where-colour .token")).to_have_count(0)
-        assert rows(page) == seen[2]
+        expect_rows(page, seen[2])
         page.locator("[data-do=undo]").click()
         expect(trail).to_have_count(1)
-        assert rows(page) == seen[1]
+        expect_rows(page, seen[1])
         trail.first.click()
         expect(trail).to_have_count(0)
-        assert rows(page) == seen[0]
+        expect_rows(page, seen[0])
         page.locator("[data-do=clear]").click()
         expect(page.locator("#status")).to_contain_text("Give a picture")
         expect(page.locator("#parts .part")).to_have_count(0)
@@ -163,14 +168,15 @@ def test_the_way_back(browser: Browser, server: str) -> None:
 def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Searcher) -> None:
     with visit(browser, server) as page:
         search_for(page, 3)
-        first = int(parse_qs_row(page, searcher, "id"))
+        page.wait_for_function("location.search.includes('id=')")
+        first = searcher.gallery.row_of(parse_qs(urlsplit(page.url).query)["id"][0])
         liked, unliked = rows(page)[2], rows(page)[5]
         page.locator("#hits [data-do=like]").nth(2).click()
         expect(page.locator("#parts .part")).to_have_count(2)
         page.locator(f"#hits [data-do=unlike][data-row='{unliked}']").click()
         expect(page.locator("#parts .part.unlike")).to_have_count(1)
         parts = [Part(row=first), Part(row=liked), Part(row=unliked, weight=-1.0)]
-        assert rows(page) == [hit.row for hit in searcher.find(searcher.query(parts), 24, fold=True)]
+        expect_rows(page, rows_of(searcher, *parts))
         expect(page.locator("#status")).to_contain_text("2 liked and 1 not liked")
         expect(page.locator("#hits .chance")).to_have_count(0)
         keep_screenshot(page, "desktop-several")
@@ -179,12 +185,7 @@ def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Sear
         page.locator("#parts [data-do=away]").nth(1).click()
         expect(page.locator("#parts .part")).to_have_count(2)
         parts = [Part(row=first), Part(row=unliked)]
-        assert rows(page) == [hit.row for hit in searcher.find(searcher.query(parts), 24, fold=True)]
-
-
-def parse_qs_row(page: Page, searcher: Searcher, name: str) -> int:
-    page.wait_for_function(f"location.search.includes('{name}=')")
-    return searcher.gallery.row_of(parse_qs(urlsplit(page.url).query)[name][0])
+        expect_rows(page, rows_of(searcher, *parts))
 
 
 def test_several_pictures_of_ones_own(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
@@ -192,11 +193,12 @@ def test_several_pictures_of_ones_own(browser: Browser, server: str, searcher: S
     for path, article in zip(paths, ("mug", "umbrella"), strict=True):
         draw(Item(article, "green", "plain", "front", 77), 128).save(path)
     with visit(browser, server) as page:
-        page.set_input_files("#add input[type=file], input[type=file]:near(#add)", paths)
+        with page.expect_file_chooser() as waiting:
+            page.locator("#add").click()
+        waiting.value.set_files(paths)
         expect(page.locator("#parts .part")).to_have_count(2)
         expect(page.locator("#status")).to_contain_text("2 liked")
-        expected = searcher.find(searcher.query([Part(path) for path in paths]), 24, fold=True)
-        assert rows(page) == [hit.row for hit in expected]
+        expect_rows(page, rows_of(searcher, *(Part(path) for path in paths)))
 
 
 def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
@@ -214,16 +216,14 @@ def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, 
         expect(page.locator("#hits .hit .name").first).to_have_text("mug")
         page.locator("#parts [data-do=whole]").click()
         expect(page.locator("#parts .region")).to_have_count(0)
-        assert rows(page) == [
-            hit.row for hit in searcher.find(searcher.query([Part(tmp_path / "both.png")]), 24, fold=True)
-        ]
+        expect_rows(page, rows_of(searcher, Part(tmp_path / "both.png")))
         # The same with the keys alone.
         page.locator("#parts .frame").focus()
         for key in ["ArrowRight"] * 5 + ["Shift+ArrowDown"] * 5 + ["Enter"]:
             page.keyboard.press(key)
         expect(page.locator("#status")).to_contain_text("a part of your picture")
         part = Part(tmp_path / "both.png", region=(0.5, 0.25, 1.0, 1.0))
-        assert rows(page) == [hit.row for hit in searcher.find(searcher.query([part]), 24, fold=True)]
+        expect_rows(page, rows_of(searcher, part))
 
 
 def test_a_link_brings_a_search_back(browser: Browser, server: str) -> None:
@@ -237,7 +237,7 @@ def test_a_link_brings_a_search_back(browser: Browser, server: str) -> None:
         assert set(parse_qs(link.query)) == {"id", "unlike", "where"}
     with visit(browser, server, query=f"?{link.query}&k=7") as other:
         expect(other.locator("#hits .hit")).to_have_count(7)
-        assert rows(other) == found[:7]
+        expect_rows(other, found[:7])
         expect(other.locator("#parts .part.unlike")).to_have_count(1)
         expect(other.locator("#where-colour .token")).to_contain_text("red")
 
