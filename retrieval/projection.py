@@ -52,8 +52,8 @@ def pca(vectors: Vectors) -> Vectors:
     """(N, D) float32 to (N, 2) float32 in [-1, 1]: the two axes of most variance, the first horizontal.
 
     An axis points where its largest number is positive, so that the map is the same on every machine. What has no
-    second axis (one or two rows, D = 1, vectors on a line) has zeros there. Of more than 16,384 rows, the axes are those
-    of as many, spread over all: a page does not wait for the last digits of a picture.
+    second axis (one or two rows, D = 1, vectors on a line) has zeros there. Of more than 16,384 rows, the axes are
+    those of as many, spread over all: a page does not wait for the last digits of a picture.
     """
     from scipy.linalg import eigh  # a while to import, and a page without a map needs none of it
 

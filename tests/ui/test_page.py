@@ -308,10 +308,14 @@ def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:
         expect(page.locator("#status")).to_contain_text("most like your picture")
 
 
-def test_two_visitors_share_nothing(browser: Browser, server: str, shirt: Path) -> None:
+def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
     with visit(browser, server) as one, visit(browser, server) as other:
         upload(one, shirt)
         choose(one, "colour", "red")
+        expect_rows(
+            one,
+            [hit.row for hit in searcher.find(searcher.query([Part(shirt)]), 24, where={"colour": "red"}, fold=True)],
+        )
         first = rows(one)
         expect(other.locator("#status")).to_contain_text("Give a picture")
         expect(other.locator("#where-colour .token")).to_have_count(0)
