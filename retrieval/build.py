@@ -160,9 +160,9 @@ def _describe(folder: Path, changes: dict[str, Any], facts_of: Callable[[Artifac
     current = load_artifact(folder)
     metrics = {**read_metrics(folder), **changes}
     with replacing(folder, LAYOUT.own()) as fresh:
-        draw(fresh, metrics)
         own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
         link(folder, fresh, [*own, *LAYOUT.extras_in(folder)])
+        draw(fresh, metrics)
         close(fresh, current.encoder, current.store, current.gallery, metrics, facts_of(current))
 
 

@@ -4,8 +4,8 @@ Each query is searched twice: as it is, and among the images of all other labels
 gallery does not have. A logistic regression (Platt 1999) weighs the evidence of `retrieval.confidence`, right hits of
 the first search against wrong ones and all those of the second. Isotonic regression (Zadrozny and Elkan, KDD 2002)
 turns the weighed sum into a chance, on the first search alone: the chance is that of a query whose kind is there.
-Whether it is there is what the threshold is for: it keeps both the precision and the share refused that are promised
-below.
+Whether it is there is what the threshold is for, with which a hit is confident: it keeps both the precision and the
+share refused that are promised below.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from retrieval.metrics import Numbers, Rows, Vectors, coded_labels
 from retrieval.stores.base import MISSING, Store
 
 PRECISION = 0.95  # of the first hits shown as confident, so many are right, at the lower end of their interval
-REFUSED = 0.90  # of the queries of no kind in the gallery, so many are shown as not confident
-_QUERIES = 2_500  # drawn, at most: with ten pairs each, enough for a curve
+REFUSED = 0.90  # of the queries of no kind in the gallery, so many are shown as not confident, in the same way
+_CERTAINTY = 0.95  # of both
+_NEAR = 0.95  # of the queries whose first hit is right, so many are near enough to it to be confident
+_QUERIES, _FEWER_QUERIES = 2_500, 1_000  # drawn, at most: with ten pairs each, enough for a curve
+_MOST_PAIRS = 25_000_000  # of a query and a row: in a gallery of more than 10,000 rows fewer are drawn
 _LEAST_QUERIES = 20
 _BINS = 10  # of the reliability curve
 
@@ -36,19 +39,34 @@ class Queries:
     """(Q, D) float32 unit rows."""
     labels: Sequence[str | None]
     own: Rows | None = None
-    """(Q,) int64: the row of the gallery that each is itself, which it does not find, or -1."""
+    """(Q,) int64: the row of the gallery that each is itself, which it does not find, or -1; None: held-out images."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One search of each of Q queries, for its K nearest."""
+
+    evidence: Numbers  # (Q, K, 3), NaN for a hit without a label, which teaches nothing
+    nearest: Vectors  # (Q,) cosine of the first hit
+
+    @property
+    def told(self) -> npt.NDArray[np.bool_]:
+        """(Q, K): there is evidence of the hit."""
+        told: npt.NDArray[np.bool_] = ~np.isnan(self.evidence[..., 0])
+        return told
 
 
 @dataclass(frozen=True)
 class _Pairs:
     """Queries and their nearest: with the images of their own label in the gallery, and as if there were none."""
 
-    present: Numbers  # (Q, K, 3) evidence
+    present: _Found
     right: npt.NDArray[np.bool_]  # (Q, K): the hit has the label of the query
-    absent: Numbers  # (Q, K, 3)
+    absent: _Found
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> _Pairs:
-        return _Pairs(self.present[chosen], self.right[chosen], self.absent[chosen])
+        present, absent = (_Found(each.evidence[chosen], each.nearest[chosen]) for each in (self.present, self.absent))
+        return _Pairs(present, self.right[chosen], absent)
 
 
 def calibrate(
@@ -58,8 +76,8 @@ def calibrate(
 
     `labels` (N,) are those of the store's rows. The curve, the error and the precision stated are of the queries of
     `check`, or where there are none, of each half of `queries` by what was learned from the other half. Of very many
-    queries, 2,500 are drawn. None where the labels cannot teach it: fewer than two, or hardly a query that has
-    another image of its label.
+    queries, 2,500 are drawn, 1,000 in a large gallery. None where the labels cannot teach it: fewer than two, or hardly
+    a query that has another image of its label.
     """
     density = Density(store)
     pairs = _pairs(store, labels, queries, density, seed)
@@ -67,16 +85,17 @@ def calibrate(
         return None
     found = _fit(pairs)
     others = _pairs(store, labels, check, density, seed) if check else None
-    even = np.arange(len(pairs.right)) % 2 == 0
-    trials = [(found, others)] if others else [(_fit(pairs.only(~half)), pairs.only(half)) for half in (even, ~even)]
+    half = np.random.default_rng(seed).permutation(len(pairs.right)) % 2 == 0
+    trials = [(found, others)] if others else [(_fit(pairs.only(~one)), pairs.only(one)) for one in (half, ~half)]
     return {
         "weights": list(found.weights),
         "bias": found.bias,
         "strengths": list(found.strengths),
         "chances": list(found.chances),
         "threshold": found.threshold,
+        "floor": found.floor,
         "queries": len(pairs.right),
-        "held_out": check is not None,
+        "held_out": queries.own is None,
         "wanted": {"precision": PRECISION, "refused": REFUSED},
         "checked": _checked(trials),
     }
@@ -89,60 +108,79 @@ def _pairs(store: Store, labels: Sequence[str | None], queries: Queries, density
     usable = np.flatnonzero((wanted >= 0) & (of_label[wanted + 1] > (own >= 0)))
     if len(usable) < _LEAST_QUERIES or (of_label[1:] > 0).sum() < 2:
         return None
-    chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:_QUERIES])
+    most = min(_QUERIES, max(_FEWER_QUERIES, _MOST_PAIRS // len(store)))
+    chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:most])
     vectors, wanted, own = queries.vectors[chosen], wanted[chosen], own[chosen]
     found = nearest(store, vectors, own)
     absent = Nearest(np.full_like(found.rows, MISSING), np.zeros_like(found.scores))
     for label in np.unique(wanted):
         mine = wanted == label
-        strangers = nearest(store, vectors[mine], allowed=np.flatnonzero(codes != label))
+        strangers = nearest(store, vectors[mine], allowed=np.flatnonzero((codes != label) & (codes >= 0)))
         absent.rows[mine], absent.scores[mine] = strangers.rows, strangers.scores
     right = (found.rows != MISSING) & (codes[found.rows] == wanted[:, None])
-    return _Pairs(evidence(found, found, codes, density), right, evidence(absent, absent, codes, density))
+    first, second = (_Found(evidence(each, each, codes, density), each.scores[:, 0]) for each in (found, absent))
+    return _Pairs(first, right, second)
 
 
 def _fit(pairs: _Pairs) -> Calibration:
     from sklearn.isotonic import IsotonicRegression
     from sklearn.linear_model import LogisticRegression
 
-    present, right, absent = pairs.present.reshape(-1, 3), pairs.right.ravel(), pairs.absent.reshape(-1, 3)
-    told = np.concatenate([right, np.zeros(len(absent), bool)])
-    if not right.any():
-        return Calibration((0.0, 0.0, 0.0), 0.0, (0.0,), (0.0,), None)
-    model = LogisticRegression(C=100.0, max_iter=1000).fit(np.concatenate([present, absent]), told)
-    plain = Calibration(tuple(model.coef_[0].tolist()), float(model.intercept_[0]), (0.0,), (0.0,), None)
+    present, right = pairs.present.evidence[pairs.present.told], pairs.right[pairs.present.told]
+    absent = pairs.absent.evidence[pairs.absent.told]
+    truth = np.concatenate([right, np.zeros(len(absent), bool)])
+    if truth.all() or not truth.any():  # nothing to tell apart: each hit has the chance of any other
+        return Calibration((0.0, 0.0, 0.0), 0.0, (0.0,), (float(truth.any()),), None, -1.0)
+    model = LogisticRegression(C=100.0, max_iter=1000).fit(np.concatenate([present, absent]), truth)
+    near = pairs.present.nearest[pairs.right[:, 0]]
+    floor = float(np.quantile(near, 1 - _NEAR, method="lower")) if len(near) else -1.0
+    plain = Calibration(tuple(model.coef_[0].tolist()), float(model.intercept_[0]), (0.0,), (0.0,), None, floor)
     curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(plain.strength(present), right)
-    first = plain.strength(pairs.present[:, 0])
-    refusing = float(np.quantile(plain.strength(pairs.absent[:, 0]), REFUSED, method="higher"))
-    precise = _least_precise(first, pairs.right[:, 0])
-    threshold = None if precise is None else max(precise, refusing)
     strengths, chances = (tuple(each.tolist()) for each in (curve.X_thresholds_, curve.y_thresholds_))
-    return replace(plain, strengths=strengths, chances=chances, threshold=threshold)
+    learned = replace(plain, strengths=strengths, chances=chances)
+    known, strange = (_eligible(learned, each) for each in (pairs.present, pairs.absent))
+    return replace(learned, threshold=_threshold(known, pairs.right[:, 0], strange))
 
 
-def _least_precise(strengths: Numbers, right: npt.NDArray[np.bool_]) -> float | None:
-    """The least strength from which on PRECISION of the first hits are right, with a certainty of 95%; None: none."""
+def _eligible(learned: Calibration, found: _Found) -> Numbers:
+    """(Q,) strengths of the first hits; minus infinity for one that is too far, or more likely wrong than right."""
+    strength = learned.strength(found.evidence[:, 0])
+    return np.where((found.nearest >= learned.floor) & (learned.chance(strength) > 0.5), strength, -np.inf)
+
+
+def _threshold(first: Numbers, right: npt.NDArray[np.bool_], strangers: Numbers) -> float | None:
+    """The least strength from which on PRECISION of the first hits are right, and below which REFUSED of the strangers'
+    first hits lie, with _CERTAINTY of each; None where there is none."""
+    order = np.argsort(-first, kind="stable")
+    strengths = first[order]
+    precise = _at_least(np.cumsum(right[order]), np.arange(1, len(order) + 1)) >= PRECISION
+    refusing = _at_least(np.searchsorted(np.sort(strangers), strengths), len(strangers)) >= REFUSED
+    last = np.append(strengths[1:] < strengths[:-1], True)  # hits of the same strength are shown together
+    enough = np.flatnonzero(precise & refusing & last & np.isfinite(strengths))
+    return float(strengths[enough[-1]]) if len(enough) else None
+
+
+def _at_least(count: Rows, of: Rows | int) -> Numbers:
+    """The lower end of the interval of a share (Clopper and Pearson 1934, one-sided)."""
     from scipy.stats import beta
 
-    order = np.argsort(-strengths, kind="stable")
-    hits, shown = np.cumsum(right[order]), np.arange(1, len(order) + 1)
-    low = np.where(hits > 0, beta.ppf(0.05, hits, shown - hits + 1), 0)  # Clopper and Pearson 1934, one-sided
-    enough = np.flatnonzero(low >= PRECISION)
-    return float(strengths[order][enough[-1]]) if len(enough) else None
+    return np.where(count > 0, beta.ppf(1 - _CERTAINTY, np.maximum(count, 1), of - count + 1), 0)
 
 
 def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> dict[str, Any]:
     """What was promised, on queries that it was not learned from."""
     from scipy.stats import binomtest
 
-    chances = np.concatenate([one.chance(one.strength(pairs.present)).ravel() for one, pairs in trials])
-    right = np.concatenate([pairs.right.ravel() for _, pairs in trials])
-    shown = np.concatenate([one.confident(one.strength(pairs.present[:, 0])) for one, pairs in trials])
+    told = [pairs.present.told for _, pairs in trials]
+    chances = [one.chance(one.strength(pairs.present.evidence)) for one, pairs in trials]
+    chance = np.concatenate([each[mask] for each, mask in zip(chances, told, strict=True)])
+    right = np.concatenate([pairs.right[mask] for (_, pairs), mask in zip(trials, told, strict=True)])
+    shown = np.concatenate([_shown(one, pairs.present) for one, pairs in trials])
     first = np.concatenate([pairs.right[:, 0] for _, pairs in trials])
-    refused = np.concatenate([~one.confident(one.strength(pairs.absent[:, 0])) for one, pairs in trials])
-    curve = [chances[mask].mean() for mask in _bins(chances)]
-    shares = [right[mask].mean() for mask in _bins(chances)]
-    sizes = [int(mask.sum()) for mask in _bins(chances)]
+    refused = np.concatenate([~_shown(one, pairs.absent) for one, pairs in trials])
+    bins = _bins(chance)
+    curve, shares = ([float(each[mask].mean()) for mask in bins] for each in (chance, right))
+    sizes = [int(mask.sum()) for mask in bins]
     precision = None
     if shown.any():
         ends = binomtest(int(first[shown].sum()), int(shown.sum())).proportion_ci(0.95, "wilson")
@@ -150,17 +188,18 @@ def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> dict[str, Any]:
     return {
         "queries": len(first),
         "expected_calibration_error": float(
-            sum(n * abs(p - s) for p, s, n in zip(curve, shares, sizes, strict=True)) / len(right)
+            sum(n * abs(p - s) for p, s, n in zip(curve, shares, sizes, strict=True)) / max(len(right), 1)
         ),
-        "reliability": {
-            "chance": [float(p) for p in curve],
-            "share": [float(s) for s in shares],
-            "pairs": sizes,
-        },
+        "reliability": {"chance": curve, "share": shares, "pairs": sizes},
         "precision": precision,
         "shown": float(shown.mean()),
         "refused": float(refused.mean()),
     }
+
+
+def _shown(one: Calibration, found: _Found) -> npt.NDArray[np.bool_]:
+    """(Q,): the first hit is confident."""
+    return one.confident(one.strength(found.evidence[:, :1]), found.nearest)[:, 0]
 
 
 def _bins(chances: Numbers) -> list[npt.NDArray[np.bool_]]:

@@ -3,7 +3,9 @@
 A cosine alone says little: 0.8 is a sure match in one gallery and nothing in another. Three things together say more:
 how many of the query's nearest share the hit's label, how near the hit is compared with how near it has its own
 neighbours, and the same of all the nearest (local density, as in Breunig et al., "LOF", SIGMOD 2000).
-`retrieval.calibration` learns what weight each has; this module applies it, with numpy alone.
+`retrieval.calibration` learns what weight each has; this module applies it, with numpy alone. Of a picture of nothing
+that the gallery has, all the nearest may well agree: no hit of a query that is farther from its nearest than nearly all
+known ones are from theirs is confident (a conformal test, as in Laxhammar and Falkman, FUSION 2010).
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learned: evidence (..., 3) -> strength -> chance, and the strength from which a hit is confident."""
+    """What was learned: evidence (..., 3) -> strength -> chance, and what it takes for a hit to be confident."""
 
     weights: tuple[float, ...]
     bias: float
@@ -43,7 +45,9 @@ class Calibration:
     """Ascending; between them chances are interpolated, beyond them they stay."""
     chances: tuple[float, ...]
     threshold: float | None
-    """Of the strength; None where no threshold gives the wanted precision, and nothing is confident."""
+    """Of the strength; None where no threshold gives what is wanted, and nothing is confident."""
+    floor: float
+    """Of the cosine of a query's nearest."""
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Calibration:
@@ -51,27 +55,34 @@ class Calibration:
         try:
             knots = [np.asarray(section[name], np.float64) for name in ("strengths", "chances")]
             weights = np.asarray(section["weights"], np.float64)
-            bias, threshold = float(section["bias"]), section["threshold"]
-            numbers = np.concatenate([*knots, weights, [bias, threshold or 0.0]])
+            bias, threshold, floor = float(section["bias"]), section["threshold"], float(section["floor"])
+            numbers = np.concatenate([*knots, weights, [bias, floor, 0.0 if threshold is None else threshold]])
             if weights.shape != (3,) or len(knots[0]) != len(knots[1]) or not len(knots[0]):
                 raise ValueError(f"weights {weights.shape}, {len(knots[0])} strengths, {len(knots[1])} chances")
-            if not np.isfinite(numbers).all() or (np.diff(knots[0]) < 0).any() or np.ptp([*knots[1], 0, 1]) > 1:
-                raise ValueError("strengths have to ascend, and chances to be from 0 to 1")
-        except (KeyError, TypeError, ValueError) as error:
+            if not np.isfinite(numbers).all() or any((np.diff(each) < 0).any() for each in knots):
+                raise ValueError("numbers have to be finite, and strengths and chances to ascend")
+            if np.ptp([*knots[1], 0, 1]) > 1:
+                raise ValueError("chances have to be from 0 to 1")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise QueryError(f"the calibration of this artifact is none: {error!r}; build it again.") from error
-        return cls(tuple(weights), bias, tuple(knots[0]), tuple(knots[1]), threshold)
+        strengths, chances = (tuple(each.tolist()) for each in knots)
+        least = None if threshold is None else float(threshold)
+        return cls(tuple(weights.tolist()), bias, strengths, chances, least, floor)
 
     def strength(self, evidence: Numbers) -> Numbers:
-        """(..., 3) evidence to (...): the weighed sum, in log-odds; a hit that is missing has minus infinity."""
-        return np.asarray(evidence @ np.array(self.weights) + self.bias, np.float64)
+        """(..., 3) evidence to (...): the weighed sum, in log-odds; minus infinity where there is no evidence."""
+        weighed = evidence @ np.array(self.weights) + self.bias
+        return np.where(np.isnan(weighed), -np.inf, weighed)
 
     def chance(self, strength: Numbers) -> Numbers:
         """(...) strengths to (...) chances in [0, 1]."""
         return np.interp(strength, self.strengths, self.chances)
 
-    def confident(self, strength: Numbers) -> npt.NDArray[np.bool_]:
-        """(...) strengths to (...): whether such a hit is shown as confident."""
-        return np.asarray(strength >= (np.inf if self.threshold is None else self.threshold))
+    def confident(self, strength: Numbers, nearest: Vectors) -> npt.NDArray[np.bool_]:
+        """(Q, H) strengths of the hits of Q queries, and (Q,) cosines of their nearest, to (Q, H): whether each hit is
+        confident."""
+        enough = np.asarray(strength >= (np.inf if self.threshold is None else self.threshold))
+        return enough & (nearest >= self.floor)[:, None]
 
 
 def nearest(store: Store, vectors: Vectors, own: Rows | None = None, allowed: Rows | None = None) -> Nearest:
@@ -102,21 +113,21 @@ class Density:
 def evidence(found: Nearest, hits: Nearest, codes: Rows, density: Density) -> Numbers:
     """What speaks for (Q, H) hits of Q queries whose nearest are `found`: (Q, H, 3) float64.
 
-    The share of the others among the nearest that have the hit's label; the hit's cosine over its density; the mean of
-    that over the nearest. `codes` (N,) are the labels as numbers, below 0 for none.
+    The share of the others with a label among the nearest that have the hit's; the hit's cosine over its density; the
+    mean cosine of the nearest over their mean density. NaN for a hit that is missing or has no label: nothing can be
+    said of its kind. `codes` (N,) are the labels as numbers, below 0 for none.
     """
-    there = found.rows != MISSING
-    count = np.maximum(there.sum(axis=1), 1)
-    around = np.where(there, codes[found.rows], -1)
-    label = np.where(hits.rows == MISSING, -1, codes[hits.rows])
-    same = (around[:, None, :] == label[:, :, None]) & (label[:, :, None] >= 0)
-    same &= found.rows[:, None, :] != hits.rows[:, :, None]  # a hit is no witness for itself
-    agree = np.minimum(same.sum(axis=2) / np.maximum(count - 1, 1)[:, None], 1)
+    around, label = (np.where(rows == MISSING, -1, codes[rows]) for rows in (found.rows, hits.rows))
+    # A hit is no witness for itself, nor is an image that may or may not be of its kind.
+    beside = (around >= 0)[:, None, :] & (found.rows[:, None, :] != hits.rows[:, :, None])
+    same = beside & (around[:, None, :] == label[:, :, None])
+    agree = same.sum(axis=2) / np.maximum(beside.sum(axis=2), 1)
     near = hits.scores / np.maximum(density.of(hits.rows), _LEAST_DENSITY)
-    level = np.where(there, density.of(found.rows), 0).sum(axis=1) / count
-    around_near = _mean(found) / np.maximum(level, _LEAST_DENSITY)
-    parts = [agree, np.where(hits.rows == MISSING, 0, near), np.broadcast_to(around_near[:, None], agree.shape)]
-    return np.stack(parts, axis=2).astype(np.float64)
+    level = _mean(Nearest(found.rows, density.of(found.rows)))
+    all_near = _mean(found) / np.maximum(level, _LEAST_DENSITY)
+    parts = np.stack([agree, near, np.broadcast_to(all_near[:, None], agree.shape)], axis=2).astype(np.float64)
+    parts[label < 0] = np.nan
+    return parts
 
 
 def _mean(found: Nearest) -> Numbers:
@@ -143,9 +154,9 @@ class Confidence:
         """
         hits = Nearest(rows[None], scores[None])
         found = nearest(self._store, vector[None], np.array([own]))
-        strength = self._calibration.strength(evidence(found, hits, self._codes, self._density))[0]
-        labelled = self._codes[rows] >= 0
-        chances, confident = self._calibration.chance(strength), self._calibration.confident(strength)
+        strength = self._calibration.strength(evidence(found, hits, self._codes, self._density))
+        labelled, chances = np.isfinite(strength)[0], self._calibration.chance(strength)[0]
+        confident = self._calibration.confident(strength, found.scores[:, 0])[0]
         return (
             [float(chance) if known else None for chance, known in zip(chances, labelled, strict=True)],
             [bool(sure) if known else None for sure, known in zip(confident, labelled, strict=True)],

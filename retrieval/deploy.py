@@ -19,7 +19,7 @@ VARIABLE = "LOOKALIKE_ARTIFACT"  # that app.py reads
 _ROOT = Path(__file__).parents[1]
 _TOP = ("README.md", "LICENSE", "app.py", "requirements.txt")
 _PARTS = re.compile(r"retrieval/(stores/|ui/)?[\w-]+\.(py|css|js|png|svg)")
-_STARTER = "retrieval/starter"
+_STARTER = "retrieval/starter/"
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ def _code() -> list[str]:
 
 def _is_code(name: str) -> bool:
     """Whether a file belongs to the code of a Space: whatever else lies there is left alone, and never sent."""
-    folder, _, last = name.rpartition("/")
-    return name in _TOP or bool(_PARTS.fullmatch(name)) or (folder == _STARTER and LAYOUT.is_file(last))
+    of_starter = name.startswith(_STARTER) and LAYOUT.is_file(name.removeprefix(_STARTER))
+    return name in _TOP or bool(_PARTS.fullmatch(name)) or of_starter

@@ -25,8 +25,9 @@ from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
 
 REPOSITORY = "repository"  # the entry of the manifest that names the place on the Hub
-LEAVE_ONE_OUT = "leave_one_out"  # sections of metrics.json that follow from the rows of the gallery;
-CALIBRATION = "calibration"  # this one, unless held-out images were at hand to learn it from
+# Sections of metrics.json that follow from the rows of the gallery; the second, unless it is from held-out images.
+LEAVE_ONE_OUT = "leave_one_out"
+CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ def finish(unsealed: Unsealed, facts: dict[str, Any], evaluate: Evaluate | None 
     if evaluate:
         metrics.update(evaluate(unsealed))
     if CALIBRATION not in metrics:
-        own = Queries(unsealed.vectors, unsealed.gallery.labels, np.arange(len(unsealed.vectors)))
-        metrics[CALIBRATION] = calibrate(unsealed.store, unsealed.gallery.labels, own)
+        metrics[CALIBRATION] = _calibration(unsealed, trained=bool((metrics.get("training") or {}).get("steps")))
     draw(unsealed.folder, metrics)
     close(unsealed.folder, unsealed.encoder, unsealed.store, unsealed.gallery, metrics, facts)
 
@@ -89,6 +89,14 @@ def link(old: Path, new: Path, names: Iterable[str]) -> None:
                 os.link(old / name, new / name)
             except OSError:  # a file system without hard links
                 shutil.copyfile(old / name, new / name)
+
+
+def _calibration(unsealed: Unsealed, *, trained: bool) -> dict[str, Any] | None:
+    """Learned from the images of the gallery, but not of an encoder that has learned from them: to it they are nearer
+    to each other than a new one is to them, and all of them would be confident."""
+    labels = unsealed.gallery.labels
+    own = Queries(unsealed.vectors, labels, np.arange(len(unsealed.vectors)))
+    return None if trained else calibrate(unsealed.store, labels, own)
 
 
 def _leave_one_out(unsealed: Unsealed) -> dict[str, float | int] | None:

@@ -27,9 +27,7 @@ _PARTS = {
     "seen_without_near_duplicates": ("seen, without near-duplicates", _GREEN, "^"),
     "unseen_without_near_duplicates": ("unseen, without near-duplicates", _PURPLE, "D"),
 }
-_NAMES = [
-    f"{name}.png" for name in ("recall_at_k", "intervals", "images_per_class", "per_class", "history", "reliability")
-]
+_DRAWN = ("recall_at_k", "intervals", "images_per_class", "per_class", "history", "reliability")
 _WORST = 20  # classes in the picture of the worst
 _NAMED = 40  # classes: with more of them, their names would not be legible under the bars
 _short = partial(short, longest=32)  # a label, as far as there is room for it
@@ -37,10 +35,10 @@ _NO_FIGURES = {"step", "epoch", "learning_rate", "grad_norm"}  # of a history: o
 
 
 def draw(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Write the pictures that the sections `evaluation`, `training` and `calibration` have the numbers for into
-    `folder`/plots.
+    """Write into `folder`/plots the pictures that the sections `evaluation`, `training` and `calibration` have the
+    numbers for.
 
-    recall_at_k.png, images_per_class.png, per_class.png, intervals.png, history.png and reliability.png: files of these
+    recall_at_k.png, intervals.png, images_per_class.png, per_class.png, history.png and reliability.png: files of these
     names are written anew, and those that there are no numbers for are gone.
     """
     evaluation = metrics.get("evaluation")
@@ -57,10 +55,13 @@ def draw(folder: Path, metrics: Mapping[str, Any]) -> None:
         figures["history.png"] = _history(history, names)
     if calibration := metrics.get("calibration"):
         figures["reliability.png"] = _reliability(calibration["checked"])
-    for name in _NAMES:
-        (folder / LAYOUT.plots / name).unlink(missing_ok=True)  # it may be another artifact's too, by a hard link
+    plots = folder / LAYOUT.plots
+    for name in _DRAWN:
+        (plots / f"{name}.png").unlink(missing_ok=True)  # by a hard link it may be another artifact's
     for name, figure in figures.items():
-        _save(figure, folder / LAYOUT.plots / name)
+        _save(figure, plots / name)
+    if plots.is_dir() and not any(plots.iterdir()):
+        plots.rmdir()
 
 
 def draw_comparison(path: Path, runs: Sequence[tuple[str, Mapping[str, Any]]], names: Sequence[str]) -> None:

@@ -16,14 +16,8 @@ _COLUMNS = {
     "seen_without_near_duplicates": "seen, without near-duplicates",
     "unseen_without_near_duplicates": "unseen, without near-duplicates",
 }
-_PLOTS = (
-    "recall_at_k",
-    "intervals",
-    "per_class",
-    "images_per_class",
-    "history",
-    "reliability",
-)  # in this order, then any others
+# In this order, then any others.
+_PLOTS = ("recall_at_k", "intervals", "per_class", "images_per_class", "history", "reliability")
 _WORST = 5  # classes named
 _CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often taken for")
 
@@ -165,14 +159,18 @@ def calibration_lines(calibration: Section) -> list[str]:
     if not calibration:
         return []
     checked, wanted = calibration["checked"], calibration["wanted"]
-    of = (
-        "images that were held out" if calibration["held_out"] else "images of the gallery, each left out of its search"
-    )
-    kept = f"{with_interval(checked['precision'])} of these first hits are right" if checked["precision"] else "none"
+    own = "images of the gallery, each left out of its search"
+    of = "images that were held out" if calibration["held_out"] else own
+    lines = [
+        "A hit has a chance that it is of the query's kind, learned from queries whose label is known. Its expected "
+        f"calibration error is {checked['expected_calibration_error']:.3f}, on {checked['queries']:,} {of}: others "
+        "than those that it was learned from."
+    ]
+    if not checked["precision"]:
+        return [*lines, f"No first hit is confident: that would be right {wanted['precision']:.0%} of the time."]
     return [
-        f"A hit is shown with the chance that it is of the query's kind. Its expected calibration error is "
-        f"{checked['expected_calibration_error']:.3f}, on {checked['queries']:,} {of}, by what others taught.",
-        f"For {checked['shown']:.0%} of them the first hit is shown as confident, and {wanted['precision']:.0%} of "
-        f"those are to be right: {kept}. Of the same, searched among the images of all other labels, "
-        f"{checked['refused']:.0%} are refused.",
+        *lines,
+        f"The first hit of {checked['shown']:.0%} of them is confident, and {with_interval(checked['precision'])} of "
+        f"these are right; {wanted['precision']:.0%} is what was aimed at. Searched among the images of all other "
+        f"labels, as a query of no kind in the gallery, {checked['refused']:.0%} of them have no confident hit.",
     ]

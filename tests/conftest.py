@@ -32,7 +32,6 @@ from playwright.sync_api import sync_playwright
 from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
 from retrieval.images import open_image
-from retrieval.plots import draw as draw_plots
 from retrieval.sources import open_source
 from training.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
 from training.evaluate import evaluate, evaluate_index
@@ -251,7 +250,7 @@ def artifact(pictures, encoder, tmp_path_factory):
 
 
 def run_sections(unsealed, held_out=(), **training):
-    """What a training run adds to an artifact: sections of metrics.json, and plots; every third row is a query."""
+    """What a training run adds to an artifact: sections of metrics.json; every third row is a query."""
     labels, vectors = np.array(unsealed.gallery.labels), unsealed.vectors
     asked = np.arange(len(labels)) % 3 == 0
     evaluation = evaluate(
@@ -283,14 +282,12 @@ def run_sections(unsealed, held_out=(), **training):
         "history": [{"step": step, "loss": 1 / step, "validation mAP": step / 16} for step in (4, 8, 12)],
         **training,
     }
-    metrics = {
+    return {
         "training": run,
         "audit": {"queries": 1, "audited": 20, "listed": []},
         "evaluation": evaluation,
         "index": evaluate_index(unsealed.store, vectors, vectors[asked], np.flatnonzero(asked)),
     }
-    draw_plots(unsealed.folder, metrics)
-    return metrics
 
 
 @pytest.fixture(scope="session")

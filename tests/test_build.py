@@ -213,7 +213,8 @@ def test_pictures_without_labels_have_no_figures(tmp_path, encoder):
     for seed in range(3):
         draw(tmp_path / "pictures" / f"{seed}.png", seed)
     build(tmp_path / "pictures", tmp_path / "it", encoder)
-    assert json.loads((tmp_path / "it" / LAYOUT.metrics).read_text()) == {"leave_one_out": None}
+    assert json.loads((tmp_path / "it" / LAYOUT.metrics).read_text()) == {"leave_one_out": None, "calibration": None}
+    assert not (tmp_path / "it" / LAYOUT.plots).exists()
     assert "no labels" in (tmp_path / "it" / LAYOUT.card).read_text()
 
 
@@ -277,10 +278,14 @@ def test_added_vectors_are_those_of_a_build(grown, encoder):
 def test_adding_again_changes_nothing(grown):
     before, source = grown
     add_images(before, source)
-    once = {path.name: (path.read_bytes(), path.stat().st_ino) for path in before.folder.iterdir()}
+
+    def held():
+        return {path: (path.read_bytes(), path.stat().st_ino) for path in before.folder.rglob("*") if path.is_file()}
+
+    once = held()
     report = add_images(before, source)
     assert (report.found, report.indexed, len(report.duplicates)) == (6, 0, 5)
-    assert {path.name: (path.read_bytes(), path.stat().st_ino) for path in before.folder.iterdir()} == once
+    assert held() == once
 
 
 def test_add_needs_nothing_of_what_was_there_before(tmp_path, encoder):

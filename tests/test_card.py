@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -106,13 +107,34 @@ def test_it_names_the_five_worst_classes(card):
     assert "class\\|5" not in text
 
 
-def test_it_shows_every_plot(card, copied_run):
+def test_it_shows_every_plot(card, copied_run, artifact):
+    shutil.copyfile(artifact / LAYOUT.plots / "reliability.png", copied_run / LAYOUT.plots / "reliability.png")
     text, _ = card()
     plots = LAYOUT.plots_in(copied_run)
-    assert len(plots) == 5
-    assert next(line for line in text.splitlines() if line.startswith("![")) == f"![recall at k]({plots[-1]})"
+    assert len(plots) == 6
+    assert next(line for line in text.splitlines() if line.startswith("![")) == "![recall at k](plots/recall_at_k.png)"
     for plot in plots:
         assert f"]({plot})" in text
+
+
+def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
+    assert "confident" not in card()[0]
+    checked = {
+        "queries": 1234,
+        "expected_calibration_error": 0.0416,
+        "precision": {"value": 0.98, "low": 0.96, "high": 0.99},
+        "shown": 0.613,
+        "refused": 0.921,
+    }
+    section = {"held_out": True, "wanted": {"precision": 0.95, "refused": 0.9}, "checked": checked}
+    text, _ = card(lambda metrics: metrics.update(calibration=section))
+    assert "expected calibration error is 0.042, on 1,234 images that were held out" in text
+    assert "The first hit of 61% of them is confident, and 0.980 [0.960, 0.990] of these are right; 95% is" in text
+    assert "92% of them have no confident hit" in text
+    checked["precision"] = None
+    text, _ = card(lambda metrics: metrics.update(calibration={**section, "held_out": False}))
+    assert "on 1,234 images of the gallery, each left out of its search" in text
+    assert "No first hit is confident" in text
 
 
 def test_metadata(card):

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from conftest import STARTER, noise, reseal, run_sections, sha256
+from conftest import noise, reseal, run_sections, sha256
 
 from retrieval.artifact import check_target, load_artifact, read_metrics
 from retrieval.build import add_images, build_artifact, remove_images, update_metrics
@@ -14,7 +14,7 @@ from retrieval.layout import LAYOUT
 from retrieval.sources import open_source
 
 PLOTS = ["history.png", "images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]
-SECTIONS = ["leave_one_out", "training", "audit", "evaluation", "index"]
+SECTIONS = ["leave_one_out", "training", "audit", "evaluation", "index", "calibration"]
 
 
 def held(folder):
@@ -64,8 +64,8 @@ def test_what_evaluates_is_given_all_but_the_figures(pictures, encoder, tmp_path
         return {"note": "evaluated"}
 
     build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, evaluate=evaluate)
-    assert list(metrics_of(tmp_path / "it")) == ["leave_one_out", "note"]
-    assert not (tmp_path / "it" / "plots").exists()
+    assert list(metrics_of(tmp_path / "it")) == ["leave_one_out", "note", "calibration"]
+    assert LAYOUT.plots_in(tmp_path / "it") == ["plots/reliability.png"]
 
 
 def test_an_evaluation_that_fails_leaves_the_old_artifact_and_the_embeddings(copied_run, pictures, encoder):
@@ -79,8 +79,8 @@ def test_an_evaluation_that_fails_leaves_the_old_artifact_and_the_embeddings(cop
     assert held(copied_run) == before
     build_artifact(open_source(str(pictures)), copied_run, encoder, progress=lambda *done: embedded.append(done))
     assert embedded == []
-    assert list(metrics_of(copied_run)) == ["leave_one_out"]
-    assert not (copied_run / "plots").exists()
+    assert list(metrics_of(copied_run)) == ["leave_one_out", "calibration"]
+    assert LAYOUT.plots_in(copied_run) == ["plots/reliability.png"]
 
 
 @pytest.mark.parametrize("name", ["table.csv", "picture.jpg", "-rf.png", "two words.png"])
@@ -94,9 +94,16 @@ def test_only_png_files_are_plots(pictures, encoder, tmp_path, name):
     assert not (tmp_path / "it").exists()
 
 
-def test_the_starter_which_has_no_plots_still_loads():
-    assert len(load_artifact(STARTER).gallery) == 1152
-    assert LAYOUT.plots_in(STARTER) == []
+def test_an_encoder_that_has_learned_from_the_gallery_is_not_calibrated_with_it(trained, artifact):
+    assert metrics_of(trained)["training"]["steps"] > 0
+    assert metrics_of(trained)["calibration"] is None
+    assert metrics_of(artifact)["calibration"]["held_out"] is False
+
+
+def test_an_artifact_without_plots_loads(copied_artifact):
+    update_metrics(copied_artifact, {"calibration": None})
+    assert {path.name for path in copied_artifact.iterdir()} == set(LAYOUT.names())
+    assert len(load_artifact(copied_artifact).gallery) == 60
 
 
 # Spoiled
@@ -121,8 +128,9 @@ def test_a_plot_that_was_changed_or_is_missing(copied_run, name):
 @pytest.mark.parametrize("name", ["plots/more.png", "plots/notes.txt", "plots/deeper/more.png", "plots"])
 def test_a_plot_that_is_not_listed(copied_run, copied_artifact, name):
     for folder in (copied_run, copied_artifact):
-        if name == "plots" and folder == copied_run:
-            continue  # which has a folder of that name
+        if name == "plots":  # a file of that name, where there are no pictures
+            update_metrics(folder, dict.fromkeys(SECTIONS))
+            assert not (folder / name).exists()
         noise(folder / name, 0)
         first = "/".join(name.split("/")[:2])
         refused(folder, f"{first} is in", "the manifest does not list it")
@@ -180,8 +188,8 @@ def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copi
         assert list(after) == SECTIONS
         assert after["leave_one_out"]["images"] == rows
         assert {**after, "leave_one_out": 0} == {**figures, "leave_one_out": 0}
-        assert {name: held(copied_run)[name] for name in LAYOUT.plots_in(copied_run)} == {
-            name: before[name] for name in before if name.startswith("plots/")
+        assert {name: contents(copied_run)[name] for name in LAYOUT.plots_in(copied_run)} == {
+            name: data for name, (data, _) in before.items() if name.startswith("plots/")
         }
         assert len(load_artifact(copied_run).gallery) == rows
         assert "plots/recall_at_k.png" in (copied_run / LAYOUT.card).read_text()
@@ -209,6 +217,13 @@ def test_sections_that_come_later(copied_run):
     assert set(after) == set(before)
 
 
+def test_a_section_that_is_gone_takes_its_plots_along(copied_run):
+    update_metrics(copied_run, {"evaluation": None})
+    load_artifact(copied_run)
+    assert LAYOUT.plots_in(copied_run) == ["plots/history.png"]
+    assert "![recall at k]" not in (copied_run / LAYOUT.card).read_text()
+
+
 def test_plots_of_another_kind_stay(copied_run, pictures, encoder):
     def evaluate(unsealed):
         noise(unsealed.folder / "plots" / "own.png", 5)
@@ -225,8 +240,8 @@ def test_an_artifact_without_a_run_can_be_given_sections_too(copied_artifact):
     (copied_artifact / "notes.txt").write_text("mine")
     update_metrics(copied_artifact, {"note": "later"})
     load_artifact(copied_artifact)
-    assert list(metrics_of(copied_artifact)) == ["leave_one_out", "note"]
-    assert not (copied_artifact / "plots").exists()
+    assert list(metrics_of(copied_artifact)) == ["leave_one_out", "calibration", "note"]
+    assert LAYOUT.plots_in(copied_artifact) == ["plots/reliability.png"]
     assert (copied_artifact / "notes.txt").read_text() == "mine"
 
 

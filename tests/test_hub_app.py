@@ -79,7 +79,8 @@ def test_training_ends_in_a_commit(hub, run):
     assert on_hub.pop(".gitattributes")
     assert on_hub == contents(folder)
     assert f"{hub.url}/{REPO} is now at commit {hub.head('model', REPO)}" in said
-    assert sum(name.startswith("plots/") for name in on_hub) == 5
+    metrics = json.loads(on_hub[LAYOUT.metrics])
+    assert sum(name.startswith("plots/") for name in on_hub) == 5 + bool(metrics["calibration"])
 
 
 def test_training_does_not_begin_where_nobody_may_push(hub, drawings, tmp_path):
@@ -180,6 +181,7 @@ def test_a_space_is_made_in_one_commit_and_pinned(hub, client, run):
         "README.md",
         "retrieval/ui/style.css",
         f"retrieval/starter/{LAYOUT.index}",
+        f"retrieval/starter/{LAYOUT.plots}/reliability.png",
     ):
         assert sent[name] == (ROOT / name).read_bytes()
     assert not [name for name in sent if name.startswith(("tests", "training", ".ci")) or "__pycache__" in name]

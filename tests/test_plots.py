@@ -12,15 +12,20 @@ from PIL import Image
 from retrieval.artifact import read_metrics
 from retrieval.plots import draw, draw_comparison
 
-ALL = ["history.png", "images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]
+EVALUATED = ["images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]
+ALL = ["history.png", *EVALUATED, "reliability.png"]
+CHECKED = {
+    "expected_calibration_error": 0.04,
+    "reliability": {"chance": [0.1, 0.5, 0.9], "share": [0.2, 0.45, 0.9], "pairs": [30, 50, 400]},
+}
 
 
 @pytest.fixture
 def metrics(trained):
-    """The sections of a finished run, with figures of unseen classes too."""
+    """The sections of a finished run, with figures of unseen classes too, and a calibration."""
     sections = copy.deepcopy(read_metrics(trained))
     sections["evaluation"]["unseen"] = copy.deepcopy(sections["evaluation"]["seen"])
-    return sections
+    return {**sections, "calibration": {"checked": CHECKED}}
 
 
 def drawn(folder):
@@ -66,17 +71,50 @@ def test_the_same_figures_give_the_same_bytes(metrics, tmp_path):
 
 def test_only_what_there_are_figures_for(metrics, tmp_path):
     for number, sections in enumerate(
-        [{}, {"leave_one_out": {"mAP": 0.5}}, {"training": {}}, {"training": {"history": []}, "evaluation": None}]
+        [
+            {},
+            {"leave_one_out": {"mAP": 0.5}},
+            {"training": {}},
+            {"training": {"history": []}, "evaluation": None, "calibration": None},
+        ]
     ):
         draw(tmp_path / str(number), sections)
         assert not (tmp_path / str(number)).exists()
     draw(tmp_path / "training", {"training": metrics["training"]})
     assert drawn(tmp_path / "training") == ["history.png"]
     draw(tmp_path / "evaluation", {"evaluation": metrics["evaluation"]})
-    assert drawn(tmp_path / "evaluation") == [name for name in ALL if name != "history.png"]
+    assert drawn(tmp_path / "evaluation") == EVALUATED
+    draw(tmp_path / "calibration", {"calibration": metrics["calibration"]})
+    assert drawn(tmp_path / "calibration") == ["reliability.png"]
     without_classes = {**metrics["evaluation"], "classes": []}
     draw(tmp_path / "no classes", {"evaluation": without_classes})
     assert drawn(tmp_path / "no classes") == ["intervals.png", "recall_at_k.png"]
+
+
+def test_what_there_are_no_figures_for_any_more_is_gone_and_other_pictures_stay(metrics, tmp_path):
+    draw(tmp_path, metrics)
+    (tmp_path / "plots" / "own.png").write_bytes(b"mine")
+    draw(tmp_path, {"training": metrics["training"], "calibration": None})
+    assert drawn(tmp_path) == ["history.png", "own.png"]
+
+
+def test_a_picture_that_is_another_artifacts_too_is_not_written_into(metrics, tmp_path):
+    draw(tmp_path / "old", metrics)
+    before = {name: (tmp_path / "old" / "plots" / name).read_bytes() for name in ALL}
+    (tmp_path / "new" / "plots").mkdir(parents=True)
+    for name in ALL:
+        (tmp_path / "new" / "plots" / name).hardlink_to(tmp_path / "old" / "plots" / name)
+    changed = {**CHECKED, "expected_calibration_error": 0.5}
+    draw(tmp_path / "new", {"calibration": {"checked": changed}})
+    assert drawn(tmp_path / "new") == ["reliability.png"]
+    assert (tmp_path / "new" / "plots" / "reliability.png").read_bytes() != before["reliability.png"]
+    assert {name: (tmp_path / "old" / "plots" / name).read_bytes() for name in ALL} == before
+
+
+def test_a_calibration_whose_hits_all_have_one_chance(tmp_path):
+    one = {"expected_calibration_error": 0.0, "reliability": {"chance": [1.0], "share": [1.0], "pairs": [200]}}
+    draw(tmp_path, {"calibration": {"checked": one}})
+    check_picture(tmp_path / "plots" / "reliability.png")
 
 
 @pytest.mark.parametrize(
