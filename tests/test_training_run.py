@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 
 import retrieval.__main__
 from retrieval.artifact import load_artifact, read_metrics
+from retrieval.calibration import Queries, calibrate
 from retrieval.encoder import Encoder
 from retrieval.errors import ArtifactError, TrainingError
 from retrieval.images import open_image
 from retrieval.layout import LAYOUT
 from retrieval.report import with_interval
 from retrieval.search import Searcher
+from retrieval.stores.exact import ExactStore
 from training.__main__ import main
 from training.data import open_data
 from training.recipe import recipe_names, without_places
@@ -190,7 +192,10 @@ def test_card_and_pictures(runs, name):
     assert f"images_per_class: {recipe.images_per_class}" in card
     plots = {path.name for path in (out / LAYOUT.plots).iterdir()}
     expected = {"recall_at_k.png", "intervals.png", "per_class.png", "images_per_class.png"}
-    assert plots == expected | ({"history.png"} if recipe.epochs else set())
+    expected |= ({"history.png"} if recipe.epochs else set()) | (
+        {"reliability.png"} if metrics["calibration"] else set()
+    )
+    assert plots == expected
     for plot in plots:
         assert f"](plots/{plot})" in card
         Image.open(out / LAYOUT.plots / plot).verify()
@@ -261,6 +266,28 @@ def test_figures_of_a_test_split(runs, name):
     }
     accuracy = evaluation["classifier_accuracy"]
     assert (accuracy is None) is (recipe.softmax == "none")
+
+
+@pytest.mark.parametrize("name", ["frozen", "random-triplet"])
+def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, name):
+    recipe, out = runs(name)
+    artifact, section = load_artifact(out), read_metrics(out)["calibration"]
+    assert section["held_out"] is True
+    assert (section["queries"], section["checked"]["queries"]) == (24, 26)
+    assert "on 26 images that were held out" in (out / LAYOUT.card).read_text(encoding="utf-8")
+    parts = [rows_of(recipe.data, split) for split in ("validation", "test")]
+    hashes = {sha256(data) for rows in parts for data, _ in rows}
+    vectors, labels, row_of = gallery_of(artifact)
+    kept = [row for sha, row in row_of.items() if sha not in hashes]
+    store = ExactStore(artifact.encoder.dim)
+    store.add(np.arange(len(kept)), vectors[kept])
+    held_out = [
+        Queries(artifact.encoder.embed_images([open_image(data) for data, _ in rows]), [label for _, label in rows])
+        for rows in parts
+    ]
+    again = calibrate(store, [labels[row] for row in kept], *held_out)
+    assert section["weights"] == pytest.approx(again["weights"], rel=1e-2, abs=1e-2)
+    assert section["floor"] == pytest.approx(again["floor"], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["frozen", "classifier", "ours"])
