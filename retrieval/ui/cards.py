@@ -88,17 +88,17 @@ class Cards:
     def hits(self, hits: Sequence[Hit], more: bool) -> str:
         """The hits; dimmed where the best is not confident."""
         unsure = bool(hits) and hits[0].confident is False
-        return self._grid([self._hit(hit) for hit in hits], more, unsure=unsure)
+        return self._grid([self._hit(hit, unsure) for hit in hits], more, unsure=unsure)
 
     def _grid(self, items: Sequence[str], more: bool, unsure: bool = False) -> str:
         button = f"<button {attributes(class_='more', data_do='more')}>{text(strings.SHOW_MORE)}</button>"
         classes = "grid unsure" if unsure else "grid"
         return f'<ul class="{classes}">{"".join(items)}</ul>{button if more else ""}'
 
-    def _hit(self, hit: Hit) -> str:
+    def _hit(self, hit: Hit, unsure: bool) -> str:
         name = name_of(hit)
         numbers = f'<span class="score" title="{text(strings.SCORE_TITLE)}">{hit.score:.2f}</span>'
-        if hit.chance is not None:
+        if hit.chance is not None and not unsure:  # a chance is that of a query whose kind is there
             chance = strings.CHANCE.format(chance=min(round(100 * hit.chance), _SURE))
             numbers = f'<span class="chance" title="{text(strings.CHANCE_TITLE)}">{text(chance)}</span> · {numbers}'
         buttons = "".join(

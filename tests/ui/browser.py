@@ -72,9 +72,17 @@ def expect_rows(page: Page, expected: list[int]) -> None:
 
 def choose(page: Page, column: str, value: str) -> None:
     """Choose a value in the filter on a column."""
+    page.locator(f"#where-{column} input").click()
     page.locator(f"#where-{column} input").fill(value)
     page.locator(f"#where-{column} [role=option]", has_text=re.compile(rf"^\W*{value} \(")).first.click()
+    close_list(page, column)
+
+
+def close_list(page: Page, column: str) -> None:
+    """Leave a filter, whose list opens again when it is come back to."""
     page.keyboard.press("Escape")
+    page.locator(f"#where-{column} input").blur()
+    expect(page.locator("[role=option]")).to_have_count(0)
 
 
 def open_tab(page: Page, name: str) -> None:
