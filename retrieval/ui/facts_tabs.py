@@ -53,7 +53,7 @@ def add_about(artifact: Resolved) -> None:
     calls = "".join(
         f"<h3>{text(name)}</h3><pre><code>{text(code)}</code></pre>" for name, code in strings.CALLS.items()
     )
-    calls = f"<h2>{text(strings.CALL)}</h2>{calls}"
+    calls = _scrolled(f"<h2>{text(strings.CALL)}</h2>{calls}")
     gr.HTML(
         f'<div class="card-text">{commit}{calls}{_html(_FRONT_MATTER.sub("", card))}</div>',
         js_on_load=script("about.js"),
@@ -63,4 +63,10 @@ def add_about(artifact: Resolved) -> None:
 
 
 def _html(markdown: str) -> str:
-    return str(_MARKDOWN.render(markdown)).replace("<a ", '<a target="_blank" rel="noreferrer" ')
+    rendered = str(_MARKDOWN.render(markdown)).replace("<a ", '<a target="_blank" rel="noreferrer" ')
+    return _scrolled(rendered)
+
+
+def _scrolled(html: str) -> str:
+    """Have what can be wider than the page scrolled by keyboard, too."""
+    return html.replace("<pre>", '<pre tabindex="0">').replace("<table>", '<table tabindex="0">')

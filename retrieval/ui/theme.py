@@ -47,4 +47,7 @@ def theme() -> Any:
         block_label_background_fill="transparent",
         block_label_background_fill_dark="transparent",
         slider_color="*primary_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser import SIZES, serious_findings, upload, visit
+from browser import SIZES, close_list, open_tab, serious_findings, upload, visit
 from playwright.sync_api import Browser, expect
 
 
@@ -16,10 +16,34 @@ def test_nothing_serious_is_found(browser: Browser, axe: Path, server: str, shir
         assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
         assert serious_findings(page, axe) == []
         upload(page, shirt)
+        page.locator("#hits [data-do=unlike]").nth(3).click()
+        expect(page.locator("#parts .part")).to_have_count(2)
         assert serious_findings(page, axe) == []
-        page.locator("#labels input").click()
-        expect(page.locator("#labels [role=option]").first).to_be_visible()
+        page.locator("#where-label input").click()
+        expect(page.locator("#where-label [role=option]").first).to_be_visible()
         assert serious_findings(page, axe) == []
+        close_list(page, "label")
+        page.locator("#settings > button").click()
+        page.locator("#hits [data-do=why]").first.click()
+        expect(page.locator("#why dialog")).to_be_visible()
+        assert serious_findings(page, axe) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_serious_is_found_in_other_tabs(
+    browser: Browser, axe: Path, server: str, size: str, theme: str
+) -> None:
+    with visit(browser, server, size, query=f"?__theme={theme}") as page:
+        for tab, shown in (
+            ("Duplicates", "#find"),
+            ("Map", "#map .legend button"),
+            ("Evaluation", "#evaluation table"),
+            ("About", "#about h1"),
+        ):
+            open_tab(page, tab)
+            expect(page.locator(shown).first).to_be_visible()
+            assert (tab, serious_findings(page, axe)) == (tab, [])
 
 
 def test_what_is_serious_is_found(browser: Browser, axe: Path) -> None:
