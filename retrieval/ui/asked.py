@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -58,6 +59,11 @@ class Asked:
     def filter(self) -> dict[str, list[str]]:
         """As `Gallery.rows_where` takes it."""
         return {column: list(values) for column, values in self.where}
+
+
+def is_gone(part: Part) -> bool:
+    """Whether it is a visitor's picture that has been deleted meanwhile."""
+    return part.image is not None and not Path(str(part.image)).exists()
 
 
 def _same(one: Part, other: Part) -> bool:

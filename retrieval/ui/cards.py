@@ -8,7 +8,7 @@ from pathlib import Path
 from retrieval.gallery import Row
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
-from retrieval.ui.asked import Asked, Visit, link_of
+from retrieval.ui.asked import Asked, Visit, is_gone, link_of
 from retrieval.ui.html import attributes, fill, text
 from retrieval.ui.thumbnails import Thumbnails
 
@@ -201,7 +201,7 @@ class Cards:
     def _step(self, place: int, asked: Asked) -> str:
         label = strings.BACK_TO.format(name=self.title(asked))
         button = attributes(data_do="back", data_step=place, aria_label=label, title=label)
-        first = next((part for part in asked.parts if not part.words), None)
+        first = next((part for part in asked.parts if not part.words and not is_gone(part)), None)
         shown = f"<img {attributes(src=self.source(first), alt='')}>" if first else text(self.title(asked))
         return f"<button {button}>{shown}</button>"
 

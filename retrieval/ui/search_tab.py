@@ -14,11 +14,11 @@ import gradio as gr
 import numpy as np
 from gradio.data_classes import ImageData
 
-from retrieval.errors import LookalikeError
+from retrieval.errors import LookalikeError, QueryError
 from retrieval.search import MAX_K, Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.answers import in_words
-from retrieval.ui.asked import PAGE, Visit, after, number_of, read_link
+from retrieval.ui.asked import PAGE, Asked, Visit, after, is_gone, number_of, read_link
 from retrieval.ui.cards import Cards
 from retrieval.ui.downloads import make_file
 from retrieval.ui.html import for_scripts, script
@@ -149,8 +149,9 @@ class SearchTab:
     def show(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
         """All that depends on a visit; the list of values of the column `used` is left as it is."""
         with in_words():
-            hits, more = self.find(visit, int(k), least, fold)
             asked = visit.asked
+            _check_pictures(asked)
+            hits, more = self.find(visit, int(k), least, fold)
             facets = self._searcher.gallery.facets(asked.filter)
             filters = [
                 gr.skip()
@@ -208,6 +209,7 @@ class SearchTab:
             data = event._data or {}
             rows = len(self._searcher.gallery)
             if data.get("do") == "why":
+                _check_pictures(visit.asked)
                 return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, number_of(data, "row", rows))]
             return [*self.show(after(visit, data, rows), k, least, fold), ""]
 
@@ -221,6 +223,12 @@ class SearchTab:
 def spread_rows(count: int, wanted: int) -> list[int]:
     """So many rows, or all there are, spread over the whole gallery."""
     return [int(row) for row in np.linspace(0, count - 1, min(wanted, count))]
+
+
+def _check_pictures(asked: Asked) -> None:
+    """Raise QueryError where a visitor's picture has been deleted meanwhile."""
+    if any(is_gone(part) for part in asked.parts):
+        raise QueryError(strings.GONE)
 
 
 def _choices(counts: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -1,0 +1,61 @@
+"""Words beside pictures: an artifact with a text model, served and searched in a real Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import expect_rows, keep_screenshot, visit
+from playwright.sync_api import Browser, expect
+from text_models import write_clip
+
+from retrieval import Encoder, Searcher, TextEncoder, build_artifact, open_source
+from retrieval.remote import Resolved
+from retrieval.search import Part
+from retrieval.ui import create_app, launch
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, pictures: Path, encoder: Encoder):
+    """A searcher of an artifact that understands text, and the address where it is served."""
+    folder = tmp_path_factory.mktemp("words")
+    text = TextEncoder.create(str(write_clip(folder / "clip")))
+    build_artifact(open_source(str(pictures)), folder / "artifact", encoder, text=text)
+    searcher = Searcher.open(folder / "artifact")
+    app = create_app(searcher, Resolved(folder / "artifact", "words"))
+    _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
+    yield searcher, address.rstrip("/")
+    app.close()
+
+
+def test_words_alone_and_with_a_picture(browser: Browser, served) -> None:
+    searcher, address = served
+    with visit(browser, address) as page:
+        page.locator("#words textarea, #words input").fill("red shirt")
+        page.keyboard.press("Enter")
+        expect(page.locator("#status")).to_contain_text("most like “red shirt”")
+        cosines = searcher.text.store.vectors(np.arange(60)) @ searcher.text.encoder.embed_texts(["red shirt"])[0]
+        best = [hit.row for hit in searcher.find(searcher.query([Part(words="red shirt")]), 24, fold=True)]
+        assert best[0] == int(np.argmax(cosines))
+        expect_rows(page, best)
+        expect(page.locator("#hits .chance")).to_have_count(0)
+        liked = best[4]
+        page.locator(f"#hits [data-do=like][data-row='{liked}']").click()
+        expect(page.locator("#parts .part")).to_have_count(2)
+        expect_rows(
+            page,
+            [
+                hit.row
+                for hit in searcher.find(searcher.query([Part(words="red shirt"), Part(row=liked)]), 24, fold=True)
+            ],
+        )
+        keep_screenshot(page, "desktop-words")
+        page.locator("#parts [data-do=away]").first.click()
+        expect(page.locator("#words textarea, #words input")).to_have_value("")
+        expect(page.locator("#status")).not_to_contain_text("red shirt")
+
+
+def test_without_a_text_model_there_is_no_box(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
+        expect(page.locator("#words")).to_have_count(0)
