@@ -47,7 +47,7 @@ const choose = async (row) => {
   draw();
   const turn = ++asked;
   if (row < 0) return tip.replaceChildren();
-  const {name, picture} = await server.look(row);
+  const {name, picture} = await server.look(points.rows[row]);
   if (turn !== asked) return;
   const image = Object.assign(new Image(), {src: picture, alt: name}), [x, y] = screen(row);
   tip.replaceChildren(image, Object.assign(document.createElement("span"), {textContent: name}));
@@ -61,9 +61,9 @@ const at = (event) => {
 };
 const load = async () => {
   if (points || !canvas.clientWidth) return draw();
-  points = {labels: [], places: []};
-  const {places, labels, legend: names, others} = await server.points();
-  points = {places: decode(places, Float32Array), labels: decode(labels, Uint16Array)};
+  points = {rows: [], labels: [], places: []};
+  const {rows, places, labels, legend: names, others} = await server.points();
+  points = {rows: decode(rows, Uint32Array), places: decode(places, Float32Array), labels: decode(labels, Uint16Array)};
   element.querySelector(".loading")?.remove();
   [...names, ...(others ? [others] : [])].forEach((name, label) => {
     const button = Object.assign(document.createElement("button"), {textContent: name});
@@ -82,7 +82,7 @@ const load = async () => {
 // The tab has no size before it is opened.
 new ResizeObserver(load).observe(canvas);
 
-const search = (row) => row >= 0 && send({do: "search", row: String(row)});
+const search = (row) => row >= 0 && send({do: "search", row: String(points.rows[row])});
 canvas.addEventListener("pointermove", (event) => {
   const [x, y] = at(event);
   if (!drag) return choose(nearest(x, y, 14));

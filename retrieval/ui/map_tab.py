@@ -19,6 +19,8 @@ from retrieval.ui.cards import name_of
 from retrieval.ui.html import attributes, for_scripts, script, text
 from retrieval.ui.thumbnails import Thumbnails
 
+_POINTS = 50_000  # what a browser draws without a jolt
+_NO_LABEL = 65_535
 _LEGEND = 12  # labels, the most common
 
 
@@ -46,14 +48,17 @@ class MapTab:
         return pca(store.vectors(np.arange(len(store))))
 
     def points(self, _: Any) -> dict[str, Any]:
-        """The (N, 2) places as little-endian float32 and the label of each as uint16, in base64; and the legend."""
+        """The points: their rows as little-endian uint32, the (N, 2) places as float32 and the labels as uint16, all in
+        base64; and the legend. Of very large galleries, some rows spread over all."""
         gallery = self._searcher.gallery
         counts = gallery.counts("label")
         code_of = {label: code for code, label in enumerate(counts)}
-        codes = np.array([code_of.get(label or "", 65535) for label in gallery.labels])
+        rows = np.arange(0, len(gallery), -(-len(gallery) // _POINTS))
+        codes = np.array([code_of.get(gallery.labels[row] or "", _NO_LABEL) for row in rows])
         return {
-            "places": _encoded(self._places.astype("<f4")),
-            "labels": _encoded(np.minimum(codes, 65535).astype("<u2")),
+            "rows": _encoded(rows.astype("<u4")),
+            "places": _encoded(self._places[rows].astype("<f4")),
+            "labels": _encoded(np.minimum(codes, _NO_LABEL).astype("<u2")),
             "legend": list(counts)[:_LEGEND],
             "others": strings.MAP_OTHERS if len(counts) > _LEGEND else "",
         }

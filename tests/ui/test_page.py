@@ -44,6 +44,7 @@ def search_for(page: Page, place: int) -> None:
 
 def drag(page: Page, box: tuple[float, float, float, float]) -> None:
     """Choose a part of the only picture of the query, in shares of its width and height."""
+    page.locator("#parts .frame").scroll_into_view_if_needed()
     frame = page.locator("#parts .frame").bounding_box()
     assert frame
     left, top, right, bottom = box
@@ -141,8 +142,9 @@ def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searc
         expect_rows(page, rows_of(searcher, Part(shirt), k=48))
 
 
-def test_the_way_back(browser: Browser, server: str) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_the_way_back(browser: Browser, server: str, size: str) -> None:
+    with visit(browser, server, size) as page:
         seen = []
         for place in (3, 1, 2):
             search_for(page, place)
@@ -165,8 +167,9 @@ def test_the_way_back(browser: Browser, server: str) -> None:
         expect(page.locator("#parts .part")).to_have_count(0)
 
 
-def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Searcher) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+    with visit(browser, server, size) as page:
         search_for(page, 3)
         page.wait_for_function("location.search.includes('id=')")
         first = searcher.gallery.row_of(parse_qs(urlsplit(page.url).query)["id"][0])
@@ -179,7 +182,7 @@ def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Sear
         expect_rows(page, rows_of(searcher, *parts))
         expect(page.locator("#status")).to_contain_text("2 liked and 1 not liked")
         expect(page.locator("#hits .chance")).to_have_count(0)
-        keep_screenshot(page, "desktop-several")
+        keep_screenshot(page, f"{size}-several")
         page.locator("#parts [data-do=turn]").nth(2).click()
         expect(page.locator("#parts .part.unlike")).to_have_count(0)
         page.locator("#parts [data-do=away]").nth(1).click()
@@ -201,17 +204,18 @@ def test_several_pictures_of_ones_own(browser: Browser, server: str, searcher: S
         expect_rows(page, rows_of(searcher, *(Part(path) for path in paths)))
 
 
-def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str) -> None:
     both = Image.new("RGB", (400, 200), "white")
     both.paste(draw(Item("mug", "green", "plain", "front", 77), 200), (0, 0))
     both.paste(draw(Item("umbrella", "red", "plain", "front", 78), 200), (200, 0))
     both.save(tmp_path / "both.png")
-    with visit(browser, server) as page:
+    with visit(browser, server, size) as page:
         upload(page, tmp_path / "both.png")
         drag(page, (0.52, 0.02, 0.98, 0.98))
         expect(page.locator("#status")).to_contain_text("a part of your picture")
         assert names(page)[0] == "umbrella"
-        keep_screenshot(page, "desktop-region")
+        keep_screenshot(page, f"{size}-region")
         drag(page, (0.02, 0.02, 0.48, 0.98))
         expect(page.locator("#hits .hit .name").first).to_have_text("mug")
         page.locator("#parts [data-do=whole]").click()
