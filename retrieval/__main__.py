@@ -102,6 +102,7 @@ def _add_measuring(command: _Command) -> tuple[_Parser, _Parser]:
     bench.add_argument("--rows", type=_positive, help="search so many vectors drawn around the artifact's instead")
     bench.add_argument("--dim", type=_positive, default=256, help="of the vectors drawn (default: 256)")
     bench.add_argument("--duplicates", type=_positive, metavar="N", help="find near-duplicates among so many instead")
+    bench.add_argument("--ui", action="store_true", help="measure what one waits for at the page, in Chromium, instead")
     duplicates = command("duplicates", _duplicates, "Find groups of near-duplicates.", _ANY)
     duplicates.add_argument("--threshold", type=float, default=0.95, help="least cosine, from 0.8 to 1 (default: 0.95)")
     duplicates.add_argument("--csv", type=Path, metavar="FILE", help="write all groups there, a line an image")
@@ -264,10 +265,13 @@ def _export(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from retrieval.bench import bench_artifact, bench_index
     from retrieval.bench_duplicates import bench_duplicates
+    from retrieval.bench_ui import bench_ui
     from retrieval.remote import open_reference
 
     folder = open_reference(arguments.artifact).folder
-    if arguments.duplicates:
+    if arguments.ui:
+        figures = bench_ui(folder)
+    elif arguments.duplicates:
         figures = bench_duplicates(folder, arguments.duplicates, arguments.dim)
     else:
         figures = bench_index(folder, arguments.rows, arguments.dim) if arguments.rows else bench_artifact(folder)

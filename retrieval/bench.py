@@ -43,10 +43,10 @@ def bench_artifact(folder: Path) -> Figures:
     Latencies are in milliseconds, one query at a time, with the artifact's own thumbnails as pictures.
     """
     artifact = load_artifact(folder)
-    pictures = [artifact.gallery.thumbnail(row) for row in _spread(len(artifact.gallery), _IMAGES)]
-    encoder = _latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)
-    vectors = artifact.store.vectors(np.array(_spread(len(artifact.gallery), _QUERIES)))
-    store = _latency(lambda vector: artifact.store.search(vector[None], 10), list(vectors))
+    pictures = [artifact.gallery.thumbnail(row) for row in spread(len(artifact.gallery), _IMAGES)]
+    encoder = latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)
+    vectors = artifact.store.vectors(np.array(spread(len(artifact.gallery), _QUERIES)))
+    store = latency(lambda vector: artifact.store.search(vector[None], 10), list(vectors))
     figures: Figures = {
         "images": len(artifact.gallery),
         "encoder": artifact.encoder.name,
@@ -98,10 +98,10 @@ def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Ro
     own = np.full(len(queries), -1) if own is None else own
     truth = faiss.knn(queries, vectors, min(11, len(vectors)), faiss.METRIC_INNER_PRODUCT)[1]
     with _one_core():
-        p50, p95 = _latency(lambda query: store.search(query[None], 10), list(queries))
+        p50, p95 = latency(lambda query: store.search(query[None], 10), list(queries))
         flat = FaissStore(store.dim)
         flat.add(np.arange(len(vectors)), vectors)
-        flat_p50, _ = _latency(lambda query: flat.search(query[None], 10), list(queries[:_QUERIES]))
+        flat_p50, _ = latency(lambda query: flat.search(query[None], 10), list(queries[:_QUERIES]))
     return {
         "recall@10": recall_at_k(_others(store.search(queries, 11)[0], own), _others(truth, own)),
         "p50 ms": p50,
@@ -117,11 +117,12 @@ def _others(ids: Rows, own: Rows) -> Rows:
     return found
 
 
-def _spread(count: int, wanted: int) -> list[int]:
+def spread(count: int, wanted: int) -> list[int]:
+    """So many rows, or all there are, spread over `count`."""
     return [int(row) for row in np.linspace(0, count - 1, min(count, wanted))]
 
 
-def _latency(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[float, float]:
+def latency(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[float, float]:
     """Median and 95th percentile, in milliseconds, after a warm-up."""
     for argument in arguments[:5]:
         call(argument)
@@ -155,21 +156,11 @@ def _one_core() -> Iterator[None]:
 
 def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
     """Start the app as a person would, and ask it over HTTP and through gradio_client."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, str(_APP), "--artifact", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-    started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as app:
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=60) as http:
-                _first_answer(http, pictures[0], app)
-                first = time.perf_counter() - started
-                over_http = _latency(lambda picture: _ask(http, picture), pictures[:_QUERIES])
-            client = _by_client(f"http://127.0.0.1:{port}", pictures[:_QUERIES])
-            memory = psutil.Process(app.pid).memory_info().rss / 2**20
-        finally:
-            app.terminate()
+    with serving(folder) as (app, address), httpx.Client(base_url=f"{address}/gradio_api", timeout=60) as http:
+        first = seconds_to_answer(app, lambda: _ask(http, pictures[0]))
+        over_http = latency(lambda picture: _ask(http, picture), pictures[:_QUERIES])
+        client = _by_client(address, pictures[:_QUERIES])
+        memory = psutil.Process(app.pid).memory_info().rss / 2**20
     return {
         "start to first answer s": first,
         "query over HTTP p50 ms": over_http[0],
@@ -179,15 +170,30 @@ def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
     }
 
 
-def _first_answer(http: httpx.Client, picture: bytes, app: subprocess.Popen[bytes]) -> None:
-    deadline = time.perf_counter() + _PATIENCE
-    while app.poll() is None and time.perf_counter() < deadline:
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`python app.py` on an artifact, as a process that has just been started, until the block ends; its address."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(_APP), "--artifact", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as app:
         try:
-            _ask(http, picture)
+            yield app, f"http://127.0.0.1:{port}"
+        finally:
+            app.terminate()
+
+
+def seconds_to_answer(app: subprocess.Popen[bytes], ask: Callable[[], Any]) -> float:
+    """Seconds from now until `ask` is answered, which raises httpx's error of transport until the app is there."""
+    started = time.perf_counter()
+    while app.poll() is None and time.perf_counter() - started < _PATIENCE:
+        try:
+            ask()
         except httpx.TransportError:
             time.sleep(0.05)
         else:
-            return
+            return time.perf_counter() - started
     raise LookalikeError(f"the app ended, or did not answer within {_PATIENCE} s; run python app.py to see why")
 
 
@@ -212,9 +218,9 @@ def _by_client(address: str, pictures: list[bytes]) -> Figures:
         for number, picture in enumerate(pictures):
             files.append(Path(folder) / f"{number}.jpg")
             files[-1].write_bytes(picture)
-        search = _latency(lambda file: client.predict(handle_file(file), api_name="/search"), files)
-        nothing = _latency(lambda _: client.predict(api_name="/info"), files)
-        upload = _latency(lambda file: httpx.post(client.upload_url, files={"files": file.open("rb")}), files)
+        search = latency(lambda file: client.predict(handle_file(file), api_name="/search"), files)
+        nothing = latency(lambda _: client.predict(api_name="/info"), files)
+        upload = latency(lambda file: httpx.post(client.upload_url, files={"files": file.open("rb")}), files)
     return {
         "query by gradio_client p50 ms": search[0],
         "query by gradio_client p95 ms": search[1],

@@ -28,11 +28,13 @@ LAYERS = [
     ["finish"],
     ["build"],
     ["push", "deploy", "bench", "bench_duplicates", "ui"],
+    ["bench_ui"],
     ["__main__"],
 ]
 # A package -> the files and folders that may import it.
 OWNERS = {
     "gradio": ["app.py", "retrieval/ui/"],
+    "playwright": ["retrieval/bench_ui.py"],
     "gradio_client": ["app.py", "retrieval/ui/", "retrieval/bench.py"],
     "torch": ["retrieval/encoder.py", "retrieval/backbone.py", "retrieval/text.py", "retrieval/heads.py", "training/"],
     "torchvision": ["retrieval/encoder.py", "training/"],
