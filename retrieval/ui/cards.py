@@ -10,9 +10,10 @@ from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.asked import Asked, Visit, is_gone, link_of
 from retrieval.ui.html import attributes, fill, text
-from retrieval.ui.thumbnails import Thumbnails
+from retrieval.ui.thumbnails import PREVIEW, Thumbnails
 
 _STEPS = 8  # of the trail that are shown
+_STEP = 128  # pixels of a picture there, which every answer brings again
 _SURE = 99  # percent: no sample is large enough for more
 
 
@@ -45,11 +46,11 @@ class Cards:
         said = [sentence.format(count=count) for sentence, count in counts if count]
         return said[0] if len(said) == 1 else strings.FOUND_SEVERAL.format(likes=said[0], unlikes=said[1])
 
-    def source(self, part: Part) -> str:
-        """The address of a part's picture."""
+    def source(self, part: Part, side: int = PREVIEW) -> str:
+        """The address of a part's picture; one of the visitor's own has at most so many pixels a side."""
         if part.row is not None:
             return self._thumbnails.url(part.row, ".")
-        return self._thumbnails.preview(str(part.image))
+        return self._thumbnails.preview(str(part.image), side)
 
     def picture(self, row: int, alt: str) -> str:
         """The thumbnail of a row."""
@@ -202,7 +203,7 @@ class Cards:
         label = strings.BACK_TO.format(name=self.title(asked))
         button = attributes(data_do="back", data_step=place, aria_label=label, title=label)
         first = next((part for part in asked.parts if not part.words and not is_gone(part)), None)
-        shown = f"<img {attributes(src=self.source(first), alt='')}>" if first else text(self.title(asked))
+        shown = f"<img {attributes(src=self.source(first, _STEP), alt='')}>" if first else text(self.title(asked))
         return f"<button {button}>{shown}</button>"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def launch(
     Host and port are Gradio's own where they are None: 127.0.0.1 and the first free port from 7860, or what
     GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say, as on a Space.
     """
+    # At the first event Gradio asks matplotlib for its backend; without a name, all of pyplot is imported to find one.
+    os.environ.setdefault("MPLBACKEND", "agg")
     tools = offer_tools()
     if not tools:
         print(strings.NO_TOOLS)

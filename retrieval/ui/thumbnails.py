@@ -17,7 +17,7 @@ from PIL import Image
 from retrieval.gallery import Gallery
 from retrieval.images import open_image, thumbnail_jpeg
 
-_PREVIEW = 480  # pixels of the longer side
+PREVIEW = 480  # pixels of the longer side
 
 
 class Thumbnails:
@@ -50,13 +50,13 @@ class Thumbnails:
         return f"./gradio_api/file={path}"
 
     @staticmethod
-    @lru_cache(maxsize=64)
-    def preview(path: str) -> str:
-        """A visitor's picture as a data URL, upright and small; raises ImageError."""
-        return data_url(open_image(path))
+    @lru_cache(maxsize=128)
+    def preview(path: str, side: int = PREVIEW) -> str:
+        """A visitor's picture as a data URL, upright and of at most so many pixels a side; raises ImageError."""
+        return data_url(open_image(path, at_least=side), side)
 
 
-def data_url(picture: Image.Image) -> str:
+def data_url(picture: Image.Image, side: int = PREVIEW) -> str:
     """A picture, made smaller, as an address that holds it."""
-    jpeg = thumbnail_jpeg(picture, _PREVIEW)
+    jpeg = thumbnail_jpeg(picture, side)
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
