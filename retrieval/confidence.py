@@ -136,6 +136,11 @@ def _mean(found: Nearest) -> Numbers:
     return np.asarray(total / np.maximum(there.sum(axis=1), 1), np.float64)
 
 
+def percent(chance: float) -> int:
+    """A chance in percent, as a person is told it: never 100, for which no sample is large enough."""
+    return min(round(100 * chance), 99)
+
+
 class Confidence:
     """Says of hits how likely they are right; safe to use from several threads, at worst doing work twice."""
 

@@ -20,13 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.errors import QueryError, SourceError
+from retrieval.errors import QueryError, SourceError, short
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash among 10 million has odds of 3 in 10**6
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
 _ROWS_A_GROUP = 32  # of a parquet row group: some 200 kB of thumbnails, read in a tenth of a millisecond
 _GROUPS_CACHED = 32
 MAX_VALUES = 500  # of a column to choose from in a list
+_LONGEST_SHOWN = 100  # characters of what was asked for, in a message
 _NAMES_COMPARED = 5_000  # with one that is unknown; a column of a million different ones would take 20 seconds
 
 BASE_SCHEMA = pa.schema(
@@ -95,7 +96,7 @@ class Gallery:
         """The row number of an id; raises QueryError where the gallery has no such id."""
         row = self._row_of_id.get(image_id)
         if row is None:
-            raise QueryError(f"the gallery has no image with the id {image_id!r}; it has {len(self)} others.")
+            raise QueryError(f"the gallery has no image with the id {_shown(image_id)!r}; it has {len(self)} others.")
         return row
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[Row]:
@@ -158,7 +159,7 @@ class Gallery:
             for value in wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]:
                 text = _as_text(value, self.table.schema.field(column).type)
                 if text not in code_of:
-                    raise QueryError(f"no image has {column}={value!s}{_nearest(text, list(code_of))}")
+                    raise QueryError(f"no image has {column}={_shown(value)}{_nearest(text, list(code_of))}")
                 accepted.append(code_of[text])
             mask &= np.isin(codes, accepted)
         return np.flatnonzero(mask)
@@ -168,7 +169,7 @@ class Gallery:
         if column not in self._codes:
             known = ["label", *self.attributes, "id", "source"]
             if column not in known:
-                raise QueryError(f"the gallery has no column {column!r}{_nearest(column, known)}")
+                raise QueryError(f"the gallery has no column {_shown(column)!r}{_nearest(column, known)}")
             coded = self.table[column].combine_chunks().cast(pa.string()).dictionary_encode()
             codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
             self._codes[column] = ({value: code for code, value in enumerate(coded.dictionary.to_pylist())}, codes)
@@ -233,6 +234,11 @@ def _as_text(value: Any, kind: pa.DataType) -> str:
         return str(pa.scalar(value).cast(kind).cast(pa.string()).as_py())
     except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot hold at all
         return str(value)
+
+
+def _shown(value: Any) -> str:
+    """A value that was asked for, in a message; what is no text in UTF-8 could be sent to nobody."""
+    return short(str(value).encode("utf-8", "replace").decode(), _LONGEST_SHOWN)
 
 
 def _nearest(asked: str, known: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ import math
 import os
 import re
 import stat
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-from retrieval.errors import ImageError
+from retrieval.errors import ImageError, short
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_BYTES = 64 * 2**20
@@ -29,6 +28,8 @@ MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
 
 Source = bytes | str | os.PathLike[str] | BinaryIO
+Region = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture, shares of its width and height in [0, 1]."""
 
 _ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are accepted"
 
@@ -100,17 +101,23 @@ def open_image(source: Source, *, at_least: int | None = None) -> Image.Image:
         raise ImageError(f"{name} {_complaint(data)}") from error
 
 
-def crop(image: Image.Image, region: Sequence[float]) -> Image.Image:
-    """The part of a picture within left, top, right and bottom, shares of its width and height in [0, 1].
+def as_region(value: object) -> Region:
+    """Anybody's value as a region; raises ImageError unless it is a list or tuple of four numbers that are one."""
+    if isinstance(value, list | tuple) and len(value) == 4:
+        left, top, right, bottom = (v if _is_number(v) else math.nan for v in value)
+        if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
+            return float(left), float(top), float(right), float(bottom)
+    found = short(repr(value), 100)
+    raise ImageError(f"a region is [left, top, right, bottom], shares of the picture from 0 to 1, not {found}")
 
-    At least one pixel, whole pixels. Raises ImageError for anything but four numbers in that order.
-    """
-    try:
-        left, top, right, bottom = (float(share) for share in region)
-    except (TypeError, ValueError):
-        left = top = right = bottom = math.nan
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ImageError(f"a region is [left, top, right, bottom], shares of the picture from 0 to 1, not {region!r}")
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+
+
+def crop(image: Image.Image, region: object) -> Image.Image:
+    """The part of a picture in a region: whole pixels, and at least one. Raises ImageError as `as_region` does."""
+    left, top, right, bottom = as_region(region)
     x, y = int(left * image.width), int(top * image.height)
     return image.crop((x, y, max(round(right * image.width), x + 1), max(round(bottom * image.height), y + 1)))
 

@@ -13,18 +13,19 @@ from PIL import Image
 
 from retrieval.artifact import load_artifact, read_metrics
 from retrieval.confidence import Calibration, Confidence
-from retrieval.duplicates import fold
+from retrieval.duplicates import fold as leaders_of
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError
 from retrieval.gallery import Gallery, Where
+from retrieval.images import Region, crop, open_image
 from retrieval.images import Source as ImageSource
-from retrieval.images import crop, open_image
 from retrieval.parts import TextPart
 from retrieval.pictures import Pictures
 from retrieval.remote import open_reference
 from retrieval.stores.base import MISSING, Ids, Store, Vectors
 
 MAX_K = 1000
+_LOOKED_AT = 50, 4 * MAX_K  # rows that folding looks at, at least and at most: it compares each with all others
 _NOTHING = 1e-4  # length of a sum of unit vectors: its direction would be one of rounding
 _ROUNDING = 1e-6  # of a cosine: a picture that is asked for with a score of 1 finds itself
 Vector = npt.NDArray[np.float32]
@@ -45,7 +46,7 @@ class Hit:
     confident: bool | None = None
     """Whether the chance is good enough to say so."""
     alike: tuple[int, ...] = ()
-    """Rows of its near-duplicates that were folded into it, best first."""
+    """Rows of its near-duplicates that were folded into it, best first: of those that were looked at to find k hits."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Part:
     image: ImageSource | None = None
     row: int | None = None
     words: str = ""
-    region: tuple[float, ...] | None = None
+    region: Region | None = None
     """The part of the picture that counts (see `images.crop`); None for all of it."""
     weight: float = 1.0
     """+1 for "like this", -1 for "unlike this"."""
@@ -186,20 +187,26 @@ class Searcher:
     def find(
         self, query: Query, k: int = 10, *, min_score: float = -1.0, where: Where | None = None, fold: bool = False
     ) -> list[Hit]:
-        """The k rows nearest to a query; with `fold`, the k nearest that are not near-duplicates of a nearer one."""
+        """The k rows nearest to a query; with `fold`, the k nearest that are not near-duplicates of a nearer one.
+
+        Folding looks at the 4,000 nearest, and no further: where nearly all of those are near-duplicates, fewer are
+        left. Raises QueryError for k, a minimum score or a filter that cannot be.
+        """
         if not 1 <= k <= MAX_K:
             raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; it is {k}.")
         if not -1 <= min_score <= 1:
             raise QueryError(f"the minimum score is a cosine, from -1 to 1; it is {min_score}.")
         allowed = self.gallery.rows_where(where)
-        most = min(len(self.gallery) if allowed is None else len(allowed), MAX_K + len(query.leave_out))
-        wanted = min(k * (2 if fold else 1) + len(query.leave_out), most)
+        there, left_out = len(self.gallery) if allowed is None else len(allowed), len(query.leave_out)
+        least, most = _LOOKED_AT if fold else (k, MAX_K)
+        most = min(there, most + left_out)
+        wanted = min(max(2 * k if fold else k, least) + left_out, most)
         while True:
             rows, scores = self._nearest(query, wanted, min_score, allowed)
-            leaders = self._leaders(rows) if fold else np.arange(len(rows))
+            leaders = leaders_of(rows, self.store.vectors(rows), self.pictures.same) if fold else np.arange(len(rows))
             kept = np.flatnonzero(leaders == np.arange(len(rows)))[:k]
             # Looked at enough: as many as are wanted, all there are, or none left above the least score.
-            if len(kept) == k or wanted >= most or len(rows) < wanted - len(query.leave_out):
+            if len(kept) == k or wanted >= most or len(rows) < wanted - left_out:
                 return self._hits(query, rows, scores, kept, leaders)
             wanted = min(2 * wanted, most)
 
@@ -212,9 +219,6 @@ class Searcher:
         cosines = np.clip(scores[0], -1, 1)
         kept = (rows[0] != MISSING) & (cosines >= min_score - _ROUNDING) & ~np.isin(rows[0], query.leave_out)
         return rows[0][kept], cosines[kept]
-
-    def _leaders(self, rows: Ids) -> Ids:
-        return fold(rows, self.store.vectors(rows), self.pictures.same)
 
     def _hits(self, query: Query, rows: Ids, scores: Vector, kept: Ids, leaders: Ids) -> list[Hit]:
         """The hits at the places `kept`, each with what was folded into it."""

@@ -33,6 +33,7 @@ from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
 from retrieval.images import open_image
 from retrieval.sources import open_source
+from retrieval.text import TextEncoder
 from training.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
 from training.evaluate import evaluate, evaluate_index
 from training.recipe import Recipe, load_recipe
@@ -291,6 +292,27 @@ def run_sections(unsealed, held_out=(), **training):
 
 
 @pytest.fixture(scope="session")
+def twins(encoder, clip, tmp_path_factory):
+    """The folder of an artifact of 24 drawings without labels, 16 of them saved again, and a text model. Read-only."""
+    folder = tmp_path_factory.mktemp("twins")
+    (folder / "pictures").mkdir()
+    rows = [("file_name", "colour", "copy")]
+    for number, item in enumerate(catalogue()[:1128:47]):
+        name = f"{number:02}.png"
+        picture = draw(item, 96)
+        picture.save(folder / "pictures" / name)
+        rows.append((name, item.colour, "no"))
+        for copy in range(number % 3):
+            picture.save(folder / "pictures" / f"{number:02}-{copy}.jpg", quality=90 - 30 * copy)
+            rows.append((f"{number:02}-{copy}.jpg", item.colour, "yes"))
+    with (folder / "pictures" / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    text = TextEncoder.create(str(clip))
+    build_artifact(open_source(str(folder / "pictures")), folder / "twins", encoder, text=text)
+    return folder / "twins"
+
+
+@pytest.fixture(scope="session")
 def trained(pictures, encoder, tmp_path_factory):
     """The folder of an artifact as a training run makes it. Read-only: `copied_run` is there to be changed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
@@ -336,6 +358,13 @@ def serving(*arguments, cwd=ROOT, env=None):
 def server():
     """`python app.py` on the starter artifact, as a process of its own; its address."""
     with serving() as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="session")
+def twins_server(twins):
+    """The same on the artifact with near-duplicates and a text model, whose encoder explains."""
+    with serving("--artifact", twins) as (address, _):
         yield address
 
 

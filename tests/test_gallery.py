@@ -217,6 +217,84 @@ def test_wrong_filter_is_an_error_that_names_the_nearest(gallery, where, words):
         gallery.rows_where(where)
 
 
+def test_what_was_asked_for_is_shown_shortened_and_can_be_sent(gallery):
+    for ask in (
+        lambda: gallery.row_of("x" * 10_000),
+        lambda: gallery.rows_where({"label": "x" * 10_000}),
+        lambda: gallery.rows_where({"x" * 10_000: "watch"}),
+        lambda: gallery.rows_where({"label": "\ud800"}),
+        lambda: gallery.rows_where({"\ud800": "watch"}),
+        lambda: gallery.row_of("\ud800"),
+    ):
+        with pytest.raises(QueryError) as raised:
+            ask()
+        assert len(str(raised.value).encode()) < 300
+
+
+# What a page can be filtered by
+
+
+def test_columns_to_filter_by_have_several_values_and_not_one_a_row(gallery, tmp_path):
+    assert gallery.filters == ["label", "colour", "size", "price", "sold"], "`note` has no value"
+    table = pa.table({
+        "id": ["a", "b", "c"], "label": ["x", "x", "x"], "each": ["1", "2", "3"], "two": ["1", "2", "2"],
+        "some": [None, None, "1"],
+    })  # fmt: skip
+    schema = pa.schema([*BASE_SCHEMA, *((name, pa.string()) for name in ("each", "two", "some"))])
+    write_gallery(tmp_path / "g", [conform(table, schema)], schema)
+    assert Gallery(tmp_path / "g").filters == ["two"]
+
+
+def test_a_column_of_too_many_values_is_none_to_filter_by(tmp_path):
+    schema = pa.schema([*BASE_SCHEMA, ("few", pa.int64()), ("many", pa.int64())])
+    rows = 4 * module.MAX_VALUES
+    table = pa.table({
+        "id": [f"{n}" for n in range(rows)], "few": [n % module.MAX_VALUES for n in range(rows)],
+        "many": [n % (module.MAX_VALUES + 1) for n in range(rows)],
+    })  # fmt: skip
+    write_gallery(tmp_path / "g", [conform(table, schema)], schema)
+    assert Gallery(tmp_path / "g").filters == ["few"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        None,
+        {},
+        {"label": "watch"},
+        {"label": ["watch", "mug"], "sold": True},
+        {"label": ["watch"], "colour": ["red", "grün"], "size": [1, "2"]},
+        {"label": "watch", "id": [f"{row:016x}" for row in range(0, 90, 5)]},
+    ],
+)
+def test_facets_count_what_choosing_a_value_would_leave(gallery, where):
+    chosen = {
+        column: {str(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
+        for column, wanted in (where or {}).items()
+    }
+    found = gallery.facets(where)
+    assert list(found) == gallery.filters
+    for column in found:
+        left = rows_by_hand(
+            lambda values, column=column: all(
+                str(values[name]) in wanted for name, wanted in chosen.items() if name != column
+            )
+        )
+        values = [RECORDS[row][column] for row in left if RECORDS[row][column] is not None]
+        counted = {text: sum(_as_column(value) == text for value in values) for text in map(_as_column, values)}
+        assert found[column] == counted
+        assert list(found[column]) == sorted(counted)
+    with pytest.raises(QueryError, match="no image has label=wach"):
+        gallery.facets({"label": "wach"})
+
+
+def _as_column(value):
+    """As Arrow writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return {1.0: "1", 1e20: "1e+20"}.get(value, str(value)) if isinstance(value, float) else str(value)
+
+
 def test_an_unknown_value_is_compared_with_some_thousands_and_no_more(tmp_path):
     rows = 4 * module._NAMES_COMPARED
     table = pa.table({"id": [f"{row:06}" for row in range(rows)], "source": [f"photo {row}" for row in range(rows)]})

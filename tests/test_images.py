@@ -1,6 +1,7 @@
 """What comes in through `retrieval.images`: files made here by Pillow or by hand, and a folder of hostile ones."""
 
 import io
+import math
 import os
 import struct
 import warnings
@@ -13,7 +14,17 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile
 
 from retrieval.errors import ImageError
-from retrieval.images import FORMATS, MAX_ASPECT, MAX_BYTES, MAX_PIXELS, open_image, read_bytes, thumbnail_jpeg
+from retrieval.images import (
+    FORMATS,
+    MAX_ASPECT,
+    MAX_BYTES,
+    MAX_PIXELS,
+    as_region,
+    crop,
+    open_image,
+    read_bytes,
+    thumbnail_jpeg,
+)
 
 DATA = Path(os.environ.get("LOOKALIKE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 HOSTILE = DATA / "hostile_images"
@@ -794,3 +805,34 @@ def test_a_jpeg_may_be_decoded_smaller():
     shrunk = whole.resize(small.size, Image.Resampling.BOX)
     assert np.abs(np.asarray(shrunk, int) - np.asarray(small, int)).mean() < 3
     assert open_image(file.getvalue(), at_least=261).size == (400, 260)
+
+
+# A part of a picture
+
+
+def test_a_region_is_cut_out_in_whole_pixels():
+    pixels = np.arange(10 * 20 * 3, dtype=np.uint8).reshape(10, 20, 3)
+    picture = Image.fromarray(pixels)
+    for region, rows, columns in [
+        ((0, 0, 1, 1), slice(0, 10), slice(0, 20)),
+        ([0.25, 0.5, 0.75, 1.0], slice(5, 10), slice(5, 15)),
+        ((np.float32(0.5), 0.0, 1, 0.1), slice(0, 1), slice(10, 20)),
+        ((0.99, 0.99, 1, 1), slice(9, 10), slice(19, 20)),
+        ((0, 0, 1e-9, 1e-9), slice(0, 1), slice(0, 1)),
+        ((1 - 1e-12, 0, 1, 1e-300), slice(0, 1), slice(19, 20)),
+    ]:
+        assert np.array_equal(np.asarray(crop(picture, region)), pixels[rows, columns])
+    assert as_region([0, 0, 1, 1]) == (0.0, 0.0, 1.0, 1.0)
+    assert crop(Image.new("RGB", (1, 1)), (0.9, 0, 1, 0.1)).size == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, "0011", b"0011", [], [0, 0, 1], [0, 0, 1, 1, 1], [0, 0, 1, 2], [-0.1, 0, 1, 1], [0.5, 0, 0.5, 1],
+     [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, math.nan], [0, 0, math.inf, 1], [0, 0, 1, 10**400], [False, False, True, 1],
+     ["0", "0", "1", "1"], [[0], 0, 1, 1], {"left": 0}, {0, 0.5, 1}, [0] * 10**6],
+)  # fmt: skip
+def test_what_is_no_region_is_refused_in_a_line(value):
+    with pytest.raises(ImageError, match=r"a region is \[left, top, right, bottom\], shares of the picture") as raised:
+        crop(Image.new("RGB", (9, 9)), value)
+    assert len(str(raised.value)) < 250

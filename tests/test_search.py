@@ -10,7 +10,8 @@ from PIL import Image
 
 from retrieval.errors import ImageError, QueryError
 from retrieval.gallery import BASE_SCHEMA, Gallery, write_gallery
-from retrieval.search import MAX_K, Hit, Searcher
+from retrieval.images import thumbnail_jpeg
+from retrieval.search import MAX_K, Hit, Part, Query, Searcher, combine
 from retrieval.stores import open_store
 from retrieval.stores.faiss import IndexSettings
 
@@ -108,7 +109,7 @@ def test_no_score_is_above_one(searcher):
     # These vectors are a hair longer than 1, as vectors kept in 16 bits can be.
     for colour in COLOURS:
         vector = direction(colour).astype(np.float32) * np.float32(1.0004)
-        scores = [hit.score for hit in searcher.search_vector(vector, k=10)]
+        scores = [hit.score for hit in searcher.find(Query(vector), k=10)]
         assert max(scores) == 1
         assert all(isinstance(score, float) for score in scores)
         assert scores == sorted(scores, reverse=True)
@@ -192,6 +193,188 @@ def test_wrong_filter_or_id_is_an_error_in_words(searcher):
         searcher.search_by_id("id10")
 
 
+# Several things at once
+
+
+def test_combine_is_the_weighed_sum_at_unit_length():
+    vectors = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    total = 2 * vectors[0] + vectors[1] - vectors[2]
+    combined = combine(vectors, [2, 1, -1])
+    assert combined.dtype == np.float32
+    np.testing.assert_allclose(combined, total / np.linalg.norm(total), atol=1e-6)
+    with pytest.raises(QueryError, match="cancel each other out: take one of them away"):
+        combine(vectors[[0, 0]], [1, -1])
+
+
+def test_likes_and_unlikes_are_added_and_left_out(searcher):
+    parts = [Part(png((250, 40, 10))), Part(row=3), Part(row=7, weight=-1.0)]
+    query = searcher.query(parts)
+    total = direction((250, 40, 10)) + direction(COLOURS[3]) - direction(COLOURS[7])
+    expected = np.array([total @ direction(colour) for colour in COLOURS]) / np.linalg.norm(total)
+    np.testing.assert_allclose(query.vector, total / np.linalg.norm(total), atol=1e-3)
+    assert (query.leave_out, query.single, query.by_text) == ((3, 7), False, False)
+    hits = searcher.find(query, 10)
+    assert sorted(hit.row for hit in hits) == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert [hit.score for hit in hits] == pytest.approx(-np.sort(-np.delete(expected, [3, 7])), abs=2e-3)
+    assert [hit.row for hit in searcher.find(query, 4)] == [hit.row for hit in hits[:4]]
+    warm = searcher.find(query, 10, where={"label": "warm"})
+    assert {hit.row for hit in warm} == {0, 4, 5, 9}
+
+
+def test_unlike_alone_is_the_opposite(searcher):
+    hits = searcher.find(searcher.query([Part(row=2, weight=-1.0)]), 9)
+    assert [hit.score for hit in hits] == pytest.approx(-np.sort(np.delete(cosines(COLOURS[2]), 2)), abs=2e-3)
+
+
+def test_one_thing_alone_is_its_own_vector(searcher):
+    assert searcher.query([Part(row=4)]).single
+    np.testing.assert_array_equal(searcher.query([Part(row=4)]).vector, searcher.store.vectors(np.array([4]))[0])
+    assert not searcher.query([Part(row=4, weight=-1.0)]).single
+
+
+def test_a_part_of_a_picture(searcher):
+    picture = Image.new("RGB", (20, 10), (255, 0, 0))
+    picture.paste((0, 0, 255), (10, 0, 20, 10))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    for region, colour in (((0, 0, 0.5, 1), (255, 0, 0)), ((0.5, 0.2, 1, 0.9), (0, 0, 255)), (None, (128, 0, 128))):
+        vector = searcher.vector(Part(buffer.getvalue(), region=region))
+        np.testing.assert_allclose(vector, direction(colour), atol=1e-3)
+    with pytest.raises(ImageError, match="a region is"):
+        searcher.query([Part(buffer.getvalue(), region=(0.5, 0, 0.5, 1))])
+
+
+def test_nothing_and_words_that_nobody_reads_are_errors_in_words(searcher):
+    with pytest.raises(QueryError, match="there is nothing"):
+        searcher.query([])
+    with pytest.raises(QueryError, match="no encoder that understands text: build it with --text-model"):
+        searcher.search_text("a red shirt")
+    with pytest.raises(QueryError, match="no encoder that understands text"):
+        searcher.query([Part(row=1), Part(words="a red shirt")])
+
+
+def test_a_vector_may_be_remembered_by_the_caller(searcher):
+    asked = []
+
+    def vector(part, *, by_text):
+        asked.append((part, by_text))
+        return searcher.vector(part, by_text=by_text)
+
+    query = searcher.query([Part(row=1), Part(row=2, weight=-1.0)], vector)
+    assert asked == [(Part(row=1), False), (Part(row=2), False)], "the weight is no matter of the vector"
+    np.testing.assert_array_equal(query.vector, searcher.query([Part(row=1), Part(row=2, weight=-1.0)]).vector)
+
+
+def test_words_are_searched_for_among_the_vectors_of_their_encoder(twins):
+    searcher = Searcher.open(twins)
+    seen = searcher.text.store.vectors(np.arange(len(searcher.gallery)))
+    read = searcher.text.encoder.embed_texts(["a red shirt"])[0]
+    hits = searcher.search_text("a red shirt", 40)
+    assert [hit.score for hit in hits] == pytest.approx(np.sort(seen @ read)[::-1][:40], abs=1e-5)
+    assert (seen @ read)[[hit.row for hit in hits]] == pytest.approx([hit.score for hit in hits], abs=1e-5)
+    query = searcher.query([Part(words="a red shirt"), Part(row=6, weight=-1.0)])
+    total = read - seen[6]
+    np.testing.assert_allclose(query.vector, total / np.linalg.norm(total), atol=1e-6)
+    assert (query.leave_out, query.single, query.by_text) == ((6,), False, True)
+    assert {hit.chance for hit in hits} == {None}
+    with pytest.raises(QueryError, match="at least one letter"):
+        searcher.search_text(" ", 3)
+
+
+# Near-duplicates
+
+
+def doubled(folder, heaps, side=8, dim=32):
+    """A searcher whose rows are heaps of so many copies of a picture each, and their vectors, in a drawn order."""
+    rng = np.random.default_rng(0)
+    of_row = rng.permutation(np.repeat(np.arange(len(heaps)), heaps))
+    centres = rng.standard_normal((len(heaps), dim))
+    vectors = centres[of_row] + 0.01 * rng.standard_normal((len(of_row), dim))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    shown = [
+        thumbnail_jpeg(Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize((48, 48), 0))
+        for _ in heaps
+    ]
+    rows = [
+        {
+            "id": f"{row}",
+            "thumbnail": shown[heap],
+            "source": "",
+            "sha256": "",
+            "label": "even" if row % 2 == 0 else "odd",
+        }
+        for row, heap in enumerate(of_row)
+    ]
+    write_gallery(folder / "gallery.parquet", [pa.Table.from_pylist(rows, schema=BASE_SCHEMA)], BASE_SCHEMA)
+    store = open_store("exact", dim)
+    store.add(np.arange(len(vectors)), vectors)
+    return Searcher(MeanColour(), store, Gallery(folder / "gallery.parquet")), vectors, of_row
+
+
+def by_hand(order, of_row):
+    """{the first row of each heap: the rows of it that follow}, in the order of the hits."""
+    firsts = {}
+    for row in order:
+        firsts.setdefault(of_row[row], []).append(int(row))
+    return [(rows[0], tuple(rows[1:])) for rows in firsts.values()]
+
+
+def test_folding_goes_on_until_there_are_k_leaders(tmp_path):
+    """Of the nearest, hundreds are copies of one picture."""
+    searcher, vectors, of_row = doubled(tmp_path, [300, 1, 5, 2, 1, 3])
+    query = Query(vectors[np.flatnonzero(of_row == 0)[0]])
+    order = np.argsort(-(vectors @ query.vector), kind="stable")
+    assert (of_row[order[:300]] == 0).all()
+    expected = by_hand(order, of_row)
+    for k in (2, 4, 6, 50):
+        hits = searcher.find(query, k, fold=True)
+        assert [hit.row for hit in hits] == [row for row, _ in expected[:k]]
+    assert [(hit.row, hit.alike) for hit in hits] == expected
+    even = [row for row in order if row % 2 == 0]
+    hits = searcher.find(query, 50, fold=True, where={"label": "even"})
+    assert [(hit.row, hit.alike) for hit in hits] == by_hand(even, of_row)
+    near = [row for row in order if vectors[row] @ query.vector >= 0.9]
+    assert len(near) == 300
+    hits = searcher.find(query, 50, fold=True, min_score=0.9)
+    assert [(hit.row, hit.alike) for hit in hits] == by_hand(near, of_row)
+    own = int(order[0])
+    hits = searcher.find(Query(query.vector, (own,)), 50, fold=True)
+    assert [(hit.row, hit.alike) for hit in hits] == by_hand(order[1:], of_row)
+    assert all(hit.alike == () for hit in searcher.find(query, 50))
+
+
+def test_as_many_leaders_as_hits_without_folding(tmp_path):
+    """For which more rows are looked at than are ever given."""
+    searcher, vectors, of_row = doubled(tmp_path, [2] * 700)
+    order = np.argsort(-(vectors @ vectors[0]), kind="stable")
+    expected = by_hand(order, of_row)[:650]
+    assert len({of_row[row] for row in order[:MAX_K]}) < 650
+    assert [hit.row for hit in searcher.find(Query(vectors[0]), 650, fold=True)] == [row for row, _ in expected]
+
+
+# Chances
+
+
+def test_chances_are_those_of_the_calibration(artifact, pictures):
+    searcher = Searcher.open(artifact)
+    path = sorted(pictures.rglob("*.png"))[3]
+    hits = searcher.search(path, 8)
+    rows, scores = np.array([hit.row for hit in hits]), np.array([hit.score for hit in hits], np.float32)
+    chances, confident = searcher.confidence.of(searcher.query([Part(path)]).vector, rows, scores)
+    assert [hit.chance for hit in hits] == pytest.approx(chances)
+    assert [hit.confident for hit in hits] == confident
+    assert all(0 <= hit.chance <= 1 for hit in hits)
+    several = searcher.find(searcher.query([Part(path), Part(row=1)]), 8)
+    unlike = searcher.find(searcher.query([Part(row=1, weight=-1.0)]), 8)
+    assert {(hit.chance, hit.confident) for hit in several + unlike} == {(None, None)}
+
+
+def test_without_a_calibration_no_chance_is_known(searcher):
+    assert searcher.confidence is None
+    assert {(hit.chance, hit.confident) for hit in searcher.search(png((9, 8, 7)))} == {(None, None)}
+
+
 def test_picture_may_be_bytes_a_path_or_a_file(searcher, tmp_path):
     content = png((30, 60, 90))
     (tmp_path / "a.png").write_bytes(content)
@@ -244,6 +427,6 @@ def test_the_very_opposite_is_a_hit_too(factory, tmp_path):
     store.add(np.arange(20), vectors)
     searcher = Searcher(MeanColour(), store, Gallery(tmp_path / "gallery.parquet"))
     for row in range(20):
-        hits = searcher.search_vector(-vectors[row], k=20)
+        hits = searcher.find(Query(-vectors[row]), k=20)
         assert [hits[-1].row, len(hits)] == [row, 20]
         assert -1 <= hits[-1].score < -0.999

@@ -53,7 +53,10 @@ class HeatJson(TypedDict):
 
 
 class Explanation(TypedDict):
-    """Why two pictures are similar: `query` adds up to `cosine`; `hit`, made from the thumbnail, nearly does."""
+    """Why two pictures are similar: `cosine` is the score of the search.
+
+    `query` adds up to it where a picture was searched with; what is made from a thumbnail, as `hit` is, nearly does.
+    """
 
     cosine: float
     query: HeatJson

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 from gradio.route_utils import get_root_url
 from gradio_client.utils import is_file_obj_with_meta
 
-from retrieval.errors import QueryError
+from retrieval.errors import QueryError, short
 from retrieval.ui import strings
+
+_MOST_IDS = 100
 
 
 def root_of(request: gr.Request | None) -> str:
@@ -32,29 +34,53 @@ def uploaded(image: Any) -> str:
     return str(image["path"])
 
 
-def ids(value: Any, name: str) -> Sequence[str]:
+def words(value: Any, name: str) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise _wrong(name, "a string", value)
+    return value
+
+
+def ids(value: Any, name: str) -> list[str]:
     """A list of ids, or none."""
-    if value is not None and not isinstance(value, list):
-        raise QueryError(f"{name} is a list of ids of the gallery, not {value!r}.")
-    return value or []
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise _wrong(name, "a list of ids of the gallery", value)
+    if len(value) > _MOST_IDS:
+        raise QueryError(f"{name} is a list of at most {_MOST_IDS} ids; there are {len(value)}.")
+    return value
 
 
 def whole(value: Any, name: str) -> int:
     """A whole number, also as the float that JSON may have made of it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise QueryError(f"{name} is a whole number, not {value!r}.")
-    return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(name, "a whole number", value)
+    return value
 
 
 def number(value: Any, name: str) -> float:
     """A number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise QueryError(f"{name} is a number, not {value!r}.")
-    return float(value)
+        raise _wrong(name, "a number", value)
+    return float(min(max(value, -1e9), 1e9))  # JSON can hold whole numbers that no float can
+
+
+def flag(value: Any, name: str) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise _wrong(name, "true or false", value)
+    return value
 
 
 def filter_of(value: Any) -> Mapping[str, Any] | None:
     """A filter as `Gallery.rows_where` takes it."""
     if value is not None and not isinstance(value, dict):
-        raise QueryError(f"where is an object, column -> value or list of values, not {value!r}.")
+        raise _wrong("where", "an object, column -> value or list of values", value)
     return value
+
+
+def _wrong(name: str, wanted: str, value: Any) -> QueryError:
+    return QueryError(f"{name} is {wanted}, not {short(repr(value), 100)}.")

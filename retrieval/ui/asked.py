@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from retrieval.errors import QueryError
+from retrieval.errors import QueryError, short
 from retrieval.gallery import Gallery
+from retrieval.images import as_region
 from retrieval.search import MAX_K, Part
 
 MAX_PARTS = 8
@@ -98,7 +99,8 @@ class Visit:
 def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
     """What a button of the page makes of a visit: `pressed` is its data, `do` and what that is done to.
 
-    Raises QueryError for what is not among the `rows` of the gallery, or the parts or steps that there are.
+    Raises QueryError for what is not among the `rows` of the gallery, or the parts or steps that there are, and
+    ImageError for a region that is none.
     """
     do, asked = str(pressed.get("do")), visit.asked
     if do == "undo":
@@ -112,23 +114,26 @@ def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
     if do in ("search", "like", "unlike"):
         part = Part(row=number_of(pressed, "row", rows), weight=-1.0 if do == "unlike" else 1.0)
         return visit.to(asked.only(part) if do == "search" else asked.with_part(part))
+    if do not in ("away", "turn", "whole", "region"):
+        raise QueryError(f"the page asked for {short(do, 40)!r}, which it cannot; reload it.")
     place = number_of(pressed, "place", len(asked.parts))
-    changes: dict[str, dict[str, Any]] = {
-        "turn": {"weight": -asked.parts[place].weight},
-        "whole": {"region": None},
-        "region": {"region": tuple(pressed.get("region") or ())},
-    }
-    if do != "away" and do not in changes:
-        raise QueryError(f"the page asked for {do!r}, which it cannot; reload it.")
-    return visit.to(asked.without_part(place) if do == "away" else asked.changed(place, **changes[do]))
+    if do == "away":
+        return visit.to(asked.without_part(place))
+    if do == "turn":
+        return visit.to(asked.changed(place, weight=-asked.parts[place].weight))
+    return visit.to(asked.changed(place, region=None if do == "whole" else as_region(pressed.get("region"))))
 
 
 def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:
     """A number of what was pressed, below `end`; raises QueryError for any other."""
     text = str(pressed.get(name))
-    if not text.isdecimal() or int(text) >= end:
-        raise QueryError(f"the page asked for {name} {text!r} of {end}; reload it.")
+    if not _is_count(text) or int(text) >= end:
+        raise QueryError(f"the page asked for {name} {short(text, 40)!r} of {end}; reload it.")
     return int(text)
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20  # Python reads no number of more than 4,300 digits
 
 
 def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
@@ -159,13 +164,13 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
     for text in query.get("where", [])[:1]:
         try:
             where = dict(json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise QueryError(f"the filter of this link is damaged: {text!r}.") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise QueryError(f"the filter of this link is damaged: {short(text, 100)!r}.") from error
         gallery.rows_where(where)
         for column, values in where.items():
             listed = values if isinstance(values, list) else [values]
             asked = asked.filtered(column, [str(value) for value in listed])
     count = (query.get("k") or [str(PAGE)])[0]
-    if not count.isdecimal() or not 1 <= int(count) <= MAX_K:
-        raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; the link says {count!r}.")
+    if not _is_count(count) or not 1 <= int(count) <= MAX_K:
+        raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; the link says {short(count, 40)!r}.")
     return asked, int(count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrieval.confidence import percent
 from retrieval.gallery import Row
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
@@ -14,7 +15,6 @@ from retrieval.ui.thumbnails import PREVIEW, Thumbnails
 
 _STEPS = 8  # of the trail that are shown
 _STEP = 128  # pixels of a picture there, which every answer brings again
-_SURE = 99  # percent: no sample is large enough for more
 
 
 def name_of(row: Row | Hit) -> str:
@@ -100,7 +100,7 @@ class Cards:
         name = name_of(hit)
         numbers = f'<span class="score" title="{text(strings.SCORE_TITLE)}">{hit.score:.2f}</span>'
         if hit.chance is not None and not unsure:  # a chance is that of a query whose kind is there
-            chance = strings.CHANCE.format(chance=min(round(100 * hit.chance), _SURE))
+            chance = strings.CHANCE.format(chance=percent(hit.chance))
             numbers = f'<span class="chance" title="{text(strings.CHANCE_TITLE)}">{text(chance)}</span> · {numbers}'
         buttons = "".join(
             f"<button {attributes(data_do=do, data_row=hit.row, title=said, aria_label=f'{sign} {said}: {name}')}>"

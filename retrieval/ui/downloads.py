@@ -10,23 +10,33 @@ import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from retrieval.errors import QueryError
+from retrieval.errors import QueryError, short
 from retrieval.gallery import Gallery
 from retrieval.search import MAX_K
 
-Shown = Sequence[Sequence[Any]]
-"""What the page shows: (row, score, chance or None), best first."""
+Shown = Sequence[tuple[int, float, float | None]]
+"""What the page shows: (row, score, chance), best first."""
 
 
-def make_file(kind: str, shown: Shown, gallery: Gallery) -> tuple[str, str, bytes]:
-    """The name, the MIME type and the bytes of a file; raises QueryError for an unknown kind, or rows that are not."""
+def make_file(kind: str, shown: Any, gallery: Gallery) -> tuple[str, str, bytes]:
+    """The name, the MIME type and the bytes of a file of `Shown`, as a page has sent it.
+
+    Raises QueryError for an unknown kind, or for what are no hits in this gallery.
+    """
     if kind not in _KINDS:
-        raise QueryError(f"hits are to be had as {', '.join(_KINDS)}, not as {kind!r}.")
-    numbers = [row for row, _, _ in shown]
-    if len(shown) > MAX_K or not all(isinstance(row, int) and 0 <= row < len(gallery) for row in numbers):
-        raise QueryError(f"at most {MAX_K} rows of this gallery can be saved.")
+        raise QueryError(f"hits are to be had as {', '.join(_KINDS)}, not as {short(kind, 40)!r}.")
+    if not isinstance(shown, list) or len(shown) > MAX_K or not all(_is_hit(one, len(gallery)) for one in shown):
+        raise QueryError(f"at most {MAX_K} hits in this gallery can be saved: row, score and chance of each.")
     mime, make = _KINDS[kind]
-    return f"hits.{kind}", mime, make(_records(shown, gallery), numbers, gallery)
+    return f"hits.{kind}", mime, make(_records(shown, gallery), [row for row, _, _ in shown], gallery)
+
+
+def _is_hit(value: Any, rows: int) -> bool:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return False
+    row, score, chance = value
+    numbers = isinstance(score, int | float) and (chance is None or isinstance(chance, int | float))
+    return numbers and isinstance(row, int) and not isinstance(row, bool) and 0 <= row < rows
 
 
 def _records(shown: Shown, gallery: Gallery) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -87,10 +88,15 @@ class DuplicatesTab:
 
 
 def finder(searcher: Searcher) -> Find:
-    """Finds the groups of a gallery; what was found for the latest thresholds is remembered."""
+    """Finds the groups of a gallery, one search at a time; what was found for the latest thresholds is remembered."""
+    lock = Lock()  # whoever asks the same meanwhile waits for the answer, and does not work it out too
 
     @lru_cache(maxsize=4)
-    def find(threshold: float) -> list[Group]:
+    def found(threshold: float) -> list[Group]:
         return find_groups(searcher.store, searcher.pictures.same, threshold)
 
-    return lambda threshold: find(round(float(threshold), 3))
+    def find(threshold: float) -> list[Group]:
+        with lock:
+            return found(round(float(threshold), 3))
+
+    return find

@@ -4,18 +4,19 @@
 # (no `from __future__ import annotations` here).
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
-from retrieval.duplicates import Group
+from retrieval.duplicates import THRESHOLD, Group
 from retrieval.errors import QueryError
 from retrieval.explain import explain as explained
+from retrieval.images import as_region
 from retrieval.remote import Resolved
 from retrieval.search import Hit, Part, Searcher
-from retrieval.ui.answers import Answer, Explanation, Groups, HitJson, Info, WhereJson, heat_json, in_words
-from retrieval.ui.arguments import filter_of, ids, number, root_of, uploaded, whole
+from retrieval.ui.answers import Answer, Explanation, Groups, HitJson, ImageJson, Info, WhereJson, heat_json, in_words
+from retrieval.ui.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
 from retrieval.ui.thumbnails import Thumbnails
 
 CONCURRENCY = 4  # searches at a time: more would only share the same cores
@@ -65,7 +66,7 @@ class Endpoints:
             fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            part = Part(uploaded(image), region=tuple(region) if region else None)
+            part = Part(uploaded(image), region=None if region is None else as_region(region))
             return self._answer(part, request, k, min_score, where, like, unlike, fold)
 
     def search_by_id(
@@ -91,7 +92,7 @@ class Endpoints:
             fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            return self._answer(self._row(id), request, k, min_score, where, like, unlike, fold)
+            return self._answer(self._row(id, "id"), request, k, min_score, where, like, unlike, fold)
 
     def search_text(
         self,
@@ -116,9 +117,10 @@ class Endpoints:
             fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            if not str(text).strip():
+            part = Part(words=words(text, "text").strip())
+            if not part.words:
                 raise QueryError('there are no words to search for; give some, "a red bag" for example.')
-            return self._answer(Part(words=str(text).strip()), request, k, min_score, where, like, unlike, fold)
+            return self._answer(part, request, k, min_score, where, like, unlike, fold)
 
     def explain(
         self,
@@ -138,15 +140,15 @@ class Endpoints:
         with in_words():
             if (image is None) == (id is None):
                 raise QueryError("an explanation is of one picture: give image, or id, and not both.")
-            part = Part(uploaded(image)) if id is None else self._row(id)
-            part = Part(part.image, part.row, region=tuple(region) if region else None)
-            searcher, row = self._searcher, self._row(hit).row
-            vector = searcher.store.vectors(np.array([row]))[0]
+            part = Part(uploaded(image)) if id is None else self._row(id, "id")
+            part = replace(part, region=None if region is None else as_region(region))
+            searcher, found = self._searcher, self._row(hit, "hit")
             of_row = searcher.vector(part) if part.row is not None and part.region is None else None
-            why = explained(searcher.encoder, searcher.picture(part), searcher.picture(Part(row=row)), vector, of_row)
+            pictures = searcher.picture(part), searcher.picture(found)
+            why = explained(searcher.encoder, *pictures, searcher.vector(found), of_row)
             return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
 
-    def duplicates(self, request: gr.Request, threshold: float = 0.9, limit: int = 100) -> Groups:
+    def duplicates(self, request: gr.Request, threshold: float = THRESHOLD, limit: int = 100) -> Groups:
         """Groups of near-duplicates in the gallery, the largest first.
 
         Args:
@@ -158,13 +160,7 @@ class Endpoints:
                 raise QueryError(f"limit is how many groups to give, from 1 to {_MOST_GROUPS}; it is {limit}.")
             groups = self._find(number(threshold, "threshold"))
             root = root_of(request)
-            return {
-                "groups": [
-                    [self._image(row, score, root) for row, score in zip(group.rows, group.scores, strict=True)]
-                    for group in groups[: int(limit)]
-                ],
-                "found": len(groups),
-            }
+            return {"groups": [self._group(group, root) for group in groups[: int(limit)]], "found": len(groups)}
 
     def info(self) -> Info:
         """What is being searched: the artifact, its size, its models, and the columns that `where` can filter by."""
@@ -194,17 +190,17 @@ class Endpoints:
         unlike: Any,
         fold: Any,
     ) -> Answer:
-        others = [Part(row=self._row(name).row, weight=1.0) for name in ids(like, "like")]
-        others += [Part(row=self._row(name).row, weight=-1.0) for name in ids(unlike, "unlike")]
+        k, min_score, fold = whole(k, "k"), number(min_score, "min_score"), flag(fold, "fold")
+        where = filter_of(where)
+        others = [self._row(name, "like") for name in ids(like, "like")]
+        others += [replace(self._row(name, "unlike"), weight=-1.0) for name in ids(unlike, "unlike")]
         query = self._searcher.query([part, *others])
-        found = self._searcher.find(
-            query, whole(k, "k"), min_score=number(min_score, "min_score"), where=filter_of(where), fold=bool(fold)
-        )
+        found = self._searcher.find(query, k, min_score=min_score, where=where, fold=fold)
         root = root_of(request)
         return {"hits": [self._hit(hit, root) for hit in found], "confident": found[0].confident if found else None}
 
-    def _row(self, name: Any) -> Part:
-        return Part(row=self._searcher.gallery.row_of(str(name)))
+    def _row(self, image_id: Any, name: str) -> Part:
+        return Part(row=self._searcher.gallery.row_of(words(image_id, name)))
 
     def _hit(self, hit: Hit, root: str) -> HitJson:
         return {
@@ -216,10 +212,19 @@ class Endpoints:
             "source": hit.source,
             "attributes": hit.attributes,
             "thumbnail": self._thumbnails.url(hit.row, root),
-            "alike": [row.id for row in self._searcher.gallery.take(hit.alike)],
+            "alike": [self._searcher.gallery.ids[row] for row in hit.alike],
         }
 
-    def _image(self, row: int, score: float, root: str) -> Any:
-        values = self._searcher.gallery.take([row])[0]
-        address = self._thumbnails.url(row, root)
-        return {"id": values.id, "score": score, "label": values.label, "source": values.source, "thumbnail": address}
+    def _group(self, group: Group, root: str) -> list[ImageJson]:
+        return [
+            {
+                "id": values.id,
+                "score": score,
+                "label": values.label,
+                "source": values.source,
+                "thumbnail": self._thumbnails.url(row, root),
+            }
+            for row, score, values in zip(
+                group.rows, group.scores, self._searcher.gallery.take(group.rows), strict=True
+            )
+        ]

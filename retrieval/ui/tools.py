@@ -24,11 +24,12 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
         self, tool_name: str, parameters: dict[str, str] | None = None
     ) -> tuple[dict[str, Any], list[Any]]:
         """The JSON schema of a tool's arguments, and which of them are pictures."""
-        schema, pictures = super().get_input_schema(tool_name, parameters)
-        for (name,) in pictures:
+        schema, places = super().get_input_schema(tool_name, parameters)
+        pictures = sorted({name for name, *_ in places})  # one that may be left out lies deeper: image, oneOf, 1
+        for name in pictures:
             said = schema["properties"][name].get("description", "")
             schema["properties"][name] = {"type": "string", "description": f"{said} {strings.TOOL_PICTURE}".strip()}
-        return schema, pictures
+        return schema, [[name] for name in pictures]
 
     def convert_strings_to_filedata(self, value: dict[str, Any], filedata_positions: list[Any]) -> dict[str, Any]:
         """The arguments as the endpoint takes them: pictures become files, whose deletion is seen to.

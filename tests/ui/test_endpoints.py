@@ -22,10 +22,11 @@ from PIL import Image
 from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.remote import Resolved
 from retrieval.ui import create_app, launch
-from retrieval.ui.endpoints import Answer, Info
+from retrieval.ui.answers import Answer, Explanation, Groups, Info
 from training.catalogue import catalogue, draw
 
 ROOT = Path(__file__).parents[2]
+PUBLIC = {"search", "search_by_id", "search_text", "explain", "duplicates", "info"}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,12 @@ def test_search_answers_what_the_searcher_answers(client: Client, searcher: Sear
     assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in expected]
     assert [hit["score"] for hit in answer["hits"]] == pytest.approx([hit.score for hit in expected], abs=1e-5)
     assert [hit["attributes"] for hit in answer["hits"]] == [hit.attributes for hit in expected]
+    assert [hit["confident"] for hit in answer["hits"]] == [hit.confident for hit in expected]
+    assert answer["confident"] == expected[0].confident
+    for hit, other in zip(answer["hits"], expected, strict=True):
+        known = searcher.confidence is not None
+        assert hit["chance"] == (pytest.approx(other.chance, abs=1e-4) if known else None)
+        assert (other.chance is not None) == known
 
 
 def test_a_thumbnail_is_the_stored_file(client: Client, searcher: Searcher, shirt: Path, server: str) -> None:
@@ -80,8 +87,10 @@ def test_info_and_the_list_of_endpoints(client: Client, searcher: Searcher) -> N
     assert info["images"] == len(searcher.gallery)
     assert info["fingerprint"] == searcher.encoder.fingerprint
     assert info["columns"] == ["label", "colour", "pattern", "view"]
+    assert info["text_model"] == (searcher.text.encoder.name if searcher.text else "")
+    assert (info["calibrated"], info["explains"]) == (searcher.confidence is not None, searcher.encoder.explains)
     api = client.view_api(return_format="dict")
-    assert set(api["named_endpoints"]) == {"/search", "/search_by_id", "/info"}
+    assert {name.removeprefix("/") for name in api["named_endpoints"]} == PUBLIC
     assert not api["unnamed_endpoints"]
     parameters = {
         p["parameter_name"]: p["python_type"]["type"] for p in api["named_endpoints"]["/search"]["parameters"]
@@ -89,26 +98,44 @@ def test_info_and_the_list_of_endpoints(client: Client, searcher: Searcher) -> N
     assert parameters["image"] == "filepath"
     assert parameters["k"] == "int"
     assert parameters["min_score"] == "float"
+    assert parameters["fold"] == "bool"
+
+
+def perhaps(schema: dict) -> dict:
+    return {"oneOf": [{"type": "null"}, schema]}
 
 
 def test_openapi_describes_them_all_with_their_types(server: str, searcher: Searcher, shirt: Path) -> None:
     """Arguments as schemas; results in the description of the call, which is as far as Gradio goes."""
     paths = httpx.get(f"{server}/gradio_api/openapi.json").json()["paths"]
     asked = {path.removeprefix("/gradio_api/call/v2/"): of["post"] for path, of in paths.items() if "/call/v2/" in path}
-    assert asked.keys() == {"search", "search_by_id", "info"}
+    assert asked.keys() == PUBLIC
     schemas = {
         name: post["requestBody"]["content"]["application/json"]["schema"]["properties"] for name, post in asked.items()
     }
-    value = [{"type": kind} for kind in ("string", "number", "boolean", "null")]
+    text, value = {"type": "string"}, [{"type": kind} for kind in ("string", "number", "boolean", "null")]
     where = {"anyOf": [*value, {"type": "array", "items": {"anyOf": value}}]}
     refined = {
         "k": {"type": "integer"},
         "min_score": {"type": "number"},
-        "where": {"oneOf": [{"type": "null"}, {"type": "object", "additionalProperties": where}]},
+        "where": perhaps({"type": "object", "additionalProperties": where}),
+        "like": perhaps({"type": "array", "items": text}),
+        "unlike": perhaps({"type": "array", "items": text}),
+        "fold": {"type": "boolean"},
     }
+    region = perhaps({"type": "array", "items": {"type": "number"}})
     assert schemas["search"].pop("image")["type"] == "string"
-    assert schemas == {"search": refined, "search_by_id": {"id": {"type": "string"}, **refined}, "info": {}}
-    for name, result in (("search", Answer), ("search_by_id", Answer), ("info", Info)):
+    assert "null" in str(schemas["explain"].pop("image"))
+    assert schemas == {
+        "search": {"region": region, **refined},
+        "search_by_id": {"id": text, **refined},
+        "search_text": {"text": text, **refined},
+        "explain": {"hit": text, "id": perhaps(text), "region": region},
+        "duplicates": {"threshold": {"type": "number"}, "limit": {"type": "integer"}},
+        "info": {},
+    }
+    searches = dict.fromkeys(["search", "search_by_id", "search_text"], Answer)
+    for name, result in {**searches, "explain": Explanation, "duplicates": Groups, "info": Info}.items():
         assert str(python_type_to_json_schema(result)) in asked[name]["description"]
         assert f"/gradio_api/call/{name}/{{event_id}}" in paths
 
@@ -179,7 +206,7 @@ def test_a_file_of_the_server_cannot_be_named(server: str, shirt: Path, meta: di
 def test_the_events_of_the_page_are_private(server: str) -> None:
     dependencies = httpx.get(f"{server}/config").json()["dependencies"]
     public = {d["api_name"] for d in dependencies if d["api_visibility"] == "public"}
-    assert public == {"search", "search_by_id", "info"}
+    assert public == PUBLIC
     assert all(d["api_visibility"] == "private" for d in dependencies if d["api_name"] not in public)
 
 
@@ -207,7 +234,7 @@ def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: 
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
     searcher = Searcher.open(tmp_path / "artifact")
-    app = create_app(searcher, Resolved(tmp_path, "paths"))
+    app = create_app(searcher, Resolved(tmp_path / "artifact", "paths"))
     try:
         _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
         own = Client(address, verbose=False)

@@ -25,6 +25,7 @@ from mcp.client.streamable_http import streamable_http_client
 from retrieval import Searcher
 from retrieval.errors import QueryError
 from retrieval.remote import Resolved
+from retrieval.search import Part
 from retrieval.ui import create_app
 from retrieval.ui.tools import Tools
 
@@ -67,7 +68,7 @@ def searcher(starter: Path) -> Searcher:
 
 def test_the_tools_are_the_public_endpoints_and_say_what_they_take(server: str) -> None:
     tools = {tool.name: tool for tool in ask(server).tools}
-    assert tools.keys() == {"search", "search_by_id", "info"}
+    assert tools.keys() == {"search", "search_by_id", "search_text", "explain", "duplicates", "info"}
     assert all(tool.description for tool in tools.values())
     arguments = tools["search"].inputSchema["properties"]
     assert {name: schema.get("type") for name, schema in arguments.items()} == {
@@ -75,9 +76,16 @@ def test_the_tools_are_the_public_endpoints_and_say_what_they_take(server: str) 
         "k": "integer",
         "min_score": "number",
         "where": None,  # an object or null
+        "region": None,
+        "like": None,
+        "unlike": None,
+        "fold": "boolean",
     }
-    assert all(schema["description"] for schema in arguments.values())
-    assert tools["search"].inputSchema["required"] == ["image"]
+    assert all(schema["description"] for tool in tools.values() for schema in tool.inputSchema["properties"].values())
+    required = {name: tool.inputSchema.get("required", []) for name, tool in tools.items()}
+    named = {"search": ["image"], "search_by_id": ["id"], "search_text": ["text"], "explain": ["hit"]}
+    assert required == {**named, "duplicates": [], "info": []}
+    assert tools["explain"].inputSchema["properties"]["image"]["type"] == "string"
 
 
 def test_a_data_url_finds_what_the_searcher_finds(server: str, searcher: Searcher, shirt: Path) -> None:
@@ -99,6 +107,31 @@ def test_an_uploaded_picture_is_searched_with(server: str, searcher: Searcher, s
     assert [hit["id"] for hit in hits] == [hit.id for hit in searcher.search(shirt, 3)]
 
 
+def test_a_picture_that_may_be_left_out_is_taken_like_any_other(twins_server: str, twins: Path, shirt: Path) -> None:
+    """In a data URL, as an upload, or not at all."""
+    one, other = Searcher.open(twins).gallery.ids[:2]
+    [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
+    found = [answer(ask(twins_server, "explain", hit=one, image=image)) for image in (data_url(shirt), path)]
+    assert found[0] == found[1]
+    heat = found[0]["query"]
+    assert sum(map(sum, heat["cells"])) + heat["bias"] == pytest.approx(found[0]["cosine"], abs=1e-5)
+    assert answer(ask(twins_server, "explain", hit=one, id=other))["cosine"] != found[0]["cosine"]
+    assert "give image, or id, and not both" in refusal(ask(twins_server, "explain", hit=one))
+    assert "not both" in refusal(ask(twins_server, "explain", hit=one, image=path, id=other))
+
+
+def test_a_refined_search_words_and_near_duplicates(twins_server: str, twins: Path) -> None:
+    searcher = Searcher.open(twins)
+    one, other, third = searcher.gallery.ids[:3]
+    query = searcher.query([Part(row=0), Part(row=1), Part(row=2, weight=-1)])
+    hits = answer(ask(twins_server, "search_by_id", id=one, like=[other], unlike=[third], fold=True))["hits"]
+    assert [hit["id"] for hit in hits] == [hit.id for hit in searcher.find(query, 10, fold=True)]
+    hits = answer(ask(twins_server, "search_text", text="a red shirt", k=3))["hits"]
+    assert [hit["id"] for hit in hits] == [hit.id for hit in searcher.search_text("a red shirt", 3)]
+    groups = answer(ask(twins_server, "duplicates", limit=1))
+    assert (len(groups["groups"]), len(groups["groups"][0])) == (1, 3)
+
+
 def test_search_by_id_and_info(server: str, searcher: Searcher) -> None:
     image_id = searcher.gallery.ids[100]
     hits = answer(ask(server, "search_by_id", id=image_id, k=5))["hits"]
@@ -115,12 +148,12 @@ def test_a_picture_comes_in_by_the_same_door(server: str, tmp_path: Path) -> Non
     assert "cut short" in refusal(ask(server, "search", image=data_url(tmp_path / "cut.png")))
 
 
-@pytest.mark.parametrize("tool", ["search", "search_by_id"])
+@pytest.mark.parametrize("tool", ["search", "search_by_id", "explain"])
 def test_a_file_of_the_server_cannot_be_named(server: str, tmp_path: Path, shirt: Path, tool: str) -> None:
     """Nor reach the uploads, where everyone could read it: Gradio's server would copy it there."""
     secret = tmp_path / f"{tmp_path.name}.png"
     secret.write_bytes(shirt.read_bytes())
-    file, first = {"path": str(secret), **FILE}, {"search": "image", "search_by_id": "id"}[tool]
+    file, first = {"path": str(secret), **FILE}, "id" if tool == "search_by_id" else "image"
     for arguments in (
         {first: file},
         {first: str(secret)},
@@ -130,6 +163,9 @@ def test_a_file_of_the_server_cannot_be_named(server: str, tmp_path: Path, shirt
         {first: data_url(shirt), "where": {"label": [file]}},
         {first: data_url(shirt), "where": file},
         {first: data_url(shirt), "k": file},
+        {first: data_url(shirt), "hit": file},
+        {first: data_url(shirt), "like": [file]},
+        {first: data_url(shirt), "region": [file, file, file, file]},
         {first: data_url(shirt), "other": file},
     ):
         assert "hits" not in refusal(ask(server, tool, **arguments))

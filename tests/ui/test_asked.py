@@ -1,0 +1,224 @@
+"""What a visitor has asked for: each button, the trail and undo, links there and back, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+import pyarrow as pa
+import pytest
+
+from retrieval.errors import ImageError, LookalikeError, QueryError
+from retrieval.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
+from retrieval.search import MAX_K, Part
+from retrieval.ui.asked import MAX_PARTS, PAGE, Asked, Visit, after, link_of, number_of, read_link
+
+ROWS = 20
+REGION = (0.1, 0.2, 0.5, 0.75)
+MINE = Part("mine.png")
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    path = tmp_path_factory.mktemp("asked") / "gallery.parquet"
+    schema = pa.schema([*BASE_SCHEMA, ("size", pa.int64())])
+    table = pa.table(
+        {
+            "id": [f"id{row}" for row in range(ROWS)],
+            "label": [("grün & blau", "mug")[row % 2] for row in range(ROWS)],
+            "size": [row % 3 for row in range(ROWS)],
+        }
+    )
+    write_gallery(path, [conform(table, schema)], schema)
+    return Gallery(path)
+
+
+def press(visit: Visit, do: str, **data: Any) -> Visit:
+    return after(visit, {"do": do, **data}, ROWS)
+
+
+def parts(visit: Visit) -> list[tuple[int | None, float]]:
+    return [(part.row, part.weight) for part in visit.asked.parts]
+
+
+# Buttons
+
+
+def test_a_search_takes_the_place_of_everything_but_the_filter() -> None:
+    start = Visit(Asked((MINE, Part(row=3)), (("label", ("mug",)),)), pages=3)
+    found = press(start, "search", row="7")
+    assert found.asked == Asked((Part(row=7),), (("label", ("mug",)),))
+    assert (found.before, found.pages) == ((start.asked,), 1)
+
+
+def test_likes_and_unlikes_come_to_what_is_there() -> None:
+    visit = press(press(Visit(Asked((MINE,))), "like", row=2), "unlike", row=5)
+    assert parts(visit) == [(None, 1), (2, 1), (5, -1)]
+    assert parts(press(visit, "unlike", row=2)) == [(None, 1), (5, -1), (2, -1)], "not twice, with two weights"
+    assert press(visit, "unlike", row=5) == visit, "nothing is changed, and there is no step to undo"
+    part = Asked((Part(row=2, region=REGION),)).with_part(Part(row=2))
+    assert len(part.parts) == 2, "a part of a picture is another thing than all of it"
+
+
+def test_a_part_is_turned_taken_away_cut_and_made_whole() -> None:
+    visit = press(press(Visit(Asked((MINE,))), "like", row=2), "unlike", row=5)
+    assert parts(press(visit, "turn", place=1)) == [(None, 1), (2, -1), (5, -1)]
+    assert parts(press(press(visit, "turn", place=1), "turn", place=1)) == parts(visit)
+    assert parts(press(visit, "away", place="0")) == [(2, 1), (5, -1)]
+    cut = press(visit, "region", place=0, region=list(REGION))
+    assert [part.region for part in cut.asked.parts] == [REGION, None, None]
+    assert press(cut, "whole", place=0).asked == visit.asked
+    assert press(visit, "whole", place=0) == visit
+
+
+def test_more_shows_another_page_until_something_else_is_asked_for() -> None:
+    visit = press(press(Visit(Asked((MINE,))), "more"), "more")
+    assert (visit.pages, visit.before) == (3, ())
+    assert press(visit, "like", row=1).pages == 1
+
+
+def test_words_stand_beside_pictures_once() -> None:
+    asked = Asked((MINE,)).words(" a red bag ")
+    assert asked.parts == (MINE, Part(words="a red bag"))
+    assert asked.words("a hat").parts == (MINE, Part(words="a hat"))
+    assert asked.words("  ").parts == (MINE,)
+
+
+def test_filters_by_column() -> None:
+    asked = Asked((MINE,)).filtered("label", ["mug"]).filtered("size", ["0", "2"])
+    assert asked.filter == {"label": ["mug"], "size": ["0", "2"]}
+    assert asked.filtered("label", ["grün & blau"]).filter == {"size": ["0", "2"], "label": ["grün & blau"]}
+    assert asked.filtered("size", []).filter == {"label": ["mug"]}
+    assert asked.parts == (MINE,)
+
+
+# The trail
+
+
+def test_every_step_can_be_undone_and_returned_to() -> None:
+    steps = [Visit()]
+    for do, data in [
+        ("search", {"row": 1}), ("like", {"row": 2}), ("unlike", {"row": 3}), ("turn", {"place": 0}),
+        ("region", {"place": 1, "region": list(REGION)}), ("away", {"place": 0}), ("clear", {}),
+    ]:  # fmt: skip
+        steps.append(press(steps[-1], do, **data))
+    last = steps[-1]
+    assert last.asked == Asked()
+    assert last.before == tuple(step.asked for step in steps[:-1])
+    for place, step in enumerate(steps[:-1]):
+        assert press(last, "back", step=place) == step
+    for step in reversed(steps[:-1]):
+        last = press(last, "undo")
+        assert last == step
+    assert press(last, "undo") == Visit()
+
+
+# Links
+
+
+@pytest.mark.parametrize("k", [PAGE, 7, MAX_K])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Asked((Part(row=4),)),
+        Asked((Part(row=4), Part(row=0), Part(row=19, weight=-1))),
+        Asked((Part(row=4, weight=-1),)),
+        Asked((Part(row=4),), (("label", ("grün & blau", "mug")), ("size", ("2",)))),
+    ],
+)
+def test_a_link_brings_a_search_back(gallery: Gallery, asked: Asked, k: int) -> None:
+    link = link_of(asked, k, gallery)
+    assert link.startswith("?")
+    assert link.isascii()
+    assert read_link(parse_qs(link[1:]), gallery) == (asked, k)
+    assert ("k=" in link) == (k != PAGE)
+
+
+@pytest.mark.parametrize(
+    "others", [(MINE,), (Part(row=1), MINE), (Part(words="a hat"),), (Part(row=1, region=REGION),), ()]
+)
+def test_what_is_a_visitors_own_is_in_no_link(gallery: Gallery, others: tuple[Part, ...]) -> None:
+    assert link_of(Asked(others, (("label", ("mug",)),)), PAGE, gallery) == ""
+
+
+def test_a_link_without_a_search_is_the_page(gallery: Gallery) -> None:
+    assert read_link({}, gallery) == (Asked(), PAGE)
+    assert read_link({"__theme": ["dark"]}, gallery) == (Asked(), PAGE)
+    assert read_link({"where": ['{"size": 2}']}, gallery)[0].filter == {"size": ["2"]}
+    many = read_link({"id": [f"id{row}" for row in range(ROWS)], "unlike": ["id1"]}, gallery)[0]
+    assert [part.row for part in many.parts] == list(range(MAX_PARTS))
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"id": ["nobody"]}, "no image with the id 'nobody'"),
+        ({"unlike": ["nobody"]}, "no image with the id 'nobody'"),
+        ({"where": ["{"]}, "the filter of this link is damaged: '{'"),
+        ({"where": ["[1]"]}, "the filter of this link is damaged"),
+        ({"where": ["[" * 60_000]}, "the filter of this link is damaged"),
+        ({"where": ['{"colour": "red"}']}, "no column 'colour'"),
+        ({"where": ['{"label": "mugs"}']}, "did you mean 'mug'"),
+        ({"where": ['{"label": {"a": 1}}']}, "no image has label="),
+        ({"k": ["0"]}, "from 1 to 1000; the link says '0'"),
+        ({"k": ["1001"]}, "the link says '1001'"),
+        ({"k": ["-3"]}, "the link says '-3'"),
+        ({"k": ["many"]}, "the link says 'many'"),
+        ({"k": ["9" * 5000]}, "from 1 to 1000"),
+    ],
+)
+def test_a_link_that_cannot_be_is_answered_in_words(gallery: Gallery, query: dict, words: str) -> None:
+    with pytest.raises(QueryError) as raised:
+        read_link(query, gallery)
+    assert words in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+# What a page does not ask for
+
+
+def test_there_are_no_more_parts_than_fit() -> None:
+    visit = Visit()
+    for row in range(MAX_PARTS):
+        visit = press(visit, "like", row=row)
+    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} things; take one away first"):
+        press(visit, "like", row=MAX_PARTS)
+    assert len(press(visit, "unlike", row=0).asked.parts) == MAX_PARTS, "one that is there is turned, not added"
+
+
+@pytest.mark.parametrize(
+    "pressed",
+    [
+        {},
+        {"do": None},
+        {"do": "buy"},
+        {"do": ["search"], "row": 1},
+        {"do": "search"},
+        {"do": "search", "row": ROWS},
+        {"do": "search", "row": -1},
+        {"do": "search", "row": 1.5},
+        {"do": "search", "row": True},
+        {"do": "search", "row": [1]},
+        {"do": "like", "row": "9" * 5000},
+        {"do": "back", "step": 1},
+        {"do": "turn", "place": 2},
+        {"do": "away", "place": "-1"},
+        {"do": "away", "place": "²"},
+        {"do": "region", "place": 0},
+        {"do": "region", "place": 0, "region": 5},
+        {"do": "region", "place": 0, "region": [0, 0, 1]},
+        {"do": "region", "place": 0, "region": [[0], 0, 1, 1]},
+        {"do": "region", "place": 0, "region": [0, 0, 1, float("nan")]},
+        {"do": "region", "place": 0, "region": {"path": "/etc/hosts"}},
+    ],
+)
+def test_what_no_page_sends_is_refused(pressed: dict) -> None:
+    visit = Visit(Asked((MINE, Part(row=1))), (Asked(),))
+    with pytest.raises(LookalikeError) as raised:
+        after(visit, pressed, ROWS)
+    assert isinstance(raised.value, ImageError if pressed.get("do") == "region" else QueryError)
+    assert len(str(raised.value)) < 200
+
+
+def test_numbers_come_as_text_or_as_they_are() -> None:
+    assert [number_of({"row": value}, "row", 5) for value in ("3", 3, "03", "٣")] == [3] * 4
