@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +18,28 @@ if TYPE_CHECKING:
     from retrieval.build import Report
     from retrieval.duplicates import Group
     from retrieval.gallery import Gallery
+    from retrieval.images import Region
+    from retrieval.search import Hit
     from retrieval.sources import Source
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 2 for wrong usage."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     return run_command(
         lambda: arguments.run(arguments), "a build, add or pull goes on from here when it is given again"
     )
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; argparse itself takes an IMAGE that follows an option, and may be left out, for one too many."""
+    parser = _parser()
+    arguments, left = parser.parse_known_args(argv)
+    if len(left) == 1 and not left[0].startswith("-") and getattr(arguments, "image", "") is None:
+        arguments.image = left.pop()
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return arguments
 
 
 _FOLDER = "an artifact's folder"
@@ -84,8 +97,15 @@ def _add_writing(command: _Command) -> None:
 
 
 def _add_reading(command: _Command) -> None:
-    search = command("search", _search, "Find the images that are most like one.", _ANY)
-    search.add_argument("image", metavar="IMAGE", help="a file")
+    search = command(
+        "search", _search, "Find the images that are most like one, like and unlike others, or like words.", _ANY
+    )
+    search.add_argument("image", metavar="IMAGE", nargs="?", help="a file")
+    search.add_argument("--region", metavar="L,T,R,B", help="the part of IMAGE that counts, as shares from 0 to 1")
+    search.add_argument("--text", metavar="WORDS", help="what it shows; for an artifact with a text model")
+    search.add_argument("--like", action="append", default=[], metavar="ID", help="of the gallery; may be repeated")
+    search.add_argument("--unlike", action="append", default=[], metavar="ID", help="the same, to be unlike")
+    search.add_argument("--fold", action="store_true", help="fold near-duplicates of a hit into it")
     search.add_argument("-k", type=int, default=5, help="how many (default: 5)")
     search.add_argument("--min-score", type=float, default=-1.0, help="least cosine (default: -1, all)")
     search.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="filter; may be repeated")
@@ -205,21 +225,58 @@ def _remove(arguments: argparse.Namespace) -> None:
 
 
 def _search(arguments: argparse.Namespace) -> None:
-    from retrieval.search import Searcher
+    from retrieval.search import Part, Searcher
 
+    where, region = _where(arguments.where), _region(arguments.region, arguments.image)
     searcher = Searcher.open(arguments.artifact)
+    gallery = searcher.gallery
+    parts = [Part(arguments.image, region=region)] if arguments.image else []
+    parts += [Part(words=arguments.text)] if arguments.text else []
+    parts += [Part(row=gallery.row_of(name)) for name in arguments.like]
+    parts += [Part(row=gallery.row_of(name), weight=-1.0) for name in arguments.unlike]
+    query = searcher.query(parts)
+    hits = searcher.find(query, arguments.k, min_score=arguments.min_score, where=where, fold=arguments.fold)
+    if arguments.json:
+        listed = [{**asdict(hit), "alike": [gallery.ids[row] for row in hit.alike]} for hit in hits]
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
+    for line in _lines(hits):
+        print(line)
+
+
+def _where(conditions: Sequence[str]) -> dict[str, list[str]]:
     where: dict[str, list[str]] = {}
-    for condition in arguments.where:
+    for condition in conditions:
         column, equals, value = condition.partition("=")
         if not equals:
             raise QueryError(f"a filter is COLUMN=VALUE, {condition!r} is not.")
         where.setdefault(column, []).append(value)
-    hits = searcher.search(arguments.image, arguments.k, min_score=arguments.min_score, where=where)
-    if arguments.json:
-        print(json.dumps([asdict(hit) for hit in hits], indent=2, ensure_ascii=False))
-        return
+    return where
+
+
+def _region(text: str | None, image: str | None) -> Region | None:
+    from retrieval.images import as_region
+
+    if text is None:
+        return None
+    if not image:
+        raise QueryError("--region is a part of IMAGE, and there is no IMAGE.")
+    try:
+        return as_region([float(share) for share in text.split(",")])
+    except ValueError as error:
+        raise QueryError(f"a region is LEFT,TOP,RIGHT,BOTTOM, shares from 0 to 1; {text!r} is not.") from error
+
+
+def _lines(hits: Sequence[Hit]) -> Iterator[str]:
+    """A line a hit: cosine, chance where one is known, id, label, source, and how many were folded into it."""
+    from retrieval.confidence import percent
+
+    known = any(hit.chance is not None for hit in hits)
     for hit in hits:
-        print(f"{hit.score:.4f}  {hit.id}  {hit.label or '-':<20}  {hit.source}")
+        chance = "-" if hit.chance is None else f"{percent(hit.chance)}%"
+        alike = [f"+{len(hit.alike)} alike"] if hit.alike else []
+        numbers = [f"{hit.score:.4f}", *([f"{chance:>3}"] if known else [])]
+        yield "  ".join([*numbers, hit.id, f"{hit.label or '-':<20}", hit.source, *alike])
 
 
 def _loaded(arguments: argparse.Namespace) -> Artifact:

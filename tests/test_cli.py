@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import BACKBONE, ROOT, noise
 
-from retrieval.__main__ import main
+from retrieval.__main__ import _lines, main
 from retrieval.artifact import load_artifact
 from retrieval.command import run_command
+from retrieval.confidence import percent
 from retrieval.layout import LAYOUT
 from retrieval.metrics import leave_one_out
+from retrieval.search import Hit, Part, Searcher
 
 FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
 
@@ -117,8 +119,9 @@ def test_search_prints_a_line_a_hit(artifact, pictures, here):
     lines = printed.splitlines()
     assert status == 0
     assert len(lines) == 5
-    score, image_id, label, source = lines[0].split()
+    score, chance, image_id, label, source = lines[0].split()
     assert float(score) == pytest.approx(1, abs=1e-4)
+    assert chance == f"{percent(Searcher.open(artifact).search(query, 1)[0].chance)}%"
     assert (image_id, label) == (load_artifact(artifact).gallery.ids[7], query.parent.name)
     assert source == f"{query.parent.name}/{query.name}"
 
@@ -128,7 +131,8 @@ def test_search_prints_json(artifact, pictures, here):
     status, printed, _ = here("search", artifact, query, "-k", 12, "--min-score", "0", "--json")
     hits = json.loads(printed)
     assert status == 0
-    assert set(hits[0]) == {"row", "id", "score", "label", "source", "attributes"}
+    more = {"chance", "confident", "alike"}
+    assert set(hits[0]) == {"row", "id", "score", "label", "source", "attributes", *more}
     assert set(hits[0]["attributes"]) == {"colour", "pattern", "price"}
     assert hits[0]["source"] == str(query.relative_to(pictures))
     index, gallery = faiss.read_index(str(artifact / LAYOUT.index)), load_artifact(artifact).gallery
@@ -137,6 +141,65 @@ def test_search_prints_json(artifact, pictures, here):
     assert [hit["row"] for hit in hits] == expected
     assert [hit["id"] for hit in hits] == [gallery.ids[row] for row in expected]
     np.testing.assert_allclose([hit["score"] for hit in hits], scores[0][: len(hits)], atol=1e-5)
+
+
+def test_search_with_everything(twins, shirt, here):
+    """A part of a picture, likes, unlikes and near-duplicates, as the `Searcher` finds them."""
+    searcher = Searcher.open(twins)
+    ids = searcher.gallery.ids
+    options = ["--region", "0.25,0,0.75,0.5", "--like", ids[3], "--like", ids[8], "--unlike", ids[5], "--fold"]
+    status, printed, error = here("search", twins, shirt, "-k", 7, *options, "--json")
+    assert status == 0, error
+    parts = [Part(shirt, region=(0.25, 0, 0.75, 0.5)), Part(row=3), Part(row=8), Part(row=5, weight=-1.0)]
+    expected = searcher.find(searcher.query(parts), 7, fold=True)
+    found = json.loads(printed)
+    assert [hit["id"] for hit in found] == [hit.id for hit in expected]
+    assert [hit["alike"] for hit in found] == [[ids[row] for row in hit.alike] for hit in expected]
+    assert any(hit["alike"] for hit in found)
+    assert {(hit["chance"], hit["confident"]) for hit in found} == {(None, None)}
+    status, printed, _ = here("search", twins, "-k", 7, *options, shirt)  # IMAGE may stand behind the options
+    assert status == 0
+    for line, hit in zip(printed.splitlines(), expected, strict=True):
+        alike = [f"+{len(hit.alike)}", "alike"] if hit.alike else []
+        assert line.split() == [f"{hit.score:.4f}", hit.id, "-", hit.source, *alike]
+
+
+def test_search_without_a_picture(twins, here):
+    searcher = Searcher.open(twins)
+    one, other = searcher.gallery.ids[:2]
+    status, printed, _ = here("search", twins, "--like", one, "--json")
+    assert status == 0
+    assert [hit["id"] for hit in json.loads(printed)] == [hit.id for hit in searcher.search_by_id(one, 5)]
+    status, printed, _ = here("search", twins, "--text", "a red shirt", "--unlike", other, "--json")
+    query = searcher.query([Part(words="a red shirt"), Part(row=1, weight=-1.0)])
+    assert status == 0
+    assert [hit["id"] for hit in json.loads(printed)] == [hit.id for hit in searcher.find(query, 5)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "a query has a picture, an image of the gallery or words; there is nothing"),
+        (["--text", "a red shirt"], "no encoder that understands text: build it with --text-model"),
+        (["--region", "0,0,1,1"], "--region is a part of IMAGE, and there is no IMAGE"),
+        (["x.png", "--region", "0,0,1"], "a region is [left, top, right, bottom]"),
+        (["x.png", "--region", "0,0,1,2"], "a region is [left, top, right, bottom]"),
+        (["x.png", "--region", "all"], "a region is LEFT,TOP,RIGHT,BOTTOM, shares from 0 to 1; 'all' is not"),
+        (["--like", "nothing"], "no image with the id 'nothing'"),
+        (["--unlike", "nothing"], "no image with the id 'nothing'"),
+    ],
+)
+def test_a_query_that_cannot_be(artifact, here, arguments, words):
+    status, printed, error = here("search", artifact, *arguments)
+    assert (status, printed) == (1, "")
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_hit_whose_chance_is_not_known_is_in_line_with_the_others():
+    hits = [Hit(0, "a", 0.9, "mug", "a.png", chance=1.0), Hit(1, "b", 0.5, None, "b.png")]
+    assert [line[:16] for line in _lines(hits)] == ["0.9000  99%  a  ", "0.5000    -  b  "]
+    assert [line[:11] for line in _lines(hits[1:])] == ["0.5000  b  "]
 
 
 def test_search_with_filters(artifact, pictures, here):
@@ -300,7 +363,14 @@ def test_what_cannot_be_done_is_said_in_a_line(arguments, words, artifact, tmp_p
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["paint"], ["build", "photos"], ["search", "it"], ["build", "photos", "--out", "it", "--limit", "0"]],
+    [
+        [],
+        ["paint"],
+        ["build", "photos"],
+        ["search"],
+        ["search", "it", "a.png", "b.png"],
+        ["build", "photos", "--out", "it", "--limit", "0"],
+    ],
 )
 def test_wrong_usage_is_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as raised:

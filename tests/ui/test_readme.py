@@ -96,11 +96,29 @@ def run_beside(photo: Path, command: list[str]) -> str:
 
 
 def test_the_code_for_python_runs(server: str, photo: Path) -> None:
-    client, package = from_programs("python")
+    client, _, package = from_programs("python")
     said = run_beside(photo, [sys.executable, "-c", client.replace("http://127.0.0.1:7860", server)])
     assert len(re.findall(rf"^0\.\d+ shirt {server}/\S+\.jpg$", said, re.MULTILINE)) == 5
     code = package.replace('"retrieval/starter"', repr(str(ROOT / "retrieval" / "starter")))
     run_beside(photo, [sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"])
+
+
+def test_the_code_for_refined_searches_runs(twins_server: str, photo: Path) -> None:
+    """With a text model, an encoder that explains and near-duplicates, which the starter does not all have."""
+    first, refined, _ = from_programs("python")
+    first = first.replace("http://127.0.0.1:7860", twins_server).replace(', where={"label": "shirt"}', "")
+    lines = [line for line in refined.splitlines() if "client.predict" in line]
+    assert [re.findall(r'api_name="/(\w+)"', line) for line in lines] == [
+        ["search"], ["search_by_id"], ["search_text"], ["explain"], ["duplicates"],
+    ]  # fmt: skip
+    told = """
+import json
+cells = why["query"]
+total = sum(map(sum, cells["cells"])) + cells["bias"] - why["cosine"]
+print(json.dumps([len(part["hits"]), len(near["hits"]), len(said["hits"]), total, len(same["groups"])]))
+"""
+    said = run_beside(photo, [sys.executable, "-c", first + refined + told])
+    assert json.loads(said.splitlines()[-1]) == [10, 10, 5, pytest.approx(0, abs=1e-5), 10]
 
 
 def test_the_code_for_javascript_runs(server: str, photo: Path, npm_folder: Path) -> None:
