@@ -118,7 +118,8 @@ def _is_number(value: object) -> bool:
 def crop(image: Image.Image, region: object) -> Image.Image:
     """The part of a picture in a region: whole pixels, and at least one. Raises ImageError as `as_region` does."""
     left, top, right, bottom = as_region(region)
-    x, y = int(left * image.width), int(top * image.height)
+    # Rounded, since a share that went through other programs may be a hair below the pixel that was meant.
+    x, y = min(round(left * image.width), image.width - 1), min(round(top * image.height), image.height - 1)
     return image.crop((x, y, max(round(right * image.width), x + 1), max(round(bottom * image.height), y + 1)))
 
 

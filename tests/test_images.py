@@ -818,6 +818,7 @@ def test_a_region_is_cut_out_in_whole_pixels():
         ([0.25, 0.5, 0.75, 1.0], slice(5, 10), slice(5, 15)),
         ((np.float32(0.5), 0.0, 1, 0.1), slice(0, 1), slice(10, 20)),
         ((0.99, 0.99, 1, 1), slice(9, 10), slice(19, 20)),
+        ((0.5 - 1e-12, 0.2 - 1e-12, 1, 1), slice(2, 10), slice(10, 20)),
         ((0, 0, 1e-9, 1e-9), slice(0, 1), slice(0, 1)),
         ((1 - 1e-12, 0, 1, 1e-300), slice(0, 1), slice(19, 20)),
     ]:
