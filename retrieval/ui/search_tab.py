@@ -12,7 +12,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.data_classes import ImageData
 
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.search import MAX_K, Hit, Part, Searcher
@@ -21,6 +20,7 @@ from retrieval.ui.answers import in_words
 from retrieval.ui.asked import PAGE, Asked, Visit, after, is_gone, number_of, read_link
 from retrieval.ui.cards import Cards
 from retrieval.ui.downloads import make_file
+from retrieval.ui.drop_zone import drop_zone
 from retrieval.ui.html import for_scripts, script
 from retrieval.ui.why import Why
 
@@ -54,7 +54,7 @@ class SearchTab:
 
     def _ask(self) -> None:
         """The query and its settings."""
-        self._picture = _picture()
+        self._picture = drop_zone()
         self._parts = gr.HTML("", js_on_load=script("acts.js", "region.js"), elem_id="parts", apply_default_css=False)
         self._add = gr.UploadButton(
             strings.ADD_PICTURES, file_count="multiple", file_types=["image"], size="sm", elem_id="add"
@@ -233,22 +233,3 @@ def _check_pictures(asked: Asked) -> None:
 
 def _choices(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     return [(f"{value} ({count:,})", value) for value, count in counts.items()]
-
-
-def _picture() -> gr.Image:
-    picture = gr.Image(
-        type="filepath",
-        sources=["upload", "webcam", "clipboard"],
-        label=strings.QUERY,
-        placeholder=strings.DROP,
-        height=230,
-        buttons=[],
-        elem_id="query",
-    )
-
-    def as_uploaded(payload: ImageData | None) -> str | None:
-        return None if payload is None else payload.path
-
-    # Gradio would open the file itself, with every decoder there is; ours is to be the only door.
-    picture.preprocess = as_uploaded
-    return picture
