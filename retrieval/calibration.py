@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.confidence import Calibration, Density, Nearest, evidence, nearest
-from retrieval.metrics import Numbers, Rows, Vectors, coded_labels
+from retrieval.confidence import Calibration, Density, Nearest, evidence, kinds, nearest
+from retrieval.metrics import Numbers, Rows, Vectors
 from retrieval.stores.base import MISSING, Store
 
 PRECISION = 0.95  # of the first hits shown as confident, so many are right, at the lower end of their interval
@@ -102,11 +102,11 @@ def calibrate(
 
 
 def _pairs(store: Store, labels: Sequence[str | None], queries: Queries, density: Density, seed: int) -> _Pairs | None:
-    codes, wanted, names = coded_labels(labels, queries.labels)
+    codes, wanted, names = kinds(labels, queries.labels)
     own = np.full(len(wanted), MISSING) if queries.own is None else queries.own
-    of_label = np.bincount(codes + 1, minlength=len(names) + 1)
-    usable = np.flatnonzero((wanted >= 0) & (of_label[wanted + 1] > (own >= 0)))
-    if len(usable) < _LEAST_QUERIES or (of_label[1:] > 0).sum() < 2:
+    of_label = np.bincount(codes[codes >= 0], minlength=max(len(names), 1))
+    usable = np.flatnonzero((wanted >= 0) & (of_label[np.maximum(wanted, 0)] > (own >= 0)))
+    if len(usable) < _LEAST_QUERIES or (of_label > 0).sum() < 2:
         return None
     most = min(_QUERIES, max(_FEWER_QUERIES, _MOST_PAIRS // len(store)))
     chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:most])
@@ -115,7 +115,7 @@ def _pairs(store: Store, labels: Sequence[str | None], queries: Queries, density
     absent = Nearest(np.full_like(found.rows, MISSING), np.zeros_like(found.scores))
     for label in np.unique(wanted):
         mine = wanted == label
-        strangers = nearest(store, vectors[mine], allowed=np.flatnonzero((codes != label) & (codes >= 0)))
+        strangers = nearest(store, vectors[mine], allowed=np.flatnonzero((codes != label) & (codes != -1)))
         absent.rows[mine], absent.scores[mine] = strangers.rows, strangers.scores
     right = (found.rows != MISSING) & (codes[found.rows] == wanted[:, None])
     first, second = (_Found(evidence(each, each, codes, density), each.scores[:, 0]) for each in (found, absent))

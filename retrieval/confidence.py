@@ -10,6 +10,7 @@ known ones are from theirs is confident (a conformal test, as in Laxhammar and F
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,12 @@ from retrieval.metrics import Numbers, Rows, Vectors, coded_labels
 from retrieval.stores.base import MISSING, Store, others
 
 NEIGHBOURS = 10  # of a query, and of a hit, that are looked at
+NO_KIND = -2  # the number of a label that names no kind; -1 is no label
+# Data sets have a class for what is of none: BACKGROUND_Google of Caltech-101, "other", "unknown". A picture of nothing
+# finds it, and is not matched by it.
+_NOTHING = re.compile(
+    r"(background|clutter|distractors?|misc(ellaneous)?|others?|unknown|none|nothing)([\W_].*)?", re.I
+)
 _LEAST_DENSITY = 1e-3  # of a cosine: what has no neighbours at all is not infinitely denser than them
 
 
@@ -110,16 +117,28 @@ class Density:
         return np.where(rows == MISSING, np.float32(1), self._known[np.maximum(rows, 0)])
 
 
+def kinds(labels: Sequence[str | None], queries: Sequence[str | None] = ()) -> tuple[Rows, Rows, list[str]]:
+    """Labels of a gallery and of queries as numbers, and the labels by number (see `metrics.coded_labels`).
+
+    -1 where there is none; NO_KIND where it names none: a witness against every hit, and never one itself.
+    """
+    codes, wanted, names = coded_labels(labels, queries)
+    nothing = [code for code, name in enumerate(names) if _NOTHING.fullmatch(name.strip())]
+    for numbers in (codes, wanted):
+        numbers[np.isin(numbers, nothing)] = NO_KIND
+    return codes, wanted, names
+
+
 def evidence(found: Nearest, hits: Nearest, codes: Rows, density: Density) -> Numbers:
     """What speaks for (Q, H) hits of Q queries whose nearest are `found`: (Q, H, 3) float64.
 
     The share of the others with a label among the nearest that have the hit's; the hit's cosine over its density; the
-    mean cosine of the nearest over their mean density. NaN for a hit that is missing or has no label: nothing can be
-    said of its kind. `codes` (N,) are the labels as numbers, below 0 for none.
+    mean cosine of the nearest over their mean density. NaN for a hit that is missing or of no kind: nothing can be
+    said of it. `codes` (N,) are the labels as numbers, as `kinds` has them.
     """
     around, label = (np.where(rows == MISSING, -1, codes[rows]) for rows in (found.rows, hits.rows))
     # A hit is no witness for itself, nor is an image that may or may not be of its kind.
-    beside = (around >= 0)[:, None, :] & (found.rows[:, None, :] != hits.rows[:, :, None])
+    beside = (around != -1)[:, None, :] & (found.rows[:, None, :] != hits.rows[:, :, None])
     same = beside & (around[:, None, :] == label[:, :, None])
     agree = same.sum(axis=2) / np.maximum(beside.sum(axis=2), 1)
     near = hits.scores / np.maximum(density.of(hits.rows), _LEAST_DENSITY)
@@ -146,7 +165,7 @@ class Confidence:
 
     def __init__(self, calibration: Calibration, store: Store, labels: Sequence[str | None]) -> None:
         self._calibration, self._store = calibration, store
-        self._codes = coded_labels(labels, ())[0]
+        self._codes = kinds(labels)[0]
         self._density = Density(store)
 
     def of(
@@ -154,15 +173,16 @@ class Confidence:
     ) -> tuple[list[float | None], list[bool | None]]:
         """Hits of a (D,) query, (H,) rows and cosines, to the chance of each and whether it is confident.
 
-        None for a hit without a label. `own` is the row that the query itself is. The nearest are those of the whole
-        gallery, whatever filter gave the hits.
+        None for a hit without a label; one whose label names no kind is never confident. `own` is the row that the
+        query itself is. The nearest are those of the whole gallery, whatever filter gave the hits.
         """
         hits = Nearest(rows[None], scores[None])
         found = nearest(self._store, vector[None], np.array([own]))
         strength = self._calibration.strength(evidence(found, hits, self._codes, self._density))
-        labelled, chances = np.isfinite(strength)[0], self._calibration.chance(strength)[0]
+        labelled, known = self._codes[rows] != -1, np.isfinite(strength)[0]
+        chances = self._calibration.chance(strength)[0]
         confident = self._calibration.confident(strength, found.scores[:, 0])[0]
         return (
-            [float(chance) if known else None for chance, known in zip(chances, labelled, strict=True)],
-            [bool(sure) if known else None for sure, known in zip(confident, labelled, strict=True)],
+            [float(chance) if kind else None for chance, kind in zip(chances, known, strict=True)],
+            [bool(sure) if label else None for sure, label in zip(confident, labelled, strict=True)],
         )

@@ -14,12 +14,13 @@ from scipy.stats import beta, binomtest
 from retrieval.artifact import load_artifact
 from retrieval.build import add_images, build_artifact, remove_images, update_metrics
 from retrieval.calibration import PRECISION, REFUSED, Queries, calibrate
-from retrieval.confidence import Calibration, Confidence, Density, Nearest, evidence, nearest
+from retrieval.confidence import Calibration, Confidence, Density, Nearest, evidence, kinds, nearest
 from retrieval.encoder import Encoder
 from retrieval.errors import QueryError
 from retrieval.images import open_image
 from retrieval.layout import LAYOUT
 from retrieval.sources import open_source
+from retrieval.stores.choose import fit_index
 from retrieval.stores.exact import ExactStore
 from retrieval.stores.faiss import FaissStore, IndexSettings
 
@@ -470,3 +471,27 @@ def test_photographs_and_pictures_of_nothing():
     assert within(right[shown].sum(), shown.sum())[1] >= PRECISION
     _, confident, _ = answers(store, labels, section, encoder.embed_images(list(of_nothing())))
     assert 1 - confident[:, 0].mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", ["BACKGROUND_Google", "background", "Other", "other things", "unknown", "misc"])
+def test_a_label_that_names_no_kind_is_never_a_match(name):
+    """It is a witness against other hits, and no hit of its own is confident or has a chance."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(6, 24))
+    vectors = np.repeat(centres, 40, axis=0) + 0.15 * random.normal(size=(240, 24))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    labels = [name if row < 40 else f"kind {row // 40}" for row in range(240)]
+    store = fit_index(vectors)
+    section = calibrate(store, labels, Queries(vectors, labels, np.arange(240)))
+    assert section["queries"] == 200
+    confidence = Confidence(Calibration.of(section), store, labels)
+    for row, expected in ((5, [False]), (100, [True])):
+        rows, scores = store.search(vectors[row : row + 1], 2)
+        chances, sure = confidence.of(vectors[row], rows[0, 1:], scores[0, 1:], row)
+        assert sure == expected
+        assert (chances[0] is None) == (row == 5)
+
+
+@pytest.mark.parametrize("name", ["mother", "otherworldly", "nonesuch", "miscellany of cups", "backgrounds of red"])
+def test_other_labels_are_kinds(name):
+    assert (kinds([name])[0] >= 0).all()
