@@ -152,7 +152,7 @@ class Cards:
         turn = attributes(data_do="turn", data_place=place, title=strings.TURN.format(other=other))
         away = attributes(data_do="away", data_place=place, aria_label=strings.TAKE_AWAY.format(name=name))
         whole = attributes(data_do="whole", data_place=place)
-        buttons = f"<button {turn}>{text(said)}</button>"
+        buttons = f"<button {turn}>{text(said)} ⇄</button>"
         buttons += f"<button {whole}>{text(strings.WHOLE)}</button>" if part.region else ""
         buttons += f'<button class="away" {away}>×</button>'
         shown = f'<p class="words">{text(name)}</p>' if part.words else self._frame(place, part, name)

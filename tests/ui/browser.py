@@ -15,6 +15,7 @@ SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 _STILL = """Promise.allSettled(document.getAnimations()
     .filter(one => Number.isFinite(one.effect.getComputedTiming().endTime)).map(one => one.finished))"""
+ROWS = "[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)"
 SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
 
 
@@ -58,14 +59,13 @@ def scores(page: Page) -> list[float]:
 
 def rows(page: Page) -> list[int]:
     """The rows of the gallery that the hits are."""
-    return page.evaluate("[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)")
+    return page.evaluate(ROWS)
 
 
 def expect_rows(page: Page, expected: list[int]) -> None:
     """Wait until these are the hits."""
-    shown = "[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)"
     try:
-        page.wait_for_function(f"expected => JSON.stringify({shown}) === JSON.stringify(expected)", arg=expected)
+        page.wait_for_function(f"expected => JSON.stringify({ROWS}) === JSON.stringify(expected)", arg=expected)
     except PlaywrightTimeoutError:
         assert rows(page) == expected  # says which
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import SIZES, choose, close_list, expect_rows, keep_screenshot, names, rows, scores, upload, visit
+from browser import ROWS, SIZES, choose, close_list, expect_rows, keep_screenshot, names, rows, scores, upload, visit
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -37,9 +37,10 @@ def rows_of(searcher: Searcher, *parts: Part, k: int = 24) -> list[int]:
 def search_for(page: Page, place: int) -> None:
     """Search for the like of a hit, or of an image to look around at."""
     name = page.locator("#hits .name").nth(place).inner_text()
+    before = rows(page)
     page.locator("#hits .card > .pic").nth(place).click()
     expect(page.locator("#status")).to_contain_text(f"most like {name}")
-    expect(page.locator("#hits .hit").first).to_be_visible()
+    page.wait_for_function(f"before => JSON.stringify({ROWS}) !== JSON.stringify(before)", arg=before)
 
 
 def drag(page: Page, box: tuple[float, float, float, float]) -> None:
