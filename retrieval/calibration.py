@@ -10,14 +10,14 @@ share refused that are promised below.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.confidence import Calibration, Density, Nearest, evidence, kinds, nearest
+from retrieval.confidence import NEIGHBOURS, Calibration, Density, Nearest, evidence, kinds, nearest
 from retrieval.metrics import Numbers, Rows, Vectors
 from retrieval.stores.base import MISSING, Store
 
@@ -28,7 +28,11 @@ _NEAR = 0.95  # of the queries whose first hit is right, so many are near enough
 _QUERIES, _FEWER_QUERIES = 2_500, 1_000  # drawn, at most: with ten pairs each, enough for a curve
 _MOST_PAIRS = 25_000_000  # of a query and a row: in a gallery of more than 10,000 rows fewer are drawn
 _LEAST_QUERIES = 20
+_COPIES = 20  # near-duplicates of a query that are looked for among its nearest
+_ALIKE = 0.95  # cosine from which on two rows may be near-duplicates
 _BINS = 10  # of the reliability curve
+
+Same = Callable[[int, Rows], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,13 @@ class _Pairs:
 
 
 def calibrate(
-    store: Store, labels: Sequence[str | None], queries: Queries, check: Queries | None = None, *, seed: int = 0
+    store: Store,
+    labels: Sequence[str | None],
+    queries: Queries,
+    check: Queries | None = None,
+    *,
+    same: Same | None = None,
+    seed: int = 0,
 ) -> dict[str, Any] | None:
     """The section `calibration` of metrics.json: what `Calibration.of` reads, and how well it keeps its word.
 
@@ -78,13 +88,16 @@ def calibrate(
     `check`, or where there are none, of each half of `queries` by what was learned from the other half. Of very many
     queries, 2,500 are drawn, 1,000 in a large gallery. None where the labels cannot teach it: fewer than two, or hardly
     a query that has another image of its label.
+
+    `same` tells which rows show the same picture as a row (`Pictures.same`): a query that is a row does not find its
+    near-duplicates. A new picture has none in the gallery, and finding them is too easy to learn from.
     """
     density = Density(store)
-    pairs = _pairs(store, labels, queries, density, seed)
+    pairs = _pairs(store, labels, queries, density, same, seed)
     if pairs is None:
         return None
     found = _fit(pairs)
-    others = _pairs(store, labels, check, density, seed) if check else None
+    others = _pairs(store, labels, check, density, same, seed) if check else None
     half = np.random.default_rng(seed).permutation(len(pairs.right)) % 2 == 0
     trials = [(found, others)] if others else [(_fit(pairs.only(~one)), pairs.only(one)) for one in (half, ~half)]
     return {
@@ -101,7 +114,14 @@ def calibrate(
     }
 
 
-def _pairs(store: Store, labels: Sequence[str | None], queries: Queries, density: Density, seed: int) -> _Pairs | None:
+def _pairs(
+    store: Store,
+    labels: Sequence[str | None],
+    queries: Queries,
+    density: Density,
+    same: Same | None,
+    seed: int,
+) -> _Pairs | None:
     codes, wanted, names = kinds(labels, queries.labels)
     own = np.full(len(wanted), MISSING) if queries.own is None else queries.own
     of_label = np.bincount(codes[codes >= 0], minlength=max(len(names), 1))
@@ -111,7 +131,7 @@ def _pairs(store: Store, labels: Sequence[str | None], queries: Queries, density
     most = min(_QUERIES, max(_FEWER_QUERIES, _MOST_PAIRS // len(store)))
     chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:most])
     vectors, wanted, own = queries.vectors[chosen], wanted[chosen], own[chosen]
-    found = nearest(store, vectors, own)
+    found = nearest(store, vectors, own) if same is None else _without_copies(store, vectors, own, same)
     absent = Nearest(np.full_like(found.rows, MISSING), np.zeros_like(found.scores))
     for label in np.unique(wanted):
         mine = wanted == label
@@ -120,6 +140,21 @@ def _pairs(store: Store, labels: Sequence[str | None], queries: Queries, density
     right = (found.rows != MISSING) & (codes[found.rows] == wanted[:, None])
     first, second = (_Found(evidence(each, each, codes, density), each.scores[:, 0]) for each in (found, absent))
     return _Pairs(first, right, second)
+
+
+def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Nearest:
+    """What is nearest to queries that are rows, their near-duplicates left out."""
+    rows, scores = store.search(vectors, NEIGHBOURS + 1 + _COPIES)
+    kept = Nearest(np.full((len(rows), NEIGHBOURS), MISSING), np.zeros((len(rows), NEIGHBOURS), np.float32))
+    for number, row in enumerate(own):
+        there = (rows[number] != MISSING) & (rows[number] != row)
+        close = np.flatnonzero(there & (scores[number] >= _ALIKE)) if row >= 0 else np.empty(0, np.int64)
+        if len(close):
+            there[close[same(int(row), rows[number, close])]] = False
+        places = np.flatnonzero(there)[:NEIGHBOURS]
+        kept.rows[number, : len(places)] = rows[number, places]
+        kept.scores[number, : len(places)] = scores[number, places]
+    return kept
 
 
 def _fit(pairs: _Pairs) -> Calibration:

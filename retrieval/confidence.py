@@ -26,9 +26,7 @@ NEIGHBOURS = 10  # of a query, and of a hit, that are looked at
 NO_KIND = -2  # the number of a label that names no kind; -1 is no label
 # Data sets have a class for what is of none: BACKGROUND_Google of Caltech-101, "other", "unknown". A picture of nothing
 # finds it, and is not matched by it.
-_NOTHING = re.compile(
-    r"(background|clutter|distractors?|misc(ellaneous)?|others?|unknown|none|nothing)([\W_].*)?", re.I
-)
+_NOTHING = re.compile(r"background(_google)?|clutter|distractors?|misc|others?|unknown|none|nothing", re.IGNORECASE)
 _LEAST_DENSITY = 1e-3  # of a cosine: what has no neighbours at all is not infinitely denser than them
 
 

@@ -20,6 +20,7 @@ from retrieval.errors import QueryError
 from retrieval.gallery import Gallery
 from retrieval.layout import LAYOUT
 from retrieval.metrics import leave_one_out
+from retrieval.pictures import Pictures
 from retrieval.plots import draw
 from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
@@ -96,7 +97,7 @@ def _calibration(unsealed: Unsealed, *, trained: bool) -> dict[str, Any] | None:
     to each other than a new one is to them, and all of them would be confident."""
     labels = unsealed.gallery.labels
     own = Queries(unsealed.vectors, labels, np.arange(len(unsealed.vectors)))
-    return None if trained else calibrate(unsealed.store, labels, own)
+    return None if trained else calibrate(unsealed.store, labels, own, same=Pictures(unsealed.gallery).same)
 
 
 def _leave_one_out(unsealed: Unsealed) -> dict[str, float | int] | None:

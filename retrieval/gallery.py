@@ -7,6 +7,7 @@ row group by row group, when they are asked for.
 from __future__ import annotations
 
 import difflib
+import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -140,7 +141,8 @@ class Gallery:
             code_of, codes = self._coded(column)
             left = codes if rows is None else codes[rows]
             counts = np.bincount(left[left >= 0], minlength=len(code_of))
-            found[column] = {value: int(counts[code]) for value, code in sorted(code_of.items()) if counts[code]}
+            found[column] = {value: int(counts[code_of[value]]) for value in sorted(code_of, key=_place)}
+            found[column] = {value: count for value, count in found[column].items() if count}
         return found
 
     def rows_where(self, where: Where | None) -> npt.NDArray[np.int64] | None:
@@ -156,13 +158,17 @@ class Gallery:
         for column, wanted in where.items():
             code_of, codes = self._coded(column)
             accepted = []
-            for value in wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]:
-                text = _as_text(value, self.table.schema.field(column).type)
+            for text in self.as_texts(column, wanted):
                 if text not in code_of:
-                    raise QueryError(f"no image has {column}={_shown(value)}{_nearest(text, list(code_of))}")
+                    raise QueryError(f"no image has {column}={_shown(text)}{_nearest(text, list(code_of))}")
                 accepted.append(code_of[text])
             mask &= np.isin(codes, accepted)
         return np.flatnonzero(mask)
+
+    def as_texts(self, column: str, wanted: Any) -> list[str]:
+        """A value, or a list of values, as the column shows them: `true` for True, `1` for 1.0 in a column of such."""
+        values = wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        return [_as_text(value, self.table.schema.field(column).type) for value in values]
 
     def _coded(self, column: str) -> tuple[dict[str, int], npt.NDArray[np.int32]]:
         """The number of each distinct value of a column, in text, and that of the value in each row (-1: none)."""
@@ -234,6 +240,15 @@ def _as_text(value: Any, kind: pa.DataType) -> str:
         return str(pa.scalar(value).cast(kind).cast(pa.string()).as_py())
     except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot hold at all
         return str(value)
+
+
+def _place(value: str) -> tuple[float, str]:
+    """Where a value stands in a list: numbers by their size, before words by their letters."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    return (math.inf, value) if math.isnan(number) else (number, value)
 
 
 def _shown(value: Any) -> str:

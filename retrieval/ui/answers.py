@@ -10,6 +10,7 @@ import gradio as gr
 
 from retrieval.errors import LookalikeError
 from retrieval.explain import HeatMap
+from retrieval.ui.html import text
 
 _Value = str | float | bool | None
 WhereJson = dict[str, _Value | list[_Value]]  # as Gradio tells it to clients, so no other name for it
@@ -102,9 +103,9 @@ def heat_json(heat: HeatMap) -> HeatJson:
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
-    """Let our own errors reach the page and the client as the sentence that they hold."""
+def in_words(*, on_page: bool = False) -> Iterator[None]:
+    """Let our own errors reach the client, or the page, which takes them for HTML, as the sentence that they hold."""
     try:
         yield
     except LookalikeError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        raise gr.Error(text(error) if on_page else str(error), print_exception=False) from error

@@ -88,8 +88,9 @@ class Visit:
         return Visit(self.before[step], self.before[:step])
 
     def undone(self) -> Visit:
-        """As it was a step ago."""
-        return self.back(len(self.before) - 1) if self.before else self
+        """As it was a step ago, steps whose pictures are gone passed over."""
+        there = [step for step, asked in enumerate(self.before) if not any(map(is_gone, asked.parts))]
+        return self.back(there[-1]) if there else self
 
     def more(self) -> Visit:
         """A page more of the hits."""
@@ -139,7 +140,7 @@ def _is_count(text: str) -> bool:
 def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
     """The query string that brings a search back; empty where it cannot: pictures of a visitor are in no link."""
     parts = [(part, part.row) for part in asked.parts]
-    if not parts or any(row is None or part.region for part, row in parts):
+    if any(row is None or part.region for part, row in parts) or not (parts or asked.where):
         return ""
     ids = gallery.take([row for _, row in parts if row is not None])
     values = [("id" if part.weight > 0 else "unlike", row.id) for (part, _), row in zip(parts, ids, strict=True)]
@@ -155,12 +156,10 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
 
     `query` maps each name to the list of its values.
     """
-    parts = [
-        Part(row=gallery.row_of(image_id), weight=weight)
-        for name, weight in (("id", 1.0), ("unlike", -1.0))
-        for image_id in query.get(name, [])[:MAX_PARTS]
-    ]
-    asked = Asked(tuple(parts[:MAX_PARTS]))
+    asked = Asked()
+    for name, weight in (("id", 1.0), ("unlike", -1.0)):
+        for image_id in query.get(name, []):
+            asked = asked.with_part(Part(row=gallery.row_of(image_id), weight=weight))
     for text in query.get("where", [])[:1]:
         try:
             where = dict(json.loads(text))
@@ -168,8 +167,9 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
             raise QueryError(f"the filter of this link is damaged: {short(text, 100)!r}.") from error
         gallery.rows_where(where)
         for column, values in where.items():
-            listed = values if isinstance(values, list) else [values]
-            asked = asked.filtered(column, [str(value) for value in listed])
+            if column not in gallery.filters:
+                raise QueryError(f"the page has no filter {short(column, 40)!r}; it has {', '.join(gallery.filters)}.")
+            asked = asked.filtered(column, gallery.as_texts(column, values))
     count = (query.get("k") or [str(PAGE)])[0]
     if not _is_count(count) or not 1 <= int(count) <= MAX_K:
         raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; the link says {short(count, 40)!r}.")

@@ -40,7 +40,8 @@ class Cards:
     def title(self, asked: Asked) -> str:
         """What a whole query is called."""
         if len(asked.parts) == 1:
-            return self.name(asked.parts[0])
+            name = self.name(asked.parts[0])
+            return name if asked.parts[0].weight > 0 else strings.FOUND_UNLIKE.format(name=name)
         likes = sum(part.weight > 0 for part in asked.parts)
         counts = [(strings.LIKES, likes), (strings.UNLIKES, len(asked.parts) - likes)]
         said = [sentence.format(count=count) for sentence, count in counts if count]
@@ -65,8 +66,10 @@ class Cards:
         said = fill(strings.FOUND, count=len(hits), name=self.title(asked))
         best = hits[0].confident
         if best is None:
-            several = self._searcher.confidence is not None
-            why = strings.NO_CHANCE_SEVERAL if several else strings.NO_CHANCE
+            why = strings.NO_CHANCE
+            if self._searcher.confidence is not None:
+                alone = len(asked.parts) == 1 and not asked.parts[0].words and asked.parts[0].weight > 0
+                why = strings.NO_CHANCE_LABEL if alone else strings.NO_CHANCE_SEVERAL
             return f'<p>{said} <span class="aside">{text(why)}</span></p>'
         verdict = strings.CONFIDENT if best else strings.NOT_CONFIDENT
         badge = f'<strong class="{"sure" if best else "unsure"}">{text(verdict)}</strong>'
@@ -98,10 +101,11 @@ class Cards:
 
     def _hit(self, hit: Hit, unsure: bool) -> str:
         name = name_of(hit)
+        chance = None if unsure else hit.chance  # which is that of a query whose kind is there
         numbers = f'<span class="score" title="{text(strings.SCORE_TITLE)}">{hit.score:.2f}</span>'
-        if hit.chance is not None and not unsure:  # a chance is that of a query whose kind is there
-            chance = strings.CHANCE.format(chance=percent(hit.chance))
-            numbers = f'<span class="chance" title="{text(strings.CHANCE_TITLE)}">{text(chance)}</span> · {numbers}'
+        if chance is not None:
+            said = text(strings.CHANCE.format(chance=percent(chance)))
+            numbers = f'<span class="chance" title="{text(strings.CHANCE_TITLE)}">{said}</span> · {numbers}'
         buttons = "".join(
             f"<button {attributes(data_do=do, data_row=hit.row, title=said, aria_label=f'{sign} {said}: {name}')}>"
             f"{text(sign)}</button>"
@@ -111,7 +115,7 @@ class Cards:
                 ("why", strings.WHY_TITLE, strings.WHY),
             )
         )
-        data = attributes(data_row=hit.row, data_score=repr(hit.score), data_chance=hit.chance)
+        data = attributes(data_row=hit.row, data_score=repr(hit.score), data_chance=chance)
         return (
             f'<li class="card hit" {data}>{self._search_button(hit.row, name)}'
             f'<div class="line">{_name(name)}'

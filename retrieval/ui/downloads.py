@@ -59,7 +59,8 @@ def _csv(records: list[dict[str, Any]], _: list[int], gallery: Gallery) -> bytes
     names = ["rank", "id", "label", "score", "chance", "source"]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([*names, *gallery.attributes])
+    # A column of the gallery's that is called like one of these gets an underscore, as one like its own does.
+    writer.writerow([*names, *(f"{name}_" if name in names else name for name in gallery.attributes)])
     for record in records:
         writer.writerow([*(record[name] for name in names), *record["attributes"].values()])
     return text.getvalue().encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder, is_in_or_equal
 
 from retrieval.ui import strings
 
@@ -21,7 +22,12 @@ def drop_zone() -> gr.Image:
     )
 
     def as_uploaded(payload: ImageData | None) -> str | None:
-        return None if payload is None else payload.path
+        if payload is None:
+            return None
+        # Gradio checks only what says that it is a file; without this, any picture of the server's could be named.
+        if not (payload.path and is_in_or_equal(payload.path, get_upload_folder())):
+            raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
+        return str(payload.path)
 
     # Gradio would open the file itself, with every decoder there is; ours is to be the only door.
     picture.preprocess = as_uploaded

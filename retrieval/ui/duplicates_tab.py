@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable
-from functools import lru_cache
+from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from retrieval.duplicates import LEAST, THRESHOLD, Group, find_groups, write_csv
+from retrieval.errors import QueryError
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.answers import in_words
@@ -21,14 +21,13 @@ from retrieval.ui.html import attributes, fill, for_scripts, script, text
 
 _GROUPS = 20  # at a time
 _SHOWN = 12  # images of a group
-
-Find = Callable[[float], list[Group]]
+_REMEMBERED = 8  # thresholds
 
 
 class DuplicatesTab:
     """The tab of near-duplicates; `self.result` tells which image was clicked."""
 
-    def __init__(self, searcher: Searcher, cards: Cards, find: Find) -> None:
+    def __init__(self, searcher: Searcher, cards: Cards, find: Finder) -> None:
         self._gallery, self._cards, self._find = searcher.gallery, cards, find
         gr.HTML(f"<p>{text(strings.DUPLICATES_ABOUT)}</p>", apply_default_css=False, elem_classes="about-tab")
         pages: gr.State = gr.State(1)
@@ -58,14 +57,20 @@ class DuplicatesTab:
         return self._page(threshold, pages + 1), pages + 1
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
-        """All groups at a threshold as CSV, for the page's script: name, type and content in base64."""
-        with in_words(), tempfile.TemporaryDirectory() as folder:
+        """All groups at a threshold as CSV, for the page's script: name, type and content in base64.
+
+        Only of a threshold that the page has shown: this does not wait in the queue, where one search goes at a time.
+        """
+        groups = self._find.known(float(wanted["threshold"]))
+        if groups is None:
+            raise QueryError(strings.FIND_FIRST)
+        with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "duplicates.csv"
-            write_csv(self._find(float(wanted["threshold"])), self._gallery, path)
+            write_csv(groups, self._gallery, path)
             return {"name": path.name, "type": "text/csv", "content": base64.b64encode(path.read_bytes()).decode()}
 
     def _page(self, threshold: float, pages: int) -> str:
-        with in_words():
+        with in_words(on_page=True):
             groups = self._find(threshold)
         if not groups:
             return f"<p>{text(strings.NO_GROUPS)}</p>"
@@ -87,16 +92,24 @@ class DuplicatesTab:
         return f'<section class="group"><h3>{title}</h3><ul class="grid small">{cards}</ul></section>'
 
 
-def finder(searcher: Searcher) -> Find:
+class Finder:
     """Finds the groups of a gallery, one search at a time; what was found for the latest thresholds is remembered."""
-    lock = Lock()  # whoever asks the same meanwhile waits for the answer, and does not work it out too
 
-    @lru_cache(maxsize=4)
-    def found(threshold: float) -> list[Group]:
-        return find_groups(searcher.store, searcher.pictures.same, threshold)
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+        self._found: OrderedDict[float, list[Group]] = OrderedDict()
+        self._lock = Lock()  # whoever asks the same meanwhile waits for the answer, and does not work it out too
 
-    def find(threshold: float) -> list[Group]:
-        with lock:
-            return found(round(float(threshold), 3))
+    def __call__(self, threshold: float) -> list[Group]:
+        """The groups; raises QueryError as `find_groups` does."""
+        key = round(float(threshold), 3)
+        with self._lock:
+            if key not in self._found:
+                self._found[key] = find_groups(self._searcher.store, self._searcher.pictures.same, key)
+                while len(self._found) > _REMEMBERED:
+                    self._found.popitem(last=False)
+            return self._found[key]
 
-    return find
+    def known(self, threshold: float) -> list[Group] | None:
+        """The same if they were found lately, at once."""
+        return self._found.get(round(threshold, 3))

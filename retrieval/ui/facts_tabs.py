@@ -18,6 +18,7 @@ from retrieval.ui.thumbnails import Thumbnails
 
 # A card comes with an artifact, from anybody: no HTML of its own, and no pictures, which could lie anywhere.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+_PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -33,9 +34,8 @@ def add_evaluation(folder: Path, thumbnails: Thumbnails) -> None:
     ]
     body = _html("\n\n".join("\n".join(block) for block in blocks if block))
     pictures = "".join(_plot(folder / name, thumbnails) for name in LAYOUT.plots_in(folder))
-    nothing = "" if blocks else f"<p>{text(strings.NO_EVALUATION)}</p>"
     gr.HTML(
-        f'<div class="card-text">{nothing}{body}</div><div class="plots">{pictures}</div>',
+        f'<div class="card-text">{body}</div><div class="plots">{pictures}</div>',
         elem_id="evaluation",
         apply_default_css=False,
     )
@@ -63,7 +63,7 @@ def add_about(artifact: Resolved) -> None:
 
 
 def _html(markdown: str) -> str:
-    rendered = str(_MARKDOWN.render(markdown)).replace("<a ", '<a target="_blank" rel="noreferrer" ')
+    rendered = str(_MARKDOWN.render(_PICTURE.sub("", markdown))).replace("<a ", '<a target="_blank" rel="noreferrer" ')
     return _scrolled(rendered)
 
 

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from retrieval.errors import LookalikeError
+
 
 def text(value: object) -> str:
     """Anybody's text, which HTML then shows as it stands, in an attribute too."""
@@ -31,11 +33,17 @@ def attributes(**values: Any) -> str:
 
 
 def for_scripts(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method as what Gradio lets the scripts of the page call: a function, which it marks as such."""
+    """A method as what Gradio lets the scripts of the page call: a function, which it marks as such.
+
+    Anybody can call it with anything: where that makes no sense, the answer is an `error` in words.
+    """
 
     @wraps(method)
     def called(*arguments: Any) -> Any:
-        return method(*arguments)
+        try:
+            return method(*arguments)
+        except (LookalikeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            return {"error": str(error)}
 
     return called
 

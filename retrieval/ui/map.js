@@ -1,7 +1,8 @@
 // The gallery as points: hover shows a picture, a click searches for its like; the wheel zooms, dragging moves.
 const canvas = element.querySelector("canvas"), tip = element.querySelector(".tip"), legend = element.querySelector(".legend");
 let points = null, view = {x: 0, y: 0, zoom: 1}, current = -1, only = null, drag = null, asked = 0;
-const colour = (label) => (label === 65535 ? "#888" : `hsl(${(label * 137.5) % 360} 65% ${label % 2 ? 42 : 55}%)`);
+const NONE = 65535;
+const colour = (label) => (label === NONE ? "#888" : `hsl(${(label * 137.5) % 360} 65% ${label % 2 ? 42 : 55}%)`);
 const decode = (text, Kind) => new Kind(Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer);
 const scale = () => (Math.min(canvas.clientWidth, canvas.clientHeight) / 2 - 12) * view.zoom;
 const screen = (row) => [
@@ -62,21 +63,22 @@ const at = (event) => {
 const load = async () => {
   if (points || !canvas.clientWidth) return draw();
   points = {rows: [], labels: [], places: []};
-  const {rows, places, labels, legend: names, others} = await server.points();
+  const {rows, places, labels, legend: names, others, none, error} = await server.points();
+  if (error) return (points = null);
   points = {rows: decode(rows, Uint32Array), places: decode(places, Float32Array), labels: decode(labels, Uint16Array)};
   element.querySelector(".loading")?.remove();
-  [...names, ...(others ? [others] : [])].forEach((name, label) => {
+  for (const [name, label] of [...names.map((name, label) => [name, label]), ...(none ? [[none, NONE]] : [])]) {
     const button = Object.assign(document.createElement("button"), {textContent: name});
-    button.style.setProperty("--colour", label < names.length ? colour(label) : "#888");
-    button.disabled = label >= names.length;
+    button.style.setProperty("--colour", colour(label));
     button.setAttribute("aria-pressed", false);
     button.onclick = () => {
       only = only === label ? null : label;
-      legend.querySelectorAll("button").forEach((other, place) => other.setAttribute("aria-pressed", place === only));
+      legend.querySelectorAll("button").forEach((other) => other.setAttribute("aria-pressed", other === button && only !== null));
       draw();
     };
     legend.appendChild(document.createElement("li")).appendChild(button);
-  });
+  }
+  if (others) legend.appendChild(document.createElement("li")).textContent = others;
   draw();
 };
 // The tab has no size before it is opened.
@@ -100,6 +102,7 @@ canvas.addEventListener("pointerup", (event) => {
   drag = null;
   if (!moved) search(nearest(x, y, 14));
 });
+canvas.addEventListener("pointercancel", () => (drag = null));
 canvas.addEventListener("pointerleave", () => choose(-1));
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();

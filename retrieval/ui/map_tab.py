@@ -13,7 +13,7 @@ import numpy as np
 from retrieval.manifest import read_manifest
 from retrieval.projection import PCA, pca
 from retrieval.search import Searcher
-from retrieval.stores.base import Vectors
+from retrieval.stores.base import Ids, Vectors
 from retrieval.ui import strings
 from retrieval.ui.cards import name_of
 from retrieval.ui.html import attributes, for_scripts, script, text
@@ -41,26 +41,30 @@ class MapTab:
         )
 
     @cached_property
+    def _rows(self) -> Ids:
+        """The images that are shown: of very large galleries some, spread over all."""
+        count = len(self._searcher.gallery)
+        return np.arange(0, count, -(-count // _POINTS))
+
+    @cached_property
     def _places(self) -> Vectors:
-        if self._searcher.map is not None:
-            return self._searcher.map
-        store = self._searcher.store
-        return pca(store.vectors(np.arange(len(store))))
+        map_ = self._searcher.map
+        return pca(self._searcher.store.vectors(self._rows)) if map_ is None else map_[self._rows]
 
     def points(self, _: Any) -> dict[str, Any]:
         """The points: their rows as little-endian uint32, the (N, 2) places as float32 and the labels as uint16, all in
-        base64; and the legend. Of very large galleries, some rows spread over all."""
+        base64; and the legend: the most common labels, how many others there are, and what stands for none."""
         gallery = self._searcher.gallery
         counts = gallery.counts("label")
         code_of = {label: code for code, label in enumerate(counts)}
-        rows = np.arange(0, len(gallery), -(-len(gallery) // _POINTS))
-        codes = np.array([code_of.get(gallery.labels[row] or "", _NO_LABEL) for row in rows])
+        codes = np.array([code_of.get(gallery.labels[row] or "", _NO_LABEL) for row in self._rows])
         return {
-            "rows": _encoded(rows.astype("<u4")),
-            "places": _encoded(self._places[rows].astype("<f4")),
+            "rows": _encoded(self._rows.astype("<u4")),
+            "places": _encoded(self._places.astype("<f4")),
             "labels": _encoded(np.minimum(codes, _NO_LABEL).astype("<u2")),
             "legend": list(counts)[:_LEGEND],
-            "others": strings.MAP_OTHERS if len(counts) > _LEGEND else "",
+            "others": strings.MAP_OTHERS.format(count=len(counts) - _LEGEND) if len(counts) > _LEGEND else "",
+            "none": strings.WITHOUT_LABEL if (codes == _NO_LABEL).any() else "",
         }
 
     def look(self, row: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ from retrieval.remote import Resolved
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.cards import Cards
-from retrieval.ui.duplicates_tab import DuplicatesTab, finder
+from retrieval.ui.duplicates_tab import DuplicatesTab, Finder
 from retrieval.ui.endpoints import CONCURRENCY, Endpoints
 from retrieval.ui.facts_tabs import add_about, add_evaluation
 from retrieval.ui.html import text
@@ -34,7 +34,7 @@ def create_app(searcher: Searcher, artifact: Resolved) -> gr.Blocks:
     """The Blocks that searches with `searcher`, which was opened from `artifact`."""
     thumbnails = Thumbnails(searcher.gallery)
     cards = Cards(searcher, thumbnails)
-    find_groups = finder(searcher)
+    find_groups = Finder(searcher)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
         line = text(strings.ARTIFACT).format(
             name=f"<strong>{text(artifact.name)}</strong>",

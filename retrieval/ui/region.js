@@ -55,5 +55,8 @@ element.addEventListener("keydown", (event) => {
     }
     place(frame, [left, top, right, bottom]);
   } else if (event.key === "Enter" && chosen) choose(frame, read(frame));
-  else if (event.key === "Escape" && chosen) send({do: "whole", place: frame.dataset.place});
+  else if (event.key === "Escape" && chosen) {
+    chosen.remove();  // if it was not searched for yet, nothing comes back that would
+    send({do: "whole", place: frame.dataset.place});
+  }
 });

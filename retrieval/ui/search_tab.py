@@ -6,7 +6,7 @@ The page is a function of a `Visit`, which each visitor has alone: every event m
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -21,16 +21,21 @@ from retrieval.ui.asked import PAGE, Asked, Visit, after, is_gone, number_of, re
 from retrieval.ui.cards import Cards
 from retrieval.ui.downloads import make_file
 from retrieval.ui.drop_zone import drop_zone
-from retrieval.ui.html import for_scripts, script
+from retrieval.ui.filters import add_filters, choices
+from retrieval.ui.html import for_scripts, script, text
 from retrieval.ui.why import Why
 
 SEARCH = "search"  # the tab
 EXAMPLES = 8
+_WORDS = 300  # letters
 MOST_HITS = 60  # at a time
 _REMEMBERED = 256  # vectors of visitors' pictures: a change of filter embeds nothing again
-# On a phone the hits lie under the query, out of sight.
+# A new search is shown from its first hit: on a phone they lie under the query, and the one clicked may be far down.
 _TO_THE_HITS = """() => {
-  if (innerWidth <= 760 && !document.querySelector("dialog[open]")) document.querySelector("#status").scrollIntoView();
+  const status = document.querySelector("#status"), did = document.body.dataset.did ?? "search";
+  delete document.body.dataset.did;
+  const away = innerWidth <= 760 || status.getBoundingClientRect().top < 0;
+  if (away && ["search", "back", "region"].includes(did)) status.scrollIntoView();
 }"""
 
 
@@ -55,26 +60,19 @@ class SearchTab:
     def _ask(self) -> None:
         """The query and its settings."""
         self._picture = drop_zone()
-        self._parts = gr.HTML("", js_on_load=script("acts.js", "region.js"), elem_id="parts", apply_default_css=False)
+        scripts = script("acts.js", "region.js", "paste.js")
+        self._parts = gr.HTML("", js_on_load=scripts, elem_id="parts", apply_default_css=False)
         self._add = gr.UploadButton(
             strings.ADD_PICTURES, file_count="multiple", file_types=["image"], size="sm", elem_id="add"
         )
         self._words: gr.Textbox | None = None
         if self._searcher.text:
-            self._words = gr.Textbox(label=strings.WORDS, placeholder=strings.WORDS_HINT, elem_id="words")
+            self._words = gr.Textbox(
+                label=strings.WORDS, placeholder=strings.WORDS_HINT, max_length=_WORDS, elem_id="words"
+            )
         examples = self._cards.examples(spread_rows(len(self._searcher.gallery), EXAMPLES))
         self._examples = gr.HTML(examples, js_on_load=script("acts.js"), elem_id="examples", apply_default_css=False)
-        facets = self._searcher.gallery.facets(None)
-        with gr.Accordion(strings.FILTERS, open=True, visible=bool(facets), elem_id="filters"):
-            self._filters = [
-                gr.Dropdown(
-                    _choices(facets[column]),
-                    multiselect=True,
-                    label=column.replace("_", " ").capitalize(),
-                    elem_id=f"where-{column}",
-                )
-                for column in self._columns
-            ]
+        self._filters = add_filters(self._searcher.gallery)
         with gr.Accordion(strings.MORE_SETTINGS, open=False, elem_id="settings"):
             self._fold = gr.Checkbox(True, label=strings.FOLD, elem_id="fold")
             self._k = gr.Slider(1, MOST_HITS, value=PAGE, step=1, label=strings.K, elem_id="k")
@@ -125,11 +123,12 @@ class SearchTab:
         k = PAGE
         try:
             asked, k = read_link({name: query.getlist(name) for name in query}, self._searcher.gallery)
-            shown = self.show(Visit(asked), k, -1, True)
+            k = min(k, MOST_HITS)
+            shown = self._shown_for(Visit(asked), k, -1, True)
         except LookalikeError as error:
-            gr.Warning(str(error))
-            shown = self.show(Visit(), PAGE, -1, True)
-        return [min(k, MOST_HITS), *shown]
+            gr.Warning(text(error))  # which the page takes for HTML
+            shown = self._shown_for(Visit(), PAGE, -1, True)
+        return [k, *shown]
 
     def listen_to_links(self, app: gr.Blocks) -> None:
         """Have the page open as its link says."""
@@ -148,21 +147,24 @@ class SearchTab:
 
     def show(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
         """All that depends on a visit; the list of values of the column `used` is left as it is."""
-        with in_words():
-            asked = visit.asked
-            _check_pictures(asked)
-            hits, more = self.find(visit, int(k), least, fold)
-            facets = self._searcher.gallery.facets(asked.filter)
-            filters = [
-                gr.skip()
-                if column == used
-                else gr.update(choices=_choices(facets[column]), value=asked.filter.get(column, []))
-                for column in self._columns
-            ]
-            body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
-            words = [next((part.words for part in asked.parts if part.words), "")] if self._searcher.text else []
-            status, tools = self._cards.status(asked, hits), self._cards.tools(visit, int(k))
-            return [visit, self._cards.parts(asked), tools, status, body, *filters, *words]
+        with in_words(on_page=True):
+            return self._shown_for(visit, k, least, fold, used)
+
+    def _shown_for(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
+        asked = visit.asked
+        _check_pictures(asked)
+        hits, more = self.find(visit, int(k), least, fold)
+        facets = self._searcher.gallery.facets(asked.filter)
+        filters = [
+            gr.skip()
+            if column == used
+            else gr.update(choices=choices(facets[column]), value=asked.filter.get(column, []))
+            for column in self._columns
+        ]
+        body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
+        words = [next((part.words for part in asked.parts if part.words), "")] if self._searcher.text else []
+        status, tools = self._cards.status(asked, hits), self._cards.tools(visit, int(k))
+        return [visit, self._cards.parts(asked), tools, status, body, *filters, *words]
 
     def find(self, visit: Visit, k: int, least: float, fold: bool) -> tuple[list[Hit], bool]:
         """The hits that are shown, and whether there may be more."""
@@ -170,8 +172,9 @@ class SearchTab:
             return [], False
         wanted = min(k * visit.pages, MAX_K)
         query = self._searcher.query(visit.asked.parts, self._vector)
-        hits = self._searcher.find(query, wanted, min_score=least, where=visit.asked.filter, fold=fold)
-        return hits, len(hits) == wanted < min(MAX_K, len(self._searcher.gallery))
+        one_more = min(wanted + 1, MAX_K)
+        hits = self._searcher.find(query, one_more, min_score=least, where=visit.asked.filter, fold=fold)
+        return hits[:wanted], len(hits) > wanted
 
     def _look_around(self, visit: Visit, k: int) -> str:
         allowed = self._searcher.gallery.rows_where(visit.asked.filter)
@@ -187,10 +190,14 @@ class SearchTab:
 
     def by_pictures(self, paths: list[str], visit: Visit, *settings: Any) -> list[Any]:
         """Pictures beside what is asked for already."""
-        with in_words():
+        with in_words(on_page=True):
             asked = visit.asked
             for path in paths:
-                asked = asked.with_part(Part(path))
+                try:
+                    self._vector(Part(path), by_text=False)
+                    asked = asked.with_part(Part(path))
+                except LookalikeError as error:  # the others are no worse for it
+                    gr.Warning(text(error))
             return self.show(visit.to(asked), *settings)
 
     def by_words(self, words: str, visit: Visit, *settings: Any) -> list[Any]:
@@ -205,7 +212,7 @@ class SearchTab:
 
     def act(self, visit: Visit, k: float, least: float, fold: bool, event: gr.EventData) -> list[Any]:
         """What a button of the page does."""
-        with in_words():
+        with in_words(on_page=True):
             data = event._data or {}
             rows = len(self._searcher.gallery)
             if data.get("do") == "why":
@@ -215,8 +222,7 @@ class SearchTab:
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """The hits that a page shows as a file, for its script: name, type and content in base64."""
-        with in_words():
-            name, mime, content = make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery)
+        name, mime, content = make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery)
         return {"name": name, "type": mime, "content": base64.b64encode(content).decode()}
 
 
@@ -229,7 +235,3 @@ def _check_pictures(asked: Asked) -> None:
     """Raise QueryError where a visitor's picture has been deleted meanwhile."""
     if any(is_gone(part) for part in asked.parts):
         raise QueryError(strings.GONE)
-
-
-def _choices(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    return [(f"{value} ({count:,})", value) for value, count in counts.items()]

@@ -5,8 +5,7 @@ watch("value", () => {
   if (!dialog || dialog.open) return;
   dialog.showModal();
 });
-const paint = (svg, values) => {
-  const largest = Math.max(...values.map(Math.abs)) || 1;
+const paint = (svg, values, largest = Math.max(...values.map(Math.abs)) || 1) => {
   [...svg.querySelectorAll("rect")].forEach((cell, place) => {
     cell.setAttribute("fill", values[place] > 0 ? MORE : LESS);
     cell.setAttribute("fill-opacity", ((Math.abs(values[place]) / largest) * STRONGEST).toFixed(3));
@@ -19,13 +18,13 @@ const show = (svg, place) => {
   const [own, other] = svg === query ? [query, hit] : [hit, query];
   own.dataset.place = place;
   own.querySelectorAll("rect")[place].classList.add("touched");
-  paint(own, cellsOf(own));
+  paint(own, cellsOf(own), +pair.dataset.largest);
   paint(other, svg === query ? pairs[place] : pairs.map((row) => row[place]));
   own.closest("figure").querySelector(".cell").textContent = svg.dataset.said.replace("{value}", cellsOf(own)[place].toFixed(4));
   other.closest("figure").querySelector(".cell").textContent = "\u00a0";
 };
 const reset = (pair) => pair.querySelectorAll("svg").forEach((svg) => {
-  paint(svg, cellsOf(svg));
+  paint(svg, cellsOf(svg), +pair.dataset.largest);
   svg.querySelectorAll(".touched").forEach((cell) => cell.classList.remove("touched"));
   svg.closest("figure").querySelector(".cell").textContent = "\u00a0";
 });

@@ -19,6 +19,7 @@ from retrieval.ui.thumbnails import data_url
 
 _MORE, _LESS = "#d55e00", "#0072b2"  # of Okabe and Ito: told apart with any kind of colour vision
 _STRONGEST = 0.75  # opacity
+_SAME = 5e-5  # of a cosine: to four digits
 
 
 class Why:
@@ -35,7 +36,7 @@ class Why:
         if len(pictures) < len(asked.parts):
             blocks.append(f"<p>{text(strings.WHY_WORDS)}</p>")
         try:
-            blocks += [self._pair(part, row, name) for part in pictures]
+            blocks += [self._pair(part, row, name, alone=len(asked.parts) == 1) for part in pictures]
             blocks.append(f'<p class="aside">{text(strings.WHY_HELP)}</p>' if pictures else "")
         except EncoderError as error:
             blocks.append(f'<p class="cannot">{text(error)}</p>')
@@ -43,35 +44,43 @@ class Why:
         close = f"<button {attributes(data_close=True, aria_label=strings.CLOSE)}>×</button>"
         return f'<dialog aria-labelledby="why-title"><header>{title}{close}</header>{"".join(blocks)}</dialog>'
 
-    def _pair(self, part: Part, row: int, name: str) -> str:
+    def _pair(self, part: Part, row: int, name: str, *, alone: bool) -> str:
         searcher = self._searcher
         query, hit = searcher.picture(part), searcher.picture(Part(row=row))
         vector = searcher.store.vectors(np.array([row]))[0]
         indexed = part.row is not None and part.region is None
         why = explain(searcher.encoder, query, hit, vector, searcher.vector(part) if indexed else None)
         largest = max(float(np.abs(each.cells).max()) for each in (why.query, why.hit)) or 1.0
-        asked = self._figure(strings.WHY_QUERY, self._cards.name(part), query, why.query, why.cosine, largest, indexed)
-        found = self._figure(strings.WHY_HIT, name, hit, why.hit, why.cosine, largest, True)
-        data = attributes(class_="pair", data_pairs=_numbers(why.pairs))
-        return f"<div {data}>{asked}{found}</div>"
+        exactly = strings.WHY_SUM if alone else strings.WHY_SUM_ALONE
+        asked = f"{self._cards.name(part)} ({strings.UNLIKED})" if part.weight < 0 else self._cards.name(part)
+        figures = [
+            _figure(title, called, picture, heat, _sum(heat, why.cosine, exactly, thumbnail), largest)
+            for title, called, picture, heat, thumbnail in (
+                (strings.WHY_QUERY, asked, query, why.query, indexed),
+                (strings.WHY_HIT, name, hit, why.hit, True),
+            )
+        ]
+        data = attributes(class_="pair", data_pairs=_numbers(why.pairs), data_largest=largest)
+        return f"<div {data}>{''.join(figures)}</div>"
 
-    def _figure(
-        self, title: str, name: str, picture: Image.Image, heat: HeatMap, cosine: float, largest: float, thumbnail: bool
-    ) -> str:
-        rows, columns = heat.cells.shape
-        label = strings.WHY_MAP.format(name=name, rows=rows, columns=columns, sum=f"{heat.sum:.4f}")
-        cells = f"{heat.cells.sum(dtype=np.float64):.4f}"
-        exact = abs(heat.sum - cosine) < 5e-5
-        sentence = strings.WHY_SUM if exact else strings.WHY_SUM_NEAR
-        said = fill(sentence, cells=cells, bias=f"{heat.bias:.4f}", sum=f"{heat.sum:.4f}", cosine=f"{cosine:.4f}")
-        note = f" ({text(strings.WHY_THUMBNAIL)})" if thumbnail else ""
-        return (
-            f"<figure><figcaption><strong>{text(title)}</strong> {text(name)}</figcaption>"
-            f'<div class="heat" style="aspect-ratio:{picture.width}/{picture.height}">'
-            f"<img {attributes(src=data_url(picture), alt=name)}>"
-            f"{_overlay(heat, largest, label)}</div>"
-            f'<p class="sum">{said}{note}</p><p class="cell" aria-live="polite">&nbsp;</p></figure>'
-        )
+
+def _figure(title: str, name: str, picture: Image.Image, heat: HeatMap, said: str, largest: float) -> str:
+    rows, columns = heat.cells.shape
+    label = strings.WHY_MAP.format(name=name, rows=rows, columns=columns, sum=f"{heat.sum:.4f}")
+    return (
+        f"<figure><figcaption><strong>{text(title)}</strong> {text(name)}</figcaption>"
+        f'<div class="heat" style="aspect-ratio:{picture.width}/{picture.height}">'
+        f"<img {attributes(src=data_url(picture), alt=name)}>{_overlay(heat, largest, label)}</div>"
+        f'<p class="sum">{said}</p><p class="cell" aria-live="polite">&nbsp;</p></figure>'
+    )
+
+
+def _sum(heat: HeatMap, cosine: float, exactly: str, thumbnail: bool) -> str:
+    """What the cells of a map add up to, and whether that is the cosine."""
+    cells = f"{heat.cells.sum(dtype=np.float64):.4f}"
+    sentence = exactly if abs(heat.sum - cosine) < _SAME else strings.WHY_SUM_NEAR
+    said = fill(sentence, cells=cells, bias=f"{heat.bias:.4f}", sum=f"{heat.sum:.4f}", cosine=f"{cosine:.4f}")
+    return f"{said} ({text(strings.WHY_THUMBNAIL)})" if thumbnail else said
 
 
 def _overlay(heat: HeatMap, largest: float, label: str) -> str:

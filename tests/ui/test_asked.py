@@ -135,7 +135,7 @@ def test_a_link_brings_a_search_back(gallery: Gallery, asked: Asked, k: int) -> 
 
 
 @pytest.mark.parametrize(
-    "others", [(MINE,), (Part(row=1), MINE), (Part(words="a hat"),), (Part(row=1, region=REGION),), ()]
+    "others", [(MINE,), (Part(row=1), MINE), (Part(words="a hat"),), (Part(row=1, region=REGION),)]
 )
 def test_what_is_a_visitors_own_is_in_no_link(gallery: Gallery, others: tuple[Part, ...]) -> None:
     assert link_of(Asked(others, (("label", ("mug",)),)), PAGE, gallery) == ""
@@ -145,8 +145,16 @@ def test_a_link_without_a_search_is_the_page(gallery: Gallery) -> None:
     assert read_link({}, gallery) == (Asked(), PAGE)
     assert read_link({"__theme": ["dark"]}, gallery) == (Asked(), PAGE)
     assert read_link({"where": ['{"size": 2}']}, gallery)[0].filter == {"size": ["2"]}
-    many = read_link({"id": [f"id{row}" for row in range(ROWS)], "unlike": ["id1"]}, gallery)[0]
-    assert [part.row for part in many.parts] == list(range(MAX_PARTS))
+    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} things"):
+        read_link({"id": [f"id{row}" for row in range(ROWS)]}, gallery)
+    twice = read_link({"id": ["id1", "id1", "id2"]}, gallery)[0]
+    assert [part.row for part in twice.parts] == [1, 2]
+
+
+def test_a_filter_alone_is_in_a_link(gallery: Gallery) -> None:
+    asked = Asked((), (("label", ("mug",)),))
+    assert read_link(parse_qs(link_of(asked, PAGE, gallery)[1:]), gallery) == (asked, PAGE)
+    assert link_of(Asked(), PAGE, gallery) == ""
 
 
 @pytest.mark.parametrize(

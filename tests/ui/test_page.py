@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -253,6 +255,7 @@ def test_a_link_brings_a_search_back(browser: Browser, server: str) -> None:
         ("?id=nothing", "no image with the id 'nothing'"),
         ("?where={", "filter of this link is damaged"),
         ("?where={%22lable%22:%22mug%22}", "did you mean 'label'"),
+        ("?id=<img src=http://stranger.invalid/x.png>", "<img src=http://stranger.invalid/x.png>"),
         ("?k=0", "k is how many hits to give"),
     ],
 )
@@ -302,6 +305,49 @@ def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server
         toast = page.locator(".toast-body.error")
         expect(toast).to_contain_text("damaged")
         assert "Traceback" not in toast.inner_text()
+
+
+def test_a_picture_is_pasted(browser: Browser, server: str, shirt: Path) -> None:
+    with visit(browser, server) as page:
+        page.evaluate(
+            """(encoded) => {
+                const bytes = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
+                const clipboardData = new DataTransfer();
+                clipboardData.items.add(new File([bytes], "pasted.png", {type: "image/png"}));
+                document.body.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true}));
+            }""",
+            base64.b64encode(shirt.read_bytes()).decode(),
+        )
+        expect(page.locator("#status")).to_contain_text("most like your picture")
+        assert names(page)[0] == "shirt"
+
+
+def test_what_is_only_disliked_is_said_so(browser: Browser, server: str, searcher: Searcher) -> None:
+    with visit(browser, server, query=f"?unlike={searcher.gallery.ids[0]}") as page:
+        expect(page.locator("#status")).to_contain_text("most like anything but")
+        expect(page.locator("#hits .chance")).to_have_count(0)
+
+
+def test_a_file_of_the_server_cannot_be_named(server: str, shirt: Path) -> None:
+    """By whoever calls the page's own events: nothing of the picture comes back, nor whether there is one."""
+    config = httpx.get(f"{server}/config").json()
+    events = [one for one in config["dependencies"] if any(kind == "upload" for _, kind in one["targets"])]
+    assert len(events) == 2
+    for event in events:
+        for path in (str(shirt), str(shirt) + ".missing", "/etc/hostname"):
+            for value in ({"path": path}, {"path": path, "meta": {"_type": "gradio.FileData"}}):
+                data = [value if event is events[0] else [value], None, 24, -1, True]
+                sent = {"data": data, "fn_index": event["id"], "session_hash": "stranger"}
+                joined = httpx.post(f"{server}/gradio_api/queue/join", json=sent)
+                answer = joined.text
+                if joined.is_success:
+                    with httpx.stream("GET", f"{server}/gradio_api/queue/data?session_hash=stranger") as stream:
+                        for line in stream.iter_lines():
+                            answer += line
+                            if "process_completed" in line:
+                                break
+                assert "image/jpeg;base64" not in answer
+                assert '"success":true' not in answer.replace(" ", "")
 
 
 def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:
