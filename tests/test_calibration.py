@@ -497,3 +497,29 @@ def test_a_label_that_names_no_kind_is_never_a_match(name):
 )
 def test_other_labels_are_kinds(name):
     assert (kinds([name])[0] >= 0).all()
+
+
+def test_near_duplicates_teach_nothing():
+    """Where every image has a copy, a new picture that has none is confident as it would be without them."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(12, 32))
+
+    def drawn(each):
+        vectors = np.repeat(centres, each, axis=0) + 0.25 * random.normal(size=(12 * each, 32))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    plain, fresh = drawn(20), drawn(10)
+    vectors = np.repeat(plain, 2, axis=0)
+    labels = [f"kind {row // 40}" for row in range(480)]
+    store = fit_index(vectors)
+    queries = Queries(vectors, labels, np.arange(480))
+    twins = calibrate(store, labels, queries, same=lambda row, others: others // 2 == row // 2)
+    fooled = calibrate(store, labels, queries)
+    assert fooled["floor"] > 0.999 > twins["floor"]
+    confidence = Confidence(Calibration.of(twins), store, labels)
+    sure = []
+    for number, vector in enumerate(fresh):
+        rows, scores = store.search(vector[None], 1)
+        sure.append(confidence.of(vector, rows[0], scores[0])[1][0])
+        assert not sure[-1] or labels[rows[0, 0]] == f"kind {number // 10}"
+    assert np.mean(sure) > 0.7
