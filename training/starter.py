@@ -33,10 +33,12 @@ from retrieval.encoder import Encoder
 from retrieval.metrics import leave_one_out
 from retrieval.sources import open_source
 from training.catalogue import ARTICLES, COLOURS, PATTERNS, Item, catalogue, draw
+from training.nothing import KINDS as NOTHINGS
+from training.nothing import draw_nothing
 
 GALLERY_SIDE = 160  # pixels of the pictures in the gallery: what fits into the repository
-TRAIN_SIDE = 144  # pixels of the training pictures, which are cropped to INPUT_SIDE
-INPUT_SIDE = 128
+TRAIN_SIDE = 160  # pixels of the training pictures, which are cropped to INPUT_SIDE
+INPUT_SIDE = 144
 RENDERINGS = 6  # fresh drawings of every article, colour, pattern and view
 GROUPS, MEMBERS = 24, 4  # a batch: so many (article, colour, pattern) times so many drawings of each
 ABOUT = {
@@ -59,13 +61,13 @@ def main() -> None:
     """Draw, train, build."""
     parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("retrieval/starter"), help="where the artifact goes")
-    parser.add_argument("--backbone", default="mobilenetv3_small_050", help="a timm model that is small")
+    parser.add_argument("--backbone", default="mobilenetv2_035", help="a timm model that is small")
     parser.add_argument("--embedding-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    drawings = render(RENDERINGS, FIRST_SEED)
+    drawings = with_nothing(render(RENDERINGS, FIRST_SEED))
     print(f"{len(drawings.pictures)} pictures drawn")
     encoder = new_encoder(arguments.backbone, arguments.embedding_size)
     encoder = train(encoder, drawings, epochs=arguments.epochs, seed=arguments.seed)
@@ -75,7 +77,7 @@ def main() -> None:
         write_catalogue(pictures)
         source = replace(open_source(str(pictures)), about=ABOUT)
         report = build_artifact(source, arguments.out, encoder)
-    size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in arguments.out.iterdir())
     print(f"{arguments.out}: {report.indexed} pictures, {size / 1e6:.2f} MB")
 
 
@@ -108,6 +110,20 @@ def render(renderings: int, first_seed: int) -> Drawings:
     orders = (ARTICLES, tuple(COLOURS), PATTERNS)
     kinds = [[order.index(v) for order, v in zip(orders, (i.article, i.colour, i.pattern), strict=True)] for i in items]
     return Drawings(pictures, torch.tensor(kinds))
+
+
+def with_nothing(drawings: Drawings) -> Drawings:
+    """The same and pictures of nothing, as many of each kind as of each kind of drawing: an article, a colour and
+    patterns that no drawing has."""
+    each = RENDERINGS * 2
+    pictures = [
+        np.asarray(draw_nothing(kind, TRAIN_SIDE, seed)).transpose(2, 0, 1)
+        for kind in range(NOTHINGS)
+        for seed in range(each)
+    ]
+    kinds = [(len(ARTICLES), len(COLOURS), len(PATTERNS) + kind) for kind in range(NOTHINGS) for _ in range(each)]
+    together = torch.cat([drawings.pictures, torch.from_numpy(np.stack(pictures))])
+    return Drawings(together, torch.cat([drawings.kinds, torch.tensor(kinds)]))
 
 
 def questions(kinds: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -157,7 +173,7 @@ def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> En
         losses.TripletMarginLoss(margin=0.2),
         miners.TripletMarginMiner(margin=0.2, type_of_triplets="semihard"),
     )
-    weights = {"article": 1.0, "colour": 0.6, "pattern": 0.6, "together": 0.5}
+    weights = {"article": 1.2, "colour": 0.6, "pattern": 0.8, "together": 1.0}
     parameters = [*model.parameters(), *softmax.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.02)
     steps = epochs * sum(1 for _ in batches(asked["together"], random.Random(0)))
