@@ -77,7 +77,7 @@ def main() -> None:
         write_catalogue(pictures)
         source = replace(open_source(str(pictures)), about=ABOUT)
         report = build_artifact(source, arguments.out, encoder)
-    size = sum(path.stat().st_size for path in arguments.out.iterdir())
+    size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
     print(f"{arguments.out}: {report.indexed} pictures, {size / 1e6:.2f} MB")
 
 
