@@ -2,8 +2,9 @@
 
 # Gradio reads these annotations as they are, so they must not be turned into text (no `from __future__` here).
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, TypedDict
 
 import gradio as gr
@@ -103,9 +104,23 @@ def heat_json(heat: HeatMap) -> HeatJson:
 
 
 @contextmanager
-def in_words(*, on_page: bool = False) -> Iterator[None]:
-    """Let our own errors reach the client, or the page, which takes them for HTML, as the sentence that they hold."""
+def in_words() -> Iterator[None]:
+    """Let our own errors reach a client as the sentence that they hold."""
     try:
         yield
     except LookalikeError as error:
-        raise gr.Error(text(error) if on_page else str(error), print_exception=False) from error
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def staying(handler: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """The handler of an event of the page, which stays as it is and says why where one of our errors is raised."""
+
+    @wraps(handler)
+    def handled(*arguments: Any) -> Any:
+        try:
+            return handler(*arguments)
+        except LookalikeError as error:
+            gr.Warning(text(error))  # which the page takes for HTML
+            return [gr.skip()] * outputs if outputs > 1 else gr.skip()
+
+    return handled

@@ -15,7 +15,7 @@ from retrieval.duplicates import LEAST, THRESHOLD, Group, find_groups, write_csv
 from retrieval.errors import QueryError
 from retrieval.search import Searcher
 from retrieval.ui import strings
-from retrieval.ui.answers import in_words
+from retrieval.ui.answers import staying
 from retrieval.ui.cards import Cards
 from retrieval.ui.html import attributes, fill, for_scripts, script, text
 
@@ -45,8 +45,8 @@ class DuplicatesTab:
         )
         # One at a time: it takes both cores, and the answer is kept for everybody.
         options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "duplicates"}
-        gr.on([button.click, threshold.release], self.first, threshold, [self.result, pages], **options)
-        self.result.more(self.more, [threshold, pages], [self.result, pages], **options)
+        gr.on([button.click, threshold.release], staying(self.first, 2), threshold, [self.result, pages], **options)
+        self.result.more(staying(self.more, 2), [threshold, pages], [self.result, pages], **options)
 
     def first(self, threshold: float) -> tuple[str, int]:
         """The largest groups."""
@@ -70,8 +70,7 @@ class DuplicatesTab:
             return {"name": path.name, "type": "text/csv", "content": base64.b64encode(path.read_bytes()).decode()}
 
     def _page(self, threshold: float, pages: int) -> str:
-        with in_words(on_page=True):
-            groups = self._find(threshold)
+        groups = self._find(threshold)
         if not groups:
             return f"<p>{text(strings.NO_GROUPS)}</p>"
         said = fill(strings.GROUPS, groups=f"{len(groups):,}", images=f"{sum(len(g.rows) for g in groups):,}")

@@ -104,14 +104,23 @@ canvas.addEventListener("pointerup", (event) => {
 });
 canvas.addEventListener("pointercancel", () => (drag = null));
 canvas.addEventListener("pointerleave", () => choose(-1));
-canvas.addEventListener("wheel", (event) => {
-  event.preventDefault();
-  const [x, y] = at(event), before = scale(), [dx, dy] = [x - canvas.clientWidth / 2, canvas.clientHeight / 2 - y];
-  view = {...view, zoom: Math.min(60, Math.max(1, view.zoom * Math.exp(-event.deltaY / 400)))};
+// Nearer to a place, which stays where it is.
+const zoom = (times, [x, y]) => {
+  const before = scale(), [dx, dy] = [x - canvas.clientWidth / 2, canvas.clientHeight / 2 - y];
+  view = {...view, zoom: Math.min(60, Math.max(1, view.zoom * times))};
   view = {...view, x: view.x + dx / before - dx / scale(), y: view.y + dy / before - dy / scale()};
   if (view.zoom === 1) view = {x: 0, y: 0, zoom: 1};
+  choose(-1);
   draw();
+};
+canvas.addEventListener("wheel", (event) => {
+  event.preventDefault();
+  zoom(Math.exp(-event.deltaY / 400), at(event));
 }, {passive: false});
+element.addEventListener("click", (event) => {
+  const times = event.target.closest("[data-zoom]")?.dataset.zoom;
+  if (times) zoom(+times, [canvas.clientWidth / 2, canvas.clientHeight / 2]);
+});
 const AHEAD = {ArrowLeft: (x, y) => x < -Math.abs(y), ArrowRight: (x, y) => x > Math.abs(y), ArrowUp: (x, y) => y < -Math.abs(x), ArrowDown: (x, y) => y > Math.abs(x)};
 canvas.addEventListener("keydown", (event) => {
   if (event.key === "Enter") return search(current);

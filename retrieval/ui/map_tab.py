@@ -33,6 +33,8 @@ class MapTab:
         canvas = attributes(tabindex=0, role="application", aria_label=strings.MAP_LABEL)
         self.canvas = gr.HTML(
             f'<p>{text(about)}</p><div class="map"><canvas {canvas}></canvas><div class="tip" aria-live="polite"></div>'
+            f'<div class="zoom"><button {attributes(data_zoom=2, aria_label=strings.MAP_CLOSER)}>+</button>'
+            f"<button {attributes(data_zoom=0.5, aria_label=strings.MAP_FARTHER)}>−</button></div>"
             f'<p class="loading">{text(strings.MAP_LOADING)}</p></div><ul class="legend"></ul>',
             js_on_load=script("acts.js", "map.js"),
             server_functions=[for_scripts(self.points), for_scripts(self.look)],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import gradio as gr
@@ -16,7 +16,7 @@ import numpy as np
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.search import MAX_K, Hit, Part, Searcher
 from retrieval.ui import strings
-from retrieval.ui.answers import in_words
+from retrieval.ui.answers import staying
 from retrieval.ui.asked import PAGE, Asked, Visit, after, is_gone, number_of, read_link
 from retrieval.ui.cards import Cards
 from retrieval.ui.downloads import make_file
@@ -102,20 +102,24 @@ class SearchTab:
             "show_progress": "minimal",
             "show_progress_on": [self._hits],
         }
+        stay = partial(staying, outputs=len(self._shown))
         asked = self._picture.upload(
             self.by_picture, [self._picture, *settings], [self._picture, *self._shown], **private
         )
-        added = self._add.upload(self.by_pictures, [self._add, *settings], self._shown, **private)
+        added = self._add.upload(stay(self.by_pictures), [self._add, *settings], self._shown, **private)
         for done in (asked, added):
             done.success(None, js=_TO_THE_HITS)
         for block in (self._parts, self._tools, self._hits, self._examples):
-            acted = block.act(self.act, settings, [*self._shown, self._why_box], **private)
+            acted = block.act(
+                staying(self.act, len(self._shown) + 1), settings, [*self._shown, self._why_box], **private
+            )
             acted.success(None, js=_TO_THE_HITS)
         for column, dropdown in zip(self._columns, self._filters, strict=True):
-            dropdown.input(self._by_filter(column), [dropdown, *settings], self._shown, **private)
+            dropdown.input(stay(self._by_filter(column)), [dropdown, *settings], self._shown, **private)
         if self._words:
-            self._words.submit(self.by_words, [self._words, *settings], self._shown, **private)
-        gr.on([self._k.release, self._least.release, self._fold.input], self.show, settings, self._shown, **private)
+            self._words.submit(stay(self.by_words), [self._words, *settings], self._shown, **private)
+        changed = [self._k.input, self._least.input, self._fold.input]
+        gr.on(changed, stay(self.show), settings, self._shown, trigger_mode="always_last", **private)
 
     def opened(self, request: gr.Request) -> list[Any]:
         """A visit as a link wants it; in the place of one that cannot be, the page as it is, and why."""
@@ -124,10 +128,10 @@ class SearchTab:
         try:
             asked, k = read_link({name: query.getlist(name) for name in query}, self._searcher.gallery)
             k = min(k, MOST_HITS)
-            shown = self._shown_for(Visit(asked), k, -1, True)
+            shown = self.show(Visit(asked), k, -1, True)
         except LookalikeError as error:
             gr.Warning(text(error))  # which the page takes for HTML
-            shown = self._shown_for(Visit(), PAGE, -1, True)
+            shown = self.show(Visit(), PAGE, -1, True)
         return [k, *shown]
 
     def listen_to_links(self, app: gr.Blocks) -> None:
@@ -143,14 +147,10 @@ class SearchTab:
             return [gr.Tabs(selected=SEARCH), *self.act(visit, k, least, fold, event)]
 
         for listen in pressed:
-            listen(act, settings, outputs, api_visibility="private", concurrency_id="search")
+            listen(staying(act, len(outputs)), settings, outputs, api_visibility="private", concurrency_id="search")
 
     def show(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
         """All that depends on a visit; the list of values of the column `used` is left as it is."""
-        with in_words(on_page=True):
-            return self._shown_for(visit, k, least, fold, used)
-
-    def _shown_for(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
         asked = visit.asked
         _check_pictures(asked)
         hits, more = self.find(visit, int(k), least, fold)
@@ -184,21 +184,20 @@ class SearchTab:
 
     def by_picture(self, path: str | None, visit: Visit, *settings: Any) -> list[Any]:
         """A picture alone; the place for it is free for the next one."""
-        if path is None:
-            return [None, *self.show(visit, *settings)]
-        return [None, *self.show(visit.to(visit.asked.only(Part(path))), *settings)]
+        asked = visit.asked if path is None else visit.asked.only(Part(path))
+        shown = staying(self.show, len(self._shown))(visit.to(asked), *settings)
+        return [None, *shown]
 
     def by_pictures(self, paths: list[str], visit: Visit, *settings: Any) -> list[Any]:
         """Pictures beside what is asked for already."""
-        with in_words(on_page=True):
-            asked = visit.asked
-            for path in paths:
-                try:
-                    self._vector(Part(path), by_text=False)
-                    asked = asked.with_part(Part(path))
-                except LookalikeError as error:  # the others are no worse for it
-                    gr.Warning(text(error))
-            return self.show(visit.to(asked), *settings)
+        asked = visit.asked
+        for path in paths:
+            try:
+                self._vector(Part(path), by_text=False)
+                asked = asked.with_part(Part(path))
+            except LookalikeError as error:  # the others are no worse for it
+                gr.Warning(text(error))
+        return self.show(visit.to(asked), *settings)
 
     def by_words(self, words: str, visit: Visit, *settings: Any) -> list[Any]:
         """Words beside what is asked for already."""
@@ -212,13 +211,12 @@ class SearchTab:
 
     def act(self, visit: Visit, k: float, least: float, fold: bool, event: gr.EventData) -> list[Any]:
         """What a button of the page does."""
-        with in_words(on_page=True):
-            data = event._data or {}
-            rows = len(self._searcher.gallery)
-            if data.get("do") == "why":
-                _check_pictures(visit.asked)
-                return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, number_of(data, "row", rows))]
-            return [*self.show(after(visit, data, rows), k, least, fold), ""]
+        data = event._data if isinstance(event._data, dict) else {}
+        rows = len(self._searcher.gallery)
+        if data.get("do") == "why":
+            _check_pictures(visit.asked)
+            return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, number_of(data, "row", rows))]
+        return [*self.show(after(visit, data, rows), k, least, fold), ""]
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """The hits that a page shows as a file, for its script: name, type and content in base64."""

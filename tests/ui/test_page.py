@@ -122,7 +122,7 @@ def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Pa
         set_slider(page, "#k", "6")
         expect(page.locator("#hits .hit")).to_have_count(6)
         set_slider(page, "#min-score", "1")
-        expect(page.locator("#status")).to_contain_text("No image passes")
+        expect(page.locator("#status")).to_contain_text("No other image passes")
         expect(page.locator("#hits .hit")).to_have_count(0)
 
 
@@ -302,9 +302,11 @@ def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of the kind")
     with visit(browser, server) as page:
         page.set_input_files("#query input[type=file]", tmp_path / "broken.png")
-        toast = page.locator(".toast-body.error")
+        toast = page.locator(".toast-body")
         expect(toast).to_contain_text("damaged")
         assert "Traceback" not in toast.inner_text()
+        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#query img")).to_have_count(0)
 
 
 def test_a_picture_is_pasted(browser: Browser, server: str, shirt: Path) -> None:
