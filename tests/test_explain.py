@@ -14,7 +14,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import EncoderError
 from retrieval.explain import explain, seen_box
 from retrieval.images import open_image
-from retrieval.search import Searcher
+from retrieval.search import Query, Searcher
 from training.catalogue import ARTICLES, Item, draw
 
 MOBILENET = DATA / "weights" / "mobilenetv2_100.imagenet.safetensors"
@@ -120,7 +120,7 @@ def test_a_search_is_explained_by_its_own_scores(artifact):
     for article in ARTICLES[:4]:
         picture = draw(Item(article, "green", "striped", "tilted", seed=99), 200)
         vector = loaded.encoder.embed_images([picture])[0]
-        for hit in searcher.search_vector(vector, 3):
+        for hit in searcher.find(Query(vector), 3):
             indexed = loaded.store.vectors(np.array([hit.row]))[0]
             thumbnail = open_image(loaded.gallery.thumbnail(hit.row))
             why = explain(loaded.encoder, picture, thumbnail, indexed, vector)

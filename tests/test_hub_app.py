@@ -12,7 +12,7 @@ from gradio_client import Client, handle_file
 from hub_server import Fault
 
 from retrieval.layout import LAYOUT
-from retrieval.search import Searcher
+from retrieval.search import Part, Searcher
 
 REPO, SPACE, TOKEN = "me/colours", "me/colours-space", "hf_write"
 TINY = {"backbone": BACKBONE, "pretrained": "false", "image_size": 64, "test_size": 64, "bf16": "false", "epochs": 1}
@@ -160,7 +160,7 @@ def test_timm_and_transformers_load_what_was_pushed(hub, run, queries, tmp_path)
     answer = json.loads(done.stdout.splitlines()[-1])
     searcher = Searcher.open(run[0])
     for path, vector in zip(queries, answer["vectors"], strict=True):
-        assert vector == pytest.approx(searcher.embed(path).tolist(), abs=1e-5)
+        assert vector == pytest.approx(searcher.vector(Part(path)).tolist(), abs=1e-5)
     assert answer["classifier"] < 1e-5
     assert answer["features"] < 1e-5
     assert "newly initialized" not in done.stderr
