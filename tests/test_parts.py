@@ -46,7 +46,7 @@ def npy(array):
 def test_an_artifact_without_them_is_what_it_was(artifact):
     opened = load_artifact(artifact)
     assert opened.map is opened.text is None
-    assert set(contents(artifact)) == set(LAYOUT.names())
+    assert set(contents(artifact)) == {*LAYOUT.names(), *LAYOUT.plots_in(artifact)}
     assert not {"map", "text"} & set(opened.manifest)
 
 
@@ -217,7 +217,7 @@ def test_a_text_model_is_a_part_of_the_artifact(told, artifact, clip):
     assert stated["name"] == opened.text.encoder.name == "clip-tiny"
     assert stated["fingerprint"] == TextEncoder.create(str(clip)).fingerprint
     assert (stated["dimension"], stated["index"]["factory"], len(opened.text.store)) == (24, "Flat", 60)
-    assert set(contents(told)) == {*LAYOUT.names(), LAYOUT.map, *TEXT_FILES}
+    assert set(contents(told)) == {*LAYOUT.names(), *LAYOUT.plots_in(told), LAYOUT.map, *TEXT_FILES}
     for name in TEXT_FILES:
         data = (told / name).read_bytes()
         assert opened.manifest["files"][name] == {"size": len(data), "sha256": sha256(data)}
