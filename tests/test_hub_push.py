@@ -67,7 +67,8 @@ def test_nothing_else_is_sent_and_what_others_keep_there_stays(hub, client, trai
     (copied_artifact / "secret.env").write_text("mine")
     assert client.run("push", copied_artifact, repo, token=TOKEN).code == 0
     on_hub = hub.files("model", repo)
-    assert on_hub.keys() == {".gitattributes", "notes.md", "plots/theirs.png", *LAYOUT.names()}
+    own = {*LAYOUT.names(), *LAYOUT.plots_in(copied_artifact)}
+    assert on_hub.keys() == {".gitattributes", "notes.md", "plots/theirs.png", *own}
     assert client.run("verify", repo).code == 0
 
 

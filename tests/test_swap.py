@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, noise, reseal
+from conftest import ROOT, contents, noise, reseal
 
 from retrieval.artifact import load_artifact, read_metrics
 from retrieval.build import add_images, build_artifact, remove_images
@@ -364,7 +364,7 @@ def writer(copied_artifact):
 
 
 def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
-    before = {path.name: path.read_bytes() for path in copied_artifact.iterdir()}
+    before = contents(copied_artifact)
     artifact = load_artifact(copied_artifact)  # reading is free
     source = open_source(str(pictures))
     with pytest.raises(ArtifactError, match=r"another process is writing .*copied; wait until it has ended"):
@@ -373,8 +373,8 @@ def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
         add_images(artifact, source)
     with pytest.raises(ArtifactError, match="another process is writing"):
         remove_images(artifact, artifact.gallery.ids[:1])
-    assert {path.name: path.read_bytes() for path in copied_artifact.iterdir()} == before
-    assert set(before) == set(LAYOUT.names())
+    assert contents(copied_artifact) == before
+    assert set(before) == {*LAYOUT.names(), *LAYOUT.plots_in(copied_artifact)}
 
 
 def test_a_killed_writer_holds_no_lock(writer, copied_artifact):
