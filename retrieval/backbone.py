@@ -16,9 +16,7 @@ from retrieval.errors import EncoderError, first_line
 from retrieval.heads import Head
 
 _PROBE_SCALES = (1.0, 1e3, 1e6)  # a bias can hide the bend of a ReLU from small numbers, not from large ones
-_PROBE_TOLERANCE = (
-    1e-4  # of the largest number that comes out: what float32 loses is a tenth of it, a ReLU bends by far more
-)
+_PROBE_TOLERANCE = 1e-4  # of the largest number that comes out: float32 loses a tenth of it, a ReLU bends by far more
 
 
 def feature_count(model: Any) -> int:

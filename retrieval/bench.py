@@ -21,6 +21,7 @@ import pyarrow as pa
 from retrieval.artifact import Artifact, load_artifact
 from retrieval.embed import Shards, embed_source
 from retrieval.errors import LookalikeError, QueryError
+from retrieval.gallery import spread_rows
 from retrieval.images import open_image
 from retrieval.metrics import Rows, recall_at_k
 from retrieval.sources import RawImage, Source
@@ -43,9 +44,9 @@ def bench_artifact(folder: Path) -> Figures:
     Latencies are in milliseconds, one query at a time, with the artifact's own thumbnails as pictures.
     """
     artifact = load_artifact(folder)
-    pictures = [artifact.gallery.thumbnail(row) for row in spread(len(artifact.gallery), _IMAGES)]
+    pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), _IMAGES)]
     encoder = latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)
-    vectors = artifact.store.vectors(np.array(spread(len(artifact.gallery), _QUERIES)))
+    vectors = artifact.store.vectors(np.array(spread_rows(len(artifact.gallery), _QUERIES)))
     store = latency(lambda vector: artifact.store.search(vector[None], 10), list(vectors))
     figures: Figures = {
         "images": len(artifact.gallery),
@@ -103,23 +104,12 @@ def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Ro
         flat.add(np.arange(len(vectors)), vectors)
         flat_p50, _ = latency(lambda query: flat.search(query[None], 10), list(queries[:_QUERIES]))
     return {
-        "recall@10": recall_at_k(_others(store.search(queries, 11)[0], own), _others(truth, own)),
+        "recall@10": recall_at_k(others(own, store.search(queries, 11)[0])[0], others(own, truth)[0]),
         "p50 ms": p50,
         "p95 ms": p95,
         "flat p50 ms": flat_p50,
         "flat p50 / p50": flat_p50 / p50,
     }
-
-
-def _others(ids: Rows, own: Rows) -> Rows:
-    """(Q, k + 1) ids to the k of each query that are not its own."""
-    found: Rows = ids[others(ids, own)].reshape(len(ids), -1)
-    return found
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """So many rows, or all there are, spread over `count`."""
-    return [int(row) for row in np.linspace(0, count - 1, min(count, wanted))]
 
 
 def latency(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[float, float]:

@@ -17,9 +17,9 @@ import httpx
 import numpy as np
 
 from retrieval.artifact import load_artifact
-from retrieval.bench import Figures, latency, seconds_to_answer, serving, spread
+from retrieval.bench import Figures, latency, seconds_to_answer, serving
 from retrieval.errors import LookalikeError, first_line
-from retrieval.gallery import Gallery
+from retrieval.gallery import Gallery, spread_rows
 from retrieval.images import open_image
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def bench_ui(folder: Path) -> Figures:
     LookalikeError without Playwright or a Chromium, and where the page does not answer.
     """
     artifact = load_artifact(folder)
-    pictures = [artifact.gallery.thumbnail(row) for row in spread(len(artifact.gallery), _TIMES)]
+    pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), _TIMES)]
     encoder = latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)[0]
     with _chromium() as browser, serving(folder) as (app, address):
         start = seconds_to_answer(app, lambda: httpx.get(address, timeout=60).raise_for_status())

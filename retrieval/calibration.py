@@ -10,7 +10,7 @@ share refused that are promised below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.confidence import NEIGHBOURS, Calibration, Density, Nearest, evidence, kinds, nearest
+from retrieval.duplicates import THRESHOLD, Same
 from retrieval.metrics import Numbers, Rows, Vectors
 from retrieval.stores.base import MISSING, Store
 
@@ -29,10 +30,7 @@ _QUERIES, _FEWER_QUERIES = 2_500, 1_000  # drawn, at most: with ten pairs each, 
 _MOST_PAIRS = 25_000_000  # of a query and a row: in a gallery of more than 10,000 rows fewer are drawn
 _LEAST_QUERIES = 20
 _COPIES = 20  # near-duplicates of a query that are looked for among its nearest
-_ALIKE = 0.95  # cosine from which on two rows may be near-duplicates
 _BINS = 10  # of the reliability curve
-
-Same = Callable[[int, Rows], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Ne
     kept = Nearest(np.full((len(rows), NEIGHBOURS), MISSING), np.zeros((len(rows), NEIGHBOURS), np.float32))
     for number, row in enumerate(own):
         there = (rows[number] != MISSING) & (rows[number] != row)
-        close = np.flatnonzero(there & (scores[number] >= _ALIKE)) if row >= 0 else np.empty(0, np.int64)
+        close = np.flatnonzero(there & (scores[number] >= THRESHOLD)) if row >= 0 else np.empty(0, np.int64)
         if len(close):
             there[close[same(int(row), rows[number, close])]] = False
         places = np.flatnonzero(there)[:NEIGHBOURS]

@@ -94,8 +94,7 @@ def nearest(store: Store, vectors: Vectors, own: Rows | None = None, allowed: Ro
     """What is nearest to (Q, D) vectors; `own` (Q,) is the row that a query itself is, which does not count, or -1."""
     own = np.full(len(vectors), MISSING) if own is None else own
     rows, scores = store.search(vectors, NEIGHBOURS + 1, allowed)
-    mask = others(rows, own)
-    return Nearest(rows[mask].reshape(len(rows), -1), scores[mask].reshape(len(rows), -1))
+    return Nearest(*others(own, rows, scores))
 
 
 class Density:

@@ -186,6 +186,11 @@ class Gallery:
         return {}
 
 
+def spread_rows(count: int, wanted: int) -> list[int]:
+    """So many rows, or all there are, spread over `count`."""
+    return [int(row) for row in np.linspace(0, count - 1, min(wanted, count))]
+
+
 def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
     """Write tables one after the other as one gallery file; memory holds one of them at a time."""
     # Thumbnails are compressed already; the rest is text that repeats.

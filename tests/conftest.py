@@ -29,8 +29,10 @@ from hub_server import HubServer
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from retrieval.artifact import load_artifact
 from retrieval.build import build_artifact
 from retrieval.encoder import Encoder
+from retrieval.errors import IntegrityError
 from retrieval.images import open_image
 from retrieval.sources import open_source
 from retrieval.text import TextEncoder
@@ -159,6 +161,15 @@ def contents(folder):
 
 def sha256(data):
     return hashlib.sha256(data).hexdigest()
+
+
+def refused(folder, *words):
+    """The artifact there is refused, in one line that holds all of these words."""
+    with pytest.raises(IntegrityError) as raised:
+        load_artifact(folder)
+    message = str(raised.value)
+    assert [word for word in words if word not in message] == [], message
+    assert "\n" not in message
 
 
 def sealed(manifest):

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from conftest import noise, reseal, run_sections, sha256
+from conftest import noise, refused, reseal, run_sections, sha256
 
 from retrieval.artifact import check_target, load_artifact, read_metrics
 from retrieval.build import add_images, build_artifact, remove_images, update_metrics
@@ -29,14 +29,6 @@ def contents(folder):
 
 def metrics_of(folder):
     return json.loads((folder / LAYOUT.metrics).read_text())
-
-
-def refused(folder, *words):
-    with pytest.raises(IntegrityError) as raised:
-        load_artifact(folder)
-    message = str(raised.value)
-    assert [word for word in words if word not in message] == [], message
-    assert "\n" not in message
 
 
 # Sealed

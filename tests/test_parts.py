@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import contents, noise, reseal, sha256
+from conftest import contents, noise, refused, reseal, sha256
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 from retrieval.__main__ import main
 from retrieval.artifact import check_target, load_artifact
 from retrieval.build import add_images, build_artifact, remove_images, update_metrics
-from retrieval.errors import ArtifactError, IntegrityError, MapError
+from retrieval.errors import ArtifactError, MapError
 from retrieval.layout import LAYOUT
 from retrieval.projection import pca, project
 from retrieval.sources import open_source
@@ -24,14 +24,6 @@ from retrieval.text import TextEncoder
 
 def vectors_of(artifact):
     return artifact.store.vectors(np.arange(len(artifact.store)))
-
-
-def refused(folder, *words):
-    with pytest.raises(IntegrityError) as raised:
-        load_artifact(folder)
-    message = str(raised.value)
-    assert [word for word in words if word not in message] == [], message
-    assert "\n" not in message
 
 
 def npy(array):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,12 +77,11 @@ def check_allowed(ids: Ids, size: int) -> Ids:
     return np.flatnonzero(mask)
 
 
-def others(ids: Ids, own: Ids) -> npt.NDArray[np.bool_]:
-    """(Q, k + 1) ids found for queries to a mask of the k that are not the query itself, `own` (Q,), or -1 for none.
+def others(own: Ids, ids: Ids, *beside: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """(Q, k + 1) ids found for queries, and what stands beside them, to (Q, k) each without the query itself.
 
-    Where a query was not found, or is no row, the last is left out: every row of the mask has k.
+    `own` (Q,) is the row that each query is, or -1 for none. Where a query was not found, the last is left out.
     """
     itself = (ids == own[:, None]) & (own[:, None] != MISSING)
     itself[~itself.any(axis=1), -1] = True
-    mask: npt.NDArray[np.bool_] = ~itself
-    return mask
+    return [found[~itself].reshape(len(own), -1) for found in (ids, *beside)]

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from retrieval.metrics import recall_at_k
-from retrieval.stores.base import Ids, Vectors, others
+from retrieval.stores.base import Vectors, others
 from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
 
 FLAT_UP_TO = 50_000  # rows: a flat search of them takes about as long as one image takes in the encoder
@@ -57,13 +57,13 @@ def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None 
 def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) -> FaissStore:
     """The store with the least effort that gives the wanted recall@10, or what more would not add to; it is noted."""
     rows = np.sort(np.random.default_rng(0).permutation(len(vectors))[:_SAMPLE])
-    truth = _others(faiss.knn(vectors[rows], vectors, _K + 1, faiss.METRIC_INNER_PRODUCT)[1], rows)
+    [truth] = others(rows, faiss.knn(vectors[rows], vectors, _K + 1, faiss.METRIC_INNER_PRODUCT)[1])
     effort = store.effort
 
     def recall(value: int | None = None) -> float:
         if effort and value:
             store.settings = replace(store.settings, search={effort.name: min(value, effort.most)})
-        return recall_at_k(_others(store.search(vectors[rows], _K + 1)[0], rows), truth)
+        return recall_at_k(others(rows, store.search(vectors[rows], _K + 1)[0])[0], truth)
 
     if effort is None:
         found = recall()
@@ -78,12 +78,6 @@ def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) ->
     size = store.size_in_bytes() / len(vectors)
     store.settings = replace(store.settings, recall_at_10=round(found, 4), bytes_per_vector=round(size, 1))
     return store
-
-
-def _others(ids: Ids, rows: Ids) -> Ids:
-    """(Q, 11) ids found for rows of the index to (Q, 10)."""
-    found: Ids = ids[others(ids, rows)].reshape(len(ids), -1)
-    return found
 
 
 def _training_sample(vectors: Vectors, lists: int) -> Vectors:

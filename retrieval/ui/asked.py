@@ -16,6 +16,7 @@ from retrieval.search import MAX_K, Part
 
 MAX_PARTS = 8
 PAGE = 24  # hits, before more are asked for
+LINK = {"id", "unlike", "where", "k"}  # the names in a link
 
 
 @dataclass(frozen=True)

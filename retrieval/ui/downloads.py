@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -37,6 +38,11 @@ def _is_hit(value: Any, rows: int) -> bool:
     row, score, chance = value
     numbers = isinstance(score, int | float) and (chance is None or isinstance(chance, int | float))
     return numbers and isinstance(row, int) and not isinstance(row, bool) and 0 <= row < rows
+
+
+def as_download(name: str, mime: str, content: bytes) -> dict[str, str]:
+    """A file as the page's script saves it (files.js): name, type, and content in base64."""
+    return {"name": name, "type": mime, "content": base64.b64encode(content).decode()}
 
 
 def _records(shown: Shown, gallery: Gallery) -> list[dict[str, Any]]:

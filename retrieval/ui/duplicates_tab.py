@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
@@ -17,6 +16,7 @@ from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.answers import staying
 from retrieval.ui.cards import Cards
+from retrieval.ui.downloads import as_download
 from retrieval.ui.html import attributes, fill, for_scripts, script, text
 
 _GROUPS = 20  # at a time
@@ -67,7 +67,7 @@ class DuplicatesTab:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "duplicates.csv"
             write_csv(groups, self._gallery, path)
-            return {"name": path.name, "type": "text/csv", "content": base64.b64encode(path.read_bytes()).decode()}
+            return as_download(path.name, "text/csv", path.read_bytes())
 
     def _page(self, threshold: float, pages: int) -> str:
         groups = self._find(threshold)

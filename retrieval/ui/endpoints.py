@@ -11,13 +11,13 @@ import gradio as gr
 
 from retrieval.duplicates import THRESHOLD, Group
 from retrieval.errors import QueryError
-from retrieval.explain import explain as explained
 from retrieval.images import as_region
 from retrieval.remote import Resolved
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui.answers import Answer, Explanation, Groups, HitJson, ImageJson, Info, WhereJson, heat_json, in_words
 from retrieval.ui.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
 from retrieval.ui.thumbnails import Thumbnails
+from retrieval.ui.why import explain_parts
 
 CONCURRENCY = 4  # searches at a time: more would only share the same cores
 _MOST_GROUPS = 1000
@@ -142,10 +142,7 @@ class Endpoints:
                 raise QueryError("an explanation is of one picture: give image, or id, and not both.")
             part = Part(uploaded(image)) if id is None else self._row(id, "id")
             part = replace(part, region=None if region is None else as_region(region))
-            searcher, found = self._searcher, self._row(hit, "hit")
-            of_row = searcher.vector(part) if part.row is not None and part.region is None else None
-            pictures = searcher.picture(part), searcher.picture(found)
-            why = explained(searcher.encoder, *pictures, searcher.vector(found), of_row)
+            why = explain_parts(self._searcher, part, self._row(hit, "hit"))
             return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
 
     def duplicates(self, request: gr.Request, threshold: float = THRESHOLD, limit: int = 100) -> Groups:

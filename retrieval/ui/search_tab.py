@@ -5,7 +5,6 @@ The page is a function of a `Visit`, which each visitor has alone: every event m
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -14,12 +13,13 @@ import gradio as gr
 import numpy as np
 
 from retrieval.errors import LookalikeError, QueryError
+from retrieval.gallery import spread_rows
 from retrieval.search import MAX_K, Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.answers import staying
-from retrieval.ui.asked import PAGE, Asked, Visit, after, is_gone, number_of, read_link
+from retrieval.ui.asked import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
 from retrieval.ui.cards import Cards
-from retrieval.ui.downloads import make_file
+from retrieval.ui.downloads import as_download, make_file
 from retrieval.ui.drop_zone import drop_zone
 from retrieval.ui.filters import add_filters, choices
 from retrieval.ui.html import for_scripts, script, text
@@ -53,6 +53,7 @@ class SearchTab:
                 self._ask()
             with gr.Column(scale=3, min_width=320):
                 self._answer()
+        self._settings = [self._visit, self._k, self._least, self._fold]
         self._shown = [self._visit, self._parts, self._tools, self._status, self._hits, *self._filters]
         self._shown += [self._words] if self._words else []
         self._listen()
@@ -95,7 +96,7 @@ class SearchTab:
         self._why_box = gr.HTML("", js_on_load=script("why.js"), elem_id="why", apply_default_css=False)
 
     def _listen(self) -> None:
-        settings = [self._visit, self._k, self._least, self._fold]
+        settings = self._settings
         private: dict[str, Any] = {
             "api_visibility": "private",
             "concurrency_id": "search",
@@ -124,6 +125,8 @@ class SearchTab:
     def opened(self, request: gr.Request) -> list[Any]:
         """A visit as a link wants it; in the place of one that cannot be, the page as it is, and why."""
         query = request.query_params
+        if not query.keys() & LINK:  # the page is right as it is, and a visitor may have begun already
+            return [gr.skip()] * (len(self._shown) + 1)
         k = PAGE
         try:
             asked, k = read_link({name: query.getlist(name) for name in query}, self._searcher.gallery)
@@ -140,14 +143,14 @@ class SearchTab:
 
     def listen_elsewhere(self, pressed: list[Any], tabs: gr.Tabs) -> None:
         """Have a click on an image of another tab search for its like, here."""
-        settings = [self._visit, self._k, self._least, self._fold]
         outputs = [tabs, *self._shown, self._why_box]
 
         def act(visit: Visit, k: float, least: float, fold: bool, event: gr.EventData) -> list[Any]:
             return [gr.Tabs(selected=SEARCH), *self.act(visit, k, least, fold, event)]
 
         for listen in pressed:
-            listen(staying(act, len(outputs)), settings, outputs, api_visibility="private", concurrency_id="search")
+            stay = staying(act, len(outputs))
+            listen(stay, self._settings, outputs, api_visibility="private", concurrency_id="search")
 
     def show(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
         """All that depends on a visit; the list of values of the column `used` is left as it is."""
@@ -220,13 +223,7 @@ class SearchTab:
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """The hits that a page shows as a file, for its script: name, type and content in base64."""
-        name, mime, content = make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery)
-        return {"name": name, "type": mime, "content": base64.b64encode(content).decode()}
-
-
-def spread_rows(count: int, wanted: int) -> list[int]:
-    """So many rows, or all there are, spread over the whole gallery."""
-    return [int(row) for row in np.linspace(0, count - 1, min(wanted, count))]
+        return as_download(*make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery))
 
 
 def _check_pictures(asked: Asked) -> None:

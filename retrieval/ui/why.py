@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.errors import EncoderError
-from retrieval.explain import Box, HeatMap, explain
+from retrieval.explain import Box, Explanation, HeatMap, explain
 from retrieval.search import Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.asked import Asked
@@ -45,23 +45,32 @@ class Why:
         return f'<dialog aria-labelledby="why-title"><header>{title}{close}</header>{"".join(blocks)}</dialog>'
 
     def _pair(self, part: Part, row: int, name: str, *, alone: bool) -> str:
-        searcher = self._searcher
-        query, hit = searcher.picture(part), searcher.picture(Part(row=row))
-        vector = searcher.store.vectors(np.array([row]))[0]
-        indexed = part.row is not None and part.region is None
-        why = explain(searcher.encoder, query, hit, vector, searcher.vector(part) if indexed else None)
+        found = Part(row=row)
+        why = explain_parts(self._searcher, part, found)
         largest = max(float(np.abs(each.cells).max()) for each in (why.query, why.hit)) or 1.0
         exactly = strings.WHY_SUM if alone else strings.WHY_SUM_ALONE
         asked = f"{self._cards.name(part)} ({strings.UNLIKED})" if part.weight < 0 else self._cards.name(part)
         figures = [
             _figure(title, called, picture, heat, _sum(heat, why.cosine, exactly, thumbnail), largest)
             for title, called, picture, heat, thumbnail in (
-                (strings.WHY_QUERY, asked, query, why.query, indexed),
-                (strings.WHY_HIT, name, hit, why.hit, True),
+                (strings.WHY_QUERY, asked, self._searcher.picture(part), why.query, _is_indexed(part)),
+                (strings.WHY_HIT, name, self._searcher.picture(found), why.hit, True),
             )
         ]
         data = attributes(class_="pair", data_pairs=_numbers(why.pairs), data_largest=largest)
         return f"<div {data}>{''.join(figures)}</div>"
+
+
+def explain_parts(searcher: Searcher, query: Part, hit: Part) -> Explanation:
+    """Why a hit, an image of the gallery, is similar to a picture of a query; raises EncoderError as `explain` does."""
+    vector = searcher.vector(query) if _is_indexed(query) else None
+    pictures = searcher.picture(query), searcher.picture(hit)
+    return explain(searcher.encoder, *pictures, searcher.vector(hit), vector)
+
+
+def _is_indexed(part: Part) -> bool:
+    """Whether its vector is one of the index, and its picture at hand only a thumbnail of what that was made of."""
+    return part.row is not None and part.region is None
 
 
 def _figure(title: str, name: str, picture: Image.Image, heat: HeatMap, said: str, largest: float) -> str:
