@@ -46,8 +46,9 @@ const choose = async (row) => {
   if (row === current) return;
   current = row;
   draw();
+  tip.replaceChildren(); // the picture of another point, until this one's is here
   const turn = ++asked;
-  if (row < 0) return tip.replaceChildren();
+  if (row < 0) return;
   const {name, picture} = await server.look(points.rows[row]);
   if (turn !== asked) return;
   const image = Object.assign(new Image(), {src: picture, alt: name}), [x, y] = screen(row);

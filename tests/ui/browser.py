@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
+expect.set_options(timeout=30_000)  # a machine may be busy with other work
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 _STILL = """Promise.allSettled(document.getAnimations()
     .filter(one => Number.isFinite(one.effect.getComputedTiming().endTime)).map(one => one.finished))"""
