@@ -189,7 +189,8 @@ class Cards:
                 f"<button {attributes(data_save=kind)}>{kind.upper()}</button>" for kind in ("csv", "json", "zip")
             )
             buttons.append(f'<span class="saves"><span>{text(strings.DOWNLOAD)}</span>{saves}</span>')
-        return f'<div class="tools" {attributes(data_link=link)}>{self._trail(visit)}{"".join(buttons)}</div>'
+        data = attributes(data_link=link, data_step=len(visit.before))
+        return f'<div class="tools" {data}>{self._trail(visit)}{"".join(buttons)}</div>'
 
     def _trail(self, visit: Visit) -> str:
         """The queries before this one, each once for as long as only its filter changed."""

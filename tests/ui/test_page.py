@@ -170,6 +170,30 @@ def test_the_way_back(browser: Browser, server: str, size: str) -> None:
         expect(page.locator("#parts .part")).to_have_count(0)
 
 
+def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
+        seen = []
+        for place in (3, 1, 2, 4):
+            search_for(page, place)
+            seen.append(rows(page))
+        page.locator("[data-do=undo]").click()
+        expect_rows(page, seen[2])
+        page.go_back()
+        expect_rows(page, seen[1])
+        expect(page.locator("#tools .trail button")).to_have_count(1)
+        page.locator("#tools .trail button").click()
+        expect_rows(page, seen[0])
+        page.go_back()
+        expect(page.locator("#status")).to_contain_text("Give a picture")
+        assert "id=" not in page.url
+        page.go_forward()  # by the link
+        expect_rows(page, seen[0])
+        expect(page.locator("#tools .trail button")).to_have_count(0)
+        search_for(page, 2)
+        page.go_back()
+        expect_rows(page, seen[0])
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
