@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.command import progress_bar, run_command
+from retrieval.command import progress_bar, run_command, say
 from retrieval.errors import ArtifactError, QueryError
 
 if TYPE_CHECKING:
@@ -242,6 +242,8 @@ def _search(arguments: argparse.Namespace) -> None:
         return
     for line in _lines(hits):
         print(line)
+    if hits and hits[0].confident is False:
+        say("no confident match: the nearest are shown all the same")
 
 
 def _where(conditions: Sequence[str]) -> dict[str, list[str]]:

@@ -126,6 +126,14 @@ def test_search_prints_a_line_a_hit(artifact, pictures, here):
     assert source == f"{query.parent.name}/{query.name}"
 
 
+def test_search_says_when_it_is_not_confident(here, starter, tmp_path):
+    noise(tmp_path / "noise.png", 1, side=224)
+    status, printed, error = here("search", starter, tmp_path / "noise.png")
+    assert status == 0
+    assert len(printed.splitlines()) == 5
+    assert "no confident match" in error
+
+
 def test_search_prints_json(artifact, pictures, here):
     query = sorted(pictures.rglob("*.png"))[0]
     status, printed, _ = here("search", artifact, query, "-k", 12, "--min-score", "0", "--json")

@@ -11,6 +11,10 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
+from retrieval import Searcher
+from retrieval.remote import Resolved
+from retrieval.ui import create_app, launch
+
 SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
 expect.set_options(timeout=30_000)  # a machine may be busy with other work
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -18,6 +22,17 @@ _STILL = """Promise.allSettled(document.getAnimations()
     .filter(one => Number.isFinite(one.effect.getComputedTiming().endTime)).map(one => one.finished))"""
 ROWS = "[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)"
 SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
+
+
+@contextmanager
+def served(searcher: Searcher, folder: Path, name: str = "artifact") -> Iterator[str]:
+    """The app on an artifact, in this process; its address."""
+    app = create_app(searcher, Resolved(folder, name))
+    try:
+        _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
+        yield address.rstrip("/")
+    finally:
+        app.close()
 
 
 @contextmanager

@@ -14,14 +14,13 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from browser import served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import python_type_to_json_schema
 from PIL import Image
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
-from retrieval.remote import Resolved
-from retrieval.ui import create_app, launch
 from retrieval.ui.answers import Answer, Explanation, Groups, Info
 from training.catalogue import catalogue, draw
 
@@ -234,15 +233,11 @@ def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: 
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
     searcher = Searcher.open(tmp_path / "artifact")
-    app = create_app(searcher, Resolved(tmp_path / "artifact", "paths"))
-    try:
-        _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
+    with served(searcher, tmp_path / "artifact") as address:
         own = Client(address, verbose=False)
         image_id = searcher.gallery.ids[3]
         hits = own.predict(image_id, k=2, where={"path_": ["a/1.png", "a/2.png"]}, api_name="/search_by_id")["hits"]
         assert {hit["attributes"]["path_"] for hit in hits} == {"a/1.png", "a/2.png"}
-    finally:
-        app.close()
 
 
 def test_a_port_in_use_is_said_in_a_line(server: str) -> None:

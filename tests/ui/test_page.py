@@ -15,14 +15,25 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import ROWS, SIZES, choose, close_list, expect_rows, keep_screenshot, names, rows, scores, upload, visit
+from browser import (
+    ROWS,
+    SIZES,
+    choose,
+    close_list,
+    expect_rows,
+    keep_screenshot,
+    names,
+    rows,
+    scores,
+    served,
+    upload,
+    visit,
+)
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
-from retrieval.remote import Resolved
 from retrieval.search import Part
-from retrieval.ui import create_app, launch
 from training.catalogue import Item, draw
 
 
@@ -434,16 +445,12 @@ def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder
         pictures.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
     pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
-    app = create_app(Searcher.open(tmp_path / "artifact"), Resolved(tmp_path / "artifact", "<b>labels</b>"))
-    try:
-        _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
-        with visit(browser, address.rstrip("/"), examples=3) as page:
-            page.locator("#examples .pic").first.click()
-            expect(page.locator("#status")).to_contain_text(f"most like {label}")
-            expect(page.locator("#hits .hit .name").first).to_have_text(label)
-            expect(page.locator("#parts img")).to_have_attribute("alt", label)
-            expect(page.locator(".artifact")).to_contain_text("<b>labels</b>")
-            page.locator("[data-do=why]").first.click()
-            expect(page.locator("#why dialog")).to_contain_text(label)
-    finally:
-        app.close()
+    searcher = Searcher.open(tmp_path / "artifact")
+    with served(searcher, tmp_path / "artifact", "<b>labels</b>") as server, visit(browser, server, examples=3) as page:
+        page.locator("#examples .pic").first.click()
+        expect(page.locator("#status")).to_contain_text(f"most like {label}")
+        expect(page.locator("#hits .hit .name").first).to_have_text(label)
+        expect(page.locator("#parts img")).to_have_attribute("alt", label)
+        expect(page.locator(".artifact")).to_contain_text("<b>labels</b>")
+        page.locator("[data-do=why]").first.click()
+        expect(page.locator("#why dialog")).to_contain_text(label)

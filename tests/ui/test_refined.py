@@ -296,17 +296,9 @@ def test_a_file_of_the_server_cannot_be_named(
     assert "hits" not in answer
 
 
-def test_an_encoder_that_cannot_explain_says_so(server: str, starter: Path) -> None:
-    """And so does an artifact without a text model; whichever of the two the starter has, it answers."""
+def test_the_starter_explains_and_has_no_words(server: str, starter: Path) -> None:
     client, searcher = Client(server, verbose=False), Searcher.open(starter)
     one, other = searcher.gallery.ids[:2]
-    if searcher.encoder.explains:
-        check_sums(client.predict(other, id=one, api_name="/explain"))
-    else:
-        with pytest.raises(AppError, match="cannot be split into parts of the picture"):
-            client.predict(other, id=one, api_name="/explain")
-    if searcher.text:
-        assert client.predict("a red shirt", api_name="/search_text")["hits"]
-    else:
-        with pytest.raises(AppError, match="no encoder that understands text: build it with --text-model"):
-            client.predict("a red shirt", api_name="/search_text")
+    check_sums(client.predict(other, id=one, api_name="/explain"))
+    with pytest.raises(AppError, match="no encoder that understands text: build it with --text-model"):
+        client.predict("a red shirt", api_name="/search_text")

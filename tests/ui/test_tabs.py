@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import SIZES, keep_screenshot, open_tab, rows, upload, visit
+from browser import SIZES, keep_screenshot, open_tab, rows, served, upload, visit
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
-from retrieval import Searcher
+from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.duplicates import find_groups
 
 
@@ -48,6 +50,22 @@ def test_why_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, si
         assert total == pytest.approx(score, abs=5.1e-5)
         assert cells(page, 0).sum() == pytest.approx(added, abs=1e-3)  # of cells rounded to five digits
         assert "thumbnail" in page.locator("#why .sum").nth(1).inner_text()
+
+
+def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Path, tmp_path: Path) -> None:
+    encoder = Encoder.create("test_resnet", pretrained=False, head="16-relu-8")
+    build_artifact(open_source(str(pictures)), tmp_path / "artifact", encoder)
+    searcher, said = Searcher.open(tmp_path / "artifact"), "cannot be split into parts of the picture"
+    with served(searcher, tmp_path / "artifact") as server:
+        with visit(browser, server) as page:
+            page.locator("#hits .card > .pic").first.click()
+            page.locator("#hits .hit [data-do=why]").first.click()
+            expect(page.locator("#why dialog .cannot")).to_contain_text(said)
+            expect(page.locator("#why svg")).to_have_count(0)
+        client = Client(server, verbose=False)
+        one, other = searcher.gallery.ids[:2]
+        with pytest.raises(AppError, match=said):
+            client.predict(other, id=one, api_name="/explain")
 
 
 def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: str, shirt: Path) -> None:

@@ -6,31 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import expect_rows, keep_screenshot, visit
+from browser import expect_rows, keep_screenshot, served, visit
 from playwright.sync_api import Browser, expect
 from text_models import write_clip
 
 from retrieval import Encoder, Searcher, TextEncoder, build_artifact, open_source
-from retrieval.remote import Resolved
 from retrieval.search import Part
-from retrieval.ui import create_app, launch
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, pictures: Path, encoder: Encoder):
+def words(tmp_path_factory, pictures: Path, encoder: Encoder):
     """A searcher of an artifact that understands text, and the address where it is served."""
     folder = tmp_path_factory.mktemp("words")
     text = TextEncoder.create(str(write_clip(folder / "clip")))
     build_artifact(open_source(str(pictures)), folder / "artifact", encoder, text=text)
     searcher = Searcher.open(folder / "artifact")
-    app = create_app(searcher, Resolved(folder / "artifact", "words"))
-    _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
-    yield searcher, address.rstrip("/")
-    app.close()
+    with served(searcher, folder / "artifact") as address:
+        yield searcher, address
 
 
-def test_words_alone_and_with_a_picture(browser: Browser, served) -> None:
-    searcher, address = served
+def test_words_alone_and_with_a_picture(browser: Browser, words) -> None:
+    searcher, address = words
     with visit(browser, address) as page:
         page.locator("#words textarea, #words input").fill("red shirt")
         page.keyboard.press("Enter")
