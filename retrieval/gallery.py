@@ -25,7 +25,7 @@ from retrieval.errors import QueryError, SourceError, short
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash among 10 million has odds of 3 in 10**6
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
-_ROWS_A_GROUP = 32  # of a parquet row group: some 200 kB of thumbnails, read in a tenth of a millisecond
+ROWS_A_GROUP = 32  # of a parquet row group: some 200 kB of thumbnails, read in a tenth of a millisecond
 _GROUPS_CACHED = 32
 MAX_VALUES = 500  # of a column to choose from in a list
 _LONGEST_SHOWN = 100  # characters of what was asked for, in a message
@@ -198,7 +198,7 @@ def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
     options = {"compression": compression, "use_dictionary": _repeating(schema), "write_statistics": False}
     with pq.ParquetWriter(path, schema, **options) as writer:
         for table in tables:
-            writer.write_table(conform(table, schema), row_group_size=_ROWS_A_GROUP)
+            writer.write_table(conform(table, schema), row_group_size=ROWS_A_GROUP)
 
 
 def read_tables(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["errors", "layout", "licenses"],
     ["images", "metrics", "swap", "faults", "command", "manifest"],
-    ["cache"],
+    ["cache", "alignment"],
     ["hub"],
     ["heads"],
     ["backbone"],
