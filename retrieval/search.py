@@ -69,7 +69,7 @@ class Query:
     vector: Vector
     leave_out: tuple[int, ...] = ()
     single: bool = True
-    """Whether it is one picture and nothing else: only then is a chance known."""
+    """Whether it is one whole picture and nothing else: only of such a chance was learned."""
     by_text: bool = False
     """Whether the vector is one of the encoder that understands text."""
 
@@ -159,7 +159,7 @@ class Searcher:
         rows = tuple(part.row for part in parts if part.row is not None)
         alone = len(parts) == 1 and parts[0].weight > 0
         combined = vectors[0] if alone else combine(vectors, [part.weight for part in parts])
-        return Query(combined, rows, alone and not by_text, by_text)
+        return Query(combined, rows, alone and not by_text and not parts[0].region, by_text)
 
     def search(
         self, image: ImageSource, k: int = 10, *, min_score: float = -1.0, where: Where | None = None

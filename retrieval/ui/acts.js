@@ -1,8 +1,5 @@
-// Every button with data-do tells the server what was pressed: an event "act" with all of its data.
-const send = (data) => {
-  document.body.dataset.did = data.do;
-  trigger("act", data);
-};
+// Every button with data-do asks for what is pressed, with all of its data.
+const send = (data) => window.lookalike.act(data);
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-do]");
   if (button && !button.disabled) send({...button.dataset});

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2s
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -51,6 +52,11 @@ class Asked:
         """These words in the place of any others; none, where they are empty."""
         others = tuple(part for part in self.parts if not part.words)
         return replace(self, parts=(*others, Part(words=words.strip())) if words.strip() else others)
+
+    @property
+    def all_words(self) -> str:
+        """The words that are asked for; empty where there are none."""
+        return next((part.words for part in self.parts if part.words), "")
 
     def filtered(self, column: str, values: Sequence[str]) -> Asked:
         """Only images with one of the values in that column; with any, where there are none."""
@@ -101,8 +107,8 @@ class Visit:
 def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
     """What a button of the page makes of a visit: `pressed` is its data, `do` and what that is done to.
 
-    Raises QueryError for what is not among the `rows` of the gallery, or the parts or steps that there are, and
-    ImageError for a region that is none.
+    Raises QueryError for what is not among the `rows` of the gallery, or the steps that there are, and ImageError for a
+    region that is none.
     """
     do, asked = str(pressed.get("do")), visit.asked
     if do == "undo":
@@ -118,12 +124,25 @@ def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
         return visit.to(asked.only(part) if do == "search" else asked.with_part(part))
     if do not in ("away", "turn", "whole", "region"):
         raise QueryError(f"the page asked for {short(do, 40)!r}, which it cannot; reload it.")
-    place = number_of(pressed, "place", len(asked.parts))
+    place = _place_of(pressed, asked.parts)
+    if place is None:  # taken away by what was pressed before
+        return visit
     if do == "away":
         return visit.to(asked.without_part(place))
     if do == "turn":
         return visit.to(asked.changed(place, weight=-asked.parts[place].weight))
     return visit.to(asked.changed(place, region=None if do == "whole" else as_region(pressed.get("region"))))
+
+
+def mark_of(part: Part) -> str:
+    """What a button of a part names it by: its place may be another by the time that the button's turn comes."""
+    return blake2s(repr((part.row, str(part.image), part.words)).encode(), digest_size=8).hexdigest()
+
+
+def _place_of(pressed: Mapping[str, Any], parts: Sequence[Part]) -> int | None:
+    place = int(str(pressed.get("place"))) if _is_count(str(pressed.get("place"))) else -1
+    there = [at for at, part in enumerate(parts) if mark_of(part) == pressed.get("part")]
+    return place if place in there else next(iter(there), None)
 
 
 def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from retrieval.confidence import percent
 from retrieval.gallery import Row
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
-from retrieval.ui.asked import Asked, Visit, is_gone, link_of
+from retrieval.ui.asked import Asked, Visit, is_gone, link_of, mark_of
 from retrieval.ui.html import attributes, fill, text
 from retrieval.ui.thumbnails import PREVIEW, Thumbnails
 
@@ -68,8 +69,9 @@ class Cards:
         if best is None:
             why = strings.NO_CHANCE
             if self._searcher.confidence is not None:
-                alone = len(asked.parts) == 1 and not asked.parts[0].words and asked.parts[0].weight > 0
-                why = strings.NO_CHANCE_LABEL if alone else strings.NO_CHANCE_SEVERAL
+                first = asked.parts[0]
+                whole = len(asked.parts) == 1 and first.weight > 0 and not (first.words or first.region)
+                why = strings.NO_CHANCE_LABEL if whole else strings.NO_CHANCE_OTHERWISE
             return f'<p>{said} <span class="aside">{text(why)}</span></p>'
         verdict = strings.CONFIDENT if best else strings.NOT_CONFIDENT
         badge = f'<strong class="{"sure" if best else "unsure"}">{text(verdict)}</strong>'
@@ -153,25 +155,25 @@ class Cards:
     def _part(self, place: int, part: Part) -> str:
         name = self.name(part)
         said, other = (strings.LIKED, strings.UNLIKED) if part.weight > 0 else (strings.UNLIKED, strings.LIKED)
-        turn = attributes(data_do="turn", data_place=place, title=strings.TURN.format(other=other))
-        away = attributes(data_do="away", data_place=place, aria_label=strings.TAKE_AWAY.format(name=name))
-        whole = attributes(data_do="whole", data_place=place)
+        which = {"data_place": place, "data_part": mark_of(part)}
+        turn = attributes(data_do="turn", title=strings.TURN.format(other=other), **which)
+        away = attributes(data_do="away", aria_label=strings.TAKE_AWAY.format(name=name), **which)
+        whole = attributes(data_do="whole", **which)
         buttons = f"<button {turn}>{text(said)} ⇄</button>"
         buttons += f"<button {whole}>{text(strings.WHOLE)}</button>" if part.region else ""
         buttons += f'<button class="away" {away}>×</button>'
-        shown = f'<p class="words">{text(name)}</p>' if part.words else self._frame(place, part, name)
+        shown = f'<p class="words">{text(name)}</p>' if part.words else self._frame(which, part, name)
         kind = "like" if part.weight > 0 else "unlike"
         return f'<figure class="part {kind}">{shown}<figcaption>{buttons}</figcaption></figure>'
 
-    def _frame(self, place: int, part: Part, name: str) -> str:
+    def _frame(self, which: dict[str, Any], part: Part, name: str) -> str:
         box = ""
         if part.region:
             left, top, right, bottom = (100 * share for share in part.region)
             size = f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
             box = f'<span class="region" style="{size}"></span>'
-        frame = attributes(
-            class_="frame", data_place=place, tabindex=0, role="group", aria_label=f"{name}. {strings.REGION_LABEL}"
-        )
+        label = f"{name}. {strings.REGION_LABEL}"
+        frame = attributes(class_="frame", tabindex=0, role="group", aria_label=label, **which)
         return f"<div {frame}><img {attributes(src=self.source(part), alt=name, draggable='false')}>{box}</div>"
 
     def tools(self, visit: Visit, k: int) -> str:

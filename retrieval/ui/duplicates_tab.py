@@ -16,6 +16,7 @@ from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.answers import staying
 from retrieval.ui.cards import Cards
+from retrieval.ui.controls import slider
 from retrieval.ui.downloads import as_download
 from retrieval.ui.html import attributes, fill, for_scripts, script, text
 
@@ -25,18 +26,17 @@ _REMEMBERED = 8  # thresholds
 
 
 class DuplicatesTab:
-    """The tab of near-duplicates; `self.result` tells which image was clicked."""
+    """The tab of near-duplicates, where a click on an image searches for its like."""
 
     def __init__(self, searcher: Searcher, cards: Cards, find: Finder) -> None:
         self._gallery, self._cards, self._find = searcher.gallery, cards, find
         gr.HTML(f"<p>{text(strings.DUPLICATES_ABOUT)}</p>", apply_default_css=False, elem_classes="about-tab")
-        pages: gr.State = gr.State(1)
+        shown: gr.State = gr.State((THRESHOLD, 1))  # the threshold, and how many pages of its groups
         with gr.Row(elem_classes="controls"):
-            threshold = gr.Slider(
-                LEAST, 1, value=THRESHOLD, step=0.01, label=strings.THRESHOLD, elem_id="threshold", min_width=220
-            )
+            about = {"label": strings.THRESHOLD, "elem_id": "threshold", "min_width": 220}
+            threshold = slider(LEAST, 1, THRESHOLD, 0.01, **about)
             button = gr.Button(strings.FIND, variant="primary", elem_id="find", min_width=160)
-        self.result = gr.HTML(
+        result = gr.HTML(
             "",
             js_on_load=script("acts.js", "files.js", "groups.js"),
             server_functions=[for_scripts(self.save)],
@@ -45,16 +45,19 @@ class DuplicatesTab:
         )
         # One at a time: it takes both cores, and the answer is kept for everybody.
         options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "duplicates"}
-        gr.on([button.click, threshold.release], staying(self.first, 2), threshold, [self.result, pages], **options)
-        self.result.more(staying(self.more, 2), [threshold, pages], [self.result, pages], **options)
+        options["outputs"] = [result, shown]
+        asked = [button.click, threshold.release]
+        gr.on(asked, staying(self.first, 2), threshold, trigger_mode="always_last", **options)
+        result.more(staying(self.more, 2), shown, **options)
 
-    def first(self, threshold: float) -> tuple[str, int]:
+    def first(self, threshold: float) -> tuple[str, tuple[float, int]]:
         """The largest groups."""
-        return self._page(threshold, 1), 1
+        return self._page(threshold, 1), (threshold, 1)
 
-    def more(self, threshold: float, pages: int) -> tuple[str, int]:
+    def more(self, shown: tuple[float, int]) -> tuple[str, tuple[float, int]]:
         """Some groups more."""
-        return self._page(threshold, pages + 1), pages + 1
+        threshold, pages = shown
+        return self._page(threshold, pages + 1), (threshold, pages + 1)
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """All groups at a threshold as CSV, for the page's script: name, type and content in base64.

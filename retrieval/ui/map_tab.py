@@ -25,13 +25,13 @@ _LEGEND = 12  # labels, the most common
 
 
 class MapTab:
-    """The tab of the map; `self.canvas` tells which image was clicked."""
+    """The tab of the map, where a click on a point searches for its like."""
 
     def __init__(self, searcher: Searcher, thumbnails: Thumbnails, method: str) -> None:
         self._searcher, self._thumbnails = searcher, thumbnails
         about = strings.MAP_ABOUT.format(method=strings.MAP_METHODS[method])
         canvas = attributes(tabindex=0, role="application", aria_label=strings.MAP_LABEL)
-        self.canvas = gr.HTML(
+        gr.HTML(
             f'<p>{text(about)}</p><div class="map"><canvas {canvas}></canvas><div class="tip" aria-live="polite"></div>'
             f'<div class="zoom"><button {attributes(data_zoom=2, aria_label=strings.MAP_CLOSER)}>+</button>'
             f"<button {attributes(data_zoom=0.5, aria_label=strings.MAP_FARTHER)}>−</button></div>"

@@ -51,15 +51,14 @@ def create_app(searcher: Searcher, artifact: Resolved) -> gr.Blocks:
             with gr.Tab(strings.SEARCH_TAB, id=SEARCH):
                 search = SearchTab(searcher, cards)
             with gr.Tab(strings.DUPLICATES_TAB):
-                duplicates = DuplicatesTab(searcher, cards, find_groups)
+                DuplicatesTab(searcher, cards, find_groups)
             with gr.Tab(strings.MAP_TAB):
-                map_ = MapTab(searcher, thumbnails, map_method(artifact.folder))
+                MapTab(searcher, thumbnails, map_method(artifact.folder))
             with gr.Tab(strings.EVALUATION_TAB):
                 add_evaluation(artifact.folder, thumbnails)
             with gr.Tab(strings.ABOUT_TAB):
                 add_about(artifact)
-        search.listen_to_links(app)
-        search.listen_elsewhere([duplicates.result.act, map_.canvas.act], tabs)
+        search.listen(app, tabs)
         Endpoints(searcher, thumbnails, artifact, find_groups).add()
     app.queue(default_concurrency_limit=CONCURRENCY)
     return app

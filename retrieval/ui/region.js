@@ -10,7 +10,7 @@ const read = (frame) => {
   const [l, t, w, h] = [left, top, width, height].map((share) => parseFloat(share) / 100 || 0);
   return [l, t, within(l + w), within(t + h)];
 };
-const choose = (frame, region) => send({do: "region", place: frame.dataset.place, region});
+const choose = (frame, region) => send({...frame.dataset, do: "region", region});
 const at = (frame, event) => {
   const {left, top, width, height} = frame.getBoundingClientRect();
   return [within((event.clientX - left) / width), within((event.clientY - top) / height)];
@@ -57,6 +57,6 @@ element.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter" && chosen) choose(frame, read(frame));
   else if (event.key === "Escape" && chosen) {
     chosen.remove();  // if it was not searched for yet, nothing comes back that would
-    send({do: "whole", place: frame.dataset.place});
+    send({...frame.dataset, do: "whole"});
   }
 });

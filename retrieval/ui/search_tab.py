@@ -1,12 +1,11 @@
 """The search: what is asked for on the left, its hits on the right.
 
-The page is a function of a `Visit`, which each visitor has alone: every event makes the next one and shows it.
+The page is a function of a `Visit`, which each visitor has alone: everything done makes the next one and shows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import gradio as gr
@@ -19,9 +18,8 @@ from retrieval.ui import strings
 from retrieval.ui.answers import staying
 from retrieval.ui.asked import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
 from retrieval.ui.cards import Cards
+from retrieval.ui.controls import add_filters, choices, drop_zone, slider
 from retrieval.ui.downloads import as_download, make_file
-from retrieval.ui.drop_zone import drop_zone
-from retrieval.ui.filters import add_filters, choices
 from retrieval.ui.html import for_scripts, script, text
 from retrieval.ui.why import Why
 
@@ -53,10 +51,8 @@ class SearchTab:
                 self._ask()
             with gr.Column(scale=3, min_width=320):
                 self._answer()
-        self._settings = [self._visit, self._k, self._least, self._fold]
         self._shown = [self._visit, self._parts, self._tools, self._status, self._hits, *self._filters]
         self._shown += [self._words] if self._words else []
-        self._listen()
 
     def _ask(self) -> None:
         """The query and its settings."""
@@ -76,10 +72,9 @@ class SearchTab:
         self._filters = add_filters(self._searcher.gallery)
         with gr.Accordion(strings.MORE_SETTINGS, open=False, elem_id="settings"):
             self._fold = gr.Checkbox(True, label=strings.FOLD, elem_id="fold")
-            self._k = gr.Slider(1, MOST_HITS, value=PAGE, step=1, label=strings.K, elem_id="k")
-            self._least = gr.Slider(
-                -1, 1, value=-1, step=0.05, label=strings.MIN_SCORE, info=strings.MIN_SCORE_INFO, elem_id="min-score"
-            )
+            self._k = slider(1, MOST_HITS, PAGE, 1, label=strings.K, elem_id="k")
+            about = {"label": strings.MIN_SCORE, "info": strings.MIN_SCORE_INFO}
+            self._least = slider(-1, 1, -1, 0.05, elem_id="min-score", **about)
 
     def _answer(self) -> None:
         """The hits and what is said of them."""
@@ -87,7 +82,7 @@ class SearchTab:
         self._status = gr.HTML(first[3], elem_id="status", elem_classes="status", apply_default_css=False)
         self._tools = gr.HTML(
             first[2],
-            js_on_load=script("acts.js", "files.js", "hits.js"),
+            js_on_load=script("visit.js", "acts.js", "files.js", "hits.js"),
             server_functions=[for_scripts(self.save)],
             elem_id="tools",
             apply_default_css=False,
@@ -95,32 +90,33 @@ class SearchTab:
         self._hits = gr.HTML(first[4], js_on_load=script("acts.js"), elem_id="hits", apply_default_css=False)
         self._why_box = gr.HTML("", js_on_load=script("why.js"), elem_id="why", apply_default_css=False)
 
-    def _listen(self) -> None:
-        settings = self._settings
-        private: dict[str, Any] = {
-            "api_visibility": "private",
-            "concurrency_id": "search",
-            "show_progress": "minimal",
-            "show_progress_on": [self._hits],
-        }
-        stay = partial(staying, outputs=len(self._shown))
-        asked = self._picture.upload(
-            self.by_picture, [self._picture, *settings], [self._picture, *self._shown], **private
+    def listen(self, app: gr.Blocks, tabs: gr.Tabs) -> None:
+        """Have the page open as its link says, and everything that a visitor does answered, whichever tab it is in.
+
+        Only `visit.js` asks the server, for one thing at a time: an answer can neither be overtaken nor undone.
+        """
+        app.load(self.opened, None, [self._k, *self._shown], api_visibility="private", show_progress="hidden")
+        doing = {"picture": [self._picture.upload], "pictures": [self._add.upload]}
+        doing |= {"words": [self._words.submit]} if self._words else {}
+        doing |= {"filter": [each.input for each in self._filters]}
+        doing |= {"settings": [self._k.input, self._least.input, self._fold.input]}
+        for do, listeners in doing.items():
+            for listen in listeners:
+                listen(None, js=f"() => {{ lookalike.act({{do: '{do}'}}); }}", api_visibility="private")
+        given = [self._picture, self._add, self._visit, self._k, self._least, self._fold, *self._filters]
+        acted = self._tools.act(
+            self.act,
+            given + ([self._words] if self._words else []),
+            [self._picture, self._add, tabs, *self._shown, self._why_box],
+            api_visibility="private",
+            concurrency_id="search",
+            trigger_mode="multiple",
+            show_progress="minimal",
+            show_progress_on=[self._hits],
         )
-        added = self._add.upload(stay(self.by_pictures), [self._add, *settings], self._shown, **private)
-        for done in (asked, added):
-            done.success(None, js=_TO_THE_HITS)
-        for block in (self._parts, self._tools, self._hits, self._examples):
-            acted = block.act(
-                staying(self.act, len(self._shown) + 1), settings, [*self._shown, self._why_box], **private
-            )
-            acted.success(None, js=_TO_THE_HITS)
-        for column, dropdown in zip(self._columns, self._filters, strict=True):
-            dropdown.input(stay(self._by_filter(column)), [dropdown, *settings], self._shown, **private)
-        if self._words:
-            self._words.submit(stay(self.by_words), [self._words, *settings], self._shown, **private)
-        changed = [self._k.input, self._least.input, self._fold.input]
-        gr.on(changed, stay(self.show), settings, self._shown, trigger_mode="always_last", **private)
+        acted.success(None, js=_TO_THE_HITS)
+        for over in (acted.then, acted.failure):
+            over(None, js="() => { lookalike.done(); }")
 
     def opened(self, request: gr.Request) -> list[Any]:
         """A visit as a link wants it; in the place of one that cannot be, the page as it is, and why."""
@@ -137,37 +133,31 @@ class SearchTab:
             shown = self.show(Visit(), PAGE, -1, True)
         return [k, *shown]
 
-    def listen_to_links(self, app: gr.Blocks) -> None:
-        """Have the page open as its link says."""
-        app.load(self.opened, None, [self._k, *self._shown], api_visibility="private", show_progress="hidden")
-
-    def listen_elsewhere(self, pressed: list[Any], tabs: gr.Tabs) -> None:
-        """Have a click on an image of another tab search for its like, here."""
-        outputs = [tabs, *self._shown, self._why_box]
-
-        def act(visit: Visit, k: float, least: float, fold: bool, event: gr.EventData) -> list[Any]:
-            return [gr.Tabs(selected=SEARCH), *self.act(visit, k, least, fold, event)]
-
-        for listen in pressed:
-            stay = staying(act, len(outputs))
-            listen(stay, self._settings, outputs, api_visibility="private", concurrency_id="search")
-
-    def show(self, visit: Visit, k: float, least: float, fold: bool, used: str = "") -> list[Any]:
-        """All that depends on a visit; the list of values of the column `used` is left as it is."""
+    def show(
+        self, visit: Visit, k: float, least: float, fold: bool, before: Asked | None = None, do: str = ""
+    ) -> list[Any]:
+        """All that depends on a visit; `before` is what the page shows, where it shows anything yet."""
         asked = visit.asked
         _check_pictures(asked)
         hits, more = self.find(visit, int(k), least, fold)
-        facets = self._searcher.gallery.facets(asked.filter)
-        filters = [
-            gr.skip()
-            if column == used
-            else gr.update(choices=choices(facets[column]), value=asked.filter.get(column, []))
-            for column in self._columns
-        ]
         body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
-        words = [next((part.words for part in asked.parts if part.words), "")] if self._searcher.text else []
         status, tools = self._cards.status(asked, hits), self._cards.tools(visit, int(k))
-        return [visit, self._cards.parts(asked), tools, status, body, *filters, *words]
+        return [visit, self._cards.parts(asked), tools, status, body, *self._controls(asked, before, do)]
+
+    def _controls(self, asked: Asked, before: Asked | None, do: str) -> list[Any]:
+        """The filters and the words, as they are asked for; what a visitor is at work with keeps its value."""
+        filters: list[Any] = [gr.skip()] * len(self._columns)
+        if before is None or asked.where != before.where:
+            facets = self._searcher.gallery.facets(asked.filter)
+            chosen = [asked.filter.get(column, []) for column in self._columns]
+            filters = [
+                gr.update(choices=choices(facets[column], values), **({} if do == "filter" else {"value": values}))
+                for column, values in zip(self._columns, chosen, strict=True)
+            ]
+        if not self._searcher.text:
+            return filters
+        as_it_is = do == "words" or (before is not None and asked.all_words == before.all_words)
+        return [*filters, gr.skip() if as_it_is else asked.all_words]
 
     def find(self, visit: Visit, k: int, least: float, fold: bool) -> tuple[list[Hit], bool]:
         """The hits that are shown, and whether there may be more."""
@@ -185,41 +175,60 @@ class SearchTab:
         places = spread_rows(len(rows), min(k * visit.pages, MAX_K))
         return self._cards.around([int(rows[place]) for place in places], len(places) < min(len(rows), MAX_K))
 
-    def by_picture(self, path: str | None, visit: Visit, *settings: Any) -> list[Any]:
-        """A picture alone; the place for it is free for the next one."""
-        asked = visit.asked if path is None else visit.asked.only(Part(path))
-        shown = staying(self.show, len(self._shown))(visit.to(asked), *settings)
-        return [None, *shown]
+    def act(
+        self,
+        event: gr.EventData,
+        picture: str | None,
+        pictures: list[str] | None,
+        visit: Visit,
+        k: float,
+        least: float,
+        fold: bool,
+        *given: Any,
+    ) -> list[Any]:
+        """The answer to what a visitor does; `given` are the values of the filters, and the words."""
+        data = event._data if isinstance(event._data, dict) else {}
+        do = str(data.get("do"))
 
-    def by_pictures(self, paths: list[str], visit: Visit, *settings: Any) -> list[Any]:
-        """Pictures beside what is asked for already."""
-        asked = visit.asked
+        def answer() -> list[Any]:
+            if do == "why":
+                _check_pictures(visit.asked)
+                row = number_of(data, "row", len(self._searcher.gallery))
+                return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, row)]
+            if do == "picture":
+                changed = visit.to(visit.asked.only(Part(picture))) if picture else visit
+            elif do == "pictures":
+                changed = visit.to(self._with_pictures(visit.asked, pictures or []))
+            else:
+                changed = self._changed(visit, data, given)
+            return [*self.show(changed, k, least, fold, visit.asked, do), ""]
+
+        shown = staying(answer, len(self._shown) + 1)()
+        # The places for pictures are free for the next ones, whatever became of these.
+        free = [None if do == each else gr.skip() for each in ("picture", "pictures")]
+        return [*free, gr.Tabs(selected=SEARCH), *shown]
+
+    def _changed(self, visit: Visit, data: dict[str, Any], given: tuple[Any, ...]) -> Visit:
+        """The next visit, by what was pressed, chosen or written."""
+        asked, do = visit.asked, data.get("do")
+        if do == "settings":
+            return visit
+        if do == "words":
+            return visit.to(asked.words(str(given[-1] or "")))
+        if do == "filter":
+            for column, values in zip(self._columns, given, strict=False):
+                asked = asked.filtered(column, values)
+            return visit.to(asked)
+        return after(visit, data, len(self._searcher.gallery))
+
+    def _with_pictures(self, asked: Asked, paths: list[str]) -> Asked:
         for path in paths:
             try:
                 self._vector(Part(path), by_text=False)
                 asked = asked.with_part(Part(path))
             except LookalikeError as error:  # the others are no worse for it
                 gr.Warning(text(error))
-        return self.show(visit.to(asked), *settings)
-
-    def by_words(self, words: str, visit: Visit, *settings: Any) -> list[Any]:
-        """Words beside what is asked for already."""
-        return self.show(visit.to(visit.asked.words(words)), *settings)
-
-    def _by_filter(self, column: str) -> Callable[..., list[Any]]:
-        def by_filter(values: list[str] | None, visit: Visit, k: float, least: float, fold: bool) -> list[Any]:
-            return self.show(visit.to(visit.asked.filtered(column, values or [])), k, least, fold, column)
-
-        return by_filter
-
-    def act(self, visit: Visit, k: float, least: float, fold: bool, event: gr.EventData) -> list[Any]:
-        """What a button of the page does."""
-        data = event._data if isinstance(event._data, dict) else {}
-        rows = len(self._searcher.gallery)
-        if data.get("do") == "why":
-            _check_pictures(visit.asked)
-            return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, number_of(data, "row", rows))]
-        return [*self.show(after(visit, data, rows), k, least, fold), ""]
+        return asked
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """The hits that a page shows as a file, for its script: name, type and content in base64."""

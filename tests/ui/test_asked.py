@@ -11,7 +11,7 @@ import pytest
 from retrieval.errors import ImageError, LookalikeError, QueryError
 from retrieval.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
 from retrieval.search import MAX_K, Part
-from retrieval.ui.asked import MAX_PARTS, PAGE, Asked, Visit, after, link_of, number_of, read_link
+from retrieval.ui.asked import MAX_PARTS, PAGE, Asked, Visit, after, link_of, mark_of, number_of, read_link
 
 ROWS = 20
 REGION = (0.1, 0.2, 0.5, 0.75)
@@ -34,6 +34,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
 
 
 def press(visit: Visit, do: str, **data: Any) -> Visit:
+    if "place" in data:
+        data["part"] = mark_of(visit.asked.parts[int(data["place"])])
     return after(visit, {"do": do, **data}, ROWS)
 
 
@@ -209,15 +211,12 @@ def test_there_are_no_more_parts_than_fit() -> None:
         {"do": "search", "row": [1]},
         {"do": "like", "row": "9" * 5000},
         {"do": "back", "step": 1},
-        {"do": "turn", "place": 2},
-        {"do": "away", "place": "-1"},
-        {"do": "away", "place": "²"},
-        {"do": "region", "place": 0},
-        {"do": "region", "place": 0, "region": 5},
-        {"do": "region", "place": 0, "region": [0, 0, 1]},
-        {"do": "region", "place": 0, "region": [[0], 0, 1, 1]},
-        {"do": "region", "place": 0, "region": [0, 0, 1, float("nan")]},
-        {"do": "region", "place": 0, "region": {"path": "/etc/hosts"}},
+        {"do": "region", "part": mark_of(MINE)},
+        {"do": "region", "part": mark_of(MINE), "region": 5},
+        {"do": "region", "part": mark_of(MINE), "region": [0, 0, 1]},
+        {"do": "region", "part": mark_of(MINE), "region": [[0], 0, 1, 1]},
+        {"do": "region", "part": mark_of(MINE), "region": [0, 0, 1, float("nan")]},
+        {"do": "region", "part": mark_of(MINE), "region": {"path": "/etc/hosts"}},
     ],
 )
 def test_what_no_page_sends_is_refused(pressed: dict) -> None:
@@ -226,6 +225,21 @@ def test_what_no_page_sends_is_refused(pressed: dict) -> None:
         after(visit, pressed, ROWS)
     assert isinstance(raised.value, ImageError if pressed.get("do") == "region" else QueryError)
     assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("named", [{}, {"place": 2}, {"place": "-1"}, {"place": "²"}, {"place": 0, "part": "gone"}])
+@pytest.mark.parametrize("do", ["turn", "away", "whole", "region"])
+def test_nothing_is_done_to_a_part_that_is_gone(do: str, named: dict) -> None:
+    visit = Visit(Asked((MINE, Part(row=1))), (Asked(),))
+    assert after(visit, {"do": do, **named}, ROWS) == visit
+
+
+def test_a_part_is_found_where_it_is_by_now() -> None:
+    visit = Visit(Asked((MINE, Part(row=1), Part(row=1, region=REGION))))
+    second = {"part": mark_of(Part(row=1)), "place": "1"}
+    assert parts(after(press(visit, "away", place=0), {"do": "turn", **second}, ROWS)) == [(1, 1), (1, -1)]
+    once = after(visit, {"do": "away", **second}, ROWS)
+    assert once.asked.parts == (MINE, Part(row=1, region=REGION))
 
 
 def test_numbers_come_as_text_or_as_they_are() -> None:
