@@ -183,7 +183,8 @@ def _eligible(learned: Calibration, found: _Found) -> Numbers:
 
 def _threshold(first: Numbers, right: npt.NDArray[np.bool_], strangers: Numbers) -> float | None:
     """The least strength from which on PRECISION of the first hits are right, and below which REFUSED of the strangers'
-    first hits lie, with _CERTAINTY of each; None where there is none."""
+    first hits lie, with _CERTAINTY of each; None where there is none. That is of each strength by itself; the least
+    of so many is a little lucky, which is why `_checked` looks at other queries."""
     order = np.argsort(-first, kind="stable")
     strengths = first[order]
     precise = _at_least(np.cumsum(right[order]), np.arange(1, len(order) + 1)) >= PRECISION

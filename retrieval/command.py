@@ -20,6 +20,11 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         task()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read it has read enough, as `head` has; what is left is not written when Python ends, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (LookalikeError, OSError, KeyboardInterrupt) as error:
         if _is_interrupt(error):
             print(f"interrupted; {interrupted}", file=sys.stderr)

@@ -42,9 +42,9 @@ class Hit:
     source: str
     attributes: dict[str, Any] = field(default_factory=dict)
     chance: float | None = None
-    """That it is of the query's kind, in [0, 1]; None where nothing is known of that (see `retrieval.calibration`)."""
+    """That it is of the query's kind, if that is in the gallery, in [0, 1]; under a filter rather more."""
     confident: bool | None = None
-    """Whether the chance is good enough to say so."""
+    """Whether it is a match, by what speaks for it and by how near the nearest of all is; None as for the chance."""
     alike: tuple[int, ...] = ()
     """Rows of its near-duplicates that were folded into it, best first: of those that were looked at to find k hits."""
 

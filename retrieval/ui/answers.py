@@ -20,8 +20,9 @@ WhereJson = dict[str, _Value | list[_Value]]  # as Gradio tells it to clients, s
 class HitJson(TypedDict):
     """One hit.
 
-    `score` is the cosine in [-1, 1], `chance` that of being of the query's kind in [0, 1], or null where it is not
-    known; `thumbnail` the address of a JPEG, `alike` the ids of the near-duplicates that were folded into it.
+    `score` is the cosine in [-1, 1]; `chance` that of being of the query's kind, if that kind is in the gallery, in
+    [0, 1], or null where it is not known; `confident` whether it is a match: that asks besides that the kind be there;
+    `thumbnail` the address of a JPEG, `alike` the ids of the near-duplicates that were folded into it.
     """
 
     id: str

@@ -80,24 +80,32 @@ def _same(one: Part, other: Part) -> bool:
 
 @dataclass(frozen=True)
 class Visit:
-    """What a visitor asks for now, what before, oldest first, and how many pages of hits are shown."""
+    """What a visitor asks for now, what before, oldest first, how many pages of hits are shown, and what was gone back
+    from, the next first."""
 
     asked: Asked = Asked()
     before: tuple[Asked, ...] = ()
     pages: int = 1
+    ahead: tuple[Asked, ...] = ()
 
     def to(self, asked: Asked) -> Visit:
         """The next step; none where nothing is changed."""
         return self if asked == self.asked else Visit(asked, (*self.before, self.asked))
 
-    def back(self, step: int) -> Visit:
-        """As it was at that step of the trail."""
-        return Visit(self.before[step], self.before[:step])
+    @property
+    def steps(self) -> tuple[Asked, ...]:
+        """All that was asked for, in order."""
+        return (*self.before, self.asked, *self.ahead)
+
+    def at(self, step: int) -> Visit:
+        """As it was at that step, from which there is a way back and forth."""
+        steps = self.steps
+        return Visit(steps[step], steps[:step], ahead=steps[step + 1 :])
 
     def undone(self) -> Visit:
         """As it was a step ago, steps whose pictures are gone passed over."""
         there = [step for step, asked in enumerate(self.before) if not any(map(is_gone, asked.parts))]
-        return self.back(there[-1]) if there else self
+        return self.at(there[-1]) if there else self
 
     def more(self) -> Visit:
         """A page more of the hits."""
@@ -118,7 +126,7 @@ def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
     if do == "clear":
         return visit.to(Asked())
     if do == "back":
-        return visit.back(number_of(pressed, "step", len(visit.before)))
+        return visit.at(number_of(pressed, "step", len(visit.steps)))
     if do in ("search", "like", "unlike"):
         part = Part(row=number_of(pressed, "row", rows), weight=-1.0 if do == "unlike" else 1.0)
         return visit.to(asked.only(part) if do == "search" else asked.with_part(part))

@@ -63,7 +63,8 @@ class Cards:
         if not asked.parts:
             return f"<p>{text(strings.EMPTY)}</p>"
         if not hits:
-            return f"<p>{text(strings.NO_HITS)}</p>"
+            own = sum(part.row is not None for part in asked.parts)
+            return f"<p>{text(strings.NO_OTHERS if own == len(self._searcher.gallery) else strings.NO_HITS)}</p>"
         said = fill(strings.FOUND, count=len(hits), name=self.title(asked))
         best = hits[0].confident
         if best is None:

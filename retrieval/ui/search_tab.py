@@ -222,12 +222,15 @@ class SearchTab:
         return after(visit, data, len(self._searcher.gallery))
 
     def _with_pictures(self, asked: Asked, paths: list[str]) -> Asked:
+        errors = []
         for path in paths:
             try:
                 self._vector(Part(path), by_text=False)
                 asked = asked.with_part(Part(path))
             except LookalikeError as error:  # the others are no worse for it
-                gr.Warning(text(error))
+                errors.append(text(error))
+        for said in dict.fromkeys(errors):  # of too many pictures each would say the same
+            gr.Warning(said)
         return asked
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""Every sentence that the page shows, in one place: another language is another file like this one.
+"""The sentences of the page, in one place: another language is another file like this one.
+
+Not here: what errors say, which the command line says too, and the artifact's own card and evaluation.
 
 What a sentence is filled with may be anybody's text; where it becomes HTML, whoever fills it in escapes it.
 """
@@ -29,6 +31,7 @@ FOLD = "Show near-duplicates as one"
 
 EMPTY = "Give a picture, and its like appears here. Or look around: a click searches for the like of a picture."
 NO_HITS = "No other image passes the filter and the minimum score. Lower the score or take a filter away."
+NO_OTHERS = "There is no other image in this gallery."
 FOUND = "{count} most like {name}."
 FOUND_PICTURE = "your picture"
 FOUND_REGION = "a part of {name}"
@@ -40,11 +43,11 @@ UNLIKES = "{count} not liked"
 CONFIDENT = "Confident match."
 NOT_CONFIDENT = "No confident match."
 NOT_CONFIDENT_WHY = "The nearest are shown all the same."
-NO_CHANCE = "There is no calibration here: the number is the cosine."
+NO_CHANCE = "No chance could be learned here: the number is the cosine."
 NO_CHANCE_LABEL = "The best hit has no label: of its kind nothing is known, and the number is the cosine."
 NO_CHANCE_OTHERWISE = "A chance is known of one whole picture alone, and liked: the number is the cosine."
 CHANCE = "{chance}%"
-CHANCE_TITLE = "Chance that it is of the query's kind: by how near it is for its place, and by the labels around it"
+CHANCE_TITLE = "Chance that it is of the query's kind, if that is here: by how near it is, and by the labels around it"
 MAP_CLOSER = "Closer"
 MAP_FARTHER = "Farther"
 SCORE_TITLE = "Cosine"
@@ -125,10 +128,10 @@ CALLS = {
 client = Client("http://127.0.0.1:7860")
 answer = client.predict(handle_file("photo.jpg"), k=5, api_name="/search")
 """,
-    "JavaScript": """import { Client } from "@gradio/client";
+    "JavaScript": """import { Client, handle_file } from "@gradio/client";
 
 const client = await Client.connect("http://127.0.0.1:7860");
-const answer = await client.predict("/search", { image: file, k: 5 });
+const [answer] = (await client.predict("/search", { image: handle_file("photo.jpg"), k: 5 })).data;
 """,
     "MCP": "http://127.0.0.1:7860/gradio_api/mcp/",
 }

@@ -22,11 +22,11 @@ window.lookalike = {
   },
 };
 
-// Every step of the visit is an entry of the browser's history, so that its own way back is the trail's. The way forward,
-// and back to what the page was before it was loaded anew, is by the link. `steps` are those of the entries so far.
+// Every step of the visit is an entry of the browser's history, so that its own ways back and forth are those of the visit;
+// to what the page was before it was loaded anew, the way is the link. `steps` are those of the entries so far.
 const load = performance.timeOrigin, NAMES = ["id", "unlike", "k", "where"];
 const tools = () => element.querySelector(".tools"), linked = () => new URLSearchParams(tools().dataset.link);
-let steps = [0], at = 0, leaving = 0, wished = 0;
+let steps = [0], at = 0, leaving = 0;
 const address = () => {
   // Parameters of the page itself, which theme for one, stay; those of the search before go.
   const kept = new URLSearchParams(location.search);
@@ -50,11 +50,10 @@ watch("value", record);
 addEventListener("popstate", ({state}) => {
   if (state?.at === undefined) return; // a place in the page
   if (state.at === at) return record();
-  const now = leaving ? wished : +tools().dataset.step;
-  if (state.load !== load || steps[state.at] > now) return location.reload();
-  [at, wished] = [state.at, steps[state.at]];
+  if (state.load !== load) return location.reload();
+  at = state.at;
   leaving++;
-  window.lookalike.act({do: "back", step: String(wished)}, () => {
+  window.lookalike.act({do: "back", step: String(steps[at])}, () => {
     leaving--;
     record();
   });

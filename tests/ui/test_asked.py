@@ -108,11 +108,14 @@ def test_every_step_can_be_undone_and_returned_to() -> None:
     assert last.asked == Asked()
     assert last.before == tuple(step.asked for step in steps[:-1])
     for place, step in enumerate(steps[:-1]):
-        assert press(last, "back", step=place) == step
+        back = press(last, "back", step=place)
+        assert (back.asked, back.before) == (step.asked, step.before)
+        assert press(back, "back", step=len(steps) - 1) == last, "and there is a way forth"
     for step in reversed(steps[:-1]):
         last = press(last, "undo")
-        assert last == step
-    assert press(last, "undo") == Visit()
+        assert (last.asked, last.before) == (step.asked, step.before)
+    assert press(last, "undo") == last
+    assert press(last, "search", row=5).ahead == (), "another way was taken"
 
 
 # Links
@@ -210,7 +213,7 @@ def test_there_are_no_more_parts_than_fit() -> None:
         {"do": "search", "row": True},
         {"do": "search", "row": [1]},
         {"do": "like", "row": "9" * 5000},
-        {"do": "back", "step": 1},
+        {"do": "back", "step": 2},
         {"do": "region", "part": mark_of(MINE)},
         {"do": "region", "part": mark_of(MINE), "region": 5},
         {"do": "region", "part": mark_of(MINE), "region": [0, 0, 1]},

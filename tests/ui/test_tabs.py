@@ -89,14 +89,12 @@ def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: st
 @pytest.mark.parametrize("size", SIZES)
 def test_near_duplicates_are_grouped_and_saved(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     groups = find_groups(searcher.store, searcher.pictures.same, 0.8)
+    assert groups
     with visit(browser, server, size) as page:
         open_tab(page, "Duplicates")
         number = page.locator("#threshold input[type=number]")
         number.fill("0.8")
         number.press("Tab")
-        if not groups:
-            expect(page.locator("#groups")).to_contain_text("There are none")
-            return
         expect(page.locator("#groups .tools")).to_contain_text(f"{len(groups):,} groups")
         keep_screenshot(page, f"{size}-duplicates")
         sizes = [int(text.split()[0]) for text in page.locator("#groups h3").all_inner_texts()]
@@ -131,6 +129,28 @@ def test_a_click_on_the_map_searches(browser: Browser, server: str, searcher: Se
         expect(page.locator("#status")).to_contain_text(f"most like {name}")
         expect(page.locator("#hits .hit").first).to_be_visible()
         assert len(rows(page)) == 24
+
+
+def test_the_map_by_pointer(browser: Browser, server: str, searcher: Searcher) -> None:
+    with visit(browser, server) as page:
+        open_tab(page, "Map")
+        expect(page.locator("#map .legend button").first).to_be_visible()
+        page.locator("#map [data-zoom='2']").click()
+        box = page.locator("#map canvas").bounding_box()
+        assert box
+        tip = page.locator("#map .tip img")
+        for step in range(100):
+            x, y = box["x"] + box["width"] * (30 + 4 * (step % 10)) / 100, box["y"] + box["height"] * (30 + step) / 160
+            page.mouse.move(x, y)
+            page.wait_for_timeout(50)
+            if tip.count():
+                break
+        expect(tip).to_be_visible()
+        name = page.locator("#map .tip").inner_text()
+        page.mouse.move(box["x"] + 2, box["y"] + 2)
+        expect(tip).to_have_count(0)
+        page.mouse.click(x, y)
+        expect(page.locator("#status")).to_contain_text(f"most like {name}")
 
 
 @pytest.mark.parametrize("size", SIZES)
