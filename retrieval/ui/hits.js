@@ -4,8 +4,11 @@ const save = async (kind) => {
   keep(await server.save({kind, hits}));
 };
 const copy = async (words) => {
-  if (navigator.clipboard) return navigator.clipboard.writeText(words);
-  // Over plain HTTP, but on this machine itself, a browser has no clipboard.
+  try {
+    return await navigator.clipboard.writeText(words);
+  } catch {
+    // None over plain HTTP from another machine, and in the frame of another page none without its leave.
+  }
   const box = Object.assign(document.createElement("textarea"), {value: words});
   element.appendChild(box);
   box.select();
