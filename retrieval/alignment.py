@@ -91,10 +91,11 @@ def _blocks(pictures: Floats) -> Floats:
 
 def smooth(pictures: Floats) -> Floats:
     """Binomial smoothing by (1, 2, 1) / 4 along the height and the width of (..., h, w, 3)."""
-    edges = [(0, 0)] * (pictures.ndim - 3)
-    wide = np.pad(pictures, [*edges, (1, 1), (1, 1), (0, 0)], mode="edge")
-    tall = (wide[..., :-2, :, :] + 2 * wide[..., 1:-1, :, :] + wide[..., 2:, :, :]) / 4
-    return np.asarray((tall[..., :-2, :] + 2 * tall[..., 1:-1, :] + tall[..., 2:, :]) / 4, np.float32)
+    # Put together of slices: `np.pad` takes as long as all the rest, once for every picture.
+    tall = np.concatenate([pictures[..., :1, :, :], pictures, pictures[..., -1:, :, :]], axis=-3)
+    tall = (tall[..., :-2, :, :] + 2 * pictures + tall[..., 2:, :, :]) / 4
+    wide = np.concatenate([tall[..., :1, :], tall, tall[..., -1:, :]], axis=-2)
+    return np.asarray((wide[..., :-2, :] + 2 * tall + wide[..., 2:, :]) / 4, np.float32)
 
 
 def _centres(side: int) -> Floats:

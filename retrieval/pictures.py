@@ -17,10 +17,8 @@ photographs 14 pairs of cosine 0.8 and more were taken for the same, nearly all 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -40,8 +38,7 @@ _STRETCHED = 1.1  # how many times wider, for its height, the one may be than th
 _COARSE = 12
 _CACHED = 50_000  # signatures, 1.7 kB each
 _CHUNK = 256  # pictures that are aligned at a time
-_POOLED = 32  # pictures from which on several threads decode them
-_MANY = 128  # from which on those next to them, which are read with them, are taken to be asked for soon
+_MANY = 64  # from which on those next to them, which are read with them, are taken to be asked for soon
 
 Mask = npt.NDArray[np.bool_]
 _Cells = npt.NDArray[np.uint8]
@@ -101,16 +98,12 @@ class Pictures:
     def _decode(self, rows: Rows) -> None:
         """See to it that the coarse pictures of those rows are there."""
         missing = np.unique(rows[self._aspect[rows] == 0])
-        if len(missing) < _POOLED:
-            for row in missing.tolist():
-                self._signature(row)
-            return
         if len(missing) >= _MANY:
             nearby = (np.unique(missing // ROWS_A_GROUP)[:, None] * ROWS_A_GROUP + np.arange(ROWS_A_GROUP)).ravel()
             nearby = nearby[nearby < len(self._gallery)]
             missing = nearby[self._aspect[nearby] == 0]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(self._signatures, np.array_split(missing, len(missing) // _POOLED)))
+        for row in missing.tolist():
+            self._signature(row)
 
     def _signatures(self, rows: Rows) -> _Cells:
         """(N, SIDE, SIDE, 3) uint8 of rows."""
