@@ -167,7 +167,8 @@ def calibration_lines(calibration: Section) -> list[str]:
         "than those that it was learned from."
     ]
     if not checked["precision"]:
-        return [*lines, f"No first hit is confident: that would be right {wanted['precision']:.0%} of the time."]
+        share = f"{wanted['precision']:.0%}"
+        return [*lines, f"No first hit is called confident: none could be promised to be right {share} of the time."]
     return [
         *lines,
         f"The first hit of {checked['shown']:.0%} of them is confident, and {with_interval(checked['precision'])} of "

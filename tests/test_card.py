@@ -134,7 +134,7 @@ def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
     checked["precision"] = None
     text, _ = card(lambda metrics: metrics.update(calibration={**section, "held_out": False}))
     assert "on 1,234 images of the gallery, each left out of its search" in text
-    assert "No first hit is confident" in text
+    assert "No first hit is called confident" in text
 
 
 def test_metadata(card):
