@@ -1,9 +1,10 @@
 // What a visitor does, one after the other: what comes while an answer is awaited waits in line. Each is an event "act",
 // whatever part of the page it comes from, and begins with the answer to the one before.
-const line = [];
-let current = null;
+const line = [], PATIENCE = 30000;
+let current = null, since = 0;
 const next = () => {
   current = line.shift() ?? null;
+  since = performance.now();
   if (!current) return;
   document.body.dataset.did = current.data.do;
   trigger("act", current.data);
@@ -14,7 +15,8 @@ window.lookalike = {
   act: (data, after = () => {}) => {
     if (LAST.includes(data.do) && line.some((each) => each.data.do === data.do)) return;
     line.push({data, after});
-    if (!current) next();
+    // Of what was asked while the server was away, no end is told.
+    if (!current || performance.now() - since > PATIENCE) next();
   },
   done: () => {
     current?.after();
