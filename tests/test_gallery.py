@@ -110,13 +110,13 @@ def test_thumbnails_stay_on_disk(gallery):
     for row in range(ROWS):
         gallery.thumbnail(row)
     held = sum(len(column) for column in gallery._groups.values())
-    assert held <= module._GROUPS_CACHED * module._ROWS_A_GROUP < ROWS
+    assert held <= module._GROUPS_CACHED * module.ROWS_A_GROUP < ROWS
 
 
 def test_no_row_group_is_larger_than_one_is_read_for_a_thumbnail(path):
     metadata = pq.ParquetFile(path).metadata
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    assert max(sizes) == module._ROWS_A_GROUP
+    assert max(sizes) == module.ROWS_A_GROUP
     assert sum(sizes) == ROWS
 
 

@@ -99,7 +99,8 @@ class SearchTab:
         doing = {"picture": [self._picture.upload], "pictures": [self._add.upload]}
         doing |= {"words": [self._words.submit]} if self._words else {}
         doing |= {"filter": [each.input for each in self._filters]}
-        doing |= {"settings": [self._k.input, self._least.input, self._fold.input]}
+        moved = [self._k.input, self._k.release, self._least.input, self._least.release]
+        doing |= {"settings": [*moved, self._fold.input]}
         for do, listeners in doing.items():
             for listen in listeners:
                 listen(None, js=f"() => {{ lookalike.act({{do: '{do}'}}); }}", api_visibility="private")

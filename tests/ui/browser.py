@@ -101,6 +101,13 @@ def close_list(page: Page, column: str) -> None:
     expect(page.locator("[role=option]")).to_have_count(0)
 
 
+def open_settings(page: Page) -> None:
+    """Open the settings, which Gradio makes only then: before all of it is in place, what is typed can be lost."""
+    page.locator("#settings > button").click()
+    expect(page.locator("#k input[type=number]")).to_have_value("24")
+    page.wait_for_timeout(1000)
+
+
 def open_tab(page: Page, name: str) -> None:
     """Open a tab, which on a phone is in the menu of those that there is no room for."""
     tab = page.get_by_role("tab", name=name, exact=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SIZES, expect_rows, rows, served, visit
+from browser import SIZES, expect_rows, open_settings, rows, served, visit
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Searcher
@@ -111,7 +111,7 @@ def test_the_way_back_in_a_hurry(browser: Browser, slow: str, searcher: Searcher
 def test_a_number_that_is_being_typed(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         part = began(page)
-        page.locator("#settings > button").click()
+        open_settings(page)
         box = page.locator("#k input[type=number]")
         box.fill("")
         box.press("Tab")

@@ -23,6 +23,7 @@ from browser import (
     expect_rows,
     keep_screenshot,
     names,
+    open_settings,
     rows,
     scores,
     served,
@@ -129,7 +130,7 @@ def test_several_filters_count_each_other(browser: Browser, server: str, searche
 def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Path) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
-        page.locator("#settings > button").click()
+        open_settings(page)
         set_slider(page, "#k", "6")
         expect(page.locator("#hits .hit")).to_have_count(6)
         set_slider(page, "#min-score", "1")

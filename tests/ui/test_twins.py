@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser import SIZES, expect_rows, keep_screenshot, visit
+from browser import SIZES, expect_rows, keep_screenshot, open_settings, visit
 from playwright.sync_api import Browser, expect
 
 from retrieval import Searcher
@@ -33,7 +33,7 @@ def test_near_duplicates_are_one_until_all_are_wanted(
         expect(pictures.first).to_be_visible()
         assert [int(each.get_attribute("data-row") or "") for each in pictures.all()] == list(alike[0].alike)
         keep_screenshot(page, f"{size}-alike")
-        page.locator("#settings > button").click()
+        open_settings(page)
         page.locator("#fold input").uncheck()
         expect_rows(page, [hit.row for hit in searcher.find(query, 24)])
         expect(folded).to_have_count(0)
