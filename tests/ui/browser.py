@@ -51,6 +51,7 @@ def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 
     page.on("request", lambda r: None if r.url.startswith((server, "data:", "blob:")) else strangers.append(r.url))
     page.goto(server + query)
     expect(page.locator("#examples img")).to_have_count(examples)
+    page.wait_for_function("window.lookalike")  # its scripts run a little later
     yield page
     context.close()
     assert errors == []

@@ -111,8 +111,9 @@ def test_thumbnails_are_loaded_and_whole(browser: Browser, server: str, shirt: P
         assert first.get_attribute("alt") == names(page)[0]
 
 
-def test_several_filters_count_each_other(browser: Browser, server: str, searcher: Searcher) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_several_filters_count_each_other(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+    with visit(browser, server, size) as page:
         choose(page, "label", "mug")
         expect(page.locator("#hits .name").first).to_have_text("mug")
         page.locator("#where-colour input").click()
@@ -127,8 +128,9 @@ def test_several_filters_count_each_other(browser: Browser, server: str, searche
         assert len(found) == min(24, facets["red"] - 1), "a rare value gives all that there are"
 
 
-def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Path) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
+    with visit(browser, server, size) as page:
         upload(page, shirt)
         open_settings(page)
         set_slider(page, "#k", "6")
@@ -144,8 +146,9 @@ def set_slider(page: Page, selector: str, value: str) -> None:
     number.press("Tab")
 
 
-def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str) -> None:
+    with visit(browser, server, size) as page:
         expect(page.locator("#hits .card")).to_have_count(24)
         page.locator("#hits .more").click()
         expect(page.locator("#hits .card")).to_have_count(48)
@@ -182,8 +185,9 @@ def test_the_way_back(browser: Browser, server: str, size: str) -> None:
         expect(page.locator("#parts .part")).to_have_count(0)
 
 
-def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str, size: str) -> None:
+    with visit(browser, server, size) as page:
         seen = []
         for place in (3, 1, 2, 4):
             search_for(page, place)
@@ -233,11 +237,14 @@ def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Sear
         expect_rows(page, rows_of(searcher, *parts))
 
 
-def test_several_pictures_of_ones_own(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_several_pictures_of_ones_own(
+    browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str
+) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(2)]
     for path, article in zip(paths, ("mug", "umbrella"), strict=True):
         draw(Item(article, "green", "plain", "front", 77), 128).save(path)
-    with visit(browser, server) as page:
+    with visit(browser, server, size) as page:
         with page.expect_file_chooser() as waiting:
             page.locator("#add").click()
         waiting.value.set_files(paths)
@@ -272,8 +279,9 @@ def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, 
         expect_rows(page, rows_of(searcher, part))
 
 
-def test_a_link_brings_a_search_back(browser: Browser, server: str) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_link_brings_a_search_back(browser: Browser, server: str, size: str) -> None:
+    with visit(browser, server, size) as page:
         choose(page, "colour", "red")
         search_for(page, 2)
         page.locator("#hits [data-do=unlike]").nth(9).click()
@@ -281,7 +289,7 @@ def test_a_link_brings_a_search_back(browser: Browser, server: str) -> None:
         page.wait_for_function("location.search.includes('unlike=')")
         link, found = urlsplit(page.url), rows(page)
         assert set(parse_qs(link.query)) == {"id", "unlike", "where"}
-    with visit(browser, server, query=f"?{link.query}&k=7") as other:
+    with visit(browser, server, size, query=f"?{link.query}&k=7") as other:
         expect(other.locator("#hits .hit")).to_have_count(7)
         expect_rows(other, found[:7])
         expect(other.locator("#parts .part.unlike")).to_have_count(1)
@@ -303,9 +311,14 @@ def test_a_link_is_copied(browser: Browser, server: str, clipboard: bool) -> Non
         assert parse_qs(link.query) == {"id": parse_qs(urlsplit(page.url).query)["id"]}
 
 
-def test_a_picture_is_dropped_anywhere(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_is_dropped_anywhere(
+    browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str
+) -> None:
     data = base64.b64encode(shirt.read_bytes()).decode()
-    with visit(browser, server) as page:
+    with visit(browser, server, size) as page:
+        # Once the page listens: it takes a drag for its own.
+        page.wait_for_function("!document.dispatchEvent(new DragEvent('dragover', {cancelable: true}))")
         page.evaluate(
             """data => {
                 const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));

@@ -52,12 +52,13 @@ def test_why_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, si
         assert "thumbnail" in page.locator("#why .sum").nth(1).inner_text()
 
 
-def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Path, tmp_path: Path, size: str) -> None:
     encoder = Encoder.create("test_resnet", pretrained=False, head="16-relu-8")
     build_artifact(open_source(str(pictures)), tmp_path / "artifact", encoder)
     searcher, said = Searcher.open(tmp_path / "artifact"), "cannot be split into parts of the picture"
     with served(searcher, tmp_path / "artifact") as server:
-        with visit(browser, server) as page:
+        with visit(browser, server, size) as page:
             page.locator("#hits .card > .pic").first.click()
             page.locator("#hits .hit [data-do=why]").first.click()
             expect(page.locator("#why dialog .cannot")).to_contain_text(said)
@@ -68,8 +69,9 @@ def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Pa
             client.predict(other, id=one, api_name="/explain")
 
 
-def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: str, shirt: Path) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: str, shirt: Path, size: str) -> None:
+    with visit(browser, server, size) as page:
         upload(page, shirt)
         page.locator("#hits [data-do=why]").first.click()
         expect(page.locator("#why dialog")).to_be_visible()
@@ -131,8 +133,9 @@ def test_a_click_on_the_map_searches(browser: Browser, server: str, searcher: Se
         assert len(rows(page)) == 24
 
 
-def test_the_map_by_pointer(browser: Browser, server: str, searcher: Searcher) -> None:
-    with visit(browser, server) as page:
+@pytest.mark.parametrize("size", SIZES)
+def test_the_map_by_pointer(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+    with visit(browser, server, size) as page:
         open_tab(page, "Map")
         expect(page.locator("#map .legend button").first).to_be_visible()
         page.locator("#map [data-zoom='2']").click()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import expect_rows, keep_screenshot, served, visit
+from browser import SIZES, expect_rows, keep_screenshot, served, visit
 from playwright.sync_api import Browser, expect
 from text_models import write_clip
 
@@ -25,9 +25,10 @@ def words(tmp_path_factory, pictures: Path, encoder: Encoder):
         yield searcher, address
 
 
-def test_words_alone_and_with_a_picture(browser: Browser, words) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_words_alone_and_with_a_picture(browser: Browser, words, size: str) -> None:
     searcher, address = words
-    with visit(browser, address) as page:
+    with visit(browser, address, size) as page:
         page.locator("#words textarea, #words input").fill("red shirt")
         page.keyboard.press("Enter")
         expect(page.locator("#status")).to_contain_text("most like “red shirt”")
@@ -46,7 +47,7 @@ def test_words_alone_and_with_a_picture(browser: Browser, words) -> None:
                 for hit in searcher.find(searcher.query([Part(words="red shirt"), Part(row=liked)]), 24, fold=True)
             ],
         )
-        keep_screenshot(page, "desktop-words")
+        keep_screenshot(page, f"{size}-words")
         page.locator("#parts [data-do=away]").first.click()
         expect(page.locator("#words textarea, #words input")).to_have_value("")
         expect(page.locator("#status")).not_to_contain_text("red shirt")
