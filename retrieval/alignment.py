@@ -20,8 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 def tangent_plane(picture: Floats) -> Floats:
     """(5, n) orthonormal rows: a picture (h, w, 3) less its mean, and its derivatives by zoom and move."""
-    columns = np.concatenate([np.ones_like(picture)[..., None], picture[..., None], _derivatives(picture)], -1)
-    basis: Floats = np.linalg.qr(columns.reshape(-1, columns.shape[-1]))[0].T[1:]
+    basis: Floats = np.linalg.qr(_tangents(picture).reshape(-1, 6))[0].T[1:]
     return basis
 
 
@@ -45,8 +44,7 @@ def compare(mine: Floats, theirs: Floats) -> Floats:
 
 def _aligned(mine: Floats, theirs: Floats) -> tuple[Floats, Rows]:
     """Move (N, SIDE, SIDE, 3) pictures onto one: where the n promising fit, (n, 4) for `_warp`, and which they are."""
-    columns = np.concatenate([np.ones_like(mine)[..., None], mine[..., None], _derivatives(mine)], axis=-1)
-    solve = np.linalg.pinv(_inner(columns).reshape(-1, columns.shape[-1]), rcond=1e-4).astype(np.float32)
+    solve = np.linalg.pinv(_inner(_tangents(mine)).reshape(-1, 6), rcond=1e-4).astype(np.float32)
     tones = _inner(mine)
     place = np.tile(np.array([1, 0, 1, 0], np.float32), (len(theirs), 1))  # zoom and move in y, the same in x
     moved = theirs[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
@@ -103,12 +101,13 @@ def _centres(side: int) -> Floats:
     return ((np.arange(side) + 0.5) / side * 2 - 1).astype(np.float32)
 
 
-def _derivatives(picture: Floats) -> Floats:
-    """(h, w, 3, 4): how a picture changes with zoom and move in y, and in x, in units of half its side."""
+def _tangents(picture: Floats) -> Floats:
+    """(h, w, 3, 6): ones, a picture, and its change with zoom and move in y, and in x, in units of half its side."""
     side = len(picture)
     down, across = np.gradient(picture, 2 / side, axis=(0, 1))
     at = _centres(side)[:, None]
-    return np.stack([down * at[:, None], down, across * at, across], axis=-1).astype(np.float32)
+    columns = [np.ones_like(picture), picture, down * at[:, None], down, across * at, across]
+    return np.stack(columns, axis=-1).astype(np.float32)
 
 
 def _warp(pictures: Floats, place: Floats) -> Floats:

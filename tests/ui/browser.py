@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from retrieval import Searcher
 from retrieval.remote import Resolved
+from retrieval.search import Part
 from retrieval.ui import create_app, launch
 
 SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
@@ -77,6 +79,11 @@ def scores(page: Page) -> list[float]:
 def rows(page: Page) -> list[int]:
     """The rows of the gallery that the hits are."""
     return page.evaluate(ROWS)
+
+
+def rows_of(searcher: Searcher, *parts: Part, k: int = 24, where: dict[str, Any] | None = None) -> list[int]:
+    """What the page should show for a query of these parts."""
+    return [hit.row for hit in searcher.find(searcher.query(parts), k, where=where, fold=True)]
 
 
 def expect_rows(page: Page, expected: list[int]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SIZES, expect_rows, open_settings, rows, served, visit
+from browser import SIZES, expect_rows, open_settings, rows, rows_of, served, visit
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Searcher
@@ -42,7 +42,7 @@ def began(page: Page, row: int = 0) -> Part:
 
 
 def expect_hits(page: Page, searcher: Searcher, parts: list[Part], where: dict[str, Any] | None = None) -> None:
-    expect_rows(page, [hit.row for hit in searcher.find(searcher.query(parts), 24, where=where, fold=True)])
+    expect_rows(page, rows_of(searcher, *parts, where=where))
 
 
 def take(page: Page, column: str, value: str) -> None:
@@ -117,7 +117,7 @@ def test_a_number_that_is_being_typed(browser: Browser, slow: str, searcher: Sea
         box.press("Tab")
         box.fill("9")
         expect(page.locator("#hits .hit")).to_have_count(9)
-        assert rows(page) == [hit.row for hit in searcher.find(searcher.query([part]), 9, fold=True)]
+        assert rows(page) == rows_of(searcher, part, k=9)
         expect(page.locator(".toast-body")).to_have_count(0)
 
 

@@ -25,6 +25,7 @@ from browser import (
     names,
     open_settings,
     rows,
+    rows_of,
     scores,
     served,
     upload,
@@ -41,11 +42,6 @@ from training.catalogue import Item, draw
 @pytest.fixture(scope="module")
 def searcher(starter: Path) -> Searcher:
     return Searcher.open(starter)
-
-
-def rows_of(searcher: Searcher, *parts: Part, k: int = 24) -> list[int]:
-    """What the page should show for a query of these parts."""
-    return [hit.row for hit in searcher.find(searcher.query(parts), k, fold=True)]
 
 
 def search_for(page: Page, place: int) -> None:

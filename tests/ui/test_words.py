@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import SIZES, expect_rows, keep_screenshot, served, visit
+from browser import SIZES, expect_rows, keep_screenshot, rows_of, served, visit
 from playwright.sync_api import Browser, expect
 from text_models import write_clip
 
@@ -33,20 +33,14 @@ def test_words_alone_and_with_a_picture(browser: Browser, words, size: str) -> N
         page.keyboard.press("Enter")
         expect(page.locator("#status")).to_contain_text("most like “red shirt”")
         cosines = searcher.text.store.vectors(np.arange(60)) @ searcher.text.encoder.embed_texts(["red shirt"])[0]
-        best = [hit.row for hit in searcher.find(searcher.query([Part(words="red shirt")]), 24, fold=True)]
+        best = rows_of(searcher, Part(words="red shirt"))
         assert best[0] == int(np.argmax(cosines))
         expect_rows(page, best)
         expect(page.locator("#hits .chance")).to_have_count(0)
         liked = best[4]
         page.locator(f"#hits [data-do=like][data-row='{liked}']").click()
         expect(page.locator("#parts .part")).to_have_count(2)
-        expect_rows(
-            page,
-            [
-                hit.row
-                for hit in searcher.find(searcher.query([Part(words="red shirt"), Part(row=liked)]), 24, fold=True)
-            ],
-        )
+        expect_rows(page, rows_of(searcher, Part(words="red shirt"), Part(row=liked)))
         keep_screenshot(page, f"{size}-words")
         page.locator("#parts [data-do=away]").first.click()
         expect(page.locator("#words textarea, #words input")).to_have_value("")
