@@ -191,7 +191,7 @@ def _ask(http: httpx.Client, picture: bytes) -> str:
     """One search as a client without Gradio's library makes it: upload, call, read the answer."""
     path = http.post("/upload", files={"files": ("query.jpg", picture)}).raise_for_status().json()[0]
     image = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    event = http.post("/call/search", json={"data": [image, 10, -1.0, None]}).raise_for_status().json()["event_id"]
+    event = http.post("/call/v2/search", json={"image": image}).raise_for_status().json()["event_id"]
     answer = http.get(f"/call/search/{event}").raise_for_status().text
     if "event: complete" not in answer:
         raise LookalikeError(f"the app answered {answer!r}")

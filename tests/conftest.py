@@ -15,10 +15,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, deque
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
+from threading import Thread
 
 import datasets
 import numpy as np
@@ -359,6 +360,8 @@ def serving(*arguments, cwd=ROOT, env=None):
             if "Running on local URL" in line:
                 break
         assert app.poll() is None, f"app.py ended before it served: {''.join(said)}"
+        # Read on to the end: a server whose pipe is full waits for a reader for ever.
+        Thread(target=deque, args=(app.stdout, 0), daemon=True).start()
         try:
             yield f"http://127.0.0.1:{port}", "".join(said)
         finally:

@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
+from gradio.component_meta import ComponentMeta
+from gradio.data_classes import FileData, ImageData, ListFiles
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from retrieval.gallery import Gallery
 from retrieval.ui import strings
 
 
+class _Guard(ComponentMeta):  # type: ignore[misc]
+    """Makes subclasses of Gradio's components, whose `preprocess` checks what comes from outside.
+
+    A check has to be part of the class: Gradio makes a component anew, from its class, for every update of it, so that
+    what is set on an object is gone after the first click. Gradio's own metaclass would besides write a stub file
+    beside this source for each class, for events that it has; ours have no others than Gradio's.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
+        """The class, which the page draws as the component that it is made from."""
+        return ABCMeta.__new__(cls, name, bases, {"is_template": True, **members})
+
+
+class _DropZone(gr.Image, metaclass=_Guard):  # type: ignore[misc]
+    """Gives the path of an upload. Gradio's own would open the file, with every decoder there is."""
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        return None if payload is None else _uploaded(payload.path)
+
+
+class _AddButton(gr.UploadButton, metaclass=_Guard):  # type: ignore[misc]
+    """Gives the paths of several uploads."""
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> list[str]:
+        files = payload or []
+        return [_uploaded(file.path) for file in ([files] if isinstance(files, FileData) else files)]
+
+
+class _Filter(gr.Dropdown, metaclass=_Guard):  # type: ignore[misc]
+    """Gives values as text, also such as are no longer in the list: the gallery knows which there are."""
+
+    def preprocess(self, payload: Any) -> list[str]:
+        return [str(value) for value in payload] if isinstance(payload, list) else []
+
+
+def _uploaded(path: str | None) -> str:
+    """The path of a file, if it was uploaded.
+
+    Gradio checks only what says that it is a file; without this, any picture of the server's could be named.
+    """
+    if not (path and is_in_or_equal(path, get_upload_folder())):
+        raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
+    return str(path)
+
+
 def drop_zone() -> gr.Image:
     """Takes a picture by drop, choice, paste or camera, and gives the path of the upload."""
-    picture = gr.Image(
+    return _DropZone(
         type="filepath",
         sources=["upload", "webcam", "clipboard"],
         label=strings.QUERY,
@@ -25,31 +73,20 @@ def drop_zone() -> gr.Image:
         elem_id="query",
     )
 
-    def as_uploaded(payload: ImageData | None) -> str | None:
-        if payload is None:
-            return None
-        # Gradio checks only what says that it is a file; without this, any picture of the server's could be named.
-        if not (payload.path and is_in_or_equal(payload.path, get_upload_folder())):
-            raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
-        return str(payload.path)
 
-    # Gradio would open the file itself, with every decoder there is; ours is to be the only door.
-    picture.preprocess = as_uploaded
-    return picture
+def add_button() -> gr.UploadButton:
+    """Takes several pictures, and gives the paths of the uploads."""
+    return _AddButton(strings.ADD_PICTURES, file_count="multiple", file_types=["image"], size="sm", elem_id="add")
 
 
 def add_filters(gallery: Gallery) -> list[gr.Dropdown]:
     """For each of `Gallery.filters`, in that order, a list of its values with how many images have each."""
     facets = gallery.facets(None)
     with gr.Accordion(strings.FILTERS, open=True, visible=bool(facets), elem_id="filters"):
-        filters = [
-            gr.Dropdown(choices(counts), multiselect=True, label=_title(column), elem_id=f"where-{column}")
+        return [
+            _Filter(choices(counts), multiselect=True, label=_title(column), elem_id=f"where-{column}")
             for column, counts in facets.items()
         ]
-    for each in filters:
-        # The gallery knows which values there are; one that another filter leaves nothing of can still be chosen.
-        each.preprocess = _as_texts
-    return filters
 
 
 def choices(counts: Mapping[str, int], chosen: Sequence[str] = ()) -> list[tuple[str, str]]:
@@ -60,17 +97,15 @@ def choices(counts: Mapping[str, int], chosen: Sequence[str] = ()) -> list[tuple
 
 def slider(least: float, most: float, value: float, step: float, **options: Any) -> gr.Slider:
     """A number; while its box is empty, which Gradio would call a fault, it is the first one."""
-    made = gr.Slider(least, most, value=value, step=step, **options)
 
-    def as_number(payload: Any) -> float:
-        return min(max(payload, least), most) if isinstance(payload, int | float) else value
+    class Number(gr.Slider, metaclass=_Guard):  # type: ignore[misc]
+        """One class a slider: Gradio does not hand the first value on to the component that it makes anew."""
 
-    made.preprocess = as_number
-    return made
+        def preprocess(self, payload: Any) -> float:
+            is_number = isinstance(payload, int | float) and not math.isnan(payload)
+            return min(max(payload, least), most) if is_number else value
 
-
-def _as_texts(payload: Any) -> list[str]:
-    return [str(value) for value in payload] if isinstance(payload, list) else []
+    return Number(least, most, value=value, step=step, **options)
 
 
 def _title(column: str) -> str:

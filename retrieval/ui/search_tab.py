@@ -18,7 +18,7 @@ from retrieval.ui import strings
 from retrieval.ui.answers import staying
 from retrieval.ui.asked import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
 from retrieval.ui.cards import Cards
-from retrieval.ui.controls import add_filters, choices, drop_zone, slider
+from retrieval.ui.controls import add_button, add_filters, choices, drop_zone, slider
 from retrieval.ui.downloads import as_download, make_file
 from retrieval.ui.html import for_scripts, script, text
 from retrieval.ui.why import Why
@@ -59,9 +59,7 @@ class SearchTab:
         self._picture = drop_zone()
         scripts = script("acts.js", "region.js", "paste.js")
         self._parts = gr.HTML("", js_on_load=scripts, elem_id="parts", apply_default_css=False)
-        self._add = gr.UploadButton(
-            strings.ADD_PICTURES, file_count="multiple", file_types=["image"], size="sm", elem_id="add"
-        )
+        self._add = add_button()
         self._words: gr.Textbox | None = None
         if self._searcher.text:
             self._words = gr.Textbox(

@@ -11,7 +11,6 @@ import zipfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -408,28 +407,6 @@ def test_what_is_only_disliked_is_said_so(browser: Browser, server: str, searche
     with visit(browser, server, query=f"?unlike={searcher.gallery.ids[0]}") as page:
         expect(page.locator("#status")).to_contain_text("most like anything but")
         expect(page.locator("#hits .chance")).to_have_count(0)
-
-
-def test_a_file_of_the_server_cannot_be_named(server: str, shirt: Path) -> None:
-    """By whoever calls the page's own events: nothing of the picture comes back, nor whether there is one."""
-    config = httpx.get(f"{server}/config").json()
-    events = [one for one in config["dependencies"] if any(kind == "upload" for _, kind in one["targets"])]
-    assert len(events) == 2
-    for event in events:
-        for path in (str(shirt), str(shirt) + ".missing", "/etc/hostname"):
-            for value in ({"path": path}, {"path": path, "meta": {"_type": "gradio.FileData"}}):
-                data = [value if event is events[0] else [value], None, 24, -1, True]
-                sent = {"data": data, "fn_index": event["id"], "session_hash": "stranger"}
-                joined = httpx.post(f"{server}/gradio_api/queue/join", json=sent)
-                answer = joined.text
-                if joined.is_success:
-                    with httpx.stream("GET", f"{server}/gradio_api/queue/data?session_hash=stranger") as stream:
-                        for line in stream.iter_lines():
-                            answer += line
-                            if "process_completed" in line:
-                                break
-                assert "image/jpeg;base64" not in answer
-                assert '"success":true' not in answer.replace(" ", "")
 
 
 def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:

@@ -1,0 +1,23 @@
+"""`bench` of an artifact: every figure is there, and none is nonsense. How large they are is not for a test."""
+
+import json
+
+from retrieval.__main__ import main
+
+
+def test_an_artifact_is_measured_at_work(artifact, capsys):
+    """In this process, over HTTP and through gradio_client, by the command that the README names."""
+    assert main(["bench", str(artifact), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    times = [name for name in figures if name.endswith((" s", "p50 ms", "p95 ms"))]
+    assert len(times) == 9
+    assert all(figures[name] > 0 for name in times)
+    assert figures["query over HTTP p50 ms"] > figures["encoder, one image, p50 ms"]
+    assert figures["images"] == 60
+
+
+def test_so_many_vectors_are_searched(artifact, capsys):
+    assert main(["bench", str(artifact), "--rows", "3000", "--dim", "8", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["rows"], figures["dimension"]) == (3000, 8)
+    assert figures["recall@10"] == 1.0
