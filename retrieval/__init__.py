@@ -28,31 +28,32 @@ from retrieval.errors import (
 )
 
 if TYPE_CHECKING:
-    from retrieval.artifact import Artifact, load_artifact
-    from retrieval.build import add_images, build_artifact, remove_images
-    from retrieval.encoder import Encoder
-    from retrieval.images import open_image
-    from retrieval.push import push_artifact
-    from retrieval.remote import open_reference, pull
+    from retrieval.artifact.load import Artifact, load_artifact
+    from retrieval.build.build import build_artifact
+    from retrieval.build.change import add_images, remove_images
+    from retrieval.encoders.image import Encoder
+    from retrieval.encoders.text import TextEncoder
+    from retrieval.hub.pull import open_reference, pull
+    from retrieval.hub.push import push_artifact
+    from retrieval.images.open import open_image
+    from retrieval.images.sources import open_source
     from retrieval.search import Hit, Searcher
-    from retrieval.sources import open_source
-    from retrieval.text import TextEncoder
 
 _HOMES = {
-    "Artifact": "artifact",
-    "Encoder": "encoder",
+    "Artifact": "artifact.load",
+    "Encoder": "encoders.image",
     "Hit": "search",
     "Searcher": "search",
-    "TextEncoder": "text",
-    "add_images": "build",
-    "build_artifact": "build",
-    "load_artifact": "artifact",
-    "open_image": "images",
-    "open_reference": "remote",
-    "open_source": "sources",
-    "pull": "remote",
-    "push_artifact": "push",
-    "remove_images": "build",
+    "TextEncoder": "encoders.text",
+    "add_images": "build.change",
+    "build_artifact": "build.build",
+    "load_artifact": "artifact.load",
+    "open_image": "images.open",
+    "open_reference": "hub.pull",
+    "open_source": "images.sources",
+    "pull": "hub.pull",
+    "push_artifact": "hub.push",
+    "remove_images": "build.change",
 }
 
 __all__ = [

@@ -10,17 +10,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.command import progress_bar, run_command, say
+from retrieval.console import progress_bar, run_command, say
 from retrieval.errors import ArtifactError, QueryError
 
 if TYPE_CHECKING:
-    from retrieval.artifact import Artifact
-    from retrieval.build import Report
-    from retrieval.duplicates import Group
-    from retrieval.gallery import Gallery
-    from retrieval.images import Region
+    from retrieval.artifact.load import Artifact
+    from retrieval.build.build import Report
+    from retrieval.evaluation.duplicates import Group
+    from retrieval.images.gallery import Gallery
+    from retrieval.images.open import Region
+    from retrieval.images.sources import Source
     from retrieval.search import Hit
-    from retrieval.sources import Source
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,7 +162,7 @@ def _positive(text: str) -> int:
 
 
 def _source(arguments: argparse.Namespace) -> Source:
-    from retrieval.sources import open_source
+    from retrieval.images.sources import open_source
 
     return open_source(
         arguments.source,
@@ -175,10 +175,10 @@ def _source(arguments: argparse.Namespace) -> Source:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from retrieval.artifact import check_target
-    from retrieval.build import build_artifact
-    from retrieval.encoder import Encoder
-    from retrieval.text import TextEncoder
+    from retrieval.artifact.load import check_target
+    from retrieval.build.build import build_artifact
+    from retrieval.encoders.image import Encoder
+    from retrieval.encoders.text import TextEncoder
 
     check_target(arguments.out)
     source = _source(arguments)
@@ -208,8 +208,8 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _add(arguments: argparse.Namespace) -> None:
-    from retrieval.artifact import load_artifact
-    from retrieval.build import add_images
+    from retrieval.artifact.load import load_artifact
+    from retrieval.build.change import add_images
 
     with _Bar() as bar:
         artifact = load_artifact(arguments.artifact)
@@ -217,8 +217,8 @@ def _add(arguments: argparse.Namespace) -> None:
 
 
 def _remove(arguments: argparse.Namespace) -> None:
-    from retrieval.artifact import load_artifact
-    from retrieval.build import remove_images
+    from retrieval.artifact.load import load_artifact
+    from retrieval.build.change import remove_images
 
     left = remove_images(load_artifact(arguments.artifact), arguments.ids)
     print(f"{len(set(arguments.ids))} removed, {left} left")
@@ -257,7 +257,7 @@ def _where(conditions: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _region(text: str | None, image: str | None) -> Region | None:
-    from retrieval.images import as_region
+    from retrieval.images.open import as_region
 
     if text is None:
         return None
@@ -271,7 +271,7 @@ def _region(text: str | None, image: str | None) -> Region | None:
 
 def _lines(hits: Sequence[Hit]) -> Iterator[str]:
     """A line a hit: cosine, chance where one is known, id, label, source, and how many were folded into it."""
-    from retrieval.confidence import percent
+    from retrieval.evaluation.confidence import percent
 
     known = any(hit.chance is not None for hit in hits)
     for hit in hits:
@@ -282,8 +282,8 @@ def _lines(hits: Sequence[Hit]) -> Iterator[str]:
 
 
 def _loaded(arguments: argparse.Namespace) -> Artifact:
-    from retrieval.artifact import load_artifact
-    from retrieval.remote import open_reference
+    from retrieval.artifact.load import load_artifact
+    from retrieval.hub.pull import open_reference
 
     return load_artifact(open_reference(arguments.artifact).folder)
 
@@ -291,7 +291,7 @@ def _loaded(arguments: argparse.Namespace) -> Artifact:
 def _evaluate(arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from retrieval.metrics import leave_one_out
+    from retrieval.evaluation.metrics import leave_one_out
 
     artifact = _loaded(arguments)
     figures = leave_one_out(artifact.store.vectors(np.arange(len(artifact.store))), artifact.gallery.labels)
@@ -322,10 +322,10 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from retrieval.bench import bench_artifact, bench_index
-    from retrieval.bench_duplicates import bench_duplicates
-    from retrieval.bench_ui import bench_ui
-    from retrieval.remote import open_reference
+    from retrieval.bench.artifact import bench_artifact, bench_index
+    from retrieval.bench.duplicates import bench_duplicates
+    from retrieval.bench.page import bench_ui
+    from retrieval.hub.pull import open_reference
 
     folder = open_reference(arguments.artifact).folder
     if arguments.ui:
@@ -338,8 +338,8 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _duplicates(arguments: argparse.Namespace) -> None:
-    from retrieval.duplicates import check_threshold, find_groups, write_csv
-    from retrieval.pictures import Pictures
+    from retrieval.evaluation.duplicates import check_threshold, find_groups, write_csv
+    from retrieval.images.compare import Pictures
 
     check_threshold(arguments.threshold)
     artifact = _loaded(arguments)
@@ -371,21 +371,21 @@ def _listed(group: Group, gallery: Gallery) -> dict[str, Any]:
 
 
 def _push(arguments: argparse.Namespace) -> None:
-    from retrieval.push import push_artifact
+    from retrieval.hub.push import push_artifact
 
     folder, name = arguments.artifact, arguments.repository
     print(push_artifact(folder, name, private=arguments.private, message=arguments.message))
 
 
 def _pull(arguments: argparse.Namespace) -> None:
-    from retrieval.remote import pull
+    from retrieval.hub.pull import pull
 
     pulled = pull(arguments.artifact, arguments.out)
     print(f"{arguments.out} is {pulled.name}, {pulled.state}: python app.py --artifact {arguments.out}")
 
 
 def _deploy(arguments: argparse.Namespace) -> None:
-    from retrieval.deploy import deploy
+    from retrieval.hub.deploy import deploy
 
     print(deploy(arguments.space, arguments.artifact, private=arguments.private, hardware=arguments.hardware))
 

@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retrieval.artifact import load_artifact, read_metrics
-from retrieval.confidence import Calibration, Confidence
-from retrieval.duplicates import fold as leaders_of
-from retrieval.encoder import Encoder
+from retrieval.artifact.load import load_artifact, read_metrics
+from retrieval.artifact.text import TextPart
+from retrieval.encoders.explain import Explanation, explain
+from retrieval.encoders.image import Encoder
 from retrieval.errors import QueryError
-from retrieval.gallery import Gallery, Where
-from retrieval.images import Region, crop, open_image
-from retrieval.images import Source as ImageSource
-from retrieval.parts import TextPart
-from retrieval.pictures import Pictures
-from retrieval.remote import open_reference
+from retrieval.evaluation.confidence import Calibration, Confidence
+from retrieval.evaluation.duplicates import fold as leaders_of
+from retrieval.hub.pull import open_reference
+from retrieval.images.compare import Pictures
+from retrieval.images.gallery import Gallery, Where
+from retrieval.images.open import Region, crop, open_image
+from retrieval.images.open import Source as ImageSource
 from retrieval.stores.base import MISSING, Ids, Store, Vectors
 
 MAX_K = 1000
@@ -248,3 +249,15 @@ class Searcher:
 def _followers(rows: Ids, kept: Ids, leaders: Ids) -> list[tuple[int, ...]]:
     """The rows that follow each leader, itself not among them."""
     return [tuple(rows[(leaders == at) & (np.arange(len(rows)) != at)].tolist()) for at in kept]
+
+
+def explain_parts(searcher: Searcher, query: Part, hit: Part) -> Explanation:
+    """Why a hit, an image of the gallery, is similar to a picture of a query; raises EncoderError as `explain` does."""
+    vector = searcher.vector(query) if is_indexed(query) else None
+    pictures = searcher.picture(query), searcher.picture(hit)
+    return explain(searcher.encoder, *pictures, searcher.vector(hit), vector)
+
+
+def is_indexed(part: Part) -> bool:
+    """Whether its vector is one of the index, and its picture at hand only a thumbnail of what that was made of."""
+    return part.row is not None and part.region is None

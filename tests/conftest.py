@@ -30,16 +30,16 @@ from hub_server import HubServer
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from retrieval.artifact import load_artifact
-from retrieval.build import build_artifact
-from retrieval.encoder import Encoder
+from retrieval.artifact.load import load_artifact
+from retrieval.build.build import build_artifact
+from retrieval.encoders.image import Encoder
+from retrieval.encoders.text import TextEncoder
 from retrieval.errors import IntegrityError
-from retrieval.images import open_image
-from retrieval.sources import open_source
-from retrieval.text import TextEncoder
-from training.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
-from training.evaluate import evaluate, evaluate_index
+from retrieval.images.open import open_image
+from retrieval.images.sources import open_source
 from training.recipe import Recipe, load_recipe
+from training.results.evaluate import evaluate, evaluate_index
+from training.starter.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")

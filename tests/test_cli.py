@@ -13,11 +13,11 @@ import pytest
 from conftest import BACKBONE, ROOT, noise
 
 from retrieval.__main__ import _lines, main
-from retrieval.artifact import load_artifact
-from retrieval.command import run_command
-from retrieval.confidence import percent
-from retrieval.layout import LAYOUT
-from retrieval.metrics import leave_one_out
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import load_artifact
+from retrieval.console import run_command
+from retrieval.evaluation.confidence import percent
+from retrieval.evaluation.metrics import leave_one_out
 from retrieval.search import Hit, Part, Searcher
 
 FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]

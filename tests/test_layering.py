@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -10,65 +11,71 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From the ground up. A module imports modules of the rows below its own and no others; `stores` and `ui` are packages
-# whose files may import each other. A new module has to be given its place here.
+# From the ground up. A module imports modules of the rows below its own, or of its own folder, and no others. A folder
+# of `retrieval` is one part, and so is a file that lies in no folder. A new one has to be given its place here.
 LAYERS = [
-    ["errors", "layout", "licenses"],
-    ["images", "metrics", "swap", "faults", "command", "manifest"],
-    ["cache", "alignment"],
-    ["hub"],
-    ["heads"],
-    ["backbone"],
-    ["encoder", "text", "stores", "gallery"],
-    ["columns", "golden", "origins", "projection", "confidence", "pictures"],
-    ["parts", "duplicates"],
-    ["artifact", "sources", "synthetic", "calibration", "explain"],
-    ["remote", "embed", "plots", "report"],
-    ["search", "card"],
-    ["finish"],
+    ["errors"],
+    ["console", "hub_errors", "stores", "encoders"],
+    ["images"],
+    ["artifact"],
+    ["evaluation"],
     ["build"],
-    ["push", "deploy", "bench", "bench_duplicates", "ui"],
-    ["bench_ui"],
+    ["hub", "bench"],
+    ["search"],
+    ["ui"],
+    ["__main__"],
+]
+# The same for the folders of `training`.
+TRAINING_LAYERS = [
+    ["recipe"],
+    ["data"],
+    ["model"],
+    ["loop"],
+    ["results"],
+    ["run"],
+    ["starter"],
+    ["bench"],
     ["__main__"],
 ]
 # A package -> the files and folders that may import it.
 OWNERS = {
     "gradio": ["app.py", "retrieval/ui/"],
-    "playwright": ["retrieval/bench_ui.py"],
-    "gradio_client": ["app.py", "retrieval/ui/", "retrieval/bench.py"],
-    "torch": ["retrieval/encoder.py", "retrieval/backbone.py", "retrieval/text.py", "retrieval/heads.py", "training/"],
-    "torchvision": ["retrieval/encoder.py", "training/"],
-    "timm": ["retrieval/encoder.py", "retrieval/backbone.py", "training/"],
-    "transformers": ["retrieval/text.py", "training/"],
+    "playwright": ["retrieval/bench/page.py"],
+    "gradio_client": ["app.py", "retrieval/ui/", "retrieval/bench/artifact.py"],
+    "torch": ["retrieval/encoders/", "training/"],
+    "torchvision": ["retrieval/encoders/", "training/"],
+    "timm": ["retrieval/encoders/", "training/"],
+    "transformers": ["retrieval/encoders/text.py", "training/"],
     "accelerate": ["training/"],
     "pytorch_metric_learning": ["training/"],
     "yaml": ["training/recipe.py"],
-    "safetensors": ["retrieval/encoder.py", "retrieval/backbone.py", "training/"],
-    "faiss": ["retrieval/stores/", "retrieval/synthetic.py", "retrieval/bench.py"],
-    "matplotlib": ["retrieval/plots.py"],
-    "scipy": ["retrieval/metrics.py", "retrieval/calibration.py", "retrieval/projection.py"],
-    "sklearn": ["retrieval/calibration.py"],
-    "openTSNE": ["retrieval/projection.py"],
-    "umap": ["retrieval/projection.py"],
-    "datasets": ["retrieval/sources.py", "retrieval/origins.py", "retrieval/columns.py", "training/data.py"],
-    "huggingface_hub": ["retrieval/hub.py", "retrieval/card.py"],
-    "httpx2": ["retrieval/hub.py"],
+    "safetensors": ["retrieval/encoders/", "training/"],
+    "faiss": ["retrieval/stores/", "retrieval/bench/"],
+    "matplotlib": ["retrieval/evaluation/plots.py"],
+    "scipy": ["retrieval/evaluation/", "retrieval/artifact/map.py"],
+    "sklearn": ["retrieval/evaluation/calibration.py"],
+    "openTSNE": ["retrieval/artifact/map.py"],
+    "umap": ["retrieval/artifact/map.py"],
+    "datasets": ["retrieval/images/", "training/data/dataset.py"],
+    "huggingface_hub": ["retrieval/hub/", "retrieval/build/card.py"],
+    "httpx2": ["retrieval/hub/client.py"],
     **{name: [] for name in ("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")},
 }
 PICKLING = {"torch.load", "torch.save", "pandas.read_pickle"}
 
 LONGEST_FILE, LONGEST_FUNCTION = 250, 40
+MOST_MODULES = 10  # in a folder
 LONGER_FILES = {
-    "training/shapes.py": "the outlines of twelve articles: data, not logic",
-    "training/catalogue.py": "one drawing program, which reads best as one",
-    "retrieval/gallery.py": "the rows of a gallery: what can be asked of them, and how they are written",
-    "retrieval/images.py": "the one door for pictures: each check belongs beside the others",
-    "retrieval/sources.py": "one kind of source after the other, with what they share",
+    "training/starter/shapes.py": "the outlines of twelve articles: data, not logic",
+    "training/starter/catalogue.py": "one drawing program, which reads best as one",
+    "retrieval/images/gallery.py": "the rows of a gallery: what can be asked of them, and how they are written",
+    "retrieval/images/open.py": "the one door for pictures: each check belongs beside the others",
+    "retrieval/images/sources.py": "one kind of source after the other, with what they share",
     "retrieval/__main__.py": "the options of a dozen commands",
-    "retrieval/hub.py": "all that talks to the Hub, in one place",
+    "retrieval/search.py": "the one face for programs",
 }
 LONGER_FUNCTIONS = {
-    "retrieval/sources.py:_image_folder": "the row reader needs what the folder was found to hold",
+    "retrieval/images/sources.py:_image_folder": "the row reader needs what the folder was found to hold",
 }
 
 FILES = sorted([ROOT / "app.py", *(ROOT / "retrieval").rglob("*.py"), *(ROOT / "training").rglob("*.py")])
@@ -102,19 +109,20 @@ IMPORTS = {name: sorted(set(imports_of(name, tree))) for name, tree in TREES.ite
 
 
 def part_of(module):
-    """The part of `retrieval` that a module belongs to: `retrieval.ui.page` -> `ui`."""
+    """The part of its package that a module belongs to: `retrieval.ui.page` -> `ui`."""
     return module.split(".")[1]
 
 
-def height(part):
-    return next((number for number, row in enumerate(LAYERS) if part in row), None)
+def height(part, layers):
+    return next((number for number, row in enumerate(layers) if part in row), None)
 
 
 def wrong_arrow(importer, imported):
     """What is wrong with a module of ours importing another, in words; None where nothing is."""
+    if imported.startswith("training") and importer.startswith("training"):
+        return climbs(importer, imported, TRAINING_LAYERS) if "." in imported and "." in importer else None
     if not imported.startswith("retrieval"):
-        allowed = importer.startswith("training") and imported.startswith("training")
-        return None if allowed else "nothing imports the app, and only training imports training"
+        return "nothing imports the app, and only training imports training"
     if importer == "app":
         front = imported in {"retrieval", "retrieval.ui"}
         return None if front else "the app knows the front doors `retrieval` and `retrieval.ui` and nothing behind them"
@@ -122,12 +130,15 @@ def wrong_arrow(importer, imported):
         return None  # the front door, which names what lies behind it and loads it late
     if imported == "retrieval":
         return None if importer.startswith("training") else "modules of retrieval import each other by name"
-    theirs = height(part_of(imported))
     if importer.startswith("training"):
         return "training does not serve" if part_of(imported) in {"ui", "__main__"} else None
-    ours = height(part_of(importer))
+    return climbs(importer, imported, LAYERS)
+
+
+def climbs(importer, imported, layers):
+    ours, theirs = (height(part_of(module), layers) for module in (importer, imported))
     if ours is None or theirs is None:
-        return f"{part_of(importer if ours is None else imported)} has no place in LAYERS yet"
+        return f"{part_of(importer if ours is None else imported)} has no place in the layers yet"
     if part_of(importer) == part_of(imported) or theirs < ours:
         return None
     return f"{part_of(imported)} does not lie below {part_of(importer)}"
@@ -153,11 +164,17 @@ def test_imports_follow_the_arrows(name):
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_module_has_its_place():
-    parts = {part_of(module) for module in MODULES if module.startswith("retrieval.")}
-    listed = [part for row in LAYERS for part in row]
+@pytest.mark.parametrize(("package", "layers"), [("retrieval", LAYERS), ("training", TRAINING_LAYERS)])
+def test_every_part_has_its_place(package, layers):
+    parts = {part_of(module) for module in MODULES if module.startswith(f"{package}.")}
+    listed = [part for row in layers for part in row]
     assert len(listed) == len(set(listed))
-    assert not (missing := sorted(parts - set(listed))), f"LAYERS gives no place to {missing}"
+    assert parts == set(listed)
+
+
+def test_folders_are_small():
+    folders = Counter(Path(name).parent.as_posix() for name in PATHS if not name.endswith("__init__.py"))
+    assert not (full := {folder: count for folder, count in folders.items() if count > MOST_MODULES}), full
 
 
 def test_there_is_no_circle():
@@ -175,18 +192,20 @@ def test_there_is_no_circle():
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("retrieval.errors", "retrieval.images"),
-        ("retrieval.encoder", "retrieval.gallery"),
-        ("retrieval.stores.faiss", "retrieval.encoder"),
-        ("retrieval.gallery", "retrieval.artifact"),
-        ("retrieval.artifact", "retrieval.search"),
+        ("retrieval.errors", "retrieval.images.open"),
+        ("retrieval.encoders.image", "retrieval.images.gallery"),
+        ("retrieval.stores.faiss", "retrieval.encoders.image"),
+        ("retrieval.images.gallery", "retrieval.artifact.load"),
+        ("retrieval.artifact.load", "retrieval.search"),
         ("retrieval.search", "retrieval.ui.page"),
-        ("retrieval.hub", "retrieval.artifact"),
-        ("retrieval.images", "retrieval"),
-        ("retrieval.build", "training.catalogue"),
+        ("retrieval.hub.push", "retrieval.search"),
+        ("retrieval.hub.client", "retrieval.bench.page"),
+        ("retrieval.images.open", "retrieval"),
+        ("retrieval.build.build", "training.starter.catalogue"),
         ("retrieval.search", "app"),
-        ("training.starter", "retrieval.ui"),
-        ("app", "retrieval.artifact"),
+        ("training.starter.__main__", "retrieval.ui"),
+        ("training.data.dataset", "training.loop.guards"),
+        ("app", "retrieval.artifact.load"),
         ("retrieval.new", "retrieval.errors"),
     ],
 )
@@ -195,9 +214,11 @@ def test_a_wrong_arrow_would_be_seen(importer, imported):
 
 
 def test_every_way_to_import_is_read():
-    source = "import a.b\nfrom .images import c\ndef f():\n from retrieval import swap, Encoder\nfrom . import errors"
+    source = (
+        "import a.b\nfrom .console import c\ndef f():\n from retrieval import search, Encoder\nfrom . import errors"
+    )
     found = set(imports_of("retrieval/search.py", ast.parse(source)))
-    ours = {(2, "retrieval.images"), (4, "retrieval.swap"), (4, "retrieval"), (5, "retrieval.errors")}
+    ours = {(2, "retrieval.console"), (4, "retrieval.search"), (4, "retrieval"), (5, "retrieval.errors")}
     assert found == {(1, "a.b"), *ours}
     assert ("retrieval.errors" in MODULES) and len(IMPORTS["retrieval/search.py"]) > 5
 
@@ -246,7 +267,7 @@ HEAVY = set(OWNERS) - {"marshal", "pickle", "_pickle"} | {"numpy", "pyarrow", "P
 
 @pytest.mark.parametrize(
     ("modules", "needed"),
-    [("retrieval, retrieval.__main__", set()), ("retrieval.deploy", {"huggingface_hub", "httpx2", "yaml"})],
+    [("retrieval, retrieval.__main__", set()), ("retrieval.hub.deploy", {"huggingface_hub", "httpx2", "yaml"})],
 )
 def test_importing_loads_nothing_heavy(modules, needed):
     """The package at all, and what the workflow deploys with, which installs the Hub's client and no more."""

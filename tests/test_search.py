@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from retrieval.errors import ImageError, QueryError
-from retrieval.gallery import BASE_SCHEMA, Gallery, write_gallery
-from retrieval.images import thumbnail_jpeg
+from retrieval.images.gallery import BASE_SCHEMA, Gallery, write_gallery
+from retrieval.images.open import thumbnail_jpeg
 from retrieval.search import MAX_K, Hit, Part, Query, Searcher, combine
 from retrieval.stores import open_store
 from retrieval.stores.faiss import IndexSettings

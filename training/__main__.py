@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from retrieval.command import run_command
+from retrieval.console import run_command
 from retrieval.errors import HubError, LookalikeError
 from training.recipe import Recipe, load_recipe, parse_changes, recipe_names
 
@@ -83,7 +83,7 @@ def _train(arguments: argparse.Namespace) -> None:
         raise LookalikeError("--private is how --push-to-hub pushes: name a repository with that.")
     first = int(os.environ.get("RANK", 0)) == 0
     if arguments.push_to_hub and first:
-        from retrieval.push import check_push
+        from retrieval.hub.push import check_push
 
         check_push(arguments.push_to_hub, private=arguments.private)
     from training.run import train
@@ -96,7 +96,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _push(out: Path, name: str, *, private: bool) -> None:
-    from retrieval.push import push_artifact
+    from retrieval.hub.push import push_artifact
 
     try:
         print(push_artifact(out, name, private=private))
@@ -115,7 +115,7 @@ def _say(text: str) -> None:
 
 
 def _summary(out: Path) -> str:
-    from training.compare import compare
+    from training.results.compare import compare
 
     return compare([out])
 
@@ -131,7 +131,7 @@ def _list() -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from training.compare import compare, update_cards
+    from training.results.compare import compare, update_cards
 
     if not arguments.folders:
         raise LookalikeError("compare needs the artifacts of runs: python -m training compare DIR DIR ...")

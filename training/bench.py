@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from retrieval.errors import RecipeError
-from training.catalogue import catalogue, draw
-from training.data import open_data
-from training.network import Learner, starting_encoder
-from training.pixels import Batches, Pixels, augmentation
+from training.data.batches import Batches, augmentation
+from training.data.dataset import open_data
+from training.data.pixels import Pixels
+from training.loop.trainer import has_bf16
+from training.model.learner import Learner, starting_encoder
 from training.recipe import Recipe
-from training.trainer import has_bf16
+from training.starter.catalogue import catalogue, draw
 
 _TURNS = 5
 _STEPS = 2  # of training in a turn

@@ -20,20 +20,21 @@ import transformers
 from safetensors.torch import load_file
 from transformers.trainer import TRAINER_STATE_NAME
 
-from retrieval.artifact import check_target
+from retrieval.artifact.load import check_target
 from retrieval.errors import TrainingError
-from retrieval.metrics import query_figures
+from retrieval.evaluation.metrics import query_figures
 from retrieval.stores.faiss import FaissStore
-from training.audit import Pair, near_duplicates
-from training.data import Data, open_data, without
-from training.fit import features_of, finish_head, start_head
-from training.guards import last_checkpoint
-from training.network import Learner, embed_rows, starting_encoder
-from training.pixels import Batches, Pixels, augmentation
-from training.publish import Run, publish
+from training.data.audit import Pair, near_duplicates
+from training.data.batches import Batches, augmentation
+from training.data.dataset import Data, open_data, without
+from training.data.pixels import Pixels
+from training.loop.guards import last_checkpoint
+from training.loop.trainer import METRIC, MetricTrainer, has_bf16, training_arguments
+from training.loop.workdir import check_images, claim, is_finished
+from training.model.head import features_of, finish_head, start_head
+from training.model.learner import Learner, embed_rows, starting_encoder
 from training.recipe import Recipe
-from training.trainer import METRIC, MetricTrainer, has_bf16, training_arguments
-from training.work import check_images, claim, is_finished
+from training.results.publish import Run, publish
 
 _GALLERY_OF_A_CLASS = 10  # training images of each class that validation is searched in: enough to choose by
 
@@ -67,7 +68,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
                 stack.enter_context(claim(work, out, recipe, resume))
             last = last_checkpoint(work) if resume else None
             pairs: list[Pair] = []
-            learner, data, pixels = _opened(recipe, work, bf16, say)
+            learner, data, pixels = _opened(recipe, work, bf16, last is not None, say)
             learner.to(arguments.device)
             if first:
                 check_images(data, pixels, work, last is not None)
@@ -120,12 +121,12 @@ def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> dict[str,
     return figures
 
 
-def _opened(recipe: Recipe, work: Path, bf16: bool, say: Say) -> tuple[Learner, Data, Pixels]:
+def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> tuple[Learner, Data, Pixels]:
     """The network to be trained, and the data, decoded and checked."""
     encoder = starting_encoder(recipe)
     FaissStore.check_factory(recipe.index, encoder.dim)
     say(f"reading {recipe.data}")
-    data = open_data(recipe, work)
+    data = open_data(recipe, work, resumed=resumed)
     side = max(recipe.image_size, recipe.test_size)
     pixels = Pixels(data.raw, side, encoder.data_config["interpolation"], recipe.cache_gb)
     pixels.fill(data.everything.tolist(), _counter(say, "decoded"))

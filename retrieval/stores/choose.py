@@ -15,9 +15,9 @@ from dataclasses import replace
 import faiss
 import numpy as np
 
-from retrieval.metrics import recall_at_k
 from retrieval.stores.base import Vectors, others
 from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
+from retrieval.stores.recall import recall_at_k
 
 FLAT_UP_TO = 50_000  # rows: a flat search of them takes about as long as one image takes in the encoder
 HALF_PRECISION_UP_TO = 8 * 2**30  # bytes of vectors in 16 bits; an index above that stores 8

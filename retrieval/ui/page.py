@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from retrieval.images import MAX_BYTES
-from retrieval.remote import Resolved
+from retrieval.hub.pull import Resolved
+from retrieval.images.open import MAX_BYTES
 from retrieval.search import Searcher
 from retrieval.ui import strings
-from retrieval.ui.cards import Cards
-from retrieval.ui.duplicates_tab import DuplicatesTab, Finder
-from retrieval.ui.endpoints import CONCURRENCY, Endpoints
-from retrieval.ui.facts_tabs import add_about, add_evaluation
-from retrieval.ui.html import text
-from retrieval.ui.map_tab import MapTab, map_method
-from retrieval.ui.search_tab import SEARCH, SearchTab
-from retrieval.ui.theme import head, theme
-from retrieval.ui.thumbnails import Thumbnails
-from retrieval.ui.tools import offer_tools
+from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
+from retrieval.ui.api.mcp import offer_tools
+from retrieval.ui.pieces.cards import Cards
+from retrieval.ui.pieces.finder import Finder
+from retrieval.ui.pieces.html import STATIC, text
+from retrieval.ui.pieces.theme import head, theme
+from retrieval.ui.pieces.thumbnails import Thumbnails
+from retrieval.ui.tabs.duplicates import DuplicatesTab
+from retrieval.ui.tabs.facts import add_about, add_evaluation
+from retrieval.ui.tabs.map import MapTab, map_method
+from retrieval.ui.tabs.search import SEARCH, SearchTab
 
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
 _MARK = (
@@ -89,7 +89,7 @@ def launch(
         mcp_server=tools,
         theme=theme(),
         head=head(),
-        favicon_path=Path(__file__).with_name("favicon.png"),
+        favicon_path=STATIC / "favicon.png",
         **options,
     )
     return served

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from retrieval.errors import ImageError, LookalikeError, QueryError
-from retrieval.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
+from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
 from retrieval.search import MAX_K, Part
-from retrieval.ui.asked import MAX_PARTS, PAGE, Asked, Visit, after, link_of, mark_of, number_of, read_link
+from retrieval.ui.visit import MAX_PARTS, PAGE, Asked, Visit, after, link_of, mark_of, number_of, read_link
 
 ROWS = 20
 REGION = (0.1, 0.2, 0.5, 0.75)

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from retrieval.errors import QueryError
-from retrieval.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
+from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
 from retrieval.search import MAX_K
-from retrieval.ui.downloads import make_file
+from retrieval.ui.pieces.downloads import make_file
 
 SHOWN = [[2, 0.75, 0.9], (0, 0.5, None), [3, -0.25, 0]]
 LABELS = ["mug", "a, \"b\"\n'c'", "../../etc/pässe", None]

@@ -35,7 +35,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.search import Part
-from training.catalogue import Item, draw
+from training.starter.catalogue import Item, draw
 
 
 @pytest.fixture(scope="module")

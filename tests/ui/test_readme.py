@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from retrieval.__main__ import main
-from training.catalogue import catalogue, draw
+from training.starter.catalogue import catalogue, draw
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEST_COMMAND = "pip install -r requirements-dev.txt && python -m pytest"
 APP_COMMAND = "pip install -r requirements.txt && python app.py"

@@ -16,7 +16,7 @@ from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
-from retrieval.duplicates import find_groups
+from retrieval.evaluation.duplicates import find_groups
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""The artifact: a folder that is checked, opened, and replaced whole."""

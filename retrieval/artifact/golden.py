@@ -1,0 +1,61 @@
+"""The golden queries: what any reader of an artifact can repeat, with the answer, to see that the parts fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retrieval.encoders.image import Encoder
+from retrieval.encoders.text import TextEncoder
+from retrieval.errors import IntegrityError
+from retrieval.images.gallery import Gallery
+from retrieval.images.open import open_image
+from retrieval.stores.base import Vectors
+from retrieval.stores.faiss import FaissStore
+
+_K = 5
+_TEXT = "a photo of a red thing on a white background, seen from the side"  # whatever the gallery holds
+_TOLERANCE = 2e-3  # of a cosine: processors and JPEG decoders differ in the last digits, models by far more
+
+
+def ask(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, Any]:
+    """A query that any reader of the artifact can repeat, the thumbnail of the first row, and its answer."""
+    query = encoder.embed_images([open_image(gallery.thumbnail(0))])
+    return {"query_row": 0, **_answer(query, store)}
+
+
+def replay(golden: dict[str, Any], encoder: Encoder, store: FaissStore, gallery: Gallery) -> None:
+    """Ask the query again: the best scores, and those of the very rows that were found, must be the same.
+
+    Raises IntegrityError, naming both, where they are not.
+    """
+    query = encoder.embed_images([open_image(gallery.thumbnail(golden["query_row"]))])
+    _compare("golden query", golden, query, store, "encoder, index and gallery")
+
+
+def ask_text(encoder: TextEncoder, store: FaissStore) -> dict[str, Any]:
+    """The same for a text, and the index of a text model."""
+    return {"query": _TEXT, **_answer(encoder.embed_texts([_TEXT]), store)}
+
+
+def replay_text(golden: dict[str, Any], encoder: TextEncoder, store: FaissStore) -> None:
+    """As `replay` does, and raises."""
+    query = encoder.embed_texts([golden["query"]])
+    _compare("golden query of the text model", golden, query, store, "the text model and its index")
+
+
+def _answer(query: Vectors, store: FaissStore) -> dict[str, Any]:
+    rows, scores = store.search(query, min(_K, len(store)))
+    return {"rows": rows[0].tolist(), "scores": [round(float(s), 6) for s in scores[0]]}
+
+
+def _compare(what: str, golden: dict[str, Any], query: Vectors, store: FaissStore, parts: str) -> None:
+    stated = np.array(golden["scores"], np.float32)
+    _, best = store.search(query, len(stated))
+    for scores in (best[0], store.vectors(np.array(golden["rows"], np.int64)) @ query[0]):
+        if not np.allclose(scores, stated, atol=_TOLERANCE):
+            raise IntegrityError(
+                f"{what}: the manifest says scores {golden['scores']}, found "
+                f"{[round(float(s), 6) for s in scores]}: {parts} do not belong together."
+            )

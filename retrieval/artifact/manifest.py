@@ -1,0 +1,103 @@
+"""Manifest: what an artifact states of its files, and whether they are as stated; no file is parsed but itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.errors import ArtifactError, IntegrityError, short
+
+FORMAT = 1
+_UNSEALED = "0" * 64
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, checked against its own hash; raises ArtifactError where there is none, IntegrityError else."""
+    path = folder / LAYOUT.manifest
+    if not path.is_file():
+        what = f"no {LAYOUT.manifest} in it" if folder.is_dir() else "no such folder"
+        raise ArtifactError(
+            f"{folder} is not an artifact: {what}. `python -m retrieval build SOURCE --out DIR` makes one."
+        )
+    content = path.read_bytes()
+    try:
+        manifest = json.loads(content)
+        stated = manifest["manifest_sha256"]
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = short(f"{type(error).__name__}: {error}", 120)
+        raise IntegrityError(f"{LAYOUT.manifest} is damaged ({why}). Build the artifact again.") from error
+    found = hashlib.sha256(content.replace(str(stated).encode(), _UNSEALED.encode())).hexdigest()
+    agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
+    if version != FORMAT:
+        raise IntegrityError(f"{LAYOUT.manifest}: format {version}, this version reads format {FORMAT}; upgrade it.")
+    return dict(manifest)
+
+
+def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files that a manifest lists, with size and SHA-256; raises IntegrityError for what cannot be."""
+    files: dict[str, dict[str, Any]] = manifest.get("files", {})
+    with reading(LAYOUT.manifest):
+        for name, stated in files.items():
+            if not LAYOUT.is_file(name) or name == LAYOUT.manifest:
+                raise IntegrityError(f"{LAYOUT.manifest} lists {name!r}, which is no file of an artifact.")
+            if not (isinstance(stated["size"], int) and isinstance(stated["sha256"], str)):
+                raise IntegrityError(f"{LAYOUT.manifest} does not state size and SHA-256 of {name}: {stated}.")
+    for name in LAYOUT.names()[:-1]:
+        if name not in files:
+            raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
+    return files
+
+
+def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
+    """Raise IntegrityError unless the file is there, with the size and the SHA-256 that the manifest states."""
+    if not (folder / name).is_file():
+        raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
+    agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
+    agree(f"{name}: SHA-256", stated["sha256"], measure(folder / name)["sha256"])
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise IntegrityError unless the folder holds the files of its manifest, and no others beside them."""
+    files = stated_files(manifest)
+    for name in LAYOUT.extras_in(folder):
+        if name not in files:
+            raise IntegrityError(f"{name} is in {folder}, and the manifest does not list it: move it elsewhere.")
+    for name, stated in files.items():
+        check_file(folder, name, stated)
+
+
+def sealed(manifest: dict[str, Any]) -> bytes:
+    """The manifest as bytes, with a hash over these very bytes (with zeros where the hash stands)."""
+    content = json.dumps({**manifest, "manifest_sha256": _UNSEALED}, indent=2, sort_keys=True) + "\n"
+    return content.replace(_UNSEALED, hashlib.sha256(content.encode()).hexdigest()).encode()
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as a manifest states them."""
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def agree(what: str, stated: object, found: object) -> None:
+    """Raise IntegrityError, naming both, unless what the manifest states and what was found are the same."""
+    if stated != found:
+        raise IntegrityError(
+            f"{what}: the manifest says {stated}, found {found}. The artifact is damaged or mixed: build it again."
+        )
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Word what goes wrong where a file is whole and yet not what this project writes."""
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except Exception as error:  # each parser has its own kinds
+        raise IntegrityError(f"{name} is not what an artifact has: {error!r}.") from error

@@ -1,0 +1,107 @@
+"""A model that finds the images of an artifact by texts: what not every artifact has."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.artifact.golden import ask_text, replay_text
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.manifest import agree
+from retrieval.console import progress_bar
+from retrieval.encoders.text import TextEncoder
+from retrieval.errors import EncoderError, IntegrityError
+from retrieval.images.gallery import Gallery
+from retrieval.images.open import open_image
+from retrieval.stores.base import Ids, Vectors
+from retrieval.stores.choose import fit_index
+from retrieval.stores.faiss import FaissStore
+
+TEXT = "text"  # the section of the manifest
+_AT_ONCE = 32  # thumbnails in memory
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A model for texts and images, and the thumbnails of the gallery as it sees them, row for row."""
+
+    encoder: TextEncoder
+    store: FaissStore
+
+
+def write_text(folder: Path, gallery: Gallery, encoder: TextEncoder | None) -> dict[str, Any]:
+    """Write the text model of an artifact, if it is to have one, and embed its thumbnails; returns manifest entries."""
+    if encoder is None:
+        return {}
+    encoder.save(folder / LAYOUT.text)
+    return _write_vectors(folder, encoder, _embedded(gallery, encoder, 0))
+
+
+def rewrite_text(folder: Path, gallery: Gallery, part: TextPart | None, kept: Ids) -> dict[str, Any]:
+    """The same for other rows, beside the files of the model, which are there already.
+
+    The gallery begins with the rows `kept` of the one before, which are not embedded again.
+    """
+    if part is None:
+        return {}
+    vectors = np.concatenate([part.store.vectors(kept), _embedded(gallery, part.encoder, len(kept))])
+    return _write_vectors(folder, part.encoder, vectors, part.store)
+
+
+def _write_vectors(
+    folder: Path, encoder: TextEncoder, vectors: Vectors, like: FaissStore | None = None
+) -> dict[str, Any]:
+    store = fit_index(vectors, like=like)
+    store.save(folder / LAYOUT.text_index)
+    section = {
+        "name": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "dimension": encoder.dim,
+        "index": asdict(store.settings),
+        "golden": ask_text(encoder, store),
+        "versions": {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")},
+    }
+    return {TEXT: section}
+
+
+def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Vectors:
+    """The thumbnails of a gallery from a row on."""
+    vectors = np.empty((len(gallery) - start, encoder.dim), np.float32)
+    with progress_bar(total=len(vectors), unit="images", desc=f"by {encoder.name}", delay=0.5) as bar:
+        for first in range(start, len(gallery), _AT_ONCE):
+            rows = range(first, min(first + _AT_ONCE, len(gallery)))
+            images = [open_image(gallery.thumbnail(row)) for row in rows]
+            vectors[first - start : first - start + len(rows)] = encoder.embed_images(images)
+            bar.update(len(rows))
+    return vectors
+
+
+def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
+    """The text model of an artifact whose files were checked; None where it has none.
+
+    Raises IntegrityError where model and index do not agree with the manifest.
+    """
+    listed = any(name.startswith(f"{LAYOUT.text}/") for name in manifest["files"])
+    agree(f"{LAYOUT.text}: a text model", TEXT in manifest, listed)
+    if TEXT not in manifest:
+        return None
+    stated = manifest[TEXT]
+    try:
+        encoder = TextEncoder.load(folder / LAYOUT.text)
+    except EncoderError as error:
+        raise IntegrityError(f"{LAYOUT.text}: {error}") from error
+    agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], encoder.fingerprint)
+    try:
+        store = FaissStore.load(folder / LAYOUT.text_index, stated["index"])
+    except IntegrityError as error:
+        raise IntegrityError(f"{LAYOUT.text}: {error}") from error
+    agree(f"{LAYOUT.text_index}: dimension", stated["dimension"], store.dim)
+    agree(f"{LAYOUT.text}: dimension", stated["dimension"], encoder.dim)
+    agree(f"{LAYOUT.text_index}: vectors", manifest["rows"], len(store))
+    replay_text(stated["golden"], encoder, store)
+    return TextPart(encoder, store)

@@ -1,0 +1,169 @@
+"""Benchmarks: what a person waits for, and what it costs. Seconds depend on the machine; the ratios hardly do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from retrieval.artifact.load import Artifact, load_artifact
+from retrieval.bench.synthetic import Cloud
+from retrieval.build.embed import Shards, embed_source
+from retrieval.errors import LookalikeError, QueryError
+from retrieval.images.gallery import spread_rows
+from retrieval.images.open import open_image
+from retrieval.images.sources import RawImage, Source
+from retrieval.stores.choose import fit_index
+from retrieval.stores.recall import Figures, against_exact, latency
+
+_APP = Path(__file__).parents[2] / "app.py"
+_PATIENCE = 300  # seconds for the app to come up
+_QUERIES = 50
+_IMAGES = 256
+
+
+def bench_artifact(folder: Path) -> Figures:
+    """Start-up, throughput, query latency in this process and through the app, recall and memory of an artifact.
+
+    Latencies are in milliseconds, one query at a time, with the artifact's own thumbnails as pictures.
+    """
+    artifact = load_artifact(folder)
+    pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), _IMAGES)]
+    encoder = latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)
+    vectors = artifact.store.vectors(np.array(spread_rows(len(artifact.gallery), _QUERIES)))
+    store = latency(lambda vector: artifact.store.search(vector[None], 10), list(vectors))
+    figures: Figures = {
+        "images": len(artifact.gallery),
+        "encoder": artifact.encoder.name,
+        "index": artifact.store.settings.factory,
+        "index recall@10": artifact.store.settings.recall_at_10,
+        "embedding images/s": _throughput(artifact, pictures),
+        "encoder, one image, p50 ms": encoder[0],
+        "index, one query, p50 ms": store[0],
+        "index, one query, p95 ms": store[1],
+    }
+    figures.update(_bench_app(folder, pictures))
+    figures["HTTP p50 - encoder p50, ms"] = figures["query over HTTP p50 ms"] - encoder[0]
+    figures["gradio_client p50 - its floor - encoder p50, ms"] = (
+        figures["query by gradio_client p50 ms"] - figures["gradio_client floor p50 ms"] - encoder[0]
+    )
+    return figures
+
+
+def bench_index(folder: Path, rows: int, dim: int) -> Figures:
+    """Search `rows` vectors of `dim` numbers drawn around the artifact's, on one core, one query at a time.
+
+    Recall@10 is measured with 1,000 other draws against exact search; the time is given beside that of a flat index.
+    """
+    artifact = load_artifact(folder)
+    if len(artifact.store) < 2:
+        raise QueryError("vectors are drawn around at least two images; this artifact has one.")
+    cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
+    vectors, queries = cloud.draw(rows, seed=1), cloud.draw(1000, seed=2)
+    started = time.perf_counter()
+    store = fit_index(vectors)
+    seconds = time.perf_counter() - started
+    return {
+        "rows": rows,
+        "dimension": dim,
+        "index": store.settings.factory,
+        **store.settings.search,
+        **against_exact(store, vectors, queries),
+        "bytes per vector": store.settings.bytes_per_vector,
+        "build s": seconds,
+    }
+
+
+def _throughput(artifact: Artifact, pictures: list[bytes]) -> float:
+    """Images a second of what a build does: decode, thumbnail, embed, write shards."""
+    rows = [RawImage(str(number), data=data) for number, data in enumerate(pictures)]
+    with tempfile.TemporaryDirectory() as folder:
+        shards = Shards(Path(folder) / "shards", "bench", pa.schema([]))
+        started = time.perf_counter()
+        embed_source(Source(lambda: iter(rows), pa.schema([]), "bench", len(rows)), artifact.encoder, shards)
+        return len(rows) / (time.perf_counter() - started)
+
+
+def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
+    """Start the app as a person would, and ask it over HTTP and through gradio_client."""
+    with serving(folder) as (app, address), httpx.Client(base_url=f"{address}/gradio_api", timeout=60) as http:
+        first = seconds_to_answer(app, lambda: _ask(http, pictures[0]))
+        over_http = latency(lambda picture: _ask(http, picture), pictures[:_QUERIES])
+        client = _by_client(address, pictures[:_QUERIES])
+        memory = psutil.Process(app.pid).memory_info().rss / 2**20
+    return {
+        "start to first answer s": first,
+        "query over HTTP p50 ms": over_http[0],
+        "query over HTTP p95 ms": over_http[1],
+        **client,
+        "resident memory MiB": memory,
+    }
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`python app.py` on an artifact, as a process that has just been started, until the block ends; its address."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(_APP), "--artifact", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as app:
+        try:
+            yield app, f"http://127.0.0.1:{port}"
+        finally:
+            app.terminate()
+
+
+def seconds_to_answer(app: subprocess.Popen[bytes], ask: Callable[[], Any]) -> float:
+    """Seconds from now until `ask` is answered, which raises httpx's error of transport until the app is there."""
+    started = time.perf_counter()
+    while app.poll() is None and time.perf_counter() - started < _PATIENCE:
+        try:
+            ask()
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return time.perf_counter() - started
+    raise LookalikeError(f"the app ended, or did not answer within {_PATIENCE} s; run python app.py to see why")
+
+
+def _ask(http: httpx.Client, picture: bytes) -> str:
+    """One search as a client without Gradio's library makes it: upload, call, read the answer."""
+    path = http.post("/upload", files={"files": ("query.jpg", picture)}).raise_for_status().json()[0]
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = http.post("/call/v2/search", json={"image": image}).raise_for_status().json()["event_id"]
+    answer = http.get(f"/call/search/{event}").raise_for_status().text
+    if "event: complete" not in answer:
+        raise LookalikeError(f"the app answered {answer!r}")
+    return answer
+
+
+def _by_client(address: str, pictures: list[bytes]) -> Figures:
+    """The same through gradio_client, and its floor: the upload, and a call that computes nothing."""
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False)
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for number, picture in enumerate(pictures):
+            files.append(Path(folder) / f"{number}.jpg")
+            files[-1].write_bytes(picture)
+        search = latency(lambda file: client.predict(handle_file(file), api_name="/search"), files)
+        nothing = latency(lambda _: client.predict(api_name="/info"), files)
+        upload = latency(lambda file: httpx.post(client.upload_url, files={"files": file.open("rb")}), files)
+    return {
+        "query by gradio_client p50 ms": search[0],
+        "query by gradio_client p95 ms": search[1],
+        "gradio_client floor p50 ms": nothing[0] + upload[0],
+    }

@@ -1,0 +1,83 @@
+"""Benchmark of near-duplicates: seconds and memory for so many rows, beside brute force on the same vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import psutil
+
+from retrieval.artifact.load import load_artifact
+from retrieval.bench.synthetic import Cloud
+from retrieval.evaluation.duplicates import THRESHOLD, find_groups
+from retrieval.images.compare import Pictures
+from retrieval.images.gallery import Gallery
+from retrieval.stores.faiss import FaissStore
+
+_SAMPLE = 2048  # rows of which brute force is timed
+
+
+def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
+    """Near-duplicates among `rows` vectors of `dim` numbers drawn around the artifact's, with its pictures in turn.
+
+    Brute force is all pairs by a plain product, on a sample of the rows, without a look at any picture.
+    """
+    artifact = load_artifact(folder)
+    cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
+    store = FaissStore(dim)
+    store.add(np.arange(rows), vectors := cloud.draw(rows, seed=1))
+    with _memory() as peak:
+        started = time.perf_counter()
+        groups = find_groups(store, Pictures(_InTurn(artifact.gallery, rows)).same)
+        seconds = time.perf_counter() - started
+    sample = np.array_split(np.random.default_rng(0).permutation(rows)[:_SAMPLE], 8)
+    started = time.perf_counter()
+    pairs = sum(np.count_nonzero(vectors[part] @ vectors.T >= THRESHOLD) - len(part) for part in sample)
+    brute = (time.perf_counter() - started) * rows / sum(map(len, sample)) / 2  # of each pair one half
+    return {
+        "rows": rows,
+        "dimension": dim,
+        "groups": len(groups),
+        "pairs by cosine alone, about": round(pairs * rows / sum(map(len, sample)) / 2),
+        "s": seconds,
+        "peak extra MiB": peak[0],
+        "brute force s, about": brute,
+        "brute force / s": brute / seconds,
+    }
+
+
+class _InTurn:
+    """The thumbnails of a gallery, over and over."""
+
+    def __init__(self, gallery: Gallery, rows: int) -> None:
+        self._gallery, self._rows = gallery, rows
+
+    def thumbnail(self, row: int) -> bytes:
+        return self._gallery.thumbnail(row % len(self._gallery))
+
+    def __len__(self) -> int:
+        return self._rows
+
+
+@contextmanager
+def _memory() -> Iterator[list[float]]:
+    """How many MiB more than before were resident at most, in a list of one; known when the block ends."""
+    process, peak, over = psutil.Process(), [0.0], Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            peak[0] = max(peak[0], (process.memory_info().rss - before) / 2**20)
+
+    thread = Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,1 @@
+"""Images to an artifact, and changes of one."""

@@ -1,0 +1,121 @@
+"""Build: images -> embeddings -> index -> artifact.
+
+Embeddings are written in shards as they are made, into a work folder beside the artifact, so that the same command
+after a kill goes on where it was (see `retrieval.build.embed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from retrieval.artifact.atomic import replacing, writing
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import check_target
+from retrieval.artifact.map import PCA, check_method, write_map
+from retrieval.artifact.text import write_text
+from retrieval.build.embed import Progress, Shards, embed_source
+from retrieval.build.write import Evaluate, Unsealed, finish
+from retrieval.encoders.image import Encoder
+from retrieval.encoders.text import TextEncoder
+from retrieval.errors import SourceError
+from retrieval.images.gallery import Gallery, write_gallery
+from retrieval.images.sources import Source
+from retrieval.stores.choose import fit_index
+from retrieval.stores.faiss import FaissStore
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the images of a source: found = indexed + duplicates + skipped."""
+
+    found: int
+    indexed: int
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    """(source, the source or the id of the image with the same content)"""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(source, reason)"""
+
+
+def build_artifact(
+    source: Source,
+    out: Path,
+    encoder: Encoder,
+    *,
+    factory: str = "AUTO",
+    limit: int | None = None,
+    progress: Progress | None = None,
+    evaluate: Evaluate | None = None,
+    text: TextEncoder | None = None,
+    map_method: str | None = None,
+) -> Report:
+    """Embed every image of a source and write the artifact `out`, in the place of one that may be there.
+
+    `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images.
+    `evaluate` is given all but figures, card and manifest, and returns sections for metrics.json beside its own.
+    `text` has every thumbnail embedded by that model, too; `map_method` has a map stored, `pca`, `tsne` or `umap`.
+    Raises ArtifactError where `out` holds something else or is being written, SourceError where no image could be
+    indexed, MapError where the method's package is not here.
+    """
+    check_target(out)
+    check_method(map_method or PCA)
+    FaissStore.check_factory(factory, encoder.dim)  # before hours of work
+    with writing(out, LAYOUT.own()):
+        shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
+        report = report_of(shards)
+        if not report.indexed:
+            shards.clear()
+            raise SourceError(_nothing(report))
+        vectors = shards.vectors(encoder.dim)
+        with replacing(out, LAYOUT.own()) as folder:
+            encoder.save(folder)
+            write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
+            gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
+            facts = {"build": {**summary(report), "source": dict(source.about)}}
+            facts |= write_map(folder, vectors, map_method) | write_text(folder, gallery, text)
+            finish(Unsealed(folder, encoder, store, gallery, vectors), facts, evaluate)
+        shards.clear()
+    return report
+
+
+def embed(
+    source: Source,
+    out: Path,
+    encoder: Encoder,
+    known: dict[str, str],
+    limit: int | None,
+    progress: Progress | None,
+    key: str,
+) -> Shards:
+    """Embed a source into shards beside the artifact `out`, those of an interrupted build with the same `key` first."""
+    out = out.resolve()
+    work = out.parent / f".{out.name}.building"
+    shards = Shards(work, f"{key} {encoder.fingerprint}", source.schema)
+    embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
+    return shards
+
+
+def report_of(shards: Shards) -> Report:
+    """What became of the images that the shards account for."""
+    facts = shards.facts()
+    return Report(
+        found=max((fact["consumed"] for fact in facts), default=0),
+        indexed=sum(pq.read_metadata(path).num_rows for path in shards.files()),
+        duplicates=[(source, same) for fact in facts for source, same in fact["duplicates"]],
+        skipped=[(source, reason) for fact in facts for source, reason in fact["skipped"]],
+    )
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """A report as the manifest keeps it."""
+    return {**asdict(report), "duplicates": len(report.duplicates)}
+
+
+def _nothing(report: Report) -> str:
+    if not report.found:
+        return "the source has no image."
+    first = f" The first: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
+    return f"none of the {report.found} files found could be indexed.{first}"

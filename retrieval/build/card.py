@@ -1,0 +1,246 @@
+"""The card: an artifact's README.md, made from its own facts: the Hub's metadata, how to use it, what it is worth.
+
+The metadata follows the Hub's model cards (https://huggingface.co/docs/hub/model-cards).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.build.licenses import LICENSES
+from retrieval.encoders.image import Encoder
+from retrieval.evaluation import markdown as report
+from retrieval.evaluation.markdown import Section, plain
+from retrieval.images.gallery import Gallery
+from retrieval.stores.faiss import FaissStore
+
+_USE = """\
+## Use
+
+As a page and an API, from a checkout of Lookalike:
+
+```bash
+python app.py --artifact {name}
+```
+
+From a program, of a page like that or of a Space (then its `owner/space` is the address):
+
+```python
+from gradio_client import Client, handle_file
+
+client = Client("http://127.0.0.1:7860")
+answer = client.predict(handle_file("photo.jpg"), k=5, api_name="/search")
+for hit in answer["hits"]:
+    print(round(hit["score"], 3), hit["label"], hit["source"])
+```
+"""
+_PLAIN = """
+Without Lookalike, with timm and FAISS:
+
+```python
+import faiss
+import pyarrow.parquet as pq
+import timm
+import torch{imports}
+from PIL import Image
+
+model = timm.create_model("{model}", pretrained=True).eval()  # images -> embeddings; divide them by their length
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+index = faiss.read_index({index})  # inner product: the cosine
+rows = pq.read_table({gallery})  # row i is vector i of the index
+
+image = Image.open("photo.jpg").convert("RGB")
+with torch.inference_mode():
+    query = torch.nn.functional.normalize(model(transform(image)[None])).numpy()
+scores, found = index.search(query, 5)
+for score, row in zip(scores[0], found[0]):
+    print(round(float(score), 3), rows["label"][int(row)], rows["source"][int(row)])
+```
+"""
+_TASK = "image-feature-extraction"
+_PARTS = {"seen": "Image retrieval", "unseen": "Image retrieval, classes that training did not see"}
+
+
+def write_card(
+    folder: Path,
+    encoder: Encoder,
+    store: FaissStore,
+    gallery: Gallery,
+    metrics: dict[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write README.md into the folder of an artifact, from what sections `metrics` has, its plots, and the manifest's
+    `facts` (how it was built, and the repository on the Hub that it goes to)."""
+    training, evaluation = metrics.get("training") or {}, metrics.get("evaluation") or {}
+    name, sources = facts.get("repository"), _sources(facts, training)
+    blocks = [
+        ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
+        [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
+        [*_facts(encoder, store, gallery, metrics.get("index") or {}), *_text(facts.get("text"))],
+        [_use(name, plain=encoder.is_plain_timm).rstrip()],
+        ["## Data"],
+        _data(sources, facts, len(gallery)),
+        ["## How it was made"],
+        *_made(training, sources[0]),
+        *([["## Evaluation"], *report.evaluation_lines(evaluation)] if evaluation else []),
+        report.audit_lines(metrics.get("audit") or {}, evaluation),
+        *report.plot_lines(folder),
+        *([["## The gallery"]] if training or evaluation else [["## Evaluation"]]),
+        *report.leave_one_out_lines(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
+        report.calibration_lines(metrics.get("calibration") or {}),
+        ["## Limits"],
+        _limits(encoder, evaluation, trained=bool(training.get("steps"))),
+        ["`manifest.json` holds the size and SHA-256 of every file."],
+    ]
+    text = "\n\n".join("\n".join(block) for block in blocks if block)
+    (folder / LAYOUT.card).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _metadata(encoder: Encoder, metrics: Section, sources: Sequence[Section], name: str | None) -> ModelCardData:
+    training = metrics.get("training") or {}
+    settings, tag = training.get("settings") or {}, encoder.model.pretrained_cfg.get("tag")
+    of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", settings.get("backbone", ""))
+    base = of_timm and tag and settings.get("pretrained") and not settings.get("weights")
+    results = list(_results(metrics, sources[0]))
+    license_, license_name = _license(sources)
+    return ModelCardData(
+        base_model=f"timm/{encoder.name}.{tag}" if base else None,
+        datasets=list(dict.fromkeys(about["name"] for about in sources if "revision" in about)) or None,
+        license=license_,
+        license_name=license_name,
+        library_name="timm",
+        pipeline_tag=_TASK,
+        tags=["image-search", "faiss", *(["triplet-loss", "metric-learning"] if training else [])],
+        model_name=(name or f"{encoder.name} {training.get('recipe', '')}".strip()) if results else None,
+        eval_results=results or None,
+    )
+
+
+def _results(metrics: Section, about: Section) -> Iterator[EvalResult]:
+    """The figures as the Hub's model-index has them, with the ends of their intervals; of a gallery where nothing was
+    trained, leave-one-out."""
+    name = about.get("name") or "images"
+    data: dict[str, Any] = {"dataset_type": re.sub(r"[^\w./-]+", "-", name), "dataset_name": name}
+    data |= {"dataset_revision": about.get("revision"), "dataset_config": about.get("config")}
+    evaluation = metrics.get("evaluation") or {}
+    for part, task in _PARTS.items():
+        for figure, point in ((evaluation.get(part) or {}).get("figures") or {}).items():
+            ends = {"confidence": 0.95, "low": round(point["low"], 4), "high": round(point["high"], 4)}
+            yield EvalResult(
+                _TASK, metric_type=figure, metric_value=round(point["value"], 4), task_name=task,
+                dataset_split=evaluation["split"], metric_args=ends, **data,
+            )  # fmt: skip
+    for figure, value in (metrics.get("leave_one_out") or {}).items() if not evaluation else ():
+        if isinstance(value, float):
+            named = "Image retrieval, leave-one-out"
+            yield EvalResult(_TASK, metric_type=figure, metric_value=round(value, 4), task_name=named, **data)
+
+
+def _sources(facts: Mapping[str, Any], training: Section) -> list[dict[str, str]]:
+    """What is known of the images: of the training's where there was one, then of those that were added."""
+    first = (training.get("data") or {}).get("about") or (facts.get("build") or {}).get("source") or {}
+    added = [change["add"].get("source") or {} for change in facts.get("changes") or [] if "add" in change]
+    return [dict(first), *(dict(source) for source in added if source)]
+
+
+def _license(sources: Sequence[Section]) -> tuple[str, str | None]:
+    """The Hub's word for the licence of the images, which binds thumbnails and weights, and its own name if need be."""
+    stated = {source.get("license") or "unknown" for source in sources}
+    only = stated.pop().lower() if len(stated) == 1 else "several"
+    return (only, None) if only in LICENSES else ("other", re.sub(r"[^a-z0-9.]+", "-", only)[:60].strip("-"))
+
+
+def _use(name: str | None, *, plain: bool) -> str:
+    text = _USE.format(name=name or "FOLDER")
+    if not plain:
+        return (
+            text
+            + "\nIts head is not linear, which is more than timm can read by itself: `retrieval.Encoder.load` does.\n"
+        )
+    if not name:
+        return text + _PLAIN.format(
+            imports="", model="local-dir:FOLDER", index='"FOLDER/index.faiss"', gallery='"FOLDER/gallery.parquet"'
+        )
+    return text + _PLAIN.format(
+        imports="\nfrom huggingface_hub import hf_hub_download",
+        model=f"hf-hub:{name}",
+        index=f'hf_hub_download("{name}", "{LAYOUT.index}")',
+        gallery=f'hf_hub_download("{name}", "{LAYOUT.gallery}")',
+    )
+
+
+def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: Section) -> list[str]:
+    size = "x".join(str(side) for side in encoder.data_config["input_size"])
+    recall = store.settings.recall_at_10
+    lines = [
+        f"- **Gallery:** {len(gallery):,} images; columns: {plain(', '.join(['label', *gallery.attributes]))}",
+        f"- **Encoder:** timm `{encoder.name}`, input {size}, embeddings of {encoder.dim} numbers, cosine",
+        f"- **Index:** FAISS `{store.settings.factory}`, recall@10 against exact search {recall:.3f}",
+    ]
+    if index:
+        lines[-1] += (
+            f"; with {index['queries']:,} held-out images {index['recall@10']:.3f}, in {index['approximate_ms']:.2f} "
+            f"ms a query against {index['exact_ms']:.2f} ms"
+        )
+    return lines
+
+
+def _text(section: Section | None) -> list[str]:
+    if not section:
+        return []
+    name, dim = plain(section["name"]), section["dimension"]
+    return [f"- **Text:** found by words, too, with {name}, embeddings of {dim} numbers"]
+
+
+def _data(sources: Sequence[Section], facts: Mapping[str, Any], rows: int) -> list[str]:
+    lines = []
+    for number, about in enumerate(sources):
+        name = plain(about.get("name", ""))
+        if "revision" in about:  # a data set on the Hub
+            name = f"[{name}](https://huggingface.co/datasets/{quote(about['name'])})"
+        of = [f"{what} {plain(about[what])}" for what in ("config", "revision") if about.get(what)]
+        stated = about.get("license") or "not stated by the data; ask where they are from"
+        lines += [f"- **{'Added' if number else 'Images'}:** {', '.join([name, *of])}"] if name else []
+        lines.append(f"- **Licence:** {plain(stated)}")
+    build = facts.get("build") or {}
+    if build and facts.get("changes"):
+        lines.append(f"- **In the gallery:** {rows:,}, after additions and removals")
+    elif build:
+        counts = ", ".join(f"{build[what]:,} {what}" for what in ("found", "indexed", "duplicates"))
+        lines.append(f"- **In the gallery:** {counts}, {len(build['skipped']):,} skipped")
+    return lines
+
+
+def _made(training: Section, about: Section) -> list[list[str]]:
+    if about.get("made"):
+        return [[plain(about["made"])]]
+    if not training:
+        return [["Every image was embedded by the encoder as it was given, `python -m retrieval build`: no training."]]
+    return [report.training_lines(training), report.settings_lines(training.get("settings") or {})]
+
+
+def _limits(encoder: Encoder, evaluation: Section, *, trained: bool) -> list[str]:
+    side = "x".join(str(side) for side in encoder.data_config["input_size"][1:])
+    lines = [
+        "- Every search has an answer: of a picture that is like nothing here, the nearest. A score is a cosine, not a "
+        "probability; which score is near enough depends on the images.",
+        f"- Pictures are seen at {side} pixels: what is smaller than that in them is not found.",
+        "- What the images lack, or show one-sidedly, the search does, too.",
+        f"- `{LAYOUT.gallery}` holds a thumbnail of every image: who may read this repository sees them.",
+    ]
+    seen, unseen = ((evaluation.get(part) or {}).get("figures") or {} for part in ("seen", "unseen"))
+    if "mAP" in unseen and unseen["mAP"]["value"] < seen["mAP"]["value"]:
+        lines.append(
+            f"- Classes that training did not see are found less well: mAP {unseen['mAP']['value']:.3f} against "
+            f"{seen['mAP']['value']:.3f}, each among its own gallery."
+        )
+    elif seen and trained and not unseen:
+        lines.append("- The figures are of classes that training saw; others may be found less well.")
+    return lines

@@ -1,0 +1,242 @@
+"""Calibration: what it takes for a hit to be of the query's kind, learned from queries whose label is known.
+
+Each query is searched twice: as it is, and among the images of all other labels, which is a query of a kind that the
+gallery does not have. A logistic regression (Platt 1999) weighs the evidence of `evaluation.confidence`, right hits of
+the first search against wrong ones and all those of the second. Isotonic regression (Zadrozny and Elkan, KDD 2002)
+turns the weighed sum into a chance, on the first search alone: the chance is that of a query whose kind is there.
+Whether it is there is what the threshold is for, with which a hit is confident: it keeps both the precision and the
+share refused that are promised below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Nearest, evidence, kinds, nearest
+from retrieval.evaluation.duplicates import THRESHOLD, Same
+from retrieval.evaluation.metrics import Numbers, Rows, Vectors
+from retrieval.stores.base import MISSING, Store
+
+PRECISION = 0.95  # of the first hits shown as confident, so many are right, at the lower end of their interval
+REFUSED = 0.90  # of the queries of no kind in the gallery, so many are shown as not confident, in the same way
+_CERTAINTY = 0.95  # of both
+_NEAR = 0.95  # of the queries whose first hit is right, so many are near enough to it to be confident
+_QUERIES, _FEWER_QUERIES = 2_500, 1_000  # drawn, at most: with ten pairs each, enough for a curve
+_MOST_PAIRS = 25_000_000  # of a query and a row: in a gallery of more than 10,000 rows fewer are drawn
+_LEAST_QUERIES = 20
+_COPIES = 20  # near-duplicates of a query that are looked for among its nearest
+_BINS = 10  # of the reliability curve
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Q images whose label is known: to learn from, or to check with."""
+
+    vectors: Vectors
+    """(Q, D) float32 unit rows."""
+    labels: Sequence[str | None]
+    own: Rows | None = None
+    """(Q,) int64: the row of the gallery that each is itself, which it does not find, or -1; None: held-out images."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One search of each of Q queries, for its K nearest."""
+
+    evidence: Numbers  # (Q, K, 3), NaN for a hit without a label, which teaches nothing
+    nearest: Vectors  # (Q,) cosine of the first hit
+
+    @property
+    def told(self) -> npt.NDArray[np.bool_]:
+        """(Q, K): there is evidence of the hit."""
+        told: npt.NDArray[np.bool_] = ~np.isnan(self.evidence[..., 0])
+        return told
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Queries and their nearest: with the images of their own label in the gallery, and as if there were none."""
+
+    present: _Found
+    right: npt.NDArray[np.bool_]  # (Q, K): the hit has the label of the query
+    absent: _Found
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> _Pairs:
+        present, absent = (_Found(each.evidence[chosen], each.nearest[chosen]) for each in (self.present, self.absent))
+        return _Pairs(present, self.right[chosen], absent)
+
+
+def calibrate(
+    store: Store,
+    labels: Sequence[str | None],
+    queries: Queries,
+    check: Queries | None = None,
+    *,
+    same: Same | None = None,
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """The section `calibration` of metrics.json: what `Calibration.of` reads, and how well it keeps its word.
+
+    `labels` (N,) are those of the store's rows. The curve, the error and the precision stated are of the queries of
+    `check`, or where there are none, of each half of `queries` by what was learned from the other half. Of very many
+    queries, 2,500 are drawn, 1,000 in a large gallery. None where the labels cannot teach it: fewer than two, or hardly
+    a query that has another image of its label.
+
+    `same` tells which rows show the same picture as a row (`Pictures.same`): a query that is a row does not find its
+    near-duplicates. A new picture has none in the gallery, and finding them is too easy to learn from.
+    """
+    density = Density(store)
+    pairs = _pairs(store, labels, queries, density, same, seed)
+    if pairs is None:
+        return None
+    found = _fit(pairs)
+    others = _pairs(store, labels, check, density, same, seed) if check else None
+    half = np.random.default_rng(seed).permutation(len(pairs.right)) % 2 == 0
+    trials = [(found, others)] if others else [(_fit(pairs.only(~one)), pairs.only(one)) for one in (half, ~half)]
+    return {
+        "weights": list(found.weights),
+        "bias": found.bias,
+        "strengths": list(found.strengths),
+        "chances": list(found.chances),
+        "threshold": found.threshold,
+        "floor": found.floor,
+        "queries": len(pairs.right),
+        "held_out": queries.own is None,
+        "wanted": {"precision": PRECISION, "refused": REFUSED},
+        "checked": _checked(trials),
+    }
+
+
+def _pairs(
+    store: Store,
+    labels: Sequence[str | None],
+    queries: Queries,
+    density: Density,
+    same: Same | None,
+    seed: int,
+) -> _Pairs | None:
+    codes, wanted, names = kinds(labels, queries.labels)
+    own = np.full(len(wanted), MISSING) if queries.own is None else queries.own
+    of_label = np.bincount(codes[codes >= 0], minlength=max(len(names), 1))
+    usable = np.flatnonzero((wanted >= 0) & (of_label[np.maximum(wanted, 0)] > (own >= 0)))
+    if len(usable) < _LEAST_QUERIES or (of_label > 0).sum() < 2:
+        return None
+    most = min(_QUERIES, max(_FEWER_QUERIES, _MOST_PAIRS // len(store)))
+    chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:most])
+    vectors, wanted, own = queries.vectors[chosen], wanted[chosen], own[chosen]
+    found = nearest(store, vectors, own) if same is None else _without_copies(store, vectors, own, same)
+    absent = Nearest(np.full_like(found.rows, MISSING), np.zeros_like(found.scores))
+    for label in np.unique(wanted):
+        mine = wanted == label
+        strangers = nearest(store, vectors[mine], allowed=np.flatnonzero((codes != label) & (codes != -1)))
+        absent.rows[mine], absent.scores[mine] = strangers.rows, strangers.scores
+    right = (found.rows != MISSING) & (codes[found.rows] == wanted[:, None])
+    first, second = (_Found(evidence(each, each, codes, density), each.scores[:, 0]) for each in (found, absent))
+    return _Pairs(first, right, second)
+
+
+def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Nearest:
+    """What is nearest to queries that are rows, their near-duplicates left out."""
+    rows, scores = store.search(vectors, NEIGHBOURS + 1 + _COPIES)
+    kept = Nearest(np.full((len(rows), NEIGHBOURS), MISSING), np.zeros((len(rows), NEIGHBOURS), np.float32))
+    for number, row in enumerate(own):
+        there = (rows[number] != MISSING) & (rows[number] != row)
+        close = np.flatnonzero(there & (scores[number] >= THRESHOLD)) if row >= 0 else np.empty(0, np.int64)
+        if len(close):
+            there[close[same(int(row), rows[number, close])]] = False
+        places = np.flatnonzero(there)[:NEIGHBOURS]
+        kept.rows[number, : len(places)] = rows[number, places]
+        kept.scores[number, : len(places)] = scores[number, places]
+    return kept
+
+
+def _fit(pairs: _Pairs) -> Calibration:
+    from sklearn.isotonic import IsotonicRegression
+    from sklearn.linear_model import LogisticRegression
+
+    present, right = pairs.present.evidence[pairs.present.told], pairs.right[pairs.present.told]
+    absent = pairs.absent.evidence[pairs.absent.told]
+    truth = np.concatenate([right, np.zeros(len(absent), bool)])
+    if truth.all() or not truth.any():  # nothing to tell apart: each hit has the chance of any other
+        return Calibration((0.0, 0.0, 0.0), 0.0, (0.0,), (float(truth.any()),), None, -1.0)
+    model = LogisticRegression(C=100.0, max_iter=1000).fit(np.concatenate([present, absent]), truth)
+    near = pairs.present.nearest[pairs.right[:, 0]]
+    floor = float(np.quantile(near, 1 - _NEAR, method="lower")) if len(near) else -1.0
+    plain = Calibration(tuple(model.coef_[0].tolist()), float(model.intercept_[0]), (0.0,), (0.0,), None, floor)
+    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(plain.strength(present), right)
+    strengths, chances = (tuple(each.tolist()) for each in (curve.X_thresholds_, curve.y_thresholds_))
+    learned = replace(plain, strengths=strengths, chances=chances)
+    known, strange = (_eligible(learned, each) for each in (pairs.present, pairs.absent))
+    return replace(learned, threshold=_threshold(known, pairs.right[:, 0], strange))
+
+
+def _eligible(learned: Calibration, found: _Found) -> Numbers:
+    """(Q,) strengths of the first hits; minus infinity for one that is too far, or more likely wrong than right."""
+    strength = learned.strength(found.evidence[:, 0])
+    return np.where((found.nearest >= learned.floor) & (learned.chance(strength) > 0.5), strength, -np.inf)
+
+
+def _threshold(first: Numbers, right: npt.NDArray[np.bool_], strangers: Numbers) -> float | None:
+    """The least strength from which on PRECISION of the first hits are right, and below which REFUSED of the strangers'
+    first hits lie, with _CERTAINTY of each; None where there is none. That is of each strength by itself; the least
+    of so many is a little lucky, which is why `_checked` looks at other queries."""
+    order = np.argsort(-first, kind="stable")
+    strengths = first[order]
+    precise = _at_least(np.cumsum(right[order]), np.arange(1, len(order) + 1)) >= PRECISION
+    refusing = _at_least(np.searchsorted(np.sort(strangers), strengths), len(strangers)) >= REFUSED
+    last = np.append(strengths[1:] < strengths[:-1], True)  # hits of the same strength are shown together
+    enough = np.flatnonzero(precise & refusing & last & np.isfinite(strengths))
+    return float(strengths[enough[-1]]) if len(enough) else None
+
+
+def _at_least(count: Rows, of: Rows | int) -> Numbers:
+    """The lower end of the interval of a share (Clopper and Pearson 1934, one-sided)."""
+    from scipy.stats import beta
+
+    return np.where(count > 0, beta.ppf(1 - _CERTAINTY, np.maximum(count, 1), of - count + 1), 0)
+
+
+def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> dict[str, Any]:
+    """What was promised, on queries that it was not learned from."""
+    from scipy.stats import binomtest
+
+    told = [pairs.present.told for _, pairs in trials]
+    chances = [one.chance(one.strength(pairs.present.evidence)) for one, pairs in trials]
+    chance = np.concatenate([each[mask] for each, mask in zip(chances, told, strict=True)])
+    right = np.concatenate([pairs.right[mask] for (_, pairs), mask in zip(trials, told, strict=True)])
+    shown = np.concatenate([_shown(one, pairs.present) for one, pairs in trials])
+    first = np.concatenate([pairs.right[:, 0] for _, pairs in trials])
+    refused = np.concatenate([~_shown(one, pairs.absent) for one, pairs in trials])
+    bins = _bins(chance)
+    curve, shares = ([float(each[mask].mean()) for mask in bins] for each in (chance, right))
+    sizes = [int(mask.sum()) for mask in bins]
+    precision = None
+    if shown.any():
+        ends = binomtest(int(first[shown].sum()), int(shown.sum())).proportion_ci(0.95, "wilson")
+        precision = {"value": float(first[shown].mean()), "low": float(ends.low), "high": float(ends.high)}
+    return {
+        "queries": len(first),
+        "expected_calibration_error": float(
+            sum(n * abs(p - s) for p, s, n in zip(curve, shares, sizes, strict=True)) / max(len(right), 1)
+        ),
+        "reliability": {"chance": curve, "share": shares, "pairs": sizes},
+        "precision": precision,
+        "shown": float(shown.mean()),
+        "refused": float(refused.mean()),
+    }
+
+
+def _shown(one: Calibration, found: _Found) -> npt.NDArray[np.bool_]:
+    """(Q,): the first hit is confident."""
+    return one.confident(one.strength(found.evidence[:, :1]), found.nearest)[:, 0]
+
+
+def _bins(chances: Numbers) -> list[npt.NDArray[np.bool_]]:
+    """Ten equal parts of [0, 1], those that are empty left out."""
+    place = np.minimum((chances * _BINS).astype(int), _BINS - 1)
+    return [place == number for number in range(_BINS) if (place == number).any()]

@@ -1,0 +1,242 @@
+"""Pictures of an evaluation: PNG files for an artifact's card, and one that sets several runs side by side.
+
+The colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart; markers and strokes
+differ as well. matplotlib is imported when something is drawn, and without its global state, so that threads may draw.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.errors import short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BLUE, _VERMILION, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+# A part of an evaluation -> how it is called, its colour and its marker.
+_PARTS = {
+    "seen": ("seen classes", _BLUE, "o"),
+    "unseen": ("unseen classes", _VERMILION, "s"),
+    "seen_without_near_duplicates": ("seen, without near-duplicates", _GREEN, "^"),
+    "unseen_without_near_duplicates": ("unseen, without near-duplicates", _PURPLE, "D"),
+}
+_DRAWN = ("recall_at_k", "intervals", "images_per_class", "per_class", "history", "reliability")
+_WORST = 20  # classes in the picture of the worst
+_NAMED = 40  # classes: with more of them, their names would not be legible under the bars
+_short = partial(short, longest=32)  # a label, as far as there is room for it
+_NO_FIGURES = {"step", "epoch", "learning_rate", "grad_norm"}  # of a history: other things than losses and figures
+
+
+def draw(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write into `folder`/plots the pictures that the sections `evaluation`, `training` and `calibration` have the
+    numbers for.
+
+    recall_at_k.png, intervals.png, images_per_class.png, per_class.png, history.png and reliability.png: files of these
+    names are written anew, and those that there are no numbers for are gone.
+    """
+    evaluation = metrics.get("evaluation")
+    history = (metrics.get("training") or {}).get("history") or []
+    names = list(dict.fromkeys(name for entry in history for name in entry if name not in _NO_FIGURES))
+    figures = {}
+    if evaluation:
+        figures["recall_at_k.png"] = _curves(evaluation)
+        figures["intervals.png"] = _intervals(evaluation)
+        if evaluation["classes"]:
+            figures["images_per_class.png"] = _images_per_class(evaluation["classes"])
+            figures["per_class.png"] = _worst_classes(evaluation["classes"])
+    if names:
+        figures["history.png"] = _history(history, names)
+    if calibration := metrics.get("calibration"):
+        figures["reliability.png"] = _reliability(calibration["checked"])
+    plots = folder / LAYOUT.plots
+    for name in _DRAWN:
+        (plots / f"{name}.png").unlink(missing_ok=True)  # by a hard link it may be another artifact's
+    for name, figure in figures.items():
+        _save(figure, plots / name)
+    if plots.is_dir() and not any(plots.iterdir()):
+        plots.rmdir()
+
+
+def draw_comparison(path: Path, runs: Sequence[tuple[str, Mapping[str, Any]]], names: Sequence[str]) -> None:
+    """Write one picture of several runs, a panel for each of the figures `names`, a row for each run.
+
+    `runs` are pairs of a name and the parts `seen` and `unseen` of an evaluation, None where it has no such part.
+    """
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, panels = _panels(rows, columns, width=3 + 3 * columns, height=rows * (1.2 + 0.35 * len(runs)))
+    for axes, name in zip(panels, names, strict=False):
+        for part, offset in (("seen", -0.12), ("unseen", 0.12)):
+            points = [(row + offset, run[part]["figures"][name]) for row, (_, run) in enumerate(runs) if run[part]]
+            if points:
+                _bars(axes, *zip(*points, strict=True), part=part, upright=False)
+        axes.set_yticks(range(len(runs)), [_short(run) for run, _ in runs], parse_math=False)
+        axes.set_ylim(len(runs) - 0.5, -0.5)
+        axes.set_title(name)
+        axes.set_xlabel("mean over the queries")
+        axes.locator_params(axis="x", nbins=4)
+        axes.grid(axis="x", alpha=0.3)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    figure.suptitle("Runs compared (bars: 95% bootstrap intervals)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    _save(figure, path)
+
+
+def _curves(evaluation: Mapping[str, Any]) -> Figure:
+    figure, (axes,) = _panels(1, 1, width=7, height=4.5)
+    for part in ("seen", "unseen"):
+        if evaluation[part]:
+            curve, (name, colour, marker) = evaluation[part]["curve"], _PARTS[part]
+            axes.plot(curve["k"], curve["hit"], color=colour, marker=marker, label=f"hit@k, {name}")
+            axes.plot(curve["k"], curve["recall"], color=colour, marker=marker, ls="--", label=f"recall@k, {name}")
+    axes.set_xscale("log")
+    ticks = evaluation["seen"]["curve"]["k"]
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("k, the number of images shown (log scale)")
+    axes.set_ylabel("mean over the queries")
+    axes.set_title("How soon what is wanted is found")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def _intervals(evaluation: Mapping[str, Any]) -> Figure:
+    figure, (axes,) = _panels(1, 1, width=8, height=4.5)
+    parts = [part for part in _PARTS if evaluation.get(part)]
+    names = list(evaluation["seen"]["figures"])
+    for number, part in enumerate(parts):
+        offset = 0.16 * (number - (len(parts) - 1) / 2)
+        points = list(evaluation[part]["figures"].values())
+        _bars(axes, [place + offset for place in range(len(names))], points, part=part, upright=True)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlabel("figure")
+    axes.set_ylabel("mean over the queries")
+    axes.set_title("Figures with 95% bootstrap intervals")
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _bars(
+    axes: Axes, places: Sequence[float], points: Sequence[Mapping[str, float]], *, part: str, upright: bool
+) -> None:
+    """Points with the bars of their intervals."""
+    name, colour, marker = _PARTS[part]
+    values = [point["value"] for point in points]
+    spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
+    style: dict[str, Any] = {"fmt": marker, "color": colour, "capsize": 3, "markersize": 5, "label": name}
+    if upright:
+        axes.errorbar(places, values, yerr=spread, **style)
+    else:
+        axes.errorbar(values, places, xerr=spread, **style)
+
+
+def _images_per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
+    ordered = sorted(classes, key=lambda row: (-row["images"], row["label"]))
+    counts = [row["images"] for row in ordered]
+    figure, (axes,) = _panels(1, 1, width=8, height=4.5)
+    axes.bar(range(len(counts)), counts, color=_BLUE, width=0.9)
+    if len(counts) <= _NAMED:
+        labels = [_short(row["label"]) for row in ordered]
+        axes.set_xticks(range(len(counts)), labels, rotation=90, parse_math=False)
+        axes.set_xlabel("class")
+    else:
+        axes.set_xlabel(f"the {len(counts)} classes, from the largest to the smallest")
+    middle = sorted(counts)[len(counts) // 2]
+    axes.axhline(middle, color=_VERMILION, ls="--", label=f"the class in the middle: {middle:,}")
+    most, least = ordered[0], ordered[-1]
+    axes.set_title(
+        f"Training images per class: {most['images']:,} of {_short(most['label'])} to "
+        f"{least['images']:,} of {_short(least['label'])}",
+        parse_math=False,
+    )
+    axes.set_ylabel("images")
+    axes.legend()
+    return figure
+
+
+def _worst_classes(classes: Sequence[Mapping[str, Any]]) -> Figure:
+    worst = [row for row in classes if row["queries"]][:_WORST]
+    figure, (axes,) = _panels(1, 1, width=8, height=1.6 + 0.27 * len(worst))
+    values = [row["mAP"] for row in worst]
+    axes.barh(range(len(worst)), values, color=_BLUE, height=0.75)
+    for place, row in enumerate(worst):
+        text = ""
+        if row["confusions"]:
+            label, count = row["confusions"][0]
+            text = f"  taken for {'(no label)' if label is None else _short(label)} ({count} of {row['queries']})  "
+        # Beside a short bar, in a long one: beside that one there would be no room.
+        inside = row["mAP"] > 0.5
+        style: dict[str, Any] = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": _GREY}
+        axes.text(row["mAP"], place, text, va="center", fontsize=8, parse_math=False, **style)
+    axes.set_yticks(range(len(worst)), [_short(row["label"]) for row in worst], parse_math=False)
+    axes.set_ylim(len(worst) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("mAP")
+    axes.set_ylabel("class")
+    axes.set_title(f"The {len(worst)} classes with the lowest mAP, and what they are most often taken for")
+    return figure
+
+
+def _reliability(checked: Mapping[str, Any]) -> Figure:
+    figure, (axes, sizes) = _panels(2, 1, width=6, height=6.5)
+    curve = checked["reliability"]
+    axes.plot([0, 1], [0, 1], color=_GREY, ls="--", label="what is said is so")
+    axes.plot(curve["chance"], curve["share"], color=_BLUE, marker="o", label="measured")
+    axes.set_ylim(0, 1.03)
+    axes.set_ylabel("share of hits that are")
+    error = checked["expected_calibration_error"]
+    axes.set_title(f"The chance that a hit is of the query's kind\n(expected calibration error {error:.3f})")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    sizes.bar(curve["chance"], curve["pairs"], width=0.04, color=_BLUE)
+    sizes.set_xlim(0, 1.03)
+    sizes.set_xlabel("chance shown")
+    sizes.set_ylabel("hits")
+    return figure
+
+
+def _history(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
+    figures = [name for name in names if name.startswith("validation")]
+    losses = [name for name in names if name not in figures]
+    shown = [(title, group) for title, group in (("loss", losses), ("validation", figures)) if group]
+    figure, panels = _panels(len(shown), 1, width=7, height=1 + 2.7 * len(shown))
+    for axes, (title, group) in zip(panels, shown, strict=True):
+        for number, name in enumerate(group):
+            points = [(entry["step"], entry[name]) for entry in history if entry.get(name) is not None]
+            marker = "osD^v"[number % 5] if len(points) < 60 else ""
+            colour = (_BLUE, _VERMILION, _GREEN, _PURPLE, _GREY)[number % 5]
+            label = name.removeprefix("validation").strip()
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, label=label)
+        axes.set_xlabel("step")
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[0].set_title("The course of the training")
+    return figure
+
+
+def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its panels row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=columns == 1, sharey=columns > 1)
+    return figure, list(panels.ravel())
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Letters that the font has not are drawn as boxes; nobody can mend that by reading of it.
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    figure.savefig(path, format="png", metadata={"Software": None})  # the same bytes from every version

@@ -1,0 +1,96 @@
+"""How the Hub is asked: errors of its client in our words, another try where that may help.
+
+Tokens come from HF_TOKEN or the login, by way of the client, and stay there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from threading import Event
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import parse_ratelimit_headers
+
+from retrieval.errors import AwayError, HubError
+from retrieval.hub_errors import in_words
+
+_TRIES = 3  # in a row that bring next to nothing
+_PROGRESS = 1 << 20  # bytes that are more than next to nothing
+_PATIENCE = 60.0  # seconds that a Hub may ask us to wait; more, and we say so instead
+_OF_THE_HUB = (HfHubHTTPError, OfflineModeIsEnabled)  # which are kinds of OSError, too
+
+HUB = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # for messages: an address can hold a password
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class CutOffError(httpx2.ReadError):
+    """A file that is not whole; its sentence says how much of it came."""
+
+
+def tell(what: str, call: Callable[[], _T]) -> _T:
+    """What the client gives, its errors in our words; the client itself tries again where that is safe."""
+    try:
+        return call()
+    except LocalTokenNotFoundError as error:
+        raise HubError(f"nobody is logged in to write {what}: `hf auth login`, or set HF_TOKEN.") from error
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+        raise HubError(f"HF_ENDPOINT is no address of a Hub: {HUB!r}.") from error
+    except (httpx2.LocalProtocolError, UnicodeEncodeError):  # whose own sentence holds the token
+        raise HubError(f"the token for {what} has letters that none has: mend HF_TOKEN, or `hf auth login`.") from None
+    except (httpx2.HTTPError, *_OF_THE_HUB) as error:
+        if isinstance(error, CutOffError):
+            raise AwayError(f"{what} was cut off ({error}): try again.") from error
+        raise in_words(error, what, HUB, _wait(error)) from error
+    except ValueError as error:  # of our card, or of a name
+        raise HubError(f"{what} is not as the Hub wants it: {' '.join(str(error).split())}") from error
+
+
+def ask(
+    what: str,
+    call: Callable[[], _T],
+    *,
+    impatient: bool = False,
+    tries: int = _TRIES,
+    when_told: bool = False,
+    so_far: Callable[[], int] = lambda: 0,
+    stopped: Event | None = None,
+) -> _T:
+    """`call` until it gives something, or so many times in a row next to nothing; between, waits as the Hub asks.
+
+    `impatient`: not again where nobody answers; `when_told`: not again unless the Hub says after how long.
+    """
+    left, most, stopped = tries, 0, stopped or Event()
+    while True:
+        try:
+            return tell(what, call)
+        except AwayError as error:
+            left, most = (tries - 1, so_far()) if so_far() >= most + _PROGRESS else (left - 1, most)
+            unreachable = isinstance(error.__cause__, (httpx2.TransportError, OfflineModeIsEnabled))
+            given_up = left <= 0 or error.wait > _PATIENCE or isinstance(error.__cause__, OfflineModeIsEnabled)
+            if given_up or (impatient and unreachable) or (when_told and not error.wait):
+                raise
+            pause = error.wait or float(tries - left)
+            _log.warning("%s Trying again in %.0f s.", error, pause)
+            if stopped.wait(pause):
+                raise
+
+
+def _wait(error: Exception) -> float:
+    """The seconds that the Hub asks to wait (Retry-After, or the RateLimit of its draft standard); 0: none."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    after = headers.get("Retry-After", "")
+    if after.isdigit():
+        return float(after)
+    with suppress(ValueError):  # it may be a date
+        return max(0.0, (parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds())
+    limit = parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else 0.0

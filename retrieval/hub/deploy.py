@@ -1,0 +1,80 @@
+"""Deploy: a Space on the Hub that serves one revision of an artifact, from this code, in one commit.
+
+Needs the Hub's client and no more, no torch: CI deploys from a machine that has not installed the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.console import say
+from retrieval.errors import HubError
+from retrieval.hub import upload
+from retrieval.hub.download import fetch, resolve
+from retrieval.hub.references import Reference, check_repository, parse_reference
+
+VARIABLE = "LOOKALIKE_ARTIFACT"  # that app.py reads
+_ROOT = Path(__file__).parents[2]
+_TOP = ("README.md", "LICENSE", "app.py", "requirements.txt")
+_PACKAGE = "retrieval/"
+_STARTER = f"{_PACKAGE}starter/"
+_KINDS = {".py", ".css", ".js", ".png", ".svg", ".html", ".jinja", ".typed"}  # of files that a package consists of
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A Space: its address, the commit of its code, and the artifact that it serves, pinned."""
+
+    url: str
+    commit: str
+    artifact: str
+
+    def __str__(self) -> str:
+        return f"{self.url} at commit {self.commit[:7]} serves {self.artifact}"
+
+
+def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | None = None) -> Deployed:
+    """Make or update the Space `owner/space` to serve an artifact on the Hub; nothing is sent where nothing changed.
+
+    The reference is resolved to a commit, which the Space reads in its variable LOOKALIKE_ARTIFACT: later pushes to
+    the artifact change nothing there until this is called again. Raises HubError.
+    """
+    reference = parse_reference(artifact)
+    check_repository(space)
+    upload.check_login(f"the Space {space}")
+    commit = resolve(reference, LAYOUT.manifest)
+    fetch(reference.repo, commit, LAYOUT.manifest)  # a commit that was given is there, too
+    if upload.wants_login(reference.repo):
+        say(f"{reference.repo} is private or gated: give the Space a token that may read it, as its secret HF_TOKEN.")
+    pinned = f"{reference.repo}@{commit}"
+    # What a new Space begins with; one that is there already keeps what it has until the code is there.
+    begin = {"space_sdk": "gradio", "space_variables": [{"key": VARIABLE, "value": pinned}]}
+    head = upload.open_repository(space, private=private, kind="space", **begin, space_hardware=hardware)
+    if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
+        raise HubError(f"the Space {space} is another app: deploy to a Space of its own.")
+    files = {name: _ROOT / name for name in _code()}
+    pushed = upload.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
+    changed = upload.set_variable(space, VARIABLE, pinned)
+    if hardware:
+        upload.set_hardware(space, hardware)
+    if not (pushed.changed or changed):
+        say("The Space was up to date.")
+    return Deployed(pushed.url, pushed.commit, pinned)
+
+
+def _code() -> list[str]:
+    """The files of a Space, relative to this checkout."""
+    if missing := [name for name in _TOP if not (_ROOT / name).is_file()]:
+        raise HubError(f"{missing[0]} is not in {_ROOT}: deploy from a checkout of the project.")
+    found = (path.relative_to(_ROOT).as_posix() for path in sorted((_ROOT / "retrieval").rglob("*")))
+    return [*_TOP, *(name for name in found if _is_code(name) and (_ROOT / name).is_file())]
+
+
+def _is_code(name: str) -> bool:
+    """Whether a file belongs to the code of a Space: whatever else lies there is left alone, and never sent."""
+    if name.startswith(_STARTER):
+        return LAYOUT.is_file(name.removeprefix(_STARTER))
+    hidden = any(part.startswith((".", "__pycache__")) for part in name.split("/"))
+    return name in _TOP or (name.startswith(_PACKAGE) and Path(name).suffix in _KINDS and not hidden)

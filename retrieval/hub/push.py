@@ -1,0 +1,61 @@
+"""Push: an artifact to the Hub, verified first, in one commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrieval.artifact.atomic import writing
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import load_artifact
+from retrieval.artifact.manifest import read_manifest, stated_files
+from retrieval.build.change import name_card
+from retrieval.errors import HubError, IntegrityError
+from retrieval.hub import upload
+from retrieval.hub.download import fetch, is_cached
+from retrieval.hub.references import check_repository
+from retrieval.hub.upload import Head, Pushed
+
+
+def check_push(name: str, *, private: bool = False) -> None:
+    """Raise HubError where a push could not end well, as far as that can be told before hours of work.
+
+    That is: unless it names a repository, somebody is logged in who may write, and what is to be private is not public.
+    """
+    check_repository(name)
+    upload.check_login(name)
+    if private:
+        upload.check_not_public(name)
+
+
+def push_artifact(folder: Path, name: str, *, private: bool = False, message: str | None = None) -> Pushed:
+    """Verify an artifact and push its files, and nothing else, to `owner/name`, in one commit.
+
+    Its card is given the repository's name first, so that the code on it runs as it stands; folder and repository hold
+    the same bytes. Files of an earlier artifact that this one does not have are removed. Raises HubError,
+    ArtifactError where the folder holds none, IntegrityError where it is damaged.
+    """
+    if is_cached(folder):
+        raise HubError(f"{folder} lies in the Hub's cache: bring it into a folder of its own by `pull`, and push that.")
+    check_push(name)
+    with writing(folder, LAYOUT.own()):  # nobody else changes it while it is sent
+        load_artifact(folder)
+        head = upload.open_repository(name, private=private)
+        before = _files_before(head)
+        name_card(folder, name)
+        manifest = read_manifest(folder)
+        files = {each: folder / each for each in [*stated_files(manifest), LAYOUT.manifest]}
+        said = message or f"{manifest['rows']:,} images, {manifest['encoder']['architecture']}"
+        return upload.push(head, files, message=said, own=before.__contains__)
+
+
+def _files_before(head: Head) -> frozenset[str]:
+    """The files of the artifact that a repository holds now; raises HubError where it holds something else."""
+    if head.commit and LAYOUT.manifest in head.files:
+        path = fetch(head.repo, head.commit, LAYOUT.manifest)
+        try:
+            return frozenset(stated_files(read_manifest(path.parent)))
+        except IntegrityError:  # as good as none
+            return frozenset()
+    if theirs := sorted(({*LAYOUT.names()} - {LAYOUT.card}) & {*head.files}):
+        raise HubError(f"{head.repo} holds {theirs[0]}, and no artifact: push to a repository of its own.")
+    return frozenset()

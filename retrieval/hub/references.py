@@ -1,0 +1,51 @@
+"""References: `owner/name[@revision]`, a repository on the Hub and what is wanted of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from retrieval.errors import HubError
+
+_REFERENCE = re.compile(r"(?!.*\.\.)(?P<repo>\w[\w.-]{0,95}/\w[\w.-]{0,95})(@(?P<revision>\w[\w./-]*))?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A repository, and a branch, tag or commit of it.
+
+    >>> parse_reference("me/shirts@v1")
+    Reference(repo='me/shirts', revision='v1')
+    """
+
+    repo: str
+    revision: str = "main"
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a whole commit, which never means anything else."""
+        return bool(COMMIT.fullmatch(self.revision))
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision[:7] if self.pinned else self.revision}"
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text could name a repository: `owner/name` or `owner/name@revision`."""
+    return bool(_REFERENCE.fullmatch(text))
+
+
+def parse_reference(text: str) -> Reference:
+    """`owner/name[@revision]` as a Reference; raises HubError for anything else."""
+    found = _REFERENCE.fullmatch(text)
+    if found is None:
+        raise HubError(f"{text!r} names no repository on the Hub: that is owner/name, or owner/name@revision.")
+    return Reference(found["repo"], found["revision"] or "main")
+
+
+def check_repository(text: str) -> None:
+    """Raise HubError unless that is `owner/name`, of something to write to: a commit is made on top of its head."""
+    reference = parse_reference(text)
+    if "@" in text:
+        raise HubError(f"{text}: a new commit of {reference.repo} is made; leave out what stands after the @.")

@@ -1,0 +1,126 @@
+"""Uploads: repositories made, and files sent in one commit on top of the head that was looked at."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+
+from retrieval.errors import AwayError, HubError
+from retrieval.hub.client import HUB, ask, tell
+
+Kind = Literal["model", "space"]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """The commit that a push ended in, its address, and whether it changed anything."""
+
+    commit: str
+    url: str
+    changed: bool = True
+
+    def __str__(self) -> str:
+        done = "is now at" if self.changed else "has all of it already, at"
+        return f"{self.url} {done} commit {self.commit}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a repository is, before a push."""
+
+    repo: str
+    kind: Kind
+    what: str
+    """In words."""
+    commit: str | None
+    """None for one that is empty."""
+    files: tuple[str, ...]
+
+
+def check_login(what: str) -> None:
+    """Raise HubError where nobody is logged in to write `what`, or with a token that may only read."""
+    answer = ask(what, lambda: HfApi().whoami())
+    token = (answer.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") == "read":
+        raise HubError(
+            f"the token {answer['name']} is logged in with may only read: take one with the right to write "
+            "(Settings, Access Tokens), then `hf auth login` or HF_TOKEN."
+        )
+
+
+def check_not_public(repo: str) -> None:
+    """Raise HubError where a repository is there, and everybody may see it."""
+    try:
+        info: Any = tell(repo, lambda: HfApi().repo_info(repo))
+    except AwayError:
+        raise
+    except HubError:  # it is not there, or not shown
+        return
+    _refuse_public(repo, info)
+
+
+def _refuse_public(what: str, info: Any) -> None:
+    if info.private is False:
+        raise HubError(f"{what} is there already, and public: make it private in its settings, or push elsewhere.")
+
+
+def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", **space: Any) -> Head:
+    """The head of a repository, which is made where it does not exist; `space` are what a new Space begins with.
+
+    Raises HubError, also where it is to be private and is public already.
+    """
+    api, what = HfApi(), repo if kind == "model" else f"the Space {repo}"
+    ask(what, lambda: api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **space))
+    info: Any = ask(what, lambda: api.repo_info(repo, repo_type=kind))
+    if private:
+        _refuse_public(what, info)
+    return Head(repo, kind, what, info.sha or None, tuple(file.rfilename for file in info.siblings or []))
+
+
+def push(head: Head, files: Mapping[str, Path], *, message: str, own: Callable[[str], bool]) -> Pushed:
+    """Files into one commit on top of a head; what has not changed is not sent.
+
+    Files there that are `own`, and not among these, are removed in the same commit. A commit that somebody else made
+    meanwhile has this one refused. Raises HubError.
+    """
+    gone = [name for name in head.files if own(name) and name not in files]
+    options: dict[str, Any] = {"repo_type": head.kind, "parent_commit": head.commit, "commit_message": message}
+
+    def send() -> Any:
+        added = [CommitOperationAdd(name, path) for name, path in files.items()]  # each serves once
+        removed = [CommitOperationDelete(name) for name in gone]
+        return HfApi().create_commit(head.repo, [*added, *removed], **options)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the gallery
+        # Unless the Hub asks for another try, nobody knows what it has done.
+        commit = ask(head.what, send, tries=2, when_told=True)
+    return Pushed(commit.oid, str(commit.repo_url).replace(constants.ENDPOINT, HUB), commit.oid != head.commit)
+
+
+def set_variable(space: str, key: str, value: str) -> bool:
+    """Have a variable of a Space say this; False where it does already, and nothing is restarted."""
+    what, api = f"the Space {space}", HfApi()
+    there = tell(what, lambda: api.get_space_variables(space)).get(key)
+    if there and there.value == value:
+        return False
+    tell(what, lambda: api.add_space_variable(space, key, value))
+    return True
+
+
+def set_hardware(space: str, hardware: str) -> None:
+    """Ask for the machine that a Space shall run on, unless it has it, or has asked for it."""
+    what, api = f"the Space {space}", HfApi()
+    if tell(what, lambda: api.get_space_runtime(space)).requested_hardware != hardware:
+        tell(what, lambda: api.request_space_hardware(space, hardware))  # type: ignore[arg-type]
+
+
+def wants_login(repo: str) -> bool:
+    """Whether only those get a repository's files who are logged in: it is private or gated."""
+    info = tell(repo, lambda: HfApi().model_info(repo))
+    return bool(info.private or info.gated)

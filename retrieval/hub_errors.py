@@ -1,0 +1,77 @@
+"""What can go wrong between here and the Hub, in words that say how to mend it.
+
+Goes by what an error carries (an HTTP answer, an errno), so that only `retrieval.hub` knows the client's classes.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import AwayError, HubError
+
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+GATED = f"is gated: ask for access on its page, then {LOG_IN}."
+_UNSEEN = (
+    "is not on the Hub, nor is there such an artifact here; or it is private, and not shown to this login: "
+    f"check the name; for a private one {LOG_IN}."
+)
+# The Hub's own word for a refusal (X-Error-Code) -> what it means for what was asked.
+_CODES = {
+    "RepoNotFound": _UNSEEN,
+    "GatedRepo": GATED,
+    "RevisionNotFound": "is no revision that the Hub has: name a branch, a tag or a commit.",
+    "EntryNotFound": "is not in that repository.",
+}
+_STATUSES = {
+    401: f"is not open to this login (401): {LOG_IN}; the token may be missing, mistyped or expired.",
+    403: "is not allowed to this login (403): ask its owner for access, or take a token that has the right to it.",
+    404: _UNSEEN,
+    409: "is being changed by somebody else just now: try again.",
+    412: "was pushed to by somebody else meanwhile, and is as they left it: look at their commit, then push again.",
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def in_words(error: Exception, what: str, hub: str, wait: float | None = None) -> HubError:
+    """What an error of the Hub's client says to a person; `what` was asked of the Hub at the address `hub`.
+
+    An AwayError, which holds the seconds to wait, where another try or a copy at hand may help.
+    """
+    answer: Any = getattr(error, "response", None)
+    if answer is None:
+        # Not the client's own sentence, which could hold the header that it choked on, and so the token.
+        if isinstance(error, ConnectionError):
+            return AwayError(f"{hub} cannot be reached for {what} (HF_HUB_OFFLINE is set): unset it to ask there.")
+        why = type(error).__name__
+        return AwayError(f"{hub} cannot be reached for {what} ({why}): check the network, or try later.")
+    status = int(answer.status_code)
+    if status == 429:
+        asked = f" and asks to wait {wait:.0f} s" if wait else ""
+        advice = "try again then; those who are logged in may ask more often."
+        return AwayError(f"{hub} has had too many requests (429){asked}: {what} has to wait; {advice}", wait or 0.0)
+    if status in (408, 425) or status >= 500:
+        return AwayError(f"{hub} is in trouble: it answers {status} for {what}. Try later.", wait or 0.0)
+    meaning = _CODES.get(answer.headers.get("X-Error-Code", "")) or _STATUSES.get(status)
+    return HubError(f"{what} {meaning or f'was refused ({status}): {_said(error)}.'}")
+
+
+def cache_in_words(error: OSError, what: str, folder: Path) -> HubError:
+    """What it says to a person that a file of the Hub's cannot be written into the cache."""
+    if error.errno in _NO_ROOM:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        free = shutil.disk_usage(there).free / 1e6
+        return HubError(
+            f"there is no room for {what} in {folder} ({free:,.1f} MB free, {error.strerror}): "
+            "make some, or set HF_HOME to a folder on another disk."
+        )
+    return HubError(
+        f"{what} cannot be kept in {folder} ({error.strerror}): set HF_HOME to a folder that can be written."
+    )
+
+
+def _said(error: Any) -> str:
+    """What the Hub gave as its reason, in one line."""
+    return " ".join(str(getattr(error, "server_message", None) or "it gives no reason").split()).rstrip(".")

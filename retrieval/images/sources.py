@@ -1,0 +1,251 @@
+"""Sources: where the images of a gallery come from, all read through `datasets`, streamed, in a fixed order.
+
+A source is a folder of images (`imagefolder` conventions), a parquet file, a data-set folder, or a data set on the
+Hub by its name. Images are handed on undecoded: only `retrieval.images.open` decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+
+from retrieval.errors import ImageError, SourceError, first_line
+from retrieval.images import columns
+from retrieval.images import datasets as origins
+from retrieval.images.open import MAX_BYTES, read_bytes
+
+_METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
+_HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"})
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One image of a source, not yet decoded."""
+
+    source: str
+    label: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    data: bytes | None = None
+    path: str | None = None
+
+    def read(self) -> bytes:
+        """The bytes of the image; raises ImageError where there are none, or too many.
+
+        Raises SourceError where the Hub does not give them: then the image may be as good as any.
+        """
+        if self.data is not None:
+            return read_bytes(self.data)
+        if not self.path:
+            raise ImageError("the row has no image")
+        if "://" not in self.path:
+            return read_bytes(self.path)
+        try:
+            with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
+                data = file.read(MAX_BYTES + 1)
+        except Exception as error:  # zip files and the network each have their own kinds
+            if self.path.startswith("hf://") and not isinstance(error, FileNotFoundError):
+                raise origins.source_error(self.source, error) from error
+            raise ImageError(f"{Path(self.path).name} cannot be read: {first_line(error)}") from error
+        return read_bytes(data)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images in a fixed order, and what is known of them before the first is read."""
+
+    rows: Callable[[], Iterator[RawImage]]
+    schema: pa.Schema  # of the attributes
+    fingerprint: str  # of the files' names, sizes and times, or of the revision on the Hub
+    total: int | None  # how many rows there are, where that is known
+    classes: tuple[str, ...] = ()  # labels that the source declares, whether it has an image of each or not
+    about: Mapping[str, str] = field(default_factory=dict)  # name, config, revision, license: what is known of them
+
+
+def open_source(
+    name: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+) -> Source:
+    """Open a folder, a parquet file, a data-set folder or a data set on the Hub; all its splits, or those named.
+
+    `split` is a name, or several in the order wanted (`train+validation`); `config` one of the configurations that a
+    data set's card declares; `revision` a branch, tag or commit on the Hub, for which the name may be
+    `owner/name@revision`, too. Nothing is downloaded but what is read, and all of it from one commit. Raises
+    SourceError where there is no such thing, no image in it, or no such column, split, configuration or revision.
+    """
+    path = origins.find_local(name, revision)
+    if path and _is_image_folder(path, config):
+        return _image_folder(path, label_column, split)
+    return _data_set(origins.open_origin(name, path, config, revision), image_column, label_column, split)
+
+
+def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
+    """The splits of a source, `("train", "validation")` for one; a folder of images has those that its folders name.
+
+    Raises SourceError where there is no such source.
+    """
+    path = origins.find_local(name, revision)
+    if path is None or not _is_image_folder(path, config):
+        return tuple(origins.streams(name, origins.open_origin(name, path, config, revision).builder, None))
+    folders = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
+    if "train" not in folders or folders.isdisjoint(_HELD_OUT):  # `datasets` goes by the names of files, too
+        return ("train",)
+    builder = origins.load_builder(name, "imagefolder", data_dir=escape(str(path)))
+    return tuple(str(split) for split in builder.config.data_files)
+
+
+def pinned(name: str, *, config: str | None = None, revision: str | None = None) -> str:
+    """A name that means the same source from now on: of a data set on the Hub, with the commit that it is at.
+
+    Raises SourceError as `open_source` does.
+    """
+    path = origins.find_local(name, revision)
+    if path:
+        return name
+    about = origins.open_origin(name, path, config, revision).about
+    return f"{about['name']}@{about['revision']}"
+
+
+def _is_image_folder(folder: Path, config: str | None) -> bool:
+    """Whether it is a folder to be read for its pictures, and not as a data set.
+
+    It is none that holds parquet files, apart from metadata of images and from the galleries of artifacts in it; nor
+    one of whose configurations is asked for: these are only known to the data set's card.
+    """
+
+    def in_artifact(path: Path) -> bool:
+        return path.parent != folder and (path.parent / "manifest.json").is_file()
+
+    if config or not folder.is_dir():
+        return False
+    return not any(p.suffix == ".parquet" and p.name not in _METADATA and not in_artifact(p) for p in _files(folder))
+
+
+def _data_set(origin: origins.Origin, image_column: str | None, label_column: str | None, split: str | None) -> Source:
+    name, root = origin.name, origin.root
+    streams = origins.streams(name, origin.builder, split)
+    features = dict(next(iter(streams.values())).features or {})
+    image = columns.image_column(name, features, image_column)
+    label = columns.label_column(name, features, label_column)
+    kept = columns.kept_columns({column: kind for column, kind in features.items() if column != image}, label)
+
+    def rows() -> Iterator[RawImage]:
+        for split_name, stream in streams.items():
+            for number, row in enumerate(origins.read(name, stream)):
+                value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
+                yield RawImage(
+                    source=(value.get("path") or "").removeprefix(f"{root}/") or f"{split_name}/{number}",
+                    label=columns.label_text(row[label], features[label]) if label else None,
+                    attributes={
+                        new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
+                    },
+                    data=value.get("bytes"),
+                    path=_own_path(value.get("path"), root),
+                )
+
+    fingerprint, total = (
+        origins.fingerprint(origin.builder, split, image, label),
+        origins.total(origin.builder, streams),
+    )
+    classes = tuple(getattr(features.get(label or ""), "names", None) or ())
+    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about)
+
+
+def _own_path(path: str | None, root: str) -> str | None:
+    """The path that a row names, where it lies in the data set: else a row could name any file of this machine."""
+    if not path:
+        return None
+    if root.startswith("hf://"):
+        own = path.startswith(f"{root}/") and "::" not in path and ".." not in path.split("/")
+        return path if own else None
+    whole = Path(root, path).resolve()
+    return str(whole) if whole.is_relative_to(Path(root).resolve()) else None
+
+
+def _image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
+    """A folder of images: class folders are labels *and* metadata columns are attributes.
+
+    `datasets` takes the one or the other, drops the labels where files lie at different depths, reads only files
+    named `test` where there is one, and goes by the ends of the names. So it reads the metadata, then all
+    the images, and what is left over is handed on too, for the decoder to judge by content.
+    """
+    root = folder.resolve()
+    options: dict[str, Any] = {"data_dir": escape(str(root))}
+    if split is None:
+        options["data_files"] = {"train": "**"}  # one split of everything
+    plain = origins.load_builder(str(folder), "imagefolder", drop_metadata=True, drop_labels=True, **options)
+    streams = [origins.streams(str(folder), plain, split)]
+    features: dict[str, Any] = {}
+    described = origins.load_builder(str(folder), "imagefolder", **options)
+    if any(Path(file).name in _METADATA for files in described.config.data_files.values() for file in files):
+        streams.insert(0, origins.streams(str(folder), described, split))
+        features = dict(next(iter(streams[0].values())).features)
+    image = columns.image_column(str(folder), features, None) if features else "image"
+    features.pop(image, None)
+    label = columns.label_column(str(folder), features, label_column) if features or label_column else None
+    kept = columns.kept_columns(features, label)
+
+    def found() -> Iterator[tuple[str, Mapping[str, Any]]]:
+        archives = set()
+        for stream in (stream for splits in streams for stream in splits.values()):
+            for row in origins.read(str(folder), stream):
+                path = (row.get(image) or row.get("image") or {}).get("path") or ""
+                archives.add(path.rpartition("::")[2])
+                yield path, row
+        for file in _files(root) if split is None else ():
+            if str(file) not in archives:
+                yield str(file), {}
+
+    def rows() -> Iterator[RawImage]:
+        seen = {""}  # a row of the metadata that names no file
+        for path, row in found():
+            if path in seen or Path(path).name in _METADATA:
+                continue
+            seen.add(path)
+            source = _as_text(path.replace(str(root) + "/", "", 1))
+            own = columns.label_text(row.get(label), features[label]) if label else None
+            values = {new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()}
+            yield RawImage(source, own or _class_folder(source), values, path=path)
+
+    files = [path for path in _files(root) if path.name not in _METADATA]
+    if not files:
+        raise SourceError(f"{folder} is empty: there is no file in it that could be an image.")
+    known = split is None and not any(path.suffix.lower() == ".zip" for path in files)
+    fingerprint, total = origins.fingerprint(described, split, label), len(files) if known else None
+    classes, about = () if label else _empty_folders(root), origins.about_local(root)
+    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, about)
+
+
+def _as_text(path: str) -> str:
+    """A path in letters that can be written and printed: its bytes need not be UTF-8."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+            yield path
+
+
+def _empty_folders(root: Path) -> tuple[str, ...]:
+    """Folders that hold nothing: classes that somebody meant to have."""
+    return tuple(sorted({path.name for path in root.rglob("*") if path.is_dir() and not any(path.iterdir())}))
+
+
+def _class_folder(source: str) -> str | None:
+    inner = source.removeprefix("zip://").split("::")[0] if source.startswith("zip://") else source
+    return Path(inner).parent.name or None
+
+
+__all__ = ["RawImage", "Source", "open_source", "pinned", "split_names"]

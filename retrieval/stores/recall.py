@@ -1,0 +1,75 @@
+"""How much of the exact answer an index finds, and how long it takes for that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.stores.base import Ids, Vectors, others
+from retrieval.stores.faiss import FaissStore
+
+_QUERIES = 50
+Figures = dict[str, Any]
+
+
+def recall_at_k(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
+    """(Q, k) ids found and (Q, k) ids of the exact search to the share of the exact ones that were found.
+
+    An id below 0 stands for none: where there are fewer than k to find, nothing is missed.
+
+    >>> recall_at_k(np.array([[1, 2, 3]]), np.array([[3, 1, 7]])).__round__(4)
+    0.6667
+    """
+    hits = [len(np.intersect1d(one, other[other >= 0])) for one, other in zip(found, truth, strict=True)]
+    wanted = int((truth >= 0).sum())
+    return float(np.sum(hits) / wanted) if wanted else 1.0
+
+
+def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Ids | None = None) -> Figures:
+    """Recall@10 of a store against exact search of the (N, D) vectors in it, and the times of both.
+
+    `queries` are (Q, D) float32 unit rows; `own` (Q,) is the row of the store that a query itself is, which is not
+    counted, or -1. Times are milliseconds a query, asked one by one on one core.
+    """
+    own = np.full(len(queries), -1) if own is None else own
+    truth = faiss.knn(queries, vectors, min(11, len(vectors)), faiss.METRIC_INNER_PRODUCT)[1]
+    with _one_core():
+        p50, p95 = latency(lambda query: store.search(query[None], 10), list(queries))
+        flat = FaissStore(store.dim)
+        flat.add(np.arange(len(vectors)), vectors)
+        flat_p50, _ = latency(lambda query: flat.search(query[None], 10), list(queries[:_QUERIES]))
+    return {
+        "recall@10": recall_at_k(others(own, store.search(queries, 11)[0])[0], others(own, truth)[0]),
+        "p50 ms": p50,
+        "p95 ms": p95,
+        "flat p50 ms": flat_p50,
+        "flat p50 / p50": flat_p50 / p50,
+    }
+
+
+def latency(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[float, float]:
+    """Median and 95th percentile, in milliseconds, after a warm-up."""
+    for argument in arguments[:5]:
+        call(argument)
+    times = []
+    for argument in arguments[:1000]:
+        started = time.perf_counter()
+        call(argument)
+        times.append(1000 * (time.perf_counter() - started))
+    return float(np.percentile(times, 50)), float(np.percentile(times, 95))
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

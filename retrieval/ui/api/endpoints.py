@@ -1,0 +1,236 @@
+"""The endpoints for programs, by `gradio_client`, JavaScript, plain HTTP or MCP: searches, explanations, duplicates."""
+
+# Gradio reads the annotations of these functions as they are, so they must not be turned into text
+# (no `from __future__ import annotations` here).
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from retrieval.errors import QueryError
+from retrieval.evaluation.duplicates import THRESHOLD, Group
+from retrieval.hub.pull import Resolved
+from retrieval.images.open import as_region
+from retrieval.search import Hit, Part, Searcher, explain_parts
+from retrieval.ui.api.answers import (
+    Answer,
+    Explanation,
+    Groups,
+    HitJson,
+    ImageJson,
+    Info,
+    WhereJson,
+    heat_json,
+)
+from retrieval.ui.api.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
+from retrieval.ui.pieces.errors import in_words
+from retrieval.ui.pieces.thumbnails import Thumbnails
+
+CONCURRENCY = 4  # searches at a time: more would only share the same cores
+_MOST_GROUPS = 1000
+
+
+class Endpoints:
+    """Functions whose names, arguments and descriptions are what programs see."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        thumbnails: Thumbnails,
+        artifact: Resolved,
+        find_groups: Callable[[float], list[Group]],
+    ) -> None:
+        self._searcher, self._thumbnails, self._artifact, self._find = searcher, thumbnails, artifact, find_groups
+
+    def add(self) -> None:
+        """Add them to the Blocks that is being made; near-duplicates take all cores: one search at a time."""
+        for function in (self.search, self.search_by_id, self.search_text, self.explain, self.info):
+            gr.api(function, api_name=function.__name__, concurrency_limit=CONCURRENCY, concurrency_id="search")
+        gr.api(self.duplicates, api_name="duplicates", concurrency_limit=1, concurrency_id="duplicates")
+
+    def search(
+        self,
+        image: gr.FileData,
+        request: gr.Request,
+        k: int = 10,
+        min_score: float = -1.0,
+        where: WhereJson | None = None,
+        region: list[float] | None = None,
+        like: list[str] | None = None,
+        unlike: list[str] | None = None,
+        fold: bool = False,
+    ) -> Answer:
+        """The k images of the gallery that are most like a picture, best first.
+
+        Args:
+            image: the picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.
+            k: how many hits, 1 to 1000.
+            min_score: only hits with at least this cosine, -1 to 1.
+            where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            region: the part of the picture that counts: left, top, right and bottom, as shares from 0 to 1.
+            like: ids of images of the gallery that the hits should be like too.
+            unlike: ids of images of the gallery that the hits should not be like.
+            fold: whether near-duplicates of a hit are folded into it.
+        """
+        with in_words():
+            part = Part(uploaded(image), region=None if region is None else as_region(region))
+            return self._answer(part, request, k, min_score, where, like, unlike, fold)
+
+    def search_by_id(
+        self,
+        id: str,  # noqa: A002  the name that a client sees
+        request: gr.Request,
+        k: int = 10,
+        min_score: float = -1.0,
+        where: WhereJson | None = None,
+        like: list[str] | None = None,
+        unlike: list[str] | None = None,
+        fold: bool = False,
+    ) -> Answer:
+        """The k other images that are most like an image of the gallery, best first.
+
+        Args:
+            id: the id of an image of the gallery.
+            k: how many hits, 1 to 1000.
+            min_score: only hits with at least this cosine, -1 to 1.
+            where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            like: ids of images of the gallery that the hits should be like too.
+            unlike: ids of images of the gallery that the hits should not be like.
+            fold: whether near-duplicates of a hit are folded into it.
+        """
+        with in_words():
+            return self._answer(self._row(id, "id"), request, k, min_score, where, like, unlike, fold)
+
+    def search_text(
+        self,
+        text: str,
+        request: gr.Request,
+        k: int = 10,
+        min_score: float = -1.0,
+        where: WhereJson | None = None,
+        like: list[str] | None = None,
+        unlike: list[str] | None = None,
+        fold: bool = False,
+    ) -> Answer:
+        """The k images that words describe best, best first; only of an artifact that was built with a text model.
+
+        Args:
+            text: the words, "a red bag with stripes" for example.
+            k: how many hits, 1 to 1000.
+            min_score: only hits with at least this cosine, -1 to 1.
+            where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            like: ids of images of the gallery that the hits should be like too.
+            unlike: ids of images of the gallery that the hits should not be like.
+            fold: whether near-duplicates of a hit are folded into it.
+        """
+        with in_words():
+            part = Part(words=words(text, "text").strip())
+            if not part.words:
+                raise QueryError('there are no words to search for; give some, "a red bag" for example.')
+            return self._answer(part, request, k, min_score, where, like, unlike, fold)
+
+    def explain(
+        self,
+        hit: str,
+        image: gr.FileData | None = None,
+        id: str | None = None,  # noqa: A002  the name that a client sees
+        region: list[float] | None = None,
+    ) -> Explanation:
+        """Why a hit is similar to a picture, or to an image of the gallery: what each place of both adds to the cosine.
+
+        Args:
+            hit: the id of the hit.
+            image: the picture that was searched with; or else an id.
+            id: the id of the image of the gallery that was searched with.
+            region: the part of it that was searched with: left, top, right and bottom, as shares from 0 to 1.
+        """
+        with in_words():
+            if (image is None) == (id is None):
+                raise QueryError("an explanation is of one picture: give image, or id, and not both.")
+            part = Part(uploaded(image)) if id is None else self._row(id, "id")
+            part = replace(part, region=None if region is None else as_region(region))
+            why = explain_parts(self._searcher, part, self._row(hit, "hit"))
+            return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
+
+    def duplicates(self, request: gr.Request, threshold: float = THRESHOLD, limit: int = 100) -> Groups:
+        """Groups of near-duplicates in the gallery, the largest first.
+
+        Args:
+            threshold: the least cosine of an image to the first of its group, 0.8 to 1.
+            limit: how many groups, 1 to 1000.
+        """
+        with in_words():
+            if not 1 <= whole(limit, "limit") <= _MOST_GROUPS:
+                raise QueryError(f"limit is how many groups to give, from 1 to {_MOST_GROUPS}; it is {limit}.")
+            groups = self._find(number(threshold, "threshold"))
+            root = root_of(request)
+            return {"groups": [self._group(group, root) for group in groups[: int(limit)]], "found": len(groups)}
+
+    def info(self) -> Info:
+        """What is being searched: the artifact, its size, its models, and the columns that `where` can filter by."""
+        searcher, artifact = self._searcher, self._artifact
+        return {
+            "artifact": artifact.name,
+            "commit": artifact.commit or "",
+            "offline": artifact.offline,
+            "images": len(searcher.gallery),
+            "columns": ["label", *searcher.gallery.attributes],
+            "model": searcher.encoder.name,
+            "dimension": searcher.encoder.dim,
+            "fingerprint": searcher.encoder.fingerprint,
+            "text_model": searcher.text.encoder.name if searcher.text else "",
+            "calibrated": searcher.confidence is not None,
+            "explains": searcher.encoder.explains,
+        }
+
+    def _answer(
+        self,
+        part: Part,
+        request: gr.Request,
+        k: Any,
+        min_score: Any,
+        where: Any,
+        like: Any,
+        unlike: Any,
+        fold: Any,
+    ) -> Answer:
+        k, min_score, fold = whole(k, "k"), number(min_score, "min_score"), flag(fold, "fold")
+        where = filter_of(where)
+        others = [self._row(name, "like") for name in ids(like, "like")]
+        others += [replace(self._row(name, "unlike"), weight=-1.0) for name in ids(unlike, "unlike")]
+        query = self._searcher.query([part, *others])
+        found = self._searcher.find(query, k, min_score=min_score, where=where, fold=fold)
+        root = root_of(request)
+        return {"hits": [self._hit(hit, root) for hit in found], "confident": found[0].confident if found else None}
+
+    def _row(self, image_id: Any, name: str) -> Part:
+        return Part(row=self._searcher.gallery.row_of(words(image_id, name)))
+
+    def _hit(self, hit: Hit, root: str) -> HitJson:
+        return {
+            "id": hit.id,
+            "score": hit.score,
+            "chance": hit.chance,
+            "confident": hit.confident,
+            "label": hit.label,
+            "source": hit.source,
+            "attributes": hit.attributes,
+            "thumbnail": self._thumbnails.url(hit.row, root),
+            "alike": [self._searcher.gallery.ids[row] for row in hit.alike],
+        }
+
+    def _group(self, group: Group, root: str) -> list[ImageJson]:
+        return [
+            {
+                "id": values.id,
+                "score": score,
+                "label": values.label,
+                "source": values.source,
+                "thumbnail": self._thumbnails.url(row, root),
+            }
+            for row, score, values in zip(
+                group.rows, group.scores, self._searcher.gallery.take(group.rows), strict=True
+            )
+        ]

@@ -1,0 +1,114 @@
+"""What a visitor gives: a picture, values to filter by, and numbers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABCMeta
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.component_meta import ComponentMeta
+from gradio.data_classes import FileData, ImageData, ListFiles
+from gradio.utils import get_upload_folder, is_in_or_equal
+
+from retrieval.images.gallery import Gallery
+from retrieval.ui import strings
+
+
+class _Guard(ComponentMeta):  # type: ignore[misc]
+    """Makes subclasses of Gradio's components, whose `preprocess` checks what comes from outside.
+
+    A check has to be part of the class: Gradio makes a component anew, from its class, for every update of it, so that
+    what is set on an object is gone after the first click. Gradio's own metaclass would besides write a stub file
+    beside this source for each class, for events that it has; ours have no others than Gradio's.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
+        """The class, which the page draws as the component that it is made from."""
+        return ABCMeta.__new__(cls, name, bases, {"is_template": True, **members})
+
+
+class _DropZone(gr.Image, metaclass=_Guard):  # type: ignore[misc]
+    """Gives the path of an upload. Gradio's own would open the file, with every decoder there is."""
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        return None if payload is None else _uploaded(payload.path)
+
+
+class _AddButton(gr.UploadButton, metaclass=_Guard):  # type: ignore[misc]
+    """Gives the paths of several uploads."""
+
+    def preprocess(self, payload: ListFiles | FileData | None) -> list[str]:
+        files = payload or []
+        return [_uploaded(file.path) for file in ([files] if isinstance(files, FileData) else files)]
+
+
+class _Filter(gr.Dropdown, metaclass=_Guard):  # type: ignore[misc]
+    """Gives values as text, also such as are no longer in the list: the gallery knows which there are."""
+
+    def preprocess(self, payload: Any) -> list[str]:
+        return [str(value) for value in payload] if isinstance(payload, list) else []
+
+
+def _uploaded(path: str | None) -> str:
+    """The path of a file, if it was uploaded.
+
+    Gradio checks only what says that it is a file; without this, any picture of the server's could be named.
+    """
+    if not (path and is_in_or_equal(path, get_upload_folder())):
+        raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
+    return str(path)
+
+
+def drop_zone() -> gr.Image:
+    """Takes a picture by drop, choice, paste or camera, and gives the path of the upload."""
+    return _DropZone(
+        type="filepath",
+        sources=["upload", "webcam", "clipboard"],
+        label=strings.QUERY,
+        placeholder=strings.DROP,
+        height=230,
+        buttons=[],
+        elem_id="query",
+    )
+
+
+def add_button() -> gr.UploadButton:
+    """Takes several pictures, and gives the paths of the uploads."""
+    return _AddButton(strings.ADD_PICTURES, file_count="multiple", file_types=["image"], size="sm", elem_id="add")
+
+
+def add_filters(gallery: Gallery) -> list[gr.Dropdown]:
+    """For each of `Gallery.filters`, in that order, a list of its values with how many images have each."""
+    facets = gallery.facets(None)
+    with gr.Accordion(strings.FILTERS, open=True, visible=bool(facets), elem_id="filters"):
+        return [
+            _Filter(choices(counts), multiselect=True, label=_title(column), elem_id=f"where-{column}")
+            for column, counts in facets.items()
+        ]
+
+
+def choices(counts: Mapping[str, int], chosen: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(what is shown, the value) of each value, and of the chosen that no image is left for."""
+    left = {**counts, **{value: 0 for value in chosen if value not in counts}}
+    return [(f"{value} ({count:,})", value) for value, count in left.items()]
+
+
+def slider(least: float, most: float, value: float, step: float, **options: Any) -> gr.Slider:
+    """A number; while its box is empty, which Gradio would call a fault, it is the first one."""
+
+    class Number(gr.Slider, metaclass=_Guard):  # type: ignore[misc]
+        """One class a slider: Gradio does not hand the first value on to the component that it makes anew."""
+
+        def preprocess(self, payload: Any) -> float:
+            is_number = isinstance(payload, int | float) and not math.isnan(payload)
+            return min(max(payload, least), most) if is_number else value
+
+    return Number(least, most, value=value, step=step, **options)
+
+
+def _title(column: str) -> str:
+    """A column's name as a heading; Gradio would take `label` for a word of its own."""
+    words = column.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,34 @@
+"""Finds the near-duplicates of a gallery for all visitors, and remembers them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from retrieval.evaluation.duplicates import Group, find_groups
+from retrieval.search import Searcher
+
+_REMEMBERED = 8  # thresholds
+
+
+class Finder:
+    """Finds the groups of a gallery, one search at a time; what was found for the latest thresholds is remembered."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+        self._found: OrderedDict[float, list[Group]] = OrderedDict()
+        self._lock = Lock()  # whoever asks the same meanwhile waits for the answer, and does not work it out too
+
+    def __call__(self, threshold: float) -> list[Group]:
+        """The groups; raises QueryError as `find_groups` does."""
+        key = round(float(threshold), 3)
+        with self._lock:
+            if key not in self._found:
+                self._found[key] = find_groups(self._searcher.store, self._searcher.pictures.same, key)
+                while len(self._found) > _REMEMBERED:
+                    self._found.popitem(last=False)
+            return self._found[key]
+
+    def known(self, threshold: float) -> list[Group] | None:
+        """The same if they were found lately, at once."""
+        return self._found.get(round(threshold, 3))

@@ -1,0 +1,54 @@
+"""The look: one theme with the system's own fonts (nothing is fetched), and one style sheet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from retrieval.ui.pieces.html import STATIC
+
+_STYLE = STATIC / "style.css"
+# Gradio names this button by words of its own in the place of what can be read on it: who speaks to the page, or has it
+# read out, needs the words that are seen (WCAG 2.5.3). Without a name that is its text.
+_NAMES = """
+new MutationObserver(() => {
+  const named = "#query .upload-container[aria-label]";
+  document.querySelectorAll(named).forEach((button) => button.removeAttribute("aria-label"));
+}).observe(document, {subtree: true, childList: true, attributeFilter: ["aria-label"]});
+"""
+
+_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def head() -> str:
+    """What stands in the head of the page: the style sheet, and a script that gives buttons back their words."""
+    # Not as Gradio's `css`: it puts its own container before every rule there, and the frame could not be styled.
+    return f"<style>{_STYLE.read_text(encoding='utf-8')}</style><script>{_NAMES}</script>"
+
+
+def theme() -> Any:
+    """Calm greys, one accent, round corners; light and dark."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=_FONT,
+        font_mono=_MONO,
+    ).set(
+        body_background_fill="#f6f7fb",
+        body_background_fill_dark="#0e1119",
+        body_text_color_subdued="*neutral_600",  # the theme's own is too pale to be read (WCAG 1.4.3)
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#171b26",
+        block_border_width="0px",
+        block_shadow="0 1px 2px rgba(16,24,40,.06), 0 4px 16px rgba(16,24,40,.05)",
+        block_shadow_dark="none",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        slider_color="*primary_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+    )

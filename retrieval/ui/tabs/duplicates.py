@@ -1,0 +1,92 @@
+"""Near-duplicates: their groups in the gallery, at a threshold that can be moved."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from retrieval.errors import QueryError
+from retrieval.evaluation.duplicates import LEAST, THRESHOLD, Group, write_csv
+from retrieval.search import Searcher
+from retrieval.ui import strings
+from retrieval.ui.pieces.cards import Cards
+from retrieval.ui.pieces.controls import slider
+from retrieval.ui.pieces.downloads import as_download
+from retrieval.ui.pieces.errors import staying
+from retrieval.ui.pieces.finder import Finder
+from retrieval.ui.pieces.html import attributes, fill, for_scripts, script, text
+
+_GROUPS = 20  # at a time
+_SHOWN = 12  # images of a group
+
+
+class DuplicatesTab:
+    """The tab of near-duplicates, where a click on an image searches for its like."""
+
+    def __init__(self, searcher: Searcher, cards: Cards, find: Finder) -> None:
+        self._gallery, self._cards, self._find = searcher.gallery, cards, find
+        gr.HTML(f"<p>{text(strings.DUPLICATES_ABOUT)}</p>", apply_default_css=False, elem_classes="about-tab")
+        shown: gr.State = gr.State((THRESHOLD, 1))  # the threshold, and how many pages of its groups
+        with gr.Row(elem_classes="controls"):
+            about = {"label": strings.THRESHOLD, "elem_id": "threshold", "min_width": 220}
+            threshold = slider(LEAST, 1, THRESHOLD, 0.01, **about)
+            button = gr.Button(strings.FIND, variant="primary", elem_id="find", min_width=160)
+        result = gr.HTML(
+            "",
+            js_on_load=script("acts.js", "files.js", "groups.js"),
+            server_functions=[for_scripts(self.save)],
+            elem_id="groups",
+            apply_default_css=False,
+        )
+        # One at a time: it takes both cores, and the answer is kept for everybody.
+        options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "duplicates"}
+        options["outputs"] = [result, shown]
+        asked = [button.click, threshold.release]
+        gr.on(asked, staying(self.first, 2), threshold, trigger_mode="always_last", **options)
+        result.more(staying(self.more, 2), shown, **options)
+
+    def first(self, threshold: float) -> tuple[str, tuple[float, int]]:
+        """The largest groups."""
+        return self._page(threshold, 1), (threshold, 1)
+
+    def more(self, shown: tuple[float, int]) -> tuple[str, tuple[float, int]]:
+        """Some groups more."""
+        threshold, pages = shown
+        return self._page(threshold, pages + 1), (threshold, pages + 1)
+
+    def save(self, wanted: dict[str, Any]) -> dict[str, str]:
+        """All groups at a threshold as CSV, for the page's script: name, type and content in base64.
+
+        Only of a threshold that the page has shown: this does not wait in the queue, where one search goes at a time.
+        """
+        groups = self._find.known(float(wanted["threshold"]))
+        if groups is None:
+            raise QueryError(strings.FIND_FIRST)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "duplicates.csv"
+            write_csv(groups, self._gallery, path)
+            return as_download(path.name, "text/csv", path.read_bytes())
+
+    def _page(self, threshold: float, pages: int) -> str:
+        groups = self._find(threshold)
+        if not groups:
+            return f"<p>{text(strings.NO_GROUPS)}</p>"
+        said = fill(strings.GROUPS, groups=f"{len(groups):,}", images=f"{sum(len(g.rows) for g in groups):,}")
+        save = f"<button {attributes(data_threshold=threshold)}>{text(strings.CSV)}</button>"
+        shown = groups[: pages * _GROUPS]
+        body = "".join(self._group(group) for group in shown)
+        more = f'<button class="more">{text(strings.SHOW_MORE)}</button>' if len(shown) < len(groups) else ""
+        return f'<p class="tools">{said} {save}</p>{body}{more}'
+
+    def _group(self, group: Group) -> str:
+        rows = group.rows[:_SHOWN]
+        taken = self._gallery.take(rows)
+        cards = "".join(
+            self._cards.card(row, values, f"{score:.2f}")
+            for row, values, score in zip(rows, taken, group.scores, strict=False)
+        )
+        title = text(strings.GROUP.format(count=f"{len(group.rows):,}"))
+        return f'<section class="group"><h3>{title}</h3><ul class="grid small">{cards}</ul></section>'

@@ -1,0 +1,243 @@
+"""The search: what is asked for on the left, its hits on the right.
+
+The page is a function of a `Visit`, which each visitor has alone: everything done makes the next one and shows it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from retrieval.errors import LookalikeError, QueryError
+from retrieval.images.gallery import spread_rows
+from retrieval.search import MAX_K, Hit, Part, Searcher
+from retrieval.ui import strings
+from retrieval.ui.pieces.cards import Cards
+from retrieval.ui.pieces.controls import add_button, add_filters, choices, drop_zone, slider
+from retrieval.ui.pieces.downloads import as_download, make_file
+from retrieval.ui.pieces.errors import staying
+from retrieval.ui.pieces.html import for_scripts, script, text
+from retrieval.ui.tabs.why import Why
+from retrieval.ui.visit import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
+
+SEARCH = "search"  # the tab
+EXAMPLES = 8
+_WORDS = 300  # letters
+MOST_HITS = 60  # at a time
+_REMEMBERED = 256  # vectors of visitors' pictures: a change of filter embeds nothing again
+# A new search is shown from its first hit: on a phone they lie under the query, and the one clicked may be far down.
+_TO_THE_HITS = """() => {
+  const status = document.querySelector("#status"), did = document.body.dataset.did ?? "search";
+  delete document.body.dataset.did;
+  const away = innerWidth <= 760 || status.getBoundingClientRect().top < 0;
+  if (away && ["search", "back", "region"].includes(did)) status.scrollIntoView();
+}"""
+
+
+class SearchTab:
+    """The search tab of the Blocks that is being made."""
+
+    def __init__(self, searcher: Searcher, cards: Cards) -> None:
+        self._searcher, self._cards = searcher, cards
+        self._why = Why(searcher, cards)
+        self._vector = lru_cache(_REMEMBERED)(searcher.vector)
+        self._columns = searcher.gallery.filters
+        self._visit: gr.State = gr.State(Visit())  # a visitor's own: nothing here is shared between visitors
+        with gr.Row(elem_classes="search-row"):
+            with gr.Column(scale=1, min_width=300, elem_classes="side"):
+                self._ask()
+            with gr.Column(scale=3, min_width=320):
+                self._answer()
+        self._shown = [self._visit, self._parts, self._tools, self._status, self._hits, *self._filters]
+        self._shown += [self._words] if self._words else []
+
+    def _ask(self) -> None:
+        """The query and its settings."""
+        self._picture = drop_zone()
+        scripts = script("acts.js", "region.js", "paste.js")
+        self._parts = gr.HTML("", js_on_load=scripts, elem_id="parts", apply_default_css=False)
+        self._add = add_button()
+        self._words: gr.Textbox | None = None
+        if self._searcher.text:
+            self._words = gr.Textbox(
+                label=strings.WORDS, placeholder=strings.WORDS_HINT, max_length=_WORDS, elem_id="words"
+            )
+        examples = self._cards.examples(spread_rows(len(self._searcher.gallery), EXAMPLES))
+        self._examples = gr.HTML(examples, js_on_load=script("acts.js"), elem_id="examples", apply_default_css=False)
+        self._filters = add_filters(self._searcher.gallery)
+        with gr.Accordion(strings.MORE_SETTINGS, open=False, elem_id="settings"):
+            self._fold = gr.Checkbox(True, label=strings.FOLD, elem_id="fold")
+            self._k = slider(1, MOST_HITS, PAGE, 1, label=strings.K, elem_id="k")
+            about = {"label": strings.MIN_SCORE, "info": strings.MIN_SCORE_INFO}
+            self._least = slider(-1, 1, -1, 0.05, elem_id="min-score", **about)
+
+    def _answer(self) -> None:
+        """The hits and what is said of them."""
+        first = self.show(Visit(), PAGE, -1, True)
+        self._status = gr.HTML(first[3], elem_id="status", elem_classes="status", apply_default_css=False)
+        self._tools = gr.HTML(
+            first[2],
+            js_on_load=script("visit.js", "acts.js", "files.js", "hits.js"),
+            server_functions=[for_scripts(self.save)],
+            elem_id="tools",
+            apply_default_css=False,
+        )
+        self._hits = gr.HTML(first[4], js_on_load=script("acts.js"), elem_id="hits", apply_default_css=False)
+        self._why_box = gr.HTML("", js_on_load=script("why.js"), elem_id="why", apply_default_css=False)
+
+    def listen(self, app: gr.Blocks, tabs: gr.Tabs) -> None:
+        """Have the page open as its link says, and everything that a visitor does answered, whichever tab it is in.
+
+        Only `visit.js` asks the server, for one thing at a time: an answer can neither be overtaken nor undone.
+        """
+        app.load(self.opened, None, [self._k, *self._shown], api_visibility="private", show_progress="hidden")
+        doing = {"picture": [self._picture.upload], "pictures": [self._add.upload]}
+        doing |= {"words": [self._words.submit]} if self._words else {}
+        doing |= {"filter": [each.input for each in self._filters]}
+        moved = [self._k.input, self._k.release, self._least.input, self._least.release]
+        doing |= {"settings": [*moved, self._fold.input]}
+        for do, listeners in doing.items():
+            for listen in listeners:
+                listen(None, js=f"() => {{ lookalike.act({{do: '{do}'}}); }}", api_visibility="private")
+        given = [self._picture, self._add, self._visit, self._k, self._least, self._fold, *self._filters]
+        acted = self._tools.act(
+            self.act,
+            given + ([self._words] if self._words else []),
+            [self._picture, self._add, tabs, *self._shown, self._why_box],
+            api_visibility="private",
+            concurrency_id="search",
+            trigger_mode="multiple",
+            show_progress="minimal",
+            show_progress_on=[self._hits],
+        )
+        acted.success(None, js=_TO_THE_HITS)
+        for over in (acted.then, acted.failure):
+            over(None, js="() => { lookalike.done(); }")
+
+    def opened(self, request: gr.Request) -> list[Any]:
+        """A visit as a link wants it; in the place of one that cannot be, the page as it is, and why."""
+        query = request.query_params
+        if not query.keys() & LINK:  # the page is right as it is, and a visitor may have begun already
+            return [gr.skip()] * (len(self._shown) + 1)
+        k = PAGE
+        try:
+            asked, k = read_link({name: query.getlist(name) for name in query}, self._searcher.gallery)
+            k = min(k, MOST_HITS)
+            shown = self.show(Visit(asked), k, -1, True)
+        except LookalikeError as error:
+            gr.Warning(text(error))  # which the page takes for HTML
+            shown = self.show(Visit(), PAGE, -1, True)
+        return [k, *shown]
+
+    def show(
+        self, visit: Visit, k: float, least: float, fold: bool, before: Asked | None = None, do: str = ""
+    ) -> list[Any]:
+        """All that depends on a visit; `before` is what the page shows, where it shows anything yet."""
+        asked = visit.asked
+        _check_pictures(asked)
+        hits, more = self.find(visit, int(k), least, fold)
+        body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
+        status, tools = self._cards.status(asked, hits), self._cards.tools(visit, int(k))
+        return [visit, self._cards.parts(asked), tools, status, body, *self._controls(asked, before, do)]
+
+    def _controls(self, asked: Asked, before: Asked | None, do: str) -> list[Any]:
+        """The filters and the words, as they are asked for; what a visitor is at work with keeps its value."""
+        filters: list[Any] = [gr.skip()] * len(self._columns)
+        if before is None or asked.where != before.where:
+            facets = self._searcher.gallery.facets(asked.filter)
+            chosen = [asked.filter.get(column, []) for column in self._columns]
+            filters = [
+                gr.update(choices=choices(facets[column], values), **({} if do == "filter" else {"value": values}))
+                for column, values in zip(self._columns, chosen, strict=True)
+            ]
+        if not self._searcher.text:
+            return filters
+        as_it_is = do == "words" or (before is not None and asked.all_words == before.all_words)
+        return [*filters, gr.skip() if as_it_is else asked.all_words]
+
+    def find(self, visit: Visit, k: int, least: float, fold: bool) -> tuple[list[Hit], bool]:
+        """The hits that are shown, and whether there may be more."""
+        if not visit.asked.parts:
+            return [], False
+        wanted = min(k * visit.pages, MAX_K)
+        query = self._searcher.query(visit.asked.parts, self._vector)
+        one_more = min(wanted + 1, MAX_K)
+        hits = self._searcher.find(query, one_more, min_score=least, where=visit.asked.filter, fold=fold)
+        return hits[:wanted], len(hits) > wanted
+
+    def _look_around(self, visit: Visit, k: int) -> str:
+        allowed = self._searcher.gallery.rows_where(visit.asked.filter)
+        rows = np.arange(len(self._searcher.gallery)) if allowed is None else allowed
+        places = spread_rows(len(rows), min(k * visit.pages, MAX_K))
+        return self._cards.around([int(rows[place]) for place in places], len(places) < min(len(rows), MAX_K))
+
+    def act(
+        self,
+        event: gr.EventData,
+        picture: str | None,
+        pictures: list[str] | None,
+        visit: Visit,
+        k: float,
+        least: float,
+        fold: bool,
+        *given: Any,
+    ) -> list[Any]:
+        """The answer to what a visitor does; `given` are the values of the filters, and the words."""
+        data = event._data if isinstance(event._data, dict) else {}
+        do = str(data.get("do"))
+
+        def answer() -> list[Any]:
+            if do == "why":
+                _check_pictures(visit.asked)
+                row = number_of(data, "row", len(self._searcher.gallery))
+                return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, row)]
+            if do == "picture":
+                changed = visit.to(visit.asked.only(Part(picture))) if picture else visit
+            elif do == "pictures":
+                changed = visit.to(self._with_pictures(visit.asked, pictures or []))
+            else:
+                changed = self._changed(visit, data, given)
+            return [*self.show(changed, k, least, fold, visit.asked, do), ""]
+
+        shown = staying(answer, len(self._shown) + 1)()
+        # The places for pictures are free for the next ones, whatever became of these.
+        free = [None if do == each else gr.skip() for each in ("picture", "pictures")]
+        return [*free, gr.Tabs(selected=SEARCH), *shown]
+
+    def _changed(self, visit: Visit, data: dict[str, Any], given: tuple[Any, ...]) -> Visit:
+        """The next visit, by what was pressed, chosen or written."""
+        asked, do = visit.asked, data.get("do")
+        if do == "settings":
+            return visit
+        if do == "words":
+            return visit.to(asked.words(str(given[-1] or "")))
+        if do == "filter":
+            for column, values in zip(self._columns, given, strict=False):
+                asked = asked.filtered(column, values)
+            return visit.to(asked)
+        return after(visit, data, len(self._searcher.gallery))
+
+    def _with_pictures(self, asked: Asked, paths: list[str]) -> Asked:
+        errors = []
+        for path in paths:
+            try:
+                self._vector(Part(path), by_text=False)
+                asked = asked.with_part(Part(path))
+            except LookalikeError as error:  # the others are no worse for it
+                errors.append(text(error))
+        for said in dict.fromkeys(errors):  # of too many pictures each would say the same
+            gr.Warning(said)
+        return asked
+
+    def save(self, wanted: dict[str, Any]) -> dict[str, str]:
+        """The hits that a page shows as a file, for its script: name, type and content in base64."""
+        return as_download(*make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery))
+
+
+def _check_pictures(asked: Asked) -> None:
+    """Raise QueryError where a visitor's picture has been deleted meanwhile."""
+    if any(is_gone(part) for part in asked.parts):
+        raise QueryError(strings.GONE)

@@ -1,0 +1,204 @@
+"""What a visitor has asked for: a small value; every click makes a new one, so that any of them can be undone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2s
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from retrieval.errors import QueryError, short
+from retrieval.images.gallery import Gallery
+from retrieval.images.open import as_region
+from retrieval.search import MAX_K, Part
+
+MAX_PARTS = 8
+PAGE = 24  # hits, before more are asked for
+LINK = {"id", "unlike", "where", "k"}  # the names in a link
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is searched for, and among which images: column -> values."""
+
+    parts: tuple[Part, ...] = ()
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def only(self, part: Part) -> Asked:
+        """This part and nothing else, under the same filter."""
+        return replace(self, parts=(part,))
+
+    def with_part(self, part: Part) -> Asked:
+        """This part too, in the place of the same with another weight; raises QueryError for too many."""
+        others = tuple(one for one in self.parts if not _same(one, part))
+        if len(others) >= MAX_PARTS:
+            raise QueryError(f"a search is made of at most {MAX_PARTS} things; take one away first.")
+        return replace(self, parts=(*others, part))
+
+    def without_part(self, place: int) -> Asked:
+        """All parts but that one."""
+        return replace(self, parts=self.parts[:place] + self.parts[place + 1 :])
+
+    def changed(self, place: int, **changes: Any) -> Asked:
+        """That part with another region or weight."""
+        parts = list(self.parts)
+        parts[place] = replace(parts[place], **changes)
+        return replace(self, parts=tuple(parts))
+
+    def words(self, words: str) -> Asked:
+        """These words in the place of any others; none, where they are empty."""
+        others = tuple(part for part in self.parts if not part.words)
+        return replace(self, parts=(*others, Part(words=words.strip())) if words.strip() else others)
+
+    @property
+    def all_words(self) -> str:
+        """The words that are asked for; empty where there are none."""
+        return next((part.words for part in self.parts if part.words), "")
+
+    def filtered(self, column: str, values: Sequence[str]) -> Asked:
+        """Only images with one of the values in that column; with any, where there are none."""
+        others = tuple(one for one in self.where if one[0] != column)
+        return replace(self, where=(*others, (column, tuple(values))) if values else others)
+
+    @property
+    def filter(self) -> dict[str, list[str]]:
+        """As `Gallery.rows_where` takes it."""
+        return {column: list(values) for column, values in self.where}
+
+
+def is_gone(part: Part) -> bool:
+    """Whether it is a visitor's picture that has been deleted meanwhile."""
+    return part.image is not None and not Path(str(part.image)).exists()
+
+
+def _same(one: Part, other: Part) -> bool:
+    return replace(one, weight=1.0) == replace(other, weight=1.0)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a visitor asks for now, what before, oldest first, how many pages of hits are shown, and what was gone back
+    from, the next first."""
+
+    asked: Asked = Asked()
+    before: tuple[Asked, ...] = ()
+    pages: int = 1
+    ahead: tuple[Asked, ...] = ()
+
+    def to(self, asked: Asked) -> Visit:
+        """The next step; none where nothing is changed."""
+        return self if asked == self.asked else Visit(asked, (*self.before, self.asked))
+
+    @property
+    def steps(self) -> tuple[Asked, ...]:
+        """All that was asked for, in order."""
+        return (*self.before, self.asked, *self.ahead)
+
+    def at(self, step: int) -> Visit:
+        """As it was at that step, from which there is a way back and forth."""
+        steps = self.steps
+        return Visit(steps[step], steps[:step], ahead=steps[step + 1 :])
+
+    def undone(self) -> Visit:
+        """As it was a step ago, steps whose pictures are gone passed over."""
+        there = [step for step, asked in enumerate(self.before) if not any(map(is_gone, asked.parts))]
+        return self.at(there[-1]) if there else self
+
+    def more(self) -> Visit:
+        """A page more of the hits."""
+        return replace(self, pages=self.pages + 1)
+
+
+def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
+    """What a button of the page makes of a visit: `pressed` is its data, `do` and what that is done to.
+
+    Raises QueryError for what is not among the `rows` of the gallery, or the steps that there are, and ImageError for a
+    region that is none.
+    """
+    do, asked = str(pressed.get("do")), visit.asked
+    if do == "undo":
+        return visit.undone()
+    if do == "more":
+        return visit.more()
+    if do == "clear":
+        return visit.to(Asked())
+    if do == "back":
+        return visit.at(number_of(pressed, "step", len(visit.steps)))
+    if do in ("search", "like", "unlike"):
+        part = Part(row=number_of(pressed, "row", rows), weight=-1.0 if do == "unlike" else 1.0)
+        return visit.to(asked.only(part) if do == "search" else asked.with_part(part))
+    if do not in ("away", "turn", "whole", "region"):
+        raise QueryError(f"the page asked for {short(do, 40)!r}, which it cannot; reload it.")
+    place = _place_of(pressed, asked.parts)
+    if place is None:  # taken away by what was pressed before
+        return visit
+    if do == "away":
+        return visit.to(asked.without_part(place))
+    if do == "turn":
+        return visit.to(asked.changed(place, weight=-asked.parts[place].weight))
+    return visit.to(asked.changed(place, region=None if do == "whole" else as_region(pressed.get("region"))))
+
+
+def mark_of(part: Part) -> str:
+    """What a button of a part names it by: its place may be another by the time that the button's turn comes."""
+    return blake2s(repr((part.row, str(part.image), part.words)).encode(), digest_size=8).hexdigest()
+
+
+def _place_of(pressed: Mapping[str, Any], parts: Sequence[Part]) -> int | None:
+    place = int(str(pressed.get("place"))) if _is_count(str(pressed.get("place"))) else -1
+    there = [at for at, part in enumerate(parts) if mark_of(part) == pressed.get("part")]
+    return place if place in there else next(iter(there), None)
+
+
+def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:
+    """A number of what was pressed, below `end`; raises QueryError for any other."""
+    text = str(pressed.get(name))
+    if not _is_count(text) or int(text) >= end:
+        raise QueryError(f"the page asked for {name} {short(text, 40)!r} of {end}; reload it.")
+    return int(text)
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20  # Python reads no number of more than 4,300 digits
+
+
+def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
+    """The query string that brings a search back; empty where it cannot: pictures of a visitor are in no link."""
+    parts = [(part, part.row) for part in asked.parts]
+    if any(row is None or part.region for part, row in parts) or not (parts or asked.where):
+        return ""
+    ids = gallery.take([row for _, row in parts if row is not None])
+    values = [("id" if part.weight > 0 else "unlike", row.id) for (part, _), row in zip(parts, ids, strict=True)]
+    if k != PAGE:
+        values.append(("k", str(k)))
+    if asked.where:
+        values.append(("where", json.dumps(asked.filter, ensure_ascii=False, separators=(",", ":"))))
+    return "?" + urlencode(values)
+
+
+def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
+    """What the query parameters of a link ask for, and k; raises QueryError for what the gallery does not have.
+
+    `query` maps each name to the list of its values.
+    """
+    asked = Asked()
+    for name, weight in (("id", 1.0), ("unlike", -1.0)):
+        for image_id in query.get(name, []):
+            asked = asked.with_part(Part(row=gallery.row_of(image_id), weight=weight))
+    for text in query.get("where", [])[:1]:
+        try:
+            where = dict(json.loads(text))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise QueryError(f"the filter of this link is damaged: {short(text, 100)!r}.") from error
+        gallery.rows_where(where)
+        for column, values in where.items():
+            if column not in gallery.filters:
+                raise QueryError(f"the page has no filter {short(column, 40)!r}; it has {', '.join(gallery.filters)}.")
+            asked = asked.filtered(column, gallery.as_texts(column, values))
+    count = (query.get("k") or [str(PAGE)])[0]
+    if not _is_count(count) or not 1 <= int(count) <= MAX_K:
+        raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; the link says {short(count, 40)!r}.")
+    return asked, int(count)

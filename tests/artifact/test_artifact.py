@@ -1,0 +1,356 @@
+"""The artifact: whatever is changed in its folder is found and named before it is used, and other tools read it."""
+
+import json
+import random
+import shutil
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from conftest import BACKBONE, EMBEDDING_SIZE, contents, noise, reseal, sha256
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import check_target, load_artifact
+from retrieval.build.build import build_artifact
+from retrieval.encoders.image import Encoder
+from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.images.open import open_image
+from retrieval.images.sources import open_source
+
+FILES = [*LAYOUT.names()[:-1], f"{LAYOUT.plots}/reliability.png", LAYOUT.manifest]
+
+
+def refused(folder, *words):
+    with pytest.raises(IntegrityError) as raised:
+        load_artifact(folder)
+    message = str(raised.value)
+    assert [word for word in map(str, words) if word not in message] == [], message
+    assert "\n" not in message
+    return message
+
+
+def vectors_of(folder):
+    index = faiss.read_index(str(folder / LAYOUT.index))
+    return index.reconstruct_n(0, index.ntotal)
+
+
+def write_index(folder, vectors, metric=faiss.METRIC_INNER_PRODUCT):
+    index = faiss.index_factory(vectors.shape[1], "Flat", metric)
+    index.add(np.ascontiguousarray(vectors))
+    faiss.write_index(index, str(folder / LAYOUT.index))
+
+
+# As it is
+
+
+def test_it_has_the_files_that_the_layout_names_and_no_other(artifact):
+    assert set(contents(artifact)) == set(FILES)
+    manifest = json.loads((artifact / LAYOUT.manifest).read_bytes())
+    assert set(manifest["files"]) == set(FILES) - {LAYOUT.manifest}
+    for name, stated in manifest["files"].items():
+        data = (artifact / name).read_bytes()
+        assert stated == {"size": len(data), "sha256": sha256(data)}
+
+
+def test_what_was_opened_is_what_was_built(artifact, encoder):
+    opened = load_artifact(artifact)
+    assert opened.encoder.fingerprint == encoder.fingerprint == opened.manifest["encoder"]["fingerprint"]
+    assert len(opened.gallery) == len(opened.store) == opened.manifest["rows"] == 60
+    assert opened.store.dim == opened.manifest["dimension"] == EMBEDDING_SIZE
+    assert opened.manifest["index"]["factory"] == "Flat"
+    assert opened.manifest["index"]["recall_at_10"] == 1.0
+    assert json.loads((artifact / LAYOUT.metrics).read_text())["leave_one_out"]["images"] == 60
+
+
+def test_other_tools_read_it(artifact, pictures):
+    """timm, FAISS and pyarrow alone find what this project finds."""
+    opened = load_artifact(artifact)
+    model = timm.create_model(f"local-dir:{artifact}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    table = pq.read_table(artifact / LAYOUT.gallery)
+    index = faiss.read_index(str(artifact / LAYOUT.index))
+    images = [open_image(pictures / name) for name in table["source"].to_pylist()]
+    with torch.no_grad():
+        features = model(torch.stack([transform(image) for image in images])).numpy()
+    vectors = features / np.linalg.norm(features, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, opened.encoder.embed_images(images), atol=1e-5)
+    np.testing.assert_allclose(vectors, vectors_of(artifact), atol=1e-5)
+    scores, rows = index.search(vectors[:7], 5)
+    own_rows, own_scores = opened.store.search(vectors[:7], 5)
+    np.testing.assert_array_equal(rows, own_rows)
+    np.testing.assert_allclose(scores, own_scores, atol=1e-6)
+    assert rows[:, 0].tolist() == list(range(7))
+    assert table["id"].to_pylist() == opened.gallery.ids
+    assert table["thumbnail"].to_pylist() == [opened.gallery.thumbnail(row) for row in range(60)]
+    hashes = [sha256((pictures / name).read_bytes()) for name in table["source"].to_pylist()]
+    assert table["sha256"].to_pylist() == hashes
+    assert table["id"].to_pylist() == [each[:16] for each in hashes]
+
+
+def test_the_golden_query_can_be_repeated_by_hand(artifact):
+    opened = load_artifact(artifact)
+    golden = opened.manifest["golden"]
+    query = opened.encoder.embed_images([open_image(opened.gallery.thumbnail(golden["query_row"]))])[0]
+    scores = vectors_of(artifact) @ query
+    assert np.argsort(-scores)[:5].tolist() == golden["rows"]
+    np.testing.assert_allclose(np.sort(scores)[::-1][:5], golden["scores"], atol=1e-4)
+
+
+def test_nothing_in_it_is_a_pickle(artifact):
+    for name, data in contents(artifact).items():
+        assert data[:2] != b"PK", f"{name} is a zip file, as torch.save writes"
+        assert data[:1] != b"\x80", f"{name} starts like a pickle"
+
+
+# Spoiled
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit(copied_artifact, name):
+    path = copied_artifact / name
+    data = path.read_bytes()
+    draw = random.Random(name)
+    bits = {0, 8 * len(data) - 1, *(draw.randrange(8 * len(data)) for _ in range(22))}
+    if name == LAYOUT.manifest:  # the one file that has to be parsed before it can be checked
+        bits |= set(range(0, 8 * len(data), 7))
+    for bit in sorted(bits):
+        spoiled = bytearray(data)
+        spoiled[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(spoiled)
+        if name == LAYOUT.manifest:
+            refused(copied_artifact, name)
+        else:
+            refused(copied_artifact, f"{name}: SHA-256", f"says {sha256(data)}", f"found {sha256(spoiled)}")
+    path.write_bytes(data)
+    load_artifact(copied_artifact)
+
+
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_a_file_that_is_missing_cut_short_or_longer(copied_artifact, name):
+    path = copied_artifact / name
+    data = path.read_bytes()
+    for content in (data[:-1], data[: len(data) // 2], b"", data + b"\0"):
+        path.write_bytes(content)
+        refused(copied_artifact, f"{name}: size in bytes", f"says {len(data)}", f"found {len(content)}")
+    path.unlink()
+    refused(copied_artifact, f"{name} is missing")
+    path.mkdir()
+    refused(copied_artifact, f"{name} is missing")
+
+
+def test_a_manifest_that_is_missing_or_cut_short(copied_artifact):
+    path = copied_artifact / LAYOUT.manifest
+    data = path.read_bytes()
+    for length in (0, 1, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        refused(copied_artifact, LAYOUT.manifest)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest.json in it"):
+        load_artifact(copied_artifact)
+
+
+@pytest.mark.parametrize("name", [LAYOUT.index, LAYOUT.weights, LAYOUT.gallery, LAYOUT.config])
+def test_a_file_that_failed_its_hash_is_not_parsed(copied_artifact, name):
+    """Rubbish of the same size, which no parser takes: what is said is said by the check, and not by a parser."""
+    size = (copied_artifact / name).stat().st_size
+    rubbish = random.Random(0).randbytes(size)
+    (copied_artifact / name).write_bytes(rubbish)
+    refused(copied_artifact, f"{name}: SHA-256", sha256(rubbish))
+    # The other files were not looked at either: a spoiled one comes out by its hash though all others are rubbish too.
+    for other in FILES[:-1]:
+        if other != name:
+            (copied_artifact / other).write_bytes(b"rubbish")
+    refused(copied_artifact, "the manifest says", "found")
+
+
+# Files of another artifact, under a manifest that agrees with them
+
+
+def test_an_untouched_artifact_can_be_sealed_again(copied_artifact):
+    """The tests below forge manifests with `reseal`; that it is not `reseal` that is refused there is shown here."""
+    (copied_artifact / LAYOUT.manifest).write_bytes((copied_artifact / LAYOUT.manifest).read_bytes())
+    reseal(copied_artifact)
+    assert len(load_artifact(copied_artifact).gallery) == 60
+    (copied_artifact / LAYOUT.card).write_text("another card")
+    reseal(copied_artifact)
+    assert len(load_artifact(copied_artifact).gallery) == 60
+
+
+def test_index_of_another_dimension(copied_artifact):
+    write_index(copied_artifact, vectors_of(copied_artifact)[:, :12])
+    reseal(copied_artifact)
+    refused(copied_artifact, "index.faiss: dimension", "says 16", "found 12")
+    reseal(copied_artifact, dimension=12)
+    refused(copied_artifact, "dimension", "says 12", "found 16")
+
+
+@pytest.mark.parametrize("rows", [59, 61])
+def test_index_of_another_number_of_rows(copied_artifact, rows):
+    write_index(copied_artifact, np.resize(vectors_of(copied_artifact), (rows, EMBEDDING_SIZE)))
+    reseal(copied_artifact)
+    refused(copied_artifact, "index.faiss: vectors", "says 60", f"found {rows}")
+
+
+def test_index_of_another_metric(copied_artifact):
+    write_index(copied_artifact, vectors_of(copied_artifact), faiss.METRIC_L2)
+    reseal(copied_artifact)
+    refused(copied_artifact, "index.faiss", "inner product was expected", f"number {faiss.METRIC_L2} found")
+
+
+def test_vectors_of_other_rows(copied_artifact):
+    before = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["golden"]["scores"]
+    write_index(copied_artifact, vectors_of(copied_artifact)[::-1])
+    reseal(copied_artifact)
+    refused(copied_artifact, "golden query", before, "found [")
+
+
+def test_vectors_of_another_encoder(copied_artifact):
+    vectors = np.random.default_rng(0).normal(size=(60, EMBEDDING_SIZE)).astype(np.float32)
+    write_index(copied_artifact, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    reseal(copied_artifact)
+    refused(copied_artifact, "golden query", "found [")
+
+
+def test_rows_in_another_order(copied_artifact):
+    table = pq.read_table(copied_artifact / LAYOUT.gallery)
+    ids = table["id"].to_pylist()
+    pq.write_table(table.take(pa.array([1, 0, *range(2, 60)])), copied_artifact / LAYOUT.gallery)
+    reseal(copied_artifact)
+    found = [ids[1], ids[0], *ids[2:]]
+    refused(
+        copied_artifact,
+        "gallery.parquet: hash of the ids",
+        *(sha256("\n".join(each).encode()) for each in (ids, found)),
+    )
+    # Even where the hash of the ids is forged too, the picture of the golden query is not the one that was asked.
+    pq.write_table(table.take(pa.array([*range(1, 60), 0])), copied_artifact / LAYOUT.gallery)
+    reseal(copied_artifact, ids_sha256=sha256("\n".join([*ids[1:], ids[0]]).encode()))
+    refused(copied_artifact, "golden query")
+
+
+def test_gallery_of_another_number_of_rows(copied_artifact):
+    pq.write_table(pq.read_table(copied_artifact / LAYOUT.gallery).slice(0, 59), copied_artifact / LAYOUT.gallery)
+    reseal(copied_artifact)
+    refused(copied_artifact, "gallery.parquet: rows", "says 60", "found 59")
+
+
+def test_weights_of_another_model(copied_artifact, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    Encoder.create("test_resnet", pretrained=False, embedding_size=EMBEDDING_SIZE).save(other)
+    shutil.copy(other / LAYOUT.weights, copied_artifact / LAYOUT.weights)
+    reseal(copied_artifact)
+    refused(
+        copied_artifact,
+        "the weights in model.safetensors are not those of",
+        BACKBONE,
+        "the model wants",
+        "the file has",
+    )
+    shutil.copy(other / LAYOUT.config, copied_artifact / LAYOUT.config)  # a whole encoder, but another one
+    reseal(copied_artifact)
+    stated = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["encoder"]["fingerprint"]
+    refused(copied_artifact, "encoder fingerprint", f"says {stated}", f"found {Encoder.load(other).fingerprint}")
+
+
+def test_weights_of_the_same_shape(copied_artifact):
+    trained = Encoder.create(BACKBONE, pretrained=False, embedding_size=EMBEDDING_SIZE, seed=1)
+    trained.save(copied_artifact)
+    reseal(copied_artifact)
+    refused(copied_artifact, "model.safetensors: encoder fingerprint", f"found {trained.fingerprint}")
+
+
+def test_other_preprocessing(copied_artifact):
+    path = copied_artifact / LAYOUT.config
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"]["mean"] = [0.5, 0.5, 0.5]
+    path.write_text(json.dumps(config))
+    reseal(copied_artifact)
+    refused(copied_artifact, "encoder fingerprint", f"found {Encoder.load(copied_artifact).fingerprint}")
+
+
+@pytest.mark.parametrize("name", [LAYOUT.index, LAYOUT.weights, LAYOUT.gallery, LAYOUT.config])
+def test_rubbish_with_the_right_hash_is_refused_in_words(copied_artifact, name):
+    (copied_artifact / name).write_bytes(b"rubbish " * 64)
+    reseal(copied_artifact)
+    refused(copied_artifact, name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": {}},
+        {"files": None},
+        {"golden": None},
+        {"golden": {"query_row": 1000, "rows": [0], "scores": [1.0]}},
+        {"golden": {"query_row": 0, "rows": [1000], "scores": [1.0]}},
+        {"golden": {"query_row": 0, "rows": [], "scores": []}},
+        {"index": {"factory": "Flat", "shape": "round"}},
+        {"index": 7},
+        {"encoder": {}},
+        {"rows": None},
+        {"rows": "60"},
+        {"dimension": None},
+        {"ids_sha256": None},
+    ],
+)
+def test_a_manifest_that_says_nonsense_is_refused_in_words(copied_artifact, changes):
+    reseal(copied_artifact, **changes)
+    refused(copied_artifact)
+
+
+def test_format_of_the_future(copied_artifact):
+    reseal(copied_artifact, format=2)
+    refused(copied_artifact, "manifest.json: format 2", "reads format 1", "upgrade")
+
+
+# What is no artifact
+
+
+def test_not_an_artifact(tmp_path):
+    with pytest.raises(ArtifactError, match=r"missing is not an artifact: no such folder. `python -m retrieval build"):
+        load_artifact(tmp_path / "missing")
+    with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest.json in it"):
+        load_artifact(tmp_path)
+    noise(tmp_path / "1.png", 1)
+    with pytest.raises(ArtifactError, match="is not an artifact"):
+        load_artifact(tmp_path / "1.png")
+
+
+def test_where_an_artifact_may_be_written(copied_artifact, tmp_path):
+    check_target(tmp_path / "new")
+    check_target(copied_artifact)
+    (copied_artifact / LAYOUT.manifest).write_text("{damaged")  # what its error tells one to do is to build it again
+    check_target(copied_artifact)
+    (tmp_path / "empty").mkdir()
+    check_target(tmp_path / "empty")
+    file = noise(tmp_path / "file.png", 1)
+    with pytest.raises(ArtifactError, match=r"file\.png is a file; an artifact is a folder"):
+        check_target(file)
+    with pytest.raises(ArtifactError, match="holds files that are not an artifact's"):
+        check_target(tmp_path)
+
+
+def test_a_folder_with_a_manifest_of_something_else_is_not_overwritten(pictures, encoder, tmp_path):
+    """A web page's or a browser extension's folder has a `manifest.json` too, and a README.md."""
+    (tmp_path / "manifest.json").write_text('{"name": "my web page"}')
+    (tmp_path / "README.md").write_text("years of work")
+    with pytest.raises(ArtifactError, match="holds files that are not an artifact's"):
+        build_artifact(open_source(str(pictures)), tmp_path, encoder)
+    assert (tmp_path / "README.md").read_text() == "years of work"
+
+
+def test_an_index_of_another_kind_than_the_manifest_says_is_refused(copied_artifact):
+    manifest = json.loads((copied_artifact / "manifest.json").read_text())
+    store = load_artifact(copied_artifact).store
+    other = faiss.index_factory(store.dim, "HNSW8,Flat", faiss.METRIC_INNER_PRODUCT)
+    other.add(store.vectors(np.arange(len(store))))
+    faiss.write_index(other, str(copied_artifact / "index.faiss"))
+    reseal(copied_artifact)
+    with pytest.raises(IntegrityError, match=r"Flat.*IndexFlat.*IndexHNSWFlat"):
+        load_artifact(copied_artifact)
+    assert manifest["index"]["factory"] == "Flat"

@@ -1,0 +1,396 @@
+"""Folders that are replaced whole: real processes are killed while they build, add to and remove from an artifact."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, contents, noise, reseal
+
+from retrieval.artifact.atomic import recover, replacing, writing
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import load_artifact, read_metrics
+from retrieval.build.build import build_artifact
+from retrieval.build.change import add_images, remove_images
+from retrieval.errors import ArtifactError
+from retrieval.images.sources import open_source
+
+# A process that has everything imported, and forks a child for each job: a job starts at once, as often as needed.
+FORKING = """
+import ctypes, json, os, shutil, signal, sys, traceback, types
+from pathlib import Path
+
+import faiss, torch
+
+torch.set_num_threads(1)  # threads of the parent do not live on in a child
+faiss.omp_set_num_threads(1)
+
+from retrieval.artifact.load import load_artifact
+from retrieval.artifact.layout import LAYOUT
+from retrieval.build.build import build_artifact
+from retrieval.build.change import add_images, remove_images, update_metrics
+from retrieval.encoders.image import Encoder
+from retrieval.images.sources import open_source
+from retrieval.artifact.atomic import replacing, writing
+
+
+def build(out, source, encoder):
+    build_artifact(open_source(source), Path(out), Encoder.load(Path(encoder)))
+
+
+def add(out, source):
+    add_images(load_artifact(Path(out)), open_source(source))
+
+
+def remove(out, ids):
+    remove_images(load_artifact(Path(out)), ids)
+
+
+def update(out, changes):
+    update_metrics(Path(out), changes)
+
+
+def alternate(out, folders):
+    for folder in folders:
+        with writing(Path(out), LAYOUT.names()), replacing(Path(out), LAYOUT.names()) as fresh:
+            for path in Path(folder).iterdir():
+                shutil.copy(path, fresh)
+
+
+CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "ctypes.dlopen"}
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def die_at(number):
+    count = 0
+
+    def hook(event, arguments):
+        nonlocal count
+        if event in CHANGES or (event == "open" and (arguments[2] or 0) & WRITES):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def run(kind, arguments, die=None, two_renames=False):
+    if two_renames:  # a system that cannot exchange two folders in one call
+        ctypes.CDLL = lambda *_, **__: types.SimpleNamespace()
+    if die:
+        die_at(die)
+    {"build": build, "add": add, "remove": remove, "update": update, "alternate": alternate}[kind](**arguments)
+
+
+print("ready", flush=True)
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if not child:
+        try:
+            run(**job)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Workers:
+    """Runs jobs in processes of their own, one after the other."""
+
+    def __init__(self):
+        command = [sys.executable, "-c", FORKING]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def start(self, kind, *, die=None, two_renames=False, **arguments):
+        """Start a job; returns the id of its process."""
+        job = {"kind": kind, "arguments": arguments, "die": die, "two_renames": two_renames}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def end(self):
+        """Wait for the job that was started; returns how it ended (0, 1, or minus the signal)."""
+        return int(self.process.stdout.readline())
+
+    def run(self, *arguments, **options):
+        self.start(*arguments, **options)
+        return self.end()
+
+
+@pytest.fixture(scope="module")
+def workers():
+    workers = Workers()
+    yield workers
+    workers.process.stdin.close()
+    workers.process.wait()
+
+
+@pytest.fixture(scope="module")
+def scene(encoder, tmp_path_factory):
+    """An artifact of 12 pictures, and for each operation: how it is called and what ids it leaves."""
+    root = tmp_path_factory.mktemp("scene")
+    for seed in range(12):
+        noise(root / "one" / f"c{seed % 3}" / f"{seed}.png", seed)
+    for seed in range(8, 20):
+        noise(root / "two" / f"d{seed % 3}" / f"{seed}.png", seed)
+    (root / "encoder").mkdir()
+    encoder.save(root / "encoder")
+    one, two = (open_source(str(root / name)) for name in ("one", "two"))
+    build_artifact(one, root / "old", encoder)
+    (root / "old" / "notes.txt").write_text("mine")  # what somebody has put there
+    old = load_artifact(root / "old").gallery.ids
+    new = {"remove": old[5:]}
+    build_artifact(two, root / "new", encoder)
+    new["build"] = load_artifact(root / "new").gallery.ids
+    shutil.copytree(root / "old", root / "sum")
+    add_images(load_artifact(root / "sum"), two)
+    new["add"] = load_artifact(root / "sum").gallery.ids
+    assert {kind: len(ids) for kind, ids in new.items()} == {"build": 12, "add": 20, "remove": 7}
+    arguments = {
+        "build": {"source": str(root / "two"), "encoder": str(root / "encoder")},
+        "add": {"source": str(root / "two")},
+        "remove": {"ids": old[:5]},
+    }
+    return root / "old", old, new, arguments
+
+
+def rest(folder):
+    """What lies beside an artifact, its lock excepted."""
+    return {path.name for path in folder.parent.iterdir()} - {folder.name, f".{folder.name}.lock"}
+
+
+def fresh_copy(folder, tmp_path):
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return Path(shutil.copytree(folder, tmp_path / "artifact"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "two_renames"),
+    [("build", False), ("add", False), ("remove", False), ("remove", True)],
+    ids=["build", "add", "remove", "remove by two renames"],
+)
+def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, scene, tmp_path):
+    """Before the first file that it writes, makes, renames or removes, before the second, ... until it is through."""
+    base, old, new, arguments = scene
+    outcomes = []
+    for number in range(1, 200):
+        out = fresh_copy(base, tmp_path)
+        how = workers.run(kind, out=str(out), die=number, two_renames=two_renames, **arguments[kind])
+        ids = load_artifact(out).gallery.ids
+        assert ids in (old, new[kind])
+        outcomes.append(ids == new[kind])
+        if how == 0:
+            break
+        assert how == -signal.SIGKILL
+        # The next one that writes clears up after the killed one, and loses nothing that is not the project's.
+        if kind != "remove" or ids == old:
+            assert workers.run(kind, out=str(out), two_renames=two_renames, **arguments[kind]) == 0
+        else:
+            assert workers.run("remove", out=str(out), ids=[new[kind][0]], two_renames=two_renames) == 0
+            ids = new[kind][1:]
+        assert load_artifact(out).gallery.ids == (ids if kind == "remove" and ids != old else new[kind])
+        assert (out / "notes.txt").read_text() == "mine"
+        assert rest(out) == set()
+    assert how == 0
+    assert len(outcomes) > 10
+    assert outcomes == sorted(outcomes)  # old up to some moment, new from then on
+    assert outcomes[0] is False
+
+
+@pytest.mark.parametrize("two_renames", [False, True], ids=["", "two renames"])
+def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures, encoder, tmp_path):
+    def evaluate(unsealed):
+        noise(unsealed.folder / "plots" / "one.png", 1)
+        return {"note": "old"}
+
+    build_artifact(open_source(str(pictures)), tmp_path / "base" / "run", encoder, limit=8, evaluate=evaluate)
+    (tmp_path / "base" / "run" / "notes.txt").write_text("mine")
+    outcomes, how = [], None
+    for number in range(1, 200):
+        (tmp_path / "at").mkdir(exist_ok=True)
+        out = fresh_copy(tmp_path / "base" / "run", tmp_path / "at")
+        how = workers.run("update", out=str(out), changes={"note": "new"}, die=number, two_renames=two_renames)
+        outcomes.append(read_metrics(out)["note"])
+        load_artifact(out)
+        if how == 0:
+            break
+        assert how == -signal.SIGKILL
+        assert workers.run("update", out=str(out), changes={"note": "newer"}, two_renames=two_renames) == 0
+        assert read_metrics(out)["note"] == "newer"
+        assert LAYOUT.plots_in(load_artifact(out).folder) == ["plots/one.png"]
+        assert (out / "notes.txt").read_text() == "mine"
+        assert rest(out) == set()
+    assert how == 0
+    assert len(outcomes) > 10
+    assert outcomes == sorted(outcomes, reverse=True)  # old up to some moment, new from then on
+    assert set(outcomes) == {"old", "new"}
+
+
+def test_a_reader_never_sees_a_half(workers, scene, tmp_path):
+    """An artifact is replaced by one after the other, no two of them the same, while it is loaded over and over."""
+    base, old, new, _ = scene
+    out = fresh_copy(base, tmp_path)
+    folders = []
+    for number in range(60):
+        folders.append(str(tmp_path / f"{number}"))
+        shutil.copytree(base if number % 2 else base.parent / "new", folders[-1])
+        (tmp_path / f"{number}" / LAYOUT.card).write_text(f"card {number}")
+        reseal(tmp_path / f"{number}")
+    child = workers.start("alternate", out=str(out), folders=folders)
+    seen = []
+    while Path(f"/proc/{child}/exe").exists():
+        seen.append(load_artifact(out).gallery.ids)
+    assert workers.end() == 0
+    assert all(ids in (old, new["build"]) for ids in seen)
+    assert old in seen
+    assert new["build"] in seen
+
+
+# The parts
+
+
+OWN = ["own"]
+
+
+def fill(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def held(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
+    folder = fill(tmp_path / "x", own="old", gone="old", notes="mine")
+    with writing(folder, ["own", "gone"]), replacing(folder, ["own", "gone"]) as fresh:
+        assert held(fresh) == {}
+        fill(fresh, own="new")
+        assert held(folder) == {"own": "old", "gone": "old", "notes": "mine"}
+    assert held(folder) == {"own": "new", "notes": "mine"}
+    assert rest(folder) == set()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_folder(tmp_path, error):
+    folder = fill(tmp_path / "x", own="old", notes="mine")
+    with pytest.raises(error), writing(folder, OWN), replacing(folder, OWN) as fresh:
+        fill(fresh, own="new")
+        raise error
+    assert held(folder) == {"own": "old", "notes": "mine"}
+    assert rest(folder) == set()
+    with writing(folder, OWN):  # the lock was given back
+        pass
+
+
+def test_an_error_leaves_nothing_where_nothing_was(tmp_path):
+    with pytest.raises(ValueError), writing(tmp_path / "x", OWN), replacing(tmp_path / "x", OWN) as fresh:
+        fill(fresh, own="new")
+        raise ValueError
+    assert not (tmp_path / "x").exists()
+    assert rest(tmp_path / "x") == set()
+
+
+@pytest.mark.parametrize("left_over", [".x.new", ".x.old"])
+def test_what_a_killed_one_left_is_cleared_up_and_notes_are_saved(tmp_path, left_over):
+    folder = fill(tmp_path / "x", own="old")
+    fill(tmp_path / left_over, own="older", notes="mine")
+    with writing(folder, OWN), replacing(folder, OWN) as fresh:
+        fill(fresh, own="new")
+    assert held(folder) == {"own": "new", "notes": "mine"}
+    assert rest(folder) == set()
+
+
+def test_a_swap_cut_between_two_renames_is_ended_by_a_reader(tmp_path):
+    fill(tmp_path / ".x.old", own="old")
+    fill(tmp_path / ".x.new", own="new")
+    recover(tmp_path / "x")
+    assert held(tmp_path / "x") == {"own": "old"}
+    recover(tmp_path / "x")
+    assert held(tmp_path / "x") == {"own": "old"}
+    recover(tmp_path / "nothing")
+    assert rest(tmp_path / "x") == {".x.new"}
+
+
+def test_a_link_stays_a_link(tmp_path):
+    real = fill(tmp_path / "real", own="old", notes="mine")
+    (tmp_path / "x").symlink_to(real)
+    with writing(tmp_path / "x", OWN), replacing(tmp_path / "x", OWN) as fresh:
+        fill(fresh, own="new")
+    assert (tmp_path / "x").is_symlink()
+    assert held(real) == {"own": "new", "notes": "mine"}
+    assert rest(real) == {"x"}
+
+
+def test_the_folder_one_is_in(tmp_path, monkeypatch):
+    folder = fill(tmp_path / "x")
+    monkeypatch.chdir(folder)
+    with writing(Path(), OWN), replacing(Path(), OWN) as fresh:
+        fill(fresh, own="new")
+    assert held(folder) == {"own": "new"}
+    assert rest(folder) == set()
+
+
+# Who else is writing
+
+HOLD = """
+import sys
+from pathlib import Path
+from retrieval.artifact.atomic import writing
+with writing(Path(sys.argv[1]), []):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(copied_artifact):
+    """Another process that is writing the copied artifact."""
+    command = [sys.executable, "-c", HOLD, str(copied_artifact)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
+    before = contents(copied_artifact)
+    artifact = load_artifact(copied_artifact)  # reading is free
+    source = open_source(str(pictures))
+    with pytest.raises(ArtifactError, match=r"another process is writing .*copied; wait until it has ended"):
+        build_artifact(source, copied_artifact, encoder)
+    with pytest.raises(ArtifactError, match="another process is writing"):
+        add_images(artifact, source)
+    with pytest.raises(ArtifactError, match="another process is writing"):
+        remove_images(artifact, artifact.gallery.ids[:1])
+    assert contents(copied_artifact) == before
+    assert set(before) == {*LAYOUT.names(), *LAYOUT.plots_in(copied_artifact)}
+
+
+def test_a_killed_writer_holds_no_lock(writer, copied_artifact):
+    writer.kill()
+    writer.wait()
+    assert remove_images(load_artifact(copied_artifact), load_artifact(copied_artifact).gallery.ids[:1]) == 59
+
+
+def test_a_swap_that_is_going_on_is_not_ended_by_a_reader(writer, copied_artifact):
+    """Between its two renames a writer that is alive is left to make the second one."""
+    copied_artifact.rename(copied_artifact.parent / ".copied.old")
+    with pytest.raises(ArtifactError, match="another process is writing"):
+        load_artifact(copied_artifact)
+    assert not copied_artifact.exists()
+    writer.kill()
+    writer.wait()
+    assert len(load_artifact(copied_artifact).gallery) == 60

@@ -1,0 +1,104 @@
+"""Projection: maps against plain numpy and scikit-learn, and what has no second axis, or no first."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from sklearn.decomposition import PCA as OTHER
+
+from retrieval.artifact.map import METHODS, check_method, pca, project
+from retrieval.errors import MapError
+
+
+def clouds(rows=90, dim=12, seed=0):
+    """Unit vectors in three clouds, and which each is of."""
+    rng = np.random.default_rng(seed)
+    which = np.arange(rows) % 3
+    vectors = rng.standard_normal((3, dim))[which] * 3 + rng.standard_normal((rows, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), which
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(3, 2), (5, 40), (90, 12), (9000, 6)])
+def test_pca_is_what_others_find(rows, dim):
+    vectors = np.random.default_rng(rows).standard_normal((rows, dim)).astype(np.float32) * np.linspace(1, 3, dim)
+    expected = OTHER(2).fit_transform(vectors.astype(np.float64))
+    found = pca(vectors.astype(np.float32))
+    assert found.shape == (rows, 2)
+    assert found.dtype == np.float32
+    for column in range(2):  # the same but for direction and place, and both axes on one scale
+        expected[:, column] *= np.sign(expected[:, column] @ found[:, column])
+    scale = 2 / np.ptp(expected, axis=0).max()
+    middle = (expected.max(axis=0) + expected.min(axis=0)) / 2
+    np.testing.assert_allclose(found, (expected - middle) * scale, atol=1e-5)
+
+
+def test_an_axis_points_the_same_way_whatever_the_order_and_the_rounding():
+    vectors, _ = clouds()
+    found = pca(vectors)
+    order = np.random.default_rng(1).permutation(len(vectors))
+    np.testing.assert_allclose(pca(vectors[order]), found[order], atol=1e-5)
+    np.testing.assert_allclose(pca((vectors * (1 + 1e-6)).astype(np.float32)), found, atol=1e-4)
+    line = np.outer([-1, 0, 2], [1, -1]).astype(np.float32)  # of whose two numbers none is the larger
+    np.testing.assert_allclose(pca(line), [[-1, 0], [-1 / 3, 0], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(pca(line * np.float32([1, 1 + 1e-7])), pca(line), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_map_fills_the_square_and_is_the_same_each_time(method):
+    vectors, which = clouds()
+    found = project(vectors, method)
+    assert found.shape == (90, 2)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose([found.min(), found.max()], [-1, 1], atol=1e-6)
+    np.testing.assert_allclose(found.max(axis=0) + found.min(axis=0), 0, atol=1e-6)
+    np.testing.assert_array_equal(project(vectors, method), found)
+    distances = np.linalg.norm(found[:, None] - found[None], axis=2) + 9 * np.eye(90)
+    assert (which[distances.argmin(axis=1)] == which).mean() > 0.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "vectors", [np.eye(1, 5), np.ones((1, 1)), np.ones((20, 4)), np.full((20, 1), -1), np.eye(3, 7)]
+)
+def test_few_or_equal_vectors_have_a_map_too(method, vectors):
+    found = project(vectors.astype(np.float32), method)
+    assert found.shape == (len(vectors), 2)
+    assert np.isfinite(found).all()
+    assert found.any() == (len(vectors) == 3)
+
+
+def test_two_vectors_and_a_line_have_one_axis():
+    two = np.float32([[1, 0, 0], [0, 0.6, 0.8]])
+    assert sorted(pca(two).tolist()) == [[-1, 0], [1, 0]]
+    assert pca(np.float32([[3], [1], [2]])).tolist() == [[1, 0], [-1, 0], [0, 0]]
+    assert pca(np.empty((0, 4), np.float32)).shape == (0, 2)
+
+
+def test_memory_is_bounded():
+    """A chunk and D x D numbers, not a second copy of the vectors in double precision."""
+    code = """
+import resource, numpy as np
+from retrieval.artifact.map import pca
+pca(np.ones((100, 64), np.float32))
+vectors = np.random.default_rng(0).standard_normal((1_000_000, 64), np.float32)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pca(vectors)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 100_000  # kB; the vectors are 250,000, and the map in double precision 16,000
+
+
+def test_a_method_that_is_unknown_or_not_installed(monkeypatch):
+    vectors, _ = clouds()
+    with pytest.raises(MapError, match="no map is called 'isomap'; there are pca, tsne, umap"):
+        project(vectors, "isomap")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in {"umap", "openTSNE"} else name)
+    for method, package in (("tsne", "openTSNE"), ("umap", "umap-learn")):
+        with pytest.raises(MapError, match=f"'{method}' needs a package that is not here: pip install {package}"):
+            check_method(method)
+    check_method("pca")

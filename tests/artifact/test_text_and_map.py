@@ -1,0 +1,396 @@
+"""What an artifact may have beside what each has: stored, refused when spoiled, made anew when rows come and go."""
+
+import importlib.util
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import contents, noise, refused, reseal, sha256
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+from retrieval.__main__ import main
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import check_target, load_artifact
+from retrieval.artifact.map import pca, project
+from retrieval.build.build import build_artifact
+from retrieval.build.change import add_images, remove_images, update_metrics
+from retrieval.encoders.text import TextEncoder
+from retrieval.errors import ArtifactError, MapError
+from retrieval.images.sources import open_source
+
+
+def vectors_of(artifact):
+    return artifact.store.vectors(np.arange(len(artifact.store)))
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+# Without any
+
+
+def test_an_artifact_without_them_is_what_it_was(artifact):
+    opened = load_artifact(artifact)
+    assert opened.map is opened.text is None
+    assert set(contents(artifact)) == {*LAYOUT.names(), *LAYOUT.plots_in(artifact)}
+    assert not {"map", "text"} & set(opened.manifest)
+
+
+# The map
+
+
+@pytest.fixture(scope="module")
+def mapped(pictures, encoder, tmp_path_factory):
+    """The folder of an artifact with a map. Read-only: `copied_map` is there to be changed."""
+    folder = tmp_path_factory.mktemp("mapped") / "it"
+    build_artifact(open_source(str(pictures)), folder, encoder, map_method="pca")
+    return folder
+
+
+@pytest.fixture
+def copied_map(mapped, tmp_path):
+    return Path(shutil.copytree(mapped, tmp_path / "it"))
+
+
+def test_a_map_is_a_file_of_the_artifact(mapped, artifact):
+    opened = load_artifact(mapped)
+    assert opened.map.dtype == np.float32
+    np.testing.assert_allclose(opened.map, pca(vectors_of(opened)), atol=1e-6)
+    np.testing.assert_array_equal(np.load(mapped / "map.npy", allow_pickle=False), opened.map)
+    assert opened.manifest["map"] == {"method": "pca"}
+    same = set(LAYOUT.names()) - {LAYOUT.manifest, LAYOUT.card}
+    assert {name: contents(mapped)[name] for name in same} == {name: contents(artifact)[name] for name in same}
+
+
+def test_the_map_follows_the_rows(copied_map, tmp_path):
+    noise(tmp_path / "more" / "a" / "one.png", 1)
+    add_images(load_artifact(copied_map), open_source(str(tmp_path / "more")))
+    for rows in (61, 58):
+        opened = load_artifact(copied_map)
+        assert opened.map.shape == (rows, 2)
+        np.testing.assert_allclose(opened.map, pca(vectors_of(opened)), atol=1e-6)
+        if rows == 61:
+            remove_images(opened, opened.gallery.ids[:3])
+    before = contents(copied_map)[LAYOUT.map]
+    update_metrics(copied_map, {"note": "later"})
+    assert contents(copied_map)[LAYOUT.map] == before
+    assert load_artifact(copied_map).manifest["map"] == {"method": "pca"}
+
+
+def test_a_build_without_a_map_leaves_none(copied_map, pictures, encoder):
+    build_artifact(open_source(str(pictures)), copied_map, encoder)
+    assert not (copied_map / LAYOUT.map).exists()
+    assert load_artifact(copied_map).map is None
+
+
+def test_the_command_line_stores_a_map(tmp_path, pictures):
+    command = ["build", str(pictures), "--out", str(tmp_path / "it"), "--backbone", "test_vit", "--no-pretrained"]
+    assert main([*command, "--limit", "12", "--map", "tsne"]) == 0
+    opened = load_artifact(tmp_path / "it")
+    assert opened.manifest["map"] == {"method": "tsne"}
+    np.testing.assert_allclose(opened.map, project(vectors_of(opened), "tsne"), atol=1e-3)
+
+
+def test_a_package_that_is_missing_is_missed_before_anything_is_embedded(
+    tmp_path, copied_map, pictures, encoder, monkeypatch
+):
+    def progress(*_):
+        raise AssertionError("an image was embedded")
+
+    stated = json.loads((copied_map / LAYOUT.manifest).read_bytes())
+    reseal(copied_map, **{**stated, "map": {"method": "umap"}})
+    before, opened = contents(copied_map), load_artifact(copied_map)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    source = open_source(str(pictures))
+    noise(tmp_path / "more" / "a" / "one.png", 1)
+    with pytest.raises(MapError, match="pip install openTSNE"):
+        build_artifact(source, tmp_path / "new", encoder, map_method="tsne", progress=progress)
+    with pytest.raises(MapError, match="pip install umap-learn"):
+        add_images(opened, open_source(str(tmp_path / "more")), progress=progress)
+    with pytest.raises(MapError, match="pip install umap-learn"):
+        remove_images(opened, opened.gallery.ids[:1])
+    assert not (tmp_path / "new").exists()
+    assert contents(copied_map) == before
+
+
+WRONG_MAPS = {
+    "shape": (np.zeros((59, 2), np.float32), "map.npy: shape", "[60, 2]", "[59, 2]"),
+    "axes": (np.zeros((60, 3), np.float32), "map.npy: shape", "[60, 3]"),
+    "type": (np.zeros((60, 2)), "map.npy: type", "float32", "float64"),
+    "nan": (np.full((60, 2), np.nan, np.float32), "map.npy holds numbers that are not finite"),
+    "objects": (np.array([[{}, {}]] * 60), "map.npy is not what an artifact has", "allow_pickle=False"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_MAPS)
+def test_a_forged_map_is_refused(copied_map, what):
+    array, *words = WRONG_MAPS[what]
+    (copied_map / LAYOUT.map).write_bytes(npy(array))
+    reseal(copied_map)
+    refused(copied_map, *words)
+
+
+def test_a_spoiled_map_is_refused(copied_map):
+    path = copied_map / LAYOUT.map
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    refused(copied_map, "map.npy: SHA-256")
+    path.write_bytes(b"rubbish")
+    reseal(copied_map)
+    refused(copied_map, "map.npy is not what an artifact has")
+    path.unlink()
+    refused(copied_map, "map.npy is missing")
+
+
+@pytest.mark.parametrize("section", [{"method": "pca"}, None])
+def test_a_map_that_is_not_stated_and_one_that_is_not_there(copied_map, copied_artifact, section):
+    if section:  # stated, and no file
+        reseal(copied_artifact, map=section)
+        refused(copied_artifact, "map.npy: a map", "says True, found False")
+    else:
+        reseal(copied_map, map=None)
+        refused(copied_map, "map.npy: a map", "says False, found True")
+
+
+def test_a_file_of_that_name_that_is_somebody_elses(copied_artifact):
+    (copied_artifact / LAYOUT.map).write_bytes(b"theirs")
+    refused(copied_artifact, "map.npy is in", "the manifest does not list it")
+    with pytest.raises(ArtifactError, match=r"map\.npy is not the artifact's, and would be lost"):
+        check_target(copied_artifact)
+
+
+# The text model
+
+TEXT_FILES = [
+    "text/config.json",
+    "text/index.faiss",
+    "text/model.safetensors",
+    "text/processor_config.json",
+    "text/tokenizer.json",
+    "text/tokenizer_config.json",
+]
+
+
+@pytest.fixture(scope="module")
+def told(pictures, encoder, clip, tmp_path_factory):
+    """The folder of an artifact with a text model and a map. Read-only: `copied_text` is there to be changed."""
+    folder = tmp_path_factory.mktemp("told") / "it"
+    build_artifact(open_source(str(pictures)), folder, encoder, text=TextEncoder.create(str(clip)), map_method="pca")
+    return folder
+
+
+@pytest.fixture
+def copied_text(told, tmp_path):
+    return Path(shutil.copytree(told, tmp_path / "it"))
+
+
+def text_vectors(artifact):
+    return artifact.text.store.vectors(np.arange(len(artifact.text.store)))
+
+
+def seen_by(folder, gallery, rows):
+    """The thumbnails of those rows as `transformers` alone embeds them."""
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    images = [Image.open(io.BytesIO(gallery.thumbnail(row))).convert("RGB") for row in rows]
+    found = model.get_image_features(**processor(images=images, return_tensors="pt")).pooler_output.detach().numpy()
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_a_text_model_is_a_part_of_the_artifact(told, artifact, clip):
+    opened = load_artifact(told)
+    assert LAYOUT.text_in(told) == TEXT_FILES
+    stated = opened.manifest["text"]
+    assert stated["name"] == opened.text.encoder.name == "clip-tiny"
+    assert stated["fingerprint"] == TextEncoder.create(str(clip)).fingerprint
+    assert (stated["dimension"], stated["index"]["factory"], len(opened.text.store)) == (24, "Flat", 60)
+    assert set(contents(told)) == {*LAYOUT.names(), *LAYOUT.plots_in(told), LAYOUT.map, *TEXT_FILES}
+    for name in TEXT_FILES:
+        data = (told / name).read_bytes()
+        assert opened.manifest["files"][name] == {"size": len(data), "sha256": sha256(data)}
+    same = set(LAYOUT.names()) - {LAYOUT.manifest, LAYOUT.card}
+    assert {name: contents(told)[name] for name in same} == {name: contents(artifact)[name] for name in same}
+    line = "- **Text:** found by words, too, with clip-tiny, embeddings of 24 numbers"
+    assert line in (told / LAYOUT.card).read_text().splitlines()
+    assert "**Text:**" not in (artifact / LAYOUT.card).read_text()
+
+
+def test_a_text_finds_the_thumbnails_that_the_model_sees_nearest(told, clip):
+    opened = load_artifact(told)
+    vectors = seen_by(clip, opened.gallery, range(60))
+    np.testing.assert_allclose(text_vectors(opened), vectors, atol=1e-5)
+    query = opened.text.encoder.embed_texts(["a red shirt"])
+    rows, scores = opened.text.store.search(query, 7)
+    expected = vectors @ query[0]
+    np.testing.assert_allclose(scores[0], np.sort(expected)[::-1][:7], atol=1e-5)
+    np.testing.assert_allclose(expected[rows[0]], scores[0], atol=1e-5)
+    golden = opened.manifest["text"]["golden"]
+    again = vectors[golden["rows"]] @ opened.text.encoder.embed_texts([golden["query"]])[0]
+    np.testing.assert_allclose(again, golden["scores"], atol=1e-4)
+
+
+def test_the_command_line_takes_a_model(tmp_path, pictures, clip, capsys):
+    command = ["build", str(pictures), "--out", str(tmp_path / "it"), "--backbone", "test_vit", "--no-pretrained"]
+    assert main([*command, "--limit", "5", "--text-model", str(tmp_path)]) == 1
+    assert "error: the text model of the folder" in capsys.readouterr().err
+    assert not (tmp_path / "it").exists()
+    assert main([*command, "--limit", "5", "--text-model", str(clip)]) == 0
+    assert len(load_artifact(tmp_path / "it").text.store) == 5
+    assert main(["verify", str(tmp_path / "it")]) == 0
+
+
+def test_only_new_thumbnails_are_embedded_and_the_others_keep_their_vectors(copied_text, tmp_path, clip, monkeypatch):
+    seen, embed = [], TextEncoder.embed_images
+    monkeypatch.setattr(TextEncoder, "embed_images", lambda self, images: (seen.extend(images), embed(self, images))[1])
+    before = load_artifact(copied_text)
+    inodes = {name: (copied_text / name).stat().st_ino for name in TEXT_FILES}
+    for seed in (1, 2):
+        noise(tmp_path / "more" / "a" / f"{seed}.png", seed)
+    add_images(before, open_source(str(tmp_path / "more")))
+    grown = load_artifact(copied_text)
+    assert len(seen) == 2
+    np.testing.assert_array_equal(text_vectors(grown)[:60], text_vectors(before))
+    np.testing.assert_allclose(text_vectors(grown)[60:], seen_by(clip, grown.gallery, (60, 61)), atol=1e-5)
+    remove_images(grown, [grown.gallery.ids[row] for row in (0, 60)])
+    after = load_artifact(copied_text)
+    kept = [*range(1, 60), 61]
+    assert len(seen) == 2
+    np.testing.assert_array_equal(text_vectors(after), text_vectors(grown)[kept])
+    same = set(TEXT_FILES) - {LAYOUT.text_index}
+    assert {name: (copied_text / name).stat().st_ino for name in same} == {name: inodes[name] for name in same}
+    assert "**Text:** found by words" in (copied_text / LAYOUT.card).read_text()
+
+
+def test_figures_that_come_later_leave_the_text_model_as_it_is(copied_text):
+    before = {name: (copied_text / name).stat().st_ino for name in [*TEXT_FILES, LAYOUT.map]}
+    section = load_artifact(copied_text).manifest["text"]
+    update_metrics(copied_text, {"note": "later"})
+    assert {name: (copied_text / name).stat().st_ino for name in before} == before
+    assert load_artifact(copied_text).manifest["text"] == section
+
+
+def test_a_build_without_a_text_model_leaves_none(copied_text, pictures, encoder):
+    build_artifact(open_source(str(pictures)), copied_text, encoder)
+    assert load_artifact(copied_text).text is None
+    assert not (copied_text / LAYOUT.text).exists()
+
+
+@pytest.mark.parametrize("name", TEXT_FILES)
+def test_a_spoiled_file_of_the_text_model_is_not_read(copied_text, name, monkeypatch):
+    def load(*_):
+        raise AssertionError("a file that failed its hash was read")
+
+    monkeypatch.setattr(TextEncoder, "load", load)
+    path = copied_text / name
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    refused(copied_text, f"{name}: SHA-256")
+    path.write_bytes(data[:-1])
+    refused(copied_text, f"{name}: size in bytes")
+    path.unlink()
+    refused(copied_text, f"{name} is missing")
+
+
+@pytest.mark.parametrize(
+    "name", ["text/notes.txt", "text/more.json", "text/adapter_config.json", "text/x.py", "text/a/b"]
+)
+def test_a_stranger_beside_the_text_model(copied_text, copied_artifact, name):
+    for folder in (copied_text, copied_artifact):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+        first = "/".join(name.split("/")[:2])
+        refused(folder, f"{first} is in", "the manifest does not list it")
+        with pytest.raises(ArtifactError, match=f"{first} is not the artifact's, and would be lost"):
+            check_target(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["text/../secret.json", "text/x.py", "text/adapter_config.json", "text/a/b.json", "text/.x.json", "text/x.bin"],
+)
+def test_a_manifest_names_nothing_else_there(copied_text, name):
+    files = json.loads((copied_text / LAYOUT.manifest).read_bytes())["files"]
+    secret = b"{}"
+    (copied_text / name).parent.mkdir(exist_ok=True)
+    (copied_text / name).write_bytes(secret)
+    reseal(copied_text, files={**files, name: {"size": len(secret), "sha256": sha256(secret)}})
+    refused(copied_text, "manifest.json lists", repr(name))
+
+
+def test_parts_that_do_not_belong_together_are_refused(copied_text, artifact, clip):
+    stated = json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"]
+    before = contents(copied_text)
+
+    def forge(words, text=stated, **files):
+        for name, data in {**before, **files}.items():
+            (copied_text / name).write_bytes(data)
+        reseal(copied_text, text=text)
+        refused(copied_text, *words)
+
+    forge(["text: fingerprint", "0123", stated["fingerprint"]], {**stated, "fingerprint": "0123"})
+    forge(["text/index.faiss: dimension", "says 25, found 24"], {**stated, "dimension": 25})
+    forge(["text/index.faiss: dimension", "says 24, found 16"], **{"text/index.faiss": before["index.faiss"]})
+    forge(["text: a text model", "says False, found True"], None)
+    forge(["golden query of the text model"], {**stated, "golden": {**stated["golden"], "query": "something else"}})
+    forge(["text: index.faiss is not an index"], **{"text/index.faiss": b"rubbish"})
+    forge(["text: the text model of the folder text"], **{"text/config.json": b"{}"})
+    forge(["text: the text model of the folder text"], **{"text/tokenizer.json": b"{}"})
+    for name, data in before.items():
+        (copied_text / name).write_bytes(data)
+    load_artifact(copied_text)
+
+
+def test_an_index_of_other_rows_is_refused(copied_text):
+    opened = load_artifact(copied_text)
+    few = opened.text.store.emptied()
+    few.add(np.arange(59), text_vectors(opened)[:59])
+    few.save(copied_text / LAYOUT.text_index)
+    reseal(copied_text)
+    refused(copied_text, "text/index.faiss: vectors", "says 60, found 59")
+
+
+def test_a_text_model_of_which_nothing_is_stated_is_looked_for(copied_artifact, copied_text):
+    reseal(copied_artifact, text=json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"])
+    refused(copied_artifact, "text: a text model", "says True, found False")
+
+
+def test_push_and_pull_carry_text_and_map(hub, client, copied_text, tmp_path):
+    answer = client.run("push", copied_text, "me/told", token="hf_write")
+    assert answer.code == 0, answer.err
+    on_hub = hub.files("model", "me/told")
+    assert on_hub.pop(".gitattributes")
+    assert on_hub == contents(copied_text)
+    answer = client.run("pull", "me/told", "--out", tmp_path / "pulled")
+    assert answer.code == 0, answer.err
+    assert contents(tmp_path / "pulled") == contents(copied_text)
+    opened, pulled = load_artifact(copied_text), load_artifact(tmp_path / "pulled")
+    np.testing.assert_array_equal(pulled.map, opened.map)
+    np.testing.assert_array_equal(text_vectors(pulled), text_vectors(opened))
+    spoiled = bytearray(on_hub["text/model.safetensors"])
+    spoiled[-1] ^= 1
+    hub.commit("model", "me/told", {"text/model.safetensors": bytes(spoiled)})
+    answer = client.run("pull", "me/told", "--out", tmp_path / "again")
+    assert answer.code == 1
+    assert "text/model.safetensors: SHA-256" in answer.err
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_model_of_the_hub_goes_by_its_name(hub, client, pictures, clip, tmp_path):
+    hub.commit("model", "me/clip", {**contents(clip), "pytorch_model.bin": b"a pickle, for all we know"})
+    command = ["build", pictures, "--out", tmp_path / "it", "--backbone", "test_vit", "--no-pretrained", "--limit", "4"]
+    answer = client.run(*command, "--text-model", "me/clip")
+    assert answer.code == 0, answer.err
+    part = load_artifact(tmp_path / "it").text
+    assert part.encoder.name == "me/clip"
+    assert part.encoder.fingerprint == TextEncoder.create(str(clip)).fingerprint
+    assert not any("pytorch_model.bin" in request.path for request in hub.requests)
+    answer = client.run(*command, "--text-model", "me/none-of-that-name")
+    assert answer.code == 1
+    assert "error: the text model of me/none-of-that-name could not be loaded" in answer.err

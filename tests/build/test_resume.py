@@ -1,0 +1,313 @@
+"""Kills: a build that is killed goes on where it was, and an artifact is the old or the new one at every moment."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from retrieval.artifact.load import load_artifact
+from retrieval.build.build import build_artifact
+from retrieval.build.embed import SHARD
+from retrieval.encoders.files import WEIGHTS_FILE
+from retrieval.encoders.image import Encoder
+from retrieval.images.sources import open_source
+
+IMAGES = 2 * SHARD + 276  # two whole shards and a piece of one
+KILLS = 20
+BACKBONE = "test_resnet"
+
+
+def draw_noise(folder, count, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    for number in range(count):
+        pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:04d}.png", compress_level=0)
+    return folder
+
+
+def vectors_of(artifact):
+    return artifact.store.vectors(np.arange(len(artifact.store)))
+
+
+# A build that is killed
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A folder of pictures, of which one is broken and one comes twice, in each shard."""
+    folder = draw_noise(tmp_path_factory.mktemp("many") / "class", IMAGES)
+    for number in (100, SHARD + 100, 2 * SHARD + 100):
+        (folder / f"{number:04d}.png").write_bytes(b"\x89PNG and no more")
+        shutil.copy(folder / "0007.png", folder / f"{number + 1:04d}.png")
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    Encoder.create(BACKBONE, pretrained=False, seed=3).save(folder)
+    return folder / WEIGHTS_FILE
+
+
+@pytest.fixture(scope="module")
+def same_encoder(weights):
+    """What the command of `killed_build` makes of its options."""
+    return Encoder.create(BACKBONE, weights=weights, seed=0)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(many, same_encoder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted") / "whole"
+    report = build_artifact(open_source(str(many)), out, same_encoder)
+    assert (report.found, report.indexed) == (IMAGES, IMAGES - 6)
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed_build(many, weights, tmp_path_factory):
+    """The command, the artifact's folder, and a copy of the work folder, of a build killed after its first shard."""
+    out = tmp_path_factory.mktemp("killed") / "it"
+    command = [sys.executable, "-m", "retrieval", "build", str(many), "--out", str(out)]
+    command += ["--backbone", BACKBONE, "--weights", str(weights)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not shards_of(out):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not out.exists()
+    kept = tmp_path_factory.mktemp("kept")
+    return command, out, Path(shutil.copytree(work_folder(out), kept / "work"))
+
+
+def work_folder(out):
+    return out.parent / f".{out.name}.building"
+
+
+def shards_of(out):
+    return sorted(work_folder(out).glob("*.parquet"))
+
+
+def test_the_same_command_goes_on_to_the_same_artifact(killed_build, uninterrupted):
+    command, out, _ = killed_build
+    finished = len(shards_of(out))
+    assert 1 <= finished < 3
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"found {IMAGES} = indexed {IMAGES - 6} + skipped 3 + duplicate 3" in done.stdout
+    assert [path.name for path in out.parent.iterdir() if path.name != ".it.lock"] == ["it"]
+    again, whole = load_artifact(out), load_artifact(uninterrupted)
+    assert np.array_equal(vectors_of(again), vectors_of(whole))
+    assert again.gallery.table.equals(whole.gallery.table)
+    assert again.manifest["build"] == whole.manifest["build"]
+    assert again.manifest["files"] == whole.manifest["files"]  # indeed every file is the same, to the byte
+
+
+def test_what_is_in_a_shard_is_not_embedded_again(killed_build, many, same_encoder, uninterrupted, tmp_path):
+    _, _, work = killed_build
+    shards = sorted(work.glob("*.parquet"))
+    consumed = [json.loads(pq.read_schema(path).metadata[b"lookalike"])["consumed"] for path in shards]
+    assert consumed[0] == SHARD + 2  # the first has as many rows as a shard has, and two files more were looked at
+    shutil.copytree(work, work_folder(tmp_path / "it"))
+    done = []
+    report = build_artifact(
+        open_source(str(many)), tmp_path / "it", same_encoder, progress=lambda number, _: done.append(number)
+    )
+    assert done == list(range(consumed[-1] + 1, IMAGES + 1))
+    assert len(report.skipped) == len(report.duplicates) == 3  # those of the first run too
+    assert np.array_equal(vectors_of(load_artifact(tmp_path / "it")), vectors_of(load_artifact(uninterrupted)))
+
+
+class StopEarly(Exception):
+    """Raised by `first_embedded` to end a build at its first image."""
+
+
+def first_embedded(work, out, source, encoder, **options):
+    """The number of the first image that a build embeds which finds that work folder."""
+    shutil.copytree(work, work_folder(out))
+
+    def stop(number, _):
+        raise StopEarly(number)
+
+    with pytest.raises(StopEarly) as raised:
+        build_artifact(source, out, encoder, progress=stop, **options)
+    return raised.value.args[0]
+
+
+def test_a_shard_that_was_being_written_counts_for_nothing(killed_build, many, same_encoder, tmp_path):
+    _, _, work = killed_build
+    first = work / "000000.parquet"
+    cut = Path(shutil.copytree(work, tmp_path / "cut", ignore=shutil.ignore_patterns("*.parquet")))
+    (cut / "000000.unfinished").write_bytes(first.read_bytes()[:1000])
+    assert first_embedded(cut, tmp_path / "it", open_source(str(many)), same_encoder) == 1
+    shutil.copy(first, cut)
+    (cut / "000001.unfinished").write_bytes(first.read_bytes()[:1000])
+    assert first_embedded(cut, tmp_path / "other", open_source(str(many)), same_encoder) == SHARD + 3
+
+
+@pytest.mark.parametrize("changed", ["source", "encoder", "limit"])
+def test_what_another_build_has_left_is_not_used(killed_build, many, same_encoder, changed, tmp_path):
+    _, _, work = killed_build
+    folder, encoder, options = many, same_encoder, {}
+    if changed == "source":
+        folder = Path(shutil.copytree(many, tmp_path / "other"))
+        Image.new("RGB", (32, 32), "red").save(folder / "class" / "0000.png")
+    elif changed == "encoder":
+        encoder = Encoder.create(BACKBONE, pretrained=False, seed=4)
+    else:
+        options["limit"] = SHARD + 200
+    assert first_embedded(work, tmp_path / "it", open_source(str(folder)), encoder, **options) == 1
+    assert shards_of(tmp_path / "it") == []
+
+
+def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp_path):
+    """Ctrl+C, and not a kill."""
+    command, out, _ = killed_build
+    command = [str(tmp_path / "it") if each == str(out) else each for each in command]
+
+    def heed_interrupts():  # a shell has what it runs in the background ignore them, and that is inherited
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    options = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options, preexec_fn=heed_interrupts) as process:
+        while process.poll() is None and not (work_folder(tmp_path / "it") / "key").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; a build, add or pull goes on from here when it is given again"
+    assert "Traceback" not in said
+    assert not (tmp_path / "it").exists()
+
+
+# A kill at any moment
+
+# Imports once, then does each command of its standard input in a fork of its own, whose id it prints first.
+CHANGER = """
+import json, os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from retrieval import Encoder, add_images, build_artifact, load_artifact, open_source, remove_images
+
+def change(kind, folder, argument):
+    if kind == "build":
+        build_artifact(open_source(argument), folder, Encoder.load(folder))
+    elif kind == "add":
+        add_images(load_artifact(folder), open_source(argument))
+    else:
+        remove_images(load_artifact(folder), argument)
+
+for line in sys.stdin:
+    kind, folder, argument = json.loads(line)
+    pid = os.fork()
+    if not pid:
+        change(kind, Path(folder), argument)
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
+"""
+
+
+class Changer:
+    """A process that changes artifacts, in forks that can be killed."""
+
+    def __init__(self, process):
+        self._process = process
+
+    def run(self, command, kill_after=None):
+        """Do one command; kill it after so many seconds, if it still runs. Whether it finished, and its seconds."""
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        pid = int(self._process.stdout.readline())
+        start = time.perf_counter()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        status = int(self._process.stdout.readline())
+        assert status in (0, signal.SIGKILL)
+        return status == 0, time.perf_counter() - start
+
+
+@pytest.fixture(scope="module")
+def changer():
+    command = [sys.executable, "-c", CHANGER]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Changer(process)
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """An artifact of 80 pictures, and a folder of 40 others."""
+    root = tmp_path_factory.mktemp("small")
+    old, new = draw_noise(root / "old" / "class", 80, seed=1).parent, draw_noise(root / "new", 40, seed=2)
+    build_artifact(open_source(str(old)), root / "it", Encoder.create(BACKBONE, pretrained=False, seed=0))
+    (root / "it" / "notes.txt").write_text("a person's")
+    return root / "it", new
+
+
+def state(folder):
+    """What tells two artifacts apart. Loading it checks every byte against the manifest, and replays the query."""
+    artifact = load_artifact(folder)
+    assert (folder / "notes.txt").is_file() or (folder.parent / f".{folder.name}.new" / "notes.txt").is_file()
+    return artifact.manifest["files"], artifact.gallery.ids
+
+
+@pytest.mark.parametrize("kind", ["build", "add", "remove"])
+def test_kill_at_20_random_moments(changer, small, kind, tmp_path):
+    artifact, pictures = small
+    argument = load_artifact(artifact).gallery.ids[10:30] if kind == "remove" else str(pictures)
+
+    def fresh(name):
+        return Path(shutil.copytree(artifact, tmp_path / name / "it"))
+
+    seconds = []
+    for name in ("first", "second"):  # the second is not slowed by what is loaded late
+        finished, took = changer.run((kind, str(fresh(name)), argument))
+        assert finished
+        seconds.append(took)
+    old, new = state(artifact), state(tmp_path / "second" / "it")
+    assert old != new
+    draw, killed, found = random.Random(kind), 0, []
+    for number in range(KILLS):
+        folder = fresh(str(number))
+        moment = (number + draw.random()) / KILLS * min(seconds)  # one in each twentieth of the time that it takes
+        finished, _ = changer.run((kind, str(folder), argument), kill_after=moment)
+        killed += not finished
+        found.append(state(folder))
+        assert found[-1] in ([new] if finished else [old, new])
+    assert killed >= 3
+    assert old in found
+    finished, _ = changer.run((kind, str(folder), argument)) if found[-1] == old else (True, 0)
+    assert finished
+    assert state(folder) == new  # and a kill is in nobody's way
+
+
+def test_killed_over_and_over_in_one_folder(changer, small, tmp_path):
+    """What one killed run leaves behind does not harm the next."""
+    artifact, pictures = small
+    folder = Path(shutil.copytree(artifact, tmp_path / "it"))
+    draw = random.Random(0)
+    _, seconds = changer.run(("build", str(Path(shutil.copytree(artifact, tmp_path / "timed"))), str(pictures)))
+    for number in range(5):
+        changer.run(("build", str(folder), str(pictures)), kill_after=draw.uniform(0.2, 1) * seconds)
+        changer.run(("remove", str(folder), state(folder)[1][:1]), kill_after=draw.uniform(0, 1) * seconds / 2)
+        assert len(state(folder)[1]) in {*range(80 - number - 1, 81), *range(40 - number - 1, 41)}
+    finished, _ = changer.run(("build", str(folder), str(pictures)))
+    assert finished
+    assert len(state(folder)[1]) == 40
+    assert {path.name for path in tmp_path.iterdir()} <= {"it", ".it.lock", "timed", ".timed.lock"}
+    assert (folder / "notes.txt").read_text() == "a person's"

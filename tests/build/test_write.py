@@ -1,0 +1,259 @@
+"""What a training run adds to an artifact: sealed like the rest, refused when spoiled, kept when rows come and go."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import noise, refused, reseal, run_sections, sha256
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import check_target, load_artifact, read_metrics
+from retrieval.build.build import build_artifact
+from retrieval.build.change import add_images, remove_images, update_metrics
+from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.images.sources import open_source
+
+PLOTS = ["history.png", "images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]
+SECTIONS = ["leave_one_out", "training", "audit", "evaluation", "index", "calibration"]
+
+
+def held(folder):
+    """Every file below a folder: its path -> its bytes and its number on the disk."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_ino) for path in paths}
+
+
+def contents(folder):
+    return {name: content for name, (content, _) in held(folder).items()}
+
+
+def metrics_of(folder):
+    return json.loads((folder / LAYOUT.metrics).read_text())
+
+
+# Sealed
+
+
+def test_figures_and_plots_are_part_of_the_artifact(trained):
+    load_artifact(trained)
+    assert list(metrics_of(trained)) == SECTIONS
+    assert metrics_of(trained) == read_metrics(trained)
+    assert {path.name for path in trained.iterdir()} == {*LAYOUT.names(), LAYOUT.plots}
+    assert LAYOUT.plots_in(trained) == [f"plots/{name}" for name in PLOTS]
+    stated = json.loads((trained / LAYOUT.manifest).read_text())["files"]
+    assert set(stated) == {*LAYOUT.names(), *LAYOUT.plots_in(trained)} - {LAYOUT.manifest}
+    for name in LAYOUT.plots_in(trained):
+        data = (trained / name).read_bytes()
+        assert stated[name] == {"size": len(data), "sha256": sha256(data)}
+
+
+def test_what_evaluates_is_given_all_but_the_figures(pictures, encoder, tmp_path):
+    def evaluate(unsealed):
+        assert len(unsealed.gallery) == len(unsealed.store) == len(unsealed.vectors) == 60
+        assert unsealed.encoder is encoder
+        assert not (unsealed.folder / LAYOUT.metrics).exists()
+        assert not (unsealed.folder / LAYOUT.manifest).exists()
+        return {"note": "evaluated"}
+
+    build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, evaluate=evaluate)
+    assert list(metrics_of(tmp_path / "it")) == ["leave_one_out", "note", "calibration"]
+    assert LAYOUT.plots_in(tmp_path / "it") == ["plots/reliability.png"]
+
+
+def test_an_evaluation_that_fails_leaves_the_old_artifact_and_the_embeddings(copied_run, pictures, encoder):
+    before, embedded = held(copied_run), []
+
+    def broken(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build_artifact(open_source(str(pictures)), copied_run, encoder, evaluate=broken)
+    assert held(copied_run) == before
+    build_artifact(open_source(str(pictures)), copied_run, encoder, progress=lambda *done: embedded.append(done))
+    assert embedded == []
+    assert list(metrics_of(copied_run)) == ["leave_one_out", "calibration"]
+    assert LAYOUT.plots_in(copied_run) == ["plots/reliability.png"]
+
+
+@pytest.mark.parametrize("name", ["table.csv", "picture.jpg", "-rf.png", "two words.png"])
+def test_only_png_files_are_plots(pictures, encoder, tmp_path, name):
+    def evaluate(unsealed):
+        noise(unsealed.folder / "plots" / name, 0)
+        return {}
+
+    with pytest.raises(ArtifactError, match=f"plots/{name}: a picture of an artifact is a PNG file"):
+        build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, limit=4, evaluate=evaluate)
+    assert not (tmp_path / "it").exists()
+
+
+def test_an_encoder_that_has_learned_from_the_gallery_is_not_calibrated_with_it(trained, artifact):
+    assert metrics_of(trained)["training"]["steps"] > 0
+    assert metrics_of(trained)["calibration"] is None
+    assert metrics_of(artifact)["calibration"]["held_out"] is False
+
+
+def test_an_artifact_without_plots_loads(copied_artifact):
+    update_metrics(copied_artifact, {"calibration": None})
+    assert {path.name for path in copied_artifact.iterdir()} == set(LAYOUT.names())
+    assert len(load_artifact(copied_artifact).gallery) == 60
+
+
+# Spoiled
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_that_was_changed_or_is_missing(copied_run, name):
+    path = copied_run / "plots" / name
+    data = path.read_bytes()
+    for content in (data[:-1], b"", data + b"\0"):
+        path.write_bytes(content)
+        refused(copied_run, f"plots/{name}: size in bytes", f"says {len(data)}", f"found {len(content)}")
+    flipped = bytes([data[0] ^ 1, *data[1:]])
+    path.write_bytes(flipped)
+    refused(copied_run, f"plots/{name}: SHA-256", sha256(data), sha256(flipped))
+    path.unlink()
+    refused(copied_run, f"plots/{name} is missing")
+    path.mkdir()
+    refused(copied_run, f"plots/{name} is missing")
+
+
+@pytest.mark.parametrize("name", ["plots/more.png", "plots/notes.txt", "plots/deeper/more.png", "plots"])
+def test_a_plot_that_is_not_listed(copied_run, copied_artifact, name):
+    for folder in (copied_run, copied_artifact):
+        if name == "plots":  # a file of that name, where there are no pictures
+            update_metrics(folder, dict.fromkeys(SECTIONS))
+            assert not (folder / name).exists()
+        noise(folder / name, 0)
+        first = "/".join(name.split("/")[:2])
+        refused(folder, f"{first} is in", "the manifest does not list it")
+        with pytest.raises(ArtifactError, match=f"{first} is not the artifact's, and would be lost"):
+            check_target(folder)
+        (folder / name).unlink()
+
+
+def test_hidden_files_beside_the_plots_do_no_harm(copied_run):
+    (copied_run / "plots" / ".DS_Store").write_bytes(b"what a Mac leaves in a folder that was looked at")
+    load_artifact(copied_run)
+    check_target(copied_run)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.png", "plots/../../secret.png", "plots/..", "/etc/hostname", "plots\\x.png", "plots/a/b.png", "x.py"],
+)
+def test_a_manifest_names_no_file_outside_the_folder(copied_run, name):
+    secret = noise(copied_run.parent / "secret.png", 0).read_bytes()
+    files = json.loads((copied_run / LAYOUT.manifest).read_text())["files"]
+    reseal(copied_run, files={**files, name: {"size": len(secret), "sha256": sha256(secret)}})
+    refused(copied_run, "manifest.json lists", repr(name))
+
+
+def test_figures_are_read_only_where_they_are_whole(copied_run, tmp_path):
+    path = copied_run / LAYOUT.metrics
+    path.write_text(path.read_text().replace("0.75", "0.95"))
+    with pytest.raises(IntegrityError, match=r"metrics\.json: SHA-256"):
+        read_metrics(copied_run)
+    path.write_text("[rubbish")
+    reseal(copied_run)
+    with pytest.raises(IntegrityError, match=r"metrics\.json is not what an artifact has"):
+        read_metrics(copied_run)
+    with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest\.json in it"):
+        read_metrics(tmp_path)
+
+
+def test_a_damaged_run_can_be_built_again(copied_run, pictures, encoder):
+    (copied_run / LAYOUT.manifest).write_text("{damaged")
+    check_target(copied_run)
+    build_artifact(open_source(str(pictures)), copied_run, encoder, evaluate=run_sections)
+    assert list(read_metrics(copied_run)) == SECTIONS
+
+
+# Rows come and go
+
+
+def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copied_run, tmp_path):
+    before, figures = held(copied_run), metrics_of(copied_run)
+    noise(tmp_path / "more" / "new" / "a.png", 1)
+    add_images(load_artifact(copied_run), open_source(str(tmp_path / "more")))
+    for rows in (61, 59):
+        after = metrics_of(copied_run)
+        assert list(after) == SECTIONS
+        assert after["leave_one_out"]["images"] == rows
+        assert {**after, "leave_one_out": 0} == {**figures, "leave_one_out": 0}
+        assert {name: contents(copied_run)[name] for name in LAYOUT.plots_in(copied_run)} == {
+            name: data for name, (data, _) in before.items() if name.startswith("plots/")
+        }
+        assert len(load_artifact(copied_run).gallery) == rows
+        assert "plots/recall_at_k.png" in (copied_run / LAYOUT.card).read_text()
+        if rows == 61:
+            remove_images(load_artifact(copied_run), load_artifact(copied_run).gallery.ids[:2])
+
+
+# Figures come later
+
+
+def test_sections_that_come_later(copied_run):
+    before, old = held(copied_run), metrics_of(copied_run)
+    evaluation = {**old["evaluation"], "unseen": {**old["evaluation"]["seen"], "from": "another-run"}}
+    update_metrics(copied_run, {"evaluation": evaluation, "note": "later"})
+    artifact = load_artifact(copied_run)
+    assert metrics_of(copied_run) == {**old, "evaluation": evaluation, "note": "later"}
+    assert artifact.manifest["changes"] == [{"metrics": ["evaluation", "note"]}]
+    assert artifact.manifest["build"] == json.loads(before[LAYOUT.manifest][0])["build"]
+    assert "another-run" in (copied_run / LAYOUT.card).read_text()
+    after = held(copied_run)
+    for name in (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery):
+        assert after[name] == before[name]  # the very same file
+    drawn = {name for name in before if name.startswith("plots/") and after[name][0] != before[name][0]}
+    assert drawn == {"plots/recall_at_k.png", "plots/intervals.png"}  # those that show unseen classes
+    assert set(after) == set(before)
+
+
+def test_a_section_that_is_gone_takes_its_plots_along(copied_run):
+    update_metrics(copied_run, {"evaluation": None})
+    load_artifact(copied_run)
+    assert LAYOUT.plots_in(copied_run) == ["plots/history.png"]
+    assert "![recall at k]" not in (copied_run / LAYOUT.card).read_text()
+
+
+def test_plots_of_another_kind_stay(copied_run, pictures, encoder):
+    def evaluate(unsealed):
+        noise(unsealed.folder / "plots" / "own.png", 5)
+        return run_sections(unsealed)
+
+    build_artifact(open_source(str(pictures)), copied_run, encoder, evaluate=evaluate)
+    own = (copied_run / "plots" / "own.png").read_bytes()
+    update_metrics(copied_run, {"note": "later"})
+    assert (copied_run / "plots" / "own.png").read_bytes() == own
+    assert "![own](plots/own.png)" in (copied_run / LAYOUT.card).read_text()
+
+
+def test_an_artifact_without_a_run_can_be_given_sections_too(copied_artifact):
+    (copied_artifact / "notes.txt").write_text("mine")
+    update_metrics(copied_artifact, {"note": "later"})
+    load_artifact(copied_artifact)
+    assert list(metrics_of(copied_artifact)) == ["leave_one_out", "calibration", "note"]
+    assert LAYOUT.plots_in(copied_artifact) == ["plots/reliability.png"]
+    assert (copied_artifact / "notes.txt").read_text() == "mine"
+
+
+def test_an_update_that_fails_changes_nothing(copied_run):
+    before = held(copied_run)
+    with pytest.raises(TypeError):
+        update_metrics(copied_run, {"note": object()})  # which JSON has no word for
+    assert held(copied_run) == before
+    assert {path.name for path in copied_run.parent.iterdir()} == {"run", ".run.lock"}
+    (copied_run / LAYOUT.index).write_bytes(b"spoiled")
+    with pytest.raises(IntegrityError, match=r"index\.faiss"):
+        update_metrics(copied_run, {"note": "later"})
+
+
+def test_the_old_plots_are_not_written_into(copied_run, tmp_path):
+    """A run that somebody serves keeps its bytes while it is written anew: the files are other files."""
+    shutil.copytree(copied_run, tmp_path / "linked", copy_function=os.link)
+    before = contents(copied_run)
+    evaluation = {**metrics_of(copied_run)["evaluation"], "unseen": metrics_of(copied_run)["evaluation"]["seen"]}
+    update_metrics(copied_run, {"evaluation": evaluation})
+    assert contents(tmp_path / "linked") == before
+    load_artifact(tmp_path / "linked")

@@ -1,0 +1,257 @@
+"""Encoder: real timm networks, tiny ones with random weights and MobileNetV2 with real ones."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from conftest import DATA, ROOT, needs_data
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
+from retrieval.encoders.image import Encoder
+from retrieval.errors import EncoderError
+from retrieval.images.open import open_image
+
+MOBILENET = DATA / "weights" / "mobilenetv2_100.imagenet.safetensors"
+
+
+@pytest.fixture(scope="module")
+def images(pictures):
+    return [open_image(path) for path in sorted(pictures.rglob("*.[jp][pn]g"))[:6]]
+
+
+def tiny(backbone="test_resnet", **options):
+    return Encoder.create(backbone, pretrained=False, **{"seed": 0, **options})
+
+
+def test_rows_of_unit_length(encoder, images):
+    vectors = encoder.embed_images(images)
+    assert vectors.shape == (6, encoder.dim) == (6, 16)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert len(np.unique(vectors.round(6), axis=0)) == 6  # and they tell the pictures apart
+    assert encoder.embed_images([]).shape == (0, 16)
+
+
+def test_a_batch_is_the_same_as_one_by_one(encoder, images):
+    one_by_one = np.concatenate([encoder.embed_images([image]) for image in images])
+    assert np.allclose(encoder.embed_images(images), one_by_one, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "dim"),
+    [
+        ("test_resnet", 0, 96),
+        ("test_resnet", 16, 16),
+        ("test_efficientnet", 0, 256),
+        ("test_vit", 0, 64),
+        ("mobilenetv3_small_050", 0, 1024),  # widened after pooling: num_features is 288
+    ],
+)
+def test_dim_is_what_comes_out(images, backbone, size, dim):
+    encoder = tiny(backbone, embedding_size=size)
+    assert encoder.dim == dim
+    assert encoder.embed_images(images[:2]).shape == (2, dim)
+
+
+def test_an_embedding_head_is_linear_on_the_pooled_features(images):
+    """The same seed makes the same backbone, so the head's answer can be worked out from the headless one."""
+    with_head = tiny(embedding_size=16)
+    head = with_head.model.get_classifier()
+    with torch.inference_mode():
+        features = with_head.model.forward_features(torch.stack([with_head.preprocess(image) for image in images]))
+        expected = (features.mean(dim=(2, 3)) @ head.weight.T + head.bias).numpy()
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(with_head.embed_images(images), expected, atol=1e-5)
+
+
+def test_preprocessing_is_the_models_own_but_for_the_crop():
+    own = timm.get_pretrained_cfg("test_resnet").to_dict()
+    center, squash = tiny(crop_mode="center"), tiny()
+    for encoder in (center, squash):
+        assert encoder.data_config["input_size"] == tuple(own["input_size"])
+        assert encoder.data_config["mean"] == tuple(own["mean"])
+        assert encoder.data_config["std"] == tuple(own["std"])
+        assert encoder.data_config["interpolation"] == own["interpolation"]
+    assert center.data_config["crop_pct"] == own["crop_pct"] < 1
+    assert (squash.data_config["crop_mode"], squash.data_config["crop_pct"]) == ("squash", 1.0)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_squash_sees_the_edges_and_center_does_not(tmp_path, loaded):
+    wide = Image.new("RGB", (300, 100), "red")
+    wide.paste("lime", (100, 0, 200, 100))
+    for mode, sees_red in (("squash", True), ("center", False)):
+        encoder = tiny(crop_mode=mode)
+        if loaded:
+            encoder.save(tmp_path)
+            encoder = Encoder.load(tmp_path)
+        red, green, _ = encoder.preprocess(wide).unbind()
+        assert bool((red > green).any()) is sees_red
+        assert bool((green > red).any())
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path, encoder, images):
+    encoder.save(tmp_path)
+    loaded = Encoder.load(tmp_path)
+    assert loaded.fingerprint == encoder.fingerprint
+    assert (loaded.name, loaded.dim) == (encoder.name, encoder.dim)
+    assert json.dumps(loaded.data_config) == json.dumps(encoder.data_config)
+    assert np.array_equal(loaded.embed_images(images), encoder.embed_images(images))
+    second = tmp_path / "again"
+    second.mkdir()
+    loaded.save(second)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        assert (second / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_transformers_reads_it_too(tmp_path, encoder, images):
+    transformers = pytest.importorskip("transformers")
+    encoder.save(tmp_path)
+    assert "num_classes" not in json.loads((tmp_path / CONFIG_FILE).read_text())["model_args"]
+    model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        answer = model(torch.stack([encoder.preprocess(image) for image in images]))
+    found = answer.logits.numpy()  # what it calls logits is what the last layer gives
+    assert np.allclose(found / np.linalg.norm(found, axis=1, keepdims=True), encoder.embed_images(images), atol=1e-5)
+
+
+def test_the_fingerprint_is_of_weights_and_preprocessing(tmp_path):
+    first, same = tiny(), tiny()
+    assert first.fingerprint == same.fingerprint
+    others = [tiny(seed=1), tiny(crop_mode="center"), tiny(embedding_size=16), tiny("test_byobnet")]
+    first.save(tmp_path)
+    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    config["pretrained_cfg"]["mean"] = [0.5, 0.5, 0.51]
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    others.append(Encoder.load(tmp_path))
+    with torch.no_grad():  # and the last digit of one weight
+        weight = next(each for each in same.model.parameters() if each.ndim == 1)
+        weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
+    others.append(Encoder(same.model))
+    assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+
+
+def test_a_seed_makes_the_same_weights_in_every_process():
+    code = "from retrieval import Encoder; print(Encoder.create('test_resnet', pretrained=False, seed=0).fingerprint)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == tiny().fingerprint
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    tiny()
+    assert torch.equal(torch.get_rng_state(), before)  # and torch's own generator is left alone
+    drawn = {tiny(seed=None).fingerprint for _ in range(2)}
+    assert len(drawn) == 2
+
+
+def test_an_unknown_backbone_is_refused_with_near_ones():
+    with pytest.raises(EncoderError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
+        Encoder.create("resnet5O")
+    with pytest.raises(EncoderError, match=r"no model '0'; `timm\.list_models\(\)` names them all"):
+        Encoder.create("0")
+
+
+def test_hub_weights_that_cannot_be_had_are_refused_in_words():
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    with pytest.raises(EncoderError, match="the Hub weights of 'resnet18' could not be had") as raised:
+        Encoder.create("resnet18")
+    assert "--weights FILE" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_from_a_file(tmp_path, images):
+    first = tiny(embedding_size=16)
+    first.save(tmp_path)
+    weights = tmp_path / WEIGHTS_FILE
+    body = Encoder.create("test_resnet", weights=weights, seed=1)  # its head is left out
+    assert body.dim == 96
+    assert torch.equal(body.model.conv1[0].weight, first.model.conv1[0].weight)
+    assert Encoder.create("test_resnet", weights=weights, seed=1).fingerprint == body.fingerprint
+    other_head = Encoder.create("test_resnet", weights=weights, embedding_size=16, seed=1)
+    assert torch.equal(other_head.model.conv1[0].weight, first.model.conv1[0].weight)
+    assert other_head.fingerprint != first.fingerprint
+
+
+def test_weights_of_another_model_are_refused_with_both_shapes(tmp_path):
+    tiny().save(tmp_path)
+    state = load_file(tmp_path / WEIGHTS_FILE)
+    name, tensor = sorted(state.items())[0]
+    save_file({**state, name: tensor.reshape(-1, 1)}, tmp_path / "shape.safetensors")
+    save_file({**state, "aaa": tensor.clone()}, tmp_path / "more.safetensors")
+    save_file({other: value for other, value in state.items() if other != name}, tmp_path / "fewer.safetensors")
+    shape = str(tuple(tensor.shape))
+    for file, tensor_name, wants, has in [
+        ("shape", name, shape, str((tensor.numel(), 1))),
+        ("more", "aaa", "none", shape),
+        ("fewer", name, shape, "none"),
+    ]:
+        with pytest.raises(EncoderError) as raised:
+            Encoder.create("test_resnet", weights=tmp_path / f"{file}.safetensors")
+        words = f"1 tensors do not fit, the first is {tensor_name!r}: the model wants {wants}, the file has {has}."
+        assert str(raised.value).endswith(words)
+        assert f"{file}.safetensors are not those of 'test_resnet'" in str(raised.value)
+    with pytest.raises(EncoderError, match="not those of 'test_vit'"):
+        Encoder.create("test_vit", weights=tmp_path / WEIGHTS_FILE)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors", b"\x80\x04pickle", b"\xff" * 64])
+def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EncoderError, match=r"weights\.safetensors is not a safetensors file that can be read: \S"):
+        Encoder.create("test_resnet", weights=path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda config: "[]",
+        lambda config: "{",
+        lambda config: json.dumps({**config, "architecture": "no_such_model"}),
+        lambda config: json.dumps({**config, "architecture": "hf-hub:somebody/something"}),
+        lambda config: json.dumps({**config, "model_args": {"no_such_argument": 1}}),
+        lambda config: json.dumps({name: value for name, value in config.items() if name != "pretrained_cfg"}),
+    ],
+)
+def test_a_config_that_is_wrong_is_refused(tmp_path, spoil):
+    tiny().save(tmp_path)
+    path = tmp_path / CONFIG_FILE
+    path.write_text(spoil(json.loads(path.read_text())))
+    with pytest.raises(EncoderError, match=r"config\.json does not describe a timm model"):
+        Encoder.load(tmp_path)
+
+
+@needs_data
+def test_mobilenet_with_its_imagenet_weights_knows_like_from_unlike():
+    table = pq.read_table(DATA / "caltech101" / "validation.parquet", columns=["image", "label"])
+    label = table["label"].to_numpy()
+    rows = np.concatenate([np.flatnonzero(label == kind)[:3] for kind in range(5, 102, 8)])
+    pictures = [open_image(row["bytes"]) for row in table["image"].take(rows).to_pylist()]
+
+    def hit_at_1(encoder):
+        vectors = encoder.embed_images(pictures)
+        scores = vectors @ vectors.T
+        np.fill_diagonal(scores, -1)
+        return float((label[rows][scores.argmax(axis=1)] == label[rows]).mean())
+
+    encoder = Encoder.create("mobilenetv2_100", weights=MOBILENET)
+    assert (encoder.dim, encoder.data_config["input_size"]) == (1280, (3, 224, 224))
+    assert encoder.data_config["mean"] == (0.485, 0.456, 0.406)
+    assert hit_at_1(encoder) > hit_at_1(tiny("mobilenetv2_100")) + 0.3
+
+
+def test_a_config_cannot_have_timm_read_other_files(encoder, tmp_path):
+    encoder.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"] = {**config.get("model_args", {}), "checkpoint_path": "/etc/passwd"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="checkpoint_path"):
+        Encoder.load(tmp_path)

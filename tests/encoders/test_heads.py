@@ -1,0 +1,141 @@
+"""Heads that are not linear: what a word makes, and encoders with such a head, saved and loaded again."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_recipe
+from torch.nn import BatchNorm1d, Dropout, Linear, ReLU
+
+from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
+from retrieval.encoders.heads import Head
+from retrieval.encoders.image import Encoder
+from retrieval.errors import EncoderError, LookalikeError
+from retrieval.images.open import open_image
+from training.model.learner import starting_encoder
+
+FAMILIES = ["test_efficientnet", "resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"]
+WORD = "24-bn-relu-dropout0.5-8"
+
+
+@pytest.fixture(scope="module")
+def images(pictures):
+    return [open_image(path) for path in sorted(pictures.rglob("*.png"))[::8]]
+
+
+def layers(head):
+    shapes = {Linear: lambda each: (each.in_features, each.out_features), Dropout: lambda each: each.p}
+    shapes[BatchNorm1d] = lambda each: each.num_features
+    return [(type(each), shapes.get(type(each), lambda _: None)(each)) for each in head]
+
+
+@pytest.mark.parametrize(
+    ("word", "made"),
+    [
+        ("128", [(Linear, (40, 128))]),
+        ("512-relu-256", [(Linear, (40, 512)), (ReLU, None), (Linear, (512, 256))]),
+        (
+            "512-bn-relu-dropout0.5-128",
+            [(Linear, (40, 512)), (BatchNorm1d, 512), (ReLU, None), (Dropout, 0.5), (Linear, (512, 128))],
+        ),
+        ("bn-dropout.25-8", [(BatchNorm1d, 40), (Dropout, 0.25), (Linear, (40, 8))]),
+    ],
+)
+def test_layers_of_a_word(word, made):
+    head = Head(word, 40)
+    assert layers(head) == made
+    assert (head.spec, head.dim) == (word, made[-1][1][1])
+    assert head.eval()(torch.zeros(3, 40)).shape == (3, head.dim)
+
+
+@pytest.mark.parametrize(
+    ("word", "wrong"),
+    [
+        ("512-gelu-256", "'gelu' is neither a width, bn, relu nor dropout0.5"),
+        ("linear-256", "'linear' is neither"),
+        ("512--256", "'' is neither"),
+        ("-512", "'' is neither"),
+        ("", "'' is neither"),
+        ("0-relu-5", "'0' is neither"),
+        ("512-RELU-256", "'RELU' is neither"),
+        ("512-dropout-256", "'dropout' is neither"),
+        ("512-dropout1.5-256", "'dropout1.5' is neither"),
+        ("512-bn1-256", "'bn1' is neither"),
+        ("1000000", "'1000000' is neither"),
+        (" 512", "' 512' is neither"),
+        ("512-relu", "has to end in a width, as 512-relu-256 does"),
+        ("bn", "has to end in a width"),
+        ("512-dropout0.5", "has to end in a width"),
+    ],
+)
+def test_wrong_words_are_refused(word, wrong):
+    with pytest.raises(EncoderError, match="is no head") as raised:
+        Head(word, 40)
+    assert wrong in str(raised.value)
+    assert repr(word) in str(raised.value)
+
+
+@pytest.mark.parametrize("word", ["512-gelu-256", "linear", "linear-x", "pca-0", "linear-0"])
+def test_a_recipe_with_a_wrong_word_is_refused_in_words(word):
+    with pytest.raises(LookalikeError, match=word):
+        starting_encoder(tiny_recipe(head=word))
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_saved_and_loaded_it_is_the_same(backbone, images, tmp_path):
+    encoder = Encoder.create(backbone, pretrained=False, head=WORD, seed=0)
+    network = encoder.model
+    with torch.no_grad():  # statistics of batch norm other than those it begins with
+        network.train()(torch.stack([encoder.preprocess(image) for image in images]))
+    encoder = Encoder(network)
+    assert encoder.dim == 8
+    encoder.save(tmp_path)
+    assert json.loads((tmp_path / CONFIG_FILE).read_text())["lookalike"] == {"head": WORD}
+    loaded = Encoder.load(tmp_path)
+    assert loaded.fingerprint == encoder.fingerprint
+    vectors = encoder.embed_images(images)
+    assert np.array_equal(loaded.embed_images(images), vectors)
+    again = tmp_path / "again"
+    again.mkdir()
+    loaded.save(again)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
+
+    with torch.inference_mode():  # and it is what stands in the word, on top of the pooled features
+        inputs = torch.stack([encoder.preprocess(image) for image in images])
+        pooled = network.forward_head(network.forward_features(inputs), pre_logits=True).numpy()
+    weights = {name: value.detach().numpy() for name, value in network.get_classifier().state_dict().items()}
+    hidden = pooled @ weights["0.weight"].T + weights["0.bias"]
+    hidden = (hidden - weights["1.running_mean"]) / np.sqrt(weights["1.running_var"] + 1e-5)
+    hidden = np.maximum(hidden * weights["1.weight"] + weights["1.bias"], 0)
+    expected = hidden @ weights["4.weight"].T + weights["4.bias"]
+    assert np.allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-4)
+
+
+def test_an_encoder_with_a_linear_head_says_nothing_of_it(encoder, tmp_path):
+    encoder.save(tmp_path)
+    assert "lookalike" not in json.loads((tmp_path / CONFIG_FILE).read_text())
+
+
+def test_the_fingerprint_is_of_the_head_too():
+    words = ["8", "8-relu-8", "8-bn-8", "8-dropout0.5-8", "8-dropout0.25-8"]
+    encoders = [Encoder.create("test_efficientnet", pretrained=False, head=word, seed=0) for word in words]
+    assert len({each.fingerprint for each in encoders}) == len(words)
+    same = Encoder.create("test_efficientnet", pretrained=False, head=words[1], seed=0)
+    assert same.fingerprint == encoders[1].fingerprint
+
+
+@pytest.mark.parametrize("spoil", ["512-gelu-8", "8-relu-8", 5, ["8"]])
+def test_a_config_with_another_head_is_refused(spoil, tmp_path):
+    Encoder.create("test_efficientnet", pretrained=False, head="8-bn-8", seed=0).save(tmp_path)
+    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    config["lookalike"]["head"] = spoil
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match=r"config\.json does not describe|are not those of 'test_efficientnet'"):
+        Encoder.load(tmp_path)
+
+
+def test_a_network_without_a_single_classifier_is_refused():
+    with pytest.raises(EncoderError, match="'deit_tiny_distilled_patch16_224' has no single classifier"):
+        Encoder.create("deit_tiny_distilled_patch16_224", pretrained=False, head="8-relu-8")

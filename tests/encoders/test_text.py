@@ -1,0 +1,217 @@
+"""The second encoder: texts and images against `transformers` called plainly, and what is no model for it."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import contents
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from text_models import WORDS, sentence_pieces, write_clip, write_siglip
+from transformers import AutoModel, AutoProcessor, BertConfig
+
+from retrieval.encoders.text import TextEncoder
+from retrieval.errors import EncoderError, QueryError
+
+TEXTS = ["a red shirt", "Striped  GREEN trousers!", "é日本 🙂", "x"]
+
+
+@pytest.fixture(scope="module", params=[write_clip, write_siglip], ids=["clip", "siglip"])
+def folder(request, tmp_path_factory):
+    return request.param(tmp_path_factory.mktemp("models") / request.param.__name__.removeprefix("write_"))
+
+
+@pytest.fixture(scope="module")
+def encoder(folder):
+    return TextEncoder.create(str(folder))
+
+
+@pytest.fixture
+def copied(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "copied"))
+
+
+def drawn(count):
+    pixels = (np.random.default_rng(seed).integers(0, 256, (40, 30 + seed, 3), np.uint8) for seed in range(count))
+    return [Image.fromarray(each) for each in pixels]
+
+
+def plainly(folder, **inputs):
+    """What `transformers` gives for texts or images, with its own processor and model."""
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    if "text" in inputs:
+        inputs |= {"padding": "max_length", "max_length": WORDS, "truncation": True}
+    with torch.no_grad():
+        answer = model(**_both(processor, **inputs))
+    return (answer.text_embeds if "text" in inputs else answer.image_embeds).numpy()
+
+
+def _both(processor, text=("a",), images=None, **options):
+    options = options or {"padding": "max_length", "max_length": WORDS}
+    return processor(text=list(text), images=images or drawn(1), return_tensors="pt", **options)
+
+
+def test_texts_are_embedded_as_transformers_does_it(folder, encoder):
+    vectors = encoder.embed_texts(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (4, encoder.dim)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(vectors, plainly(folder, text=TEXTS), atol=1e-5)
+    assert len(np.unique(vectors.round(4), axis=0)) == 4
+
+
+def test_images_are_embedded_as_transformers_does_it(folder, encoder):
+    images = drawn(11)  # more than go through the network together
+    vectors = encoder.embed_images(images)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (11, encoder.dim)
+    np.testing.assert_allclose(vectors, plainly(folder, images=images), atol=1e-5)
+    np.testing.assert_allclose(encoder.embed_images(images[3:4])[0], vectors[3], atol=1e-5)
+
+
+def test_nothing_is_embedded_as_nothing(encoder):
+    assert encoder.embed_texts([]).shape == encoder.embed_images([]).shape == (0, encoder.dim)
+
+
+def test_a_long_text_is_cut_to_what_the_model_reads(encoder):
+    long = "a red shirt " * 2_000
+    np.testing.assert_allclose(encoder.embed_texts([long, "x"])[0], encoder.embed_texts([long[:600]])[0], atol=1e-5)
+    np.testing.assert_allclose(
+        encoder.embed_texts(["  a red shirt\n"]), encoder.embed_texts(["a red shirt"]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_an_empty_text_is_refused(encoder, text):
+    with pytest.raises(QueryError, match="this one is empty"):
+        encoder.embed_texts(["a shirt", text])
+
+
+@pytest.mark.parametrize("text", ["\ud800", "shirt \udfff\ud800", "\0", "\u202e"])
+def test_what_is_hardly_text_has_an_answer(encoder, text):
+    assert np.isfinite(encoder.embed_texts([text])).all()
+
+
+def test_several_threads_get_the_answers_of_one(encoder):
+    texts = [f"a {colour} hat {number}" for number in range(10) for colour in ("red", "blue " * 9)]
+    alone = [encoder.embed_texts([text]) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda text: encoder.embed_texts([text]), texts))
+    np.testing.assert_array_equal(np.stack(together), np.stack(alone))
+
+
+# Saved and loaded
+
+
+def test_what_was_saved_is_the_same_encoder(folder, encoder, tmp_path):
+    encoder.embed_texts(["what is left behind in a tokenizer is not part of it"])
+    encoder.save(tmp_path / "text")
+    loaded = TextEncoder.load(tmp_path / "text")
+    assert (loaded.name, loaded.dim) == (encoder.name, encoder.dim) == (folder.name, encoder.dim)
+    assert loaded.fingerprint == encoder.fingerprint
+    np.testing.assert_array_equal(loaded.embed_texts(TEXTS), encoder.embed_texts(TEXTS))
+    np.testing.assert_array_equal(loaded.embed_images(drawn(2)), encoder.embed_images(drawn(2)))
+    loaded.save(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(tmp_path / "text")
+    assert str(folder) not in (tmp_path / "text" / "config.json").read_text()
+    np.testing.assert_allclose(plainly(tmp_path / "text", text=TEXTS), encoder.embed_texts(TEXTS), atol=1e-5)
+
+
+def changed_weights(folder):
+    state = load_file(folder / "model.safetensors")
+    name = next(name for name in state if name.endswith("layer_norm1.weight"))
+    save_file({**state, name: state[name] * 1.01}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def changed_preprocessing(folder):
+    path = folder / "processor_config.json"
+    settings = json.loads(path.read_text())
+    settings["image_processor"]["image_mean"] = [0.4, 0.4, 0.4]
+    path.write_text(json.dumps(settings))
+
+
+def changed_tokenizer(folder):
+    if (folder / "tokenizer.json").exists():
+        whole = json.loads((folder / "tokenizer.json").read_text())
+        vocab = whole["model"]["vocab"]
+        first, second = sorted(vocab, key=vocab.get)[-2:]
+        vocab[first], vocab[second] = vocab[second], vocab[first]
+        (folder / "tokenizer.json").write_text(json.dumps(whole))
+    else:
+        (folder / "spiece.model").write_bytes(sentence_pieces("a quick zebra jumps"))
+
+
+@pytest.mark.parametrize("change", [changed_weights, changed_preprocessing, changed_tokenizer])
+def test_another_part_is_another_fingerprint(copied, encoder, change):
+    assert TextEncoder.create(str(copied)).fingerprint == encoder.fingerprint
+    change(copied)
+    assert TextEncoder.create(str(copied)).fingerprint != encoder.fingerprint
+
+
+# What is no model for it
+
+
+def refused(where, *words):
+    with pytest.raises(EncoderError) as raised:
+        TextEncoder.create(str(where))
+    message = str(raised.value)
+    assert [word for word in words if word not in message] == [], message
+    assert "\n" not in message
+
+
+def test_another_kind_of_model(tmp_path):
+    BertConfig().save_pretrained(tmp_path / "bert")
+    refused(tmp_path / "bert", "the folder bert", "of the type 'bert', and not plain CLIP or SigLIP")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "the folder empty")
+
+
+def test_a_model_that_cannot_be_had():
+    refused("nobody/nothing", "nobody/nothing could not be loaded", "Give the folder of one that is here")
+
+
+def test_weights_that_are_missing_or_do_not_fit(copied):
+    path = copied / "model.safetensors"
+    state = load_file(path)
+    name = next(name for name in state if name.endswith("layer_norm1.weight"))
+    for wrong in ({}, {name: torch.ones(7)}):
+        save_file({**{key: value for key, value in state.items() if key != name}, **wrong}, path, {"format": "pt"})
+        refused(copied, "could not be loaded", name if not wrong else "")
+    path.write_bytes(b"rubbish")
+    refused(copied, "could not be loaded")
+    path.unlink()
+    torch.save(state, copied / "pytorch_model.bin")
+    refused(copied, "could not be loaded")
+
+
+def test_weights_that_are_no_numbers(copied):
+    state = load_file(copied / "model.safetensors")
+    nan = {name: torch.full_like(value, torch.nan) for name, value in state.items()}
+    save_file(nan, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match="not finite"):
+        TextEncoder.create(str(copied)).embed_texts(["a hat"])
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json"])
+def test_no_code_of_a_model_is_run(copied, tmp_path, name):
+    (copied / "evil.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')\nclass Evil: pass\n")
+    settings = json.loads((copied / name).read_text())
+    classes = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor")
+    settings["auto_map"] = dict.fromkeys(classes, "evil.Evil")
+    (copied / name).write_text(json.dumps(settings))
+    TextEncoder.create(str(copied))
+    (copied / name).write_text(json.dumps({**settings, "model_type": "evil", "tokenizer_class": "Evil"}))
+    with suppress(EncoderError):
+        TextEncoder.create(str(copied))
+    assert not (tmp_path / "was here").exists()
+
+
+def test_a_processor_of_another_kind(copied):
+    settings = json.loads((copied / "processor_config.json").read_text())
+    (copied / "processor_config.json").write_text(json.dumps({**settings, "processor_class": "BertTokenizer"}))
+    refused(copied, "the folder copied could not be loaded")

@@ -1,0 +1,526 @@
+"""Calibration: evidence, chances and the threshold, held against plain numpy and against clusters that are known."""
+
+import json
+import math
+from functools import cache
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import DATA, contents, needs_data, noise
+from PIL import Image, ImageDraw
+from scipy.stats import beta, binomtest
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import load_artifact
+from retrieval.build.build import build_artifact
+from retrieval.build.change import add_images, remove_images, update_metrics
+from retrieval.encoders.image import Encoder
+from retrieval.errors import QueryError
+from retrieval.evaluation.calibration import PRECISION, REFUSED, Queries, calibrate
+from retrieval.evaluation.confidence import Calibration, Confidence, Density, Nearest, evidence, kinds, nearest
+from retrieval.images.open import open_image
+from retrieval.images.sources import open_source
+from retrieval.stores.choose import fit_index
+from retrieval.stores.exact import ExactStore
+from retrieval.stores.faiss import FaissStore, IndexSettings
+
+LINE = {
+    "weights": [1.0, 2.0, 3.0],
+    "bias": -4.0,
+    "strengths": [-1.0, 0.0, 2.0],
+    "chances": [0.1, 0.5, 0.9],
+    "threshold": 1.0,
+    "floor": 0.6,
+}
+
+
+def exact(vectors):
+    store = ExactStore(vectors.shape[1])
+    store.add(np.arange(len(vectors)), vectors)
+    return store
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def angles(*degrees):
+    turned = np.radians(degrees)
+    return np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+
+
+def cosine(degrees):
+    return math.cos(math.radians(degrees))
+
+
+# Evidence
+
+
+def test_evidence_worked_out_by_hand():
+    """Four images on a circle at 0, 10, 20 and 90 degrees, and a query at 5; the last image has no label."""
+    vectors, codes = angles(0, 10, 20, 90), np.array([0, 0, 1, -1])
+    store = exact(vectors)
+    found = nearest(store, angles(5))
+    assert found.rows.tolist() == [[0, 1, 2, 3, *[-1] * 6]]
+    density = {
+        0: (cosine(10) + cosine(20) + cosine(90)) / 3,
+        1: (cosine(10) + cosine(10) + cosine(80)) / 3,
+        2: (cosine(20) + cosine(10) + cosine(70)) / 3,
+        3: (cosine(90) + cosine(80) + cosine(70)) / 3,
+    }
+    known = Density(store)
+    np.testing.assert_allclose(known.of(np.array([[2, 0], [-1, 3]])), [[density[2], density[0]], [1, density[3]]], 1e-5)
+    around = (cosine(5) + cosine(5) + cosine(15) + cosine(85)) / sum(density.values())
+    hits = Nearest(np.array([[1, 2, 3, -1]]), np.array([[cosine(5), cosine(15), cosine(85), -np.inf]], np.float32))
+    expected = [
+        [1 / 2, cosine(5) / density[1], around],  # of the two others that have a label, one has this one
+        [0, cosine(15) / density[2], around],
+        [np.nan] * 3,  # no label
+        [np.nan] * 3,  # no hit
+    ]
+    np.testing.assert_allclose(evidence(found, hits, codes, known)[0], expected, rtol=1e-5)
+
+
+def test_a_query_that_is_an_image_of_the_gallery_does_not_find_itself():
+    store = exact(angles(0, 10, 20, 90))
+    found = nearest(store, angles(10, 10), own=np.array([1, -1]))
+    assert found.rows[:, :4].tolist() == [[0, 2, 3, -1], [1, 0, 2, 3]]
+    assert found.scores[0, 0] == pytest.approx(cosine(10))
+    allowed = nearest(store, angles(10), allowed=np.array([3]))
+    assert allowed.rows.tolist() == [[3, *[-1] * 9]]
+
+
+def test_a_hit_beyond_the_nearest_has_all_of_them_as_witnesses():
+    """Twelve images: the eleventh is not among the ten nearest, so that it leaves none of them out."""
+    store, codes = exact(angles(*range(0, 24, 2))), np.array([0] * 5 + [1] * 7)
+    found = nearest(store, angles(-1))
+    assert found.rows[0].tolist() == list(range(10))
+    hits = Nearest(np.array([[0, 5, 10]]), np.array([[1.0, 0.9, 0.8]], np.float32))
+    agree = evidence(found, hits, codes, Density(store))[0, :, 0]
+    assert agree.tolist() == [4 / 9, 4 / 9, 5 / 10]
+
+
+def test_evidence_against_loops():
+    rng = np.random.default_rng(1)
+    vectors, codes = unit(rng.normal(size=(60, 5)) + 1), rng.integers(-1, 4, 60)
+    queries, store = unit(rng.normal(size=(7, 5)) + 1), exact(vectors)
+    found = nearest(store, queries)
+    given = evidence(found, found, codes, Density(store))
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -9)
+    density = np.sort(cosines, axis=1)[:, -10:].mean(axis=1)
+    for query, scores in enumerate(queries @ vectors.T):
+        ten = np.argsort(-scores)[:10]
+        around = scores[ten].mean() / density[ten].mean()
+        for place, row in enumerate(ten):
+            same = np.mean([codes[other] == codes[row] for other in ten if other != row and codes[other] >= 0])
+            expected = [same, scores[row] / density[row], around] if codes[row] >= 0 else [np.nan] * 3
+            np.testing.assert_allclose(given[query, place], expected, rtol=1e-4)
+
+
+# What a calibration says
+
+
+def test_strength_chance_and_confidence_of_a_line():
+    line = Calibration.of(LINE)
+    strength = line.strength(np.array([[[1, 1, 1], [0, 0.5, 1.5], [np.nan] * 3]]))
+    assert strength.tolist() == [[2.0, 1.5, -np.inf]]
+    assert line.chance(np.array([-5, -0.5, 1, 9, -np.inf])).tolist() == pytest.approx([0.1, 0.3, 0.7, 0.9, 0.1])
+    assert line.confident(np.array([[1.0, 0.99], [3.0, 1.0]]), np.array([0.6, 0.59])).tolist() == [
+        [True, False],
+        [False, False],  # too far from its nearest
+    ]
+    never = Calibration.of({**LINE, "threshold": None})
+    assert not never.confident(np.array([[1e9]]), np.ones(1)).any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": [1.0, 2.0]},
+        {"weights": [1.0, 2.0, math.nan]},
+        {"weights": [[1.0, 2.0, 3.0]]},
+        {"weights": "abc"},
+        {"bias": math.inf},
+        {"bias": None},
+        {"bias": 10**400},
+        {"strengths": [-1.0, 0.0]},
+        {"strengths": [0.0, -1.0, 2.0]},
+        {"strengths": [], "chances": []},
+        {"strengths": 1.0},
+        {"strengths": [[-1.0, 0.0, 2.0]]},
+        {"chances": [0.1, 0.5, 1.2]},
+        {"chances": [-0.1, 0.5, 0.9]},
+        {"chances": [0.5, 0.1, 0.9]},
+        {"chances": [0.1, math.nan, 0.9]},
+        {"threshold": math.nan},
+        {"threshold": "high"},
+        {"floor": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_section_is_refused_in_words(change):
+    for section in ({**LINE, **change}, {name: value for name, value in LINE.items() if name not in change}, [], None):
+        with pytest.raises(
+            QueryError, match=r"the calibration of this artifact is none: .*; build it again\.$"
+        ) as raised:
+            Calibration.of(section)
+        assert "\n" not in str(raised.value)
+
+
+# Learned
+
+
+def clusters(count, labels, per_label, seed, noisy=0.0, spread=0.5):
+    """`labels` of `count` directions, each with images around it, and a share of images that lie around another."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(count, 16))
+    names = np.repeat(labels, per_label)
+    places = np.where(rng.random(len(names)) < noisy, rng.choice(labels, len(names)), names)
+    return unit(centres[places] + spread * rng.normal(size=(len(names), 16))), [str(name) for name in names]
+
+
+@cache
+def learned(noisy=0.15, spread=0.6):
+    """30 kinds with 30 images each, where some are not what their label says: store, labels and section."""
+    vectors, labels = clusters(40, np.arange(30), 30, seed=0, noisy=noisy, spread=spread)
+    store = exact(vectors)
+    return store, labels, calibrate(store, labels, Queries(vectors, labels, np.arange(len(vectors))))
+
+
+def answers(store, labels, section, queries):
+    """Of the ten hits of each query: (Q, 10) chances, confident, and the labels."""
+    confidence = Confidence(Calibration.of(section), store, labels)
+    rows, scores = store.search(queries, 10)
+    given = [confidence.of(*each) for each in zip(queries, rows, scores, strict=True)]
+    return np.array([each[0] for each in given]), np.array([each[1] for each in given]), np.array(labels)[rows]
+
+
+def within(successes, trials):
+    """The two ends that a share may have, with a certainty of 99.9%."""
+    ends = binomtest(int(successes), int(trials)).proportion_ci(0.999, "wilson")
+    return ends.low, ends.high
+
+
+def test_the_chance_of_new_queries_is_the_share_that_is_right():
+    store, labels, section = learned()
+    vectors, wanted = clusters(40, np.arange(30), 40, seed=1, noisy=0.15, spread=0.6)
+    chances, _, found = answers(store, labels, section, vectors)
+    first, right = chances[:, 0], found[:, 0] == wanted
+    assert 0.3 < right.mean() < 0.95
+    for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 1.01)):
+        mask = (first >= low) & (first < high)
+        if mask.sum() >= 50:
+            least, most = within(right[mask].sum(), mask.sum())
+            assert least - 0.05 <= first[mask].mean() <= most + 0.05
+    assert abs(chances.mean() - (found == np.array(wanted)[:, None]).mean()) < 0.05
+
+
+def test_confident_hits_are_right_and_queries_of_no_kind_in_the_gallery_are_refused():
+    store, labels, section = learned(noisy=0.03)
+    vectors, wanted = clusters(40, np.arange(30), 30, seed=2, noisy=0.03, spread=0.6)
+    _, confident, found = answers(store, labels, section, vectors)
+    shown, right = confident[:, 0], found[:, 0] == wanted
+    assert shown.mean() > 0.3
+    assert within(right[shown].sum(), shown.sum())[1] >= PRECISION
+    strangers, _ = clusters(40, np.arange(30, 40), 40, seed=3, spread=0.6)
+    refused = ~answers(store, labels, section, strangers)[1][:, 0]
+    assert within(refused.sum(), len(refused))[1] >= REFUSED
+    nothing = unit(np.random.default_rng(4).normal(size=(300, 16)))
+    refused = ~answers(store, labels, section, nothing)[1][:, 0]
+    assert within(refused.sum(), len(refused))[1] >= REFUSED
+
+
+def test_where_labels_say_nothing_no_hit_is_confident():
+    rng = np.random.default_rng(0)
+    vectors, labels = unit(rng.normal(size=(300, 8))), [str(code) for code in rng.integers(0, 5, 300)]
+    section = calibrate(exact(vectors), labels, Queries(vectors, labels, np.arange(300)))
+    assert section["threshold"] is None
+    assert section["checked"]["precision"] is None
+    assert (section["checked"]["shown"], section["checked"]["refused"]) == (0, 1)
+    assert max(section["chances"]) < 0.5
+
+
+def test_the_threshold_is_the_least_that_keeps_both_promises():
+    """On the queries that it was learned from, with the lower ends of Clopper and Pearson."""
+    store, labels, section = learned(noisy=0.03)
+    one, codes = Calibration.of(section), np.array([int(label) for label in labels])
+    vectors, own = store.vectors(np.arange(len(store))), np.arange(len(store))
+    found = nearest(store, vectors, own)
+    absent = [nearest(store, vectors[[row]], allowed=np.flatnonzero(codes != codes[row])) for row in own]
+    absent = Nearest(np.concatenate([each.rows for each in absent]), np.concatenate([each.scores for each in absent]))
+    density, strengths = Density(store), {}
+    for name, each in (("known", found), ("strange", absent)):
+        first = one.strength(evidence(each, each, codes, density))[:, 0]
+        likely = (each.scores[:, 0] >= one.floor) & (one.chance(first) > 0.5)
+        strengths[name] = np.where(likely, first, -np.inf)
+    right = codes[found.rows[:, 0]] == codes
+    assert one.floor == np.sort(found.scores[right, 0])[int(0.05 * (right.sum() - 1))]
+
+    def keeps(threshold):
+        shown, below = strengths["known"] >= threshold, (strengths["strange"] < threshold).sum()
+        precise = beta.ppf(0.05, right[shown].sum(), (~right[shown]).sum() + 1)
+        refusing = beta.ppf(0.05, below, len(codes) - below + 1)
+        return bool(precise >= PRECISION and refusing >= REFUSED)
+
+    assert keeps(one.threshold - 1e-9)  # one of them has just this strength
+    lower = np.unique(strengths["known"][np.isfinite(strengths["known"]) & (strengths["known"] < one.threshold - 1e-9)])
+    assert not any(keeps(strength) for strength in lower[1:])
+
+
+def test_the_error_and_the_curve_are_those_of_the_queries_that_check_it():
+    store, labels, _ = learned()
+    taught, checked = (clusters(40, np.arange(30), 20, seed=seed, noisy=0.15, spread=0.6) for seed in (5, 6))
+    section = calibrate(store, labels, Queries(*taught), Queries(*checked))
+    assert section["held_out"] is True
+    assert section["queries"] == section["checked"]["queries"] == 600
+    chances, confident, found = answers(store, labels, section, checked[0])
+    right = found == np.array(checked[1])[:, None]
+    error, curve = 0.0, {"chance": [], "share": [], "pairs": []}
+    for low in np.arange(10) / 10:
+        mask = (chances >= low) & ((chances < low + 0.1) | (low == 0.9))
+        if mask.any():
+            error += mask.mean() * abs(chances[mask].mean() - right[mask].mean())
+            for name, value in zip(curve, (chances[mask].mean(), right[mask].mean(), mask.sum()), strict=True):
+                curve[name].append(float(value))
+    given = section["checked"]
+    # Queries that are searched together have cosines that differ in the last digits from those of one alone.
+    assert given["expected_calibration_error"] == pytest.approx(error, abs=1e-3)
+    for name, values in curve.items():
+        assert given["reliability"][name] == pytest.approx(values, abs=2 if name == "pairs" else 1e-3)
+    assert given["shown"] == pytest.approx(confident[:, 0].mean())
+    if given["precision"]:
+        assert given["precision"]["value"] == pytest.approx(right[confident[:, 0], 0].mean())
+
+
+def test_chances_rise_with_the_strength():
+    one = Calibration.of(learned()[2])
+    chances = one.chance(np.linspace(-30, 30, 5000))
+    assert (np.diff(chances) >= 0).all()
+    assert 0 <= chances[0] < chances[-1] <= 1
+
+
+def test_the_section_is_the_same_every_time_and_goes_through_json():
+    store, labels, section = learned()
+    vectors = store.vectors(np.arange(len(store)))
+    again = calibrate(store, labels, Queries(vectors, labels, np.arange(len(vectors))))
+    assert json.dumps(again) == json.dumps(section)
+    read = json.loads(json.dumps(section, allow_nan=False))
+    assert read == section
+    assert Calibration.of(read) == Calibration.of(section)
+
+
+def test_what_labels_cannot_teach():
+    vectors, labels = clusters(40, np.arange(4), 20, seed=0)
+
+    def of(labels, rows=slice(None)):
+        mine = vectors[rows]
+        return calibrate(exact(mine), labels[rows], Queries(mine, labels[rows], np.arange(len(mine))))
+
+    assert of(labels)
+    assert of([None] * 80) is None
+    assert of(["one"] * 80) is None
+    assert of([str(row) for row in range(80)]) is None  # no other image of the label
+    assert of(labels, slice(15, 30)) is None  # too few queries
+    queries = Queries(vectors, ["another"] * 80)
+    assert calibrate(exact(vectors), labels, queries) is None
+
+
+def test_images_without_a_label_are_no_evidence_and_no_strangers():
+    vectors, labels = clusters(40, np.arange(30), 30, seed=0, spread=0.4)
+    some = [label if row % 3 else None for row, label in enumerate(labels)]
+    store = exact(vectors)
+    section = calibrate(store, some, Queries(vectors, some, np.arange(len(vectors))))
+    assert section["queries"] == sum(label is not None for label in some)
+    # As where all have a label: the query's own kind is not taken for a stranger.
+    assert section["checked"]["refused"] >= REFUSED - 0.05
+    assert section["checked"]["shown"] > 0.3
+    chances, confident, found = answers(store, some, section, vectors[:60])
+    for given in (chances, confident):
+        assert ((given == None) == (found == None)).all()  # noqa: E711
+    assert confident[found != None].mean() > 0.3  # noqa: E711
+
+
+def test_a_query_without_hits_and_one_that_is_a_row():
+    store, labels, section = learned()
+    confidence, vectors = Confidence(Calibration.of(section), store, labels), store.vectors(np.arange(50))
+    assert confidence.of(vectors[0], np.empty(0, np.int64), np.empty(0, np.float32)) == ([], [])
+    rows, scores = store.search(vectors, 6)
+    assert rows[:, 0].tolist() == list(range(50))
+    found = [confidence.of(*each)[0][1:] for each in zip(vectors, rows, scores, strict=True)]
+    own = [confidence.of(vectors[row], rows[row, 1:], scores[row, 1:], own=row)[0] for row in range(50)]
+    assert found != own  # a picture from outside that is a row has itself among its nearest
+
+
+@pytest.mark.parametrize("factory", ["IVF8,SQfp16", "HNSW16"])
+def test_an_approximate_store_gives_nearly_the_same(factory):
+    store, labels, section = learned(noisy=0.03)
+    vectors = store.vectors(np.arange(len(store)))
+    approximate = FaissStore(16, IndexSettings(factory, search={"nprobe": 6}))
+    approximate.train(vectors)
+    approximate.add(np.arange(len(vectors)), vectors)
+    again = calibrate(approximate, labels, Queries(vectors, labels, np.arange(len(vectors))))
+    assert again["checked"]["shown"] == pytest.approx(section["checked"]["shown"], abs=0.1)
+    assert again["weights"] == pytest.approx(section["weights"], rel=0.3)
+    queries, _ = clusters(40, np.arange(30), 3, seed=8, spread=0.6)
+    mine, theirs = (answers(each, labels, section, queries)[0] for each in (store, approximate))
+    assert np.abs(mine[:, 0] - theirs[:, 0]).mean() < 0.05
+
+
+# In an artifact
+
+
+def section_of(folder):
+    return json.loads((folder / LAYOUT.metrics).read_text())["calibration"]
+
+
+def test_the_section_of_an_artifact_is_that_of_its_rows(artifact):
+    opened = load_artifact(artifact)
+    rows = np.arange(60)
+    again = calibrate(
+        opened.store, opened.gallery.labels, Queries(opened.store.vectors(rows), opened.gallery.labels, rows)
+    )
+    assert section_of(artifact) == again
+    assert Calibration.of(again).threshold is None  # 60 images are too few to be sure of 95%
+
+
+def test_rows_that_come_and_go_teach_it_anew(copied_artifact, tmp_path):
+    before = section_of(copied_artifact)
+    for seed in range(3):
+        noise(tmp_path / "more" / "noise" / f"{seed}.png", seed)
+    add_images(load_artifact(copied_artifact), open_source(str(tmp_path / "more")))
+    grown = section_of(copied_artifact)
+    assert (before["queries"], grown["queries"]) == (60, 63)
+    assert grown["weights"] != before["weights"]
+    gallery = load_artifact(copied_artifact).gallery
+    remove_images(load_artifact(copied_artifact), gallery.ids[10:])
+    assert section_of(copied_artifact) is None  # of one label, or hardly any queries
+    assert not (copied_artifact / LAYOUT.plots).exists()
+
+
+def test_what_held_out_images_taught_stays(copied_artifact, tmp_path):
+    own = section_of(copied_artifact)
+    update_metrics(copied_artifact, {"calibration": {**own, "held_out": True}})
+    noise(tmp_path / "more" / "noise" / "a.png", 1)
+    add_images(load_artifact(copied_artifact), open_source(str(tmp_path / "more")))
+    assert section_of(copied_artifact) == {**own, "held_out": True}
+    assert "images that were held out" in (copied_artifact / LAYOUT.card).read_text()
+
+
+def test_an_evaluation_may_bring_its_own(pictures, encoder, tmp_path):
+    build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, evaluate=lambda _: {"calibration": None})
+    assert section_of(tmp_path / "it") is None
+    assert not (tmp_path / "it" / LAYOUT.plots).exists()
+
+
+def test_files_that_another_artifact_shares_keep_their_bytes(copied_artifact, tmp_path):
+    for name in contents(copied_artifact):
+        (tmp_path / "linked" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "linked" / name).hardlink_to(copied_artifact / name)
+    before = contents(copied_artifact)
+    for seed in range(3):
+        noise(tmp_path / "more" / "noise" / f"{seed}.png", seed)
+    add_images(load_artifact(copied_artifact), open_source(str(tmp_path / "more")))
+    assert contents(copied_artifact)["plots/reliability.png"] != before["plots/reliability.png"]
+    assert contents(tmp_path / "linked") == before
+    load_artifact(tmp_path / "linked")
+
+
+# With photographs
+
+
+def photographs(split, kinds, most):
+    """Up to so many of each kind in the real data: pictures and labels."""
+    import datasets
+
+    path = DATA / "caltech101" / f"{split}.parquet"
+    names = datasets.load_dataset("parquet", data_files=str(path), split="train").features["label"].names
+    table, chosen = pq.read_table(path, columns=["label"])["label"].to_numpy(), []
+    for kind in kinds:
+        chosen += np.flatnonzero(table == names.index(kind))[:most].tolist()
+    images = pq.read_table(path, columns=["image"])["image"].take(chosen).to_pylist()
+    return [open_image(image["bytes"]) for image in images], [names[table[row]] for row in chosen]
+
+
+def of_nothing():
+    """Noise, plain colours and lines of text."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        side = (7, 28, 112, 224)[number % 4]
+        yield Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).resize((224, 224))
+        yield Image.new("RGB", (224, 224), tuple(rng.integers(0, 256, 3).tolist()))
+        page = Image.new("RGB", (224, 224), ("white", "black", "navy")[number % 3])
+        for line in range(12):
+            ImageDraw.Draw(page).text((6, 6 + 18 * line), " ".join(rng.choice(list("abcdefg"), 20)), fill="grey")
+        yield page
+
+
+@needs_data
+def test_photographs_and_pictures_of_nothing():
+    kinds = ["airplanes", "Motorbikes", "accordion", "garfield", "pagoda", "minaret", "dollar_bill", "trilobite"]
+    weights = DATA / "weights" / "mobilenetv2_100.imagenet.safetensors"
+    encoder = Encoder.create("mobilenetv2_100", weights=weights)
+    images, labels = photographs("train", kinds, 16)
+    vectors = encoder.embed_images(images)
+    store, own = exact(vectors), np.arange(len(labels))
+    section = calibrate(store, labels, Queries(vectors, labels, own))
+    new, wanted = photographs("validation", kinds, 8)
+    _, confident, found = answers(store, labels, section, encoder.embed_images(new))
+    shown, right = confident[:, 0], found[:, 0] == wanted
+    assert shown.mean() > 0.5
+    assert within(right[shown].sum(), shown.sum())[1] >= PRECISION
+    _, confident, _ = answers(store, labels, section, encoder.embed_images(list(of_nothing())))
+    assert 1 - confident[:, 0].mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", ["BACKGROUND_Google", "background", "Other", "unknown", "misc"])
+def test_a_label_that_names_no_kind_is_never_a_match(name):
+    """It is a witness against other hits, and no hit of its own is confident or has a chance."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(6, 24))
+    vectors = np.repeat(centres, 40, axis=0) + 0.15 * random.normal(size=(240, 24))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    labels = [name if row < 40 else f"kind {row // 40}" for row in range(240)]
+    store = fit_index(vectors)
+    section = calibrate(store, labels, Queries(vectors, labels, np.arange(240)))
+    assert section["queries"] == 200
+    confidence = Confidence(Calibration.of(section), store, labels)
+    for row, expected in ((5, [False]), (100, [True])):
+        rows, scores = store.search(vectors[row : row + 1], 2)
+        chances, sure = confidence.of(vectors[row], rows[0, 1:], scores[0, 1:], row)
+        assert sure == expected
+        assert (chances[0] is None) == (row == 5)
+
+
+@pytest.mark.parametrize(
+    "name", ["mother", "Other Stories", "Nothing Phone (2)", "none of these", "backgrounds of red"]
+)
+def test_other_labels_are_kinds(name):
+    assert (kinds([name])[0] >= 0).all()
+
+
+def test_near_duplicates_teach_nothing():
+    """Where every image has a copy, a new picture that has none is confident as it would be without them."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(12, 32))
+
+    def drawn(each):
+        vectors = np.repeat(centres, each, axis=0) + 0.25 * random.normal(size=(12 * each, 32))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    plain, fresh = drawn(20), drawn(10)
+    vectors = np.repeat(plain, 2, axis=0)
+    labels = [f"kind {row // 40}" for row in range(480)]
+    store = fit_index(vectors)
+    queries = Queries(vectors, labels, np.arange(480))
+    twins = calibrate(store, labels, queries, same=lambda row, others: others // 2 == row // 2)
+    fooled = calibrate(store, labels, queries)
+    assert fooled["floor"] > 0.999 > twins["floor"]
+    confidence = Confidence(Calibration.of(twins), store, labels)
+    sure = []
+    for number, vector in enumerate(fresh):
+        rows, scores = store.search(vector[None], 1)
+        sure.append(confidence.of(vector, rows[0], scores[0])[1][0])
+        assert not sure[-1] or labels[rows[0, 0]] == f"kind {number // 10}"
+    assert np.mean(sure) > 0.7

@@ -1,0 +1,322 @@
+"""Near-duplicates: which pictures are taken for the same, the rule of leaders, and brute force as the oracle."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import DATA, needs_data
+from PIL import Image, ImageEnhance
+
+from retrieval.__main__ import main
+from retrieval.artifact.load import load_artifact
+from retrieval.errors import QueryError
+from retrieval.evaluation.duplicates import Group, find_groups, fold, write_csv
+from retrieval.images.compare import Pictures
+from retrieval.images.open import open_image, thumbnail_jpeg
+from retrieval.stores import open_store
+from retrieval.stores.faiss import FaissStore, IndexSettings
+from training.starter.catalogue import Item, draw
+
+
+class Shown(list):
+    """Thumbnails of pictures, by row, as a gallery gives them."""
+
+    def __init__(self, pictures):
+        super().__init__(thumbnail_jpeg(picture) for picture in pictures)
+
+    def thumbnail(self, row):
+        return self[row]
+
+
+def always(_, others):
+    return np.ones(len(others), bool)
+
+
+def never(_, others):
+    return np.zeros(len(others), bool)
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def stored(vectors, factory="Flat"):
+    store = FaissStore(vectors.shape[1], IndexSettings(factory))
+    store.train(vectors)
+    store.add(np.arange(len(vectors)), vectors)
+    return store
+
+
+def heaps(rows, dim=48, spread=0.25, seed=0):
+    """Unit vectors in heaps, whose cosines within one run over the thresholds."""
+    rng = np.random.default_rng(seed)
+    centres = unit(rng.standard_normal((rows // 8, dim)))
+    return unit(
+        centres[rng.integers(len(centres), size=rows)] + spread / np.sqrt(dim) * rng.standard_normal((rows, dim))
+    )
+
+
+def leaders_of(vectors, threshold):
+    """The rule by brute force: each row joins the first leader that is near."""
+    near = vectors @ vectors.T >= threshold
+    leaders = np.arange(len(vectors))
+    for row in range(len(vectors)):
+        first = [leader for leader in np.flatnonzero(near[row, :row]) if leaders[leader] == leader][:1]
+        leaders[row] = first[0] if first else row
+    return leaders.tolist()
+
+
+def members(leaders):
+    """{leader: its rows} of the groups of two and more."""
+    groups = {leader: np.flatnonzero(np.array(leaders) == leader).tolist() for leader in set(leaders)}
+    return {leader: rows for leader, rows in groups.items() if len(rows) > 1}
+
+
+# the pictures
+
+
+def saved_anew(picture):
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=50)
+    return open_image(file.getvalue())
+
+
+def cropped(picture, left, top, right, bottom):
+    """Without those shares of its width and height."""
+    width, height = picture.size
+    box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+    return picture.crop(tuple(round(edge) for edge in box))
+
+
+CHANGES = {
+    "saved anew": saved_anew,
+    "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
+    "brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.1),
+    "darker": lambda picture: ImageEnhance.Brightness(picture).enhance(0.9),
+    "cropped all round": lambda picture: cropped(picture, 0.02, 0.02, 0.02, 0.02),
+    "cropped at a corner": lambda picture: cropped(picture, 0.04, 0.04, 0, 0),
+}
+DRAWN = [("shirt", "red"), ("backpack", "blue"), ("boot", "green"), ("dress", "purple"), ("umbrella", "charcoal")]
+
+
+def drawn(article, colour, pattern="plain", view="front", seed=1):
+    return draw(Item(article, colour, pattern, view, seed), 192)
+
+
+@pytest.fixture(scope="module")
+def different():
+    """Five drawings, each in three patterns, and in another colour and view.
+
+    Not dotted: dots can be finer than a cell, and are for the embedding to tell.
+    """
+    patterns = ("plain", "striped", "checked")
+    pictures = [drawn(*kind, pattern) for kind in DRAWN for pattern in patterns]
+    pictures += [drawn(article, "yellow") for article, _ in DRAWN]
+    return pictures + [drawn(*kind, view="tilted") for kind in DRAWN]
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_copy_is_the_same_picture(change):
+    originals = [drawn(*kind, pattern) for kind in DRAWN for pattern in ("plain", "striped")]
+    pictures = Pictures(Shown([*originals, *map(change, originals)]))
+    copies = np.arange(len(originals), 2 * len(originals))
+    found = [np.flatnonzero(pictures.same(row, copies)).tolist() for row in range(len(originals))]
+    assert sum(rows == [row] for row, rows in enumerate(found)) >= len(originals) - 1
+    assert all(set(rows) <= {row} for row, rows in enumerate(found))
+
+
+def test_another_pattern_colour_or_view_is_another_picture(different):
+    pictures = Pictures(Shown(different))
+    rows = np.arange(len(different))
+    assert [np.flatnonzero(pictures.same(row, rows)).tolist() for row in rows] == [[row] for row in rows]
+
+
+def test_another_shape_is_another_picture(different):
+    wide = different[0].resize((300, 192))
+    assert Pictures(Shown([different[0], wide])).same(0, np.array([1])).tolist() == [False]
+
+
+def test_blank_pictures_are_told_by_their_tone():
+    shades = [(250, 250, 250), (240, 240, 240), (120, 120, 120), (250, 120, 120)]
+    pictures = Pictures(Shown([Image.new("RGB", (64, 64), shade) for shade in shades]))
+    assert pictures.same(0, np.arange(4)).tolist() == [True, True, False, False]
+
+
+@needs_data
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_changed_photographs(change):
+    images = pq.read_table(DATA / "caltech101" / "validation.parquet", columns=["image"])["image"]
+    originals = [open_image(images[row].as_py()["bytes"]) for row in range(0, 900, 45)]
+    pictures = Pictures(Shown([*originals, *map(change, originals)]))
+    copies = np.arange(len(originals), 2 * len(originals))
+    found = [np.flatnonzero(pictures.same(row, copies)).tolist() for row in range(len(originals))]
+    assert sum(rows == [row] for row, rows in enumerate(found)) >= 0.8 * len(originals)
+    assert all(set(rows) <= {row} for row, rows in enumerate(found))
+
+
+# the groups
+
+
+@pytest.mark.parametrize("threshold", [0.8, 0.9, 0.97, 1.0])
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        heaps(1500),
+        heaps(1500, dim=200, seed=1),
+        heaps(700, spread=0.5, seed=2),
+        unit(np.random.default_rng(3).standard_normal((600, 8))),
+        unit(np.abs(np.random.default_rng(4).standard_normal((600, 160)))),
+        np.repeat(heaps(40), 9, axis=0),
+    ],
+    ids=["heaps", "of many numbers", "loose", "random", "positive", "nine times"],
+)
+def test_all_pairs_are_seen(vectors, threshold):
+    """No pair lies within rounding of a threshold but those of a vector with itself."""
+    expected = members(leaders_of(vectors.astype(np.float64), threshold - 2e-6))
+    groups = find_groups(stored(vectors), always, threshold)
+    assert {group.rows[0]: group.rows for group in groups} == expected
+    for group in groups:
+        np.testing.assert_allclose(group.scores, vectors[group.rows] @ vectors[group.rows[0]], atol=2e-6)
+
+
+def test_the_largest_group_comes_first_and_its_leader_leads():
+    vectors = heaps(600)
+    groups = find_groups(stored(vectors), always, 0.9)
+    sizes = [(-len(group.rows), group.rows[0]) for group in groups]
+    assert len(groups) > 10
+    assert sizes == sorted(sizes)
+    assert all(group.rows == sorted(group.rows) and group.scores[0] == 1 for group in groups)
+    assert groups == find_groups(stored(vectors), always, 0.9)
+
+
+def test_there_is_no_chain():
+    """Steps of 11.5 degrees: each is near the next (cosine 0.98), none near the one after that (0.92)."""
+    angles = np.arange(7) * 0.2
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert [group.rows for group in find_groups(stored(vectors), always, 0.95)] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_the_pictures_have_a_say():
+    vectors = np.repeat(unit(np.ones((1, 8))), 6, axis=0)
+    even = lambda row, others: others % 2 == row % 2  # noqa: E731
+    assert [group.rows for group in find_groups(stored(vectors), even, 0.95)] == [[0, 2, 4], [1, 3, 5]]
+    assert find_groups(stored(vectors), never, 0.95) == []
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat"])
+def test_a_gallery_of_one_picture_over_and_over(factory):
+    vectors = heaps(1200)
+    vectors[100:] = vectors[100]
+    groups = find_groups(stored(vectors, factory), always, 1.0)
+    assert groups[0].rows == list(range(100, 1200))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_gallery_of_one_or_two(rows):
+    store = open_store("exact", 4)
+    store.add(np.arange(rows), np.repeat(unit(np.ones((1, 4))), rows, axis=0))
+    assert [group.rows for group in find_groups(store, always)] == [[0, 1]] * (rows - 1)
+
+
+def test_an_index_that_does_not_look_at_all_finds_nearly_the_same():
+    vectors = np.repeat(heaps(800), 3, axis=0)[np.random.default_rng(5).permutation(2400)]
+    flat = {tuple(group.rows) for group in find_groups(stored(vectors), always, 0.999)}
+    inverted = {tuple(group.rows) for group in find_groups(stored(vectors, "IVF16,SQfp16"), always, 0.999)}
+    assert len(flat) == 800
+    assert inverted == flat
+
+
+def test_progress_ends_with_all_rows():
+    told = []
+    find_groups(stored(heaps(3000)), always, progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert told[-1] == (3000, 3000)
+
+
+@pytest.mark.parametrize("threshold", [0.79, 1.01, -1, float("nan")])
+def test_a_threshold_that_cannot_be(threshold):
+    with pytest.raises(QueryError, match=r"from 0\.8 to 1; it is"):
+        find_groups(stored(heaps(16)), always, threshold)
+    with pytest.raises(QueryError, match=r"from 0\.8 to 1; it is"):
+        fold(np.arange(2), heaps(16)[:2], always, threshold)
+
+
+# the hits
+
+
+@pytest.mark.parametrize("threshold", [0.85, 0.95])
+def test_hits_fold_by_the_same_rule(threshold):
+    vectors = heaps(300)
+    rows = np.random.default_rng(6).permutation(1000)[:300]
+    assert fold(rows, vectors, always, threshold).tolist() == leaders_of(vectors.astype(np.float64), threshold)
+    assert fold(rows, vectors, never, threshold).tolist() == list(range(300))
+    assert fold(rows[:0], vectors[:0], always).tolist() == []
+
+
+def test_hits_are_compared_by_their_rows_in_the_gallery(different):
+    pictures = Pictures(Shown([*different[:3], saved_anew(different[2])]))
+    vectors = np.repeat(unit(np.ones((1, 8))), 3, axis=0)
+    assert fold(np.array([3, 0, 2]), vectors, pictures.same).tolist() == [0, 1, 0]
+
+
+# the file and the command
+
+
+def test_csv(artifact, tmp_path):
+    gallery = load_artifact(artifact).gallery
+    write_csv([Group([3, 5, 8], [1.0, 0.98765, 0.96]), Group([0, 1], [1.0, 0.95])], gallery, tmp_path / "it.csv")
+    with (tmp_path / "it.csv").open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["group", "size", "id", "label", "source", "cosine"]
+    assert [(line[0], line[1], line[5]) for line in lines] == [
+        *(("1", "3", "1.0000"), ("1", "3", "0.9877"), ("1", "3", "0.9600")),
+        *(("2", "2", "1.0000"), ("2", "2", "0.9500")),
+    ]
+    for line, row in zip(lines, gallery.take([3, 5, 8, 0, 1]), strict=True):
+        assert line[2:5] == [row.id, row.label, row.source]
+
+
+@pytest.fixture(scope="module")
+def with_copies(encoder, tmp_path_factory):
+    """An artifact of eight drawings, of which two are there again, under names that a CSV file must quote."""
+    from retrieval.build.build import build_artifact
+    from retrieval.images.sources import open_source
+
+    root = tmp_path_factory.mktemp("copies")
+    (root / "pictures").mkdir()
+    originals = [drawn(*kind, pattern) for kind in DRAWN[:4] for pattern in ("plain", "dotted")]
+    for number, picture in enumerate(originals):
+        picture.save(root / "pictures" / f"{number}.png")
+    originals[1].save(root / "pictures" / 'a "copy", small.jpg', quality=70)
+    originals[1].save(root / "pictures" / "a\ncopy.jpg", quality=80)
+    build_artifact(open_source(str(root / "pictures")), root / "it", encoder)
+    return root / "it"
+
+
+def test_the_command(with_copies, tmp_path, capsys):
+    assert main(["duplicates", str(with_copies), "--threshold", "0.9", "--csv", str(tmp_path / "it.csv")]) == 0
+    printed = capsys.readouterr().out
+    assert "10 images, 1 groups of near-duplicates" in printed
+    assert "group 1, 3 images" in printed
+    with (tmp_path / "it.csv").open(newline="", encoding="utf-8") as file:
+        assert {line["source"] for line in csv.DictReader(file)} == {"1.png", 'a "copy", small.jpg', "a\ncopy.jpg"}
+    assert main(["duplicates", str(with_copies), "--threshold", "0.9", "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)
+    assert group["size"] == len(group["images"]) == 3
+    assert group["images"][0]["cosine"] == 1
+
+
+def test_the_command_refuses_a_threshold(with_copies, capsys):
+    assert main(["duplicates", str(with_copies), "--threshold", "0.5"]) == 1
+    assert "from 0.8 to 1; it is 0.5" in capsys.readouterr().err
+
+
+def test_bench(artifact, capsys):
+    assert main(["bench", str(artifact), "--duplicates", "300", "--dim", "32", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["rows"], figures["dimension"]) == (300, 32)
+    assert figures["s"] > 0
+    assert figures["brute force / s"] == pytest.approx(figures["brute force s, about"] / figures["s"])

@@ -1,0 +1,184 @@
+"""The pictures of an evaluation: real PNG files, with something on them, whatever the figures are."""
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from retrieval.artifact.load import read_metrics
+from retrieval.evaluation.plots import draw, draw_comparison
+
+EVALUATED = ["images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]
+ALL = ["history.png", *EVALUATED, "reliability.png"]
+CHECKED = {
+    "expected_calibration_error": 0.04,
+    "reliability": {"chance": [0.1, 0.5, 0.9], "share": [0.2, 0.45, 0.9], "pairs": [30, 50, 400]},
+}
+
+
+@pytest.fixture
+def metrics(trained):
+    """The sections of a finished run, with figures of unseen classes too, and a calibration."""
+    sections = copy.deepcopy(read_metrics(trained))
+    sections["evaluation"]["unseen"] = copy.deepcopy(sections["evaluation"]["seen"])
+    return {**sections, "calibration": {"checked": CHECKED}}
+
+
+def drawn(folder):
+    return sorted(path.name for path in (folder / "plots").iterdir())
+
+
+def check_picture(path):
+    """A PNG that fits a page, with more on it than a frame."""
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert 400 <= image.width <= 2400
+        assert 150 <= image.height <= 3000
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    assert len(colours) > 20
+    assert 0.01 < (pixels != 255).any(axis=1).mean() < 0.9
+    return colours[counts > 30]
+
+
+def has(colours, name):
+    return (colours == [int(name[place : place + 2], 16) for place in (1, 3, 5)]).all(axis=1).any()
+
+
+def test_a_picture_for_each_kind_of_figures(metrics, tmp_path):
+    draw(tmp_path, metrics)
+    assert drawn(tmp_path) == ALL
+    colours = {name: check_picture(tmp_path / "plots" / name) for name in ALL}
+    for name in ("recall_at_k.png", "intervals.png"):
+        assert has(colours[name], "#0072B2"), "seen classes"
+        assert has(colours[name], "#D55E00"), "unseen classes"
+    metrics["evaluation"]["unseen"] = None
+    draw(tmp_path, metrics)
+    assert not has(check_picture(tmp_path / "plots" / "recall_at_k.png"), "#D55E00")
+
+
+def test_the_same_figures_give_the_same_bytes(metrics, tmp_path):
+    for name in ("one", "two"):
+        draw(tmp_path / name, metrics)
+    for name in ALL:
+        assert (tmp_path / "one" / "plots" / name).read_bytes() == (tmp_path / "two" / "plots" / name).read_bytes()
+
+
+def test_only_what_there_are_figures_for(metrics, tmp_path):
+    for number, sections in enumerate(
+        [
+            {},
+            {"leave_one_out": {"mAP": 0.5}},
+            {"training": {}},
+            {"training": {"history": []}, "evaluation": None, "calibration": None},
+        ]
+    ):
+        draw(tmp_path / str(number), sections)
+        assert not (tmp_path / str(number)).exists()
+    draw(tmp_path / "training", {"training": metrics["training"]})
+    assert drawn(tmp_path / "training") == ["history.png"]
+    draw(tmp_path / "evaluation", {"evaluation": metrics["evaluation"]})
+    assert drawn(tmp_path / "evaluation") == EVALUATED
+    draw(tmp_path / "calibration", {"calibration": metrics["calibration"]})
+    assert drawn(tmp_path / "calibration") == ["reliability.png"]
+    without_classes = {**metrics["evaluation"], "classes": []}
+    draw(tmp_path / "no classes", {"evaluation": without_classes})
+    assert drawn(tmp_path / "no classes") == ["intervals.png", "recall_at_k.png"]
+
+
+def test_what_there_are_no_figures_for_any_more_is_gone_and_other_pictures_stay(metrics, tmp_path):
+    draw(tmp_path, metrics)
+    (tmp_path / "plots" / "own.png").write_bytes(b"mine")
+    draw(tmp_path, {"training": metrics["training"], "calibration": None})
+    assert drawn(tmp_path) == ["history.png", "own.png"]
+
+
+def test_a_picture_that_is_another_artifacts_too_is_not_written_into(metrics, tmp_path):
+    draw(tmp_path / "old", metrics)
+    before = {name: (tmp_path / "old" / "plots" / name).read_bytes() for name in ALL}
+    (tmp_path / "new" / "plots").mkdir(parents=True)
+    for name in ALL:
+        (tmp_path / "new" / "plots" / name).hardlink_to(tmp_path / "old" / "plots" / name)
+    changed = {**CHECKED, "expected_calibration_error": 0.5}
+    draw(tmp_path / "new", {"calibration": {"checked": changed}})
+    assert drawn(tmp_path / "new") == ["reliability.png"]
+    assert (tmp_path / "new" / "plots" / "reliability.png").read_bytes() != before["reliability.png"]
+    assert {name: (tmp_path / "old" / "plots" / name).read_bytes() for name in ALL} == before
+
+
+def test_a_calibration_whose_hits_all_have_one_chance(tmp_path):
+    one = {"expected_calibration_error": 0.0, "reliability": {"chance": [1.0], "share": [1.0], "pairs": [200]}}
+    draw(tmp_path, {"calibration": {"checked": one}})
+    check_picture(tmp_path / "plots" / "reliability.png")
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [{"step": 1, "loss": 2.0}],
+        [{"step": 5, "validation mAP": 0.5, "epoch": 1.0}],
+        [{"step": step, "loss": 1 / step, "triplet": None, "epoch": step / 9} for step in range(1, 200)],
+    ],
+    ids=["one loss", "one figure", "many losses"],
+)
+def test_histories(history, tmp_path):
+    draw(tmp_path, {"training": {"history": history}})
+    check_picture(tmp_path / "plots" / "history.png")
+
+
+def test_a_history_without_figures_is_not_drawn(tmp_path):
+    draw(tmp_path, {"training": {"history": [{"step": 1, "epoch": 0.5}]}})
+    assert not (tmp_path / "plots").exists()
+
+
+@pytest.mark.parametrize("count", [1, 40, 300])
+def test_few_classes_and_many_under_any_names(metrics, tmp_path, count):
+    names = ["$x^", "a$b$c", "a very long name that would take more room than there is", "größe\nzwei", "%s {}", "_"]
+    metrics["evaluation"]["classes"] = [
+        {
+            "label": names[number] if number < len(names) else f"class {number}",
+            "images": 3 * number,
+            "queries": number + 1,
+            "hit@1": 0.5,
+            "P@5": 0.5,
+            "mAP": (number + 1) / count,
+            "confusions": [["$y$", 2], [None, 1]] if number % 2 else [[None, 1]] if number % 3 else [],
+        }
+        for number in range(count)
+    ]
+    metrics["evaluation"]["classes"].append(
+        {"label": "never asked", "images": 9, "queries": 0, "hit@1": None, "P@5": None, "mAP": None, "confusions": []}
+    )
+    draw(tmp_path, metrics)
+    check_picture(tmp_path / "plots" / "images_per_class.png")
+    check_picture(tmp_path / "plots" / "per_class.png")
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_runs_side_by_side(metrics, tmp_path, count):
+    runs = [(f"recipe (run {number})", metrics["evaluation"]) for number in range(count)]
+    runs[0] = ("recipe ($only$ seen)", {**metrics["evaluation"], "unseen": None})
+    draw_comparison(tmp_path / "deeper" / "runs.png", runs, ["hit@1", "P@5", "mAP", "MAP@R", "R-precision"])
+    colours = check_picture(tmp_path / "deeper" / "runs.png")
+    assert has(colours, "#0072B2")
+    assert has(colours, "#D55E00") == (count > 1)
+    draw_comparison(tmp_path / "runs.png", runs, ["mAP"])
+    check_picture(tmp_path / "runs.png")
+
+
+def test_searching_and_building_load_no_matplotlib_and_drawing_no_state_of_it(tmp_path):
+    history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    code = f"""
+import sys, retrieval.build.build, retrieval.search
+assert "matplotlib" not in sys.modules
+from pathlib import Path
+from retrieval.evaluation.plots import draw
+draw(Path({str(tmp_path)!r}), {{"training": {{"history": {history}}}}})
+assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,270 @@
+"""From training to the Hub, from the Hub to a page, and from a page to a Space: the same hits everywhere."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import BACKBONE, ROOT, contents, serving
+from gradio_client import Client, handle_file
+from hub_server import Fault
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.search import Part, Searcher
+
+REPO, SPACE, TOKEN = "me/colours", "me/colours-space", "hf_write"
+TINY = {"backbone": BACKBONE, "pretrained": "false", "image_size": 64, "test_size": 64, "bf16": "false", "epochs": 1}
+SMALL = {"classes_per_batch": 4, "images_per_class": 4, "head": "linear-16", "generic_share": 0, "frozen_stride": 0}
+
+
+@pytest.fixture(scope="module")
+def run(hub_process, drawings, tmp_path_factory):
+    """A short training run that pushed itself: its folder, and what it said."""
+    hub, _ = hub_process
+    folder = tmp_path_factory.mktemp("run") / "colours"
+    settings = [part for key, value in {**TINY, **SMALL}.items() for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "training", "caltech101", "--data", drawings, "--out", folder, *settings]
+    environment = hub.environment(tmp_path_factory.mktemp("trainer"), TOKEN)
+    done = subprocess.run(
+        [*map(str, command), "--push-to-hub", REPO],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def queries(drawings, tmp_path_factory):
+    """Some pictures of the data as files."""
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("queries")
+    rows = pq.read_table(drawings / "test.parquet")["image"].to_pylist()[:6]
+    for number, row in enumerate(rows):
+        (folder / f"{number}.png").write_bytes(row["bytes"])
+    return sorted(folder.iterdir())
+
+
+def code_of(hub, language):
+    """The blocks of code of the card that is on the Hub."""
+    card = hub.files("model", REPO)[LAYOUT.card].decode()
+    return re.findall(rf"^```{language}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+
+
+def run_code(hub, code, folder, home):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=hub.environment(home), capture_output=True, text=True, check=False)
+
+
+def same_hits(address, folder, queries):
+    """Whether a page gives the hits that the local artifact gives, with the same scores."""
+    client, searcher = Client(address, verbose=False), Searcher.open(folder)
+    for path in queries:
+        mine = searcher.search(path, k=10)
+        theirs = client.predict(handle_file(path), k=10, api_name="/search")["hits"]
+        assert [hit["id"] for hit in theirs] == [hit.id for hit in mine]
+        assert [hit["score"] for hit in theirs] == pytest.approx([hit.score for hit in mine], abs=1e-6)
+    return client.predict(api_name="/info")
+
+
+def test_training_ends_in_a_commit(hub, run):
+    folder, said = run
+    on_hub = hub.files("model", REPO)
+    assert on_hub.pop(".gitattributes")
+    assert on_hub == contents(folder)
+    assert f"{hub.url}/{REPO} is now at commit {hub.head('model', REPO)}" in said
+    metrics = json.loads(on_hub[LAYOUT.metrics])
+    assert sum(name.startswith("plots/") for name in on_hub) == 5 + bool(metrics["calibration"])
+
+
+def test_training_does_not_begin_where_nobody_may_push(hub, drawings, tmp_path):
+    command = [sys.executable, "-m", "training", "caltech101", "--data", drawings, "--out", tmp_path / "out"]
+    for token, words in (("hf_read", "may only read"), (None, "hf auth login")):
+        done = subprocess.run(
+            [*map(str, command), "--push-to-hub", REPO],
+            cwd=ROOT,
+            env=hub.environment(tmp_path / "home", token),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_page_from_the_hub_has_the_same_hits_and_again_with_the_hub_away(hub, run, queries, tmp_path):
+    environment, head = hub.environment(tmp_path / "home"), hub.head("model", REPO)
+    with serving("--artifact", REPO, env=environment) as (address, said):
+        assert f"{REPO}@{head[:7]}" in said  # progress
+        info = same_hits(address, run[0], queries)
+        assert (info["artifact"], info["commit"], info["offline"]) == (REPO, head, False)
+    hub.stop()
+    try:
+        with serving("--artifact", REPO, env=environment) as (address, said):
+            assert f"offline, commit {head[:7]}" in said
+            info = same_hits(address, run[0], queries)
+            assert (info["commit"], info["offline"]) == (head, True)
+    finally:
+        hub.start()
+
+
+def test_the_cards_code_runs_as_it_stands(hub, run, queries, tmp_path):
+    shutil.copyfile(queries[0], tmp_path / "photo.jpg")
+    hits = Searcher.open(run[0]).search(queries[0], k=5)
+    expected = [(round(hit.score, 3), hit.label, hit.source) for hit in hits]
+    [command] = code_of(hub, "bash")
+    through_client, plain = code_of(hub, "python")
+    options = command.strip().removeprefix("python app.py ").split()
+    with serving(*options, env=hub.environment(tmp_path / "home")) as (address, _):
+        found = run_code(hub, through_client.replace("http://127.0.0.1:7860", address), tmp_path, tmp_path / "home")
+    assert found.stdout.splitlines()[1:] == [f"{score} {label} {source}" for score, label, source in expected], (
+        found.stderr
+    )
+    found = run_code(hub, plain, tmp_path, tmp_path / "another-home")
+    assert found.returncode == 0, found.stderr
+    scores = [float(line.split()[0]) for line in found.stdout.splitlines()]
+    assert scores == pytest.approx([score for score, _, _ in expected], abs=2e-3)
+
+
+_IN_OTHER_HANDS = """
+import json, sys, numpy as np, timm, torch, transformers
+from PIL import Image
+repo, paths = sys.argv[1], sys.argv[2:]
+model = timm.create_model(f"hf-hub:{repo}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+auto = transformers.AutoModel.from_pretrained(repo).eval()
+head = transformers.AutoModelForImageClassification.from_pretrained(repo).eval()
+with torch.inference_mode():
+    ours, theirs = model(batch), head(batch).logits
+    pooled = model.forward_head(model.forward_features(batch), pre_logits=True)
+    print(json.dumps({
+        "vectors": torch.nn.functional.normalize(ours).tolist(),
+        "classifier": float((ours - theirs).abs().max()),
+        "features": float((pooled - auto(batch).pooler_output).abs().max()),
+    }))
+"""
+
+
+def test_timm_and_transformers_load_what_was_pushed(hub, run, queries, tmp_path):
+    code = f"import sys; sys.argv = ['-', {REPO!r}, *{[str(path) for path in queries]!r}]\n{_IN_OTHER_HANDS}"
+    done = run_code(hub, code, tmp_path, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    searcher = Searcher.open(run[0])
+    for path, vector in zip(queries, answer["vectors"], strict=True):
+        assert vector == pytest.approx(searcher.vector(Part(path)).tolist(), abs=1e-5)
+    assert answer["classifier"] < 1e-5
+    assert answer["features"] < 1e-5
+    assert "newly initialized" not in done.stderr
+
+
+def test_a_space_is_made_in_one_commit_and_pinned(hub, client, run):
+    answer = client.run("deploy", SPACE, "--artifact", REPO, "--private", "--hardware", "cpu-upgrade", token=TOKEN)
+    assert answer.code == 0, answer.err
+    space, head = hub.repo("space", SPACE), hub.head("model", REPO)
+    assert (space.sdk, space.private, space.hardware) == ("gradio", True, "cpu-upgrade")
+    assert space.variables == {"LOOKALIKE_ARTIFACT": f"{REPO}@{head}"}
+    assert len(space.commits) == 2
+    assert f"{hub.url}/spaces/{SPACE} at commit {hub.head('space', SPACE)[:7]} serves {REPO}@{head}" in answer.out
+    sent = hub.files("space", SPACE)
+    for name in (
+        "app.py",
+        "requirements.txt",
+        "README.md",
+        "retrieval/ui/static/style.css",
+        f"retrieval/starter/{LAYOUT.index}",
+        f"retrieval/starter/{LAYOUT.plots}/reliability.png",
+    ):
+        assert sent[name] == (ROOT / name).read_bytes()
+    assert not [name for name in sent if name.startswith(("tests", "training", ".ci")) or "__pycache__" in name]
+
+
+def test_a_space_that_was_made_in_vain_is_pinned_all_the_same(hub, client, run):
+    """Whatever breaks off after it was made: it never serves anything else than what was asked for."""
+    hub.faults.append(Fault("POST .*/commit/", times=None, status=500))
+    assert client.run("deploy", "me/in-vain", "--artifact", REPO, token=TOKEN).code == 1
+    assert hub.repo("space", "me/in-vain").variables == {"LOOKALIKE_ARTIFACT": f"{REPO}@{hub.head('model', REPO)}"}
+
+
+def test_a_space_of_another_kind_is_not_written_over(hub, client, run):
+    hub.commit("space", "me/other", {"app.py": b"theirs", "retrieval/mine.py": b"theirs"})
+    head = hub.head("space", "me/other")
+    answer = client.run("deploy", "me/other", "--artifact", REPO, token=TOKEN)
+    assert answer.code == 1
+    assert "another app" in answer.err
+    assert hub.head("space", "me/other") == head
+
+
+def test_who_deploys_what_is_not_open_to_all_is_told_of_the_token(hub, client, run):
+    repo = hub.repo("model", REPO)
+    for closed in ("private", "gated"):
+        setattr(repo, closed, True)
+        repo.granted = ["me"]
+        answer = client.run("deploy", "me/closed", "--artifact", REPO, token=TOKEN)
+        setattr(repo, closed, False)
+        assert answer.code == 0, answer.err
+        assert "secret HF_TOKEN" in answer.err
+
+
+def test_a_space_is_updated_only_where_something_changed(hub, client, run):
+    assert client.run("deploy", SPACE, "--artifact", REPO, token=TOKEN).code == 0
+    commits, head = len(hub.repo("space", SPACE).commits), hub.head("model", REPO)
+    hub.clear()
+    answer = client.run("deploy", SPACE, "--artifact", f"{REPO}@{head}", token=TOKEN)
+    assert "up to date" in answer.err
+    assert len(hub.repo("space", SPACE).commits) == commits
+    assert not [request for request in hub.requests if request.method == "POST" and "variables" in request.path]
+    hub.commit("space", SPACE, {"retrieval/gone.py": b"an older version's", "notes.md": b"theirs"})
+    newer = hub.commit("model", REPO, {"notes.md": b"a newer commit"})
+    assert client.run("deploy", SPACE, "--artifact", REPO, token=TOKEN).code == 0
+    assert hub.repo("space", SPACE).variables["LOOKALIKE_ARTIFACT"].endswith(newer)
+    assert "retrieval/gone.py" not in hub.files("space", SPACE)
+    assert "notes.md" in hub.files("space", SPACE)
+
+
+@pytest.mark.parametrize(
+    ("artifact", "token", "words"),
+    [
+        ("me/nothing", TOKEN, "me/nothing"),
+        ("retrieval/starter", TOKEN, "retrieval/starter"),
+        (f"{REPO}@{'0' * 40}", TOKEN, "no revision"),
+        (REPO, "hf_read", "may only read"),
+        (REPO, None, "hf auth login"),
+    ],
+)
+def test_a_space_that_cannot_be_made_is_not_begun(hub, client, run, artifact, token, words):
+    answer = client.run("deploy", "me/never", "--artifact", artifact, token=token)
+    assert answer.code == 1
+    assert words in answer.err
+    assert ("spaces", "me/never") not in hub.store.repos
+
+
+def test_a_space_runs_from_what_was_uploaded(hub, client, run, queries, tmp_path):
+    assert client.run("deploy", SPACE, "--artifact", REPO, token=TOKEN).code == 0
+    folder = tmp_path / "space"
+    for name, data in hub.files("space", SPACE).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    before = contents(folder)
+    for path in folder.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    settings = {"SPACE_ID": SPACE, "SYSTEM": "spaces", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**hub.environment(tmp_path / "home"), **settings, **hub.repo("space", SPACE).variables}
+    hub.clear()
+    # What the artifact's repository becomes later changes nothing here.
+    hub.faults.append(Fault("resolve/main", times=None, status=500))
+    with serving(cwd=folder, env=environment) as (address, _):
+        info = same_hits(address, run[0], queries)
+        assert f"{REPO}@{info['commit']}" == hub.repo("space", SPACE).variables["LOOKALIKE_ARTIFACT"]
+    assert {request.authorization for request in hub.requests} == {None}
+    assert contents(folder) == before
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)

@@ -1,0 +1,190 @@
+"""What is kept of the Hub on this disk: shared with other clients and processes, and never trusted unseen."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from conftest import ROOT, contents, sealed
+from hub_server import Fault
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.errors import HubError
+from retrieval.hub.cache import RepoCache
+
+REPO = "me/cached"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """An empty part of a cache, for the repository `me/it`."""
+    return RepoCache(tmp_path / "hub", "me/it")
+
+
+@pytest.mark.parametrize("commit", ["../../../../outside", "main", None])
+def test_a_server_cannot_name_folders(hub, client, first, commit):
+    hub.faults.append(Fault("HEAD .*resolve/main", headers={"X-Repo-Commit": commit}))
+    answer = client.run("verify", REPO)
+    assert answer.code == 1
+    assert "it is no Hub" in answer.err
+    assert not client.cache.exists()
+
+
+def test_a_server_without_etags_is_no_hub(hub, client, first):
+    gone = {"ETag": None, "X-Linked-Etag": None}
+    hub.faults.append(Fault("HEAD .*index.faiss", times=None, headers=gone))
+    answer = client.run("verify", REPO)
+    assert answer.code == 1
+    assert "no ETag" in answer.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.pop("files"),
+        lambda manifest: manifest["files"][LAYOUT.index].pop("size"),
+        lambda manifest: manifest["files"][LAYOUT.index].update(size="many"),
+        lambda manifest: manifest["files"].update({LAYOUT.index: None}),
+        lambda manifest: manifest.update(files=[LAYOUT.index]),
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused_in_words(hub, client, trained, change):
+    files = contents(trained)
+    manifest = json.loads(files[LAYOUT.manifest])
+    change(manifest)
+    hub.commit("model", "me/shapes", {**files, LAYOUT.manifest: sealed(manifest)})
+    answer = client.run("verify", "me/shapes")
+    assert answer.code == 1
+    assert LAYOUT.manifest in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_wait_until_a_date_is_honoured(hub, client, first):
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    hub.faults.append(Fault("resolve/main", status=429, headers={"Retry-After": later}))
+    answer = client.run("verify", REPO)
+    assert answer.code == 1
+    assert re.search(r"asks to wait 3[56]\d\d s", answer.err)
+    assert len(hub.requests) == 1
+
+
+def test_a_copy_that_was_checked_serves_whatever_other_clients_asked_for_since(hub, client, trained, tmp_path):
+    """`timm` has asked for a newer commit's weights alone, and by that for what `main` means."""
+    old = hub.commit("model", "me/moved", contents(trained))
+    assert client.run("verify", "me/moved").code == 0
+    hub.commit("model", "me/moved", {"notes.md": b"a newer commit"})
+    code = "from huggingface_hub import hf_hub_download as get; get('me/moved', 'config.json')"
+    subprocess.run([sys.executable, "-c", code], env=hub.environment(client.home), check=True, capture_output=True)
+    hub.stop()
+    try:
+        answer = client.run("pull", "me/moved", "--out", tmp_path / "out")
+    finally:
+        hub.start()
+    assert answer.code == 0, answer.err
+    assert f"offline, commit {old[:7]}" in answer.out
+
+
+def test_what_other_clients_brought_is_used_and_checked(hub, client, first, tmp_path):
+    hub.commit("model", "me/others", {**first[0], "notes.txt": b"theirs"})
+    code = "from huggingface_hub import snapshot_download as get; get('me/others')"
+    subprocess.run([sys.executable, "-c", code], env=hub.environment(client.home), check=True, capture_output=True)
+    hub.clear()
+    assert client.run("pull", "me/others", "--out", tmp_path / "out").code == 0
+    assert [request.method for request in hub.requests] == ["HEAD"]
+    assert contents(tmp_path / "out") == first[0]
+
+
+def test_two_processes_at_once_bring_each_file_once(hub, client, first):
+    commands = [[sys.executable, "-m", "retrieval", "verify", f"{REPO}@{first[1]}"] for _ in range(2)]
+    hub.faults.append(Fault("GET /cdn/", times=None, delay=0.5))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    both = [subprocess.Popen(command, cwd=ROOT, env=hub.environment(client.home), **quiet) for command in commands]
+    assert [process.wait(120) for process in both] == [0, 0]
+    fetched = [request.path for request in hub.requests if request.path.startswith("/cdn/")]
+    assert len(fetched) == len({path.partition("?")[0] for path in fetched})
+
+
+@pytest.mark.parametrize("command", [["-m", "retrieval", "verify"], ["app.py", "--port", "0", "--artifact"]])
+def test_ctrl_c_ends_it_at_once_and_keeps_what_there_is(hub, client, first, command):
+    hub.faults.append(Fault("GET /cdn/.*gallery", status=503, times=None, headers={"Retry-After": "55"}))
+    environment = hub.environment(client.home)
+    with subprocess.Popen(
+        [sys.executable, *command, REPO], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not hub.faults[0].used:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=50)  # before the Hub's time is over
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    hub.faults.clear()
+    assert client.run("verify", REPO).code == 0
+
+
+# --- the cache itself ---
+
+
+def put(cache, etag, commit, name, data):
+    with cache.locked(etag):
+        cache.blob(etag).write_bytes(data)
+        cache.link(etag, commit, name)
+
+
+def test_without_symbolic_links_a_wrong_file_can_be_replaced(cache, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    put(cache, "e1", "c1", "plots/a.png", b"wrong")
+    cache.discard("c1", "plots/a.png")
+    assert not cache.blob("e1").exists()
+    put(cache, "e1", "c1", "plots/a.png", b"right")
+    assert (cache.snapshot("c1") / "plots" / "a.png").read_bytes() == b"right"
+
+
+def test_a_download_that_goes_on_is_not_thrown_out(cache):
+    for etag in ("mine", "theirs"):
+        with cache.locked(etag):
+            cache.part(etag).write_bytes(b"a beginning")
+    code = (
+        "import sys, pathlib; from retrieval.hub.cache import RepoCache\n"
+        "with RepoCache(pathlib.Path(sys.argv[1]), 'me/it').locked('theirs'):\n    print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(cache.place)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        cache.discard_parts()
+        other.stdin.close()
+    assert not cache.part("mine").exists()
+    assert cache.part("theirs").exists()
+
+
+def test_what_cannot_be_thrown_out_is_said(cache, monkeypatch):
+    put(cache, "e1", "c1", "index.faiss", b"wrong")
+
+    def refuse(*_, **__):
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(HubError, match=r"index.faiss, which is wrong there.*Read-only.*HF_HOME"):
+        cache.discard("c1", "index.faiss")
+
+
+def test_notes_of_several_revisions(cache):
+    assert cache.remembered("main") == []
+    cache.remember("main", "a" * 40)
+    cache.remember("refs/pr/1", "b" * 40)
+    cache.remember("main", "c" * 40)
+    assert cache.remembered("main") == ["c" * 40]
+    assert cache.remembered("refs/pr/1") == ["b" * 40]
+    (cache.folder / "refs" / "main").write_text("d" * 40)
+    assert cache.remembered("main") == ["c" * 40, "d" * 40]

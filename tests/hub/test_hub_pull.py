@@ -1,0 +1,405 @@
+"""From the Hub: one commit, every byte checked, and each thing that can go wrong in words, with the next call right.
+
+The client is a process of its own, the Hub a server on 127.0.0.1 that keeps commits on disk (`hub_server`).
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, contents, reseal, sealed
+from hub_server import Fault
+
+from retrieval.artifact.layout import LAYOUT
+
+REPO = "me/pulled"
+
+
+@pytest.fixture
+def other(copied_run):
+    """Another artifact: the same files but for its manifest, its figures and its card."""
+    (copied_run / LAYOUT.metrics).write_text("{}")
+    (copied_run / LAYOUT.card).write_text("another")
+    reseal(copied_run)
+    return contents(copied_run)
+
+
+def asked(hub):
+    return [f"{request.method} {request.path}" for request in hub.requests]
+
+
+def body_of(name):
+    """Where the bytes of a file come from: a large or binary one's from another host."""
+    binary = name.endswith((".faiss", ".parquet", ".safetensors", ".png"))
+    return rf"GET /cdn/.*{name}" if binary else rf"GET .*/resolve/.*{name}"
+
+
+def seconds_slept(answer):
+    return [int(found) for found in re.findall(r"Trying again in (\d+) s", answer.err)]
+
+
+def state_of(hub, home, **settings):
+    """What a process with that home says of the repository."""
+    code = f"from retrieval.hub.pull import open_reference as o; print(o('{REPO}').state)"
+    command, env = [sys.executable, "-c", code], {**hub.environment(home), **settings}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def test_every_file_comes_from_one_commit_and_is_the_same(hub, client, first, tmp_path):
+    files, commit = first
+    answer = client.run("pull", REPO, "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert contents(tmp_path / "out") == files
+    assert f"{REPO}, commit {commit[:7]}" in answer.out
+    assert f"{REPO}@{commit[:7]}" in answer.err  # the bar
+    assert asked(hub)[0] == f"HEAD /{REPO}/resolve/main/{LAYOUT.manifest}"
+    assert all(commit in line or "/cdn/" in line for line in asked(hub)[1:])
+
+
+def test_a_second_start_asks_once_and_one_that_is_pinned_not_at_all(hub, client, first):
+    _, commit = first
+    assert client.run("verify", REPO).code == 0
+    hub.clear()
+    assert client.run("verify", REPO).code == 0
+    assert [request.method for request in hub.requests] == ["HEAD"]
+    hub.clear()
+    assert client.run("verify", f"{REPO}@{commit}").code == 0
+    assert hub.requests == []
+
+
+def test_branches_tags_and_short_commits_are_resolved(hub, client, first, tmp_path):
+    files, commit = first
+    hub.tag("model", REPO, "v1", commit)
+    for revision in ("v1", commit[:10]):
+        assert client.run("pull", f"{REPO}@{revision}", "--out", tmp_path / revision).code == 0
+        assert contents(tmp_path / revision) == files
+
+
+def test_a_push_between_two_requests_never_mixes_revisions(hub, client, trained, other, tmp_path):
+    old, repo = contents(trained), "me/between"
+    hub.commit("model", repo, old)
+    hub.faults.append(Fault(LAYOUT.gallery, before=lambda: hub.commit("model", repo, other)))
+    assert client.run("pull", repo, "--out", tmp_path / "old").code == 0
+    assert contents(tmp_path / "old") == old
+    assert client.run("pull", repo, "--out", tmp_path / "new").code == 0
+    assert contents(tmp_path / "new") == other
+
+
+@pytest.mark.parametrize("name", [LAYOUT.index, LAYOUT.config, LAYOUT.manifest])
+def test_same_size_corruption_is_found_and_fetched_once_more(hub, client, first, name, tmp_path):
+    hub.faults.append(Fault(body_of(name), corrupt=True))
+    assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
+    assert contents(tmp_path / "out") == first[0]
+    assert sum(bool(re.search(body_of(name), line)) for line in asked(hub)) == 2
+
+
+def test_what_is_wrong_twice_is_refused_by_name_and_not_kept(hub, client, first, tmp_path):
+    hub.faults.append(Fault(body_of(LAYOUT.index), times=None, corrupt=True))
+    answer = client.run("pull", REPO, "--out", tmp_path / "out")
+    assert answer.code == 1
+    assert f"{LAYOUT.index} of {REPO}@{first[1][:7]}, fetched once more, is still wrong" in answer.err
+    assert "SHA-256" in answer.err
+    assert not (tmp_path / "out").exists()
+    assert sum(bool(re.search(body_of(LAYOUT.index), line)) for line in asked(hub)) == 2
+    hub.faults.clear()
+    assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
+    assert contents(tmp_path / "out") == first[0]
+
+
+def test_a_file_that_went_bad_in_the_cache_is_replaced(hub, client, first):
+    assert client.run("verify", REPO).code == 0
+    snapshot = client.cache / "models--me--pulled" / "snapshots" / first[1]
+    blob = (snapshot / LAYOUT.weights).resolve()
+    blob.write_bytes(blob.read_bytes()[::-1])
+    answer = client.run("verify", f"{REPO}@{first[1]}")
+    assert answer.code == 0, answer.err
+    assert (snapshot / LAYOUT.weights).read_bytes() == first[0][LAYOUT.weights]
+
+
+# --- what the Hub answers ---
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (401, {"X-Error-Code": "RepoNotFound"}, ["not on the Hub", "hf auth login"]),
+        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, ["token", "expired"]),
+        (403, {"X-Error-Code": "GatedRepo"}, ["gated", "ask for access"]),
+        (403, {}, ["not allowed", "403"]),
+        (404, {"X-Error-Code": "RepoNotFound"}, ["not on the Hub", "check the name"]),
+        (404, {"X-Error-Code": "RevisionNotFound"}, ["no revision", "a branch, a tag or a commit"]),
+        (404, {"X-Error-Code": "EntryNotFound"}, ["not in that repository", LAYOUT.manifest]),
+        (404, {}, ["not on the Hub"]),
+        (418, {}, ["refused (418)"]),
+    ],
+)
+def test_a_refusal_is_said_at_once_and_the_next_good_call_works(hub, client, first, status, headers, words):
+    hub.faults.append(Fault("resolve/main", status=status, headers=headers))
+    answer = client.run("verify", REPO, token="hf_write")
+    assert answer.code == 1
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
+    assert all(word in answer.err for word in (*words, REPO)), answer.err
+    assert len(hub.requests) == 1
+    assert client.run("verify", REPO).code == 0
+
+
+@pytest.mark.parametrize("where", ["HEAD .*resolve/main", body_of(LAYOUT.gallery)])
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_in_trouble_is_asked_again_and_not_for_ever(hub, client, first, status, where, tmp_path):
+    hub.faults.append(Fault(where, times=None, status=status))
+    answer = client.run("pull", REPO, "--out", tmp_path / "out")
+    assert answer.code == 1
+    assert seconds_slept(answer) == [1, 2]
+    assert str(status) in answer.err.splitlines()[-1]
+    assert "No whole copy" in answer.err
+    assert not (tmp_path / "out").exists()
+    hub.faults[:] = [Fault(where, status=status)]
+    assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
+    assert contents(tmp_path / "out") == first[0]
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "3"}, {"RateLimit": '"resolvers";r=0;t=3'}])
+def test_it_waits_as_long_as_the_hub_asks(hub, client, first, headers):
+    hub.faults.append(Fault("resolve/main", status=429, headers=headers))
+    answer = client.run("verify", REPO)
+    assert answer.code == 0
+    assert seconds_slept(answer) == [3]
+
+
+def test_a_wait_of_an_hour_is_said_instead(hub, client, first):
+    hub.faults.append(Fault("resolve/main", status=429, headers={"Retry-After": "3600"}))
+    answer = client.run("verify", REPO)
+    assert answer.code == 1
+    assert "asks to wait 3600 s" in answer.err
+    assert len(hub.requests) == 1
+
+
+def test_gated_and_private_repositories_open_for_a_login(hub, client, first, trained):
+    hub.commit("model", "me/secret", contents(trained))
+    hub.repo("model", "me/secret").private = True
+    answer = client.run("verify", "me/secret")
+    assert (answer.code, "hf auth login" in answer.err) == (1, True)
+    assert client.run("verify", "me/secret", token="hf_read").code == 0
+    answer = client.run("verify", "me/secret", token="hf_mistyped")
+    assert answer.code == 1
+    assert "hf_mistyped" not in answer.err
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(client, first):
+    answer = client.run("verify", REPO, token="hf_with-an-ellipsis…")
+    assert answer.code == 1
+    assert "mend HF_TOKEN" in answer.err
+    assert "ellipsis" not in answer.err
+
+
+# --- bytes that do not come ---
+
+
+def test_a_cut_connection_is_resumed_where_it_was_cut(hub, client, first, tmp_path):
+    size = len(first[0][LAYOUT.weights])
+    hub.faults.append(Fault(r"GET /cdn/.*safetensors", cut=size // 2))
+    assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
+    assert contents(tmp_path / "out") == first[0]
+    ranges = [r.range for r in hub.requests if r.path.startswith("/cdn/") and "safetensors" in r.path]
+    assert ranges[0] is None
+    assert 0 < int(re.fullmatch(r"bytes=(\d+)-", ranges[1])[1]) <= size // 2
+
+
+@pytest.mark.parametrize("fault", [{"cut": 100}, {"short": 100}])
+def test_a_file_that_is_cut_off_time_and_again_is_named(hub, client, first, fault, tmp_path):
+    hub.faults.append(Fault(body_of(LAYOUT.gallery), times=None, **fault))
+    answer = client.run("pull", REPO, "--out", tmp_path / "out")
+    assert answer.code == 1
+    assert LAYOUT.gallery in answer.err.splitlines()[-1]
+    assert len(seconds_slept(answer)) <= 4
+    assert not (tmp_path / "out").exists()
+    hub.faults.clear()
+    assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
+    assert contents(tmp_path / "out") == first[0]
+
+
+def test_a_short_body_is_not_taken_for_the_whole(hub, client, first, tmp_path):
+    hub.faults.append(Fault(body_of(LAYOUT.config), short=50))
+    assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
+    assert contents(tmp_path / "out") == first[0]
+
+
+def test_another_process_goes_on_where_a_killed_one_was(hub, client, tmp_path):
+    repo, big = "me/big", os.urandom(24 << 20)
+    commit = hub.commit("model", repo, {"model.safetensors": big})
+    code = f"from retrieval.hub.download import fetch; fetch({repo!r}, {commit!r}, 'model.safetensors')"
+    command, environment = [sys.executable, "-c", code], hub.environment(client.home)
+    hub.faults.append(Fault(r"GET /cdn/.*safetensors", cut=16 << 20))
+    hub.faults.append(Fault(r"HEAD .*safetensors"))  # the first passes,
+    hub.faults.append(Fault(r"HEAD .*safetensors", delay=60))  # the second waits, and is killed in its wait
+    blobs = client.cache / "models--me--big" / "blobs"
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as killed:
+        while not hub.faults[2].used:
+            assert killed.poll() is None
+            time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+    [part] = blobs.glob("*.part")
+    have = part.stat().st_size
+    hub.faults.clear()
+    hub.clear()
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    whole = client.cache / "models--me--big" / "snapshots" / commit / "model.safetensors"
+    assert whole.read_bytes() == big
+    began = [int(r.range.removeprefix("bytes=").rstrip("-")) for r in hub.requests if "/cdn/" in r.path]
+    assert began == [have]
+    assert 0 < have <= 16 << 20
+    assert not part.exists()
+
+
+# --- no Hub ---
+
+
+def test_with_the_hub_away_a_whole_copy_serves_and_says_so(hub, client, first, tmp_path):
+    assert client.run("verify", REPO).code == 0
+    hub.stop()
+    try:
+        answer = client.run("pull", REPO, "--out", tmp_path / "out")
+        assert answer.code == 0, answer.err
+        assert f"offline, commit {first[1][:7]}" in answer.out
+        assert f"Serving the copy at hand: offline, commit {first[1][:7]}" in answer.err
+        assert contents(tmp_path / "out") == first[0]
+        answer = client.run("verify", "me/unseen")
+        assert answer.code == 1
+        assert all(word in answer.err for word in ("cannot be reached", "me/unseen", "check the network"))
+        blob = client.cache / "models--me--pulled" / "snapshots" / first[1] / LAYOUT.index
+        blob.resolve().write_bytes(b"spoiled")
+        answer = client.run("verify", REPO)
+        assert answer.code == 1
+        assert "No whole copy" in answer.err
+    finally:
+        hub.start()
+    assert client.run("verify", REPO).code == 0
+
+
+def test_an_update_that_breaks_off_leaves_the_copy_at_hand(hub, client, trained, other, tmp_path):
+    repo = "me/updated"
+    old = hub.commit("model", repo, contents(trained))
+    assert client.run("verify", repo).code == 0
+    hub.commit("model", repo, other)
+    hub.faults.append(Fault(body_of(LAYOUT.metrics), times=None, status=503))
+    answer = client.run("pull", repo, "--out", tmp_path / "old")
+    assert answer.code == 0, answer.err
+    assert f"offline, commit {old[:7]}" in answer.out
+    assert contents(tmp_path / "old") == contents(trained)
+    hub.faults.clear()
+    assert client.run("pull", repo, "--out", tmp_path / "new").code == 0
+    assert contents(tmp_path / "new") == other
+
+
+def test_offline_by_setting_asks_nothing(hub, client, first):
+    assert client.run("verify", REPO).code == 0
+    hub.clear()
+    run = state_of(hub, client.home, HF_HUB_OFFLINE="1")
+    assert run.stdout.strip() == f"offline, commit {first[1][:7]}"
+    assert "HF_HUB_OFFLINE is set" in run.stderr
+    assert hub.requests == []
+
+
+# --- nowhere to put it ---
+
+
+def test_no_room_is_said_with_the_place_and_nothing_half_is_left(hub, client, first):
+    answer = client.run("verify", REPO, setting={"RLIMIT_FSIZE": 60_000})  # no file may grow larger
+    assert answer.code == 1
+    assert "no room for" in answer.err
+    assert str(client.cache) in answer.err
+    assert "HF_HOME" in answer.err
+    assert not list(client.cache.rglob("*.part"))
+    assert client.run("verify", REPO).code == 0
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 3 MB; where none can be mounted, its tests skip."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_is_said_and_one_that_is_read_only_serves_what_it_has(hub, first, disk):
+    (disk / "full").write_bytes(bytes(2_800_000))
+    answer = state_of(hub, disk)
+    assert answer.returncode == 1
+    assert "no room for" in answer.stderr
+    assert "MB free" in answer.stderr
+    (disk / "full").unlink()
+    remount = ["mount", "-o", "remount,ro", disk]
+    subprocess.run(remount, check=True)
+    answer = state_of(hub, disk)
+    assert answer.returncode == 1
+    assert "HF_HOME" in answer.stderr
+    assert "Read-only" in answer.stderr
+    subprocess.run([*remount[:2], "remount,rw", disk], check=True)
+    assert state_of(hub, disk).returncode == 0
+    subprocess.run(remount, check=True)
+    assert state_of(hub, disk).stdout.strip() == f"commit {first[1][:7]}"
+
+
+def test_a_cache_that_is_no_folder_is_said(hub, client, first):
+    client.cache.write_text("a file where a folder should be")
+    answer = client.run("verify", REPO)
+    assert answer.code == 1
+    assert "HF_HOME" in answer.err
+    client.cache.unlink()
+    assert client.run("verify", REPO).code == 0
+
+
+# --- what must not be ---
+
+
+def test_a_manifest_that_names_files_outside_is_refused_before_they_are_asked_for(hub, client, copied_run):
+    manifest = json.loads((copied_run / LAYOUT.manifest).read_bytes())
+    files = {**manifest["files"], "../../../evil": {"size": 1, "sha256": "0" * 64}}
+    evil = {**contents(copied_run), LAYOUT.manifest: sealed({**manifest, "files": files})}
+    hub.commit("model", "me/evil", evil)
+    answer = client.run("verify", "me/evil")
+    assert answer.code == 1
+    assert "manifest" in answer.err
+    assert all(LAYOUT.manifest in line for line in asked(hub))
+
+
+def test_a_repository_that_is_no_artifact_is_said_to_be_none(hub, client):
+    hub.commit("model", "me/model", {"README.md": b"a model"})
+    answer = client.run("verify", "me/model")
+    assert answer.code == 1
+    assert f"{LAYOUT.manifest} of me/model@main is not in that repository" in answer.err
+
+
+@pytest.mark.parametrize(
+    "name", ["shirts", "me/shirts/more", "me/../shirts", "@v1", "me/shirts@", "me/shirts@/etc/passwd", "https://x/y"]
+)
+def test_what_names_no_repository_is_refused_without_asking(hub, client, name, tmp_path):
+    answer = client.run("pull", name, "--out", tmp_path / "out")
+    assert answer.code == 1
+    assert "owner/name" in answer.err
+    assert hub.requests == []
+
+
+def test_a_folder_of_other_things_is_not_written_over(hub, client, first, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    answer = client.run("pull", REPO, "--out", tmp_path)
+    assert answer.code == 1
+    assert hub.requests == []
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_no_token_is_in_anything_that_was_said_or_sent_elsewhere(hub, client, first):
+    assert client.run("verify", REPO, token="hf_write").code == 0
+    assert {r.authorization for r in hub.requests if "/cdn/" not in r.path} == {"Bearer hf_write"}
+    assert {r.authorization for r in hub.requests if "/cdn/" in r.path} == {None}
+    assert not [text for text in client.said if "hf_" in text.replace("hf auth", "")]

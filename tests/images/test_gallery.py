@@ -1,0 +1,322 @@
+"""The gallery on disk: rows in many row groups, thumbnails from many threads, filters and what wrong ones are told."""
+
+import hashlib
+import random
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrieval.errors import QueryError
+from retrieval.images import gallery as module
+from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
+
+ROWS = 1500  # a dozen row groups, more than are kept in memory
+SCHEMA = pa.schema(
+    [
+        *BASE_SCHEMA,
+        ("colour", pa.string()),
+        ("size", pa.int64()),
+        ("price", pa.float64()),
+        ("sold", pa.bool_()),
+        ("note", pa.string()),
+    ]
+)
+LABELS = ["watch", "shirt", "mug", None, ""]
+
+
+def thumbnail(row):
+    """Bytes that no other row has, of a length of their own."""
+    return hashlib.sha256(str(row).encode()).digest() * (row % 5 + 1)
+
+
+def record(row):
+    return {
+        "id": f"{row:016x}",
+        "thumbnail": thumbnail(row),
+        "label": LABELS[row % 5],
+        "source": f"folder/{row}.jpg",
+        "sha256": hashlib.sha256(thumbnail(row)).hexdigest(),
+        "colour": ["red", "Blue", "grün"][row % 3],
+        "size": None if row % 7 == 0 else row % 7,
+        "price": [1.0, 2.5, 0.1, 1e20][row % 4],
+        "sold": row % 2 == 0,
+        "note": None,
+    }
+
+
+RECORDS = [record(row) for row in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gallery") / "gallery.parquet"
+    starts = [0, 1, 1, 400, 1000, ROWS]
+    tables = (pa.Table.from_pylist(RECORDS[a:b], schema=SCHEMA) for a, b in pairwise(starts))
+    write_gallery(path, tables, SCHEMA)
+    return path
+
+
+@pytest.fixture
+def gallery(path):
+    return Gallery(path)
+
+
+def rows_by_hand(keep):
+    return [number for number, values in enumerate(RECORDS) if keep(values)]
+
+
+def test_every_row_comes_back_as_it_was_written(gallery, path):
+    assert pq.ParquetFile(path).num_row_groups > module._GROUPS_CACHED
+    assert len(gallery) == ROWS
+    assert gallery.ids == [values["id"] for values in RECORDS]
+    assert gallery.labels == [values["label"] for values in RECORDS]
+    assert gallery.attributes == ["colour", "size", "price", "sold", "note"]
+    for row, values in zip(gallery.take(range(ROWS)), RECORDS, strict=True):
+        assert (row.id, row.label, row.source, row.sha256) == tuple(
+            values[name] for name in ("id", "label", "source", "sha256")
+        )
+        assert row.attributes == {name: values[name] for name in gallery.attributes}
+
+
+def test_every_thumbnail_is_the_bytes_that_were_stored(gallery):
+    assert [gallery.thumbnail(row) for row in range(ROWS)] == [values["thumbnail"] for values in RECORDS]
+    assert gallery.thumbnail(np.int64(77)) == thumbnail(77)
+
+
+def test_thumbnails_from_several_threads(gallery):
+    rows = [row for seed in range(8) for row in random.Random(seed).sample(range(ROWS), 300)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(gallery.thumbnail, rows))
+    assert found == [thumbnail(row) for row in rows]
+
+
+def test_filters_and_rows_from_several_threads(path):
+    gallery = Gallery(path)  # nothing has been looked up in it yet
+    wanted = ["red", "Blue", "grün"] * 40
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda colour: gallery.rows_where({"colour": colour}), wanted))
+        taken = list(pool.map(gallery.take, found))
+    for colour, rows, hits in zip(wanted, found, taken, strict=True):
+        assert rows.tolist() == rows_by_hand(lambda values, colour=colour: values["colour"] == colour)
+        assert [hit.id for hit in hits] == [RECORDS[row]["id"] for row in rows]
+
+
+def test_thumbnails_stay_on_disk(gallery):
+    assert "thumbnail" not in gallery.table.column_names
+    for row in range(ROWS):
+        gallery.thumbnail(row)
+    held = sum(len(column) for column in gallery._groups.values())
+    assert held <= module._GROUPS_CACHED * module.ROWS_A_GROUP < ROWS
+
+
+def test_no_row_group_is_larger_than_one_is_read_for_a_thumbnail(path):
+    metadata = pq.ParquetFile(path).metadata
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert max(sizes) == module.ROWS_A_GROUP
+    assert sum(sizes) == ROWS
+
+
+def test_take_keeps_the_order_and_repeats(gallery):
+    for rows in ([1499, 0, 700, 0], np.array([3, 2, 1]), [], np.array([], np.int64)):
+        assert [hit.id for hit in gallery.take(rows)] == [RECORDS[row]["id"] for row in rows]
+
+
+def test_row_of_an_id(gallery):
+    assert [gallery.row_of(f"{row:016x}") for row in (0, 999, ROWS - 1)] == [0, 999, ROWS - 1]
+    with pytest.raises(QueryError, match="no image with the id 'nobody'"):
+        gallery.row_of("nobody")
+
+
+@pytest.mark.parametrize("rows", [[-1], [ROWS], [0, 10**9]])
+def test_rows_that_are_not_there_are_not_made_up(gallery, rows):
+    with pytest.raises((IndexError, pa.ArrowException)):
+        gallery.take(rows)
+    with pytest.raises((IndexError, pa.ArrowException)):
+        gallery.thumbnail(rows[-1])
+
+
+def test_counts_are_the_most_common_first_and_leave_rows_without_out(gallery):
+    assert gallery.counts("label") == {"": 300, "mug": 300, "shirt": 300, "watch": 300}
+    assert list(gallery.counts("label")) == ["", "mug", "shirt", "watch"]
+    sizes = gallery.counts("size")
+    assert sizes == {str(n): sum(values["size"] == n for values in RECORDS) for n in range(1, 7)}
+    assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
+    assert gallery.counts("sold") == {"true": 750, "false": 750}
+    assert gallery.counts("note") == {}
+    with pytest.raises(QueryError, match="no column 'colours'; did you mean 'colour'"):
+        gallery.counts("colours")
+
+
+@pytest.mark.parametrize("where", [None, {}])
+def test_no_filter_is_none(gallery, where):
+    assert gallery.rows_where(where) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "keep"),
+    [
+        ({"label": "watch"}, lambda v: v["label"] == "watch"),
+        ({"label": ""}, lambda v: v["label"] == ""),
+        ({"label": ["watch", "mug", "watch"]}, lambda v: v["label"] in {"watch", "mug"}),
+        ({"label": ("watch",), "colour": {"red"}}, lambda v: v["label"] == "watch" and v["colour"] == "red"),
+        ({"label": ["watch", "mug"], "colour": ["red", "grün"], "size": 3}, lambda v: (
+            v["label"] in {"watch", "mug"} and v["colour"] in {"red", "grün"} and v["size"] == 3)),
+        ({"label": []}, lambda v: False),
+        ({"size": 3}, lambda v: v["size"] == 3),
+        ({"size": "3"}, lambda v: v["size"] == 3),
+        ({"size": 3.0}, lambda v: v["size"] == 3),
+        ({"size": [1, "2"]}, lambda v: v["size"] in {1, 2}),
+        ({"price": 1}, lambda v: v["price"] == 1),
+        ({"price": 1.0}, lambda v: v["price"] == 1),
+        ({"price": "1.0"}, lambda v: v["price"] == 1),
+        ({"price": "1"}, lambda v: v["price"] == 1),
+        ({"price": [0.1, "2.50"]}, lambda v: v["price"] in {0.1, 2.5}),
+        ({"price": 1e20}, lambda v: v["price"] == 1e20),
+        ({"sold": True}, lambda v: v["sold"]),
+        ({"sold": "true"}, lambda v: v["sold"]),
+        ({"sold": "True"}, lambda v: v["sold"]),
+        ({"sold": False}, lambda v: not v["sold"]),
+        ({"source": "folder/12.jpg"}, lambda v: v["source"] == "folder/12.jpg"),
+        ({"id": [f"{5:016x}", f"{1400:016x}"]}, lambda v: v["id"] in {f"{5:016x}", f"{1400:016x}"}),
+    ],
+)  # fmt: skip
+def test_filter(gallery, where, keep):
+    rows = gallery.rows_where(where)
+    assert rows.dtype == np.int64
+    assert rows.tolist() == rows_by_hand(keep)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"labl": "watch"}, "no column 'labl'; did you mean 'label'"),
+        ({"thumbnail": "x"}, "no column 'thumbnail'"),
+        ({"sha256": "x"}, "no column 'sha256'"),
+        ({"label": "wach"}, "no image has label=wach; did you mean 'watch'"),
+        ({"label": "Watch"}, "did you mean 'watch'"),
+        ({"colour": "blue"}, "did you mean 'Blue'"),
+        ({"label": ["watch", "hat"]}, "no image has label=hat"),
+        ({"label": None}, "no image has label=None; there are for example"),
+        ({"size": 0}, "no image has size=0"),
+        ({"size": 3.5}, "no image has size=3.5"),
+        ({"size": "many"}, "no image has size=many"),
+        ({"size": 10**30}, "no image has size=1000"),
+        ({"sold": "maybe"}, "no image has sold=maybe; there are for example 'true', 'false'"),
+        ({"note": "x"}, "no image has note=x"),
+        ({"label": {"a": 1}}, "no image has label="),
+        ({"label": "\ud800"}, "no image has label="),
+        ({"label": "watch", "colour": "mauve"}, "no image has colour=mauve; there are for example"),
+    ],
+)
+def test_wrong_filter_is_an_error_that_names_the_nearest(gallery, where, words):
+    with pytest.raises(QueryError, match=words):
+        gallery.rows_where(where)
+
+
+def test_what_was_asked_for_is_shown_shortened_and_can_be_sent(gallery):
+    for ask in (
+        lambda: gallery.row_of("x" * 10_000),
+        lambda: gallery.rows_where({"label": "x" * 10_000}),
+        lambda: gallery.rows_where({"x" * 10_000: "watch"}),
+        lambda: gallery.rows_where({"label": "\ud800"}),
+        lambda: gallery.rows_where({"\ud800": "watch"}),
+        lambda: gallery.row_of("\ud800"),
+    ):
+        with pytest.raises(QueryError) as raised:
+            ask()
+        assert len(str(raised.value).encode()) < 300
+
+
+# What a page can be filtered by
+
+
+def test_columns_to_filter_by_have_several_values_and_not_one_a_row(gallery, tmp_path):
+    assert gallery.filters == ["label", "colour", "size", "price", "sold"], "`note` has no value"
+    table = pa.table({
+        "id": ["a", "b", "c"], "label": ["x", "x", "x"], "each": ["1", "2", "3"], "two": ["1", "2", "2"],
+        "some": [None, None, "1"],
+    })  # fmt: skip
+    schema = pa.schema([*BASE_SCHEMA, *((name, pa.string()) for name in ("each", "two", "some"))])
+    write_gallery(tmp_path / "g", [conform(table, schema)], schema)
+    assert Gallery(tmp_path / "g").filters == ["two"]
+
+
+def test_a_column_of_too_many_values_is_none_to_filter_by(tmp_path):
+    schema = pa.schema([*BASE_SCHEMA, ("few", pa.int64()), ("many", pa.int64())])
+    rows = 4 * module.MAX_VALUES
+    table = pa.table({
+        "id": [f"{n}" for n in range(rows)], "few": [n % module.MAX_VALUES for n in range(rows)],
+        "many": [n % (module.MAX_VALUES + 1) for n in range(rows)],
+    })  # fmt: skip
+    write_gallery(tmp_path / "g", [conform(table, schema)], schema)
+    assert Gallery(tmp_path / "g").filters == ["few"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        None,
+        {},
+        {"label": "watch"},
+        {"label": ["watch", "mug"], "sold": True},
+        {"label": ["watch"], "colour": ["red", "grün"], "size": [1, "2"]},
+        {"label": "watch", "id": [f"{row:016x}" for row in range(0, 90, 5)]},
+    ],
+)
+def test_facets_count_what_choosing_a_value_would_leave(gallery, where):
+    chosen = {
+        column: {str(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
+        for column, wanted in (where or {}).items()
+    }
+    found = gallery.facets(where)
+    assert list(found) == gallery.filters
+    for column in found:
+        left = rows_by_hand(
+            lambda values, column=column: all(
+                str(values[name]) in wanted for name, wanted in chosen.items() if name != column
+            )
+        )
+        values = [RECORDS[row][column] for row in left if RECORDS[row][column] is not None]
+        counted = {text: sum(_as_column(value) == text for value in values) for text in map(_as_column, values)}
+        assert found[column] == counted
+        numbers = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
+        assert list(found[column]) == sorted(counted, key=float if numbers else str), "numbers by their size"
+    with pytest.raises(QueryError, match="no image has label=wach"):
+        gallery.facets({"label": "wach"})
+
+
+def _as_column(value):
+    """As Arrow writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return {1.0: "1", 1e20: "1e+20"}.get(value, str(value)) if isinstance(value, float) else str(value)
+
+
+def test_an_unknown_value_is_compared_with_some_thousands_and_no_more(tmp_path):
+    rows = 4 * module._NAMES_COMPARED
+    table = pa.table({"id": [f"{row:06}" for row in range(rows)], "source": [f"photo {row}" for row in range(rows)]})
+    write_gallery(tmp_path / "g", [conform(table, BASE_SCHEMA)], BASE_SCHEMA)
+    large = Gallery(tmp_path / "g")
+    assert large.rows_where({"source": f"photo {rows - 1}"}).tolist() == [rows - 1]
+    with pytest.raises(QueryError, match="did you mean 'photo 1"):
+        large.rows_where({"source": "fhoto 1"})
+    with pytest.raises(QueryError, match=f"it has {rows} others"):
+        large.row_of("000000x")
+
+
+def test_gallery_of_one_row_without_anything(tmp_path):
+    write_gallery(tmp_path / "g", [conform(pa.table({"id": ["a"], "thumbnail": [b"x"]}), BASE_SCHEMA)], BASE_SCHEMA)
+    gallery = Gallery(tmp_path / "g")
+    assert (len(gallery), gallery.labels, gallery.attributes, gallery.thumbnail(0)) == (1, [None], [], b"x")
+    assert gallery.counts("label") == {}
+
+
+def test_conform_orders_fills_and_casts_columns():
+    schema = pa.schema([("a", pa.string()), ("b", pa.float64()), ("c", pa.bool_())])
+    table = conform(pa.table({"b": pa.array([1, None]), "extra": [0, 0], "a": ["x", "y"]}), schema)
+    assert table.schema == schema
+    assert table.to_pylist() == [{"a": "x", "b": 1.0, "c": None}, {"a": "y", "b": None, "c": None}]

@@ -1,0 +1,392 @@
+"""Data sets on the Hub: streamed, by configuration and revision, all of a build or a run from one commit."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import BACKBONE, ROOT, png, sha256, write_data_set
+from hub_client import HubClient
+from hub_server import Fault, HubServer
+
+CARD = """---
+license: cc-by-4.0
+configs:
+- config_name: small
+  data_files: [{split: train, path: small/train.parquet}]
+- config_name: big
+  data_files: [{split: train, path: big/train.parquet}, {split: test, path: big/test.parquet}]
+---
+# Shoes
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with HubServer(tmp_path_factory.mktemp("hub")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    client = HubClient(hub, tmp_path_factory.mktemp("home"))
+    yield client
+    client.close()
+    assert not any(token in said for said in client.said for token in hub.tokens), "a token was printed"
+
+
+@pytest.fixture(autouse=True)
+def quiet(hub):
+    hub.clear()
+    hub.faults.clear()
+
+
+def pictures(*seeds):
+    """Rows of a data set; the classes take turns."""
+    return [(png(seed), f"c{number % 2}") for number, seed in enumerate(seeds)]
+
+
+def parquet(tmp_path, **splits):
+    """{file name: content} of a data set with these splits."""
+    folder = write_data_set(tmp_path / "made" / str(len(list(tmp_path.glob("made/*")))), **splits)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def inside(folder, files):
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def build(client, out, *arguments, token=None):
+    tiny = ("--backbone", BACKBONE, "--no-pretrained")
+    answer = client.run("build", *arguments, "--out", out, *tiny, token=token)
+    assert answer.code == 0, answer.err
+    return json.loads((out / "manifest.json").read_bytes())["build"]
+
+
+def refused(client, out, *arguments, token=None):
+    answer = client.run("build", *arguments, "--out", out, "--backbone", BACKBONE, "--no-pretrained", token=token)
+    assert answer.code == 1
+    (line,) = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert answer.err.endswith(f"{line}\n"), "an error is one line"
+    assert not out.exists()
+    return line.removeprefix("error: ")
+
+
+def contents(out):
+    return set(pq.read_table(out / "gallery.parquet", columns=["sha256"])["sha256"].to_pylist())
+
+
+def hashes(rows):
+    return {sha256(data) for data, _ in rows}
+
+
+def files_read(hub):
+    """The parquet files of which bytes were asked for."""
+    paths = [request.path.split("?")[0] for request in hub.requests if request.method == "GET"]
+    return {path.rpartition("/")[2] for path in paths if "/resolve/" in path and path.endswith(".parquet")}
+
+
+@pytest.fixture(scope="module")
+def shoes(hub, tmp_path_factory):
+    """`me/shoes`, of two configurations, the small one with other pictures in each of two commits: rows and commits."""
+    tmp_path = tmp_path_factory.mktemp("shoes")
+    old, new = pictures(*range(6)), pictures(*range(10, 16))
+    big = inside("big", parquet(tmp_path, train=pictures(20, 21), test=pictures(22)))
+    small = [inside("small", parquet(tmp_path, train=rows)) for rows in (old, new)]
+    commits = [hub.commit("dataset", "me/shoes", {"README.md": CARD.encode(), **big, **small[0]})]
+    hub.tag("dataset", "me/shoes", "v1", commits[0])
+    commits.append(hub.commit("dataset", "me/shoes", small[1]))
+    return (old, new), commits
+
+
+# What was asked for, and what is recorded
+
+
+@pytest.mark.parametrize(
+    ("asked", "which"),
+    [
+        (["me/shoes", "--config", "small", "--revision", "v1"], 0),
+        (["me/shoes@v1", "--config", "small"], 0),
+        (["me/shoes", "--config", "small"], 1),
+    ],
+)
+def test_configuration_and_revision(client, shoes, asked, which, tmp_path):
+    rows, commits = shoes
+    built = build(client, tmp_path / "it", *asked)
+    about = {"name": "me/shoes", "config": "small", "revision": commits[which], "license": "cc-by-4.0"}
+    assert built["source"] == about
+    assert contents(tmp_path / "it") == hashes(rows[which])
+
+
+def test_add_takes_them_too(client, shoes, tmp_path):
+    rows, commits = shoes
+    build(client, tmp_path / "it", "me/shoes", "--config", "small")
+    asked = ("me/shoes", "--config", "small", "--revision", commits[0][:7])
+    assert client.run("add", tmp_path / "it", *asked).code == 0
+    assert contents(tmp_path / "it") == hashes(rows[0]) | hashes(rows[1])
+
+
+def test_a_data_set_without_a_card(client, hub, tmp_path):
+    commit = hub.commit("dataset", "me/plain", parquet(tmp_path, train=pictures(1, 2), test=pictures(3)))
+    built = build(client, tmp_path / "it", "me/plain", "--split", "test")
+    assert built["source"] == {"name": "me/plain", "config": "default", "revision": commit}
+    assert built["indexed"] == 1
+
+
+def test_a_folder_of_images_on_the_hub(client, hub, tmp_path):
+    rows = [(png(1), "cat"), (png(2), "dog")]
+    files = {f"{label}/{number}.png": data for number, (data, label) in enumerate(rows)}
+    hub.commit("dataset", "me/animals", files)
+    build(client, tmp_path / "it", "me/animals")
+    table = pq.read_table(tmp_path / "it" / "gallery.parquet")
+    assert dict(zip(table["source"].to_pylist(), table["label"].to_pylist(), strict=True)) == {
+        "cat/0.png": "cat",
+        "dog/1.png": "dog",
+    }
+    assert contents(tmp_path / "it") == hashes(rows)
+    hub.faults.append(Fault(r"GET .*/dog/1\.png", status=403))
+    said = refused(client, tmp_path / "other", "me/animals")
+    assert said.startswith("dog/1.png is not allowed to this login (403)"), "it is not the picture that is wrong"
+
+
+def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
+    rows, others = pictures(*range(6)), pictures(*range(10, 16))
+    commit = hub.commit("dataset", "me/moving", parquet(tmp_path, train=rows[:3], test=rows[3:]))
+    pushed = parquet(tmp_path, train=others[:3], test=others[3:])
+
+    def push():
+        hub.commit("dataset", "me/moving", pushed)
+
+    hub.faults += [Fault("GET .*/tree/", before=push), Fault(r"GET .*test\.parquet", before=push)]
+    built = build(client, tmp_path / "it", "me/moving")
+    assert [fault.used for fault in hub.faults] == [1, 1]
+    assert contents(tmp_path / "it") == hashes(rows)
+    assert built["source"]["revision"] == commit != hub.head("dataset", "me/moving")
+
+
+# What cannot be had
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["me/shoes"], "has to be named (--config): small, big."),
+        (["me/shoes", "--config", "huge"], "me/shoes has no configuration 'huge'; it has small, big."),
+        (["me/shoes@v9"], "me/shoes@v9 is no revision that the Hub has: name a branch, a tag or a commit."),
+        (["me/shoes@v1", "--revision", "v2"], "me/shoes@v1 names a revision, and so does 'v2': leave one of them out."),
+        (["me/shoes@v1", "--config", "big", "--split", "dev"], "me/shoes@v1 has no split 'dev'; it has train, test."),
+        (["me/boots"], "me/boots is no folder or parquet file here, nor a data set on the Hub; or it is private, and"),
+        (["boots"], "boots is no folder or parquet file here, nor a data set on the Hub; or it is private, and not"),
+    ],
+)
+def test_what_is_not_there(client, shoes, asked, said, tmp_path):
+    assert said in refused(client, tmp_path / "it", *asked)
+
+
+def test_what_is_not_open(client, hub, tmp_path):
+    for name in ("private", "gated"):
+        hub.commit("dataset", f"me/{name}", parquet(tmp_path, train=pictures(1)))
+    hub.repo("dataset", "me/private").private = hub.repo("dataset", "me/gated").gated = True
+    for token in (None, "hf_other"):
+        for name in ("private", "gated"):
+            said = refused(client, tmp_path / "it", f"me/{name}", token=token)
+            assert f"is {name}" in said
+            assert "log in with `hf auth login`, or set HF_TOKEN" in said
+    assert "the token may be missing, mistyped or expired" in refused(
+        client, tmp_path / "it", "me/private", token="hf_gone"
+    )
+    assert "hf_un" not in refused(client, tmp_path / "it", "me/private", token="hf_un\tsendable")
+    assert build(client, tmp_path / "it", "me/private", token="hf_read")["indexed"] == 1
+
+
+def test_a_hub_in_trouble(client, hub, tmp_path):
+    hub.commit("dataset", "me/troubled", parquet(tmp_path, train=pictures(1)))
+    hub.faults.append(Fault("GET .*/tree/", status=501, times=None))
+    assert refused(client, tmp_path / "it", "me/troubled") == (
+        f"{hub.url} is in trouble: it answers 501 for me/troubled. Try later."
+    )
+
+
+def test_a_repository_without_data(client, hub, tmp_path):
+    hub.commit("dataset", "me/empty", {"README.md": b"# Nothing\n"})
+    said = refused(client, tmp_path / "it", "me/empty")
+    assert said.startswith("me/empty cannot be read as a data set: ")
+    assert "doesn't contain any data files" in said
+
+
+# Streamed
+
+
+def test_a_limit_asks_for_no_more_than_it_takes(client, hub, tmp_path):
+    shards = [parquet(tmp_path, train=pictures(*range(6 * n, 6 * n + 6)))["train.parquet"] for n in range(3)]
+    files = {f"data/train-0000{n}-of-00003.parquet": data for n, data in enumerate(shards)}
+    hub.commit("dataset", "me/shards", {**files, "data/test-00000-of-00001.parquet": shards[0]})
+    built = build(client, tmp_path / "it", "me/shards", "--limit", "4")
+    assert built["indexed"] == 4
+    assert files_read(hub) == {"train-00000-of-00003.parquet"}
+    hub.clear()
+    build(client, tmp_path / "all", "me/shards", "--split", "train")
+    assert files_read(hub) == {name.removeprefix("data/") for name in files}
+
+
+READ = """
+import sys
+import psutil
+from retrieval.images.sources import open_source
+
+memory, rows = psutil.Process().memory_info, open_source(sys.argv[1]).rows()
+next(rows)
+before, read, most = memory().rss, 0, 0
+for row in rows:
+    read, most = read + len(row.data), max(most, memory().rss - before)
+print(read, most)
+"""
+
+
+def in_process(hub, home, *arguments, code=None):
+    command = [sys.executable, "-c", code] if code else [sys.executable, "-m"]
+    done = subprocess.run(
+        [*command, *map(str, arguments)], cwd=ROOT, env=hub.environment(home), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_neither_the_disk_nor_the_memory_holds_the_whole(hub, tmp_path):
+    size, files = 1 << 20, {}
+    for number in range(8):
+        column = pa.array([os.urandom(size) for _ in range(10)])
+        pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet", row_group_size=2)
+        files[f"data/train-0000{number}-of-00008.parquet"] = (tmp_path / "x.parquet").read_bytes()
+    hub.commit("dataset", "me/large", files)
+    read, grown = map(int, in_process(hub, tmp_path / "home", "me/large", code=READ).split())
+    assert read == 8 * 10 * size - size
+    assert sum(path.lstat().st_size for path in (tmp_path / "home").rglob("*")) < read / 100
+    assert grown < read / 2
+
+
+# What goes wrong on the way
+
+BUILD = """
+import sys, time
+waits = []
+time.sleep = waits.append  # the libraries' patience, in no time
+from pathlib import Path
+from retrieval import Encoder, LookalikeError, build_artifact, open_source
+from retrieval.build import embed
+embed.SHARD, embed._AHEAD = 8, 0  # what a failure can cost is a shard, and what was read ahead
+
+def attempt():
+    waits.clear()
+    done = []
+    try:
+        made = Encoder.create(sys.argv[3], pretrained=False, seed=0)
+        out = Path(sys.argv[2])
+        build_artifact(open_source(sys.argv[1]), out, made, progress=lambda n, _: done.append(n))
+        return f"built from {done[0]} to {done[-1]}"
+    except LookalikeError as error:
+        return f"{type(error).__name__} after {done[-1]}: {error}"
+
+for _ in range(2):
+    print(attempt(), sum(waits), sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "what", "longest"),
+    [
+        (Fault(r"train-00002", status=503, times=6), "is in trouble: it answers 503 for me/", 60),
+        (Fault(r"GET /cdn.*train-00002", cut=100, times=6 * 5), "cannot be reached for me/", 300),
+    ],
+)
+def test_a_failure_that_stays_is_an_error_and_the_build_goes_on_later(hub, tmp_path, fault, what, longest):
+    name = f"me/failing-{fault.times}"
+    shards = [parquet(tmp_path, train=pictures(*range(8 * n, 8 * n + 8)))["train.parquet"] for n in range(3)]
+    hub.commit("dataset", name, {f"data/train-0000{n}-of-00003.parquet": data for n, data in enumerate(shards)})
+    # For a while, first: of that nobody is told.
+    passing = Fault("train-00001", status=503, times=2), Fault("GET /cdn.*train-00001", cut=100, times=2)
+    hub.faults += [*passing, fault]
+    first, second = in_process(hub, tmp_path / "home", name, tmp_path / "it", BACKBONE, code=BUILD).splitlines()
+    assert [each.used for each in hub.faults] == [each.times for each in hub.faults]
+    said, waited = first.rsplit("|", 1)
+    assert said.startswith("SourceError after 16: ")
+    assert what in said
+    assert 0 < float(waited) < longest
+    assert second.startswith("built from 17 to 24|")
+
+
+# Training
+
+PINS = """
+import os, sys
+from pathlib import Path
+from training.data.dataset import open_data
+from training.recipe import Recipe
+
+work = Path(sys.argv[1])
+few = {"classes_per_batch": 2, "images_per_class": 2}
+recipe = Recipe().changed({"data": "me/pinned@main", "data_config": "small", **few})
+
+def read(resumed=False):
+    data = open_data(recipe, work, resumed=resumed)
+    print(data.pinned, data.about["revision"], len(data.images), flush=True)
+    input()
+
+read()
+os.environ["RANK"] = "1"
+read()
+del os.environ["RANK"]
+read(resumed=True)
+read()
+"""
+
+
+def test_a_run_stays_with_the_commit_that_it_began_with(hub, tmp_path):
+    def push(count):
+        data = parquet(tmp_path, train=pictures(*range(count)))["train.parquet"]
+        return hub.commit("dataset", "me/pinned", {"README.md": CARD.encode(), "small/train.parquet": data})
+
+    commits, said = [push(60)], []
+    with subprocess.Popen(
+        [sys.executable, "-c", PINS, str(tmp_path / "work")],
+        cwd=ROOT,
+        env=hub.environment(tmp_path / "home"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for _ in range(4):
+            said.append(process.stdout.readline().split())
+            commits.append(push(60 + len(commits)))
+            process.stdin.write("\n")
+            process.stdin.flush()
+    began = [f"me/pinned@{commits[0]}", commits[0], "60"]
+    assert said[:3] == [began] * 3, "the other processes of a run, and one that is resumed, read what the first did"
+    assert said[3] == [f"me/pinned@{commits[3]}", commits[3], "63"], "a run that begins anew takes what there is now"
+
+
+def test_training_records_the_commit(hub, tmp_path):
+    rows = pictures(*range(60))
+    commit = hub.commit(
+        "dataset", "me/trained", {"README.md": CARD.encode(), **inside("small", parquet(tmp_path, train=rows))}
+    )
+    hub.tag("dataset", "me/trained", "v1", commit)
+    pushed = inside("small", parquet(tmp_path, train=pictures(*range(100, 160))))
+
+    def move():
+        hub.tag("dataset", "me/trained", "v1", hub.commit("dataset", "me/trained", pushed))
+
+    hub.faults.append(Fault(r"GET .*train\.parquet", before=move))
+    run = ["training", "frozen", "--data", "me/trained", "--data-revision", "v1", "--data-config", "small"]
+    tiny = ["--backbone", BACKBONE, "--set", "pretrained=false", "--set", "image_size=64", "--set", "test_size=64"]
+    in_process(hub, tmp_path / "home", *run, *tiny, "--out", tmp_path / "it")
+    about = {"name": "me/trained", "config": "small", "revision": commit, "license": "cc-by-4.0"}
+    training = json.loads((tmp_path / "it" / "metrics.json").read_bytes())["training"]
+    assert training["data"]["about"] == about
+    assert (training["settings"]["data_config"], training["settings"]["data_revision"]) == ("small", "v1")
+    assert json.loads((tmp_path / "it" / "manifest.json").read_bytes())["build"]["source"] == about
+    assert contents(tmp_path / "it") == hashes(rows)
+    assert hub.faults[0].used == 1

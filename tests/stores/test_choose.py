@@ -1,0 +1,209 @@
+"""Which index for how many vectors: the choice by size, the effort that was measured, and what growing keeps."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from retrieval.bench.synthetic import Cloud, project
+from retrieval.errors import StoreError
+from retrieval.stores.choose import choose_factory, fit_index
+from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
+
+ROWS, DIM = 60_000, 32
+
+
+def heaps(rows, seed, dim=DIM, loose=0.5):
+    """Unit vectors in 300 heaps, the same heaps for every seed."""
+    centres = np.random.default_rng(0).standard_normal((300, dim))
+    rng = np.random.default_rng([1, seed])
+    vectors = centres[rng.integers(len(centres), size=rows)] + loose * rng.standard_normal((rows, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recall_at_10(store, vectors, queries):
+    """The share of the ten nearest, by plain numpy, that the store finds."""
+    found = store.search(queries, 10)[0]
+    truth = np.argpartition(-(queries @ vectors.T), 10, axis=1)[:, :10]
+    return np.mean([len(set(one) & set(other)) / 10 for one, other in zip(found.tolist(), truth.tolist(), strict=True)])
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return heaps(ROWS, seed=1)
+
+
+@pytest.fixture(scope="module")
+def queries():
+    """Vectors from the same heaps, none of which is in the index."""
+    return heaps(400, seed=2)
+
+
+@pytest.fixture(scope="module")
+def fitted(vectors):
+    return fit_index(vectors)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "factory"),
+    [
+        (1, 256, "Flat"),
+        (50_000, 4_096, "Flat"),
+        (50_001, 2, "IVF1024,SQfp16"),
+        (1_000_000, 256, "IVF4096,SQfp16"),
+        (2**24, 256, "IVF16384_HNSW32,SQfp16"),  # 8 GiB in 16 bits
+        (2**24 + 1, 256, "IVF16384_HNSW32,SQ8"),
+        (1_000_000, 4_294, "IVF4096,SQfp16"),  # 8.59 GB of the 8.590 that 8 GiB are
+        (1_000_000, 4_295, "IVF4096,SQ8"),
+    ],
+)
+def test_the_choice_by_rows_and_memory(rows, dim, factory):
+    assert choose_factory(rows, dim) == factory
+    FaissStore.check_factory(factory, dim)
+
+
+def test_new_queries_find_nearly_all(fitted, vectors, queries):
+    assert (fitted.settings.factory, fitted.settings.chosen) == (choose_factory(ROWS, DIM), AUTO)
+    assert len(fitted) == ROWS
+    measured = recall_at_10(fitted, vectors, queries)
+    assert measured >= 0.98
+    assert fitted.settings.recall_at_10 == pytest.approx(measured, abs=0.01)
+
+
+def test_a_filter_costs_no_recall(fitted, vectors, queries):
+    """A label goes along with the place: most of the lists that are nearest to a query hold no row that is allowed."""
+    allowed = np.flatnonzero(vectors[:, 0] > 0.25)
+    assert 2_000 < len(allowed) < ROWS / 10  # so many that the index itself is asked
+    found = fitted.search(queries, 10, allowed)[0]
+    assert np.isin(found, allowed).all()
+    truth = allowed[np.argpartition(-(queries @ vectors[allowed].T), 10, axis=1)[:, :10]]
+    shared = [len(set(one) & set(other)) / 10 for one, other in zip(found.tolist(), truth.tolist(), strict=True)]
+    assert np.mean(shared) >= 0.97
+
+
+def test_the_bytes_a_vector_are_those_of_the_file(fitted, tmp_path):
+    fitted.save(tmp_path / "index.faiss")
+    assert fitted.settings.bytes_per_vector == pytest.approx((tmp_path / "index.faiss").stat().st_size / ROWS, abs=0.1)
+    assert 2 * DIM < fitted.settings.bytes_per_vector < 2 * DIM + 12  # 16 bits a number, a row number, the centres
+
+
+def test_the_effort_is_stored_and_used_after_loading(fitted, vectors, queries, tmp_path):
+    fitted.save(tmp_path / "index.faiss")
+    settings = json.loads(json.dumps(asdict(fitted.settings)))
+    assert settings["search"]["nprobe"] > 1
+    loaded = FaissStore.load(tmp_path / "index.faiss", settings)
+    assert loaded.settings == fitted.settings
+    for found, wanted in zip(loaded.search(queries, 10), fitted.search(queries, 10), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    lazy = FaissStore.load(tmp_path / "index.faiss", {**settings, "search": {"nprobe": 1}})
+    assert recall_at_10(lazy, vectors, queries) < recall_at_10(loaded, vectors, queries) - 0.05
+
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW16,SQfp16", "IVF32,SQ8"])
+def test_an_index_that_was_asked_for_is_made_and_measured(factory, vectors, queries):
+    few = vectors[:4_000]
+    store = fit_index(few, factory)
+    assert (store.settings.factory, store.settings.chosen) == (factory, "asked")
+    assert store.settings.recall_at_10 == pytest.approx(recall_at_10(store, few, queries), abs=0.04)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 10, 11, 12])
+def test_a_few_rows_are_all_found(rows, vectors):
+    store = fit_index(vectors[:rows])
+    assert (store.settings.factory, store.settings.recall_at_10) == ("Flat", 1.0)
+    assert set(store.search(vectors[:1], rows)[0][0].tolist()) == set(range(rows))
+
+
+def test_what_an_index_has_learned_is_kept_while_it_grows():
+    """8-bit vectors keep the ranges of the first rows: what falls outside is cut off, as it would not be made anew."""
+    narrow, wide = heaps(2_000, seed=3, loose=0.0)[:50].repeat(40, axis=0), heaps(2_000, seed=4, loose=2.0)
+    first = fit_index(narrow, "SQ8")
+    grown = fit_index(np.concatenate([narrow, wide]), "SQ8", like=first)
+    by_hand = first.emptied()
+    by_hand.add(np.arange(4_000), np.concatenate([narrow, wide]))
+    np.testing.assert_array_equal(grown.vectors(np.arange(4_000)), by_hand.vectors(np.arange(4_000)))
+    anew = fit_index(np.concatenate([narrow, wide]), "SQ8")
+    assert np.abs(anew.vectors(np.arange(2_000, 4_000)) - wide).max() < 0.01
+    assert np.abs(grown.vectors(np.arange(2_000, 4_000)) - wide).max() > 0.05
+    assert (len(first), grown.settings.chosen) == (2_000, "asked")
+
+
+def test_an_index_chosen_by_size_is_chosen_again_when_the_size_calls_for_it(fitted, vectors):
+    shrunk = fit_index(vectors[:1_000], fitted.settings.factory, like=fitted)
+    assert (shrunk.settings.factory, shrunk.settings.chosen, len(shrunk)) == ("Flat", AUTO, 1_000)
+    grown = fit_index(heaps(50_001, 5, dim=16), shrunk.settings.factory, like=fit_index(heaps(100, 5, dim=16)))
+    assert (grown.settings.factory, grown.settings.chosen) == ("IVF1024,SQfp16", AUTO)
+
+
+def test_the_number_of_lists_may_lag_behind_the_rows():
+    """131,073 rows want 2,048 lists, but to make 1,024 into those would mean to learn all anew."""
+    many = heaps(131_073, 6, dim=16)
+    assert choose_factory(*many.shape) == "IVF2048,SQfp16"
+    first = FaissStore(16, IndexSettings("IVF1024,SQfp16"))
+    first.train(many[:50_000])
+    grown = fit_index(many, like=first)
+    assert (grown.settings.factory, grown.lists, len(grown)) == ("IVF1024,SQfp16", 1024, len(many))
+    assert grown.settings.recall_at_10 >= 0.98
+
+
+def test_an_index_that_was_asked_for_stays_whatever_the_size(vectors):
+    asked = fit_index(vectors[:2_000], "IVF16,Flat")
+    grown = fit_index(vectors[:3_000], asked.settings.factory, like=asked)
+    shrunk = fit_index(vectors[:5], asked.settings.factory, like=asked)  # too few to train it, but it was
+    assert {store.settings.factory for store in (grown, shrunk)} == {"IVF16,Flat"}
+    assert (grown.lists, shrunk.lists, len(shrunk)) == (16, 16, 5)
+    assert set(shrunk.search(vectors[:1], 5)[0][0].tolist()) == set(range(5))
+
+
+def test_an_index_that_cannot_be_is_refused_in_words(vectors):
+    with pytest.raises(StoreError, match="'Nonsense'"):
+        fit_index(vectors[:100], "Nonsense")
+    with pytest.raises(StoreError, match="'IVF256,Flat' cannot be trained with 100 vectors"):
+        fit_index(vectors[:100], "IVF256,Flat")
+
+
+@pytest.mark.parametrize("factory", ["IVF256,SQ6", "HNSW16,SQ6"])
+def test_no_effort_is_spent_on_what_few_bits_cannot_give(factory, vectors, queries):
+    """In 6 bits nine of ten are found, however long one looks: that shall not end in looking at everything."""
+    few = vectors[:10_000]
+    store = fit_index(few, factory)
+    assert store.settings.search[store.effort.name] <= store.effort.most / 8
+    measured = recall_at_10(store, few, queries)
+    store.settings = replace(store.settings, search={store.effort.name: store.effort.most})
+    assert measured >= recall_at_10(store, few, queries) - 0.01
+
+
+def test_more_effort_costs_no_recall(fitted, vectors, queries):
+    """The oracle of the tests above: with every list looked at, an index in 16 bits finds what numpy finds."""
+    tuned = fitted.settings
+    try:
+        fitted.settings = replace(tuned, search={"nprobe": fitted.lists})
+        assert recall_at_10(fitted, vectors, queries) >= 0.997
+    finally:
+        fitted.settings = tuned
+
+
+@pytest.mark.parametrize("dim", [8, DIM, 48])
+def test_a_cloud_is_seeded_unit_vectors(dim):
+    real = heaps(500, seed=7)
+    cloud = Cloud(real, dim)
+    drawn = cloud.draw(700, seed=1)
+    assert (drawn.shape, drawn.dtype) == ((700, dim), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(drawn, Cloud(real, dim).draw(700, seed=1))
+    other = cloud.draw(700, seed=2)
+    assert (drawn @ other.T).max() < 0.9999  # no row of one seed is a row of another
+    # And they lie near real ones, nearer than the same numbers in another order do.
+    near, elsewhere = ((way @ project(real, dim).T).max(axis=1) for way in (drawn, np.roll(drawn, 1, axis=1)))
+    assert np.median(near) > np.median(elsewhere) + 0.02
+
+
+def test_projecting_changes_no_cosine_that_it_need_not():
+    real = heaps(100, seed=8, dim=6)
+    for dim in (6, 20):
+        wider = project(real, dim)
+        assert wider.shape == (100, dim)
+        np.testing.assert_allclose(wider @ wider.T, real @ real.T, atol=1e-6)
+    flat = np.pad(real, ((0, 0), (0, 4)))  # six dimensions in a space of ten: six axes hold all of it
+    np.testing.assert_allclose(project(flat, 6) @ project(flat, 6).T, real @ real.T, atol=1e-5)

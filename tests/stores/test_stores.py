@@ -1,0 +1,315 @@
+"""One contract for every store: brute force in plain numpy, on ids and on scores."""
+
+import json
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+import pytest
+
+from retrieval.errors import IntegrityError, StoreError
+from retrieval.stores import open_store
+from retrieval.stores.base import MISSING
+from retrieval.stores.faiss import _EXACT_BELOW, AUTO, FaissStore, IndexSettings
+
+ROWS, DIM = 3_000, 32
+ROUNDING = 2e-6  # of float32 sums
+# What a stored vector, and so a score, may be off by.
+TOLERANCES = {
+    "exact": ROUNDING,
+    "Flat": ROUNDING,
+    "SQfp16": 5e-4,
+    "SQ8": 8e-3,
+    "IVF16,Flat": ROUNDING,
+    "IVF16,SQfp16": 5e-4,
+    "IVF16,SQ8": 8e-3,
+    "IVF16_HNSW4,SQ6": 3e-2,
+    "HNSW16,Flat": ROUNDING,
+    "HNSW32,SQ8": 8e-3,
+}
+# Those whose scores are of another formula, or whose rows cannot be filtered and read back; and those that are none.
+REFUSED = [
+    *("LSH", "PCA16,Flat", "OPQ8,IVF16,PQ8", "PQ8", "HNSW16,PQ8", "IVF16,PQ8x4fs", "IVF16,PQ8+16", "IVF16,PQ8"),
+    *("Flat,RFlat", "IVF16,Flat,RFlat", "SQfp16,Refine(Flat)"),
+    *("L2norm,Flat", "RR32,Flat", "IDMap,Flat", "IDMap2,Flat", "HNSW1,Flat", "IVF0,Flat", "IVF16", "SQ4"),
+    *("", " ", "flat", "Flat ", "Nonsense", "IVF16,Nonsense", "Flat;Flat", "auto"),
+]
+ALLOWED = {
+    "no filter": None,
+    "empty": [],
+    "one": [1_234],
+    "rare": [3, 500, 501, 502, 1_999, 2_000, 2_999],
+    "few": list(range(500, 500 + _EXACT_BELOW)),
+    "large": list(range(400, 401 + _EXACT_BELOW)),
+    "all": list(range(ROWS)),
+}
+
+
+def drawn(rows, seed):
+    """Unit vectors in 30 loose heaps, the same heaps for every seed."""
+    centres = np.random.default_rng(0).standard_normal((30, DIM))
+    rng = np.random.default_rng([1, seed])
+    vectors = centres[rng.integers(len(centres), size=rows)] + 0.6 * rng.standard_normal((rows, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+VECTORS = drawn(ROWS, seed=1)
+QUERIES = np.concatenate([VECTORS[[0, 999, ROWS - 1]], drawn(9, seed=2)])
+
+
+class Filled(NamedTuple):
+    store: object
+    tolerance: float
+
+
+def empty_store(name):
+    """An empty store that has learned what it needs to, and searches with all the effort there is."""
+    if name == "exact":
+        return open_store("exact", DIM)
+    store = open_store("faiss", DIM, settings=IndexSettings(name))
+    store.train(VECTORS)
+    if store.effort:
+        store.settings = replace(store.settings, search={store.effort.name: store.effort.most})
+    return store
+
+
+def filled_store(name):
+    store = empty_store(name)
+    for piece in np.split(np.arange(ROWS), [1, 1, 1_000]):  # one of them of no rows
+        store.add(piece, VECTORS[piece])
+    return store
+
+
+@pytest.fixture(scope="module", params=TOLERANCES)
+def filled(request):
+    """A store that holds VECTORS; not to be changed."""
+    return Filled(filled_store(request.param), TOLERANCES[request.param])
+
+
+def assert_agrees(answer, queries, k, vectors, allowed, tolerance):
+    """Ids and scores are those of brute force; rows with scores nearer than the tolerance may change places."""
+    ids, scores = answer
+    rows = np.arange(len(vectors)) if allowed is None else np.unique(np.array(allowed, np.int64))
+    there = min(k, len(rows))
+    products = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    assert ids.shape == scores.shape == (len(queries), k)
+    assert (ids.dtype, scores.dtype) == (np.int64, np.float32)
+    assert (ids[:, there:] == MISSING).all()
+    assert np.isneginf(scores[:, there:]).all()
+    ids, scores = ids[:, :there], scores[:, :there]
+    assert np.isin(ids, rows).all()
+    assert all(len(set(line)) == there for line in ids.tolist())
+    assert (np.diff(scores, axis=1) <= 0).all()
+    best = -np.sort(-products[:, rows], axis=1)[:, :there]
+    np.testing.assert_allclose(scores, np.take_along_axis(products, ids, axis=1), atol=tolerance, rtol=0)
+    np.testing.assert_allclose(scores, best, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("k", [1, 10, ROWS + 100])
+@pytest.mark.parametrize("allowed", ALLOWED.values(), ids=ALLOWED)
+def test_a_search_is_brute_force(filled, allowed, k):
+    rows = None if allowed is None else np.array(allowed, np.int64)
+    answer = filled.store.search(QUERIES, k, rows)
+    assert_agrees(answer, QUERIES, k, VECTORS, allowed, filled.tolerance)
+    stored = filled.store.vectors(np.arange(ROWS))
+    np.testing.assert_allclose(stored, VECTORS, atol=filled.tolerance, rtol=0)
+    assert_agrees(answer, QUERIES, k, stored, allowed, ROUNDING)  # a score is that of the vector as it is stored
+
+
+def test_allowed_rows_may_come_in_any_order_and_twice(filled):
+    for allowed in (ALLOWED["rare"], ALLOWED["large"]):
+        shuffled = np.random.default_rng(3).permutation(np.array(allowed * 2))
+        expected = filled.store.search(QUERIES, 10, np.array(allowed))
+        for found, wanted in zip(filled.store.search(QUERIES, 10, shuffled), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("filled", [name for name in TOLERANCES if "," in name], indirect=True)
+@pytest.mark.parametrize("allowed", ["rare", "few", "large", "all", "no filter"])
+def test_the_least_effort_still_fills_k(filled, allowed):
+    """Little effort may cost the best rows, but never the number of hits, the filter or the truth of a score."""
+    store, full = filled.store, filled.store.settings
+    rows = None if ALLOWED[allowed] is None else np.array(ALLOWED[allowed])
+    count = ROWS if rows is None else len(rows)
+    store.settings = replace(full, search={store.effort.name: store.effort.least})
+    try:
+        for k in (5, count - 1, count + 5):
+            ids, scores = store.search(QUERIES, k, rows)
+            assert ((ids != MISSING).sum(axis=1) == min(k, count)).all()
+            found = ids[:, : min(k, count)]
+            assert rows is None or np.isin(found, rows).all()
+            products = np.take_along_axis(QUERIES @ VECTORS.T, found, axis=1)
+            np.testing.assert_allclose(scores[:, : min(k, count)], products, atol=filled.tolerance, rtol=0)
+    finally:
+        store.settings = full
+
+
+def test_vectors_come_in_the_order_asked_for(filled):
+    rows = np.array([7, 0, ROWS - 1, 7])
+    vectors = filled.store.vectors(rows)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, VECTORS[rows], atol=filled.tolerance, rtol=0)
+    assert filled.store.vectors(np.array([], np.int64)).shape == (0, DIM)
+
+
+def test_what_cannot_be_is_refused_and_changes_nothing(filled):
+    store, next_rows = filled.store, np.arange(ROWS, ROWS + 2)
+    two = VECTORS[:2]
+    for ids, vectors in [
+        (next_rows, two[:, :-1]),
+        (next_rows, two[0]),
+        (next_rows, two[None]),
+        (next_rows[:1], two),
+        (next_rows + 1, two),
+        (next_rows[::-1], two),
+        (np.arange(2), two),
+    ]:
+        with pytest.raises(StoreError, match="expected"):
+            store.add(ids, vectors)
+    for queries in (QUERIES[0], QUERIES[:, :-1], QUERIES[None]):
+        with pytest.raises(StoreError, match=rf"\(Q, {DIM}\)"):
+            store.search(queries, 5)
+    for k in (0, -1):
+        with pytest.raises(StoreError, match=f"k must be at least 1, it is {k}"):
+            store.search(QUERIES, k)
+    for rows in ([-1], [0, ROWS], [-ROWS]):
+        with pytest.raises(StoreError, match=f"there are {ROWS} rows"):
+            store.search(QUERIES, 5, np.array(rows))
+        with pytest.raises(StoreError, match=f"there are {ROWS} rows"):
+            store.vectors(np.array(rows))
+    assert len(store) == ROWS
+    assert store.dim == DIM
+
+
+def test_no_queries_are_no_answers(filled):
+    for allowed in (None, np.array(ALLOWED["rare"]), np.array(ALLOWED["large"])):
+        ids, scores = filled.store.search(QUERIES[:0], 3, allowed)
+        assert ids.shape == scores.shape == (0, 3)
+
+
+def test_threads_get_the_answers_of_one_after_the_other():
+    """Sixty searches with filters of their own at once, in a store that has yet to learn where its rows lie."""
+    rng = np.random.default_rng(4)
+    sizes = [1, 5, 50, _EXACT_BELOW, _EXACT_BELOW + 1, ROWS - 1] * 10
+    filters = [np.sort(rng.choice(ROWS, size, replace=False)) for size in sizes]
+    queries = drawn(len(sizes), seed=5)[:, None]
+    for name in ("exact", "Flat", "IVF16,SQfp16", "HNSW32,SQ8"):
+        serial = list(map(filled_store(name).search, queries, [7] * len(sizes), filters))
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(filled_store(name).search, queries, [7] * len(sizes), filters))
+        for (ids, scores), (alone_ids, alone_scores), allowed in zip(together, serial, filters, strict=True):
+            assert np.isin(ids[ids != MISSING], allowed).all()
+            np.testing.assert_array_equal(ids, alone_ids, err_msg=name)
+            np.testing.assert_allclose(scores, alone_scores, atol=ROUNDING, err_msg=name)
+
+
+@pytest.mark.parametrize("name", TOLERANCES)
+def test_ties_are_all_found(name):
+    """Forty rows that are the same: any of them may come first, none twice, all with one score."""
+    same = np.arange(100, 140)
+    vectors = VECTORS.copy()
+    vectors[same] = VECTORS[100]
+    store = empty_store(name)
+    store.add(np.arange(ROWS), vectors)
+    for k, allowed in [(40, None), (60, None), (25, same), (40, np.arange(50, 2_500))]:
+        ids, scores = store.search(vectors[100:101], k, allowed)
+        assert np.isin(ids[0, :40], same).all()
+        assert max(Counter(ids[0].tolist()).values()) == 1
+        assert np.ptp(scores[0, :40]) <= ROUNDING
+        assert_agrees((ids, scores), vectors[100:101], k, store.vectors(np.arange(ROWS)), allowed, ROUNDING)
+    if name == "exact":
+        np.testing.assert_array_equal(store.search(vectors[100:101], 40)[0][0], same)
+
+
+@pytest.mark.parametrize("name", TOLERANCES)
+def test_an_empty_store_answers_and_a_closed_one_is_empty(name):
+    store = empty_store(name)
+    for size in (0, 20, 0):  # as made, filled, and closed
+        if size:
+            store.add(np.arange(size), VECTORS[:size])
+        elif len(store):
+            store.close()
+        assert len(store) == size
+        for allowed in (None, np.array([], np.int64)):
+            answer = store.search(QUERIES, 3, allowed)
+            assert_agrees(answer, QUERIES, 3, VECTORS[:size], allowed, TOLERANCES[name])
+
+
+@pytest.mark.parametrize("name", [name for name in TOLERANCES if name != "exact"])
+def test_a_saved_index_comes_back_the_same(name, tmp_path):
+    store = filled_store(name)
+    store.settings = replace(store.settings, chosen="asked", recall_at_10=0.99, bytes_per_vector=1.5)
+    store.save(tmp_path / "index.faiss")
+    loaded = FaissStore.load(tmp_path / "index.faiss", json.loads(json.dumps(asdict(store.settings))))
+    assert (loaded.dim, len(loaded), loaded.settings) == (DIM, ROWS, store.settings)
+    assert loaded.effort == store.effort
+    np.testing.assert_array_equal(loaded.vectors(np.arange(ROWS)), store.vectors(np.arange(ROWS)))
+    for allowed in (None, np.array(ALLOWED["rare"]), np.array(ALLOWED["large"])):
+        for found, wanted in zip(loaded.search(QUERIES, 9, allowed), store.search(QUERIES, 9, allowed), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert store.size_in_bytes() == (tmp_path / "index.faiss").stat().st_size
+    loaded.add(np.arange(ROWS, ROWS + 1), QUERIES[-1:])  # and it can be added to
+    assert loaded.search(QUERIES[-1:], 1)[0].tolist() == [[ROWS]]
+
+
+@pytest.mark.parametrize("name", [name for name in TOLERANCES if name != "exact"])
+def test_vectors_read_back_and_added_again_are_the_same_to_the_bit(name):
+    store = filled_store(name)
+    vectors = store.vectors(np.arange(ROWS))
+    again = store.emptied()
+    assert (len(again), len(store), again.settings) == (0, ROWS, store.settings)
+    again.add(np.arange(ROWS), vectors)
+    np.testing.assert_array_equal(again.vectors(np.arange(ROWS)), vectors)
+    assert_agrees(again.search(QUERIES, 10), QUERIES, 10, vectors, None, ROUNDING)
+
+
+def test_half_precision_keeps_what_fits_into_it():
+    rounded, store = VECTORS.astype(np.float16).astype(np.float32), empty_store("IVF16,SQfp16")
+    store.add(np.arange(ROWS), rounded)
+    np.testing.assert_array_equal(store.vectors(np.arange(ROWS)), rounded)
+
+
+@pytest.mark.parametrize("factory", REFUSED)
+def test_an_index_that_would_break_the_contract_is_refused(factory):
+    with pytest.raises(StoreError, match="cannot") as caught:
+        FaissStore.check_factory(factory, DIM)
+    assert repr(factory) in str(caught.value)
+    with pytest.raises(StoreError):
+        open_store("faiss", DIM, settings=IndexSettings(factory))
+
+
+def test_an_index_that_keeps_it_is_not():
+    for factory in (AUTO, *TOLERANCES.keys() - {"exact"}):
+        FaissStore.check_factory(factory, DIM)
+
+
+def test_training_is_asked_for_in_words():
+    store = FaissStore(DIM, IndexSettings("IVF16,SQ8"))
+    with pytest.raises(StoreError, match=r"'IVF16,SQ8' has to be trained"):
+        store.add(np.arange(5), VECTORS[:5])
+    with pytest.raises(StoreError, match=r"'IVF16,SQ8' cannot be trained with 5 vectors"):
+        store.train(VECTORS[:5])
+
+
+def test_a_file_that_is_no_index_of_ours_is_refused(tmp_path):
+    path, garbled = tmp_path / "index.faiss", np.random.default_rng(0).bytes(1_000)
+    faiss.write_index(faiss.IndexFlatIP(DIM), str(path))
+    for content in (b"", garbled, path.read_bytes()[:20]):
+        path.write_bytes(content)
+        with pytest.raises(IntegrityError, match="not an index that FAISS can read"):
+            FaissStore.load(path, {})
+    faiss.write_index(faiss.IndexFlatL2(DIM), str(path))
+    with pytest.raises(IntegrityError, match="inner product was expected"):
+        FaissStore.load(path, {})
+
+
+def test_a_store_is_opened_by_name(monkeypatch):
+    with pytest.raises(StoreError, match="no store is called 'fais'; there are exact, faiss"):
+        open_store("fais", DIM)
+    monkeypatch.setitem(sys.modules, "retrieval.stores.faiss", None)  # what Python does for a package that is not there
+    with pytest.raises(StoreError, match="pip install faiss-cpu"):
+        open_store("faiss", DIM)

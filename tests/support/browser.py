@@ -1,0 +1,147 @@
+"""What the tests of the page do in a browser: visit it as a person would, give it a picture, keep what they saw."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
+from retrieval import Searcher
+from retrieval.hub.pull import Resolved
+from retrieval.search import Part
+from retrieval.ui import create_app, launch
+
+SCREENSHOTS = os.environ.get("LOOKALIKE_SCREENSHOTS")
+expect.set_options(timeout=30_000)  # a machine may be busy with other work
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+_STILL = """Promise.allSettled(document.getAnimations()
+    .filter(one => Number.isFinite(one.effect.getComputedTiming().endTime)).map(one => one.finished))"""
+ROWS = "[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)"
+SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
+
+
+@contextmanager
+def served(searcher: Searcher, folder: Path, name: str = "artifact") -> Iterator[str]:
+    """The app on an artifact, in this process; its address."""
+    app = create_app(searcher, Resolved(folder, name))
+    try:
+        _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
+        yield address.rstrip("/")
+    finally:
+        app.close()
+
+
+@contextmanager
+def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 8, query: str = "") -> Iterator[Page]:
+    """A visitor of its own, who must see no error in the console and cause no request to another host.
+
+    `query` stands behind the address: "?__theme=dark".
+    """
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, permissions=["camera"])
+    page = context.new_page()
+    errors: list[str] = []
+    strangers: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith((server, "data:", "blob:")) else strangers.append(r.url))
+    page.goto(server + query)
+    expect(page.locator("#examples img")).to_have_count(examples)
+    page.wait_for_function("window.lookalike")  # its scripts run a little later
+    yield page
+    context.close()
+    assert errors == []
+    assert strangers == []
+
+
+def upload(page: Page, path: Path) -> None:
+    page.set_input_files("#query input[type=file]", path)
+    expect(page.locator("#status")).to_contain_text("most like your picture")
+    expect(page.locator("#hits .hit").first).to_be_visible()
+
+
+def names(page: Page) -> list[str]:
+    """What the hits are called, best first."""
+    return page.locator("#hits .hit .name").all_inner_texts()
+
+
+def scores(page: Page) -> list[float]:
+    """The cosines of the hits, as they are shown."""
+    return [float(text) for text in page.locator("#hits .hit .score").all_inner_texts()]
+
+
+def rows(page: Page) -> list[int]:
+    """The rows of the gallery that the hits are."""
+    return page.evaluate(ROWS)
+
+
+def rows_of(searcher: Searcher, *parts: Part, k: int = 24, where: dict[str, Any] | None = None) -> list[int]:
+    """What the page should show for a query of these parts."""
+    return [hit.row for hit in searcher.find(searcher.query(parts), k, where=where, fold=True)]
+
+
+def expect_rows(page: Page, expected: list[int]) -> None:
+    """Wait until these are the hits."""
+    try:
+        page.wait_for_function(f"expected => JSON.stringify({ROWS}) === JSON.stringify(expected)", arg=expected)
+    except PlaywrightTimeoutError:
+        assert rows(page) == expected  # says which
+
+
+def choose(page: Page, column: str, value: str) -> None:
+    """Choose a value in the filter on a column."""
+    page.locator(f"#where-{column} input").click()
+    page.locator(f"#where-{column} input").fill(value)
+    page.locator(f"#where-{column} [role=option]", has_text=re.compile(rf"^\W*{value} \(")).first.click()
+    close_list(page, column)
+
+
+def close_list(page: Page, column: str) -> None:
+    """Leave a filter, whose list opens again when it is come back to."""
+    page.keyboard.press("Escape")
+    page.locator(f"#where-{column} input").blur()
+    expect(page.locator("[role=option]")).to_have_count(0)
+
+
+def open_settings(page: Page) -> None:
+    """Open the settings, which Gradio makes only then: before all of it is in place, what is typed can be lost."""
+    page.locator("#settings > button").click()
+    expect(page.locator("#k input[type=number]")).to_have_value("24")
+    page.wait_for_timeout(1000)
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Open a tab, which on a phone is in the menu of those that there is no room for."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator("#tabs .overflow-menu > button").click()
+        tab = page.locator("#tabs .overflow-dropdown button", has_text=name)
+    tab.click()
+
+
+def keep_screenshot(page: Page, name: str) -> None:
+    if SCREENSHOTS:
+        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(700)  # for the pictures to fade in
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
+
+
+def serious_findings(page: Page, axe: Path) -> list[str]:
+    """What axe-core finds serious or critical by WCAG 2 A and AA in the page as it stands: a line for each element."""
+    page.evaluate(_STILL)  # a colour in transition is neither of the two
+    page.add_script_tag(path=axe)
+    found = page.evaluate("rules => axe.run({runOnly: rules})", _RULES)
+    return [
+        f"{rule['impact']}: {rule['id']}: {' '.join(map(str, node['target']))}: {node['failureSummary']}".replace(
+            "\n", " "
+        )
+        for rule in found["violations"]
+        if rule["impact"] in {"serious", "critical"}
+        for node in rule["nodes"]
+    ]

@@ -1,0 +1,366 @@
+"""The data of a run: splits that are given or cut, classes that are held out, and errors before the first step."""
+
+import shutil
+from collections import Counter
+
+import datasets
+import numpy as np
+import pytest
+from conftest import noise, png, tiny_recipe, write_data_set
+
+from retrieval.errors import SourceError, TrainingError
+from retrieval.images.sources import open_source
+from training.data.dataset import open_data, without
+from training.data.pixels import Pixels
+from training.data.splits import PARTS
+
+COUNTS = {"cat": 20, "dog": 13, "eel": 7, "fox": 2}
+
+
+def rows(counts, seed=0):
+    """Rows of a data set, a picture like no other each, in an order that goes through the classes in turn."""
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return [(png(1000 * seed + int(number)), labels[number]) for number in order]
+
+
+def opened(source, work, **changes):
+    return open_data(tiny_recipe(data=str(source), **{"classes_per_batch": 2, "images_per_class": 2, **changes}), work)
+
+
+def refused(source, work, error=TrainingError, **changes):
+    with pytest.raises(error) as raised:
+        opened(source, work, **changes)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def counts_of(data, part):
+    return dict(Counter(data.labels[row] for row in data.parts[part]))
+
+
+def check_parts(data, left_out=0):
+    """No row is in two parts, and all are in one."""
+    everything = data.everything.tolist()
+    assert sorted(set(everything)) == sorted(everything)
+    assert len(everything) == len(data.images) - left_out
+
+
+# Splits
+
+
+def test_splits_that_are_given_are_taken(tmp_path):
+    given = {"train": COUNTS, "validation": {"cat": 3, "dog": 1}, "test": {"cat": 2, "fox": 4}}
+    folder = write_data_set(
+        tmp_path / "set", **{part: rows(counts, i) for i, (part, counts) in enumerate(given.items())}
+    )
+    data = opened(folder, tmp_path / "work")
+    assert {part: counts_of(data, part) for part in PARTS} == given
+    assert all(set(np.array(data.images["split"])[data.parts[part]]) == {part} for part in PARTS)
+    assert (data.described, data.gallery_split) == ("the test split", "train+validation")
+    assert data.classes == sorted(COUNTS)
+    assert data.targets.tolist() == [sorted(COUNTS).index(data.labels[row]) for row in data.train]
+    assert (data.held_out, data.left_out) == ((), ())
+    check_parts(data)
+    whole = open_source(str(folder), split="train+validation+test")
+    assert [data.raw(row).read() for row in range(len(data.images))] == [raw.read() for raw in whole.rows()]
+    for seed in (1, 2):
+        again = opened(folder, tmp_path / "work", seed=seed)
+        assert all(np.array_equal(again.parts[part], data.parts[part]) for part in PARTS)
+
+
+def test_what_the_data_are_is_known(tmp_path):
+    for name, seed in (("small", 0), ("big", 1)):
+        write_data_set(tmp_path / "set" / name, train=rows({"cat": 30, "dog": 20 + seed}, seed))
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("small", "big"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{configs}---\n")
+    data = opened(tmp_path / "set", tmp_path / "work", data_config="big")
+    assert data.about == {"name": "set", "config": "big", "license": "mit"}
+    assert (
+        opened(tmp_path / "set", tmp_path / "work", data_config="big", data_license="cc0-1.0").about["license"]
+        == "cc0-1.0"
+    )
+    assert data.name == data.pinned == str(tmp_path / "set")
+    assert len(data.images) == 51
+    assert "one has to be named (--config): small, big" in refused(tmp_path / "set", tmp_path / "work", SourceError)
+    said = refused(tmp_path / "set", tmp_path / "work", SourceError, data_revision="v1")
+    assert "is on this disk and has no revisions: leave 'v1' out" in said
+
+
+def test_validation_alone_is_halved(tmp_path):
+    held = {"cat": 11, "dog": 6, "eel": 1}
+    folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows(held, 1))
+    data = opened(folder, tmp_path / "work")
+    assert counts_of(data, "train") == COUNTS
+    assert (data.described, data.gallery_split) == ("half of the validation split", "train+validation")
+    tested = counts_of(data, "test")
+    assert tested["cat"] in (5, 6)
+    assert tested["dog"] == 3
+    assert Counter(tested) + Counter(counts_of(data, "validation")) == Counter(held)
+    check_parts(data)
+    same, other = (opened(folder, tmp_path / "work", seed=seed) for seed in (0, 1))
+    assert np.array_equal(same.parts["test"], data.parts["test"])
+    assert not np.array_equal(other.parts["test"], data.parts["test"])
+    assert np.array_equal(other.parts["train"], data.parts["train"])
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder", "another name"])
+def test_train_alone_is_cut_class_by_class(tmp_path, kind):
+    many = {"cat": 60, "dog": 34, "eel": 15, "fox": 2}
+    split = "train" if kind != "another name" else "test"
+    source = write_data_set(tmp_path / "set", **{split: rows(many)})
+    if kind == "folder":
+        source = tmp_path / "pictures"
+        for number, (data, label) in enumerate(rows(many)):
+            (source / label).mkdir(parents=True, exist_ok=True)
+            (source / label / f"{number}.png").write_bytes(data)
+    data = opened(source, tmp_path / "work")
+    for part in ("validation", "test"):
+        found = counts_of(data, part)
+        assert found["cat"] in (5, 6)
+        assert found["dog"] in (3, 4)
+        assert found.get("eel", 0) in (1, 2)
+        assert "fox" not in found, "two always stay to learn from"
+    assert data.described == "a tenth of the images"
+    assert data.gallery_split == split
+    check_parts(data)
+    again, other = (opened(source, tmp_path / "work", seed=seed) for seed in (0, 3))
+    for part in PARTS:
+        assert np.array_equal(again.parts[part], data.parts[part])
+        assert not np.array_equal(other.parts[part], data.parts[part])
+
+
+def test_a_tenth_is_a_tenth_also_of_small_classes(tmp_path):
+    folder = write_data_set(tmp_path / "set", train=rows({f"class {number:02}": 4 for number in range(60)}))
+    data = opened(folder, tmp_path / "work")
+    assert 12 <= len(data.parts["test"]) <= 36, "24 are a tenth of 240"
+    assert set(counts_of(data, "test").values()) == {1}
+    assert min(counts_of(data, "train").values()) >= 2
+
+
+def test_a_test_split_and_no_validation(tmp_path):
+    folder = write_data_set(tmp_path / "set", train=rows({"cat": 40, "dog": 40}), test=rows({"cat": 5, "dog": 5}, 1))
+    data = opened(folder, tmp_path / "work")
+    assert counts_of(data, "test") == {"cat": 5, "dog": 5}
+    assert counts_of(data, "validation") == {"cat": 4, "dog": 4}
+    assert (data.described, data.gallery_split) == ("the test split", "train")
+    check_parts(data)
+
+
+@pytest.mark.parametrize("validation", ["validation", "valid", "val", "dev"])
+def test_folders_of_splits_with_folders_of_classes(tmp_path, validation):
+    given = {"train": {"cat": 5, "dog": 4}, validation: {"cat": 2, "dog": 3}, "test": {"cat": 1, "dog": 2}}
+    seed = 0
+    for split, counts in given.items():
+        for label, count in counts.items():
+            for number in range(count):
+                noise(tmp_path / "set" / split / label / f"{number}.png", seed := seed + 1)
+    data = opened(tmp_path / "set", tmp_path / "work")
+    assert [counts_of(data, part) for part in PARTS] == list(given.values())
+    assert data.gallery_split == "train+validation"
+    check_parts(data)
+
+
+def test_rows_are_read_once(tmp_path):
+    folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows({"cat": 9, "dog": 9}, 1))
+    first = opened(folder, tmp_path / "work")
+    (file,) = (tmp_path / "work").glob("*.arrow")
+    written = file.stat().st_mtime_ns
+    second = opened(folder, tmp_path / "work", seed=1)
+    assert file.stat().st_mtime_ns == written
+    assert second.labels == first.labels
+    file.rename(file.with_suffix(".unfinished"))  # what a kill leaves
+    file.with_suffix(".unfinished").write_bytes(b"cut off")
+    assert opened(folder, tmp_path / "work").labels == first.labels
+    write_data_set(folder, train=rows({"cat": 8, "dog": 8}, 2))
+    assert counts_of(opened(folder, tmp_path / "work"), "train") == {"cat": 8, "dog": 8}
+
+
+# Classes that are held out
+
+
+@pytest.fixture(scope="module")
+def ten_classes(tmp_path_factory):
+    counts = {f"class {number}": 8 + number for number in range(10)}
+    held = dict.fromkeys(counts, 4)
+    return write_data_set(tmp_path_factory.mktemp("ten") / "set", train=rows(counts), validation=rows(held, 1))
+
+
+def test_held_out_classes_are_kept_from_training(ten_classes, tmp_path):
+    data = opened(ten_classes, tmp_path, hold_out_classes=0.3)
+    assert len(data.held_out) == 3
+    assert set(data.classes) == set(data.labels) - set(data.held_out)
+    for part in PARTS:
+        assert not {data.labels[row] for row in data.seen(part)} & set(data.held_out)
+    assert np.array_equal(data.train, data.seen("train"))
+    assert {data.labels[row] for row in data.unseen} == set(data.held_out)
+    assert set(data.targets.tolist()) == set(range(7))
+    seen = [row for part in PARTS for row in data.seen(part)]
+    assert sorted([*seen, *data.unseen]) == sorted(data.everything)
+    check_parts(data)
+    drawn = {opened(ten_classes, tmp_path, hold_out_classes=0.3, seed=seed).held_out for seed in (0, 0, 1, 2, 3)}
+    assert data.held_out in drawn
+    assert 2 <= len(drawn) <= 4
+    assert opened(ten_classes, tmp_path).held_out == ()
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.04, 0), (0.9, 9)])
+def test_too_few_or_too_many_are_held_out(ten_classes, tmp_path, share, count):
+    message = refused(ten_classes, tmp_path, hold_out_classes=share)
+    assert message.startswith(f"hold_out_classes={share:g} of 10 classes are {count}: at least one")
+
+
+# Errors before the first step
+
+
+def test_no_data_is_named(tmp_path):
+    with pytest.raises(TrainingError, match="names no data: give --data"):
+        open_data(tiny_recipe(), tmp_path)
+    message = refused(tmp_path / "nothing", tmp_path / "work", SourceError)
+    assert str(tmp_path / "nothing") in message
+
+
+def test_no_labels(tmp_path):
+    for seed in range(4):
+        noise(tmp_path / "set" / f"{seed}.png", seed)
+    words = "has no labels: training needs one for each image. Name their column with --label-column"
+    assert words in refused(tmp_path / "set", tmp_path / "work")
+    features = datasets.Features({"image": datasets.Image(), "kind": datasets.Value("string")})
+    table = {"image": [{"bytes": data, "path": None} for data, _ in rows(COUNTS)], "kind": [k for _, k in rows(COUNTS)]}
+    datasets.Dataset.from_dict(table, features=features).to_parquet(tmp_path / "unlabelled" / "train.parquet")
+    assert words in refused(tmp_path / "unlabelled", tmp_path / "work", skip_unusable=True)
+    assert opened(tmp_path / "unlabelled", tmp_path / "work", label_column="kind").classes == sorted(COUNTS)
+
+
+@pytest.mark.parametrize("names", [None, ["cat", "dog"]])
+def test_some_labels_are_missing(tmp_path, names):
+    given = rows({"cat": 30, "dog": 30})
+    given[7:7] = [(png(98), None), (png(99), None)]
+    folder = write_data_set(tmp_path / "set", names=names, train=given)
+    message = refused(folder, tmp_path / "work")
+    assert message.startswith(f"2 of 62 images of {folder} have no label, the first is train/7. Label them, or leave")
+    assert message.endswith("--set skip_unusable=true.")
+    data = opened(folder, tmp_path / "work", skip_unusable=True)
+    assert data.left_out == ("2 images without a label",)
+    assert data.classes == ["cat", "dog"]
+    assert not {7, 8} & set(data.everything.tolist())
+    check_parts(data, left_out=2)
+
+
+def test_a_column_that_is_not_there(tmp_path):
+    folder = write_data_set(tmp_path / "set", train=rows(COUNTS))
+    message = refused(folder, tmp_path / "work", SourceError, label_column="kind")
+    assert message == f"{folder} has no column 'kind'; its columns are image, label."
+    message = refused(folder, tmp_path / "work", SourceError, image_column="photo")
+    assert "no column of images called 'photo'; its columns are image, label (--image-column names one)." in message
+    noise(tmp_path / "pictures" / "cat" / "1.png", 1)
+    assert "has no column 'kind'" in refused(tmp_path / "pictures", tmp_path / "work", SourceError, label_column="kind")
+    assert not list((tmp_path / "work").glob("*"))
+
+
+def test_a_class_with_a_single_image(tmp_path):
+    folder = write_data_set(tmp_path / "set", train=rows({"cat": 30, "dog": 30, "gnu": 1, "yak": 1}))
+    message = refused(folder, tmp_path / "work")
+    assert message.startswith("2 of 4 classes have fewer than two training images: 'gnu' (1), 'yak' (1).")
+    assert message.endswith("leave these classes out with --set skip_unusable=true.")
+    data = opened(folder, tmp_path / "work", skip_unusable=True)
+    assert data.left_out == ("2 classes with fewer than two training images: 'gnu' (1), 'yak' (1)",)
+    assert data.classes == ["cat", "dog"]
+    check_parts(data, left_out=2)
+
+
+def test_a_class_that_only_validation_or_test_has(tmp_path):
+    splits = {"train": rows({"cat": 9, "dog": 9}), "validation": rows({"cat": 4, "gnu": 4}, 1)}
+    folder = write_data_set(tmp_path / "set", **splits, test=rows({"dog": 3, "gnu": 3}, 2))
+    assert "1 of 3 classes have fewer than two training images: 'gnu' (0)" in refused(folder, tmp_path / "work")
+    data = opened(folder, tmp_path / "work", skip_unusable=True)
+    assert (counts_of(data, "validation"), counts_of(data, "test")) == ({"cat": 4}, {"dog": 3})
+
+
+def test_an_empty_class(tmp_path):
+    folder = write_data_set(tmp_path / "set", names=["cat", "dog", "yeti"], train=rows({"cat": 30, "dog": 30}))
+    assert "1 of 3 classes have fewer than two training images: 'yeti' (0)" in refused(folder, tmp_path / "work")
+    data = opened(folder, tmp_path / "work", skip_unusable=True)
+    assert data.classes == ["cat", "dog"]
+    assert "'yeti' (0)" in data.left_out[0]
+    for seed, label in enumerate(["cat"] * 20 + ["dog"] * 20):
+        noise(tmp_path / "pictures" / label / f"{seed}.png", seed)
+    (tmp_path / "pictures" / "yeti").mkdir()
+    assert "'yeti' (0)" in refused(tmp_path / "pictures", tmp_path / "work")
+    assert opened(tmp_path / "pictures", tmp_path / "work", skip_unusable=True).classes == ["cat", "dog"]
+
+
+def test_one_class_is_too_few(tmp_path):
+    folder = write_data_set(tmp_path / "set", train=rows({"cat": 30}))
+    assert refused(folder, tmp_path / "work").endswith("has 1 class to learn; there have to be two or more.")
+    assert "1 class to learn" in refused(folder, tmp_path / "work", epochs=0)
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows(COUNTS, 1))
+    message = refused(folder, tmp_path / "work", classes_per_batch=5)
+    assert message == "a batch has 5 classes, the data 4: --set classes_per_batch=4 or less."
+    message = refused(folder, tmp_path / "work", classes_per_batch=4, images_per_class=11)
+    assert message.startswith("a batch has 4 x 11 = 44 images, the data 42 to learn from")
+    options = {"triplet": "none", "images_per_class": 1}
+    assert "43 x 1 = 43 images, the data 42" in refused(folder, tmp_path / "work", classes_per_batch=43, **options)
+    opened(folder, tmp_path / "work", classes_per_batch=42, **options)  # of K = 1 the classes do not count
+    opened(folder, tmp_path / "work", classes_per_batch=99, epochs=0)
+    message = refused(folder, tmp_path / "work", classes_per_batch=4, hold_out_classes=0.25)
+    assert "a batch has 4 classes, the data 3" in message
+
+
+@pytest.mark.parametrize("missing", ["validation", "test"])
+def test_nothing_to_choose_or_to_measure_by(tmp_path, missing):
+    """So few images that none is left for validation or test: found out now, and not after the last epoch."""
+    held = {"validation": {"test": rows({"cat": 3, "dog": 3}, 1)}, "test": {"validation": rows({"cat": 1}, 1)}}[missing]
+    folder = write_data_set(tmp_path / "set", train=rows({"cat": 2, "dog": 2}), **held)
+    assert missing in refused(folder, tmp_path / "work")
+
+
+# Images that cannot be opened
+
+
+def spoiled(tmp_path, cats):
+    """A data set of so many cats and 12 dogs to learn from, in which rows 0 and 5 cannot be opened."""
+    train = [(png(number), "cat") for number in range(cats)] + [(png(100 + number), "dog") for number in range(12)]
+    train[0] = (train[0][0][:60], train[0][1])
+    train[5] = (b"no picture", train[5][1])
+    held = rows({"cat": 4, "dog": 4}, 3)
+    return write_data_set(tmp_path / "set", train=train, validation=held, test=rows({"cat": 2, "dog": 2}, 4))
+
+
+def bad_rows(data):
+    pixels = Pixels(data.raw, 32, "bilinear", 1)
+    pixels.fill(data.everything.tolist())
+    return pixels.bad
+
+
+def test_images_that_cannot_be_opened_are_left_out_and_named(tmp_path):
+    recipe = tiny_recipe(data=str(spoiled(tmp_path, 12)), classes_per_batch=2)
+    data = open_data(recipe, tmp_path / "work")
+    bad = bad_rows(data)
+    assert sorted(bad) == [0, 5]
+    rest = without(recipe, data, bad)
+    assert sorted(set(data.everything) - set(rest.everything)) == [0, 5]
+    assert {part: len(rows) for part, rows in rest.parts.items()} == {"train": 22, "validation": 8, "test": 4}
+    assert rest.left_out == (f"2 images that cannot be opened; the first: train/0: {bad[0]}",)
+    assert rest.skipped == (("train/0", bad[0]), ("train/5", bad[5]))
+    assert without(recipe, data, {}) is data
+
+
+def test_too_few_are_left(tmp_path):
+    folder = spoiled(tmp_path, 2)  # one of the two cats cannot be opened
+    recipe = tiny_recipe(data=str(folder), classes_per_batch=2)
+    data = open_data(recipe, tmp_path / "work")
+    with pytest.raises(TrainingError, match=r"1 of 2 classes have fewer than two training images: 'cat' \(1\)"):
+        without(recipe, data, bad_rows(data))
+    with pytest.raises(TrainingError, match="has 1 class to learn"):
+        without(recipe.changed({"skip_unusable": True}), data, bad_rows(data))
+    large = recipe.changed({"images_per_class": 7})
+    assert len(open_data(large, tmp_path / "work").train) == 14
+    shutil.rmtree(folder)
+    recipe = tiny_recipe(data=str(spoiled(tmp_path, 12)), classes_per_batch=2, images_per_class=12)
+    data = open_data(recipe, tmp_path / "work")
+    with pytest.raises(TrainingError, match="2 x 12 = 24 images, the data 22 to learn from"):
+        without(recipe, data, bad_rows(data))

@@ -1,0 +1,309 @@
+"""Never lost: runs that are killed, by SIGKILL and at different moments, and go on to the very same weights."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import forked, in_two_processes, start_two_processes, tiny_recipe
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import load_artifact, read_metrics
+from retrieval.errors import TrainingError
+from training.__main__ import main
+from training.loop.guards import last_checkpoint
+from training.recipe import load_recipe
+from training.run import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# With one epoch the last checkpoint is the one that is kept; with more, the losses of all the steps tell.
+RECIPES = {
+    "dropout": (
+        "classifier",
+        {
+            "head": "32-bn-relu-dropout0.5-16",
+            "classes_per_batch": 12,
+            "epochs": 1,
+            "unfreeze": [0.3, 0.6],
+            "head_start": 1,
+        },
+    ),
+    "random triplets": (
+        "random-triplet",
+        {
+            "head": "linear-16",
+            "generic_share": 0.3,
+            "classes_per_batch": 4,
+            "images_per_class": 3,
+            "epochs": 1.8,
+            "frozen_stride": 2,
+        },
+    ),
+}
+STEPS = 7  # of an epoch, in both
+LAST = 13  # of the longer run: 1.8 epochs, rounded up
+
+
+@pytest.fixture(scope="module")
+def files(drawings, tmp_path_factory):
+    """The recipes as files; name -> path."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for name, (recipe, changes) in RECIPES.items():
+        settings = tiny_recipe(recipe, data=str(drawings), save_steps=2, threads=1, **changes).settings()
+        (folder / f"{name}.yaml").write_text(json.dumps(settings))
+    return {name: folder / f"{name}.yaml" for name in RECIPES}
+
+
+def command(arguments):
+    """What a process of its own does: the command line, as a terminal starts it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method("fork", force=True)
+    sys.exit(main(arguments))
+
+
+def started(file, out, *options):
+    process = forked.Process(target=command, args=([str(file), "--out", str(out), *options],))
+    process.start()
+    return process
+
+
+def finished(file, out, *options):
+    """Run it to its end; returns the artifact's folder."""
+    process = started(file, out, *options)
+    process.join(300)
+    assert process.exitcode == 0
+    return out
+
+
+def work_of(out):
+    return out.parent / f"{out.name}.training"
+
+
+class Stopped:
+    """A run that stands still, at the very moment that was asked for, until it is let go or killed."""
+
+    def __init__(self, file, out, moment, *options):
+        self.process = started(file, out, *options)
+        while True:
+            assert self.process.is_alive(), "the moment never came"
+            if moment(out):
+                os.kill(self.process.pid, signal.SIGSTOP)
+                while Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+                    time.sleep(0.001)
+                if moment(out):
+                    break
+                os.kill(self.process.pid, signal.SIGCONT)
+            time.sleep(0.001)
+
+    def end(self, kind=signal.SIGKILL):
+        os.kill(self.process.pid, kind)
+        os.kill(self.process.pid, signal.SIGCONT)
+        self.process.join(120)
+        return self.process.exitcode
+
+
+def killed(file, out, moment):
+    assert Stopped(file, out, moment).end() == -signal.SIGKILL
+    assert not out.exists()
+    return out
+
+
+def checkpoint(step):
+    return lambda out: (work_of(out) / f"checkpoint-{step}").exists()
+
+
+def being_written(step):
+    return lambda out: (work_of(out) / "unfinished" / f"checkpoint-{step}").exists()
+
+
+def artifact_being_written(out):
+    return (out.parent / f".{out.name}.building").exists()
+
+
+def weights_of(out):
+    return (out / LAYOUT.weights).read_bytes()
+
+
+def history_of(out):
+    """Losses and figures, step by step."""
+    return [
+        {name: value for name, value in entry.items() if name != "seconds"}
+        for entry in read_metrics(out)["training"]["history"]
+    ]
+
+
+def check_same(out, whole):
+    load_artifact(out)
+    assert history_of(out) == history_of(whole)
+    assert weights_of(out) == weights_of(whole)
+    ours, theirs = read_metrics(out), read_metrics(whole)
+    assert ours["evaluation"] == theirs["evaluation"]
+    assert ours["audit"] == theirs["audit"]
+    assert {path.name for path in out.parent.iterdir()} <= {out.name, f".{out.name}.lock"}
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    """The artifacts of the runs that were not killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {name: finished(file, folder / name) for name, file in files.items()}
+
+
+@pytest.fixture(scope="module")
+def early(files, tmp_path_factory):
+    """The folder of a run that was killed as soon as its first checkpoint was there."""
+    return killed(files["dropout"], tmp_path_factory.mktemp("early") / "it", checkpoint(2))
+
+
+@pytest.fixture
+def copied(early, tmp_path):
+    """The name of an artifact, beside which lies a copy of what the killed run has left."""
+    shutil.copytree(work_of(early), work_of(tmp_path / "it"))
+    return tmp_path / "it"
+
+
+def test_runs_that_are_not_killed(whole):
+    """What follows is worth something: the last weights are those that are kept, and there are losses of many steps."""
+    training = read_metrics(whole["dropout"])["training"]
+    assert training["best"]["step"] == training["steps"] == STEPS
+    assert [entry["step"] for entry in training["history"] if "loss" in entry] == [2, 4, 6, 7]
+    training = read_metrics(whole["random triplets"])["training"]
+    assert training["steps"] == LAST
+    assert {2, 4, 6, 8, 12} <= {entry["step"] for entry in training["history"] if "loss" in entry}
+
+
+def test_killed_as_soon_as_there_is_a_checkpoint(files, whole, copied):
+    assert last_checkpoint(work_of(copied)).name == "checkpoint-2"
+    check_same(finished(files["dropout"], copied, "--resume"), whole["dropout"])
+
+
+def test_workers_and_memory_change_nothing(files, whole, tmp_path):
+    """What goes into a batch does not depend on which process makes it, or on whether it was decoded before."""
+    out = finished(files["dropout"], tmp_path / "it", "--set", "workers=1", "--set", "cache_gb=0")
+    assert history_of(out) == history_of(whole["dropout"])
+    assert weights_of(out) == weights_of(whole["dropout"])
+
+
+def test_without_the_state_of_the_generator_it_is_another_run(files, whole, copied):
+    """The negative control: dropout and initial weights alone would not show that anything else was kept."""
+    (work_of(copied) / "checkpoint-2" / "rng_state.pth").unlink()
+    out = finished(files["dropout"], copied, "--resume")
+    assert weights_of(out) != weights_of(whole["dropout"])
+    assert [entry["step"] for entry in history_of(out)] == [entry["step"] for entry in history_of(whole["dropout"])]
+    assert history_of(out)[0] == history_of(whole["dropout"])[0]
+    assert history_of(out)[1:] != history_of(whole["dropout"])[1:]
+
+
+def test_killed_while_a_checkpoint_was_being_written(files, whole, tmp_path):
+    out = killed(files["dropout"], tmp_path / "it", being_written(4))
+    assert (work_of(out) / "unfinished").is_dir()
+    assert last_checkpoint(work_of(out)).name == "checkpoint-2", "one that is not whole is none"
+    check_same(finished(files["dropout"], out, "--resume"), whole["dropout"])
+
+
+def test_killed_before_the_first_checkpoint(files, whole, tmp_path):
+    """There is nothing to resume, and nothing in the way."""
+    out = killed(files["dropout"], tmp_path / "it", being_written(2))
+    assert last_checkpoint(work_of(out)) is None
+    check_same(finished(files["dropout"], out, "--resume"), whole["dropout"])
+
+
+def test_killed_between_epochs(files, whole, tmp_path):
+    out = killed(files["random triplets"], tmp_path / "it", checkpoint(STEPS))
+    check_same(finished(files["random triplets"], out, "--resume"), whole["random triplets"])
+
+
+def test_killed_again_and_again(files, whole, tmp_path):
+    """In the first epoch, in the second, and while the artifact is made."""
+    file, out = files["random triplets"], tmp_path / "it"
+    killed(file, out, checkpoint(4))
+    assert Stopped(file, out, checkpoint(STEPS + 3), "--resume").end() == -signal.SIGKILL
+    assert Stopped(file, out, artifact_being_written, "--resume").end() == -signal.SIGKILL
+    assert not out.exists()
+    assert last_checkpoint(work_of(out)).name == f"checkpoint-{LAST}"
+    check_same(finished(file, out, "--resume"), whole["random triplets"])
+
+
+def resumable(file, out):
+    return main([str(file), "--out", str(out), "--resume"])
+
+
+def test_two_processes_that_are_killed(files, tmp_path):
+    """Each has a generator of its own, which has to go on where it was."""
+    file, whole, out = files["dropout"], tmp_path / "whole" / "it", tmp_path / "killed" / "it"
+    assert in_two_processes(resumable, file, whole) == [0, 0]
+    processes, _ = start_two_processes(resumable, file, out)
+    while not checkpoint(4)(out):
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.001)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+    assert len(list(last_checkpoint(work_of(out)).glob("rng_state_*.pth"))) == 2
+    assert in_two_processes(resumable, file, out) == [0, 0]
+    check_same(out, whole)
+
+
+def test_checkpoints_that_are_needed_no_more_are_gone(files, tmp_path):
+    """The last one and the best one are kept."""
+    out = tmp_path / "it"
+    run = Stopped(files["random triplets"], out, checkpoint(STEPS + 5))
+    found = {path.name for path in work_of(out).glob("checkpoint-*")}
+    try:
+        with pytest.raises(TrainingError, match="another process is training in"):
+            train(load_recipe(str(files["random triplets"])), out, resume=True, say=lambda _: None)
+    finally:
+        assert run.end(signal.SIGINT) == 130, "interrupted, and not killed"
+    assert {f"checkpoint-{STEPS + 5}"} <= found <= {f"checkpoint-{STEPS + 5}", f"checkpoint-{STEPS}", "checkpoint-10"}
+    assert not out.exists()
+    assert last_checkpoint(work_of(out)) is not None
+
+
+def test_a_run_that_was_cut_off_is_not_begun_anew_by_mistake(files, copied):
+    recipe = load_recipe(str(files["dropout"]))
+    before = sorted(path.name for path in work_of(copied).rglob("*"))
+    with pytest.raises(TrainingError) as raised:
+        train(recipe, copied, say=lambda _: None)
+    said = "holds an unfinished run with checkpoint-2: go on with it by --resume, or delete that folder."
+    assert str(raised.value) == f"{work_of(copied)} {said}"
+    assert sorted(path.name for path in work_of(copied).rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 5}, "with seed=0, not 5"),
+        ({"learning_rate": 1e-5}, "with learning_rate=0.0003, not 1e-05"),
+        ({"hold_out_classes": 0.2}, "with hold_out_classes=0.0, not 0.2"),
+    ],
+)
+def test_another_recipe_cannot_go_on_with_it(files, copied, changes, said):
+    recipe = load_recipe(str(files["dropout"]), changes)
+    with pytest.raises(TrainingError) as raised:
+        train(recipe, copied, resume=True, say=lambda _: None)
+    assert said in str(raised.value)
+    assert "resume it with the same recipe, or delete that folder" in str(raised.value)
+
+
+def test_other_data_cannot_go_on_with_it(files, copied, drawings, tmp_path):
+    """The same recipe, whose data has changed meanwhile: rows would mean other images."""
+    moved = Path(shutil.copytree(drawings, tmp_path / "moved"))
+    settings = json.loads((work_of(copied) / "recipe.json").read_text())
+    (work_of(copied) / "recipe.json").write_text(json.dumps({**settings, "data": str(moved)}))
+    shutil.copy(moved / "test.parquet", moved / "train.parquet")
+    with pytest.raises(TrainingError, match=r"the images or labels of .* are not those that the run in .* began with"):
+        train(load_recipe(str(files["dropout"]), {"data": str(moved)}), copied, resume=True, say=lambda _: None)
+
+
+def test_data_of_another_date_are_the_same_data(files, whole, copied, drawings):
+    for path in drawings.rglob("*"):
+        os.utime(path)
+    check_same(finished(files["dropout"], copied, "--resume"), whole["dropout"])

@@ -1,0 +1,161 @@
+"""Runs side by side: from real artifacts to one table, one picture, and cards with the figures of unseen classes."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import reseal, run_sections
+from PIL import Image
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import load_artifact, read_metrics
+from retrieval.build.build import build_artifact
+from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.images.sources import open_source
+from training.results.compare import compare, update_cards
+from training.starter.catalogue import ARTICLES
+
+COLUMNS = ["hit@1", "P@5", "mAP", "MAP@R", "R-precision"]
+
+
+@pytest.fixture(scope="module")
+def held_out(pictures, encoder, tmp_path_factory):
+    """The same run with two classes kept from it."""
+    folder = tmp_path_factory.mktemp("held out") / "without-two"
+    evaluate = partial(run_sections, held_out=ARTICLES[:2])
+    build_artifact(open_source(str(pictures)), folder, encoder, evaluate=evaluate)
+    return folder
+
+
+@pytest.fixture
+def runs(trained, held_out, tmp_path):
+    """Copies of both, to be changed."""
+    folders = [tmp_path / "full", tmp_path / "without-two"]
+    return [Path(shutil.copytree(*each)) for each in zip((trained, held_out), folders, strict=True)]
+
+
+def change(folder, edit):
+    """Other figures in a finished run, as if they were its own."""
+    metrics = read_metrics(folder)
+    edit(metrics)
+    (folder / LAYOUT.metrics).write_text(json.dumps(metrics))
+    reseal(folder)
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def shown(section):
+    points = [section["figures"][name] for name in COLUMNS]
+    return [f"{point['value']:.3f} [{point['low']:.3f}, {point['high']:.3f}]" for point in points]
+
+
+def test_a_run_and_its_fellow_are_one_row(runs):
+    lines = compare(runs).splitlines()
+    assert cells(lines[0])[1:] == [f"{part} {name}" for part in ("seen", "unseen") for name in COLUMNS]
+    seen, unseen = read_metrics(runs[0])["evaluation"]["seen"], read_metrics(runs[1])["evaluation"]["unseen"]
+    assert cells(lines[2]) == ["drawn (full)", *shown(seen), *shown(unseen)]
+    assert lines[3:] == ["", "- unseen figures of drawn (full): from without-two, with classes held out"]
+    assert compare(runs[::-1]) == compare(runs)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda metrics: metrics["training"].update(seed=8),
+        lambda metrics: metrics["training"].update(recipe="another"),
+        lambda metrics: metrics["training"]["settings"].update(epochs=3.0),
+        lambda metrics: metrics["training"]["data"].update(source="other/data"),
+        lambda metrics: metrics["evaluation"].update(unseen=None),
+    ],
+    ids=["seed", "recipe", "settings", "data", "no figures"],
+)
+def test_another_run_is_no_fellow(runs, edit):
+    change(runs[1], edit)
+    table = compare(runs).split("\n\n")[0].splitlines()
+    assert [cells(line)[0].split(" ")[1] for line in table[2:]] == ["(full)", "(without-two)"]
+    assert update_cards(runs) == []
+
+
+@pytest.mark.parametrize("key", ["hold_out_classes", "save_steps", "workers"])
+def test_settings_that_do_not_matter(runs, key):
+    change(runs[1], lambda metrics: metrics["training"]["settings"].update({key: 77}))
+    assert len(update_cards(runs)) == 1
+
+
+def test_each_run_has_one_fellow_at_most(runs, tmp_path):
+    again = Path(shutil.copytree(runs[1], tmp_path / "again"))
+    table = compare([*runs, again]).split("\n\n")[0].splitlines()
+    assert [cells(line)[0] for line in table[2:]] == ["drawn (full)", "drawn (again)"]
+    assert compare([*runs, runs[0]]) == compare(runs)
+
+
+def test_the_best_of_each_column_is_bold(runs, tmp_path):
+    other = Path(shutil.copytree(runs[0], tmp_path / "other"))
+
+    def figures(**values):
+        def edit(metrics):
+            metrics["training"]["recipe"] = "another"
+            for name, value in values.items():
+                metrics["evaluation"]["seen"]["figures"][name] = {"value": value, "low": value, "high": value}
+
+        return edit
+
+    change(runs[0], figures(**{"hit@1": 0.9, "P@5": 0.5, "mAP": 0.70001}))
+    change(other, figures(**{"hit@1": 0.8, "P@5": 0.6, "mAP": 0.70002}))
+    first, second = (cells(line) for line in compare([runs[0], other]).splitlines()[2:4])
+    assert [cell.startswith("**") for cell in first[1:4]] == [True, False, True]
+    assert [cell.startswith("**") for cell in second[1:4]] == [False, True, True]
+    assert first[1] == "**0.900 [0.900, 0.900]**"
+    assert len(first) == 6, "there are no unseen classes, and no columns for them"
+
+
+def test_runs_on_other_images_are_told_apart(runs, tmp_path):
+    text = compare(runs)
+    assert "not all runs" not in text
+    change(runs[1], lambda metrics: metrics["training"].update(seed=8))
+    text = compare(runs)
+    assert "- not all runs were measured on the same images:" in text
+    assert "  - drawn (full): 20 of test in 40 of train+validation, me/drawings" in text
+
+
+def test_the_picture(runs, tmp_path):
+    compare(runs, tmp_path / "runs.png")
+    with Image.open(tmp_path / "runs.png") as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.width > 800
+
+
+def test_unseen_figures_come_into_the_card(runs):
+    before, text = read_metrics(runs[0]), compare(runs)
+    assert update_cards(runs) == [runs[0]]
+    load_artifact(runs[0])
+    after, fellow = read_metrics(runs[0]), read_metrics(runs[1])["evaluation"]
+    assert after["evaluation"] == {
+        **before["evaluation"],
+        "unseen": {**fellow["unseen"], "from": "without-two"},
+        "unseen_without_near_duplicates": fellow["unseen_without_near_duplicates"]
+        and {**fellow["unseen_without_near_duplicates"], "from": "without-two"},
+    }
+    assert {**after, "evaluation": 0} == {**before, "evaluation": 0}
+    card = (runs[0] / LAYOUT.card).read_text()
+    assert "unseen classes" in card
+    assert "`without-two`" in card
+    assert compare(runs) == text
+    assert compare(runs[:1]).splitlines()[2] == text.splitlines()[2], "the figures are its own from now on"
+
+
+def test_what_cannot_be_compared_is_named(runs, copied_artifact, tmp_path):
+    with pytest.raises(ArtifactError, match=rf"{tmp_path}/nothing holds no finished run: `python -m training RECIPE"):
+        compare([runs[0], tmp_path / "nothing"])
+    with pytest.raises(ArtifactError, match=rf"{copied_artifact} is an artifact without an evaluation"):
+        compare([runs[0], copied_artifact])
+    (runs[1] / LAYOUT.metrics).write_text("{}")
+    for ask in (compare, update_cards):
+        with pytest.raises(IntegrityError, match=rf"{runs[1]}: metrics\.json: size in bytes"):
+            ask(runs)
+    load_artifact(runs[0])

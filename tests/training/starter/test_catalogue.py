@@ -1,0 +1,107 @@
+"""The pictures that the project draws itself: all there, the same everywhere, and of the colour that they say."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from training.starter.catalogue import ARTICLES, COLOURS, PATTERNS, VIEWS, Item, catalogue, draw
+
+SIDE = 64
+
+
+def pixels(item, size=SIDE):
+    return np.asarray(draw(item, size), float)
+
+
+def share_near(picture, colour, distance=60):
+    """The share of the pixels that are within some levels of a colour, in RGB."""
+    return (np.linalg.norm(picture - np.array(colour), axis=-1) < distance).mean()
+
+
+def test_every_combination_is_there_once():
+    items = catalogue()
+    kinds = {(item.article, item.colour, item.pattern, item.view) for item in items}
+    assert len(items) == len(kinds) == 1152 == len(ARTICLES) * len(COLOURS) * len(PATTERNS) * len(VIEWS)
+    assert [item.seed for item in items] == list(range(1152))
+    assert items == catalogue()
+
+
+@pytest.mark.parametrize("article", ARTICLES)
+def test_every_article_draws_in_every_pattern_and_view(article):
+    items = [Item(article, "teal", pattern, view, seed=5) for pattern in PATTERNS for view in VIEWS]
+    pictures = [draw(item, SIDE) for item in items]
+    assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", (SIDE, SIDE))}
+    assert len({picture.tobytes() for picture in pictures}) == len(items)
+    for picture in pictures:
+        assert np.asarray(picture, float).std(axis=(0, 1)).min() > 15  # there is something upon the wall
+
+
+def test_a_whole_catalogue_has_no_picture_twice():
+    pictures = {draw(item, 24).tobytes() for item in catalogue()}
+    assert len(pictures) == 1152
+
+
+@pytest.mark.parametrize("size", [24, 97, 224])
+def test_any_size_can_be_drawn(size):
+    picture = draw(Item("shirt", "red", "striped", "front", seed=1), size)
+    assert (picture.mode, picture.size) == ("RGB", (size, size))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_same_item_is_the_same_bytes_and_another_seed_is_not(view):
+    item = Item("mug", "blue", "dotted", view, seed=9)
+    first = draw(item, SIDE).tobytes()
+    draw(replace(item, seed=10), SIDE)  # nothing is left behind by another drawing
+    assert draw(item, SIDE).tobytes() == first
+    assert len({draw(replace(item, seed=seed), SIDE).tobytes() for seed in range(12)}) == 12
+
+
+def test_another_process_draws_the_same_bytes():
+    """Python's hash() of a string differs from process to process; a drawing must not."""
+    code = (
+        "import hashlib; from training.starter.catalogue import catalogue, draw;"
+        "print(hashlib.sha256(b''.join(draw(i, 24).tobytes() for i in catalogue()[::97])).hexdigest())"
+    )
+    here = hashlib.sha256(b"".join(draw(item, 24).tobytes() for item in catalogue()[::97])).hexdigest()
+    for seed in ("1", "2"):
+        python = [sys.executable, "-c", code]
+        run = subprocess.run(
+            python, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        )
+        assert run.stdout.decode().strip() == here
+
+
+@pytest.mark.parametrize("article", ARTICLES)
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_plain_article_has_its_colour(article, colour):
+    """Most of a close-up, and much of the whole, is of the colour by name; of all the colours it is the nearest one."""
+    for view, least in (("front", 0.05), ("close-up", 0.1)):
+        picture = pixels(Item(article, colour, "plain", view, seed=3))
+        shares = {name: share_near(picture, value) for name, value in COLOURS.items()}
+        assert shares[colour] >= least, f"{view}: {shares}"
+        assert max(shares, key=shares.get) == colour, f"{view}: {shares}"
+
+
+@pytest.mark.parametrize("article", ARTICLES)
+@pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern != "plain"])
+def test_a_pattern_leaves_the_colour_and_adds_a_light_one(article, pattern):
+    """Much of a patterned article is still of its colour, but less than of the plain one: the rest is light thread."""
+
+    def blue(kind):
+        items = [Item(article, "blue", kind, "close-up", seed) for seed in range(4)]
+        return np.mean([share_near(pixels(item), COLOURS["blue"]) for item in items])
+
+    plain, patterned = blue("plain"), blue(pattern)
+    assert 0.05 < patterned < 0.95 * plain
+
+
+def test_the_wall_is_light():
+    for article in ARTICLES:
+        picture = pixels(Item(article, "charcoal", "plain", "front", seed=2))
+        assert picture[:3, :3].min() > 200

@@ -1,0 +1,261 @@
+"""The endpoints, over HTTP, against `python app.py` as a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from browser import served
+from conftest import ROOT
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from gradio_client.utils import python_type_to_json_schema
+from PIL import Image
+
+from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval.ui.api.answers import Answer, Explanation, Groups, Info
+from training.starter.catalogue import catalogue, draw
+
+PUBLIC = {"search", "search_by_id", "search_text", "explain", "duplicates", "info"}
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Client:
+    return Client(server, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def searcher(starter: Path) -> Searcher:
+    return Searcher.open(starter)
+
+
+def test_search_answers_what_the_searcher_answers(client: Client, searcher: Searcher, shirt: Path) -> None:
+    answer = client.predict(handle_file(shirt), 12, -1.0, None, api_name="/search")
+    expected = searcher.search(shirt, 12)
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in expected]
+    assert [hit["score"] for hit in answer["hits"]] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    assert [hit["attributes"] for hit in answer["hits"]] == [hit.attributes for hit in expected]
+    assert [hit["confident"] for hit in answer["hits"]] == [hit.confident for hit in expected]
+    assert answer["confident"] == expected[0].confident
+    for hit, other in zip(answer["hits"], expected, strict=True):
+        known = searcher.confidence is not None
+        assert hit["chance"] == (pytest.approx(other.chance, abs=1e-4) if known else None)
+        assert (other.chance is not None) == known
+
+
+def test_a_thumbnail_is_the_stored_file(client: Client, searcher: Searcher, shirt: Path, server: str) -> None:
+    hit = client.predict(handle_file(shirt), k=1, api_name="/search")["hits"][0]
+    assert hit["thumbnail"].startswith(server)
+    response = httpx.get(hit["thumbnail"])
+    assert response.headers["content-type"] == "image/jpeg"
+    assert response.content == searcher.gallery.thumbnail(searcher.gallery.row_of(hit["id"]))
+
+
+def test_defaults_filter_and_minimum_score(client: Client, shirt: Path) -> None:
+    assert len(client.predict(handle_file(shirt), api_name="/search")["hits"]) == 10
+    mugs = client.predict(
+        handle_file(shirt), k=7, where={"label": "mug", "colour": ["red", "blue"]}, api_name="/search"
+    )
+    assert [(hit["label"], hit["attributes"]["colour"] in {"red", "blue"}) for hit in mugs["hits"]] == [
+        ("mug", True)
+    ] * 7
+    scores = [h["score"] for h in client.predict(handle_file(shirt), k=50, api_name="/search")["hits"]]
+    least = scores[20]
+    above = client.predict(handle_file(shirt), k=50, min_score=least, api_name="/search")["hits"]
+    assert len(above) == sum(score >= least for score in scores) < 50
+
+
+def test_search_by_id_leaves_the_image_itself_out(client: Client, searcher: Searcher) -> None:
+    image_id = searcher.gallery.ids[100]
+    hits = client.predict(image_id, k=5, api_name="/search_by_id")["hits"]
+    assert [hit["id"] for hit in hits] == [hit.id for hit in searcher.search_by_id(image_id, 5)]
+    assert image_id not in [hit["id"] for hit in hits]
+
+
+def test_info_and_the_list_of_endpoints(client: Client, searcher: Searcher) -> None:
+    info = client.predict(api_name="/info")
+    assert info["images"] == len(searcher.gallery)
+    assert info["fingerprint"] == searcher.encoder.fingerprint
+    assert info["columns"] == ["label", "colour", "pattern", "view"]
+    assert info["text_model"] == (searcher.text.encoder.name if searcher.text else "")
+    assert (info["calibrated"], info["explains"]) == (searcher.confidence is not None, searcher.encoder.explains)
+    api = client.view_api(return_format="dict")
+    assert {name.removeprefix("/") for name in api["named_endpoints"]} == PUBLIC
+    assert not api["unnamed_endpoints"]
+    parameters = {
+        p["parameter_name"]: p["python_type"]["type"] for p in api["named_endpoints"]["/search"]["parameters"]
+    }
+    assert parameters["image"] == "filepath"
+    assert parameters["k"] == "int"
+    assert parameters["min_score"] == "float"
+    assert parameters["fold"] == "bool"
+
+
+def perhaps(schema: dict) -> dict:
+    return {"oneOf": [{"type": "null"}, schema]}
+
+
+def test_openapi_describes_them_all_with_their_types(server: str, searcher: Searcher, shirt: Path) -> None:
+    """Arguments as schemas; results in the description of the call, which is as far as Gradio goes."""
+    paths = httpx.get(f"{server}/gradio_api/openapi.json").json()["paths"]
+    asked = {path.removeprefix("/gradio_api/call/v2/"): of["post"] for path, of in paths.items() if "/call/v2/" in path}
+    assert asked.keys() == PUBLIC
+    schemas = {
+        name: post["requestBody"]["content"]["application/json"]["schema"]["properties"] for name, post in asked.items()
+    }
+    text, value = {"type": "string"}, [{"type": kind} for kind in ("string", "number", "boolean", "null")]
+    where = {"anyOf": [*value, {"type": "array", "items": {"anyOf": value}}]}
+    refined = {
+        "k": {"type": "integer"},
+        "min_score": {"type": "number"},
+        "where": perhaps({"type": "object", "additionalProperties": where}),
+        "like": perhaps({"type": "array", "items": text}),
+        "unlike": perhaps({"type": "array", "items": text}),
+        "fold": {"type": "boolean"},
+    }
+    region = perhaps({"type": "array", "items": {"type": "number"}})
+    assert schemas["search"].pop("image")["type"] == "string"
+    assert "null" in str(schemas["explain"].pop("image"))
+    assert schemas == {
+        "search": {"region": region, **refined},
+        "search_by_id": {"id": text, **refined},
+        "search_text": {"text": text, **refined},
+        "explain": {"hit": text, "id": perhaps(text), "region": region},
+        "duplicates": {"threshold": {"type": "number"}, "limit": {"type": "integer"}},
+        "info": {},
+    }
+    searches = dict.fromkeys(["search", "search_by_id", "search_text"], Answer)
+    for name, result in {**searches, "explain": Explanation, "duplicates": Groups, "info": Info}.items():
+        assert str(python_type_to_json_schema(result)) in asked[name]["description"]
+        assert f"/gradio_api/call/{name}/{{event_id}}" in paths
+
+    [path] = httpx.post(f"{server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
+    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    event = httpx.post(f"{server}/gradio_api/call/v2/search", json={"image": image, "k": 2}).json()["event_id"]
+    said = httpx.get(f"{server}/gradio_api/call/search/{event}").text
+    [answer] = json.loads(said.split("event: complete\ndata: ")[1])
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in searcher.search(shirt, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"k": 0}, "k is how many hits to give, from 1 to 1000"),
+        ({"k": "many"}, "k is a whole number"),
+        ({"k": 2.5}, "k is a whole number"),
+        ({"min_score": "high"}, "min_score is a number"),
+        ({"min_score": 5.0}, "from -1 to 1"),
+        ({"where": {"lable": "mug"}}, "did you mean 'label'"),
+        ({"where": {"label": "muk"}}, "did you mean 'mug'"),
+        ({"where": "label=mug"}, "where is an object"),
+    ],
+)
+def test_a_wrong_argument_is_answered_in_words(client: Client, shirt: Path, arguments: dict, words: str) -> None:
+    with pytest.raises(AppError, match=words):
+        client.predict(handle_file(shirt), **arguments, api_name="/search")
+    assert client.predict(handle_file(shirt), k=1, api_name="/search")["hits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("notes.txt", b"this is only a text file, whatever it is called", "not a picture"),
+        ("notes.png", b"this is only a text file, whatever it is called", "not a picture"),
+        ("empty.jpg", b"", "empty"),
+        ("cut.jpg", None, "damaged|cut short"),
+    ],
+)
+def test_a_bad_picture_is_answered_in_words(
+    client: Client, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    if content is None:
+        buffer = io.BytesIO()
+        Image.effect_noise((200, 200), 50).save(buffer, "JPEG")
+        content = buffer.getvalue()[: len(buffer.getvalue()) // 2]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(AppError, match=words) as caught:
+        client.predict(handle_file(tmp_path / name), api_name="/search")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_unknown_id_in_words(client: Client) -> None:
+    with pytest.raises(AppError, match="no image with the id 'nothing'"):
+        client.predict("nothing", api_name="/search_by_id")
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_a_file_of_the_server_cannot_be_named(server: str, shirt: Path, meta: dict) -> None:
+    """A picture of the server's that nobody uploaded is not searched with, and not shown to exist."""
+    data = [{"path": str(shirt), **meta}, 3, -1.0, None]
+    event = httpx.post(f"{server}/gradio_api/call/search", json={"data": data}).json()["event_id"]
+    answer = httpx.get(f"{server}/gradio_api/call/search/{event}").text
+    assert "event: error" in answer
+    assert "hits" not in answer
+
+
+def test_the_events_of_the_page_are_private(server: str) -> None:
+    dependencies = httpx.get(f"{server}/config").json()["dependencies"]
+    public = {d["api_name"] for d in dependencies if d["api_visibility"] == "public"}
+    assert public == PUBLIC
+    assert all(d["api_visibility"] == "private" for d in dependencies if d["api_name"] not in public)
+
+
+def test_many_at_once_get_their_own_answers(server: str, searcher: Searcher) -> None:
+    ids = searcher.gallery.ids[::97]
+    expected = {image_id: [hit.id for hit in searcher.search_by_id(image_id, 5)] for image_id in ids}
+
+    def ask(image_id: str) -> list[str]:
+        own = Client(server, verbose=False)
+        return [hit["id"] for hit in own.predict(image_id, k=5, api_name="/search_by_id")["hits"]]
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = dict(zip(ids, pool.map(ask, ids), strict=True))
+    assert answers == expected
+
+
+def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: Path, encoder: Encoder) -> None:
+    rows = []
+    for item in catalogue()[:12]:
+        buffer = io.BytesIO()
+        draw(item, 48).save(buffer, "PNG")
+        rows.append(
+            {"image": {"bytes": buffer.getvalue(), "path": None}, "label": item.article, "path": f"a/{item.seed}.png"}
+        )
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
+    build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
+    searcher = Searcher.open(tmp_path / "artifact")
+    with served(searcher, tmp_path / "artifact") as address:
+        own = Client(address, verbose=False)
+        image_id = searcher.gallery.ids[3]
+        hits = own.predict(image_id, k=2, where={"path_": ["a/1.png", "a/2.png"]}, api_name="/search_by_id")["hits"]
+        assert {hit["attributes"]["path_"] for hit in hits} == {"a/1.png", "a/2.png"}
+
+
+def test_a_port_in_use_is_said_in_a_line(server: str) -> None:
+    port = server.rsplit(":", 1)[1]
+    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", port]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert port in run.stderr.splitlines()[-1]
+
+
+def test_the_app_leaves_no_thumbnails_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "app.py", "--host", "127.0.0.1"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as app:
+        for line in app.stdout or ():
+            if "Running on local URL" in line:
+                break
+        assert list(tmp_path.glob("lookalike-*/*.jpg"))
+        app.terminate()
+    assert not list(tmp_path.glob("lookalike-*"))

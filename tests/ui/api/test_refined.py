@@ -1,0 +1,304 @@
+"""The endpoints that refine a search, read words and explain, over HTTP, against plain numpy over the same vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from retrieval import Searcher
+from retrieval.evaluation.duplicates import find_groups
+from retrieval.images.open import open_image
+
+FILE = {"meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(scope="module")
+def client(twins_server: str) -> Client:
+    return Client(twins_server, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def searcher(twins: Path) -> Searcher:
+    return Searcher.open(twins)
+
+
+@pytest.fixture(scope="module")
+def vectors(searcher: Searcher) -> np.ndarray:
+    return searcher.store.vectors(np.arange(len(searcher.store)))
+
+
+def cosines(vectors: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return vectors @ (total / np.linalg.norm(total))
+
+
+def check(answer: Any, searcher: Searcher, scores: np.ndarray, left_out: tuple[int, ...] = ()) -> None:
+    """The hits are the best of all rows but those, in order, each with its own score."""
+    rows = [searcher.gallery.row_of(hit["id"]) for hit in answer["hits"]]
+    assert len(set(rows)) == len(rows) > 0
+    assert not set(rows) & set(left_out)
+    best = np.sort(np.delete(scores, left_out))[::-1][: len(rows)]
+    assert [hit["score"] for hit in answer["hits"]] == pytest.approx(best, abs=1e-5)
+    assert scores[rows] == pytest.approx(best, abs=1e-5)
+
+
+# Likes, unlikes, a part of the picture
+
+
+def test_likes_and_unlikes_are_added_to_a_picture(
+    client: Client, searcher: Searcher, vectors: np.ndarray, shirt: Path
+) -> None:
+    ids = searcher.gallery.ids
+    refined = {"like": [ids[3], ids[7]], "unlike": [ids[11]]}
+    answer = client.predict(handle_file(shirt), k=12, **refined, api_name="/search")
+    asked = searcher.encoder.embed_images([open_image(shirt)])[0]
+    check(answer, searcher, cosines(vectors, asked + vectors[3] + vectors[7] - vectors[11]), (3, 7, 11))
+    assert len(answer["hits"]) == 12
+
+
+def test_likes_and_unlikes_are_added_to_an_image_of_the_gallery(
+    client: Client, searcher: Searcher, vectors: np.ndarray
+) -> None:
+    ids = searcher.gallery.ids
+    answer = client.predict(ids[0], k=1000, like=[ids[5]], unlike=[ids[9], ids[20]], api_name="/search_by_id")
+    scores = cosines(vectors, vectors[0] + vectors[5] - vectors[9] - vectors[20])
+    check(answer, searcher, scores, (0, 5, 9, 20))
+    assert len(answer["hits"]) == len(vectors) - 4
+
+
+def test_a_region_is_searched_as_the_cropped_file_would_be(client: Client, shirt: Path, tmp_path: Path) -> None:
+    with Image.open(shirt) as picture:
+        picture.crop((64, 0, 192, 128)).save(tmp_path / "part.png")
+    part = client.predict(handle_file(shirt), k=9, region=[0.25, 0, 0.75, 0.5], api_name="/search")["hits"]
+    cropped = client.predict(handle_file(tmp_path / "part.png"), k=9, api_name="/search")["hits"]
+    whole = client.predict(handle_file(shirt), k=9, api_name="/search")["hits"]
+    assert [hit["id"] for hit in part] == [hit["id"] for hit in cropped]
+    assert [hit["score"] for hit in part] == pytest.approx([hit["score"] for hit in cropped], abs=1e-6)
+    assert [hit["score"] for hit in part] != pytest.approx([hit["score"] for hit in whole], abs=1e-4)
+
+
+# Words
+
+
+def test_words_find_what_the_text_encoder_finds(client: Client, searcher: Searcher) -> None:
+    pictures = [open_image(searcher.gallery.thumbnail(row)) for row in range(len(searcher.gallery))]
+    seen, read = searcher.text.encoder.embed_images(pictures), searcher.text.encoder.embed_texts(["a red shirt"])[0]
+    check(client.predict(" a red shirt ", k=15, api_name="/search_text"), searcher, cosines(seen, read))
+    refined = {"like": [searcher.gallery.ids[2]], "unlike": [searcher.gallery.ids[8]]}
+    answer = client.predict("a red shirt", k=15, **refined, api_name="/search_text")
+    check(answer, searcher, cosines(seen, read + seen[2] - seen[8]), (2, 8))
+    some = client.predict("a red shirt", k=99, where={"copy": "yes"}, min_score=-1, api_name="/search_text")["hits"]
+    assert {hit["attributes"]["copy"] for hit in some} == {"yes"}
+
+
+# Near-duplicates
+
+
+def folded(searcher: Searcher, vectors: np.ndarray, order: list[int]) -> dict[int, list[int]]:
+    """The rule by brute force: in the order of the hits, each joins the first leader that it is a duplicate of."""
+    followers: dict[int, list[int]] = {}
+    for row in order:
+        for leader in followers:
+            near = vectors[leader] @ vectors[row] >= 0.95 - 2e-6
+            if near and searcher.pictures.same(leader, np.array([row]))[0]:
+                followers[leader].append(row)
+                break
+        else:
+            followers[row] = []
+    return followers
+
+
+@pytest.mark.parametrize("where", [None, {"colour": ["teal", "green"]}, {"copy": "yes"}])
+@pytest.mark.parametrize("least", [-1.0, 0.5])
+def test_near_duplicates_are_folded_as_by_brute_force(
+    client: Client, searcher: Searcher, vectors: np.ndarray, where: dict | None, least: float
+) -> None:
+    scores = vectors @ vectors[1]
+    allowed = searcher.gallery.rows_where(where)
+    order = [int(row) for row in np.argsort(-scores, kind="stable") if row != 1 and scores[row] >= least]
+    order = [row for row in order if allowed is None or row in allowed]
+    expected = folded(searcher, vectors, order)
+    asked = {"where": where, "min_score": least, "api_name": "/search_by_id"}
+    hits = client.predict(searcher.gallery.ids[1], k=100, fold=True, **asked)["hits"]
+    ids = searcher.gallery.ids
+    assert {hit["id"]: hit["alike"] for hit in hits} == {
+        ids[leader]: [ids[row] for row in rows] for leader, rows in expected.items()
+    }
+    assert where == {"copy": "yes"} or any(hit["alike"] for hit in hits)
+    few = client.predict(searcher.gallery.ids[1], k=2, fold=True, **asked)["hits"]
+    assert few == hits[:2]
+    plain = client.predict(searcher.gallery.ids[1], k=100, **asked)["hits"]
+    assert len(plain) == len(order)
+    assert all(hit["alike"] == [] for hit in plain)
+
+
+def test_groups_are_those_of_the_gallery(client: Client, searcher: Searcher) -> None:
+    expected = find_groups(searcher.store, searcher.pictures.same, 0.95)
+    answer = client.predict(api_name="/duplicates")
+    assert answer["found"] == len(answer["groups"]) == len(expected) > 10
+    for found, group in zip(answer["groups"], expected, strict=True):
+        assert [image["id"] for image in found] == [searcher.gallery.ids[row] for row in group.rows]
+        assert [image["score"] for image in found] == pytest.approx(group.scores, abs=1e-6)
+        assert {image["label"] for image in found} == {None}
+    first = answer["groups"][0][1]
+    assert first["source"] == searcher.gallery.take([expected[0].rows[1]])[0].source
+    assert httpx.get(first["thumbnail"]).content == searcher.gallery.thumbnail(expected[0].rows[1])
+    few = client.predict(threshold=0.95, limit=2, api_name="/duplicates")
+    assert (few["found"], few["groups"]) == (answer["found"], answer["groups"][:2])
+
+
+# Why
+
+
+def check_sums(why: Any) -> None:
+    for heat in (why["query"], why["hit"]):
+        assert np.sum(heat["cells"]) + heat["bias"] == pytest.approx(heat["sum"], abs=1e-5)
+        assert np.shape(heat["cells"])[0] > 1
+        assert np.std(heat["cells"]) > 0
+        assert heat["box"] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("region", [None, [0.25, 0, 0.75, 0.5]])
+def test_the_cells_of_a_picture_add_up_to_the_score(client: Client, shirt: Path, region: list[float] | None) -> None:
+    hit = client.predict(handle_file(shirt), k=4, region=region, api_name="/search")["hits"][3]
+    why = client.predict(hit["id"], image=handle_file(shirt), region=region, api_name="/explain")
+    check_sums(why)
+    assert why["cosine"] == pytest.approx(hit["score"], abs=1e-5)
+    assert why["query"]["sum"] == pytest.approx(why["cosine"], abs=1e-5)
+
+
+def test_images_of_the_gallery_are_explained_by_their_thumbnails(client: Client, searcher: Searcher) -> None:
+    image_id = searcher.gallery.ids[4]
+    hit = client.predict(image_id, k=3, api_name="/search_by_id")["hits"][2]
+    why = client.predict(hit["id"], id=image_id, api_name="/explain")
+    check_sums(why)
+    assert why["cosine"] == pytest.approx(hit["score"], abs=1e-5)
+    assert why["query"]["sum"] == pytest.approx(why["cosine"], abs=0.05)
+    assert why["hit"]["sum"] == pytest.approx(why["cosine"], abs=0.05)
+    part = client.predict(hit["id"], id=image_id, region=[0, 0, 0.5, 0.5], api_name="/explain")
+    assert part["query"]["sum"] == pytest.approx(part["cosine"], abs=1e-5)
+    assert part["cosine"] != pytest.approx(why["cosine"], abs=1e-4)
+
+
+# What is not known, and what cannot be
+
+
+def test_without_labels_no_chance_is_known(client: Client, searcher: Searcher) -> None:
+    info = client.predict(api_name="/info")
+    assert (info["calibrated"], info["explains"], info["text_model"]) == (False, True, searcher.text.encoder.name)
+    answer = client.predict(searcher.gallery.ids[0], api_name="/search_by_id")
+    assert answer["confident"] is None
+    assert {(hit["chance"], hit["confident"], hit["label"]) for hit in answer["hits"]} == {(None, None, None)}
+
+
+def said(server: str, name: str, body: str) -> str:
+    """What an endpoint answers to a body that no client of Gradio's would send."""
+    options = {"headers": {"content-type": "application/json"}, "timeout": 60}
+    event = httpx.post(f"{server}/gradio_api/call/v2/{name}", content=body, **options).json()["event_id"]
+    answer = httpx.get(f"{server}/gradio_api/call/{name}/{event}", timeout=60).text
+    assert answer.startswith("event: error")
+    return json.loads(answer.partition("data: ")[2])["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("search_by_id", '"like": "abc"', "like is a list of ids of the gallery, not 'abc'"),
+        ("search_by_id", '"like": [1, 2]', r"like is a list of ids of the gallery, not [1, 2]"),
+        ("search_by_id", '"unlike": [null]', "unlike is a list of ids"),
+        ("search_by_id", '"unlike": {"a": 1}', "unlike is a list of ids"),
+        ("search_by_id", '"like": ["nothing"]', "no image with the id 'nothing'"),
+        ("search_by_id", f'"like": {json.dumps(["x"] * 101)}', "like is a list of at most 100 ids; there are 101"),
+        ("search_by_id", '"unlike": ["ID"]', "cancel each other out"),
+        ("search_by_id", '"fold": "false"', "fold is true or false, not 'false'"),
+        ("search_by_id", '"fold": null', "fold is true or false, not None"),
+        ("search_by_id", '"min_score": NaN', "from -1 to 1; it is nan"),
+        ("search_by_id", f'"min_score": {"9" * 400}', "from -1 to 1"),
+        ("search_by_id", f'"k": {"9" * 400}', "k is how many hits to give, from 1 to 1000"),
+        ("search_by_id", '"k": Infinity', "k is a whole number, not inf"),
+        ("search_by_id", '"k": true', "k is a whole number, not True"),
+        ("search_by_id", '"id": 5', "id is a string, not 5"),
+        ("search_by_id", '"id": null', "id is a string, not None"),
+        ("search_by_id", '"id": "' + "x" * 9999 + '"', "…'; it has"),
+        ("search_by_id", r'"id": "\ud800"', "no image with the id '?'"),
+        ("search_by_id", r'"where": {"colour": "\ud800"}', "no image has colour=?"),
+        ("search_by_id", '"where": [["colour", "red"]]', "where is an object"),
+        ("search_text", '"text": ["red"]', "text is a string, not ['red']"),
+        ("search_text", '"text": " "', "there are no words to search for"),
+        ("explain", '"hit": "ID"', "give image, or id, and not both"),
+        ("explain", '"hit": "nothing", "id": "ID"', "no image with the id 'nothing'"),
+        ("explain", '"hit": "ID", "id": "nothing"', "no image with the id 'nothing'"),
+        ("explain", '"hit": ["ID"], "id": "ID"', "hit is a string"),
+        ("explain", '"hit": "ID", "id": "ID", "region": [0, 0, 1]', "a region is [left, top, right, bottom]"),
+        ("explain", '"hit": "ID", "image": "photo.jpg"', "No picture was given"),
+        ("duplicates", '"threshold": "0.9"', "threshold is a number, not '0.9'"),
+        ("duplicates", '"threshold": 0.5', "a cosine, from 0.8 to 1; it is 0.5"),
+        ("duplicates", '"threshold": NaN', "a cosine, from 0.8 to 1; it is nan"),
+        ("duplicates", '"limit": 0', "limit is how many groups to give, from 1 to 1000; it is 0"),
+        ("duplicates", '"limit": "all"', "limit is a whole number"),
+    ],
+)
+def test_a_wrong_argument_is_answered_in_words(
+    twins_server: str, searcher: Searcher, name: str, arguments: str, words: str
+) -> None:
+    first = '"id": "ID", ' if name == "search_by_id" and '"id"' not in arguments else ""
+    answer = said(twins_server, name, f"{{{first}{arguments}}}".replace("ID", searcher.gallery.ids[0]))
+    assert words in answer
+    assert len(answer) < 700
+    assert "\n" not in answer
+
+
+@pytest.mark.parametrize(
+    "region",
+    ["[0, 0, 1]", "0.5", '"0011"', "[0, 0, 2, 1]", "[0.5, 0, 0.5, 1]", "[]", "{}", '["0", "0", "1", "1"]',
+     "[NaN, 0, 1, 1]", "[0, 0, 1, Infinity]", "[-0.1, 0, 1, 1]", "[false, false, true, true]", "[[0], 0, 1, 1]"],
+)  # fmt: skip
+def test_a_region_that_is_none_is_refused(twins_server: str, shirt: Path, region: str) -> None:
+    [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
+    body = f'{{"image": {json.dumps({"path": path, **FILE})}, "region": {region}}}'
+    assert "a region is [left, top, right, bottom], shares of the picture from 0 to 1" in said(
+        twins_server, "search", body
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("search", {"image": "SECRET"}),
+        ("search", {"image": "OWN", "region": ["SECRET"]}),
+        ("search", {"image": "OWN", "like": ["SECRET"]}),
+        ("search", {"image": "OWN", "where": {"colour": ["SECRET"]}}),
+        ("search_by_id", {"id": "SECRET"}),
+        ("search_by_id", {"id": "ID", "unlike": "SECRET"}),
+        ("search_by_id", {"id": "ID", "fold": "SECRET"}),
+        ("search_text", {"text": "SECRET"}),
+        ("explain", {"hit": "ID", "image": "SECRET"}),
+        ("explain", {"hit": "SECRET", "id": "ID"}),
+        ("explain", {"hit": "ID", "image": "OWN", "id": "ID"}),
+        ("duplicates", {"threshold": "SECRET"}),
+    ],
+)
+@pytest.mark.parametrize("meta", [{}, FILE])
+def test_a_file_of_the_server_cannot_be_named(
+    twins_server: str, searcher: Searcher, shirt: Path, name: str, arguments: dict, meta: dict
+) -> None:
+    [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
+    body = json.dumps(arguments).replace('"ID"', json.dumps(searcher.gallery.ids[0]))
+    body = body.replace('"SECRET"', json.dumps({"path": str(shirt), **meta}))
+    answer = said(twins_server, name, body.replace('"OWN"', json.dumps({"path": path, **FILE})))
+    assert "hits" not in answer
+
+
+def test_the_starter_explains_and_has_no_words(server: str, starter: Path) -> None:
+    client, searcher = Client(server, verbose=False), Searcher.open(starter)
+    one, other = searcher.gallery.ids[:2]
+    check_sums(client.predict(other, id=one, api_name="/explain"))
+    with pytest.raises(AppError, match="no encoder that understands text: build it with --text-model"):
+        client.predict("a red shirt", api_name="/search_text")

@@ -1,0 +1,1 @@
+"""Labelled images: read, split, decoded, drawn into batches, audited."""

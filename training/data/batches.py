@@ -1,0 +1,97 @@
+"""Batches: which images are drawn together, and what happens to a picture on its way into a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.transforms import v2
+
+from training.data.pixels import Pixels
+from training.recipe import Recipe
+
+
+def augmentation(recipe: Recipe) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What happens to a (3, S, S) uint8 picture on its way into a batch; draws from torch's generator."""
+    size = (recipe.image_size, recipe.image_size)
+    steps: list[torch.nn.Module] = []
+    if recipe.rotation or recipe.shift:
+        steps.append(v2.RandomAffine(recipe.rotation, (recipe.shift, recipe.shift) if recipe.shift else None))
+    if recipe.crop < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(recipe.crop, 1.0), antialias=True))
+    else:
+        steps.append(v2.Resize(size, antialias=True))
+    if recipe.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if recipe.jitter:
+        steps.append(v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter))
+    if recipe.erasing:
+        steps.append(v2.RandomErasing(recipe.erasing))
+    whole: Callable[[torch.Tensor], torch.Tensor] = v2.Compose(steps)
+    return whole
+
+
+class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """Augmented training images. A key is a row and a number that all that is random about the picture comes from.
+
+    So a picture does not depend on which process, worker or run makes it, and a resumed run sees the same ones.
+    """
+
+    def __init__(
+        self, pixels: Pixels, targets: dict[int, int], augment: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        self.pixels, self.targets, self.augment = pixels, targets, augment
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        row, draw = key
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(draw)  # and no other: those of GPUs would not be put back
+            picture = self.augment(self.pixels[row])
+        return {"pixels": picture, "labels": torch.tensor(self.targets[row])}
+
+
+class ClassSampler(torch.utils.data.Sampler[tuple[int, int]]):
+    """P classes x K images, batch after batch; a pass is as many batches as the rows fill.
+
+    pytorch-metric-learning's MPerClassSampler draws all classes alike, and from numpy's global state. Here a class is
+    drawn in proportion to its images to the power `balance` (0: all alike, 1: as in the data), and a pass is a
+    function of seed and epoch alone, which is what lets a run be resumed. No class is twice in a batch. Within a batch
+    the images of a class differ as far as it has K; a smaller class repeats some. With K = 1 the images are shuffled
+    and their classes do not count.
+    """
+
+    def __init__(self, rows_of: Sequence[Sequence[int]], recipe: Recipe) -> None:
+        """`rows_of[i]` are the rows of class i; raises ValueError where a batch has more classes than there are."""
+        if recipe.images_per_class > 1 and recipe.classes_per_batch > len(rows_of):
+            raise ValueError(f"{recipe.classes_per_batch} classes in a batch, {len(rows_of)} in all")
+        self._rows_of = [np.asarray(rows, np.int64) for rows in rows_of]
+        weights = np.array([len(rows) for rows in rows_of], float) ** recipe.balance
+        self._weights = weights / weights.sum()
+        self._recipe = recipe
+        self._batches = sum(len(rows) for rows in rows_of) // recipe.batch_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._batches * self._recipe.batch_size
+
+    def __iter__(self) -> Any:
+        recipe = self._recipe
+        random = np.random.default_rng([recipe.seed, self.epoch])
+        if recipe.images_per_class == 1:
+            rows = random.permutation(np.concatenate(self._rows_of))[: len(self)]
+        else:
+            rows = np.concatenate([np.empty(0, np.int64), *(self._batch(random) for _ in range(self._batches))])
+        for row in rows:
+            yield int(row), int(random.integers(2**62))
+
+    def _batch(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        count = self._recipe.images_per_class
+        chosen = random.choice(len(self._rows_of), self._recipe.classes_per_batch, replace=False, p=self._weights)
+        classes = [self._rows_of[label] for label in chosen]
+        return np.concatenate([random.choice(rows, count, replace=len(rows) < count) for rows in classes])

@@ -1,0 +1,242 @@
+"""Data: labelled images of any source, split into train, validation and test, and checked before the first step.
+
+The rows lie undecoded in one Arrow file that is mapped and not read into memory. See `training.data.splits` for where
+validation and test come from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from retrieval.errors import TrainingError, short
+from retrieval.images.sources import RawImage, Source, open_source, pinned, split_names
+from training.data.splits import PARTS, Rows, split_rows
+from training.recipe import Recipe
+
+_FEATURES = datasets.Features(
+    {
+        "data": datasets.Value("large_binary"),
+        "path": datasets.Value("string"),
+        "source": datasets.Value("string"),
+        "label": datasets.Value("string"),
+        "split": datasets.Value("string"),
+    }
+)
+_PINNED = "source"  # a file in the run's folder: by which name it reads its data
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images and labels of a run; the parts hold row numbers."""
+
+    name: str
+    pinned: str  # the same source, on the Hub by the commit that all of the run reads
+    about: Mapping[str, str]  # what is known of it: see `retrieval.images.sources.Source`
+    images: Any  # a datasets.Dataset with the columns of _FEATURES
+    labels: tuple[str, ...]  # of every row; "" for one that is left out
+    parts: Mapping[str, Rows]  # train, validation, test: no row is in two of them
+    described: str  # where test comes from, in words
+    gallery_split: str  # the splits of the source that become the gallery, as `open_source` takes them
+    held_out: tuple[str, ...] = ()  # classes that training never sees
+    left_out: tuple[str, ...] = ()  # what was not used, in words
+    skipped: tuple[tuple[str, str], ...] = ()  # images that cannot be opened, and why
+
+    @cached_property
+    def train(self) -> Rows:
+        """Rows to learn from: those of train whose class is not held out."""
+        return self.seen("train")
+
+    @cached_property
+    def unseen(self) -> Rows:
+        """All the rows, of whatever part, whose class is held out."""
+        return self.only(self.everything, unseen=True)
+
+    @cached_property
+    def everything(self) -> Rows:
+        """The rows of all parts: train, validation, test."""
+        return np.concatenate([self.parts[part] for part in PARTS])
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The classes to learn, in order; class i of the loss is the i-th of them."""
+        return sorted({self.labels[row] for row in self.parts["train"]} - set(self.held_out))
+
+    @cached_property
+    def targets(self) -> Rows:
+        """(N,) int64: the numbers of the classes of the rows of `train`."""
+        numbers = {label: number for number, label in enumerate(self.classes)}
+        return np.array([numbers[self.labels[row]] for row in self.train], np.int64)
+
+    @cached_property
+    def splits(self) -> tuple[str, ...]:
+        """The source's splits, in its order."""
+        return tuple(dict.fromkeys(self.images["split"]))
+
+    def seen(self, part: str) -> Rows:
+        """Rows of a part whose class is not held out."""
+        return self.only(self.parts[part], unseen=False)
+
+    def only(self, rows: Rows, *, unseen: bool) -> Rows:
+        """Those of the rows whose class is held out, or is not."""
+        held_out = set(self.held_out)
+        return np.array([row for row in rows if (self.labels[row] in held_out) == unseen], np.int64)
+
+    def raw(self, row: int) -> RawImage:
+        """The undecoded image of a row."""
+        item = self.images[int(row)]
+        return RawImage(item["source"], item["label"], data=item["data"], path=item["path"])
+
+
+def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
+    """Read the recipe's source into `work`, where it has not been read before, split it and check it.
+
+    A run that is `resumed` reads the very revision that it began with.
+
+    Raises SourceError where the source, or a column of it, is not there; TrainingError for missing labels, for
+    classes with too few images (or leaves them out, with `skip_unusable`), and for batches larger than the data.
+    """
+    if not recipe.data:
+        raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
+    fixed = _pinned(recipe, work, resumed)
+    names = split_names(fixed, config=recipe.data_config)
+    sources = {name: open_splits(recipe, fixed, names, name) for name in names}
+    images = _stored(sources, work)
+    (work / _PINNED).write_text(fixed, encoding="utf-8")
+    labels = [label or "" for label in images["label"]]
+    notes = _check_labels(recipe, images, labels)
+    declared = sorted({name for source in sources.values() for name in source.classes})
+    parts, described, gallery = split_rows(np.array(images["split"]), np.array(labels), recipe.seed)
+    notes += _check_classes(recipe, parts, labels, declared)
+    held_out = _held_out(recipe, sorted({labels[row] for row in parts["train"]}))
+    about = {**next(iter(sources.values())).about, **({"license": recipe.data_license} if recipe.data_license else {})}
+    data = Data(recipe.data, fixed, about, images, tuple(labels), parts, described, gallery, held_out, tuple(notes))
+    _check_batch(recipe, data)
+    return data
+
+
+def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
+    """The data without rows that cannot be opened, checked again; raises TrainingError as `open_data` does."""
+    if not bad:
+        return data
+    skipped = tuple((str(data.images[row]["source"]), bad[row]) for row in sorted(bad))
+    notes = [f"{len(bad)} images that cannot be opened; the first: {': '.join(skipped[0])}"]
+    parts = {part: rows[~np.isin(rows, list(bad))] for part, rows in data.parts.items()}
+    notes += _check_classes(recipe, parts, list(data.labels), data.classes)
+    remaining = replace(data, parts=parts, left_out=(*data.left_out, *notes), skipped=skipped)
+    _check_batch(recipe, remaining)
+    return remaining
+
+
+def open_splits(recipe: Recipe, fixed: str, names: Sequence[str], wanted: str) -> Source:
+    """One split of the recipe's source, pinned as `fixed`, or several as `a+b`; `names` are all that it has."""
+    # A folder whose sub-folders are classes, and not splits, is called by the name of its one split, `train`.
+    whole = None if wanted == "+".join(names) else wanted
+    columns = {"image_column": recipe.image_column, "label_column": recipe.label_column}
+    return open_source(fixed, **columns, split=whole, config=recipe.data_config)
+
+
+def _pinned(recipe: Recipe, work: Path, resumed: bool) -> str:
+    """The recipe's source, pinned for the whole run: its other processes and a resumed one read what it began with."""
+    begun = resumed or int(os.environ.get("RANK", 0)) > 0
+    if begun and (work / _PINNED).is_file() and not Path(recipe.data).expanduser().exists():
+        return (work / _PINNED).read_text(encoding="utf-8")
+    return pinned(recipe.data, config=recipe.data_config, revision=recipe.data_revision)
+
+
+def _stored(sources: Mapping[str, Source], work: Path) -> Any:
+    """The rows of all the splits in an Arrow file, which the same sources are read from the next time."""
+    key = "-".join(source.fingerprint[:16] for source in sources.values())
+    path = work / f"images-{key}.arrow"
+    if not path.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        with datasets.arrow_writer.ArrowWriter(path=str(unfinished), features=_FEATURES) as writer:
+            for row in _rows(sources):
+                writer.write(row)
+            writer.finalize()
+        unfinished.rename(path)
+    return datasets.Dataset.from_file(str(path))
+
+
+def _rows(sources: Mapping[str, Source]) -> Iterator[dict[str, Any]]:
+    for split, source in sources.items():
+        for raw in source.rows():
+            yield {"data": raw.data, "path": raw.path, "source": raw.source, "label": raw.label, "split": split}
+
+
+def _check_labels(recipe: Recipe, images: Any, labels: Sequence[str]) -> list[str]:
+    missing = [row for row, label in enumerate(labels) if not label]
+    if not labels:
+        raise TrainingError(f"{recipe.data} has no image.")
+    if len(missing) == len(labels):
+        raise TrainingError(
+            f"{recipe.data} has no labels: training needs one for each image. Name their column with "
+            "--label-column, or give a folder with one sub-folder a class."
+        )
+    if missing and not recipe.skip_unusable:
+        raise TrainingError(
+            f"{len(missing)} of {len(labels)} images of {recipe.data} have no label, the first is "
+            f"{images[missing[0]]['source']}. Label them, or leave them out with --set skip_unusable=true."
+        )
+    return [f"{len(missing)} images without a label"] if missing else []
+
+
+def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], declared: Sequence[str]) -> list[str]:
+    """Raise TrainingError for a class without two training images, or take its images out of all the parts."""
+    counts = Counter(labels[row] for row in parts["train"])
+    everywhere = {labels[row] for rows in parts.values() for row in rows} | set(declared)
+    small = {label: counts[label] for label in sorted(everywhere) if counts[label] < 2}
+    if not small:
+        return []
+    named = ", ".join(f"{short(label, 60)!r} ({count})" for label, count in list(small.items())[:5])
+    if not recipe.skip_unusable:
+        raise TrainingError(
+            f"{len(small)} of {len(everywhere)} classes have fewer than two training images: {named}. A triplet "
+            "needs two. Add images, or leave these classes out with --set skip_unusable=true."
+        )
+    for part, rows in parts.items():
+        parts[part] = np.array([row for row in rows if labels[row] not in small], np.int64)
+    return [f"{len(small)} classes with fewer than two training images: {named}"]
+
+
+def _held_out(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes to keep from training, drawn with the recipe's seed."""
+    count = round(len(classes) * recipe.hold_out_classes)
+    if recipe.hold_out_classes and not 0 < count < len(classes) - 1:
+        raise TrainingError(
+            f"hold_out_classes={recipe.hold_out_classes:g} of {len(classes)} classes are {count}: at least one has to "
+            "be held out, and two have to stay."
+        )
+    return tuple(sorted(np.random.default_rng(recipe.seed).choice(classes, count, replace=False).tolist()))
+
+
+def _check_batch(recipe: Recipe, data: Data) -> None:
+    if len(data.classes) < 2:
+        raise TrainingError(f"{recipe.data} has {len(data.classes)} class to learn; there have to be two or more.")
+    for part in ("validation", "test"):
+        if not len(data.seen(part)):
+            raise TrainingError(
+                f"no image is left for {part}: {recipe.data} has {len(data.everything)} in all. Add images, or a split "
+                f"called {part}."
+            )
+    if not recipe.epochs:
+        return
+    if recipe.images_per_class > 1 and recipe.classes_per_batch > len(data.classes):
+        raise TrainingError(
+            f"a batch has {recipe.classes_per_batch} classes, the data {len(data.classes)}: "
+            f"--set classes_per_batch={len(data.classes)} or less."
+        )
+    if recipe.batch_size > len(data.train):
+        raise TrainingError(
+            f"a batch has {recipe.classes_per_batch} x {recipe.images_per_class} = {recipe.batch_size} images, "
+            f"the data {len(data.train)} to learn from: make classes_per_batch or images_per_class smaller."
+        )

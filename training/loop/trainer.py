@@ -1,0 +1,224 @@
+"""Trainer: the loop of `transformers`, with batches of classes, two rates, validation by retrieval, whole checkpoints.
+
+What is not ours to write, the Trainer has: precision, processes, schedule, logging, resuming.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import save_file
+
+from training.data.batches import Batches, ClassSampler
+from training.loop.guards import CollapseGuard, check_finite, check_weights
+from training.model.learner import Learner
+from training.recipe import Recipe
+
+METRIC = "mAP"  # of validation, by which the checkpoint is chosen
+_UNFINISHED = "unfinished"
+_SHOWN = ("loss", "triplet", "softmax", "spread")
+_SAY_EVERY = 50  # steps
+
+Validate = Callable[[Learner], dict[str, float]]
+
+
+class MetricTrainer(transformers.Trainer):
+    """Trains a Learner by its recipe; checkpoints lie in `args.output_dir`, whole or not at all."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        batches: Batches,
+        rows_of: Sequence[Sequence[int]],
+        validate: Validate,
+        args: transformers.TrainingArguments,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """`rows_of[i]` are the training rows of class i; `validate` gives the figures of validation, mAP among them."""
+        self.learner, self.folder = learner, Path(str(args.output_dir))
+        self.recipe: Recipe = learner.recipe
+        self.sampler = ClassSampler(rows_of, self.recipe)
+        self.validate = validate
+        self.guard = CollapseGuard(self.recipe, self.folder)
+        self.sums: dict[str, list[float]] = defaultdict(list)
+        super().__init__(model=learner, args=args, train_dataset=batches, callbacks=[_Epochs(self, learner, say)])
+        self.remove_callback(transformers.PrinterCallback)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of a pass, over all processes."""
+        return len(self.sampler) // self.recipe.batch_size
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any]:
+        return self.sampler
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over the Learner's groups."""
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self.learner.parameter_groups())
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of a batch; stops the run where it is not finite, or where the embeddings have collapsed."""
+        outputs = model(**inputs)
+        loss = outputs["loss"]
+        step = self.state.global_step + 1
+        check_finite(step, loss.detach(), self.recipe, self.folder)
+        parts = {name: value.detach() for name, value in outputs.items() if name != "loss"}
+        self.guard.watch(step, parts)
+        for name, value in parts.items():
+            self.sums[name].append(float(value))
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As in transformers; what does not learn has no gradients after it."""
+        loss = super().training_step(*args, **kwargs)
+        self.learner.forget_closed()
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in transformers, with the parts of the loss since the last time."""
+        if "loss" in logs:
+            logs = {**logs, **{name: float(np.mean(values)) for name, values in self.sums.items()}}
+            self.sums.clear()
+        super().log(logs, start_time)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The figures of validation, made by the first process and told to the others."""
+        figures = [self.validate(self.learner) if self.is_world_process_zero() else None]
+        metrics = {f"eval_{name}": value for name, value in (broadcast_object_list(figures)[0] or {}).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.folder / _UNFINISHED)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write the checkpoint under another name, then give it its own; keep the last one and the best one."""
+        check_weights(self.state.global_step, self.learner, self.recipe, self.folder)
+        unfinished = Path(self._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            name = f"checkpoint-{self.state.global_step}"
+            # It names the folder that this one is about to leave; which step was best stands beside it.
+            self.state.best_model_checkpoint = None
+            self.state.save_to_json(str(unfinished / name / transformers.trainer.TRAINER_STATE_NAME))
+            _sync(unfinished / name)
+            (unfinished / name).rename(self.folder / name)
+            self._forget()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir or self.folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            state = {name: value.contiguous() for name, value in self.learner.state_dict().items()}
+            save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def _forget(self) -> None:
+        kept = {self.state.global_step, self.state.best_global_step}
+        for folder in self.folder.glob("checkpoint-*"):
+            if int(folder.name.rpartition("-")[2]) not in kept:
+                shutil.rmtree(folder)
+
+
+class _Epochs(transformers.TrainerCallback):
+    """What happens at the ends of epochs: other batches, stages that open, a checkpoint after validation."""
+
+    def __init__(self, trainer: MetricTrainer, learner: Learner, say: Callable[[str], None]) -> None:
+        self.trainer, self.learner, self.say = trainer, learner, say
+
+    def _open(self, state: Any) -> None:
+        epoch = state.global_step / self.trainer.steps_per_epoch
+        self.learner.open_stages(epoch)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.sampler.epoch = state.global_step // self.trainer.steps_per_epoch
+        self._open(state)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.learner.recipe.unfreeze:
+            self._open(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # The end of the epoch validates and then saves; saving before it, too, would be one time too many.
+        if state.global_step % self.trainer.steps_per_epoch == 0 or state.global_step >= state.max_steps:
+            control.should_save = False
+        control.should_log = control.should_log or control.should_save  # so that a resumed run's log is the same
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        shown = {name: value for name, value in logs.items() if name in _SHOWN or name.startswith("eval_")}
+        if shown and (state.global_step % _SAY_EVERY == 0 or "loss" not in logs):
+            values = ", ".join(f"{name.replace('eval_', 'validation ')} {value:.4f}" for name, value in shown.items())
+            self.say(f"step {state.global_step} of {state.max_steps}: {values}")
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log = control.should_evaluate = control.should_save = True
+
+
+def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transformers.TrainingArguments:
+    """The Trainer's settings for a recipe; with several processes, as `accelerate launch` starts them, joins them."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=recipe.epochs,
+        # One batch is divided among the processes, so that it has the same classes however many they are.
+        per_device_train_batch_size=recipe.batch_size,
+        accelerator_config={"split_batches": True, "dispatch_batches": False},
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup,
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
+        ddp_find_unused_parameters=False,
+        ddp_timeout=86_400,  # seconds: the other processes wait while the first one reads and audits the data
+        dataloader_num_workers=recipe.workers,
+        dataloader_drop_last=True,
+        remove_unused_columns=False,
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        eval_strategy="no",  # the ends of epochs ask for it: `evaluate` needs no data set of the Trainer's
+        metric_for_best_model=METRIC,
+        greater_is_better=True,
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        seed=recipe.seed,
+    )
+    # One process has one GPU, or none: the Trainer would divide its batch among all that there are (DataParallel).
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def has_bf16() -> bool:
+    """Whether the GPU, or else the processor, multiplies bfloat16 by itself and does not only imitate it."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,82 @@
+"""Work: the folder of a run that is not finished yet, and whether it may go on there.
+
+It lies beside the artifact that it will end in, as `OUT.training`, and holds the recipe, the rows, what the leak audit
+found, and the checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from retrieval.artifact.atomic import recover
+from retrieval.artifact.load import is_artifact, read_metrics
+from retrieval.errors import TrainingError
+from training.data.dataset import Data
+from training.data.pixels import Pixels
+from training.loop.guards import last_checkpoint
+from training.recipe import Recipe, without_places
+
+
+def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
+    """Whether `out` is what this run has ended in; raises TrainingError where it is another artifact."""
+    recover(out)
+    if not is_artifact(out):
+        return False
+    if not resume:
+        raise TrainingError(f"{out} holds an artifact, which would be lost: name another folder, or delete that one.")
+    training = read_metrics(out).get("training") or {}
+    before = without_places(training.get("settings") or {})  # one of 0.2.0 has the places, too
+    _check_same(without_places(recipe.settings()), before, f"{out} holds an artifact", "name another folder")
+    return True
+
+
+def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> FileLock:
+    """Make the run's folder its own; raises TrainingError where the work of another run lies in it, or has ended."""
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError(f"another process is training in {work}; wait until it has ended.") from error
+    if is_finished(recipe, out, resume):
+        raise TrainingError(f"another process has finished {out} meanwhile.")
+    stamp, last = work / "recipe.json", last_checkpoint(work)
+    if last and not resume:
+        raise TrainingError(
+            f"{work} holds an unfinished run with {last.name}: go on with it by --resume, or delete that folder."
+        )
+    if last and stamp.is_file():
+        before = json.loads(stamp.read_text(encoding="utf-8"))
+        _check_same(recipe.settings(), before, f"{work} holds a run", "delete that folder")
+    if not last:
+        stamp.write_text(json.dumps(recipe.settings(), indent=2) + "\n", encoding="utf-8")
+    return lock
+
+
+def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:
+    """Raise TrainingError where a run is resumed with other images: its row numbers would mean others."""
+    lines = [
+        f"{row} {part} {data.labels[row]} {pixels.sha256.get(row)}" for part in data.parts for row in data.parts[part]
+    ]
+    found, stamp = hashlib.sha256("\n".join(lines).encode()).hexdigest(), work / "images.sha256"
+    if not resumed:
+        stamp.write_text(found, encoding="utf-8")
+    elif stamp.is_file() and stamp.read_text(encoding="utf-8") != found:
+        raise TrainingError(
+            f"the images or labels of {data.name} are not those that the run in {work} began with: put them back, or "
+            "begin anew without that folder."
+        )
+
+
+def _check_same(settings: dict[str, Any], before: dict[str, Any], what: str, mend: str) -> None:
+    if changed := [key for key in settings if settings[key] != before.get(key)]:
+        key = changed[0]
+        raise TrainingError(
+            f"{what} made with {key}={before.get(key)!r}, not {settings[key]!r}: resume it with the same recipe, or "
+            f"{mend}."
+        )

@@ -1,0 +1,1 @@
+"""What a run ends in: figures, an artifact, a comparison."""

@@ -1,0 +1,128 @@
+"""The evaluation of a training run: held-out images as queries, other images as gallery, as sections of metrics.json.
+
+Seen classes (the run trained on other images of them) and unseen ones stand side by side, each searched in the whole
+gallery, which holds images of both: that is how the artifact is used. Every figure has a 95% bootstrap interval.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.errors import QueryError
+from retrieval.evaluation.metrics import Numbers, QueryFigures, Rows, Vectors, bootstrap_interval, query_figures
+from retrieval.stores.faiss import FaissStore
+from retrieval.stores.recall import against_exact
+
+_CLASS_FIGURES = ("hit@1", "P@5", "mAP")
+_CONFUSIONS = 3  # wrong labels named for each class
+_INDEX_QUERIES = 1000
+
+Mask = npt.NDArray[np.bool_]
+
+
+def evaluate(
+    queries: Vectors,
+    query_labels: Sequence[str],
+    gallery: Vectors,
+    gallery_labels: Sequence[str | None],
+    *,
+    train_counts: Mapping[str, int],
+    split: str,
+    gallery_name: str,
+    unseen: Collection[str] = (),
+    near_duplicate: Mask | None = None,
+    correct: Mask | None = None,
+    own_row: Rows | None = None,
+) -> dict[str, Any]:
+    """The section `evaluation`: `queries` (Q, D) searched in `gallery` (N, D), float32 unit rows.
+
+    `train_counts` holds the number of training images of each class, `unseen` the classes that training did not have.
+    `near_duplicate` (Q,) marks queries with a near-duplicate in the gallery: figures without them are given too.
+    `correct` (Q,) marks queries whose class a classifier told right. `own_row` (Q,) is the row of the gallery that is
+    the query itself, which is left out of its search, or -1. Raises QueryError where no query of a seen class
+    has an image of its class in the gallery.
+    """
+    found = query_figures(queries, query_labels, gallery, gallery_labels, exclude=own_row)
+    is_unseen = np.array([label in unseen for label in query_labels], bool)
+    parts: dict[str, Any] = {}
+    for name, chosen in (("seen", ~is_unseen), ("unseen", is_unseen)):
+        parts[name] = _part(found, query_labels, chosen, len(gallery))
+        if near_duplicate is not None:
+            apart = _part(found, query_labels, chosen & ~near_duplicate, len(gallery))
+            parts[f"{name}_without_near_duplicates"] = apart
+    if parts["seen"] is None:
+        raise QueryError("there is nothing to evaluate: no query is of a seen class that the gallery has.")
+    return {
+        "split": split,
+        "gallery": gallery_name,
+        **dict.fromkeys(("seen_without_near_duplicates", "unseen_without_near_duplicates")),
+        **parts,
+        "classes": _classes(found, query_labels, train_counts),
+        "classifier_accuracy": None if correct is None else _with_interval(correct[~is_unseen].astype(np.float64)),
+    }
+
+
+def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_row: Rows) -> dict[str, Any]:
+    """The section `index`: an artifact's store against exact search of the same (N, D) vectors.
+
+    Of more than 1,000 queries (Q, D), as many are drawn; `own_row` (Q,) is the row that a query itself is, which does
+    not count as found, or -1. The times are medians in milliseconds, one query at a time on
+    one core: of all the figures the only ones that differ from run to run.
+    """
+    if len(queries) > _INDEX_QUERIES:
+        drawn = np.sort(np.random.default_rng(0).choice(len(queries), _INDEX_QUERIES, replace=False))
+        queries, own_row = queries[drawn], own_row[drawn]
+    figures = against_exact(store, vectors, queries, own_row)
+    return {
+        "recall@10": figures["recall@10"],
+        "exact_ms": figures["flat p50 ms"],
+        "approximate_ms": figures["p50 ms"],
+        "queries": len(queries),
+        "factory": store.settings.factory,
+    }
+
+
+def _part(found: QueryFigures, labels: Sequence[str], chosen: Mask, images: int) -> dict[str, Any] | None:
+    """Figures of those queries that are `chosen` (Q,); None where none of them has anything to find."""
+    mask = chosen[found.rows]
+    if not mask.any():
+        return None
+    rows = found.rows[mask]
+    return {
+        "figures": {name: _with_interval(values[mask]) for name, values in found.values.items()},
+        "queries": len(rows),
+        "images": images,
+        "classes": len({labels[row] for row in rows}),
+        "left_out": int(chosen.sum()) - len(rows),
+        "curve": {
+            "k": found.ladder,
+            "hit": found.hit[mask].mean(axis=0).tolist(),
+            "recall": found.recall[mask].mean(axis=0).tolist(),
+        },
+    }
+
+
+def _with_interval(values: Numbers) -> dict[str, float]:
+    low, high = bootstrap_interval(values)
+    return {"value": float(values.mean()), "low": low, "high": high}
+
+
+def _classes(found: QueryFigures, labels: Sequence[str], train_counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A row for each class of training and of the queries, the worst mAP first, those without queries last."""
+    of_row = np.array([labels[row] for row in found.rows], np.object_)
+    top = np.array(found.top, np.object_)
+    classes = []
+    for label in sorted({*train_counts, *of_row}):
+        mask = of_row == label
+        wrong = Counter(top[mask & (top != label)])
+        row: dict[str, Any] = {"label": label, "images": train_counts.get(label, 0), "queries": int(mask.sum())}
+        for name in _CLASS_FIGURES:
+            row[name] = float(found.values[name][mask].mean()) if mask.any() else None
+        row["confusions"] = [[name, count] for name, count in wrong.most_common(_CONFUSIONS)]
+        classes.append(row)
+    return sorted(classes, key=lambda row: (row["mAP"] is None, row["mAP"]))

@@ -1,0 +1,199 @@
+"""Publish: the end of a run, an artifact built with the best checkpoint, its figures, pictures and card."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from retrieval.build.build import build_artifact
+from retrieval.build.embed import Progress
+from retrieval.build.write import CALIBRATION, Unsealed
+from retrieval.evaluation.calibration import Queries, calibrate
+from retrieval.images.open import open_image
+from retrieval.stores.faiss import FaissStore
+from training.data.audit import Pair
+from training.data.dataset import Data, open_splits
+from training.data.pixels import Pixels
+from training.loop.trainer import METRIC
+from training.model.learner import Learner, at_size, embed_rows
+from training.recipe import Recipe, without_places
+from training.results.evaluate import evaluate, evaluate_index
+
+_LISTED = 1000  # pairs of near-duplicates, at most: the most alike
+_BATCH = 64
+_VERSIONS = ("torch", "timm", "transformers", "accelerate", "pytorch-metric-learning", "datasets", "faiss-cpu", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run, and all that its artifact is made from."""
+
+    recipe: Recipe
+    data: Data
+    pixels: Pixels
+    learner: Learner
+    pairs: list[Pair]
+    state: Any  # transformers' TrainerState
+    finished: dict[str, float]  # figures of validation that the finished head has
+    seconds: float | None  # None for a run that was resumed
+
+
+def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
+    """Write the artifact `out`: every image of the gallery's splits, embedded by the trained network."""
+    encoder = at_size(run.learner.network, run.recipe.test_size)
+    source = open_splits(run.recipe, run.data.pinned, run.data.splits, run.data.gallery_split)
+
+    def sections(unsealed: Unsealed) -> dict[str, Any]:
+        return {
+            "training": training_section(run),
+            "audit": audit_section(run),
+            **figures(run, unsealed),
+            CALIBRATION: calibration_section(run, unsealed),
+        }
+
+    build_artifact(source, out, encoder, factory=run.recipe.index, progress=progress, evaluate=sections)
+
+
+def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
+    """The sections `evaluation` and `index`.
+
+    Queries are the test images of seen classes, taken out of the gallery where they are in it, and every image of the
+    unseen classes, each left out of its own search.
+    """
+    data, gallery = run.data, unsealed.gallery
+    hashes = gallery.table["sha256"].to_pylist()
+    seen, unseen = data.seen("test").tolist(), data.unseen.tolist()
+    other = {run.pixels.sha256[int(row)] for part in ("train", "validation") for row in data.parts[part]}
+    tested = {run.pixels.sha256[row] for row in seen} - other
+    kept = np.array([row for row, sha in enumerate(hashes) if sha not in tested], np.int64)
+    place = {int(row): number for number, row in enumerate(kept)}
+    queries = [*seen, *unseen]
+    vectors, at = _embedded(run, unsealed, queries)
+    # A query that stays in the gallery is of an unseen class, or the same file as a training image: the first is left
+    # out of its own search, the second is what the audit counts.
+    own = [place.get(int(row), -1) if number >= len(seen) else -1 for number, row in enumerate(at)]
+    leaked = {pair.held_out for pair in run.pairs}
+    evaluation = evaluate(
+        vectors,
+        [data.labels[row] for row in queries],
+        unsealed.vectors[kept],
+        [gallery.labels[row] for row in kept],
+        train_counts=Counter(data.labels[row] for row in data.train),
+        split=data.described,
+        gallery_name=f"{len(kept):,} images of {data.gallery_split}",
+        unseen=data.held_out,
+        near_duplicate=np.array([row in leaked for row in queries], bool),
+        correct=_classified(run, queries),
+        own_row=np.array(own, np.int64),
+    )
+    return {"evaluation": evaluation, "index": evaluate_index(unsealed.store, unsealed.vectors, vectors, at)}
+
+
+def calibration_section(run: Run, unsealed: Unsealed) -> dict[str, Any] | None:
+    """The section `calibration`: learned from validation and checked on test, both searched among the other images.
+
+    Images that the encoder has learned from find each other too easily to learn it from them.
+    """
+    held_out = [run.data.seen(part).tolist() for part in ("validation", "test")]
+    hashes = {run.pixels.sha256[row] for rows in held_out for row in rows}
+    kept = [row for row, sha in enumerate(unsealed.gallery.table["sha256"].to_pylist()) if sha not in hashes]
+    store = FaissStore(unsealed.encoder.dim)
+    store.add(np.arange(len(kept)), unsealed.vectors[kept])
+    labels = [unsealed.gallery.labels[row] for row in kept]
+    queries, check = (
+        Queries(_embedded(run, unsealed, rows)[0], [run.data.labels[row] for row in rows]) for rows in held_out
+    )
+    return calibrate(store, labels, queries, check)
+
+
+def _embedded(run: Run, unsealed: Unsealed, rows: list[int]) -> tuple[Any, Any]:
+    """(N, D): embeddings of images of the data, and (N,): their rows in the gallery, -1 where they are not in it."""
+    row_of = {sha: row for row, sha in enumerate(unsealed.gallery.table["sha256"].to_pylist())}
+    at = np.array([row_of.get(run.pixels.sha256[row], -1) for row in rows], np.int64)
+    vectors = unsealed.vectors[at]
+    if (apart := np.flatnonzero(at < 0)).size:  # a test split is not in the gallery
+        vectors[apart] = _embed(run, unsealed, [rows[number] for number in apart])
+    return vectors, at
+
+
+def _embed(run: Run, unsealed: Unsealed, rows: list[int]) -> Any:
+    """(N, D): embeddings of images that are not in the gallery, some at a time."""
+    chunks = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+    images = ([open_image(run.data.raw(row).read()) for row in chunk] for chunk in chunks)
+    return np.concatenate([unsealed.encoder.embed_images(chunk) for chunk in images])
+
+
+def _classified(run: Run, queries: list[int]) -> Any:
+    """(Q,) bool: whether the recipe's classifier names the class; None for a recipe without one."""
+    if run.recipe.softmax == "none" or not run.recipe.epochs:
+        return None
+    logits = run.learner.objective.logits(embed_rows(run.learner, run.pixels, queries, run.recipe.test_size))
+    assert logits is not None
+    named = [run.data.classes[int(number)] for number in logits.argmax(dim=1)]
+    return np.array([name == run.data.labels[row] for name, row in zip(named, queries, strict=True)], bool)
+
+
+def training_section(run: Run) -> dict[str, Any]:
+    """The section `training`: all that is needed to do the run again, and how it went."""
+    state, data, settings = run.state, run.data, without_places(run.recipe.settings())
+    history = [
+        {name.replace("eval_", "validation "): value for name, value in entry.items() if name != "epoch"}
+        for entry in state.log_history
+        if "loss" in entry or f"eval_{METRIC}" in entry
+    ]
+    return {
+        "recipe": run.recipe.name,
+        "settings": settings,
+        "data": {
+            "source": settings["data"],
+            "about": dict(data.about),
+            "split sizes": {part: len(rows) for part, rows in data.parts.items()},
+            "classes": len(data.classes),
+            "held out": list(data.held_out),
+            "left out": list(data.left_out),
+            "skipped": [{"image": image, "reason": reason} for image, reason in data.skipped],
+        },
+        "seed": run.recipe.seed,
+        "seconds": None if run.seconds is None else round(run.seconds, 1),
+        "steps": state.global_step,
+        "best": {"step": state.best_global_step, "metric": f"validation {METRIC}", "value": state.best_metric}
+        if state.best_global_step
+        else None,
+        "finished": run.finished,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _VERSIONS},
+        },
+        "threads": torch.get_num_threads(),
+        "history": history,
+    }
+
+
+def audit_section(run: Run) -> dict[str, Any]:
+    """The section `audit`: near-duplicates between held-out and other images, counted and listed."""
+    images, labels = run.data.images, run.data.labels
+    listed = [
+        {
+            "held_out": images[pair.held_out]["source"],
+            "label": labels[pair.held_out],
+            "other": images[pair.other]["source"],
+            "other_label": labels[pair.other],
+            "similarity": pair.similarity,
+        }
+        for pair in sorted(run.pairs, key=lambda pair: -pair.similarity)[:_LISTED]
+    ]
+    audited = len(run.data.seen("test")) + len(run.data.unseen)
+    across = sum(labels[pair.held_out] != labels[pair.other] for pair in run.pairs)
+    return {
+        "queries": len(run.pairs),
+        "audited": audited,
+        "across classes": across,
+        "listed": listed,
+    }

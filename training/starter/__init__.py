@@ -1,0 +1,1 @@
+"""The starter artifact: drawn, trained and built by `python -m training.starter`."""
