@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is reported to anyone
 
-from retrieval import LookalikeError, Searcher, open_reference
+from retrieval import LookalikeError, Searcher
 from retrieval.ui import create_app, launch
 
 STARTER = Path(__file__).parent / "retrieval" / "starter"
@@ -30,8 +30,7 @@ def main() -> int:
     parser.add_argument("--share", action="store_true", help="a public link for a week, through Gradio's servers")
     arguments = parser.parse_args()
     try:
-        artifact = open_reference(arguments.artifact)
-        searcher = Searcher.open(artifact.folder)
+        searcher = Searcher.open(arguments.artifact)
     except (LookalikeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -40,7 +39,7 @@ def main() -> int:
         return 130
     # A Space or a container is stopped by SIGTERM; leaving by the front door cleans up temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    app = create_app(searcher, artifact)
+    app = create_app(searcher)
     try:
         launch(app, host=arguments.host, port=arguments.port, share=arguments.share)
     except (OSError, OverflowError, ValueError) as error:  # a port in use, or no port; a host that is not ours

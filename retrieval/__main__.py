@@ -15,7 +15,7 @@ from retrieval.errors import ArtifactError, QueryError
 
 if TYPE_CHECKING:
     from retrieval.artifact.load import Artifact
-    from retrieval.build.build import Report
+    from retrieval.artifact.report import Report
     from retrieval.evaluation.duplicates import Group
     from retrieval.images.gallery import Gallery
     from retrieval.images.open import Region
@@ -208,20 +208,19 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _add(arguments: argparse.Namespace) -> None:
-    from retrieval.artifact.load import load_artifact
     from retrieval.build.change import add_images
 
     with _Bar() as bar:
-        artifact = load_artifact(arguments.artifact)
-        _print_report(add_images(artifact, _source(arguments), limit=arguments.limit, progress=bar))
+        report = add_images(arguments.artifact, _source(arguments), limit=arguments.limit, progress=bar).report
+    assert report
+    _print_report(report)
 
 
 def _remove(arguments: argparse.Namespace) -> None:
-    from retrieval.artifact.load import load_artifact
     from retrieval.build.change import remove_images
 
-    left = remove_images(load_artifact(arguments.artifact), arguments.ids)
-    print(f"{len(set(arguments.ids))} removed, {left} left")
+    left = remove_images(arguments.artifact, arguments.ids)
+    print(f"{len(set(arguments.ids))} removed, {len(left.gallery)} left")
 
 
 def _search(arguments: argparse.Namespace) -> None:
@@ -371,7 +370,7 @@ def _listed(group: Group, gallery: Gallery) -> dict[str, Any]:
 
 
 def _push(arguments: argparse.Namespace) -> None:
-    from retrieval.hub.push import push_artifact
+    from retrieval.hub.push import push as push_artifact
 
     folder, name = arguments.artifact, arguments.repository
     print(push_artifact(folder, name, private=arguments.private, message=arguments.message))

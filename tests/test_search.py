@@ -254,18 +254,6 @@ def test_nothing_and_words_that_nobody_reads_are_errors_in_words(searcher):
         searcher.query([Part(row=1), Part(words="a red shirt")])
 
 
-def test_a_vector_may_be_remembered_by_the_caller(searcher):
-    asked = []
-
-    def vector(part, *, by_text):
-        asked.append((part, by_text))
-        return searcher.vector(part, by_text=by_text)
-
-    query = searcher.query([Part(row=1), Part(row=2, weight=-1.0)], vector)
-    assert asked == [(Part(row=1), False), (Part(row=2), False)], "the weight is no matter of the vector"
-    np.testing.assert_array_equal(query.vector, searcher.query([Part(row=1), Part(row=2, weight=-1.0)]).vector)
-
-
 def test_words_are_searched_for_among_the_vectors_of_their_encoder(twins):
     searcher = Searcher.open(twins)
     seen = searcher.text.store.vectors(np.arange(len(searcher.gallery)))

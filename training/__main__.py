@@ -96,7 +96,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _push(out: Path, name: str, *, private: bool) -> None:
-    from retrieval.hub.push import push_artifact
+    from retrieval.hub.push import push as push_artifact
 
     try:
         print(push_artifact(out, name, private=private))

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from retrieval.hub.pull import Resolved
+from retrieval.errors import ArtifactError
 from retrieval.images.open import MAX_BYTES
 from retrieval.search import Searcher
 from retrieval.ui import strings
@@ -30,8 +30,14 @@ _MARK = (
 )
 
 
-def create_app(searcher: Searcher, artifact: Resolved) -> gr.Blocks:
-    """The Blocks that searches with `searcher`, which was opened from `artifact`."""
+def create_app(searcher: Searcher) -> gr.Blocks:
+    """The Blocks that searches with `searcher`, and shows the artifact that it was opened from.
+
+    Raises ArtifactError for a Searcher that was not opened from one.
+    """
+    artifact = searcher.artifact
+    if artifact is None:
+        raise ArtifactError("the page shows an artifact: open the Searcher by Searcher.open, or Searcher.of.")
     thumbnails = Thumbnails(searcher.gallery)
     cards = Cards(searcher, thumbnails)
     find_groups = Finder(searcher)
@@ -53,9 +59,9 @@ def create_app(searcher: Searcher, artifact: Resolved) -> gr.Blocks:
             with gr.Tab(strings.DUPLICATES_TAB):
                 DuplicatesTab(searcher, cards, find_groups)
             with gr.Tab(strings.MAP_TAB):
-                MapTab(searcher, thumbnails, map_method(artifact.folder))
+                MapTab(searcher, thumbnails, map_method(artifact))
             with gr.Tab(strings.EVALUATION_TAB):
-                add_evaluation(artifact.folder, thumbnails)
+                add_evaluation(artifact, thumbnails)
             with gr.Tab(strings.ABOUT_TAB):
                 add_about(artifact)
         search.listen(app, tabs)

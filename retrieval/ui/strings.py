@@ -57,6 +57,7 @@ MORE_LIKE = "More like this"
 LESS_LIKE = "Less like this"
 WHY = "Why?"
 SHOW_MORE = "Show more"
+WITHOUT_VALUE = "without a value"
 WITHOUT_LABEL = "without a label"
 
 LIKED = "Like"

@@ -25,7 +25,7 @@ class Asked:
     """What is searched for, and among which images: column -> values."""
 
     parts: tuple[Part, ...] = ()
-    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    where: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
     def only(self, part: Part) -> Asked:
         """This part and nothing else, under the same filter."""
@@ -58,13 +58,13 @@ class Asked:
         """The words that are asked for; empty where there are none."""
         return next((part.words for part in self.parts if part.words), "")
 
-    def filtered(self, column: str, values: Sequence[str]) -> Asked:
-        """Only images with one of the values in that column; with any, where there are none."""
+    def filtered(self, column: str, values: Sequence[str | None] | None) -> Asked:
+        """Only images with one of the values in that column, None standing for having none; None lifts the filter."""
         others = tuple(one for one in self.where if one[0] != column)
-        return replace(self, where=(*others, (column, tuple(values))) if values else others)
+        return replace(self, where=others if values is None else (*others, (column, tuple(values))))
 
     @property
-    def filter(self) -> dict[str, list[str]]:
+    def filter(self) -> dict[str, list[str | None]]:
         """As `Gallery.rows_where` takes it."""
         return {column: list(values) for column, values in self.where}
 

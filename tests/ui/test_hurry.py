@@ -30,7 +30,7 @@ def searcher(starter: Path) -> Searcher:
 
 @pytest.fixture(scope="module")
 def slow(searcher: Searcher, starter: Path) -> Iterator[str]:
-    with served(searcher, starter) as address:
+    with served(searcher) as address:
         yield address
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,7 +34,7 @@ from browser import (
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval import Encoder, Searcher, build_artifact, open_artifact, open_source
 from retrieval.search import Part
 from training.starter.catalogue import Item, draw
 
@@ -467,8 +468,8 @@ def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder
         pictures.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
     pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
-    searcher = Searcher.open(tmp_path / "artifact")
-    with served(searcher, tmp_path / "artifact", "<b>labels</b>") as server, visit(browser, server, examples=3) as page:
+    named = replace(open_artifact(tmp_path / "artifact"), name="<b>labels</b>")
+    with served(Searcher.of(named)) as server, visit(browser, server, examples=3) as page:
         page.locator("#examples .pic").first.click()
         expect(page.locator("#status")).to_contain_text(f"most like {label}")
         expect(page.locator("#hits .hit .name").first).to_have_text(label)

@@ -57,7 +57,7 @@ def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Pa
     encoder = Encoder.create("test_resnet", pretrained=False, head="16-relu-8")
     build_artifact(open_source(str(pictures)), tmp_path / "artifact", encoder)
     searcher, said = Searcher.open(tmp_path / "artifact"), "cannot be split into parts of the picture"
-    with served(searcher, tmp_path / "artifact") as server:
+    with served(searcher) as server:
         with visit(browser, server, size) as page:
             page.locator("#hits .card > .pic").first.click()
             page.locator("#hits .hit [data-do=why]").first.click()

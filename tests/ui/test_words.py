@@ -21,7 +21,7 @@ def words(tmp_path_factory, pictures: Path, encoder: Encoder):
     text = TextEncoder.create(str(write_clip(folder / "clip")))
     build_artifact(open_source(str(pictures)), folder / "artifact", encoder, text=text)
     searcher = Searcher.open(folder / "artifact")
-    with served(searcher, folder / "artifact") as address:
+    with served(searcher) as address:
         yield searcher, address
 
 

@@ -15,6 +15,8 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from retrieval.images.gallery import Gallery
 from retrieval.ui import strings
 
+_NO_VALUE = "\0"  # which no text of a gallery is
+
 
 class _Guard(ComponentMeta):  # type: ignore[misc]
     """Makes subclasses of Gradio's components, whose `preprocess` checks what comes from outside.
@@ -47,8 +49,9 @@ class _AddButton(gr.UploadButton, metaclass=_Guard):  # type: ignore[misc]
 class _Filter(gr.Dropdown, metaclass=_Guard):  # type: ignore[misc]
     """Gives values as text, also such as are no longer in the list: the gallery knows which there are."""
 
-    def preprocess(self, payload: Any) -> list[str]:
-        return [str(value) for value in payload] if isinstance(payload, list) else []
+    def preprocess(self, payload: Any) -> list[str | None]:
+        values = payload if isinstance(payload, list) else []
+        return [None if value == _NO_VALUE else str(value) for value in values]
 
 
 def _uploaded(path: str | None) -> str:
@@ -89,10 +92,18 @@ def add_filters(gallery: Gallery) -> list[gr.Dropdown]:
         ]
 
 
-def choices(counts: Mapping[str, int], chosen: Sequence[str] = ()) -> list[tuple[str, str]]:
+def choices(counts: Mapping[str | None, int], chosen: Sequence[str | None] = ()) -> list[tuple[str, str]]:
     """(what is shown, the value) of each value, and of the chosen that no image is left for."""
     left = {**counts, **{value: 0 for value in chosen if value not in counts}}
-    return [(f"{value} ({count:,})", value) for value, count in left.items()]
+    return [
+        (f"{strings.WITHOUT_VALUE if value is None else value} ({count:,})", as_choice(value))
+        for value, count in left.items()
+    ]
+
+
+def as_choice(value: str | None) -> str:
+    """A value of a filter as Gradio's list has it, which knows no None."""
+    return _NO_VALUE if value is None else value
 
 
 def slider(least: float, most: float, value: float, step: float, **options: Any) -> gr.Slider:

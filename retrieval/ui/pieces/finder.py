@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import Lock
 
 from retrieval.evaluation.duplicates import Group, find_groups
+from retrieval.forking import Lock
 from retrieval.search import Searcher
 
 _REMEMBERED = 8  # thresholds

@@ -43,10 +43,10 @@ class Thumbnails:
         """Where a client finds a row's thumbnail; `root` is the address of the app."""
         return f"{root}/gradio_api/file={self.path(row)}"
 
-    def publish(self, file: Path) -> str:
-        """Have another file of the artifact served, a picture of its evaluation; returns its address."""
-        path = self._path / file.name
-        path.write_bytes(file.read_bytes())
+    def publish(self, name: str, content: bytes) -> str:
+        """Have another picture of the artifact served, of its evaluation; returns its address."""
+        path = self._path / name
+        path.write_bytes(content)
         return f"./gradio_api/file={path}"
 
     @staticmethod

@@ -8,10 +8,8 @@ from pathlib import Path
 import gradio as gr
 from markdown_it import MarkdownIt
 
-from retrieval.artifact.layout import LAYOUT
-from retrieval.artifact.load import read_metrics
+from retrieval.artifact.load import Artifact
 from retrieval.evaluation import markdown as report
-from retrieval.hub.pull import Resolved
 from retrieval.ui import strings
 from retrieval.ui.pieces.html import attributes, script, text
 from retrieval.ui.pieces.thumbnails import Thumbnails
@@ -22,9 +20,9 @@ _PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
-def add_evaluation(folder: Path, thumbnails: Thumbnails) -> None:
+def add_evaluation(artifact: Artifact, thumbnails: Thumbnails) -> None:
     """Figures and pictures of an artifact's evaluation."""
-    metrics = read_metrics(folder)
+    metrics = artifact.metrics
     training, evaluation = metrics.get("training") or {}, metrics.get("evaluation") or {}
     blocks = [
         *(report.evaluation_lines(evaluation) if evaluation else []),
@@ -33,7 +31,7 @@ def add_evaluation(folder: Path, thumbnails: Thumbnails) -> None:
         *report.leave_one_out_lines(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
     ]
     body = _html("\n\n".join("\n".join(block) for block in blocks if block))
-    pictures = "".join(_plot(folder / name, thumbnails) for name in LAYOUT.plots_in(folder))
+    pictures = "".join(_plot(name, content, thumbnails) for name, content in artifact.plots.items())
     gr.HTML(
         f'<div class="card-text">{body}</div><div class="plots">{pictures}</div>',
         elem_id="evaluation",
@@ -41,21 +39,21 @@ def add_evaluation(folder: Path, thumbnails: Thumbnails) -> None:
     )
 
 
-def _plot(path: Path, thumbnails: Thumbnails) -> str:
-    name = path.stem.replace("_", " ")
-    return f"<img {attributes(src=thumbnails.publish(path), alt=name, loading='lazy')}>"
+def _plot(file: str, content: bytes, thumbnails: Thumbnails) -> str:
+    path = Path(file)
+    address = thumbnails.publish(path.name, content)
+    return f"<img {attributes(src=address, alt=path.stem.replace('_', ' '), loading='lazy')}>"
 
 
-def add_about(artifact: Resolved) -> None:
+def add_about(artifact: Artifact) -> None:
     """The card of an artifact, and how to call the app."""
-    card = (artifact.folder / LAYOUT.card).read_text(encoding="utf-8")
     commit = f"<p>{text(strings.REVISION)} <code>{text(artifact.commit)}</code></p>" if artifact.commit else ""
     calls = "".join(
         f"<h3>{text(name)}</h3><pre><code>{text(code)}</code></pre>" for name, code in strings.CALLS.items()
     )
     calls = _scrolled(f"<h2>{text(strings.CALL)}</h2>{calls}")
     gr.HTML(
-        f'<div class="card-text">{commit}{calls}{_html(_FRONT_MATTER.sub("", card))}</div>',
+        f'<div class="card-text">{commit}{calls}{_html(_FRONT_MATTER.sub("", artifact.card))}</div>',
         js_on_load=script("about.js"),
         elem_id="about",
         apply_default_css=False,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from retrieval.artifact.manifest import read_manifest
+from retrieval.artifact.load import Artifact
 from retrieval.artifact.map import PCA, pca
 from retrieval.search import Searcher
 from retrieval.stores.base import Ids, Vectors
@@ -76,9 +75,9 @@ class MapTab:
         return {"name": name_of(values), "picture": self._thumbnails.url(place, ".")}
 
 
-def map_method(folder: Path) -> str:
+def map_method(artifact: Artifact) -> str:
     """How the map of an artifact is made: the method of the one that it has, or PCA."""
-    return str(read_manifest(folder).get("map", {}).get("method", PCA))
+    return str(artifact.manifest.get("map", {}).get("method", PCA))
 
 
 def _encoded(values: Any) -> str:

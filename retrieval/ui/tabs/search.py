@@ -5,7 +5,6 @@ The page is a function of a `Visit`, which each visitor has alone: everything do
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import gradio as gr
@@ -16,7 +15,7 @@ from retrieval.images.gallery import spread_rows
 from retrieval.search import MAX_K, Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards
-from retrieval.ui.pieces.controls import add_button, add_filters, choices, drop_zone, slider
+from retrieval.ui.pieces.controls import add_button, add_filters, as_choice, choices, drop_zone, slider
 from retrieval.ui.pieces.downloads import as_download, make_file
 from retrieval.ui.pieces.errors import staying
 from retrieval.ui.pieces.html import for_scripts, script, text
@@ -27,7 +26,6 @@ SEARCH = "search"  # the tab
 EXAMPLES = 8
 _WORDS = 300  # letters
 MOST_HITS = 60  # at a time
-_REMEMBERED = 256  # vectors of visitors' pictures: a change of filter embeds nothing again
 # A new search is shown from its first hit: on a phone they lie under the query, and the one clicked may be far down.
 _TO_THE_HITS = """() => {
   const status = document.querySelector("#status"), did = document.body.dataset.did ?? "search";
@@ -43,7 +41,6 @@ class SearchTab:
     def __init__(self, searcher: Searcher, cards: Cards) -> None:
         self._searcher, self._cards = searcher, cards
         self._why = Why(searcher, cards)
-        self._vector = lru_cache(_REMEMBERED)(searcher.vector)
         self._columns = searcher.gallery.filters
         self._visit: gr.State = gr.State(Visit())  # a visitor's own: nothing here is shared between visitors
         with gr.Row(elem_classes="search-row"):
@@ -150,7 +147,10 @@ class SearchTab:
             facets = self._searcher.gallery.facets(asked.filter)
             chosen = [asked.filter.get(column, []) for column in self._columns]
             filters = [
-                gr.update(choices=choices(facets[column], values), **({} if do == "filter" else {"value": values}))
+                gr.update(
+                    choices=choices(facets[column], values),
+                    **({} if do == "filter" else {"value": list(map(as_choice, values))}),
+                )
                 for column, values in zip(self._columns, chosen, strict=True)
             ]
         if not self._searcher.text:
@@ -163,7 +163,7 @@ class SearchTab:
         if not visit.asked.parts:
             return [], False
         wanted = min(k * visit.pages, MAX_K)
-        query = self._searcher.query(visit.asked.parts, self._vector)
+        query = self._searcher.query(visit.asked.parts)
         one_more = min(wanted + 1, MAX_K)
         hits = self._searcher.find(query, one_more, min_score=least, where=visit.asked.filter, fold=fold)
         return hits[:wanted], len(hits) > wanted
@@ -216,7 +216,7 @@ class SearchTab:
             return visit.to(asked.words(str(given[-1] or "")))
         if do == "filter":
             for column, values in zip(self._columns, given, strict=False):
-                asked = asked.filtered(column, values)
+                asked = asked.filtered(column, values or None)  # nothing chosen in a list is no filter
             return visit.to(asked)
         return after(visit, data, len(self._searcher.gallery))
 
@@ -224,7 +224,7 @@ class SearchTab:
         errors = []
         for path in paths:
             try:
-                self._vector(Part(path), by_text=False)
+                self._searcher.vector(Part(path))
                 asked = asked.with_part(Part(path))
             except LookalikeError as error:  # the others are no worse for it
                 errors.append(text(error))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retrieval.encoders.explain import Box, HeatMap
 from retrieval.errors import EncoderError
-from retrieval.search import Part, Searcher, explain_parts, is_indexed
+from retrieval.search import Part, Searcher, is_indexed
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards, name_of
 from retrieval.ui.pieces.html import attributes, fill, text
@@ -46,7 +46,7 @@ class Why:
 
     def _pair(self, part: Part, row: int, name: str, *, alone: bool) -> str:
         found = Part(row=row)
-        why = explain_parts(self._searcher, part, found)
+        why = self._searcher.explain_parts(part, found)
         largest = max(float(np.abs(each.cells).max()) for each in (why.query, why.hit)) or 1.0
         exactly = strings.WHY_SUM if alone else strings.WHY_SUM_ALONE
         asked = f"{self._cards.name(part)} ({strings.UNLIKED})" if part.weight < 0 else self._cards.name(part)
