@@ -100,6 +100,5 @@ def test_sections_of_a_docstring_become_lists() -> None:
     text = (
         "Find.\n\nArgs:\n    k: so many,\n        or less.\n    where: a filter.\n\nRaises:\n    QueryError: never.\n"
     )
-    assert make_api.prose(text) == (
-        "Find.\n\n**Args**\n\n- `k`: so many,\n    or less.\n- `where`: a filter.\n\n**Raises**\n\n- `QueryError`: never."
-    )
+    arguments = "**Args**\n\n- `k`: so many,\n    or less.\n- `where`: a filter."
+    assert make_api.prose(text) == f"Find.\n\n{arguments}\n\n**Raises**\n\n- `QueryError`: never."
