@@ -61,7 +61,7 @@ def prose(docstring: str | None) -> str:
     ).strip()
 
 
-def fields_of(cls: type) -> Iterator[str]:
+def fields_of(cls: Any) -> Iterator[str]:
     """A line for each field of a dataclass, with the text that stands below it in the code."""
     body: list[Any] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
     for node, after in zip(body, [*body[1:], None], strict=True):
