@@ -1,8 +1,6 @@
 """Writes docs/api.md from the docstrings of `retrieval` and the examples in docs/api_examples.md.
 
-    python docs/make_api.py
-
-A test fails when api.md is out of date.
+python -m docs.make_api
 """
 
 from __future__ import annotations
@@ -11,22 +9,19 @@ import ast
 import dataclasses
 import inspect
 import re
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import retrieval
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-import retrieval  # noqa: E402  from this checkout
-
 INTRODUCTION = """\
 # API reference
 
 Import these names from `retrieval`. The examples run in a folder with a picture `photo.jpg`, a folder of labelled
-pictures `my_pictures`, and an artifact `my_artifact`. `python docs/make_api.py` writes this page from the docstrings.
+pictures `my_pictures`, and an artifact `my_artifact`. `python -m docs.make_api` writes this page from the docstrings.
 """
 LONGEST = 100  # characters of a signature on one line
 
@@ -66,9 +61,8 @@ def fields_of(cls: Any) -> Iterator[str]:
     body: list[Any] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign):
-            below = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            says = f": {after.value.value}" if below else ""
-            yield f"- `{ast.unparse(node.target)}: {ast.unparse(node.annotation)}`{says}"
+            text = getattr(getattr(after, "value", None), "value", "") if isinstance(after, ast.Expr) else ""
+            yield f"- `{ast.unparse(node.target)}: {ast.unparse(node.annotation)}`" + (f": {text}" if text else "")
 
 
 def members_of(cls: type) -> Iterator[str]:
@@ -85,8 +79,7 @@ def members_of(cls: type) -> Iterator[str]:
 def section(name: str, value: Any, example: str = "") -> str:
     """The section of a name: its signature, docstring, fields, example and members."""
     parts = [f"## {name}", prose(value.__doc__)]
-    is_error = isinstance(value, type) and issubclass(value, Exception)
-    if not is_error:
+    if not (is_error := isinstance(value, type) and issubclass(value, Exception)):
         parts.insert(1, f"```python\n{signature(name, value)}\n```")
     if dataclasses.is_dataclass(value):
         parts.append("\n".join(fields_of(value)))
@@ -97,33 +90,31 @@ def section(name: str, value: Any, example: str = "") -> str:
     return "\n\n".join(parts)
 
 
-def returned_by(functions: list[Any]) -> dict[str, type]:
+def returned_by(members: list[Any]) -> dict[str, Any]:
     """Dataclasses of ours that public functions and methods return, without being public names themselves."""
-    found: dict[str, type] = {}
-    for function in functions:
-        for name in re.findall(r"\w+", str(getattr(function, "__annotations__", {}).get("return", ""))):
-            value = getattr(function, "__globals__", {}).get(name)
-            if isinstance(value, type) and dataclasses.is_dataclass(value) and name not in retrieval.__all__:
-                found[name] = value
-    return found
+    said = [
+        (name, getattr(function, "__globals__", {}).get(name))
+        for function in (getattr(each, "__func__", each) for each in members)
+        for name in re.findall(r"\w+", str(getattr(function, "__annotations__", {}).get("return", "")))
+    ]
+    return {name: value for name, value in said if dataclasses.is_dataclass(value) and name not in retrieval.__all__}
 
 
 def examples() -> dict[str, str]:
     """Public name -> its example."""
-    text = (HERE / "api_examples.md").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("api_examples.md").read_text(encoding="utf-8")
     return dict(re.findall(r"^## (\w+)\n+```python\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE))
 
 
 def api() -> str:
     """The whole page: public names in the order of the alphabet, then what they return."""
     public = {name: getattr(retrieval, name) for name in sorted(retrieval.__all__, key=str.lower)}
-    classes = [value for value in public.values() if isinstance(value, type)]
-    methods = [getattr(member, "__func__", member) for each in classes for member in vars(each).values()]
-    others = dict(sorted(returned_by([*public.values(), *methods]).items()))
+    members = [member for each in public.values() if isinstance(each, type) for member in vars(each).values()]
+    others = dict(sorted(returned_by([*public.values(), *members]).items()))
     links = ", ".join(f"[{name}](#{name.lower()})" for name in [*public, *others])
     sections = [section(name, value, examples().get(name, "")) for name, value in {**public, **others}.items()]
     return "\n\n".join([INTRODUCTION.strip(), textwrap.fill(links, 120), *sections]) + "\n"
 
 
 if __name__ == "__main__":
-    (HERE / "api.md").write_text(api(), encoding="utf-8")
+    Path(__file__).with_name("api.md").write_text(api(), encoding="utf-8")

@@ -54,7 +54,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
 
 def test_the_page_is_what_the_docstrings_say() -> None:
     written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    assert written == make_api.api(), "out of date: python docs/make_api.py"
+    assert written == make_api.api(), "out of date: python -m docs.make_api"
 
 
 def test_every_public_name_has_a_docstring_and_an_example() -> None:
