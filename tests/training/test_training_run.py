@@ -516,7 +516,7 @@ def test_the_list(capsys):
         (["frozen", "more", "--out", "o"], "more is one word too many: the artifact is named by --out."),
         (["frozen", "--out", "o", "--set", "epoch=3"], "a recipe has no key 'epoch'; did you mean 'epochs'?"),
         (["frozen", "--out", "o", "--set", "epochs"], "--set takes key=value, not 'epochs'."),
-        (["frozen", "--out", "o", "--hold-out-classes", "2"], "hold_out_classes is from 0 to 0.9"),
+        (["frozen", "--out", "o", "--hold-out-classes", "2"], "hold_out_classes must be from 0 to 0.9"),
         (["frozen", "--out", "o", "--backbone", "resnet5O"], "timm has no model 'resnet5O'; did you mean"),
         (["frozen", "--out", "o", "--backbone", BACKBONE], "the recipe names no data: give --data"),
         (["frozen", "--out", "o", "--backbone", BACKBONE, "--data", "./nowhere"], "there is no ./nowhere here"),
