@@ -117,7 +117,7 @@ class Searcher:
         Raises what `open_reference` and `load_artifact` raise.
         """
         artifact = load_artifact(open_reference(name).folder)
-        section = read_metrics(artifact.folder).get("calibration")
+        section = read_metrics(artifact.folder).calibration
         return cls(
             artifact.encoder,
             artifact.store,

@@ -49,7 +49,7 @@ OWNERS = {
     "accelerate": ["training/"],
     "pytorch_metric_learning": ["training/"],
     "yaml": ["training/recipe.py"],
-    "pydantic": ["retrieval/artifact/metrics.py", "training/recipe.py"],
+    "pydantic": ["retrieval/artifact/metrics.py", "retrieval/artifact/sections.py", "training/recipe.py"],
     "safetensors": ["retrieval/encoders/", "training/"],
     "faiss": ["retrieval/stores/", "retrieval/bench/"],
     "matplotlib": ["retrieval/evaluation/plots.py"],

@@ -8,7 +8,6 @@ agree; then the golden query is replayed. No pickle, ever.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from retrieval.artifact.golden import replay
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree, check_file, check_files, read_manifest, reading
 from retrieval.artifact.map import read_map
+from retrieval.artifact.metrics import Metrics, parse_metrics
 from retrieval.artifact.text import TextPart, read_text
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
@@ -73,7 +73,7 @@ def load_artifact(folder: Path) -> Artifact:
     return _whole(folder, _open)
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path) -> Metrics:
     """The figures of an artifact, whose other parts are not looked at; raises as `load_artifact` does."""
     return _whole(folder, _metrics)
 
@@ -111,10 +111,10 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     return Artifact(folder, manifest, encoder, store, gallery, read_map(folder, manifest), read_text(folder, manifest))
 
 
-def _metrics(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _metrics(folder: Path, manifest: dict[str, Any]) -> Metrics:
     check_file(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
     with reading(LAYOUT.metrics):
-        return dict(json.loads((folder / LAYOUT.metrics).read_bytes()))
+        return parse_metrics((folder / LAYOUT.metrics).read_bytes())
 
 
 def hash_of_ids(ids: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact, read_metrics
 from retrieval.artifact.manifest import read_manifest
 from retrieval.artifact.map import MAP, map_method_of, write_map
+from retrieval.artifact.metrics import new_metrics
 from retrieval.artifact.text import TEXT, rewrite_text
 from retrieval.build.build import Report, embed, report_of, summary
 from retrieval.build.embed import Progress
@@ -99,7 +100,7 @@ def name_card(folder: Path, repository: str) -> None:
 def _describe(folder: Path, changes: dict[str, Any], facts_of: Callable[[Artifact], dict[str, Any]]) -> None:
     """Write figures, pictures, card and manifest of an artifact anew."""
     current = load_artifact(folder)
-    metrics = {**read_metrics(folder), **changes}
+    metrics = new_metrics({**read_metrics(folder).sections(), **changes})
     with replacing(folder, LAYOUT.own()) as fresh:
         own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
         link(folder, fresh, [*own, *LAYOUT.extras_in(folder)])
@@ -119,9 +120,9 @@ def _rewrite(
     """Write the artifact again with the rows `kept`, and others after them, and the same encoders, figures of its
     training and pictures."""
     out = artifact.folder
-    others = {name: section for name, section in read_metrics(out).items() if name != LEAVE_ONE_OUT}
-    if not (others.get(CALIBRATION) or {}).get("held_out"):
-        others.pop(CALIBRATION, None)
+    others = {name: section for name, section in read_metrics(out).sections().items() if name != LEAVE_ONE_OUT}
+    if not (others[CALIBRATION] and others[CALIBRATION].held_out):
+        others.pop(CALIBRATION)
     with replacing(out, LAYOUT.own()) as folder:
         models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.text_in(out)]
         link(out, folder, [name for name in [*models, *LAYOUT.plots_in(out)] if name != LAYOUT.text_index])

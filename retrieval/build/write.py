@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -17,6 +16,8 @@ from retrieval.artifact.golden import ask
 from retrieval.artifact.layout import LAYOUT, PLOT
 from retrieval.artifact.load import hash_of_ids, load_artifact
 from retrieval.artifact.manifest import FORMAT, measure, sealed
+from retrieval.artifact.metrics import Metrics, key_of, new_metrics
+from retrieval.artifact.sections import CalibrationSection, LeaveOneOut
 from retrieval.build.card import write_card
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, QueryError
@@ -57,11 +58,9 @@ def finish(unsealed: Unsealed, facts: dict[str, Any], evaluate: Evaluate | None 
     `facts` are entries for the manifest. Raises IntegrityError where the artifact could not be loaded again.
     """
     unsealed.store.save(unsealed.folder / LAYOUT.index)
-    metrics: dict[str, Any] = {LEAVE_ONE_OUT: _leave_one_out(unsealed)}
-    if evaluate:
-        metrics.update(evaluate(unsealed))
-    if CALIBRATION not in metrics:
-        metrics[CALIBRATION] = _calibration(unsealed, trained=bool((metrics.get("training") or {}).get("steps")))
+    metrics = new_metrics({LEAVE_ONE_OUT: _leave_one_out(unsealed), **(evaluate(unsealed) if evaluate else {})})
+    if CALIBRATION not in metrics.model_fields_set:
+        metrics = metrics.model_copy(update={CALIBRATION: _calibration(unsealed, trained=metrics.is_trained)})
     draw(unsealed.folder, metrics)
     close(unsealed.folder, unsealed.encoder, unsealed.store, unsealed.gallery, metrics, facts)
 
@@ -71,11 +70,11 @@ def close(
     encoder: Encoder,
     store: FaissStore,
     gallery: Gallery,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     facts: dict[str, Any],
 ) -> None:
     """Write figures, card and manifest beside the rest of an artifact, and check it; see `finish`."""
-    (folder / LAYOUT.metrics).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / LAYOUT.metrics).write_text(metrics.to_json(), encoding="utf-8")
     write_card(folder, encoder, store, gallery, metrics, facts)
     seal(folder, encoder, store, gallery, facts)
     load_artifact(folder)  # what cannot be loaded must not take the place of what can
@@ -95,7 +94,7 @@ def link(old: Path, new: Path, names: Iterable[str]) -> None:
                 shutil.copyfile(old / name, new / name)
 
 
-def _calibration(unsealed: Unsealed, *, trained: bool) -> dict[str, Any] | None:
+def _calibration(unsealed: Unsealed, *, trained: bool) -> CalibrationSection | None:
     """Learned from the images of the gallery, but not of an encoder that has learned from them: to it they are nearer
     to each other than a new one is to them, and all of them would be confident."""
     labels = unsealed.gallery.labels
@@ -103,9 +102,10 @@ def _calibration(unsealed: Unsealed, *, trained: bool) -> dict[str, Any] | None:
     return None if trained else calibrate(unsealed.store, labels, own, same=Pictures(unsealed.gallery).same)
 
 
-def _leave_one_out(unsealed: Unsealed) -> dict[str, float | int] | None:
+def _leave_one_out(unsealed: Unsealed) -> LeaveOneOut | None:
     try:
-        return leave_one_out(unsealed.vectors, unsealed.gallery.labels)
+        figures = leave_one_out(unsealed.vectors, unsealed.gallery.labels)
+        return LeaveOneOut.model_validate({key_of(name): value for name, value in figures.items()})
     except QueryError:  # a gallery without labels is as good as another; it has no figures
         return None
 
