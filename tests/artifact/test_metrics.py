@@ -261,7 +261,7 @@ def test_another_format_is_refused(version):
         ({"evaluation": {"split": "test"}}, "metrics.json has no evaluation.gallery"),
         (
             {"evaluation": {**OLD["evaluation"], "seen": None}},
-            "evaluation.seen: it must be keys and values, found None",
+            "evaluation.seen: it must be keys and values, found",
         ),
         ({"evaluation": {**OLD["evaluation"], "classes": [{"confusions": 5}]}}, "no evaluation.classes.0.label"),
         ({"index": {**OLD["index"], "recall@10": "all"}}, "index.recall_at_10: it must be a valid number, found 'all'"),
