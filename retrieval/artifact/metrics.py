@@ -101,8 +101,8 @@ def name_of(key: str) -> str:
     >>> name_of("p_at_5"), name_of("validation_map"), name_of("loss")
     ('P@5', 'validation mAP', 'loss')
     """
-    of, _, figure = key.rpartition("validation_")
-    return f"validation {name_of(figure)}" if key.startswith("validation_") and not of else FIGURE_NAMES.get(key, key)
+    figure = key.removeprefix("validation_")
+    return FIGURE_NAMES.get(key, key) if figure == key else f"validation {name_of(figure)}"
 
 
 def _upgraded(old: Any) -> Any:
@@ -130,8 +130,9 @@ def _in_words(error: ValidationError) -> str:
     where = ".".join(str(step) for step in first["loc"] if step not in ("int", "float"))  # the kinds of Number
     if first["type"] == "missing":
         return f"{LAYOUT.metrics} has no {where}. {_MEND}"
-    if first["type"] == "model_type":
-        first["msg"] = "Input should be keys and values"
-    message = first["msg"].replace("Input should", "it must").replace("Value error, ", "")
-    found = "" if first["type"] == "value_error" else f", found {short(repr(first['input']), 60)}"
-    return f"{LAYOUT.metrics}: {where}: {message}{found}. {_MEND}"
+    if first["type"] == "value_error":
+        return f"{LAYOUT.metrics}: {where}: {first['ctx']['error']}. {_MEND}"
+    message = "Input should be keys and values" if first["type"] == "model_type" else first["msg"]
+    subject, _, wanted = message.partition(" should ")
+    what = where if subject == "Input" else f"{where}: {subject}"  # such as "List", of whose length it speaks
+    return f"{LAYOUT.metrics}: {what} must {wanted}, found {short(repr(first['input']), 60)}. {_MEND}"
