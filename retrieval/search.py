@@ -92,7 +92,7 @@ class Searcher:
     @classmethod
     def of(cls, artifact: Artifact) -> Searcher:
         """Search an artifact that is open."""
-        section = artifact.metrics.get("calibration")
+        section = artifact.metrics.calibration
         return cls(
             artifact.encoder,
             artifact.store,

@@ -285,15 +285,15 @@ def run_sections(draft, held_out=(), **training):
         "data": {
             "source": "me/drawings",
             "about": {"name": "me/drawings", "config": "small", "revision": "0" * 40, "license": "cc-by-4.0"},
-            "split sizes": {"train": 30, "test": 20},
-            "held out": list(held_out),
+            "split_sizes": {"train": 30, "test": 20},
+            "held_out": list(held_out),
         },
         "seed": 7,
         "seconds": 90.0,
         "steps": 12,
-        "best": {"step": 8, "metric": "validation mAP", "value": 0.75},
+        "best": {"step": 8, "metric": "validation_map", "value": 0.75},
         "versions": {"torch": torch.__version__},
-        "history": [{"step": step, "loss": 1 / step, "validation mAP": step / 16} for step in (4, 8, 12)],
+        "history": [{"step": step, "loss": 1 / step, "validation_map": step / 16} for step in (4, 8, 12)],
         **training,
     }
     return {

@@ -11,7 +11,8 @@ from PIL import Image
 from retrieval.errors import ImageError, QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, write_gallery
 from retrieval.images.open import thumbnail_jpeg
-from retrieval.search import MAX_K, Hit, Part, Query, Searcher, combine
+from retrieval.query import MAX_K, Query, combine
+from retrieval.search import Hit, Part, Searcher
 from retrieval.stores import open_store
 from retrieval.stores.faiss import IndexSettings
 

@@ -6,13 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from retrieval.console import run_command
 from retrieval.errors import HubError, LookalikeError
-from training.recipe import Recipe, load_recipe, parse_changes, recipe_names
+from training.recipe import load_recipe, parse_changes, recipe_keys, recipe_names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,9 +124,9 @@ def _list() -> None:
     for name in recipe_names():
         print(f"  {name:16} {load_recipe(name).about}")
     print("\nkeys (--set KEY=VALUE), with their defaults:")
-    for item in fields(Recipe):
-        if item.name not in ("name", "about"):
-            print(f"  {item.name:22} {item.metadata['help']} [{item.default!r}]")
+    for name, text, default in recipe_keys():
+        if name not in ("name", "about"):
+            print(f"  {name:22} {text} [{default!r}]")
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ agree; then the golden query is replayed. No pickle, ever.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from retrieval.artifact.golden import replay
 from retrieval.artifact.layout import LAYOUT, PLOT
 from retrieval.artifact.manifest import agree, check_files, read_manifest, read_stated, reading
 from retrieval.artifact.map import read_map
+from retrieval.artifact.metrics import Metrics, parse_metrics
 from retrieval.artifact.report import Report
 from retrieval.artifact.text import TextPart, read_text
 from retrieval.encoders.image import Encoder
@@ -44,7 +44,7 @@ class Artifact:
     encoder: Encoder
     store: FaissStore
     gallery: Gallery
-    metrics: dict[str, Any]
+    metrics: Metrics
     """The evaluation, as `metrics.json` has it."""
     card: str
     """The text of its README.md."""
@@ -111,7 +111,7 @@ def load_artifact(folder: Path) -> Artifact:
     return _whole(folder, _open)
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path) -> Metrics:
     """The figures of an artifact, whose other parts are not looked at; raises as `load_artifact` does."""
     return _whole(folder, _metrics)
 
@@ -162,10 +162,10 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     )
 
 
-def _metrics(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _metrics(folder: Path, manifest: dict[str, Any]) -> Metrics:
     content = read_stated(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
     with reading(LAYOUT.metrics):
-        return dict(json.loads(content))
+        return parse_metrics(content)
 
 
 def hash_of_ids(ids: Sequence[str]) -> str:

@@ -14,10 +14,12 @@ from urllib.parse import quote
 from huggingface_hub import EvalResult, ModelCardData
 
 from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.metrics import Metrics
+from retrieval.artifact.sections import EvaluationSection, IndexSection, TrainingSection
 from retrieval.build.licenses import LICENSES
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation import markdown as report
-from retrieval.evaluation.markdown import Section, plain
+from retrieval.evaluation.markdown import plain
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 
@@ -65,6 +67,7 @@ for score, row in zip(scores[0], found[0]):
 ```
 """
 _TASK = "image-feature-extraction"
+_Facts = Mapping[str, Any]
 _PARTS = {"seen": "Image retrieval", "unseen": "Image retrieval, classes that training did not see"}
 
 
@@ -73,39 +76,39 @@ def write_card(
     encoder: Encoder,
     store: FaissStore,
     gallery: Gallery,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     facts: Mapping[str, Any],
 ) -> None:
     """Write README.md into the folder of an artifact, from what sections `metrics` has, its plots, and the manifest's
     `facts` (how it was built, and the repository on the Hub that it goes to)."""
-    training, evaluation = metrics.get("training") or {}, metrics.get("evaluation") or {}
+    training, evaluation = metrics.training, metrics.evaluation
     name, sources = facts.get("repository"), _sources(facts, training)
     blocks = [
         ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
         [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
-        [*_facts(encoder, store, gallery, metrics.get("index") or {}), *_text(facts.get("text"))],
+        [*_facts(encoder, store, gallery, metrics.index), *_text(facts.get("text"))],
         [_use(name, plain=encoder.is_plain_timm).rstrip()],
         ["## Data"],
         _data(sources, facts, len(gallery)),
         ["## How it was made"],
         *_made(training, sources[0]),
         *([["## Evaluation"], *report.evaluation_lines(evaluation)] if evaluation else []),
-        report.audit_lines(metrics.get("audit") or {}, evaluation),
+        report.audit_lines(metrics.audit, evaluation),
         *report.plot_lines(folder),
         *([["## The gallery"]] if training or evaluation else [["## Evaluation"]]),
-        *report.leave_one_out_lines(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
-        report.calibration_lines(metrics.get("calibration") or {}),
+        *report.leave_one_out_lines(metrics),
+        report.calibration_lines(metrics.calibration),
         ["## Limits"],
-        _limits(encoder, evaluation, trained=bool(training.get("steps"))),
+        _limits(encoder, evaluation, trained=metrics.is_trained),
         ["`manifest.json` holds the size and SHA-256 of every file."],
     ]
     text = "\n\n".join("\n".join(block) for block in blocks if block)
     (folder / LAYOUT.card).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _metadata(encoder: Encoder, metrics: Section, sources: Sequence[Section], name: str | None) -> ModelCardData:
-    training = metrics.get("training") or {}
-    settings, tag = training.get("settings") or {}, encoder.model.pretrained_cfg.get("tag")
+def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], name: str | None) -> ModelCardData:
+    training, tag = metrics.training, encoder.model.pretrained_cfg.get("tag")
+    settings, recipe = (training.settings, training.recipe) if training else ({}, "")
     of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", settings.get("backbone", ""))
     base = of_timm and tag and settings.get("pretrained") and not settings.get("weights")
     results = list(_results(metrics, sources[0]))
@@ -118,39 +121,40 @@ def _metadata(encoder: Encoder, metrics: Section, sources: Sequence[Section], na
         library_name="timm",
         pipeline_tag=_TASK,
         tags=["image-search", "faiss", *(["triplet-loss", "metric-learning"] if training else [])],
-        model_name=(name or f"{encoder.name} {training.get('recipe', '')}".strip()) if results else None,
+        model_name=(name or f"{encoder.name} {recipe}".strip()) if results else None,
         eval_results=results or None,
     )
 
 
-def _results(metrics: Section, about: Section) -> Iterator[EvalResult]:
+def _results(metrics: Metrics, about: _Facts) -> Iterator[EvalResult]:
     """The figures as the Hub's model-index has them, with the ends of their intervals; of a gallery where nothing was
     trained, leave-one-out."""
     name = about.get("name") or "images"
     data: dict[str, Any] = {"dataset_type": re.sub(r"[^\w./-]+", "-", name), "dataset_name": name}
     data |= {"dataset_revision": about.get("revision"), "dataset_config": about.get("config")}
-    evaluation = metrics.get("evaluation") or {}
+    evaluation = metrics.evaluation
+    parts, split = (evaluation.parts(), evaluation.split) if evaluation else ({}, None)
     for part, task in _PARTS.items():
-        for figure, point in ((evaluation.get(part) or {}).get("figures") or {}).items():
-            ends = {"confidence": 0.95, "low": round(point["low"], 4), "high": round(point["high"], 4)}
+        for figure, point in parts[part].figures.by_name().items() if part in parts else ():
+            ends = {"confidence": 0.95, "low": round(point.low, 4), "high": round(point.high, 4)}
             yield EvalResult(
-                _TASK, metric_type=figure, metric_value=round(point["value"], 4), task_name=task,
-                dataset_split=evaluation["split"], metric_args=ends, **data,
+                _TASK, metric_type=figure, metric_value=round(point.value, 4), task_name=task,
+                dataset_split=split, metric_args=ends, **data,
             )  # fmt: skip
-    for figure, value in (metrics.get("leave_one_out") or {}).items() if not evaluation else ():
-        if isinstance(value, float):
+    if metrics.leave_one_out and not evaluation:
+        for figure, value in metrics.leave_one_out.by_name().items():
             named = "Image retrieval, leave-one-out"
-            yield EvalResult(_TASK, metric_type=figure, metric_value=round(value, 4), task_name=named, **data)
+            yield EvalResult(_TASK, metric_type=figure, metric_value=round(value or 0.0, 4), task_name=named, **data)
 
 
-def _sources(facts: Mapping[str, Any], training: Section) -> list[dict[str, str]]:
+def _sources(facts: Mapping[str, Any], training: TrainingSection | None) -> list[dict[str, str]]:
     """What is known of the images: of the training's where there was one, then of those that were added."""
-    first = (training.get("data") or {}).get("about") or (facts.get("build") or {}).get("source") or {}
+    first = (training and training.data.about) or (facts.get("build") or {}).get("source") or {}
     added = [change["add"].get("source") or {} for change in facts.get("changes") or [] if "add" in change]
     return [dict(first), *(dict(source) for source in added if source)]
 
 
-def _license(sources: Sequence[Section]) -> tuple[str, str | None]:
+def _license(sources: Sequence[_Facts]) -> tuple[str, str | None]:
     """The Hub's word for the licence of the images, which binds thumbnails and weights, and its own name if need be."""
     stated = {source.get("license") or "unknown" for source in sources}
     only = stated.pop().lower() if len(stated) == 1 else "several"
@@ -176,7 +180,7 @@ def _use(name: str | None, *, plain: bool) -> str:
     )
 
 
-def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: Section) -> list[str]:
+def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: IndexSection | None) -> list[str]:
     size = "x".join(str(side) for side in encoder.data_config["input_size"])
     recall = store.settings.recall_at_10
     lines = [
@@ -186,20 +190,20 @@ def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: Section
     ]
     if index:
         lines[-1] += (
-            f"; with {index['queries']:,} held-out images {index['recall@10']:.3f}, in {index['approximate_ms']:.2f} "
-            f"ms a query against {index['exact_ms']:.2f} ms"
+            f"; with {index.queries:,} held-out images {index.recall_at_10:.3f}, in {index.approximate_ms:.2f} "
+            f"ms a query against {index.exact_ms:.2f} ms"
         )
     return lines
 
 
-def _text(section: Section | None) -> list[str]:
+def _text(section: Mapping[str, Any] | None) -> list[str]:
     if not section:
         return []
     name, dim = plain(section["name"]), section["dimension"]
     return [f"- **Text:** found by words, too, with {name}, embeddings of {dim} numbers"]
 
 
-def _data(sources: Sequence[Section], facts: Mapping[str, Any], rows: int) -> list[str]:
+def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> list[str]:
     lines = []
     for number, about in enumerate(sources):
         name = plain(about.get("name", ""))
@@ -218,15 +222,15 @@ def _data(sources: Sequence[Section], facts: Mapping[str, Any], rows: int) -> li
     return lines
 
 
-def _made(training: Section, about: Section) -> list[list[str]]:
+def _made(training: TrainingSection | None, about: _Facts) -> list[list[str]]:
     if about.get("made"):
         return [[plain(about["made"])]]
     if not training:
         return [["Every image was embedded by the encoder as it was given, `python -m retrieval build`: no training."]]
-    return [report.training_lines(training), report.settings_lines(training.get("settings") or {})]
+    return [report.training_lines(training), report.settings_lines(training.settings)]
 
 
-def _limits(encoder: Encoder, evaluation: Section, *, trained: bool) -> list[str]:
+def _limits(encoder: Encoder, evaluation: EvaluationSection | None, *, trained: bool) -> list[str]:
     side = "x".join(str(side) for side in encoder.data_config["input_size"][1:])
     lines = [
         "- Every search has an answer: of a picture that is like nothing here, the nearest. A score is a cosine, not a "
@@ -235,11 +239,11 @@ def _limits(encoder: Encoder, evaluation: Section, *, trained: bool) -> list[str
         "- What the images lack, or show one-sidedly, the search does, too.",
         f"- `{LAYOUT.gallery}` holds a thumbnail of every image: who may read this repository sees them.",
     ]
-    seen, unseen = ((evaluation.get(part) or {}).get("figures") or {} for part in ("seen", "unseen"))
-    if "mAP" in unseen and unseen["mAP"]["value"] < seen["mAP"]["value"]:
+    seen, unseen = (evaluation.seen, evaluation.unseen) if evaluation else (None, None)
+    if seen and unseen and unseen.figures.map.value < seen.figures.map.value:
         lines.append(
-            f"- Classes that training did not see are found less well: mAP {unseen['mAP']['value']:.3f} against "
-            f"{seen['mAP']['value']:.3f}, each among its own gallery."
+            f"- Classes that training did not see are found less well: mAP {unseen.figures.map.value:.3f} against "
+            f"{seen.figures.map.value:.3f}, each among its own gallery."
         )
     elif seen and trained and not unseen:
         lines.append("- The figures are of classes that training saw; others may be found less well.")

@@ -16,6 +16,7 @@ from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.map import MAP, map_method_of, write_map
+from retrieval.artifact.metrics import Metrics, new_metrics
 from retrieval.artifact.text import TEXT, rewrite_text
 from retrieval.build.build import embed, report_of
 from retrieval.build.embed import Progress
@@ -91,7 +92,8 @@ def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
     """
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
-        return _described(old, {**old.metrics, **sections}, _facts(old, {"metrics": sorted(sections)}))
+        metrics = new_metrics({**old.metrics.sections(), **sections})
+        return _described(old, metrics, _facts(old, {"metrics": sorted(sections)}))
 
 
 def name_card(artifact: Artifact, repository: str) -> Artifact:
@@ -101,7 +103,7 @@ def name_card(artifact: Artifact, repository: str) -> Artifact:
     return _described(artifact, artifact.metrics, {**_facts(artifact), REPOSITORY: repository})
 
 
-def _described(old: Artifact, metrics: dict[str, Any], facts: dict[str, Any]) -> Artifact:
+def _described(old: Artifact, metrics: Metrics, facts: dict[str, Any]) -> Artifact:
     """The artifact with these figures, and plots, card and manifest made from them; the rest is shared with the old."""
     with replacing(old.folder, LAYOUT.own()) as folder:
         own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
@@ -123,9 +125,9 @@ def _replaced(
     `vectors` and `tables` are those of all the rows.
     """
     store = fit_index(vectors, old.store.settings.factory, like=old.store)
-    sections = {name: section for name, section in old.metrics.items() if name != LEAVE_ONE_OUT}
-    if not (sections.get(CALIBRATION) or {}).get("held_out"):
-        sections.pop(CALIBRATION, None)
+    sections = {name: section for name, section in old.metrics.sections().items() if name != LEAVE_ONE_OUT}
+    if not (sections[CALIBRATION] and sections[CALIBRATION].held_out):
+        sections.pop(CALIBRATION)
     with replacing(old.folder, LAYOUT.own()) as folder:
         models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.text_in(old.folder)]
         shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name != LAYOUT.text_index]

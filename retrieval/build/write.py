@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -17,6 +16,8 @@ from retrieval.artifact.golden import ask
 from retrieval.artifact.layout import LAYOUT, PLOT
 from retrieval.artifact.load import Artifact, hash_of_ids, load_artifact
 from retrieval.artifact.manifest import FORMAT, measure, sealed
+from retrieval.artifact.metrics import Metrics, key_of, new_metrics
+from retrieval.artifact.sections import CalibrationSection, LeaveOneOut
 from retrieval.build.card import write_card
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, QueryError
@@ -56,9 +57,9 @@ def write_artifact(draft: Draft) -> Artifact:
     Returns the artifact, opened and checked. Raises IntegrityError where it could not be opened again.
     """
     draft.store.save(draft.folder / LAYOUT.index)
-    metrics: dict[str, Any] = {LEAVE_ONE_OUT: _leave_one_out(draft), **draft.sections}
-    if CALIBRATION not in metrics:
-        metrics[CALIBRATION] = _calibration(draft, trained=bool((metrics.get("training") or {}).get("steps")))
+    metrics = new_metrics({LEAVE_ONE_OUT: _leave_one_out(draft), **draft.sections})
+    if CALIBRATION not in metrics.model_fields_set:
+        metrics = metrics.model_copy(update={CALIBRATION: _calibration(draft, trained=metrics.is_trained)})
     return write_description(draft.folder, draft.encoder, draft.store, draft.gallery, metrics, draft.facts)
 
 
@@ -67,12 +68,12 @@ def write_description(
     encoder: Encoder,
     store: FaissStore,
     gallery: Gallery,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     facts: dict[str, Any],
 ) -> Artifact:
     """Write figures, plots, card and manifest beside the rest of an artifact, and open it: see `write_artifact`."""
     draw(folder, metrics)
-    (folder / LAYOUT.metrics).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / LAYOUT.metrics).write_text(metrics.to_json(), encoding="utf-8")
     write_card(folder, encoder, store, gallery, metrics, facts)
     _write_manifest(folder, encoder, store, gallery, facts)
     return load_artifact(folder)  # what cannot be opened must not take the place of what can
@@ -120,7 +121,7 @@ def link(old: Path, new: Path, names: Iterable[str]) -> None:
                 shutil.copyfile(old / name, new / name)
 
 
-def _calibration(draft: Draft, *, trained: bool) -> dict[str, Any] | None:
+def _calibration(draft: Draft, *, trained: bool) -> CalibrationSection | None:
     """Learned from the images of the gallery, but not of an encoder that has learned from them: to it they are nearer
     to each other than a new one is to them, and all of them would be confident."""
     labels = draft.gallery.labels
@@ -128,8 +129,9 @@ def _calibration(draft: Draft, *, trained: bool) -> dict[str, Any] | None:
     return None if trained else calibrate(draft.store, labels, own, same=Pictures(draft.gallery).same)
 
 
-def _leave_one_out(draft: Draft) -> dict[str, float | int] | None:
+def _leave_one_out(draft: Draft) -> LeaveOneOut | None:
     try:
-        return leave_one_out(draft.vectors, draft.gallery.labels)
+        figures = leave_one_out(draft.vectors, draft.gallery.labels)
+        return LeaveOneOut.model_validate({key_of(name): value for name, value in figures.items()})
     except QueryError:  # a gallery without labels is as good as another; it has no figures
         return None

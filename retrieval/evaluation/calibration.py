@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.artifact.sections import CalibrationSection, Checked, Point, Reliability, Wanted
 from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Nearest, evidence, kinds, nearest
 from retrieval.evaluation.duplicates import THRESHOLD, Same
 from retrieval.evaluation.metrics import Numbers, Rows, Vectors
@@ -79,7 +79,7 @@ def calibrate(
     *,
     same: Same | None = None,
     seed: int = 0,
-) -> dict[str, Any] | None:
+) -> CalibrationSection | None:
     """The section `calibration` of metrics.json: what `Calibration.of` reads, and how well it keeps its word.
 
     `labels` (N,) are those of the store's rows. The curve, the error and the precision stated are of the queries of
@@ -98,18 +98,18 @@ def calibrate(
     others = _pairs(store, labels, check, density, same, seed) if check else None
     half = np.random.default_rng(seed).permutation(len(pairs.right)) % 2 == 0
     trials = [(found, others)] if others else [(_fit(pairs.only(~one)), pairs.only(one)) for one in (half, ~half)]
-    return {
-        "weights": list(found.weights),
-        "bias": found.bias,
-        "strengths": list(found.strengths),
-        "chances": list(found.chances),
-        "threshold": found.threshold,
-        "floor": found.floor,
-        "queries": len(pairs.right),
-        "held_out": queries.own is None,
-        "wanted": {"precision": PRECISION, "refused": REFUSED},
-        "checked": _checked(trials),
-    }
+    return CalibrationSection(
+        weights=list(found.weights),
+        bias=found.bias,
+        strengths=list(found.strengths),
+        chances=list(found.chances),
+        threshold=found.threshold,
+        floor=found.floor,
+        queries=len(pairs.right),
+        held_out=queries.own is None,
+        wanted=Wanted(precision=PRECISION, refused=REFUSED),
+        checked=_checked(trials),
+    )
 
 
 def _pairs(
@@ -201,7 +201,7 @@ def _at_least(count: Rows, of: Rows | int) -> Numbers:
     return np.where(count > 0, beta.ppf(1 - _CERTAINTY, np.maximum(count, 1), of - count + 1), 0)
 
 
-def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> dict[str, Any]:
+def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> Checked:
     """What was promised, on queries that it was not learned from."""
     from scipy.stats import binomtest
 
@@ -218,17 +218,16 @@ def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> dict[str, Any]:
     precision = None
     if shown.any():
         ends = binomtest(int(first[shown].sum()), int(shown.sum())).proportion_ci(0.95, "wilson")
-        precision = {"value": float(first[shown].mean()), "low": float(ends.low), "high": float(ends.high)}
-    return {
-        "queries": len(first),
-        "expected_calibration_error": float(
-            sum(n * abs(p - s) for p, s, n in zip(curve, shares, sizes, strict=True)) / max(len(right), 1)
-        ),
-        "reliability": {"chance": curve, "share": shares, "pairs": sizes},
-        "precision": precision,
-        "shown": float(shown.mean()),
-        "refused": float(refused.mean()),
-    }
+        precision = Point(value=float(first[shown].mean()), low=float(ends.low), high=float(ends.high))
+    error = sum(n * abs(p - s) for p, s, n in zip(curve, shares, sizes, strict=True)) / max(len(right), 1)
+    return Checked(
+        queries=len(first),
+        expected_calibration_error=float(error),
+        reliability=Reliability(chance=curve, share=shares, pairs=sizes),
+        precision=precision,
+        shown=float(shown.mean()),
+        refused=float(refused.mean()),
+    )
 
 
 def _shown(one: Calibration, found: _Found) -> npt.NDArray[np.bool_]:

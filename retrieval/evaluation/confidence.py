@@ -11,14 +11,13 @@ known ones are from theirs is confident (a conformal test, as in Laxhammar and F
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import QueryError
+from retrieval.artifact.sections import CalibrationSection
 from retrieval.evaluation.metrics import Numbers, Rows, Vectors, coded_labels
 from retrieval.stores.base import MISSING, Store, others
 
@@ -55,24 +54,10 @@ class Calibration:
     """Of the cosine of a query's nearest."""
 
     @classmethod
-    def of(cls, section: Mapping[str, Any]) -> Calibration:
-        """From the section of metrics.json that `calibrate` made; raises QueryError where it is not one."""
-        try:
-            knots = [np.asarray(section[name], np.float64) for name in ("strengths", "chances")]
-            weights = np.asarray(section["weights"], np.float64)
-            bias, threshold, floor = float(section["bias"]), section["threshold"], float(section["floor"])
-            numbers = np.concatenate([*knots, weights, [bias, floor, 0.0 if threshold is None else threshold]])
-            if weights.shape != (3,) or len(knots[0]) != len(knots[1]) or not len(knots[0]):
-                raise ValueError(f"weights {weights.shape}, {len(knots[0])} strengths, {len(knots[1])} chances")
-            if not np.isfinite(numbers).all() or any((np.diff(each) < 0).any() for each in knots):
-                raise ValueError("numbers have to be finite, and strengths and chances to ascend")
-            if np.ptp([*knots[1], 0, 1]) > 1:
-                raise ValueError("chances have to be from 0 to 1")
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise QueryError(f"the calibration of this artifact is none: {error!r}; build it again.") from error
-        strengths, chances = (tuple(each.tolist()) for each in knots)
-        least = None if threshold is None else float(threshold)
-        return cls(tuple(weights.tolist()), bias, strengths, chances, least, floor)
+    def of(cls, section: CalibrationSection) -> Calibration:
+        """From the section of metrics.json that `calibrate` made."""
+        knots = tuple(section.strengths), tuple(section.chances)
+        return cls(tuple(section.weights), section.bias, *knots, section.threshold, section.floor)
 
     def strength(self, evidence: Numbers) -> Numbers:
         """(..., 3) evidence to (...): the weighed sum, in log-odds; minus infinity where there is no evidence."""

@@ -1,4 +1,4 @@
-"""Report: what a run was and how well it finds, as Markdown, from the sections of metrics.json."""
+"""What a training run was and how well an artifact finds, as Markdown, from the sections of metrics.json."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.metrics import Metrics, name_of
+from retrieval.artifact.sections import (
+    AuditSection,
+    CalibrationSection,
+    ClassFigures,
+    EvaluationPart,
+    EvaluationSection,
+    LeaveOneOut,
+    Point,
+    TrainingSection,
+)
 
 # A part of an evaluation -> the head of its column.
 _COLUMNS = {
@@ -21,8 +32,6 @@ _PLOTS = ("recall_at_k", "intervals", "per_class", "images_per_class", "history"
 _WORST = 5  # classes named
 _CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often taken for")
 
-Section = Mapping[str, Any]
-
 
 def plain(text: str) -> str:
     """Anybody's text in one line, which Markdown and HTML then show as it stands.
@@ -33,13 +42,13 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`<>\[\]])", r"\\\1", " ".join(str(text).split()))
 
 
-def with_interval(point: Section) -> str:
+def with_interval(point: Point) -> str:
     """A figure with the ends of its interval.
 
-    >>> with_interval({"value": 0.95, "low": 0.9362, "high": 0.9634})
+    >>> with_interval(Point(value=0.95, low=0.9362, high=0.9634))
     '0.950 [0.936, 0.963]'
     """
-    return f"{point['value']:.3f} [{point['low']:.3f}, {point['high']:.3f}]"
+    return f"{point.value:.3f} [{point.low:.3f}, {point.high:.3f}]"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -48,31 +57,29 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {lines[0]} |", "|" + " --- |" * len(head), *(f"| {line} |" for line in lines[1:])]
 
 
-def training_lines(training: Section) -> list[str]:
+def training_lines(training: TrainingSection) -> list[str]:
     """A run: recipe, data, checkpoint, versions."""
-    data, best = training.get("data") or {}, training.get("best") or {}
-    sizes = ", ".join(f"{name} {size:,}" for name, size in (data.get("split sizes") or {}).items())
-    held_out = data.get("held out") or []
-    run = [f"{training['steps']:,} steps"] if "steps" in training else []
-    run += [f"{training['seconds'] / 60:.1f} minutes"] if training.get("seconds") else []
-    run += [f"seed {training['seed']}"] if "seed" in training else []
-    versions = ", ".join(f"{name} {version}" for name, version in (training.get("versions") or {}).items())
+    data, best = training.data, training.best
+    run = [f"{training.steps:,} steps"] if training.steps is not None else []
+    run += [f"{training.seconds / 60:.1f} minutes"] if training.seconds else []
+    run += [f"seed {training.seed}"] if training.seed is not None else []
+    chosen = best and f"of step {best.step:,}, chosen by {name_of(best.metric)} ({best.value:.3f})"
     facts = {
-        "Recipe": plain(training.get("recipe", "")),
-        "Data": plain(data.get("source", "")),
-        "Images": sizes,
-        "Classes": f"{data['classes']:,}" if "classes" in data else "",
-        "Classes held out": f"{len(held_out)}: {plain(', '.join(held_out))}" if held_out else "",
-        "Left out": plain("; ".join(data.get("left out") or [])),
+        "Recipe": plain(training.recipe),
+        "Data": plain(data.source),
+        "Images": ", ".join(f"{name} {size:,}" for name, size in data.split_sizes.items()),
+        "Classes": f"{data.classes:,}" if data.classes is not None else "",
+        "Classes held out": f"{len(data.held_out)}: {plain(', '.join(data.held_out))}" if data.held_out else "",
+        "Left out": plain("; ".join(data.left_out)),
         "Run": ", ".join(run),
-        "Checkpoint": f"of step {best['step']:,}, chosen by {best['metric']} ({best['value']:.3f})" if best else "",
-        "Validation": ", ".join(f"{name} {value:.3f}" for name, value in (training.get("finished") or {}).items()),
-        "Versions": versions,
+        "Checkpoint": chosen,
+        "Validation": ", ".join(f"{name_of(key)} {value:.3f}" for key, value in training.finished.items()),
+        "Versions": ", ".join(f"{name.replace('_', '-')} {version}" for name, version in training.versions.items()),
     }
     return [f"- **{name}:** {' '.join(fact.split())}" for name, fact in facts.items() if fact]
 
 
-def settings_lines(settings: Section) -> list[str]:
+def settings_lines(settings: Mapping[str, Any]) -> list[str]:
     """Every key of the recipe, folded away."""
     if not settings:
         return []
@@ -80,57 +87,57 @@ def settings_lines(settings: Section) -> list[str]:
     return ["<details><summary>All settings of the recipe</summary>", "", "```", *lines, "```", "", "</details>"]
 
 
-def evaluation_lines(evaluation: Section) -> list[list[str]]:
+def evaluation_lines(evaluation: EvaluationSection) -> list[list[str]]:
     """The figures of the test images, with intervals, and the classes that are found worst."""
-    parts = {part: evaluation[part] for part in _COLUMNS if evaluation.get(part)}
-    names = [name for name in parts["seen"]["figures"] if all(name in part["figures"] for part in parts.values())]
-    rows = [[name, *(with_interval(part["figures"][name]) for part in parts.values())] for name in names]
-    rows.append(["queries", *(f"{part['queries']:,}" for part in parts.values())])
-    accuracy, unseen = evaluation.get("classifier_accuracy"), parts.get("unseen", {})
+    parts = evaluation.parts()
+    figures = [part.figures.by_name() for part in parts.values()]
+    rows = [[name, *(with_interval(each[name]) for each in figures)] for name in figures[0]]
+    rows.append(["queries", *(f"{part.queries:,}" for part in parts.values())])
+    accuracy = evaluation.classifier_accuracy
     blocks = [
         [
-            f"Images of `{evaluation['split']}` as queries, `{evaluation['gallery']}` as gallery; means over the "
-            "queries, with 95% bootstrap intervals."
+            f"Images of `{evaluation.split}` as queries, `{evaluation.gallery}` as gallery; means over the queries, "
+            "with 95% bootstrap intervals."
         ],
         table(["", *(_COLUMNS[part] for part in parts)], rows),
         [f"The classifier of the run is right for {with_interval(accuracy)} of the seen classes' queries."]
         if accuracy
         else [],
-        _unseen(unseen) if unseen else [],
+        _unseen(evaluation.unseen) if evaluation.unseen else [],
     ]
-    worst = [row for row in evaluation.get("classes") or [] if row["queries"]][:_WORST]
+    worst = [row for row in evaluation.classes if row.queries][:_WORST]
     if worst:
         blocks += [["The classes that are found worst:"], table(_CLASS_HEAD, map(_class_row, worst))]
     return blocks
 
 
-def _unseen(part: Section) -> list[str]:
-    run = f"another run of the same recipe, `{part['from']}`, which they are from" if part.get("from") else "training"
+def _unseen(part: EvaluationPart) -> list[str]:
+    run = f"another run of the same recipe, `{part.from_run}`, which they are from" if part.from_run else "training"
     return [
         f"The unseen classes were kept from {run}: all of their images are queries, each left out of its own search in "
-        f"{part['images']:,} images."
+        f"{part.images:,} images."
     ]
 
 
-def _class_row(row: Section) -> list[str]:
-    figures = [f"{row[name]:.3f}" for name in ("hit@1", "P@5", "mAP")]
+def _class_row(row: ClassFigures) -> list[str]:
+    figures = ["" if value is None else f"{value:.3f}" for value in (row.hit_at_1, row.p_at_5, row.map)]
     confusions = ", ".join(
-        f"{'(no label)' if label is None else plain(label)} ({count})" for label, count in row["confusions"]
+        f"{'(no label)' if each.label is None else plain(each.label)} ({each.count})" for each in row.confusions
     )
-    return [plain(row["label"]), f"{row['images']:,}", f"{row['queries']:,}", *figures, confusions]
+    return [plain(row.label), f"{row.images:,}", f"{row.queries:,}", *figures, confusions]
 
 
-def audit_lines(audit: Section, evaluation: Section) -> list[str]:
+def audit_lines(audit: AuditSection | None, evaluation: EvaluationSection | None) -> list[str]:
     """What the leak audit found."""
     if not audit:
         return []
     found = (
-        f"Leak audit: {audit['queries']:,} of {audit['audited']:,} held-out images have a near-duplicate among the "
+        f"Leak audit: {audit.queries:,} of {audit.audited:,} held-out images have a near-duplicate among the "
         "images of training and validation; `metrics.json` lists them."
     )
-    alone = [part for part in ("seen", "unseen") if evaluation.get(part)]
-    without = [part for part in alone if not evaluation.get(f"{part}_without_near_duplicates")]
-    if audit["queries"] and without:
+    parts = evaluation.parts() if evaluation else {}
+    without = [part for part in ("seen", "unseen") if part in parts and f"{part}_without_near_duplicates" not in parts]
+    if audit.queries and without:
         found += f" Without them no query of {' and '.join(without)} classes is left: the figures may show no more."
     return [found]
 
@@ -142,36 +149,39 @@ def plot_lines(folder: Path) -> list[list[str]]:
     return [[f"![{name.replace('_', ' ')}]({LAYOUT.plots}/{name}.png)"] for name in ordered]
 
 
-def leave_one_out_lines(figures: Section, *, trained: bool) -> list[list[str]]:
+def leave_one_out_lines(metrics: Metrics) -> list[list[str]]:
     """The figures of the gallery's own images."""
+    figures: LeaveOneOut | None = metrics.leave_one_out
     if not figures:
         return [["There are no labels to evaluate by."]]
-    values = {name: value for name, value in figures.items() if isinstance(value, float)}
-    learned = " The encoder has learned from some of them: for new images see the evaluation." if trained else ""
+    values = figures.by_name()
+    learned = " The encoder has learned from some of them: for new images see the evaluation."
     return [
-        [f"Leave-one-out over {figures['queries']:,} images and {figures['labels']:,} labels.{learned}"],
+        [
+            f"Leave-one-out over {figures.queries:,} images and {figures.labels:,} labels."
+            f"{learned if metrics.is_trained else ''}"
+        ],
         table(list(values), [[f"{value:.3f}" for value in values.values()]]),
     ]
 
 
-def calibration_lines(calibration: Section) -> list[str]:
+def calibration_lines(calibration: CalibrationSection | None) -> list[str]:
     """What a hit's chance and the word confident are worth."""
     if not calibration:
         return []
-    checked, wanted = calibration["checked"], calibration["wanted"]
+    checked, wanted = calibration.checked, f"{calibration.wanted.precision:.0%}"
     own = "images of the gallery, each left out of its search"
-    of = "images that were held out" if calibration["held_out"] else own
+    of = "images that were held out" if calibration.held_out else own
     lines = [
         "A hit has a chance that it is of the query's kind, learned from queries whose label is known. Its expected "
-        f"calibration error is {checked['expected_calibration_error']:.3f}, on {checked['queries']:,} {of}: others "
+        f"calibration error is {checked.expected_calibration_error:.3f}, on {checked.queries:,} {of}: others "
         "than those that it was learned from."
     ]
-    if not checked["precision"]:
-        share = f"{wanted['precision']:.0%}"
-        return [*lines, f"No first hit is called confident: none could be promised to be right {share} of the time."]
+    if not checked.precision:
+        return [*lines, f"No first hit is called confident: none could be promised to be right {wanted} of the time."]
     return [
         *lines,
-        f"The first hit of {checked['shown']:.0%} of them is confident, and {with_interval(checked['precision'])} of "
-        f"these are right; {wanted['precision']:.0%} is what was aimed at. Searched among the images of all other "
-        f"labels, as a query of no kind in the gallery, {checked['refused']:.0%} of them have no confident hit.",
+        f"The first hit of {checked.shown:.0%} of them is confident, and {with_interval(checked.precision)} of "
+        f"these are right; {wanted} is what was aimed at. Searched among the images of all other "
+        f"labels, as a query of no kind in the gallery, {checked.refused:.0%} of them have no confident hit.",
     ]

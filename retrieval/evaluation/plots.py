@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.metrics import Metrics, name_of
+from retrieval.artifact.sections import Checked, ClassFigures, EvaluationSection, Number, Point
 from retrieval.errors import short
 
 if TYPE_CHECKING:
@@ -34,27 +36,27 @@ _short = partial(short, longest=32)  # a label, as far as there is room for it
 _NO_FIGURES = {"step", "epoch", "learning_rate", "grad_norm"}  # of a history: other things than losses and figures
 
 
-def draw(folder: Path, metrics: Mapping[str, Any]) -> None:
+def draw(folder: Path, metrics: Metrics) -> None:
     """Write into `folder`/plots the pictures that the sections `evaluation`, `training` and `calibration` have the
     numbers for.
 
     recall_at_k.png, intervals.png, images_per_class.png, per_class.png, history.png and reliability.png: files of these
     names are written anew, and those that there are no numbers for are gone.
     """
-    evaluation = metrics.get("evaluation")
-    history = (metrics.get("training") or {}).get("history") or []
+    evaluation = metrics.evaluation
+    history = metrics.training.history if metrics.training else []
     names = list(dict.fromkeys(name for entry in history for name in entry if name not in _NO_FIGURES))
     figures = {}
     if evaluation:
         figures["recall_at_k.png"] = _curves(evaluation)
         figures["intervals.png"] = _intervals(evaluation)
-        if evaluation["classes"]:
-            figures["images_per_class.png"] = _images_per_class(evaluation["classes"])
-            figures["per_class.png"] = _worst_classes(evaluation["classes"])
+        if evaluation.classes:
+            figures["images_per_class.png"] = _images_per_class(evaluation.classes)
+            figures["per_class.png"] = _worst_classes(evaluation.classes)
     if names:
         figures["history.png"] = _history(history, names)
-    if calibration := metrics.get("calibration"):
-        figures["reliability.png"] = _reliability(calibration["checked"])
+    if metrics.calibration:
+        figures["reliability.png"] = _reliability(metrics.calibration.checked)
     plots = folder / LAYOUT.plots
     for name in _DRAWN:
         (plots / f"{name}.png").unlink(missing_ok=True)  # by a hard link it may be another artifact's
@@ -64,17 +66,16 @@ def draw(folder: Path, metrics: Mapping[str, Any]) -> None:
         plots.rmdir()
 
 
-def draw_comparison(path: Path, runs: Sequence[tuple[str, Mapping[str, Any]]], names: Sequence[str]) -> None:
-    """Write one picture of several runs, a panel for each of the figures `names`, a row for each run.
-
-    `runs` are pairs of a name and the parts `seen` and `unseen` of an evaluation, None where it has no such part.
-    """
+def draw_comparison(path: Path, runs: Sequence[tuple[str, EvaluationSection]], names: Sequence[str]) -> None:
+    """Write one picture of several runs, each a name and its evaluation: a panel for each of the figures `names`, a row
+    for each run."""
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure, panels = _panels(rows, columns, width=3 + 3 * columns, height=rows * (1.2 + 0.35 * len(runs)))
     for axes, name in zip(panels, names, strict=False):
         for part, offset in (("seen", -0.12), ("unseen", 0.12)):
-            points = [(row + offset, run[part]["figures"][name]) for row, (_, run) in enumerate(runs) if run[part]]
+            parts = [(row + offset, run.parts()[part]) for row, (_, run) in enumerate(runs) if part in run.parts()]
+            points = [(place, each.figures.by_name()[name]) for place, each in parts]
             if points:
                 _bars(axes, *zip(*points, strict=True), part=part, upright=False)
         axes.set_yticks(range(len(runs)), [_short(run) for run, _ in runs], parse_math=False)
@@ -90,15 +91,15 @@ def draw_comparison(path: Path, runs: Sequence[tuple[str, Mapping[str, Any]]], n
     _save(figure, path)
 
 
-def _curves(evaluation: Mapping[str, Any]) -> Figure:
+def _curves(evaluation: EvaluationSection) -> Figure:
     figure, (axes,) = _panels(1, 1, width=7, height=4.5)
-    for part in ("seen", "unseen"):
-        if evaluation[part]:
-            curve, (name, colour, marker) = evaluation[part]["curve"], _PARTS[part]
-            axes.plot(curve["k"], curve["hit"], color=colour, marker=marker, label=f"hit@k, {name}")
-            axes.plot(curve["k"], curve["recall"], color=colour, marker=marker, ls="--", label=f"recall@k, {name}")
+    for key, part in (("seen", evaluation.seen), ("unseen", evaluation.unseen)):
+        if part:
+            curve, (name, colour, marker) = part.curve, _PARTS[key]
+            axes.plot(curve.k, curve.hit, color=colour, marker=marker, label=f"hit@k, {name}")
+            axes.plot(curve.k, curve.recall, color=colour, marker=marker, ls="--", label=f"recall@k, {name}")
     axes.set_xscale("log")
-    ticks = evaluation["seen"]["curve"]["k"]
+    ticks = evaluation.seen.curve.k
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1.03)
@@ -110,14 +111,13 @@ def _curves(evaluation: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _intervals(evaluation: Mapping[str, Any]) -> Figure:
+def _intervals(evaluation: EvaluationSection) -> Figure:
     figure, (axes,) = _panels(1, 1, width=8, height=4.5)
-    parts = [part for part in _PARTS if evaluation.get(part)]
-    names = list(evaluation["seen"]["figures"])
-    for number, part in enumerate(parts):
+    parts, names = evaluation.parts(), list(evaluation.seen.figures.by_name())
+    for number, (key, part) in enumerate(parts.items()):
         offset = 0.16 * (number - (len(parts) - 1) / 2)
-        points = list(evaluation[part]["figures"].values())
-        _bars(axes, [place + offset for place in range(len(names))], points, part=part, upright=True)
+        points = list(part.figures.by_name().values())
+        _bars(axes, [place + offset for place in range(len(names))], points, part=key, upright=True)
     axes.set_xticks(range(len(names)), names)
     axes.set_xlabel("figure")
     axes.set_ylabel("mean over the queries")
@@ -127,13 +127,11 @@ def _intervals(evaluation: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _bars(
-    axes: Axes, places: Sequence[float], points: Sequence[Mapping[str, float]], *, part: str, upright: bool
-) -> None:
+def _bars(axes: Axes, places: Sequence[float], points: Sequence[Point], *, part: str, upright: bool) -> None:
     """Points with the bars of their intervals."""
     name, colour, marker = _PARTS[part]
-    values = [point["value"] for point in points]
-    spread = [[p["value"] - p["low"] for p in points], [p["high"] - p["value"] for p in points]]
+    values = [point.value for point in points]
+    spread = [[point.value - point.low for point in points], [point.high - point.value for point in points]]
     style: dict[str, Any] = {"fmt": marker, "color": colour, "capsize": 3, "markersize": 5, "label": name}
     if upright:
         axes.errorbar(places, values, yerr=spread, **style)
@@ -141,13 +139,13 @@ def _bars(
         axes.errorbar(values, places, xerr=spread, **style)
 
 
-def _images_per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
-    ordered = sorted(classes, key=lambda row: (-row["images"], row["label"]))
-    counts = [row["images"] for row in ordered]
+def _images_per_class(classes: Sequence[ClassFigures]) -> Figure:
+    ordered = sorted(classes, key=lambda row: (-row.images, row.label))
+    counts = [row.images for row in ordered]
     figure, (axes,) = _panels(1, 1, width=8, height=4.5)
     axes.bar(range(len(counts)), counts, color=_BLUE, width=0.9)
     if len(counts) <= _NAMED:
-        labels = [_short(row["label"]) for row in ordered]
+        labels = [_short(row.label) for row in ordered]
         axes.set_xticks(range(len(counts)), labels, rotation=90, parse_math=False)
         axes.set_xlabel("class")
     else:
@@ -156,8 +154,8 @@ def _images_per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
     axes.axhline(middle, color=_VERMILION, ls="--", label=f"the class in the middle: {middle:,}")
     most, least = ordered[0], ordered[-1]
     axes.set_title(
-        f"Training images per class: {most['images']:,} of {_short(most['label'])} to "
-        f"{least['images']:,} of {_short(least['label'])}",
+        f"Training images per class: {most.images:,} of {_short(most.label)} to "
+        f"{least.images:,} of {_short(least.label)}",
         parse_math=False,
     )
     axes.set_ylabel("images")
@@ -165,21 +163,21 @@ def _images_per_class(classes: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _worst_classes(classes: Sequence[Mapping[str, Any]]) -> Figure:
-    worst = [row for row in classes if row["queries"]][:_WORST]
+def _worst_classes(classes: Sequence[ClassFigures]) -> Figure:
+    worst = [row for row in classes if row.queries][:_WORST]
     figure, (axes,) = _panels(1, 1, width=8, height=1.6 + 0.27 * len(worst))
-    values = [row["mAP"] for row in worst]
+    values = [row.map or 0.0 for row in worst]
     axes.barh(range(len(worst)), values, color=_BLUE, height=0.75)
-    for place, row in enumerate(worst):
+    for place, (row, value) in enumerate(zip(worst, values, strict=True)):
         text = ""
-        if row["confusions"]:
-            label, count = row["confusions"][0]
-            text = f"  taken for {'(no label)' if label is None else _short(label)} ({count} of {row['queries']})  "
+        if row.confusions:
+            label, count = row.confusions[0].label, row.confusions[0].count
+            text = f"  taken for {'(no label)' if label is None else _short(label)} ({count} of {row.queries})  "
         # Beside a short bar, in a long one: beside that one there would be no room.
-        inside = row["mAP"] > 0.5
+        inside = value > 0.5
         style: dict[str, Any] = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": _GREY}
-        axes.text(row["mAP"], place, text, va="center", fontsize=8, parse_math=False, **style)
-    axes.set_yticks(range(len(worst)), [_short(row["label"]) for row in worst], parse_math=False)
+        axes.text(value, place, text, va="center", fontsize=8, parse_math=False, **style)
+    axes.set_yticks(range(len(worst)), [_short(row.label) for row in worst], parse_math=False)
     axes.set_ylim(len(worst) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel("mAP")
@@ -188,25 +186,25 @@ def _worst_classes(classes: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _reliability(checked: Mapping[str, Any]) -> Figure:
+def _reliability(checked: Checked) -> Figure:
     figure, (axes, sizes) = _panels(2, 1, width=6, height=6.5)
-    curve = checked["reliability"]
+    curve = checked.reliability
     axes.plot([0, 1], [0, 1], color=_GREY, ls="--", label="what is said is so")
-    axes.plot(curve["chance"], curve["share"], color=_BLUE, marker="o", label="measured")
+    axes.plot(curve.chance, curve.share, color=_BLUE, marker="o", label="measured")
     axes.set_ylim(0, 1.03)
     axes.set_ylabel("share of hits that are")
-    error = checked["expected_calibration_error"]
-    axes.set_title(f"The chance that a hit is of the query's kind\n(expected calibration error {error:.3f})")
+    error = f"expected calibration error {checked.expected_calibration_error:.3f}"
+    axes.set_title(f"The chance that a hit is of the query's kind\n({error})")
     axes.grid(alpha=0.3)
     axes.legend()
-    sizes.bar(curve["chance"], curve["pairs"], width=0.04, color=_BLUE)
+    sizes.bar(curve.chance, curve.pairs, width=0.04, color=_BLUE)
     sizes.set_xlim(0, 1.03)
     sizes.set_xlabel("chance shown")
     sizes.set_ylabel("hits")
     return figure
 
 
-def _history(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
+def _history(history: Sequence[Mapping[str, Number | None]], names: Sequence[str]) -> Figure:
     figures = [name for name in names if name.startswith("validation")]
     losses = [name for name in names if name not in figures]
     shown = [(title, group) for title, group in (("loss", losses), ("validation", figures)) if group]
@@ -216,7 +214,7 @@ def _history(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figu
             points = [(entry["step"], entry[name]) for entry in history if entry.get(name) is not None]
             marker = "osD^v"[number % 5] if len(points) < 60 else ""
             colour = (_BLUE, _VERMILION, _GREEN, _PURPLE, _GREY)[number % 5]
-            label = name.removeprefix("validation").strip()
+            label = name_of(name).removeprefix("validation").strip()
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, label=label)
         axes.set_xlabel("step")
         axes.set_ylabel(title)

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 from retrieval.errors import QueryError, short
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import as_region
-from retrieval.search import MAX_K, Part
+from retrieval.query import MAX_K
+from retrieval.search import Part
 
 MAX_PARTS = 8
 PAGE = 24  # hits, before more are asked for

@@ -220,13 +220,13 @@ def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures,
         (tmp_path / "at").mkdir(exist_ok=True)
         out = fresh_copy(tmp_path / "base" / "run", tmp_path / "at")
         how = workers.run("update", out=str(out), changes={"note": "new"}, die=number, two_renames=two_renames)
-        outcomes.append(read_metrics(out)["note"])
+        outcomes.append(read_metrics(out).sections()["note"])
         load_artifact(out)
         if how == 0:
             break
         assert how == -signal.SIGKILL
         assert workers.run("update", out=str(out), changes={"note": "newer"}, two_renames=two_renames) == 0
-        assert read_metrics(out)["note"] == "newer"
+        assert read_metrics(out).sections()["note"] == "newer"
         assert LAYOUT.plots_in(load_artifact(out).folder) == ["plots/one.png"]
         assert (out / "notes.txt").read_text() == "mine"
         assert rest(out) == set()

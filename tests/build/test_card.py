@@ -11,10 +11,13 @@ from conftest import BACKBONE, noise
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
+from retrieval.artifact.metrics import Metrics, key_of, name_of, new_metrics
+from retrieval.artifact.sections import Point
 from retrieval.build.card import write_card
 from retrieval.build.change import add_images
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation.markdown import table, with_interval
+from retrieval.evaluation.metrics import FIGURES
 from retrieval.images.sources import open_source
 
 
@@ -27,7 +30,7 @@ def card(copied_run):
     def write(change=lambda metrics: None):
         mine = copy.deepcopy(metrics)
         change(mine)
-        write_card(copied_run, artifact.encoder, artifact.store, artifact.gallery, mine, artifact.manifest)
+        write_card(copied_run, artifact.encoder, artifact.store, artifact.gallery, new_metrics(mine), artifact.manifest)
         text = (copied_run / LAYOUT.card).read_text(encoding="utf-8")
         return text, yaml.safe_load(text.split("---\n")[1])
 
@@ -64,16 +67,16 @@ def test_its_figures_are_those_of_the_metrics(card):
     sections = {}
 
     def unseen(metrics):
-        metrics["evaluation"]["unseen"] = {**metrics["evaluation"]["seen"], "from": "fellow", "queries": 1234}
-        metrics["evaluation"]["seen"]["figures"]["mAP"] = {"value": 0.5, "low": 0.25, "high": 0.75}
+        metrics["evaluation"]["unseen"] = {**metrics["evaluation"]["seen"], "from_run": "fellow", "queries": 1234}
+        metrics["evaluation"]["seen"]["figures"]["map"] = {"value": 0.5, "low": 0.25, "high": 0.75}
         sections.update(metrics["evaluation"])
 
     text, _ = card(unseen)
     head = ["", "seen classes", "unseen classes", "seen, without near-duplicates"]
     assert [cell.strip() for cell in text.split("intervals.\n\n")[1].splitlines()[0].strip("|").split("|")] == head
     assert row(text, "mAP")[1] == "0.500 [0.250, 0.750]"
-    for name, figure in sections["unseen"]["figures"].items():
-        assert row(text, name)[2] == f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    for key, figure in sections["unseen"]["figures"].items():
+        assert row(text, name_of(key))[2] == f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
     assert row(text, "queries") == ["queries", "20", "1,234", "19"]
     said = "kept from another run of the same recipe, `fellow`, which they are from: all of their images are queries"
     assert said in text
@@ -83,7 +86,7 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
     def alone(metrics):
         metrics["evaluation"]["unseen"] = metrics["evaluation"]["seen"]
         metrics["evaluation"]["seen_without_near_duplicates"] = None
-        metrics["training"]["data"]["left out"] = ["2 images without a label", "1 class with one image"]
+        metrics["training"]["data"]["left_out"] = ["2 images without a label", "1 class with one image"]
 
     text, _ = card(alone)
     assert "kept from training: all of their images are queries, each left out of its own search in " in text
@@ -95,9 +98,14 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
 
 def test_it_names_the_five_worst_classes(card):
     def classes(metrics):
-        mine = {"images": 30, "queries": 4, "hit@1": 0.5, "P@5": 0.25}
+        mine = {"images": 30, "queries": 4, "hit_at_1": 0.5, "p_at_5": 0.25}
         metrics["evaluation"]["classes"] = [
-            {"label": f"class|{n}", **mine, "mAP": n / 10, "confusions": [["cup\nor mug", 3], [None, 1]]}
+            {
+                "label": f"class|{n}",
+                **mine,
+                "map": n / 10,
+                "confusions": [{"label": "cup\nor mug", "count": 3}, {"label": None, "count": 1}],
+            }
             for n in range(7)
         ]
 
@@ -122,11 +130,14 @@ def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
     checked = {
         "queries": 1234,
         "expected_calibration_error": 0.0416,
+        "reliability": {"chance": [], "share": [], "pairs": []},
         "precision": {"value": 0.98, "low": 0.96, "high": 0.99},
         "shown": 0.613,
         "refused": 0.921,
     }
-    section = {"held_out": True, "wanted": {"precision": 0.95, "refused": 0.9}, "checked": checked}
+    curve = {"weights": [1.0, 1.0, 1.0], "bias": 0.0, "strengths": [0.0], "chances": [0.5]}
+    section = {**curve, "threshold": 1.0, "floor": 0.5, "queries": 60, "held_out": True, "checked": checked}
+    section["wanted"] = {"precision": 0.95, "refused": 0.9}
     text, _ = card(lambda metrics: metrics.update(calibration=section))
     assert "expected calibration error is 0.042, on 1,234 images that were held out" in text
     assert "The first hit of 61% of them is confident, and 0.980 [0.960, 0.990] of these are right; 95% is" in text
@@ -202,10 +213,10 @@ def test_the_figures_of_the_model_index_are_those_of_the_metrics(card, copied_ru
         "revision": "0" * 40,
     }
     for metric in result["metrics"]:
-        point = evaluation["seen"]["figures"][metric["type"]]
+        point = evaluation["seen"]["figures"][key_of(metric["type"])]
         assert metric["value"] == round(point["value"], 4)
         assert metric["args"] == {"confidence": 0.95, "low": round(point["low"], 4), "high": round(point["high"], 4)}
-    assert {metric["type"] for metric in result["metrics"]} == evaluation["seen"]["figures"].keys()
+    assert [metric["type"] for metric in result["metrics"]] == list(FIGURES)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +261,7 @@ def test_a_head_that_timm_cannot_read_is_said_to_be_one(card, copied_run):
     assert "timm.create_model(" in card()[0]
     artifact = load_artifact(copied_run)
     encoder = Encoder.create(BACKBONE, pretrained=False, head="16-relu-8", seed=0)
-    write_card(copied_run, encoder, artifact.store, artifact.gallery, {}, {})
+    write_card(copied_run, encoder, artifact.store, artifact.gallery, Metrics(), {})
     text = (copied_run / LAYOUT.card).read_text()
     assert "timm.create_model(" not in text
     assert "retrieval.Encoder.load" in text
@@ -263,4 +274,4 @@ def test_tables():
         "| 1\\|2 | x y |",
         "|  | 3 |",
     ]
-    assert with_interval({"value": 0.9496, "low": 0, "high": 1}) == "0.950 [0.000, 1.000]"
+    assert with_interval(Point(value=0.9496, low=0, high=1)) == "0.950 [0.000, 1.000]"

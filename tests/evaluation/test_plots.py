@@ -10,22 +10,44 @@ from conftest import ROOT
 from PIL import Image
 
 from retrieval.artifact.load import read_metrics
-from retrieval.evaluation.plots import draw, draw_comparison
+from retrieval.artifact.metrics import new_metrics
+from retrieval.artifact.sections import EvaluationSection
+from retrieval.evaluation import plots
+from retrieval.evaluation.plots import draw_comparison
 
 EVALUATED = ["images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]
 ALL = ["history.png", *EVALUATED, "reliability.png"]
 CHECKED = {
+    "queries": 480,
     "expected_calibration_error": 0.04,
     "reliability": {"chance": [0.1, 0.5, 0.9], "share": [0.2, 0.45, 0.9], "pairs": [30, 50, 400]},
+    "precision": None,
+    "shown": 0.0,
+    "refused": 1.0,
+}
+CALIBRATION = {
+    "weights": [1.0, 1.0, 1.0],
+    "bias": 0.0,
+    "strengths": [0.0],
+    "chances": [0.5],
+    "threshold": None,
+    "floor": 0.0,
+    "queries": 60,
+    "held_out": True,
+    "wanted": {"precision": 0.95, "refused": 0.9},
 }
 
 
 @pytest.fixture
 def metrics(trained):
     """The sections of a finished run, with figures of unseen classes too, and a calibration."""
-    sections = copy.deepcopy(read_metrics(trained))
+    sections = read_metrics(trained).model_dump()
     sections["evaluation"]["unseen"] = copy.deepcopy(sections["evaluation"]["seen"])
-    return {**sections, "calibration": {"checked": CHECKED}}
+    return {**sections, "calibration": {**CALIBRATION, "checked": CHECKED}}
+
+
+def draw(folder, sections):
+    plots.draw(folder, new_metrics(sections))
 
 
 def drawn(folder):
@@ -73,7 +95,7 @@ def test_only_what_there_are_figures_for(metrics, tmp_path):
     for number, sections in enumerate(
         [
             {},
-            {"leave_one_out": {"mAP": 0.5}},
+            {"leave_one_out": metrics["leave_one_out"]},
             {"training": {}},
             {"training": {"history": []}, "evaluation": None, "calibration": None},
         ]
@@ -105,15 +127,19 @@ def test_a_picture_that_is_another_artifacts_too_is_not_written_into(metrics, tm
     for name in ALL:
         (tmp_path / "new" / "plots" / name).hardlink_to(tmp_path / "old" / "plots" / name)
     changed = {**CHECKED, "expected_calibration_error": 0.5}
-    draw(tmp_path / "new", {"calibration": {"checked": changed}})
+    draw(tmp_path / "new", {"calibration": {**CALIBRATION, "checked": changed}})
     assert drawn(tmp_path / "new") == ["reliability.png"]
     assert (tmp_path / "new" / "plots" / "reliability.png").read_bytes() != before["reliability.png"]
     assert {name: (tmp_path / "old" / "plots" / name).read_bytes() for name in ALL} == before
 
 
 def test_a_calibration_whose_hits_all_have_one_chance(tmp_path):
-    one = {"expected_calibration_error": 0.0, "reliability": {"chance": [1.0], "share": [1.0], "pairs": [200]}}
-    draw(tmp_path, {"calibration": {"checked": one}})
+    one = {
+        **CHECKED,
+        "expected_calibration_error": 0.0,
+        "reliability": {"chance": [1.0], "share": [1.0], "pairs": [200]},
+    }
+    draw(tmp_path, {"calibration": {**CALIBRATION, "checked": one}})
     check_picture(tmp_path / "plots" / "reliability.png")
 
 
@@ -121,7 +147,7 @@ def test_a_calibration_whose_hits_all_have_one_chance(tmp_path):
     "history",
     [
         [{"step": 1, "loss": 2.0}],
-        [{"step": 5, "validation mAP": 0.5, "epoch": 1.0}],
+        [{"step": 5, "validation_map": 0.5, "epoch": 1.0}],
         [{"step": step, "loss": 1 / step, "triplet": None, "epoch": step / 9} for step in range(1, 200)],
     ],
     ids=["one loss", "one figure", "many losses"],
@@ -139,21 +165,20 @@ def test_a_history_without_figures_is_not_drawn(tmp_path):
 @pytest.mark.parametrize("count", [1, 40, 300])
 def test_few_classes_and_many_under_any_names(metrics, tmp_path, count):
     names = ["$x^", "a$b$c", "a very long name that would take more room than there is", "größe\nzwei", "%s {}", "_"]
+    other, none = {"label": "$y$", "count": 2}, {"label": None, "count": 1}
     metrics["evaluation"]["classes"] = [
         {
             "label": names[number] if number < len(names) else f"class {number}",
             "images": 3 * number,
             "queries": number + 1,
-            "hit@1": 0.5,
-            "P@5": 0.5,
-            "mAP": (number + 1) / count,
-            "confusions": [["$y$", 2], [None, 1]] if number % 2 else [[None, 1]] if number % 3 else [],
+            "hit_at_1": 0.5,
+            "p_at_5": 0.5,
+            "map": (number + 1) / count,
+            "confusions": [other, none] if number % 2 else [none] if number % 3 else [],
         }
         for number in range(count)
     ]
-    metrics["evaluation"]["classes"].append(
-        {"label": "never asked", "images": 9, "queries": 0, "hit@1": None, "P@5": None, "mAP": None, "confusions": []}
-    )
+    metrics["evaluation"]["classes"].append({"label": "never asked", "images": 9, "queries": 0, "confusions": []})
     draw(tmp_path, metrics)
     check_picture(tmp_path / "plots" / "images_per_class.png")
     check_picture(tmp_path / "plots" / "per_class.png")
@@ -161,8 +186,9 @@ def test_few_classes_and_many_under_any_names(metrics, tmp_path, count):
 
 @pytest.mark.parametrize("count", [1, 2, 12])
 def test_runs_side_by_side(metrics, tmp_path, count):
-    runs = [(f"recipe (run {number})", metrics["evaluation"]) for number in range(count)]
-    runs[0] = ("recipe ($only$ seen)", {**metrics["evaluation"], "unseen": None})
+    evaluation = EvaluationSection.model_validate(metrics["evaluation"])
+    runs = [(f"recipe (run {number})", evaluation) for number in range(count)]
+    runs[0] = ("recipe ($only$ seen)", evaluation.model_copy(update={"unseen": None}))
     draw_comparison(tmp_path / "deeper" / "runs.png", runs, ["hit@1", "P@5", "mAP", "MAP@R", "R-precision"])
     colours = check_picture(tmp_path / "deeper" / "runs.png")
     assert has(colours, "#0072B2")
@@ -177,8 +203,9 @@ def test_searching_and_building_load_no_matplotlib_and_drawing_no_state_of_it(tm
 import sys, retrieval.build.build, retrieval.search
 assert "matplotlib" not in sys.modules
 from pathlib import Path
+from retrieval.artifact.metrics import new_metrics
 from retrieval.evaluation.plots import draw
-draw(Path({str(tmp_path)!r}), {{"training": {{"history": {history}}}}})
+draw(Path({str(tmp_path)!r}), new_metrics({{"training": {{"history": {history}}}}}))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

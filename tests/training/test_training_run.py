@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 import retrieval.__main__
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
+from retrieval.artifact.metrics import parse_metrics
+from retrieval.artifact.sections import Checkpoint
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, TrainingError
 from retrieval.evaluation.calibration import Queries, calibrate
@@ -142,41 +144,40 @@ def test_an_artifact_that_answers(runs, name, capsys):
 def test_sections_say_how_it_was_made(runs, name):
     recipe, out = runs(name)
     metrics = read_metrics(out)
-    assert {"training", "audit", "evaluation", "index"} <= metrics.keys()
-    training = metrics["training"]
-    assert training["recipe"] == recipe.name
-    assert training["settings"] == without_places(recipe.settings())
-    assert training["data"]["source"] == Path(recipe.data).name
+    training = metrics.training
+    assert training.recipe == recipe.name
+    assert training.settings == without_places(recipe.settings())
+    assert training.data.source == Path(recipe.data).name
     for text in (
         LAYOUT.card,
         LAYOUT.metrics,
         LAYOUT.manifest,
     ):  # whoever sees it on the Hub learns nothing of this disk
         assert str(Path(recipe.data).parent) not in (out / text).read_text(encoding="utf-8")
-    assert training["seed"] == recipe.seed
-    assert {"python", "torch", "timm", "transformers", "datasets"} <= training["versions"].keys()
+    assert training.seed == recipe.seed
+    assert {"python", "torch", "timm", "transformers", "datasets"} <= training.versions.keys()
     sizes = {"train": 84, "validation": 24, "test": 26}
     if name != "fashion":
-        assert training["data"]["split sizes"] == sizes
+        assert training.data.split_sizes == sizes
     steps = {"random-triplet": 10, "classifier": 10, "ours": 42}.get(name)
     if steps:
-        assert training["steps"] == steps
-    history = training["history"]
+        assert training.steps == steps
+    history = training.history
     if recipe.epochs:
-        chosen = [entry for entry in history if "validation mAP" in entry]
+        chosen = [entry for entry in history if "validation_map" in entry]
         assert len(chosen) == recipe.epochs
-        best = max(chosen, key=lambda entry: entry["validation mAP"])
-        assert training["best"] == {"step": best["step"], "metric": "validation mAP", "value": best["validation mAP"]}
+        best = max(chosen, key=lambda entry: entry["validation_map"])
+        assert training.best == Checkpoint(step=best["step"], metric="validation_map", value=best["validation_map"])
         losses = [entry["loss"] for entry in history if "loss" in entry]
         assert all(np.isfinite(losses))
-        assert losses or training["steps"] < 10
+        assert losses or training.steps < 10
     else:
         assert history == []
-        assert training["steps"] == 0
-    index = metrics["index"]
-    assert 0 < index["recall@10"] <= 1
-    assert index["exact_ms"] > 0 < index["approximate_ms"]
-    json.dumps(metrics, allow_nan=False)
+        assert training.steps == 0
+    index = metrics.index
+    assert 0 < index.recall_at_10 <= 1
+    assert index.exact_ms > 0 < index.approximate_ms
+    assert parse_metrics(metrics.to_json()) == metrics
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -186,15 +187,13 @@ def test_card_and_pictures(runs, name):
     assert f"- **Recipe:** {recipe.name}\n" in card
     assert f"- **Data:** {Path(recipe.data).name}\n" in card
     assert f"seed {recipe.seed}" in card
-    for figure in metrics["evaluation"]["seen"]["figures"].values():
+    for figure in metrics.evaluation.seen.figures.by_name().values():
         assert with_interval(figure) in card
     assert f"torch {version('torch')}" in card
     assert f"images_per_class: {recipe.images_per_class}" in card
     plots = {path.name for path in (out / LAYOUT.plots).iterdir()}
     expected = {"recall_at_k.png", "intervals.png", "per_class.png", "images_per_class.png"}
-    expected |= ({"history.png"} if recipe.epochs else set()) | (
-        {"reliability.png"} if metrics["calibration"] else set()
-    )
+    expected |= ({"history.png"} if recipe.epochs else set()) | ({"reliability.png"} if metrics.calibration else set())
     assert plots == expected
     for plot in plots:
         assert f"](plots/{plot})" in card
@@ -232,10 +231,10 @@ def counted(queries, query_labels, gallery, gallery_labels, own):
 
 
 def check_figures(part, expected, queries, images):
-    assert (part["queries"], part["images"], part["left_out"]) == (queries, images, 0)
-    assert {name: figure["value"] for name, figure in part["figures"].items()} == pytest.approx(expected, abs=1e-6)
-    for figure in part["figures"].values():
-        assert figure["low"] <= figure["value"] <= figure["high"]
+    assert (part.queries, part.images, part.left_out) == (queries, images, 0)
+    assert {name: each.value for name, each in part.figures.by_name().items()} == pytest.approx(expected, abs=1e-6)
+    for figure in part.figures.by_name().values():
+        assert figure.low <= figure.value <= figure.high
 
 
 def gallery_of(artifact):
@@ -255,25 +254,25 @@ def test_figures_of_a_test_split(runs, name):
     assert [sha256(data) in row_of for data, _ in test] == [False] * 24 + [True, False], "one file of test is of train"
     queries = artifact.encoder.embed_images([open_image(data) for data, _ in test])
     asked = [label for _, label in test]
-    evaluation = metrics["evaluation"]
-    assert (evaluation["split"], evaluation["gallery"]) == ("the test split", "108 images of train+validation")
-    check_figures(evaluation["seen"], counted(queries, asked, vectors, labels, [None] * 26), 26, 108)
+    evaluation = metrics.evaluation
+    assert (evaluation.split, evaluation.gallery) == ("the test split", "108 images of train+validation")
+    check_figures(evaluation.seen, counted(queries, asked, vectors, labels, [None] * 26), 26, 108)
     apart = counted(queries[:24], asked[:24], vectors, labels, [None] * 24)
-    check_figures(evaluation["seen_without_near_duplicates"], apart, 24, 108)
-    assert evaluation["unseen"] is None
-    assert {row["label"]: (row["images"], row["queries"]) for row in evaluation["classes"]} == {
+    check_figures(evaluation.seen_without_near_duplicates, apart, 24, 108)
+    assert evaluation.unseen is None
+    assert {row.label: (row.images, row.queries) for row in evaluation.classes} == {
         label: (14, asked.count(label)) for label in COLOURED
     }
-    accuracy = evaluation["classifier_accuracy"]
+    accuracy = evaluation.classifier_accuracy
     assert (accuracy is None) is (recipe.softmax == "none")
 
 
 @pytest.mark.parametrize("name", ["frozen", "random-triplet"])
 def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, name):
     recipe, out = runs(name)
-    artifact, section = load_artifact(out), read_metrics(out)["calibration"]
-    assert section["held_out"] is True
-    assert (section["queries"], section["checked"]["queries"]) == (24, 26)
+    artifact, section = load_artifact(out), read_metrics(out).calibration
+    assert section.held_out is True
+    assert (section.queries, section.checked.queries) == (24, 26)
     assert "on 26 images that were held out" in (out / LAYOUT.card).read_text(encoding="utf-8")
     parts = [rows_of(recipe.data, split) for split in ("validation", "test")]
     hashes = {sha256(data) for rows in parts for data, _ in rows}
@@ -286,20 +285,20 @@ def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, na
         for rows in parts
     ]
     again = calibrate(store, [labels[row] for row in kept], *held_out)
-    assert section["weights"] == pytest.approx(again["weights"], rel=1e-2, abs=1e-2)
-    assert section["floor"] == pytest.approx(again["floor"], abs=1e-4)
+    assert section.weights == pytest.approx(again.weights, rel=1e-2, abs=1e-2)
+    assert section.floor == pytest.approx(again.floor, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["frozen", "classifier", "ours"])
 def test_the_audit_finds_what_was_planted(runs, name):
     recipe, out = runs(name)
-    audit, test = read_metrics(out)["audit"], rows_of(recipe.data, "test")
-    assert (audit["queries"], audit["audited"], audit["across classes"]) == (2, 26, 0)
-    pairs = {(pair["held_out"], pair["other"]): pair for pair in audit["listed"]}
+    audit, test = read_metrics(out).audit, rows_of(recipe.data, "test")
+    assert (audit.queries, audit.audited, audit.across_classes) == (2, 26, 0)
+    pairs = {(pair.held_out, pair.other): pair for pair in audit.listed}
     assert pairs.keys() == {("test/24", "train/5"), ("test/25", "train/33")}
     for pair in pairs.values():
-        assert pair["label"] == pair["other_label"] == test[int(pair["held_out"].split("/")[1])][1]
-        assert 0.92 <= pair["similarity"] <= 1
+        assert pair.label == pair.other_label == test[int(pair.held_out.split("/")[1])][1]
+        assert 0.92 <= pair.similarity <= 1
     assert "Leak audit: 2 of 26 held-out images" in (out / LAYOUT.card).read_text()
 
 
@@ -317,11 +316,11 @@ def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
     asked = [rows[row][1] for row in tested]
     assert 6 <= len(tested) <= 16
     expected = counted(vectors[own], asked, vectors[kept], [labels[row] for row in kept], [None] * len(own))
-    evaluation = metrics["evaluation"]
-    check_figures(evaluation["seen"], expected, len(tested), len(kept))
-    assert evaluation["split"] == "a tenth of the images"
-    assert evaluation["gallery"] == f"{len(kept)} images of train"
-    left_out = metrics["training"]["data"]["left out"]
+    evaluation = metrics.evaluation
+    check_figures(evaluation.seen, expected, len(tested), len(kept))
+    assert evaluation.split == "a tenth of the images"
+    assert evaluation.gallery == f"{len(kept)} images of train"
+    left_out = metrics.training.data.left_out
     assert left_out[0] == "2 images without a label"
     assert left_out[1] == "1 classes with fewer than two training images: 'umber' (1)"
     assert left_out[2].startswith("1 images that cannot be opened; the first: train/74: ")
@@ -331,9 +330,9 @@ def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
 def test_figures_of_classes_that_were_held_out(runs):
     recipe, out = runs("ours without two")
     artifact, metrics = load_artifact(out), read_metrics(out)
-    held_out = metrics["training"]["data"]["held out"]
+    held_out = metrics.training.data.held_out
     assert len(held_out) == 2
-    assert metrics["training"]["data"]["classes"] == 4
+    assert metrics.training.data.classes == 4
     assert f"- **Classes held out:** 2: {', '.join(held_out)}" in (out / LAYOUT.card).read_text()
     vectors, labels, row_of = gallery_of(artifact)
     assert set(held_out) < set(labels), "they are in the gallery"
@@ -344,8 +343,8 @@ def test_figures_of_classes_that_were_held_out(runs):
         queries = artifact.encoder.embed_images([open_image(data) for data, _ in asked])
         own = [row_of.get(sha256(data)) if part == "unseen" else None for data, _ in asked]
         expected = counted(queries, [label for _, label in asked], vectors, labels, own)
-        check_figures(metrics["evaluation"][part], expected, len(asked), 108)
-    images = {row["label"]: row["images"] for row in metrics["evaluation"]["classes"]}
+        check_figures(getattr(metrics.evaluation, part), expected, len(asked), 108)
+    images = {row.label: row.images for row in metrics.evaluation.classes}
     assert images == {label: 0 if label in held_out else 14 for label in COLOURED}
 
 
@@ -353,7 +352,7 @@ def test_figures_of_classes_that_were_held_out(runs):
 def test_the_artifact_has_the_weights_that_validation_chose(runs, name):
     """Its figures on the images of validation are those of the best step, and not of another."""
     recipe, out = runs(name)
-    artifact, training = load_artifact(out), read_metrics(out)["training"]
+    artifact, training = load_artifact(out), read_metrics(out).training
     vectors, _, row_of = gallery_of(artifact)
     learned, chosen = (
         [(vectors[row_of[sha256(data)]], label) for data, label in rows_of(recipe.data, split)]
@@ -361,8 +360,8 @@ def test_the_artifact_has_the_weights_that_validation_chose(runs, name):
     )
     gallery = [pair for label in COLOURED for pair in [each for each in learned if each[1] == label][:10]]
     expected = counted(*zip(*chosen, strict=True), *zip(*gallery, strict=True), [None] * len(chosen))
-    assert training["best"]["value"] == pytest.approx(expected["mAP"], abs=1e-3)
-    others = [entry["validation mAP"] for entry in training["history"] if "validation mAP" in entry]
+    assert training.best.value == pytest.approx(expected["mAP"], abs=1e-3)
+    others = [entry["validation_map"] for entry in training.history if "validation_map" in entry]
     assert max(others) - min(others) > 2e-3, "or this would tell nothing"
 
 
@@ -383,15 +382,15 @@ def test_the_head_is_computed_anew_at_the_end(runs):
     assert apart[5:].max() < 0.05 * apart[:5].max()
     lengths = [np.linalg.norm(part, axis=1).mean() ** 2 for part in (found[:, :5], found[:, 5:])]
     assert lengths == pytest.approx([1 - recipe.generic_share, recipe.generic_share], rel=0.05)
-    assert set(read_metrics(out)["training"]["finished"]) == {"hit@1", "P@5", "mAP"}
+    assert set(read_metrics(out).training.finished) == {"hit_at_1", "p_at_5", "map"}
     assert "- **Validation:** hit@1 " in (out / LAYOUT.card).read_text()
 
 
 def test_training_pays(runs):
     """Colours of articles that it has never seen: a network that has learned them beats its own start."""
-    before, after = (read_metrics(runs(name)[1])["evaluation"]["seen"]["figures"] for name in ("frozen", "ours"))
-    assert after["mAP"]["value"] > before["mAP"]["value"] + 0.1
-    history = read_metrics(runs("ours")[1])["training"]["history"]
+    before, after = (read_metrics(runs(name)[1]).evaluation.seen.figures for name in ("frozen", "ours"))
+    assert after.map.value > before.map.value + 0.1
+    history = read_metrics(runs("ours")[1]).training.history
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert losses[-1] < losses[0]
 
@@ -423,16 +422,16 @@ def test_unseen_figures_come_into_the_card_of_the_fellow(runs, tmp_path, capsys)
     table = capsys.readouterr().out
     assert "caltech101 (ours)" in table
     assert "unseen figures of caltech101 (ours): from ours-without-two" in table
-    unseen = read_metrics(without)["evaluation"]["unseen"]
-    assert with_interval(unseen["figures"]["mAP"]) in table
+    unseen = read_metrics(without).evaluation.unseen
+    assert with_interval(unseen.figures.map) in table
     Image.open(tmp_path / "runs.png").verify()
-    assert read_metrics(full)["evaluation"]["unseen"] is None
+    assert read_metrics(full).evaluation.unseen is None
 
     assert main(["compare", str(full), str(without), "--update-cards"]) == 0
     assert f"updated {full}" in capsys.readouterr().out
-    assert read_metrics(full)["evaluation"]["unseen"] == {**unseen, "from": "ours-without-two"}
+    assert read_metrics(full).evaluation.unseen == unseen.model_copy(update={"from_run": "ours-without-two"})
     card = (full / LAYOUT.card).read_text()
-    assert with_interval(unseen["figures"]["mAP"]) in card
+    assert with_interval(unseen.figures.map) in card
     assert "kept from another run of the same recipe, `ours-without-two`" in card
     load_artifact(full)
     assert main(["compare", str(other), str(full), "--update-cards"]) == 0
@@ -452,7 +451,7 @@ def test_resnet50(tmp_path):
     batches = {"classes_per_batch": 2, "images_per_class": 2, "epochs": 1}
     recipe = tiny_recipe("caltech101", data=str(data), backbone="resnet50", head_start=1, **batches)
     out = train(recipe, tmp_path / "out", say=lambda _: None)
-    assert read_metrics(out)["training"]["steps"] == 2
+    assert read_metrics(out).training.steps == 2
     searcher = Searcher.open(out)
     assert (searcher.encoder.name, searcher.encoder.dim) == ("resnet50", recipe.embedding_size)
     hits = searcher.search(splits["test"][0][0], 3)
@@ -475,16 +474,16 @@ def test_the_command(weights, tmp_path, capsys):
     assert main(command) == 0
     said = capsys.readouterr()
     assert "; test is a tenth of the images\n" in said.out
-    learned = read_metrics(out)["training"]["data"]["split sizes"]["train"]
+    learned = read_metrics(out).training.data.split_sizes["train"]
     assert f"\n{learned} images of 6 classes to learn from\n" in said.out
     assert "leak audit: " in said.out
     assert "| mine (out) |" in said.out
     assert f"serve it: python app.py --artifact {out}" in said.out
     assert "Traceback" not in said.err
-    training = read_metrics(out)["training"]
-    assert sum(training["data"]["split sizes"].values()) == len(load_artifact(out).gallery) == 84
+    training = read_metrics(out).training
+    assert sum(training.data.split_sizes.values()) == len(load_artifact(out).gallery) == 84
     wanted = {"epochs": 0.5, "crop": 0.8, "head": "linear-8", "weights": weights.name, "name": "mine"}
-    assert {key: training["settings"][key] for key in wanted} == wanted
+    assert {key: training.settings[key] for key in wanted} == wanted
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for again, said in (
         ([], f"error: {out} holds an artifact, which would be lost: name another folder, or delete that one."),
@@ -516,7 +515,7 @@ def test_the_list(capsys):
         (["frozen", "more", "--out", "o"], "more is one word too many: the artifact is named by --out."),
         (["frozen", "--out", "o", "--set", "epoch=3"], "a recipe has no key 'epoch'; did you mean 'epochs'?"),
         (["frozen", "--out", "o", "--set", "epochs"], "--set takes key=value, not 'epochs'."),
-        (["frozen", "--out", "o", "--hold-out-classes", "2"], "hold_out_classes is from 0 to 0.9"),
+        (["frozen", "--out", "o", "--hold-out-classes", "2"], "hold_out_classes must be from 0 to 0.9"),
         (["frozen", "--out", "o", "--backbone", "resnet5O"], "timm has no model 'resnet5O'; did you mean"),
         (["frozen", "--out", "o", "--backbone", BACKBONE], "the recipe names no data: give --data"),
         (["frozen", "--out", "o", "--backbone", BACKBONE, "--data", "./nowhere"], "there is no ./nowhere here"),

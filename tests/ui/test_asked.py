@@ -10,7 +10,8 @@ import pytest
 
 from retrieval.errors import ImageError, LookalikeError, QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
-from retrieval.search import MAX_K, Part
+from retrieval.query import MAX_K
+from retrieval.search import Part
 from retrieval.ui.visit import MAX_PARTS, PAGE, Asked, Visit, after, link_of, mark_of, number_of, read_link
 
 ROWS = 20

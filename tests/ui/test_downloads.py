@@ -13,7 +13,7 @@ import pytest
 
 from retrieval.errors import QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
-from retrieval.search import MAX_K
+from retrieval.query import MAX_K
 from retrieval.ui.pieces.downloads import make_file
 
 SHOWN = [[2, 0.75, 0.9], (0, 0.5, None), [3, -0.25, 0]]

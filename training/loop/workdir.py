@@ -29,8 +29,8 @@ def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
         return False
     if not resume:
         raise TrainingError(f"{out} holds an artifact, which would be lost: name another folder, or delete that one.")
-    training = read_metrics(out).get("training") or {}
-    before = without_places(training.get("settings") or {})  # one of 0.2.0 has the places, too
+    training = read_metrics(out).training
+    before = without_places(training.settings if training else {})  # one of 0.2.0 has the places, too
     _check_same(without_places(recipe.settings()), before, f"{out} holds an artifact", "name another folder")
     return True
 

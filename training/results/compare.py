@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.artifact.load import read_metrics
+from retrieval.artifact.sections import EvaluationSection, Point, TrainingSection
 from retrieval.build.change import update_metrics
 from retrieval.errors import ArtifactError, IntegrityError, LookalikeError
 from retrieval.evaluation.markdown import table, with_interval
@@ -28,49 +29,46 @@ class _Run:
     """A finished run: its folder, and two sections of its metrics.json."""
 
     folder: Path
-    training: dict[str, Any]
-    evaluation: dict[str, Any]
+    training: TrainingSection
+    evaluation: EvaluationSection
     paired: bool = False
     """Whether the unseen figures are those of a fellow that was given too."""
 
     @property
     def name(self) -> str:
-        return f"{self.training.get('recipe', 'run')} ({self.folder.name})"
-
-    @property
-    def data(self) -> dict[str, Any]:
-        return self.training.get("data") or {}
+        return f"{self.training.recipe or 'run'} ({self.folder.name})"
 
     @property
     def settings(self) -> dict[str, Any]:
-        settings = self.training.get("settings") or {}
         # A key that has come since an older run was made is null in one that does not use it.
-        return {key: value for key, value in settings.items() if key not in _NO_MATTER and value is not None}
+        return {
+            key: value for key, value in self.training.settings.items() if key not in _NO_MATTER and value is not None
+        }
 
     @property
-    def commit(self) -> str | None:
-        """Of a data set on the Hub."""
-        return (self.data.get("about") or {}).get("revision")
+    def recipe(self) -> tuple[Any, ...]:
+        """What two runs have in common if they are of one recipe and one data set."""
+        training, data = self.training, self.training.data
+        # Folders of one name can hold other images; the held-out ones are among the parts of a run that kept them, too.
+        images = sum(data.split_sizes.values())
+        return training.recipe, training.seed, data.source, data.about.get("revision"), images, self.settings
 
     def is_fellow_of(self, other: _Run) -> bool:
         """Whether this run is the other one with some of the classes kept from it."""
-        same = all(self.training.get(key) == other.training.get(key) for key in ("recipe", "seed"))
-        same = same and self.data.get("source") == other.data.get("source") and self.settings == other.settings
-        # Folders of one name can hold other images; the held-out ones are among the parts of a run that kept them, too.
-        sizes = [sum((run.data.get("split sizes") or {}).values()) for run in (self, other)]
-        same = same and self.commit == other.commit and sizes[0] == sizes[1]
-        return same and bool(self.data.get("held out")) and not other.data.get("held out")
+        held_out, theirs = self.training.data.held_out, other.training.data.held_out
+        return self.recipe == other.recipe and bool(held_out) and not theirs
 
     def with_unseen_of(self, fellow: _Run) -> _Run:
         """This run with the other's figures of the classes that it had not."""
-        others = {part: fellow.evaluation.get(part) for part in ("unseen", "unseen_without_near_duplicates")}
-        others = {part: section and {**section, "from": fellow.folder.name} for part, section in others.items()}
-        return replace(self, evaluation={**self.evaluation, **others}, paired=True)
+        parts, run = fellow.evaluation.parts(), {"from_run": fellow.folder.name}
+        names = ("unseen", "unseen_without_near_duplicates")
+        unseen = {name: parts[name].model_copy(update=run) if name in parts else None for name in names}
+        return replace(self, evaluation=self.evaluation.model_copy(update=unseen), paired=True)
 
-    def point(self, part: str, name: str) -> dict[str, float] | None:
+    def point(self, part: str, name: str) -> Point | None:
         """A figure with its interval; None where there is none."""
-        section = self.evaluation.get(part)
-        return section["figures"][name] if section else None
+        found = self.evaluation.parts().get(part)
+        return found.figures.by_name()[name] if found else None
 
 
 def compare(folders: Sequence[Path], plot: Path | None = None) -> str:
@@ -83,8 +81,7 @@ def compare(folders: Sequence[Path], plot: Path | None = None) -> str:
         raise LookalikeError(f"{plot}: the picture is a PNG file; give it a name that ends in .png.")
     runs = _paired(_read(folders))
     if plot:
-        shown = [(run.name, {part: run.evaluation.get(part) for part in _PARTS}) for run in runs]
-        draw_comparison(plot, shown, _FIGURES)
+        draw_comparison(plot, [(run.name, run.evaluation) for run in runs], _FIGURES)
     columns = [(part, name) for part in _PARTS for name in _FIGURES if any(run.point(part, name) for run in runs)]
     cells = [_column([run.point(*column) for run in runs]) for column in columns]
     rows = [[run.name, *row] for run, row in zip(runs, zip(*cells, strict=True), strict=True)]
@@ -115,12 +112,12 @@ def _read(folders: Sequence[Path]) -> list[_Run]:
                 f"{folder} holds no finished run: `python -m training RECIPE --out {folder}` makes one, and with "
                 "--resume ends one that was broken off."
             ) from error
-        if not metrics.get("evaluation"):
+        if not metrics.evaluation:
             raise ArtifactError(
                 f"{folder} is an artifact without an evaluation; those that `python -m training RECIPE --out DIR` "
                 "makes have one."
             )
-        runs.append(_Run(folder, metrics.get("training") or {}, metrics["evaluation"]))
+        runs.append(_Run(folder, metrics.training or TrainingSection(), metrics.evaluation))
     return runs
 
 
@@ -129,7 +126,7 @@ def _paired(runs: Sequence[_Run]) -> list[_Run]:
     fellows: dict[Path, _Run] = {}
     for run in runs:
         for other in runs:
-            if run.is_fellow_of(other) and other.folder not in fellows and run.evaluation.get("unseen"):
+            if run.is_fellow_of(other) and other.folder not in fellows and run.evaluation.unseen:
                 fellows[other.folder] = run
                 break
     merged = {fellow.folder for fellow in fellows.values()}
@@ -140,9 +137,9 @@ def _paired(runs: Sequence[_Run]) -> list[_Run]:
     ]
 
 
-def _column(points: Sequence[dict[str, float] | None]) -> list[str]:
+def _column(points: Sequence[Point | None]) -> list[str]:
     """The cells of a column; what is best, as it is shown, is bold."""
-    values = [f"{point['value']:.3f}" for point in points if point]
+    values = [f"{point.value:.3f}" for point in points if point]
     best = max(values)
     cells = [with_interval(point) if point else "" for point in points]
     return [f"**{cell}**" if len(values) > 1 and cell.startswith(best) else cell for cell in cells]
@@ -151,9 +148,9 @@ def _column(points: Sequence[dict[str, float] | None]) -> list[str]:
 def _notes(runs: Sequence[_Run]) -> list[str]:
     """What a reader of the table has to know besides: where figures come from, and what cannot be compared."""
     notes = [
-        f"- unseen figures of {run.name}: from {run.evaluation['unseen']['from']}, with classes held out"
+        f"- unseen figures of {run.name}: from {run.evaluation.unseen.from_run}, with classes held out"
         for run in runs
-        if (run.evaluation.get("unseen") or {}).get("from")
+        if run.evaluation.unseen and run.evaluation.unseen.from_run
     ]
     measured = [_measured(run) for run in runs]
     if len(set(measured)) > 1:
@@ -163,6 +160,5 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
 
 
 def _measured(run: _Run) -> str:
-    seen = run.evaluation["seen"]
-    split, gallery = run.evaluation.get("split"), run.evaluation.get("gallery")
-    return f"{seen['queries']} of {split} in {seen['images']} of {gallery}, {run.data.get('source', 'no source named')}"
+    seen, source = run.evaluation.seen, run.training.data.source or "no source named"
+    return f"{seen.queries} of {run.evaluation.split} in {seen.images} of {run.evaluation.gallery}, {source}"

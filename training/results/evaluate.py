@@ -8,17 +8,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.artifact.metrics import key_of
+from retrieval.artifact.sections import (
+    FIGURE_NAMES,
+    ClassFigures,
+    Confusion,
+    Curve,
+    EvaluationPart,
+    EvaluationSection,
+    Figures,
+    IndexSection,
+    Point,
+)
 from retrieval.errors import QueryError
 from retrieval.evaluation.metrics import Numbers, QueryFigures, Rows, Vectors, bootstrap_interval, query_figures
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.recall import against_exact
 
-_CLASS_FIGURES = ("hit@1", "P@5", "mAP")
+_CLASS_FIGURES = ("hit_at_1", "p_at_5", "map")
 _CONFUSIONS = 3  # wrong labels named for each class
 _INDEX_QUERIES = 1000
 
@@ -38,7 +49,7 @@ def evaluate(
     near_duplicate: Mask | None = None,
     correct: Mask | None = None,
     own_row: Rows | None = None,
-) -> dict[str, Any]:
+) -> EvaluationSection:
     """The section `evaluation`: `queries` (Q, D) searched in `gallery` (N, D), float32 unit rows.
 
     `train_counts` holds the number of training images of each class, `unseen` the classes that training did not have.
@@ -49,25 +60,27 @@ def evaluate(
     """
     found = query_figures(queries, query_labels, gallery, gallery_labels, exclude=own_row)
     is_unseen = np.array([label in unseen for label in query_labels], bool)
-    parts: dict[str, Any] = {}
+    parts: dict[str, EvaluationPart | None] = {}
     for name, chosen in (("seen", ~is_unseen), ("unseen", is_unseen)):
         parts[name] = _part(found, query_labels, chosen, len(gallery))
         if near_duplicate is not None:
-            apart = _part(found, query_labels, chosen & ~near_duplicate, len(gallery))
-            parts[f"{name}_without_near_duplicates"] = apart
+            parts[f"{name}_without_near_duplicates"] = _part(
+                found, query_labels, chosen & ~near_duplicate, len(gallery)
+            )
     if parts["seen"] is None:
         raise QueryError("there is nothing to evaluate: no query is of a seen class that the gallery has.")
-    return {
-        "split": split,
-        "gallery": gallery_name,
-        **dict.fromkeys(("seen_without_near_duplicates", "unseen_without_near_duplicates")),
-        **parts,
-        "classes": _classes(found, query_labels, train_counts),
-        "classifier_accuracy": None if correct is None else _with_interval(correct[~is_unseen].astype(np.float64)),
-    }
+    return EvaluationSection.model_validate(
+        {
+            "split": split,
+            "gallery": gallery_name,
+            **parts,
+            "classes": _classes(found, query_labels, train_counts),
+            "classifier_accuracy": None if correct is None else _with_interval(correct[~is_unseen].astype(np.float64)),
+        }
+    )
 
 
-def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_row: Rows) -> dict[str, Any]:
+def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_row: Rows) -> IndexSection:
     """The section `index`: an artifact's store against exact search of the same (N, D) vectors.
 
     Of more than 1,000 queries (Q, D), as many are drawn; `own_row` (Q,) is the row that a query itself is, which does
@@ -78,41 +91,39 @@ def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_ro
         drawn = np.sort(np.random.default_rng(0).choice(len(queries), _INDEX_QUERIES, replace=False))
         queries, own_row = queries[drawn], own_row[drawn]
     figures = against_exact(store, vectors, queries, own_row)
-    return {
-        "recall@10": figures["recall@10"],
-        "exact_ms": figures["flat p50 ms"],
-        "approximate_ms": figures["p50 ms"],
-        "queries": len(queries),
-        "factory": store.settings.factory,
-    }
+    return IndexSection(
+        recall_at_10=figures["recall@10"],
+        exact_ms=figures["flat p50 ms"],
+        approximate_ms=figures["p50 ms"],
+        queries=len(queries),
+        factory=store.settings.factory,
+    )
 
 
-def _part(found: QueryFigures, labels: Sequence[str], chosen: Mask, images: int) -> dict[str, Any] | None:
+def _part(found: QueryFigures, labels: Sequence[str], chosen: Mask, images: int) -> EvaluationPart | None:
     """Figures of those queries that are `chosen` (Q,); None where none of them has anything to find."""
     mask = chosen[found.rows]
     if not mask.any():
         return None
     rows = found.rows[mask]
-    return {
-        "figures": {name: _with_interval(values[mask]) for name, values in found.values.items()},
-        "queries": len(rows),
-        "images": images,
-        "classes": len({labels[row] for row in rows}),
-        "left_out": int(chosen.sum()) - len(rows),
-        "curve": {
-            "k": found.ladder,
-            "hit": found.hit[mask].mean(axis=0).tolist(),
-            "recall": found.recall[mask].mean(axis=0).tolist(),
-        },
-    }
+    figures = {key_of(name): _with_interval(values[mask]) for name, values in found.values.items()}
+    hit, recall = (each[mask].mean(axis=0).tolist() for each in (found.hit, found.recall))
+    return EvaluationPart(
+        figures=Figures.model_validate(figures),
+        queries=len(rows),
+        images=images,
+        classes=len({labels[row] for row in rows}),
+        left_out=int(chosen.sum()) - len(rows),
+        curve=Curve(k=found.ladder, hit=hit, recall=recall),
+    )
 
 
-def _with_interval(values: Numbers) -> dict[str, float]:
+def _with_interval(values: Numbers) -> Point:
     low, high = bootstrap_interval(values)
-    return {"value": float(values.mean()), "low": low, "high": high}
+    return Point(value=float(values.mean()), low=low, high=high)
 
 
-def _classes(found: QueryFigures, labels: Sequence[str], train_counts: Mapping[str, int]) -> list[dict[str, Any]]:
+def _classes(found: QueryFigures, labels: Sequence[str], train_counts: Mapping[str, int]) -> list[ClassFigures]:
     """A row for each class of training and of the queries, the worst mAP first, those without queries last."""
     of_row = np.array([labels[row] for row in found.rows], np.object_)
     top = np.array(found.top, np.object_)
@@ -120,9 +131,16 @@ def _classes(found: QueryFigures, labels: Sequence[str], train_counts: Mapping[s
     for label in sorted({*train_counts, *of_row}):
         mask = of_row == label
         wrong = Counter(top[mask & (top != label)])
-        row: dict[str, Any] = {"label": label, "images": train_counts.get(label, 0), "queries": int(mask.sum())}
-        for name in _CLASS_FIGURES:
-            row[name] = float(found.values[name][mask].mean()) if mask.any() else None
-        row["confusions"] = [[name, count] for name, count in wrong.most_common(_CONFUSIONS)]
-        classes.append(row)
-    return sorted(classes, key=lambda row: (row["mAP"] is None, row["mAP"]))
+        figures = {
+            key: float(found.values[FIGURE_NAMES[key]][mask].mean()) if mask.any() else None for key in _CLASS_FIGURES
+        }
+        classes.append(
+            ClassFigures(
+                label=label,
+                images=train_counts.get(label, 0),
+                queries=int(mask.sum()),
+                **figures,
+                confusions=[Confusion(label=name, count=count) for name, count in wrong.most_common(_CONFUSIONS)],
+            )
+        )
+    return sorted(classes, key=lambda row: (row.map is None, row.map))

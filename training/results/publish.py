@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from retrieval.artifact.metrics import key_of
+from retrieval.artifact.sections import (
+    AuditSection,
+    CalibrationSection,
+    Checkpoint,
+    NearDuplicate,
+    Skipped,
+    TrainingData,
+    TrainingSection,
+)
 from retrieval.build.build import building
 from retrieval.build.embed import Progress
 from retrieval.build.write import Draft
@@ -94,7 +105,7 @@ def figures(run: Run, draft: Draft) -> dict[str, Any]:
     return {"evaluation": evaluation, "index": evaluate_index(draft.store, draft.vectors, vectors, at)}
 
 
-def calibration_section(run: Run, draft: Draft) -> dict[str, Any] | None:
+def calibration_section(run: Run, draft: Draft) -> CalibrationSection | None:
     """The section `calibration`: learned from validation and checked on test, both searched among the other images.
 
     Images that the encoder has learned from find each other too easily to learn it from them.
@@ -138,60 +149,60 @@ def _classified(run: Run, queries: list[int]) -> Any:
     return np.array([name == run.data.labels[row] for name, row in zip(named, queries, strict=True)], bool)
 
 
-def training_section(run: Run) -> dict[str, Any]:
+def training_section(run: Run) -> TrainingSection:
     """The section `training`: all that is needed to do the run again, and how it went."""
     state, data, settings = run.state, run.data, without_places(run.recipe.settings())
-    history = [
-        {name.replace("eval_", "validation "): value for name, value in entry.items() if name != "epoch"}
-        for entry in state.log_history
-        if "loss" in entry or f"eval_{METRIC}" in entry
-    ]
-    return {
-        "recipe": run.recipe.name,
-        "settings": settings,
-        "data": {
-            "source": settings["data"],
-            "about": dict(data.about),
-            "split sizes": {part: len(rows) for part, rows in data.parts.items()},
-            "classes": len(data.classes),
-            "held out": list(data.held_out),
-            "left out": list(data.left_out),
-            "skipped": [{"image": image, "reason": reason} for image, reason in data.skipped],
-        },
-        "seed": run.recipe.seed,
-        "seconds": None if run.seconds is None else round(run.seconds, 1),
-        "steps": state.global_step,
-        "best": {"step": state.best_global_step, "metric": f"validation {METRIC}", "value": state.best_metric}
+    versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _VERSIONS}}
+    return TrainingSection(
+        recipe=run.recipe.name,
+        settings=settings,
+        data=TrainingData(
+            source=settings["data"],
+            about=dict(data.about),
+            split_sizes={part: len(rows) for part, rows in data.parts.items()},
+            classes=len(data.classes),
+            held_out=list(data.held_out),
+            left_out=list(data.left_out),
+            skipped=[Skipped(image=image, reason=reason) for image, reason in data.skipped],
+        ),
+        seed=run.recipe.seed,
+        seconds=None if run.seconds is None else round(run.seconds, 1),
+        steps=state.global_step,
+        best=Checkpoint(step=state.best_global_step, metric=_key(f"eval_{METRIC}"), value=state.best_metric)
         if state.best_global_step
         else None,
-        "finished": run.finished,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _VERSIONS},
-        },
-        "threads": torch.get_num_threads(),
-        "history": history,
-    }
+        finished={key_of(name): value for name, value in run.finished.items()},
+        versions={key_of(name): version for name, version in versions.items()},
+        threads=torch.get_num_threads(),
+        history=[
+            {_key(name): value if math.isfinite(value) else None for name, value in entry.items() if name != "epoch"}
+            for entry in state.log_history
+            if "loss" in entry or f"eval_{METRIC}" in entry
+        ],
+    )
 
 
-def audit_section(run: Run) -> dict[str, Any]:
+def _key(name: str) -> str:
+    """The key in `history` of what the Trainer logs under a name."""
+    return key_of(name.replace("eval_", "validation "))
+
+
+def audit_section(run: Run) -> AuditSection:
     """The section `audit`: near-duplicates between held-out and other images, counted and listed."""
     images, labels = run.data.images, run.data.labels
     listed = [
-        {
-            "held_out": images[pair.held_out]["source"],
-            "label": labels[pair.held_out],
-            "other": images[pair.other]["source"],
-            "other_label": labels[pair.other],
-            "similarity": pair.similarity,
-        }
+        NearDuplicate(
+            held_out=images[pair.held_out]["source"],
+            label=labels[pair.held_out],
+            other=images[pair.other]["source"],
+            other_label=labels[pair.other],
+            similarity=pair.similarity,
+        )
         for pair in sorted(run.pairs, key=lambda pair: -pair.similarity)[:_LISTED]
     ]
-    audited = len(run.data.seen("test")) + len(run.data.unseen)
-    across = sum(labels[pair.held_out] != labels[pair.other] for pair in run.pairs)
-    return {
-        "queries": len(run.pairs),
-        "audited": audited,
-        "across classes": across,
-        "listed": listed,
-    }
+    return AuditSection(
+        queries=len(run.pairs),
+        audited=len(run.data.seen("test")) + len(run.data.unseen),
+        across_classes=sum(labels[pair.held_out] != labels[pair.other] for pair in run.pairs),
+        listed=listed,
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 from retrieval.errors import QueryError, short
 from retrieval.images.gallery import Gallery
-from retrieval.search import MAX_K
+from retrieval.query import MAX_K
 
 Shown = Sequence[tuple[int, float, float | None]]
 """What the page shows: (row, score, chance), best first."""

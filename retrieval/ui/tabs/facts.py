@@ -23,12 +23,11 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 def add_evaluation(artifact: Artifact, thumbnails: Thumbnails) -> None:
     """Figures and pictures of an artifact's evaluation."""
     metrics = artifact.metrics
-    training, evaluation = metrics.get("training") or {}, metrics.get("evaluation") or {}
     blocks = [
-        *(report.evaluation_lines(evaluation) if evaluation else []),
-        report.audit_lines(metrics.get("audit") or {}, evaluation),
-        report.calibration_lines(metrics.get("calibration") or {}),
-        *report.leave_one_out_lines(metrics.get("leave_one_out") or {}, trained=bool(training.get("steps"))),
+        *(report.evaluation_lines(metrics.evaluation) if metrics.evaluation else []),
+        report.audit_lines(metrics.audit, metrics.evaluation),
+        report.calibration_lines(metrics.calibration),
+        *report.leave_one_out_lines(metrics),
     ]
     body = _html("\n\n".join("\n".join(block) for block in blocks if block))
     pictures = "".join(_plot(name, content, thumbnails) for name, content in artifact.plots.items())

@@ -12,7 +12,8 @@ import numpy as np
 
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
-from retrieval.search import MAX_K, Hit, Part, Searcher
+from retrieval.query import MAX_K
+from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.controls import add_button, add_filters, as_choice, choices, drop_zone, slider

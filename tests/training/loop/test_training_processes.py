@@ -125,8 +125,8 @@ def test_a_launch_ends_in_one_artifact(drawings, tmp_path, port):
         assert done.stdout.count(said) == 1, "one of the two speaks"
     assert not (tmp_path / "out.training").exists()
     metrics = read_metrics(tmp_path / "out")
-    assert metrics["training"]["steps"] == 14
-    assert metrics["evaluation"]["seen"]["queries"] == 24
+    assert metrics.training.steps == 14
+    assert metrics.evaluation.seen.queries == 24
     searcher = Searcher.open(tmp_path / "out")
     assert len(searcher.search_by_id(searcher.gallery.ids[0], 5)) == 5
 

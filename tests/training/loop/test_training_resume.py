@@ -134,7 +134,7 @@ def history_of(out):
     """Losses and figures, step by step."""
     return [
         {name: value for name, value in entry.items() if name != "seconds"}
-        for entry in read_metrics(out)["training"]["history"]
+        for entry in read_metrics(out).training.history
     ]
 
 
@@ -143,8 +143,8 @@ def check_same(out, whole):
     assert history_of(out) == history_of(whole)
     assert weights_of(out) == weights_of(whole)
     ours, theirs = read_metrics(out), read_metrics(whole)
-    assert ours["evaluation"] == theirs["evaluation"]
-    assert ours["audit"] == theirs["audit"]
+    assert ours.evaluation == theirs.evaluation
+    assert ours.audit == theirs.audit
     assert {path.name for path in out.parent.iterdir()} <= {out.name, f".{out.name}.lock"}
 
 
@@ -170,12 +170,12 @@ def copied(early, tmp_path):
 
 def test_runs_that_are_not_killed(whole):
     """What follows is worth something: the last weights are those that are kept, and there are losses of many steps."""
-    training = read_metrics(whole["dropout"])["training"]
-    assert training["best"]["step"] == training["steps"] == STEPS
-    assert [entry["step"] for entry in training["history"] if "loss" in entry] == [2, 4, 6, 7]
-    training = read_metrics(whole["random triplets"])["training"]
-    assert training["steps"] == LAST
-    assert {2, 4, 6, 8, 12} <= {entry["step"] for entry in training["history"] if "loss" in entry}
+    training = read_metrics(whole["dropout"]).training
+    assert training.best.step == training.steps == STEPS
+    assert [entry["step"] for entry in training.history if "loss" in entry] == [2, 4, 6, 7]
+    training = read_metrics(whole["random triplets"]).training
+    assert training.steps == LAST
+    assert {2, 4, 6, 8, 12} <= {entry["step"] for entry in training.history if "loss" in entry}
 
 
 def test_killed_as_soon_as_there_is_a_checkpoint(files, whole, copied):

@@ -12,6 +12,7 @@ from runs import build_run
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
+from retrieval.artifact.metrics import key_of
 from retrieval.errors import ArtifactError, IntegrityError
 from retrieval.images.sources import open_source
 from training.results.compare import compare, update_cards
@@ -38,7 +39,7 @@ def runs(trained, held_out, tmp_path):
 
 def change(folder, edit):
     """Other figures in a finished run, as if they were its own."""
-    metrics = read_metrics(folder)
+    metrics = read_metrics(folder).model_dump()
     edit(metrics)
     (folder / LAYOUT.metrics).write_text(json.dumps(metrics))
     reseal(folder)
@@ -49,14 +50,14 @@ def cells(line):
 
 
 def shown(section):
-    points = [section["figures"][name] for name in COLUMNS]
-    return [f"{point['value']:.3f} [{point['low']:.3f}, {point['high']:.3f}]" for point in points]
+    points = [section.figures.by_name()[name] for name in COLUMNS]
+    return [f"{point.value:.3f} [{point.low:.3f}, {point.high:.3f}]" for point in points]
 
 
 def test_a_run_and_its_fellow_are_one_row(runs):
     lines = compare(runs).splitlines()
     assert cells(lines[0])[1:] == [f"{part} {name}" for part in ("seen", "unseen") for name in COLUMNS]
-    seen, unseen = read_metrics(runs[0])["evaluation"]["seen"], read_metrics(runs[1])["evaluation"]["unseen"]
+    seen, unseen = read_metrics(runs[0]).evaluation.seen, read_metrics(runs[1]).evaluation.unseen
     assert cells(lines[2]) == ["drawn (full)", *shown(seen), *shown(unseen)]
     assert lines[3:] == ["", "- unseen figures of drawn (full): from without-two, with classes held out"]
     assert compare(runs[::-1]) == compare(runs)
@@ -100,7 +101,7 @@ def test_the_best_of_each_column_is_bold(runs, tmp_path):
         def edit(metrics):
             metrics["training"]["recipe"] = "another"
             for name, value in values.items():
-                metrics["evaluation"]["seen"]["figures"][name] = {"value": value, "low": value, "high": value}
+                metrics["evaluation"]["seen"]["figures"][key_of(name)] = {"value": value, "low": value, "high": value}
 
         return edit
 
@@ -131,15 +132,16 @@ def test_the_picture(runs, tmp_path):
 
 
 def test_unseen_figures_come_into_the_card(runs):
-    before, text = read_metrics(runs[0]), compare(runs)
+    before, text = read_metrics(runs[0]).model_dump(), compare(runs)
     assert update_cards(runs) == [runs[0]]
     load_artifact(runs[0])
-    after, fellow = read_metrics(runs[0]), read_metrics(runs[1])["evaluation"]
+    after, fellow = (read_metrics(run).model_dump() for run in runs)
+    fellow = fellow["evaluation"]
     assert after["evaluation"] == {
         **before["evaluation"],
-        "unseen": {**fellow["unseen"], "from": "without-two"},
+        "unseen": {**fellow["unseen"], "from_run": "without-two"},
         "unseen_without_near_duplicates": fellow["unseen_without_near_duplicates"]
-        and {**fellow["unseen_without_near_duplicates"], "from": "without-two"},
+        and {**fellow["unseen_without_near_duplicates"], "from_run": "without-two"},
     }
     assert {**after, "evaluation": 0} == {**before, "evaluation": 0}
     card = (runs[0] / LAYOUT.card).read_text()

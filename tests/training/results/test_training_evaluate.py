@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from retrieval.artifact.sections import ClassFigures
 from retrieval.errors import QueryError
 from retrieval.evaluation.metrics import FIGURES, bootstrap_interval, query_figures
 from retrieval.stores.choose import fit_index
@@ -44,69 +45,69 @@ def evaluated(run, **options):
 def check_part(part, run, chosen):
     queries, query_labels, gallery, gallery_labels, _, _ = run
     found = query_figures(queries[chosen], [query_labels[row] for row in chosen], gallery, gallery_labels)
-    assert list(part["figures"]) == list(FIGURES)
-    for name, figure in part["figures"].items():
-        low, high = bootstrap_interval(found.values[name])
-        assert figure == pytest.approx({"value": found.values[name].mean(), "low": low, "high": high})
-    assert (part["queries"], part["images"], part["left_out"]) == (len(chosen), 300, 0)
-    assert part["classes"] == len({query_labels[row] for row in chosen})
-    assert part["curve"]["k"] == [1, 2, 5, 10, 20, 50, 100, 200]
-    np.testing.assert_allclose(part["curve"]["hit"], found.hit.mean(axis=0))
-    np.testing.assert_allclose(part["curve"]["recall"], found.recall.mean(axis=0))
+    figures = part.figures.by_name()
+    assert list(figures) == list(FIGURES)
+    for name, figure in figures.items():
+        expected = found.values[name].mean(), *bootstrap_interval(found.values[name])
+        assert (figure.value, figure.low, figure.high) == pytest.approx(expected)
+    assert (part.queries, part.images, part.left_out) == (len(chosen), 300, 0)
+    assert part.classes == len({query_labels[row] for row in chosen})
+    assert part.curve.k == [1, 2, 5, 10, 20, 50, 100, 200]
+    np.testing.assert_allclose(part.curve.hit, found.hit.mean(axis=0))
+    np.testing.assert_allclose(part.curve.recall, found.recall.mean(axis=0))
 
 
 def test_seen_and_unseen_are_each_searched_in_the_whole_gallery(run):
     labels, near = run[1], run[4]
     section = evaluated(run, unseen=UNSEEN, near_duplicate=near)
-    assert (section["split"], section["gallery"]) == ("test", "train+validation")
+    assert (section.split, section.gallery) == ("test", "train+validation")
     parts = {
         "seen": [row for row in range(120) if labels[row] not in UNSEEN],
         "unseen": [row for row in range(120) if labels[row] in UNSEEN],
     }
     for name, rows in parts.items():
-        check_part(section[name], run, rows)
-        check_part(section[f"{name}_without_near_duplicates"], run, [row for row in rows if not near[row]])
-    json.dumps(section, allow_nan=False)
+        check_part(getattr(section, name), run, rows)
+        check_part(getattr(section, f"{name}_without_near_duplicates"), run, [row for row in rows if not near[row]])
+    json.dumps(section.model_dump(), allow_nan=False)
 
 
 def test_what_there_is_not_is_null(run):
     section = evaluated(run)
-    check_part(section["seen"], run, list(range(120)))
+    check_part(section.seen, run, list(range(120)))
     names = ["unseen", "seen_without_near_duplicates", "unseen_without_near_duplicates", "classifier_accuracy"]
-    assert [section[name] for name in names] == [None] * 4
+    assert [getattr(section, name) for name in names] == [None] * 4
     near = np.array([label in UNSEEN for label in run[1]])
-    assert evaluated(run, unseen=UNSEEN, near_duplicate=near)["unseen_without_near_duplicates"] is None
+    assert evaluated(run, unseen=UNSEEN, near_duplicate=near).unseen_without_near_duplicates is None
 
 
 def test_classifier_accuracy_is_of_the_seen_classes(run):
     correct = run[5]
     of_seen = [right for right, label in zip(correct, run[1], strict=True) if label not in UNSEEN]
-    accuracy = evaluated(run, unseen=UNSEEN, correct=correct)["classifier_accuracy"]
-    assert accuracy["value"] == pytest.approx(sum(of_seen) / len(of_seen))
-    assert 0 < accuracy["low"] < accuracy["value"] < accuracy["high"] <= 1
+    accuracy = evaluated(run, unseen=UNSEEN, correct=correct).classifier_accuracy
+    assert accuracy.value == pytest.approx(sum(of_seen) / len(of_seen))
+    assert 0 < accuracy.low < accuracy.value < accuracy.high <= 1
 
 
 def test_classes_one_by_one(run):
     queries, query_labels, gallery, gallery_labels, _, _ = run
-    rows = evaluated(run, unseen=UNSEEN)["classes"]
-    assert sorted(row["label"] for row in rows) == ["a", "b", "c", "d", "e", "never asked"]
-    assert [row["mAP"] for row in rows[:-1]] == sorted(row["mAP"] for row in rows[:-1])
-    never = {"label": "never asked", "images": 10, "queries": 0, "hit@1": None, "P@5": None, "mAP": None}
-    assert rows[-1] == {**never, "confusions": []}
+    rows = evaluated(run, unseen=UNSEEN).classes
+    assert sorted(row.label for row in rows) == ["a", "b", "c", "d", "e", "never asked"]
+    assert [row.map for row in rows[:-1]] == sorted(row.map for row in rows[:-1])
+    assert rows[-1] == ClassFigures(label="never asked", images=10, queries=0)
     found = query_figures(queries, query_labels, gallery, gallery_labels)
     nearest = [gallery_labels[row] for row in (queries @ gallery.T).argmax(axis=1)]
     for row in rows[:-1]:
-        label = row["label"]
+        label = row.label
         mine = [number for number, other in enumerate(query_labels) if other == label]
-        assert row["queries"] == len(mine)
-        assert row["images"] == {"a": 40, "b": 30, "c": 20}.get(label, 0)
-        for name in ("hit@1", "P@5", "mAP"):
-            assert row[name] == pytest.approx(math.fsum(found.values[name][mine]) / len(mine))
+        assert row.queries == len(mine)
+        assert row.images == {"a": 40, "b": 30, "c": 20}.get(label, 0)
+        for name, value in (("hit@1", row.hit_at_1), ("P@5", row.p_at_5), ("mAP", row.map)):
+            assert value == pytest.approx(math.fsum(found.values[name][mine]) / len(mine))
         wrong = Counter(nearest[number] for number in mine if nearest[number] != label)
-        assert len(row["confusions"]) == min(3, len(wrong))
-        assert [count for _, count in row["confusions"]] == sorted(wrong.values(), reverse=True)[:3]
-        assert all(wrong[other] == count for other, count in row["confusions"])
-    assert any(row["confusions"] for row in rows)
+        assert len(row.confusions) == min(3, len(wrong))
+        assert [each.count for each in row.confusions] == sorted(wrong.values(), reverse=True)[:3]
+        assert all(wrong[each.label] == each.count for each in row.confusions)
+    assert any(row.confusions for row in rows)
 
 
 def test_queries_of_which_the_gallery_has_nothing_are_counted(run):
@@ -114,10 +115,10 @@ def test_queries_of_which_the_gallery_has_nothing_are_counted(run):
     of_three = [label if label in "abc" else None for label in run[3]]
     arguments = {"train_counts": {}, "split": "test", "gallery_name": "train"}
     section = evaluate(queries, query_labels, gallery, of_three, unseen=["d"], **arguments)
-    assert section["unseen"] is None
-    assert section["seen"]["left_out"] == query_labels.count("e")
-    assert section["seen"]["queries"] == sum(label in "abc" for label in query_labels)
-    assert [None] in [[name for name, _ in row["confusions"]][:1] for row in section["classes"]]
+    assert section.unseen is None
+    assert section.seen.left_out == query_labels.count("e")
+    assert section.seen.queries == sum(label in "abc" for label in query_labels)
+    assert [None] in [[each.label for each in row.confusions][:1] for row in section.classes]
     with pytest.raises(QueryError, match="no query is of a seen class"):
         evaluate(queries, query_labels, gallery, of_three, unseen="abcde", **arguments)
     with pytest.raises(QueryError, match="there is nothing to evaluate"):
@@ -131,14 +132,14 @@ def test_index_against_exact_search(factory):
     store = fit_index(vectors, factory)
     none = np.full(1200, -1)
     section = evaluate_index(store, vectors, queries, none)
-    assert (section["factory"], section["queries"]) == (factory, 1000)
-    assert section["exact_ms"] > 0 < section["approximate_ms"]
+    assert (section.factory, section.queries) == (factory, 1000)
+    assert section.exact_ms > 0 < section.approximate_ms
     section = evaluate_index(store, vectors, queries[:50], none[:50])
     found = store.search(queries[:50], 10)[0]
     truth = np.argsort(-(queries[:50] @ vectors.T), axis=1)[:, :10]
     shared = [len(set(one) & set(other)) / 10 for one, other in zip(found.tolist(), truth.tolist(), strict=True)]
-    assert section["recall@10"] == pytest.approx(np.mean(shared), abs=0.003)  # exact scores may differ in a last digit
-    assert section["queries"] == 50
+    assert section.recall_at_10 == pytest.approx(np.mean(shared), abs=0.003)  # exact scores may differ in a last digit
+    assert section.queries == 50
 
 
 def test_an_image_that_finds_itself_does_not_count():
@@ -150,9 +151,9 @@ def test_an_image_that_finds_itself_does_not_count():
     exact = [[row for row in line if row != own[number]][:10] for number, line in enumerate(truth)]
     shared = [len(set(one) & set(other)) / 10 for one, other in zip(others, exact, strict=True)]
     assert 0 < np.mean(shared) < 0.95
-    assert evaluate_index(store, vectors, vectors[own], own)["recall@10"] == pytest.approx(np.mean(shared), abs=0.003)
+    assert evaluate_index(store, vectors, vectors[own], own).recall_at_10 == pytest.approx(np.mean(shared), abs=0.003)
 
 
 def test_an_index_of_fewer_rows_than_are_asked_for():
     vectors, _ = cloud(3, 4)
-    assert evaluate_index(fit_index(vectors), vectors, cloud(4, 6)[0], np.full(6, -1))["recall@10"] == 1
+    assert evaluate_index(fit_index(vectors), vectors, cloud(4, 6)[0], np.full(6, -1)).recall_at_10 == 1

@@ -1,0 +1,138 @@
+"""Metrics: an artifact's metrics.json, read and written as one typed model of its sections.
+
+This version writes format 2. The files of Lookalike 0.1.0 to 0.4.0, which name no format, are read too: `_upgraded`
+gives their keys the names of format 2. What a later version adds to this format (a section, or a key of one) is kept
+when a file is read and written again; a file of another format is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.sections import (
+    FIGURE_NAMES,
+    AuditSection,
+    CalibrationSection,
+    EvaluationSection,
+    IndexSection,
+    LeaveOneOut,
+    Section,
+    TrainingSection,
+)
+from retrieval.errors import IntegrityError, short
+from retrieval.version import VERSION
+
+METRICS_FORMAT = 2
+_RENAMED = {"from": "from_run"}  # keys of format 1 that are called otherwise now
+
+
+class Metrics(Section):
+    """All of metrics.json; a section that an artifact does not have is null."""
+
+    version: int = METRICS_FORMAT
+    """The format of the file."""
+    lookalike: str | None = None
+    """The version of Lookalike that wrote the file; null for one before 0.5.0, which did not say."""
+    leave_one_out: LeaveOneOut | None = None
+    calibration: CalibrationSection | None = None
+    training: TrainingSection | None = None
+    evaluation: EvaluationSection | None = None
+    audit: AuditSection | None = None
+    index: IndexSection | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the encoder has learned from images of the gallery."""
+        return bool(self.training and self.training.steps)
+
+    def sections(self) -> dict[str, Any]:
+        """The sections by name, those of a later version too; None for one that the artifact does not have."""
+        return {name: section for name, section in self if name not in ("version", "lookalike")}
+
+    def to_json(self) -> str:
+        """The text of metrics.json. Raises TypeError or ValueError for what JSON cannot hold."""
+        return json.dumps(self.model_dump(), indent=2, allow_nan=False) + "\n"
+
+
+def new_metrics(sections: Mapping[str, Any]) -> Metrics:
+    """Metrics with these sections, as models or as plain data, of this format and version of Lookalike."""
+    return Metrics.model_validate({**sections, "version": METRICS_FORMAT, "lookalike": VERSION})
+
+
+def parse_metrics(content: bytes | str) -> Metrics:
+    """Read the content of a metrics.json, of this format or an older one.
+
+    Raises IntegrityError, which says what is wrong, or ValueError where it is not JSON.
+    """
+    held = json.loads(content, parse_constant=lambda _: None)  # NaN, which older versions could write
+    if not isinstance(held, dict):
+        raise IntegrityError(f"{LAYOUT.metrics} must hold sections by name, found {short(repr(held), 60)}. {_MEND}")
+    if "version" not in held:
+        held = {**_upgraded(held), "version": METRICS_FORMAT}
+    if held["version"] != METRICS_FORMAT:
+        raise IntegrityError(
+            f"{LAYOUT.metrics} has format {held['version']!r}, and Lookalike {VERSION} reads format {METRICS_FORMAT} "
+            "and older ones: upgrade Lookalike, or build the artifact again."
+        )
+    try:
+        return Metrics.model_validate(held)
+    except ValidationError as error:
+        raise IntegrityError(_in_words(error)) from error
+
+
+def key_of(name: str) -> str:
+    """The key in metrics.json of a figure or a count with this name.
+
+    >>> [key_of(name) for name in ("hit@1", "MAP@R", "R-precision", "split sizes", "validation mAP")]
+    ['hit_at_1', 'map_at_r', 'r_precision', 'split_sizes', 'validation_map']
+    """
+    return re.sub(r"[^a-z0-9]+", "_", name.replace("@", "_at_").lower()).strip("_")
+
+
+def name_of(key: str) -> str:
+    """The usual name of a figure, which people are shown, for its key in metrics.json; of other keys the key.
+
+    >>> name_of("p_at_5"), name_of("validation_map"), name_of("loss")
+    ('P@5', 'validation mAP', 'loss')
+    """
+    figure = key.removeprefix("validation_")
+    return FIGURE_NAMES.get(key, key) if figure == key else f"validation {name_of(figure)}"
+
+
+def _upgraded(old: Any) -> Any:
+    """Data of format 1 with the keys of format 2."""
+    if isinstance(old, list):
+        return [_upgraded(each) for each in old]
+    if not isinstance(old, dict):
+        return old
+    new = {_RENAMED.get(name, key_of(name)): _upgraded(value) for name, value in old.items()}
+    if isinstance(metric := new.get("metric"), str):  # of the best checkpoint: a key of the history
+        new["metric"] = key_of(metric)
+    if isinstance(pairs := new.get("confusions"), list):
+        new["confusions"] = [
+            dict(zip(("label", "count"), pair, strict=False)) if isinstance(pair, list) else pair for pair in pairs
+        ]
+    return new
+
+
+_MEND = "The artifact is damaged: build it again."
+
+
+def _in_words(error: ValidationError) -> str:
+    """The first thing that is wrong with a file, in a line: where, what was expected, and what was found."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"] if step not in ("int", "float"))  # the kinds of Number
+    if first["type"] == "missing":
+        return f"{LAYOUT.metrics} has no {where}. {_MEND}"
+    if first["type"] == "value_error":
+        return f"{LAYOUT.metrics}: {where}: {first['ctx']['error']}. {_MEND}"
+    message = "Input should be keys and values" if first["type"] == "model_type" else first["msg"]
+    subject, _, wanted = message.partition(" should ")
+    what = where if subject == "Input" else f"{where}: {subject}"  # such as "List", of whose length it speaks
+    return f"{LAYOUT.metrics}: {what} must {wanted}, found {short(repr(first['input']), 60)}. {_MEND}"
