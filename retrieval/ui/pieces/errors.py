@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from retrieval.errors import LookalikeError
-from retrieval.ui.pieces.html import text
 
 
 @contextmanager
@@ -22,6 +22,11 @@ def in_words() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from error
 
 
+def warn(error: LookalikeError | str) -> None:
+    """Show a visitor what is wrong; the page takes a warning for HTML, and an error may hold anybody's text."""
+    gr.Warning(escape(str(error)))
+
+
 def staying(handler: Callable[..., Any], outputs: int) -> Callable[..., Any]:
     """The handler of an event of the page, which stays as it is and says why where one of our errors is raised."""
 
@@ -30,7 +35,7 @@ def staying(handler: Callable[..., Any], outputs: int) -> Callable[..., Any]:
         try:
             return handler(*arguments)
         except LookalikeError as error:
-            gr.Warning(text(error))  # which the page takes for HTML
+            warn(error)
             return [gr.skip()] * outputs if outputs > 1 else gr.skip()
 
     return handled

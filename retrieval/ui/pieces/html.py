@@ -1,38 +1,37 @@
-"""Text as HTML, and what its scripts need."""
+"""The HTML of the page: its templates, and what its scripts need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from retrieval.errors import LookalikeError
+from retrieval.ui import strings
 
 STATIC = Path(__file__).parents[1] / "static"
 """Where scripts, style sheet and icon lie."""
 
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(STATIC.with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_TEMPLATES.globals["strings"] = strings
 
-def text(value: object) -> str:
-    """Anybody's text, which HTML then shows as it stands, in an attribute too."""
-    return escape(str(value))
 
+def render(template: str, /, **values: Any) -> str:
+    """A file of `templates/` as HTML, filled with values and with the sentences of `strings`.
 
-def fill(sentence: str, **values: object) -> str:
-    """A sentence of `strings` as HTML, filled with anybody's text, which is shown bold."""
-    return text(sentence).format(**{name: f"<strong>{text(value)}</strong>" for name, value in values.items()})
-
-
-def attributes(**values: Any) -> str:
-    """Attributes of a tag, `data_row=3` as data-row="3"; True stands alone, None and False are left out."""
-    parts = []
-    for name, value in values.items():
-        if value is None or value is False:
-            continue
-        plain = name.rstrip("_").replace("_", "-")
-        parts.append(plain if value is True else f'{plain}="{text(value)}"')
-    return " ".join(parts)
+    Whatever the values hold is escaped, in attributes too. Raises jinja2.UndefinedError for one that is missing.
+    """
+    return _TEMPLATES.get_template(f"{template}.html").render(values)
 
 
 def for_scripts(method: Callable[..., Any]) -> Callable[..., Any]:

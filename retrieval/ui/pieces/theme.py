@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from retrieval.ui.pieces.html import STATIC
+from retrieval.ui.pieces.html import STATIC, render
 
 _STYLE = STATIC / "style.css"
 # Gradio names this button by words of its own in the place of what can be read on it: who speaks to the page, or has it
@@ -25,7 +25,7 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 def head() -> str:
     """What stands in the head of the page: the style sheet, and a script that gives buttons back their words."""
     # Not as Gradio's `css`: it puts its own container before every rule there, and the frame could not be styled.
-    return f"<style>{_STYLE.read_text(encoding='utf-8')}</style><script>{_NAMES}</script>"
+    return render("head", style=_STYLE.read_text(encoding="utf-8"), script=_NAMES)
 
 
 def theme() -> Any:

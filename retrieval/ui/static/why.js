@@ -1,10 +1,6 @@
 // The dialogue opens when it is filled. A place in one picture shows what answers it in the other.
+// The colours are of Okabe and Ito: told apart with any kind of colour vision. STRONGEST is an opacity.
 const MORE = "#d55e00", LESS = "#0072b2", STRONGEST = 0.75;
-watch("value", () => {
-  const dialog = element.querySelector("dialog");
-  if (!dialog || dialog.open) return;
-  dialog.showModal();
-});
 const paint = (svg, values, largest = Math.max(...values.map(Math.abs)) || 1) => {
   [...svg.querySelectorAll("rect")].forEach((cell, place) => {
     cell.setAttribute("fill", values[place] > 0 ? MORE : LESS);
@@ -27,6 +23,12 @@ const reset = (pair) => pair.querySelectorAll("svg").forEach((svg) => {
   paint(svg, cellsOf(svg), +pair.dataset.largest);
   svg.querySelectorAll(".touched").forEach((cell) => cell.classList.remove("touched"));
   svg.closest("figure").querySelector(".cell").textContent = "\u00a0";
+});
+watch("value", () => {
+  const dialog = element.querySelector("dialog");
+  if (!dialog || dialog.open) return;
+  dialog.querySelectorAll(".pair").forEach(reset);
+  dialog.showModal();
 });
 const touch = (event) => {
   const cell = event.target.closest?.("rect");

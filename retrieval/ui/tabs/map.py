@@ -16,7 +16,7 @@ from retrieval.search import Searcher
 from retrieval.stores.base import Ids, Vectors
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import name_of
-from retrieval.ui.pieces.html import attributes, for_scripts, script, text
+from retrieval.ui.pieces.html import for_scripts, render, script
 from retrieval.ui.pieces.thumbnails import Thumbnails
 
 _POINTS = 50_000  # what a browser draws without a jolt
@@ -29,13 +29,8 @@ class MapTab:
 
     def __init__(self, searcher: Searcher, thumbnails: Thumbnails, method: str) -> None:
         self._searcher, self._thumbnails = searcher, thumbnails
-        about = strings.MAP_ABOUT.format(method=strings.MAP_METHODS[method])
-        canvas = attributes(tabindex=0, role="application", aria_label=strings.MAP_LABEL)
         gr.HTML(
-            f'<p>{text(about)}</p><div class="map"><canvas {canvas}></canvas><div class="tip" aria-live="polite"></div>'
-            f'<div class="zoom"><button {attributes(data_zoom=2, aria_label=strings.MAP_CLOSER)}>+</button>'
-            f"<button {attributes(data_zoom=0.5, aria_label=strings.MAP_FARTHER)}>−</button></div>"
-            f'<p class="loading">{text(strings.MAP_LOADING)}</p></div><ul class="legend"></ul>',
+            render("map", method=method),
             js_on_load=script("acts.js", "map.js"),
             server_functions=[for_scripts(self.points), for_scripts(self.look)],
             elem_id="map",

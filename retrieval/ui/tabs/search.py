@@ -18,8 +18,8 @@ from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.controls import add_button, add_filters, choices, drop_zone, slider
 from retrieval.ui.pieces.downloads import as_download, make_file
-from retrieval.ui.pieces.errors import staying
-from retrieval.ui.pieces.html import for_scripts, script, text
+from retrieval.ui.pieces.errors import staying, warn
+from retrieval.ui.pieces.html import for_scripts, script
 from retrieval.ui.tabs.why import Why
 from retrieval.ui.visit import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
 
@@ -128,7 +128,7 @@ class SearchTab:
             k = min(k, MOST_HITS)
             shown = self.show(Visit(asked), k, -1, True)
         except LookalikeError as error:
-            gr.Warning(text(error))  # which the page takes for HTML
+            warn(error)
             shown = self.show(Visit(), PAGE, -1, True)
         return [k, *shown]
 
@@ -227,9 +227,9 @@ class SearchTab:
                 self._vector(Part(path), by_text=False)
                 asked = asked.with_part(Part(path))
             except LookalikeError as error:  # the others are no worse for it
-                errors.append(text(error))
+                errors.append(str(error))
         for said in dict.fromkeys(errors):  # of too many pictures each would say the same
-            gr.Warning(said)
+            warn(said)
         return asked
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
