@@ -35,7 +35,7 @@ class Asked:
         """This part too, in the place of the same with another weight; raises QueryError for too many."""
         others = tuple(one for one in self.parts if not _same(one, part))
         if len(others) >= MAX_PARTS:
-            raise QueryError(f"a search is made of at most {MAX_PARTS} things; take one away first.")
+            raise QueryError(f"a query has at most {MAX_PARTS} parts: remove one first.")
         return replace(self, parts=(*others, part))
 
     def without_part(self, place: int) -> Asked:
@@ -131,7 +131,7 @@ def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
         part = Part(row=number_of(pressed, "row", rows), weight=-1.0 if do == "unlike" else 1.0)
         return visit.to(asked.only(part) if do == "search" else asked.with_part(part))
     if do not in ("away", "turn", "whole", "region"):
-        raise QueryError(f"the page asked for {short(do, 40)!r}, which it cannot; reload it.")
+        raise QueryError(f"the page sent an unknown action, {short(do, 40)!r}: reload the page.")
     place = _place_of(pressed, asked.parts)
     if place is None:  # taken away by what was pressed before
         return visit
@@ -157,7 +157,7 @@ def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:
     """A number of what was pressed, below `end`; raises QueryError for any other."""
     text = str(pressed.get(name))
     if not _is_count(text) or int(text) >= end:
-        raise QueryError(f"the page asked for {name} {short(text, 40)!r} of {end}; reload it.")
+        raise QueryError(f"the page sent {name} {short(text, 40)!r}, which is not one of {end}: reload the page.")
     return int(text)
 
 
@@ -192,13 +192,13 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
         try:
             where = dict(json.loads(text))
         except (TypeError, ValueError, RecursionError) as error:
-            raise QueryError(f"the filter of this link is damaged: {short(text, 100)!r}.") from error
+            raise QueryError(f"the filter in this link cannot be read: {short(text, 100)!r}.") from error
         gallery.rows_where(where)
         for column, values in where.items():
             if column not in gallery.filters:
-                raise QueryError(f"the page has no filter {short(column, 40)!r}; it has {', '.join(gallery.filters)}.")
+                raise QueryError(f"the page has no filter {short(column, 40)!r}, only: {', '.join(gallery.filters)}.")
             asked = asked.filtered(column, gallery.as_texts(column, values))
     count = (query.get("k") or [str(PAGE)])[0]
     if not _is_count(count) or not 1 <= int(count) <= MAX_K:
-        raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; the link says {short(count, 40)!r}.")
+        raise QueryError(f"k is the number of results, from 1 to {MAX_K}; the link has {short(count, 40)!r}.")
     return asked, int(count)

@@ -150,7 +150,7 @@ def test_a_link_without_a_search_is_the_page(gallery: Gallery) -> None:
     assert read_link({}, gallery) == (Asked(), PAGE)
     assert read_link({"__theme": ["dark"]}, gallery) == (Asked(), PAGE)
     assert read_link({"where": ['{"size": 2}']}, gallery)[0].filter == {"size": ["2"]}
-    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} things"):
+    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} parts"):
         read_link({"id": [f"id{row}" for row in range(ROWS)]}, gallery)
     twice = read_link({"id": ["id1", "id1", "id2"]}, gallery)[0]
     assert [part.row for part in twice.parts] == [1, 2]
@@ -167,16 +167,16 @@ def test_a_filter_alone_is_in_a_link(gallery: Gallery) -> None:
     [
         ({"id": ["nobody"]}, "no image with the id 'nobody'"),
         ({"unlike": ["nobody"]}, "no image with the id 'nobody'"),
-        ({"where": ["{"]}, "the filter of this link is damaged: '{'"),
-        ({"where": ["[1]"]}, "the filter of this link is damaged"),
-        ({"where": ["[" * 60_000]}, "the filter of this link is damaged"),
+        ({"where": ["{"]}, "the filter in this link cannot be read: '{'"),
+        ({"where": ["[1]"]}, "the filter in this link cannot be read"),
+        ({"where": ["[" * 60_000]}, "the filter in this link cannot be read"),
         ({"where": ['{"colour": "red"}']}, "no column 'colour'"),
         ({"where": ['{"label": "mugs"}']}, "did you mean 'mug'"),
         ({"where": ['{"label": {"a": 1}}']}, "no image has label="),
-        ({"k": ["0"]}, "from 1 to 1000; the link says '0'"),
-        ({"k": ["1001"]}, "the link says '1001'"),
-        ({"k": ["-3"]}, "the link says '-3'"),
-        ({"k": ["many"]}, "the link says 'many'"),
+        ({"k": ["0"]}, "from 1 to 1000; the link has '0'"),
+        ({"k": ["1001"]}, "the link has '1001'"),
+        ({"k": ["-3"]}, "the link has '-3'"),
+        ({"k": ["many"]}, "the link has 'many'"),
         ({"k": ["9" * 5000]}, "from 1 to 1000"),
     ],
 )
@@ -194,7 +194,7 @@ def test_there_are_no_more_parts_than_fit() -> None:
     visit = Visit()
     for row in range(MAX_PARTS):
         visit = press(visit, "like", row=row)
-    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} things; take one away first"):
+    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} parts: remove one first"):
         press(visit, "like", row=MAX_PARTS)
     assert len(press(visit, "unlike", row=0).asked.parts) == MAX_PARTS, "one that is there is turned, not added"
 

@@ -87,7 +87,7 @@ def test_nothing_is_saved_as_nothing(gallery: Gallery, kind: str) -> None:
 
 def test_no_more_than_a_search_can_give(gallery: Gallery) -> None:
     assert len(json.loads(make_file("json", [[0, 1.0, None]] * MAX_K, gallery)[2])) == MAX_K
-    with pytest.raises(QueryError, match="at most 1000 hits"):
+    with pytest.raises(QueryError, match="at most 1000 results"):
         make_file("json", [[0, 1.0, None]] * (MAX_K + 1), gallery)
 
 
@@ -99,7 +99,7 @@ def test_no_more_than_a_search_can_give(gallery: Gallery) -> None:
     ],
 )  # fmt: skip
 def test_what_are_no_hits_is_refused(gallery: Gallery, shown: Any) -> None:
-    with pytest.raises(QueryError, match="at most 1000 hits in this gallery can be saved: row, score and chance"):
+    with pytest.raises(QueryError, match="not at most 1000 results, each with its row, score and chance"):
         make_file("csv", shown, gallery)
 
 

@@ -105,7 +105,7 @@ def test_the_way_back_in_a_hurry(browser: Browser, slow: str, searcher: Searcher
         page.evaluate("history.back()")
         expect_hits(page, searcher, parts[:1])
         page.evaluate("history.back()")
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
 
 
 def test_a_number_that_is_being_typed(browser: Browser, slow: str, searcher: Searcher) -> None:

@@ -48,7 +48,7 @@ def search_for(page: Page, place: int) -> None:
     name = page.locator("#hits .name").nth(place).inner_text()
     before = rows(page)
     page.locator("#hits .card > .pic").nth(place).click()
-    expect(page.locator("#status")).to_contain_text(f"most like {name}")
+    expect(page.locator("#status")).to_contain_text(f"results for {name}")
     page.wait_for_function(f"before => JSON.stringify({ROWS}) !== JSON.stringify(before)", arg=before)
 
 
@@ -67,7 +67,7 @@ def drag(page: Page, box: tuple[float, float, float, float]) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_picture_finds_its_like_and_is_narrowed_down(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         keep_screenshot(page, f"{size}-empty")
         upload(page, shirt)
         assert len(names(page)) == 24
@@ -131,7 +131,7 @@ def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Pa
         set_slider(page, "#k", "6")
         expect(page.locator("#hits .hit")).to_have_count(6)
         set_slider(page, "#min-score", "1")
-        expect(page.locator("#status")).to_contain_text("No other image passes")
+        expect(page.locator("#status")).to_contain_text("No image matches")
         expect(page.locator("#hits .hit")).to_have_count(0)
 
 
@@ -176,7 +176,7 @@ def test_the_way_back(browser: Browser, server: str, size: str) -> None:
         expect(trail).to_have_count(0)
         expect_rows(page, seen[0])
         page.locator("[data-do=clear]").click()
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         expect(page.locator("#parts .part")).to_have_count(0)
 
 
@@ -195,7 +195,7 @@ def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str, 
         page.locator("#tools .trail button").click()
         expect_rows(page, seen[0])
         page.go_back()
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         assert "id=" not in page.url
         for hits in seen[:2]:
             page.go_forward()
@@ -221,7 +221,7 @@ def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Sear
         expect(page.locator("#parts .part.unlike")).to_have_count(1)
         parts = [Part(row=first), Part(row=liked), Part(row=unliked, weight=-1.0)]
         expect_rows(page, rows_of(searcher, *parts))
-        expect(page.locator("#status")).to_contain_text("2 liked and 1 not liked")
+        expect(page.locator("#status")).to_contain_text("2 liked and 1 disliked examples")
         expect(page.locator("#hits .chance")).to_have_count(0)
         keep_screenshot(page, f"{size}-several")
         page.locator("#parts [data-do=turn]").nth(2).click()
@@ -244,7 +244,7 @@ def test_several_pictures_of_ones_own(
             page.locator("#add").click()
         waiting.value.set_files(paths)
         expect(page.locator("#parts .part")).to_have_count(2)
-        expect(page.locator("#status")).to_contain_text("2 liked")
+        expect(page.locator("#status")).to_contain_text("2 liked examples")
         expect_rows(page, rows_of(searcher, *(Part(path) for path in paths)))
 
 
@@ -324,7 +324,7 @@ def test_a_picture_is_dropped_anywhere(
             }""",
             data,
         )
-        expect(page.locator("#status")).to_contain_text("most like your picture")
+        expect(page.locator("#status")).to_contain_text("results for your picture")
         expect_rows(page, rows_of(searcher, Part(shirt)))
 
 
@@ -332,10 +332,10 @@ def test_a_picture_is_dropped_anywhere(
     ("query", "words"),
     [
         ("?id=nothing", "no image with the id 'nothing'"),
-        ("?where={", "filter of this link is damaged"),
+        ("?where={", "filter in this link cannot be read"),
         ("?where={%22lable%22:%22mug%22}", "did you mean 'label'"),
         ("?id=<img src=http://stranger.invalid/x.png>", "<img src=http://stranger.invalid/x.png>"),
-        ("?k=0", "k is how many hits to give"),
+        ("?k=0", "k is the number of results"),
     ],
 )
 def test_a_link_that_cannot_be_says_why(browser: Browser, server: str, query: str, words: str) -> None:
@@ -384,7 +384,7 @@ def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server
         toast = page.locator(".toast-body")
         expect(toast).to_contain_text("damaged")
         assert "Traceback" not in toast.inner_text()
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         expect(page.locator("#query img")).to_have_count(0)
 
 
@@ -399,13 +399,13 @@ def test_a_picture_is_pasted(browser: Browser, server: str, shirt: Path) -> None
             }""",
             base64.b64encode(shirt.read_bytes()).decode(),
         )
-        expect(page.locator("#status")).to_contain_text("most like your picture")
+        expect(page.locator("#status")).to_contain_text("results for your picture")
         assert names(page)[0] == "shirt"
 
 
 def test_what_is_only_disliked_is_said_so(browser: Browser, server: str, searcher: Searcher) -> None:
     with visit(browser, server, query=f"?unlike={searcher.gallery.ids[0]}") as page:
-        expect(page.locator("#status")).to_contain_text("most like anything but")
+        expect(page.locator("#status")).to_contain_text("results for images unlike")
         expect(page.locator("#hits .chance")).to_have_count(0)
 
 
@@ -415,7 +415,7 @@ def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:
         page.get_by_text("Click to Access Webcam").click()
         page.wait_for_function("document.querySelector('#query video')?.videoWidth > 0")
         page.locator("#query [aria-label='capture photo']").click()
-        expect(page.locator("#status")).to_contain_text("most like your picture")
+        expect(page.locator("#status")).to_contain_text("results for your picture")
 
 
 def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
@@ -427,7 +427,7 @@ def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Sea
             [hit.row for hit in searcher.find(searcher.query([Part(shirt)]), 24, where={"colour": "red"}, fold=True)],
         )
         first = rows(one)
-        expect(other.locator("#status")).to_contain_text("Give a picture")
+        expect(other.locator("#status")).to_contain_text("Drop in a picture")
         expect(other.locator("#where-colour .token")).to_have_count(0)
         search_for(other, 20)
         theirs = rows(other)
@@ -446,7 +446,7 @@ def test_by_keyboard_alone(browser: Browser, server: str) -> None:
     with visit(browser, server) as page:
         page.locator("#hits .card > .pic").first.focus()
         page.keyboard.press("Enter")
-        expect(page.locator("#status")).to_contain_text("most like")
+        expect(page.locator("#status")).to_contain_text("results for")
         page.locator("#hits .card > .pic").nth(1).focus()
         for _ in range(3):
             page.keyboard.press("Tab")
@@ -470,7 +470,7 @@ def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder
     searcher = Searcher.open(tmp_path / "artifact")
     with served(searcher, tmp_path / "artifact", "<b>labels</b>") as server, visit(browser, server, examples=3) as page:
         page.locator("#examples .pic").first.click()
-        expect(page.locator("#status")).to_contain_text(f"most like {label}")
+        expect(page.locator("#status")).to_contain_text(f"results for {label}")
         expect(page.locator("#hits .hit .name").first).to_have_text(label)
         expect(page.locator("#parts img")).to_have_attribute("alt", label)
         expect(page.locator(".artifact")).to_contain_text("<b>labels</b>")

@@ -82,10 +82,10 @@ def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: st
         expected = np.abs(pairs[5]) / np.abs(pairs[5]).max() * 0.75
         assert [float(each) for each in opacities(page, 1)] == pytest.approx(expected.tolist(), abs=1e-3)
         assert opacities(page, 1) != before
-        expect(page.locator("#why .cell").first).to_have_text(f"adds {cells(page, 0).ravel()[5]:.4f}")
+        expect(page.locator("#why .cell").first).to_have_text(f"This cell: {cells(page, 0).ravel()[5]:.4f}")
         page.locator("#why svg").first.focus()
         page.keyboard.press("ArrowRight")
-        expect(page.locator("#why .cell").first).to_have_text(f"adds {cells(page, 0).ravel()[6]:.4f}")
+        expect(page.locator("#why .cell").first).to_have_text(f"This cell: {cells(page, 0).ravel()[6]:.4f}")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -106,7 +106,7 @@ def test_near_duplicates_are_grouped_and_saved(browser: Browser, server: str, se
         lines = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
         assert len(lines) == sum(len(group.rows) for group in groups)
         page.locator("#groups .pic").first.click()
-        expect(page.locator("#status")).to_contain_text("most like")
+        expect(page.locator("#status")).to_contain_text("results for")
         expect(page.locator("#hits .hit").first).to_be_visible()
 
 
@@ -128,7 +128,7 @@ def test_a_click_on_the_map_searches(browser: Browser, server: str, searcher: Se
         name = page.locator("#map .tip").inner_text()
         assert name in set(searcher.gallery.labels)
         page.keyboard.press("Enter")
-        expect(page.locator("#status")).to_contain_text(f"most like {name}")
+        expect(page.locator("#status")).to_contain_text(f"results for {name}")
         expect(page.locator("#hits .hit").first).to_be_visible()
         assert len(rows(page)) == 24
 
@@ -153,7 +153,7 @@ def test_the_map_by_pointer(browser: Browser, server: str, searcher: Searcher, s
         page.mouse.move(box["x"] + 2, box["y"] + 2)
         expect(tip).to_have_count(0)
         page.mouse.click(x, y)
-        expect(page.locator("#status")).to_contain_text(f"most like {name}")
+        expect(page.locator("#status")).to_contain_text(f"results for {name}")
 
 
 @pytest.mark.parametrize("size", SIZES)

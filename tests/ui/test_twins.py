@@ -27,7 +27,9 @@ def test_near_duplicates_are_one_until_all_are_wanted(
         assert alike, "there are some to fold"
         folded = page.locator("#hits .alike")
         expect(folded).to_have_count(len(alike))
-        assert folded.locator("summary").all_inner_texts() == [f"+{len(hit.alike)} alike" for hit in alike]
+        assert folded.locator("summary").all_inner_texts() == [
+            f"+{len(hit.alike)} near-duplicate{'s' if len(hit.alike) > 1 else ''}" for hit in alike
+        ]
         folded.first.locator("summary").click()
         pictures = folded.first.locator(".pic")
         expect(pictures.first).to_be_visible()

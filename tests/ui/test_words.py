@@ -31,7 +31,7 @@ def test_words_alone_and_with_a_picture(browser: Browser, words, size: str) -> N
     with visit(browser, address, size) as page:
         page.locator("#words textarea, #words input").fill("red shirt")
         page.keyboard.press("Enter")
-        expect(page.locator("#status")).to_contain_text("most like “red shirt”")
+        expect(page.locator("#status")).to_contain_text("results for “red shirt”")
         cosines = searcher.text.store.vectors(np.arange(60)) @ searcher.text.encoder.embed_texts(["red shirt"])[0]
         best = rows_of(searcher, Part(words="red shirt"))
         assert best[0] == int(np.argmax(cosines))

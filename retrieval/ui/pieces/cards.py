@@ -53,9 +53,9 @@ class Cards:
             name = self.name(asked.parts[0])
             return name if asked.parts[0].weight > 0 else strings.FOUND_UNLIKE.format(name=name)
         likes = sum(part.weight > 0 for part in asked.parts)
-        counts = [(strings.LIKES, likes), (strings.UNLIKES, len(asked.parts) - likes)]
-        said = [sentence.format(count=count) for sentence, count in counts if count]
-        return said[0] if len(said) == 1 else strings.FOUND_SEVERAL.format(likes=said[0], unlikes=said[1])
+        unlikes = len(asked.parts) - likes
+        sentence = strings.FOUND_BOTH if likes and unlikes else strings.FOUND_LIKES if likes else strings.FOUND_UNLIKES
+        return sentence.format(likes=likes, unlikes=unlikes)
 
     def source(self, part: Part, side: int = PREVIEW) -> str:
         """The address of a part's picture; one of the visitor's own has at most so many pixels a side."""

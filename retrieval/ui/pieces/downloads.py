@@ -25,9 +25,11 @@ def make_file(kind: str, shown: Any, gallery: Gallery) -> tuple[str, str, bytes]
     Raises QueryError for an unknown kind, or for what are no hits in this gallery.
     """
     if kind not in _KINDS:
-        raise QueryError(f"hits are to be had as {', '.join(_KINDS)}, not as {short(kind, 40)!r}.")
+        raise QueryError(f"results can be saved as {', '.join(_KINDS)}, not as {short(kind, 40)!r}.")
     if not isinstance(shown, list) or len(shown) > MAX_K or not all(_is_hit(one, len(gallery)) for one in shown):
-        raise QueryError(f"at most {MAX_K} hits in this gallery can be saved: row, score and chance of each.")
+        raise QueryError(
+            f"these are not at most {MAX_K} results, each with its row, score and chance: reload the page."
+        )
     mime, make = _KINDS[kind]
     return f"hits.{kind}", mime, make(_records(shown, gallery), [row for row, _, _ in shown], gallery)
 
