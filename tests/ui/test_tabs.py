@@ -53,6 +53,29 @@ def test_why_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, si
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_heat_maps_share_one_scale_of_colours(browser: Browser, server: str, shirt: Path, size: str) -> None:
+    with visit(browser, server, size) as page:
+        upload(page, shirt)
+        page.mouse.move(0, 0)  # over no cell when the dialogue opens
+        page.locator("#hits [data-do=why]").last.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#why dialog")).to_be_visible()
+        expect(page.locator("#why .touched")).to_have_count(0)
+        maps = [cells(page, picture).ravel() for picture in (0, 1)]
+        largest = max(float(np.abs(each).max()) for each in maps)
+        for picture, values in enumerate(maps):
+            expected = np.abs(values) / largest * 0.75
+            assert [float(each) for each in opacities(page, picture)] == pytest.approx(expected.tolist(), abs=2e-3)
+            fills = (
+                page.locator("#why svg")
+                .nth(picture)
+                .locator("rect")
+                .evaluate_all("all => all.map(r => r.getAttribute('fill'))")
+            )
+            assert fills == ["#d55e00" if value > 0 else "#0072b2" for value in values]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Path, tmp_path: Path, size: str) -> None:
     encoder = Encoder.create("test_resnet", pretrained=False, head="16-relu-8")
     build_artifact(open_source(str(pictures)), tmp_path / "artifact", encoder)
