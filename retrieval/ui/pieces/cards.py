@@ -1,4 +1,4 @@
-"""The pieces of the search as HTML: hits, the query's parts, the trail, and what is said over the hits."""
+"""The HTML of the search tab: results, the parts of the query, earlier searches, and the line above the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retrieval.ui.pieces.thumbnails import PREVIEW, Thumbnails
 from retrieval.ui.visit import Asked, Visit, is_gone, link_of, mark_of
 
 _STEPS = 8  # of the trail that are shown
-_STEP = 128  # pixels of a picture there, which every answer brings again
+_STEP = 128  # pixels a side of its pictures: small, as every answer sends them again
 
 
 def name_of(row: Row | Hit) -> str:
@@ -58,13 +58,13 @@ class Cards:
         return sentence.format(likes=likes, unlikes=unlikes)
 
     def source(self, part: Part, side: int = PREVIEW) -> str:
-        """The address of a part's picture; one of the visitor's own has at most so many pixels a side."""
+        """The URL of a part's picture; an uploaded one is shrunk to at most `side` pixels a side."""
         if part.row is not None:
             return self._thumbnails.url(part.row, ".")
         return self._thumbnails.preview(str(part.image), side)
 
     def tile(self, row: int, values: Row | Hit) -> Tile:
-        """A row of the gallery, whose values are at hand, for a template."""
+        """A row of the gallery, with its values, for a template."""
         return Tile(row, name_of(values), self._thumbnails.url(row, "."))
 
     def tiles(self, rows: Sequence[int]) -> list[Tile]:
@@ -72,7 +72,7 @@ class Cards:
         return [self.tile(row, values) for row, values in zip(rows, self._searcher.gallery.take(rows), strict=True)]
 
     def status(self, asked: Asked, hits: Sequence[Hit]) -> str:
-        """What is said over the hits."""
+        """The line above the results: whether the best is a confident match, and how many there are."""
         if not asked.parts:
             return render("message", message=strings.EMPTY)
         if not hits:
@@ -91,33 +91,33 @@ class Cards:
         return strings.NO_CHANCE_LABEL if whole else strings.NO_CHANCE_OTHERWISE
 
     def around(self, rows: Sequence[int], more: bool) -> str:
-        """Images to look around at, before anything is asked."""
+        """Images to browse before the first search."""
         return render("around", tiles=self.tiles(rows), more=more)
 
     def hits(self, hits: Sequence[Hit], more: bool) -> str:
-        """The hits; dimmed where the best is not confident, which makes the chances those of a query of no kind."""
+        """The results. If the best is not a confident match, they are dimmed and show no match probability."""
         unsure = bool(hits) and hits[0].confident is False
         tiled = [(hit, self.tile(hit.row, hit), self.tiles(hit.alike) if hit.alike else []) for hit in hits]
         return render("hits", hits=tiled, more=more, unsure=unsure, percent=percent)
 
     def examples(self, rows: Sequence[int]) -> str:
-        """Pictures to start from."""
+        """Example pictures to start with."""
         return render("examples", tiles=self.tiles(rows))
 
     def parts(self, asked: Asked) -> str:
-        """The parts of the query: each can be turned to its opposite, taken away, or narrowed to a region."""
+        """The parts of the query: each can be switched between liked and disliked, removed, or narrowed to a region."""
         parts = [
             (part, mark_of(part), self.name(part), "" if part.words else self.source(part)) for part in asked.parts
         ]
         return render("parts", parts=parts, pictures=any(not part.words for part in asked.parts))
 
     def tools(self, visit: Visit, k: int) -> str:
-        """The trail, and what can be done with the whole search."""
+        """Earlier searches, and buttons for the whole search: undo, clear, copy link, download."""
         link = link_of(visit.asked, k, self._searcher.gallery)
         return render("tools", link=link, step=len(visit.before), trail=self._trail(visit), query=visit.asked)
 
     def _trail(self, visit: Visit) -> list[tuple[int, str, str]]:
-        """The queries before this one, each once for as long as only its filter changed: (step, title, picture)."""
+        """Earlier searches as (step, title, URL of a picture); steps that changed only the filters are left out."""
         steps = []
         for place, asked in enumerate(visit.before):
             following = visit.before[place + 1] if place + 1 < len(visit.before) else visit.asked
@@ -126,6 +126,6 @@ class Cards:
         return [(place, self.title(asked), self._first_picture(asked)) for place, asked in steps[-_STEPS:]]
 
     def _first_picture(self, asked: Asked) -> str:
-        """Its address; empty where there is none, or none any more."""
+        """The URL of its first picture that still exists; empty if there is none."""
         first = next((part for part in asked.parts if not part.words and not is_gone(part)), None)
         return self.source(first, _STEP) if first else ""

@@ -1,4 +1,4 @@
-"""Our errors, in words, to whoever asked: a program or a visitor."""
+"""Shows our errors as sentences, to a program or to a visitor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retrieval.errors import LookalikeError
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Let our own errors reach a client as the sentence that they hold."""
+    """Send our own errors to a client as their sentence, without a traceback."""
     try:
         yield
     except LookalikeError as error:
@@ -23,12 +23,12 @@ def in_words() -> Iterator[None]:
 
 
 def warn(error: LookalikeError | str) -> None:
-    """Show a visitor what is wrong; the page takes a warning for HTML, and an error may hold anybody's text."""
+    """Show a visitor a warning. The page treats it as HTML, and an error may quote anybody's text: it is escaped."""
     gr.Warning(escape(str(error)))
 
 
 def staying(handler: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-    """The handler of an event of the page, which stays as it is and says why where one of our errors is raised."""
+    """An event handler that, when one of our errors is raised, shows it and leaves the page as it is."""
 
     @wraps(handler)
     def handled(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The HTML of the page: its templates, and what its scripts need."""
+"""The HTML of the page, from its templates, and its scripts."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def render(template: str, /, **values: Any) -> str:
 
 
 def for_scripts(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method as what Gradio lets the scripts of the page call: a function, which it marks as such.
+    """A method wrapped as a function, which is what Gradio lets the page's scripts call.
 
-    Anybody can call it with anything: where that makes no sense, the answer is an `error` in words.
+    Anybody can call it with anything: bad arguments are answered with an `error` in words.
     """
 
     @wraps(method)
@@ -51,5 +51,5 @@ def for_scripts(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def script(*names: str) -> str:
-    """Scripts of the page, one after the other."""
+    """The text of some files of `static/`, one after the other."""
     return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)

@@ -1,4 +1,4 @@
-"""Near-duplicates: their groups in the gallery, at a threshold that can be moved."""
+"""The tab of near-duplicates: groups of copies in the gallery, at a threshold that visitors choose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN = 12  # images of a group
 
 
 class DuplicatesTab:
-    """The tab of near-duplicates, where a click on an image searches for its like."""
+    """The tab of near-duplicates; a click on an image finds similar ones."""
 
     def __init__(self, searcher: Searcher, cards: Cards, find: Finder) -> None:
         self._gallery, self._cards, self._find = searcher.gallery, cards, find
@@ -42,7 +42,7 @@ class DuplicatesTab:
             elem_id="groups",
             apply_default_css=False,
         )
-        # One at a time: it takes both cores, and the answer is kept for everybody.
+        # One at a time: a search uses all cores, and its answer is cached for everybody.
         options = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "duplicates"}
         options["outputs"] = [result, shown]
         asked = [button.click, threshold.release]
@@ -54,14 +54,14 @@ class DuplicatesTab:
         return self._page(threshold, 1), (threshold, 1)
 
     def more(self, shown: tuple[float, int]) -> tuple[str, tuple[float, int]]:
-        """Some groups more."""
+        """Another page of groups."""
         threshold, pages = shown
         return self._page(threshold, pages + 1), (threshold, pages + 1)
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """All groups at a threshold as CSV, for the page's script: name, type and content in base64.
 
-        Only of a threshold that the page has shown: this does not wait in the queue, where one search goes at a time.
+        Only for a threshold that was searched already: this call does not wait in the queue, so it must not search.
         """
         groups = self._find.known(float(wanted["threshold"]))
         if groups is None:

@@ -1,4 +1,4 @@
-"""What is known of the artifact: its evaluation, and its card, where it is from, and how programs call it."""
+"""The tabs about the artifact: its evaluation; and its card, its revision, and how programs call the app."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from retrieval.hub.pull import Resolved
 from retrieval.ui.pieces.html import render, script
 from retrieval.ui.pieces.thumbnails import Thumbnails
 
-# A card comes with an artifact, from anybody: no HTML of its own, and no pictures, which could lie anywhere.
+# Anybody may have written the card of an artifact: HTML is escaped, and pictures, which could be on any host, left out.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 _PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
 def add_evaluation(folder: Path, thumbnails: Thumbnails) -> None:
-    """Figures and pictures of an artifact's evaluation."""
+    """The figures and plots of an artifact's evaluation."""
     metrics = read_metrics(folder)
     training, evaluation = metrics.get("training") or {}, metrics.get("evaluation") or {}
     blocks = [
@@ -48,6 +48,6 @@ def add_about(artifact: Resolved) -> None:
 
 
 def _html(markdown: str) -> str:
-    """Markdown as HTML that is safe to show; what can be wider than the page can be scrolled by keyboard, too."""
+    """Markdown as HTML that is safe to show; code and tables wider than the page can be scrolled by keyboard."""
     html = str(_MARKDOWN.render(_PICTURE.sub("", markdown))).replace("<a ", '<a target="_blank" rel="noreferrer" ')
     return html.replace("<pre>", '<pre tabindex="0">').replace("<table>", '<table tabindex="0">')

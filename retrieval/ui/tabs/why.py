@@ -1,4 +1,4 @@
-"""Why similar: the query's pictures and a hit side by side, with what each place adds to the cosine."""
+"""The "Why?" dialogue: each picture of the query beside the result, with heat maps of their cosine similarity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retrieval.ui.pieces.html import render
 from retrieval.ui.pieces.thumbnails import data_url
 from retrieval.ui.visit import Asked
 
-_SAME = 5e-5  # of a cosine: to four digits
+_SAME = 5e-5  # cosines closer than this look the same to four digits
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Figure:
     heat: HeatMap
     cosine: float
     exactly: str
-    """The sentence for a map that adds up to the cosine."""
+    """The sentence to use if the map adds up to the cosine."""
     thumbnail: bool
     """Whether the map was made from a thumbnail."""
 
@@ -48,13 +48,13 @@ class _Figure:
 
 
 class Why:
-    """Makes the content of the dialogue."""
+    """Renders the content of the dialogue."""
 
     def __init__(self, searcher: Searcher, cards: Cards) -> None:
         self._searcher, self._cards = searcher, cards
 
     def of(self, asked: Asked, row: int) -> str:
-        """Why that row is similar to what is asked for; for an encoder that cannot say, its words for that."""
+        """Why a row is similar to the query; if the encoder cannot explain it, the reason why not."""
         pictures = [part for part in asked.parts if not part.words]
         name = name_of(self._searcher.gallery.take([row])[0])
         notes = [strings.WHY_SEVERAL] if len(asked.parts) > 1 else []
@@ -67,7 +67,7 @@ class Why:
         return render("why", notes=notes, pairs=pairs, cannot=cannot, numbers=_numbers, data_url=data_url)
 
     def _pair(self, part: Part, row: int, name: str, *, alone: bool) -> dict[str, Any]:
-        """A picture of the query and the hit; `largest` is the strongest cell of both, which scales their colours."""
+        """A picture of the query and the result; `largest`, of the strongest cell, scales their colours."""
         found = Part(row=row)
         why = explain_parts(self._searcher, part, found)
         largest = max(float(np.abs(each.cells).max()) for each in (why.query, why.hit)) or 1.0
