@@ -44,7 +44,7 @@ def searcher(starter: Path) -> Searcher:
 
 
 def search_for(page: Page, place: int) -> None:
-    """Search for the like of a hit, or of an image to look around at."""
+    """Click a result, or an image shown before the first search."""
     name = page.locator("#hits .name").nth(place).inner_text()
     before = rows(page)
     page.locator("#hits .card > .pic").nth(place).click()
@@ -53,7 +53,7 @@ def search_for(page: Page, place: int) -> None:
 
 
 def drag(page: Page, box: tuple[float, float, float, float]) -> None:
-    """Choose a part of the only picture of the query, in shares of its width and height."""
+    """Select a part of the only picture of the query, in shares of its width and height."""
     page.locator("#parts .frame").scroll_into_view_if_needed()
     frame = page.locator("#parts .frame").bounding_box()
     assert frame
@@ -65,7 +65,9 @@ def drag(page: Page, box: tuple[float, float, float, float]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_finds_its_like_and_is_narrowed_down(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_a_picture_finds_similar_ones_and_filters_narrow_them_down(
+    browser: Browser, server: str, shirt: Path, size: str
+) -> None:
     with visit(browser, server, size) as page:
         expect(page.locator("#status")).to_contain_text("Drop in a picture")
         keep_screenshot(page, f"{size}-empty")
@@ -87,7 +89,7 @@ def test_a_picture_finds_its_like_and_is_narrowed_down(browser: Browser, server:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is too wide"
 
 
-def test_hits_are_those_of_the_searcher(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+def test_the_results_are_those_of_the_searcher(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
         expected = searcher.find(searcher.query([Part(shirt)]), 24, fold=True)
@@ -107,7 +109,7 @@ def test_thumbnails_are_loaded_and_whole(browser: Browser, server: str, shirt: P
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_several_filters_count_each_other(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_each_filter_counts_within_the_others(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
         choose(page, "label", "mug")
         expect(page.locator("#hits .name").first).to_have_text("mug")
@@ -120,11 +122,11 @@ def test_several_filters_count_each_other(browser: Browser, server: str, searche
         search_for(page, 0)
         found = searcher.gallery.take(rows(page))
         assert {(row.label, row.attributes["colour"]) for row in found} == {("mug", "red")}
-        assert len(found) == min(24, facets["red"] - 1), "a rare value gives all that there are"
+        assert len(found) == min(24, facets["red"] - 1), "all images with a rare value are found"
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_results_per_page_and_minimum_similarity(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         open_settings(page)
@@ -142,7 +144,9 @@ def set_slider(page: Page, selector: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str) -> None:
+def test_show_more_shows_more_results(
+    browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str
+) -> None:
     with visit(browser, server, size) as page:
         expect(page.locator("#hits .card")).to_have_count(24)
         page.locator("#hits .more").click()
@@ -156,7 +160,7 @@ def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searc
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_way_back(browser: Browser, server: str, size: str) -> None:
+def test_undo_and_earlier_searches(browser: Browser, server: str, size: str) -> None:
     with visit(browser, server, size) as page:
         seen = []
         for place in (3, 1, 2):
@@ -181,7 +185,7 @@ def test_the_way_back(browser: Browser, server: str, size: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str, size: str) -> None:
+def test_the_browsers_back_button_goes_through_the_searches(browser: Browser, server: str, size: str) -> None:
     with visit(browser, server, size) as page:
         seen = []
         for place in (3, 1, 2, 4):
@@ -202,14 +206,14 @@ def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str, 
             expect_rows(page, hits)
         page.go_back()
         expect_rows(page, seen[0])
-        page.reload()  # by the link
+        page.reload()  # which restores the search by its link
         expect_rows(page, seen[0])
         page.go_forward()
         expect_rows(page, seen[1])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_likes_and_dislikes_refine_a_search(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
         search_for(page, 3)
         page.wait_for_function("location.search.includes('id=')")
@@ -233,7 +237,7 @@ def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Sear
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_several_pictures_of_ones_own(
+def test_several_uploads_are_combined(
     browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str
 ) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(2)]
@@ -249,7 +253,9 @@ def test_several_pictures_of_ones_own(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str) -> None:
+def test_a_search_with_part_of_a_picture(
+    browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str
+) -> None:
     both = Image.new("RGB", (400, 200), "white")
     both.paste(draw(Item("mug", "green", "plain", "front", 77), 200), (0, 0))
     both.paste(draw(Item("umbrella", "red", "plain", "front", 78), 200), (200, 0))
@@ -265,7 +271,7 @@ def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, 
         page.locator("#parts [data-do=whole]").click()
         expect(page.locator("#parts .region")).to_have_count(0)
         expect_rows(page, rows_of(searcher, Part(tmp_path / "both.png")))
-        # The same with the keys alone.
+        # The same with the keyboard alone.
         page.locator("#parts .frame").focus()
         for key in ["ArrowRight"] * 5 + ["Shift+ArrowDown"] * 5 + ["Enter"]:
             page.keyboard.press(key)
@@ -294,7 +300,7 @@ def test_a_link_brings_a_search_back(browser: Browser, server: str, size: str) -
 @pytest.mark.parametrize("clipboard", [True, False], ids=["clipboard", "plain HTTP"])
 def test_a_link_is_copied(browser: Browser, server: str, clipboard: bool) -> None:
     with visit(browser, server, query="?__theme=light") as page:
-        if not clipboard:  # as a browser has it that calls another machine without TLS
+        if not clipboard:  # as in a browser that opens another machine without TLS
             page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
         search_for(page, 2)
         page.locator("#tools [data-copy]").click()
@@ -307,12 +313,12 @@ def test_a_link_is_copied(browser: Browser, server: str, clipboard: bool) -> Non
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_is_dropped_anywhere(
+def test_a_picture_can_be_dropped_anywhere(
     browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str
 ) -> None:
     data = base64.b64encode(shirt.read_bytes()).decode()
     with visit(browser, server, size) as page:
-        # Once the page listens: it takes a drag for its own.
+        # Wait until the page listens: then it cancels a dragover.
         page.wait_for_function("!document.dispatchEvent(new DragEvent('dragover', {cancelable: true}))")
         page.evaluate(
             """data => {
@@ -338,7 +344,7 @@ def test_a_picture_is_dropped_anywhere(
         ("?k=0", "k is the number of results"),
     ],
 )
-def test_a_link_that_cannot_be_says_why(browser: Browser, server: str, query: str, words: str) -> None:
+def test_an_invalid_link_shows_the_reason(browser: Browser, server: str, query: str, words: str) -> None:
     with visit(browser, server, query=query) as page:
         expect(page.locator(".toast-body")).to_contain_text(words)
         expect(page.locator("#hits .card")).to_have_count(24)
@@ -367,7 +373,7 @@ def test_downloads(browser: Browser, server: str, searcher: Searcher, shirt: Pat
             ]
 
 
-def test_nothing_alike_is_said_and_shown_dimmed(browser: Browser, server: str, tmp_path: Path) -> None:
+def test_without_a_confident_match_the_results_are_dimmed(browser: Browser, server: str, tmp_path: Path) -> None:
     Image.effect_noise((300, 300), 90).convert("RGB").save(tmp_path / "noise.png")
     with visit(browser, server) as page:
         upload(page, tmp_path / "noise.png")
@@ -377,7 +383,7 @@ def test_nothing_alike_is_said_and_shown_dimmed(browser: Browser, server: str, t
         keep_screenshot(page, "desktop-nothing")
 
 
-def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture_is_refused_with_the_reason(browser: Browser, server: str, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of the kind")
     with visit(browser, server) as page:
         page.set_input_files("#query input[type=file]", tmp_path / "broken.png")
@@ -388,7 +394,7 @@ def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server
         expect(page.locator("#query img")).to_have_count(0)
 
 
-def test_a_picture_is_pasted(browser: Browser, server: str, shirt: Path) -> None:
+def test_a_picture_can_be_pasted(browser: Browser, server: str, shirt: Path) -> None:
     with visit(browser, server) as page:
         page.evaluate(
             """(encoded) => {
@@ -403,13 +409,13 @@ def test_a_picture_is_pasted(browser: Browser, server: str, shirt: Path) -> None
         assert names(page)[0] == "shirt"
 
 
-def test_what_is_only_disliked_is_said_so(browser: Browser, server: str, searcher: Searcher) -> None:
+def test_a_query_of_dislikes_only_is_named_so(browser: Browser, server: str, searcher: Searcher) -> None:
     with visit(browser, server, query=f"?unlike={searcher.gallery.ids[0]}") as page:
         expect(page.locator("#status")).to_contain_text("results for images unlike")
         expect(page.locator("#hits .chance")).to_have_count(0)
 
 
-def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:
+def test_a_photo_can_be_taken_with_the_camera(browser: Browser, server: str) -> None:
     with visit(browser, server) as page:
         page.locator("#query [aria-label='Capture from camera']").click()
         page.get_by_text("Click to Access Webcam").click()
@@ -442,7 +448,7 @@ def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Sea
         expect(one.locator("#parts img")).to_have_attribute("alt", "your picture")
 
 
-def test_by_keyboard_alone(browser: Browser, server: str) -> None:
+def test_a_search_by_keyboard_alone(browser: Browser, server: str) -> None:
     with visit(browser, server) as page:
         page.locator("#hits .card > .pic").first.focus()
         page.keyboard.press("Enter")

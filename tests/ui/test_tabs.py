@@ -1,4 +1,4 @@
-"""The other tabs, and the dialogue that says why: in a real Chromium."""
+"""The other tabs, and the "Why?" dialogue, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def opacities(page: Page, picture: int) -> list[str]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_why_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_the_explanation_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         score = float(page.locator("#hits .hit").first.get_attribute("data-score") or "")
@@ -76,7 +76,7 @@ def test_heat_maps_share_one_scale_of_colours(browser: Browser, server: str, shi
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Path, tmp_path: Path, size: str) -> None:
+def test_a_nonlinear_head_cannot_be_explained(browser: Browser, pictures: Path, tmp_path: Path, size: str) -> None:
     encoder = Encoder.create("test_resnet", pretrained=False, head="16-relu-8")
     build_artifact(open_source(str(pictures)), tmp_path / "artifact", encoder)
     searcher, said = Searcher.open(tmp_path / "artifact"), "cannot be split into parts of the picture"
@@ -93,7 +93,7 @@ def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Pa
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_pointing_at_a_cell_shows_what_matches_it(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         page.locator("#hits [data-do=why]").first.click()
@@ -157,7 +157,7 @@ def test_a_click_on_the_map_searches(browser: Browser, server: str, searcher: Se
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_map_by_pointer(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_hovering_on_the_map_shows_an_image(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
         open_tab(page, "Map")
         expect(page.locator("#map .legend button").first).to_be_visible()

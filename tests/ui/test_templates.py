@@ -1,4 +1,4 @@
-"""The HTML of the page: made by templates alone, which escape whatever they are filled with."""
+"""The HTML of the page: only templates make it, and they escape every value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UI = Path(__file__).parents[2] / "retrieval" / "ui"
 
 
 class Seen(HTMLParser):
-    """The tags of some HTML with the names of their attributes, the values of those, and the text between."""
+    """The tags of some HTML with the names of their attributes, the values of these, and the text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def hit_called(name: str | None, source: str = "a.png") -> Hit:
 
 
 def pieces(cards: Cards, words: str) -> list[str]:
-    """All pieces of the search that name a query of these words, or a hit that is called so."""
+    """All pieces of the search that show the words of a query, or the name of a result."""
     asked = Asked((Part(words=words),))
     return [
         cards.hits([hit_called(words)], more=True),
@@ -82,8 +82,8 @@ def pieces(cards: Cards, words: str) -> list[str]:
 def test_a_hostile_name_is_text_and_nothing_else(cards: Cards, name: str) -> None:
     for harmless, hostile in zip(pieces(cards, "harmless"), pieces(cards, name), strict=True):
         expected, seen = Seen(harmless), Seen(hostile)
-        assert seen.tags == expected.tags, "neither an element nor an attribute more"
-        shown = name.rsplit("/", 1)[-1]  # of a source only what stands behind its folders
+        assert seen.tags == expected.tags, "no more elements or attributes"
+        shown = name.rsplit("/", 1)[-1]  # only the file name of a source is shown
         assert shown in seen.text or any(shown in value for value in seen.values)
 
 
@@ -114,7 +114,7 @@ def test_numbers_and_json_in_attributes_are_read_back(searcher: Searcher, cards:
     assert {repr(score), repr(1e-7)} <= set(hits.values)
 
 
-def test_a_value_that_a_template_lacks_is_an_error() -> None:
+def test_a_value_missing_for_a_template_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError, match="'message' is undefined"):
         render("message")
 
