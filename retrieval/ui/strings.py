@@ -89,7 +89,7 @@ WHY_HIT = "Result:"
 WHY_SUM = "{cells} from the cells + {bias} from the bias = {sum}, the cosine similarity of this result"
 WHY_SUM_ALONE = "{cells} from the cells + {bias} from the bias = {sum}, the cosine similarity of the two pictures"
 WHY_SUM_NEAR = "{cells} from the cells + {bias} from the bias = {sum}; the search used {cosine}"
-WHY_THUMBNAIL = "computed from the thumbnail"
+WHY_THUMBNAIL = "Computed from the thumbnail:"
 WHY_HELP = (
     "Orange cells raise the cosine similarity, blue cells lower it. Point at a cell of one picture, or move with the "
     "arrow keys, to see which cells of the other picture match it."
@@ -119,7 +119,7 @@ MAP_METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 MAP_LABEL = "Map of the gallery: arrow keys move from image to image, Enter finds images similar to the selected one"
 MAP_CLOSER = "Zoom in"
 MAP_FARTHER = "Zoom out"
-MAP_OTHERS = "and {count} more labels"
+MAP_OTHERS = "and {count} more"
 MAP_LOADING = "Loading the map …"
 WITHOUT_LABEL = "no label"
 
