@@ -61,6 +61,7 @@ OWNERS = {
     "datasets": ["retrieval/images/", "training/data/dataset.py"],
     "huggingface_hub": ["retrieval/hub/", "retrieval/build/card.py"],
     "httpx2": ["retrieval/hub/client.py"],
+    "jinja2": ["retrieval/ui/"],
     **{name: [] for name in ("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")},
 }
 PICKLING = {"torch.load", "torch.save", "pandas.read_pickle"}

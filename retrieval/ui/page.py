@@ -15,7 +15,7 @@ from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
 from retrieval.ui.api.mcp import offer_tools
 from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.finder import Finder
-from retrieval.ui.pieces.html import STATIC, text
+from retrieval.ui.pieces.html import STATIC, render
 from retrieval.ui.pieces.theme import head, theme
 from retrieval.ui.pieces.thumbnails import Thumbnails
 from retrieval.ui.tabs.duplicates import DuplicatesTab
@@ -24,10 +24,6 @@ from retrieval.ui.tabs.map import MapTab, map_method
 from retrieval.ui.tabs.search import SEARCH, SearchTab
 
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
-_MARK = (
-    '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="2" y="7" width="18" height="18" rx="5"/>'
-    '<rect x="12" y="7" width="18" height="18" rx="5"/></svg>'
-)
 
 
 def create_app(searcher: Searcher) -> gr.Blocks:
@@ -42,17 +38,14 @@ def create_app(searcher: Searcher) -> gr.Blocks:
     cards = Cards(searcher, thumbnails)
     find_groups = Finder(searcher)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
-        line = text(strings.ARTIFACT).format(
-            name=f"<strong>{text(artifact.name)}</strong>",
-            state=f" · {text(artifact.state)}" if artifact.state else "",
-            rows=f"{len(searcher.gallery):,}",
-            model=text(searcher.encoder.name),
+        header = render(
+            "header",
+            name=artifact.name,
+            state=artifact.state,
+            rows=len(searcher.gallery),
+            model=searcher.encoder.name,
         )
-        gr.HTML(
-            f'<header class="top"><div class="brand">{_MARK}<h1>{strings.TITLE}</h1>'
-            f'<span class="tagline">{strings.TAGLINE}</span></div><p class="artifact">{line}</p></header>',
-            padding=False,
-        )
+        gr.HTML(header, padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(strings.SEARCH_TAB, id=SEARCH):
                 search = SearchTab(searcher, cards)

@@ -61,7 +61,7 @@ def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 
 
 def upload(page: Page, path: Path) -> None:
     page.set_input_files("#query input[type=file]", path)
-    expect(page.locator("#status")).to_contain_text("most like your picture")
+    expect(page.locator("#status")).to_contain_text("results for your picture")
     expect(page.locator("#hits .hit").first).to_be_visible()
 
 

@@ -64,9 +64,8 @@ def evaluate(
     for name, chosen in (("seen", ~is_unseen), ("unseen", is_unseen)):
         parts[name] = _part(found, query_labels, chosen, len(gallery))
         if near_duplicate is not None:
-            parts[f"{name}_without_near_duplicates"] = _part(
-                found, query_labels, chosen & ~near_duplicate, len(gallery)
-            )
+            apart = _part(found, query_labels, chosen & ~near_duplicate, len(gallery))
+            parts[f"{name}_without_near_duplicates"] = apart
     if parts["seen"] is None:
         raise QueryError("there is nothing to evaluate: no query is of a seen class that the gallery has.")
     return EvaluationSection.model_validate(
