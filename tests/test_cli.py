@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import BACKBONE, ROOT, noise
 
-from retrieval.__main__ import _lines, main
+from retrieval.__main__ import main
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
+from retrieval.commands.search import lines_of
 from retrieval.console import run_command
 from retrieval.evaluation.confidence import percent
 from retrieval.evaluation.metrics import leave_one_out
@@ -206,8 +207,8 @@ def test_a_query_that_cannot_be(artifact, here, arguments, words):
 
 def test_a_hit_whose_chance_is_not_known_is_in_line_with_the_others():
     hits = [Hit(0, "a", 0.9, "mug", "a.png", chance=1.0), Hit(1, "b", 0.5, None, "b.png")]
-    assert [line[:16] for line in _lines(hits)] == ["0.9000  99%  a  ", "0.5000    -  b  "]
-    assert [line[:11] for line in _lines(hits[1:])] == ["0.5000  b  "]
+    assert [line[:16] for line in lines_of(hits)] == ["0.9000  99%  a  ", "0.5000    -  b  "]
+    assert [line[:11] for line in lines_of(hits[1:])] == ["0.5000  b  "]
 
 
 def test_search_with_filters(artifact, pictures, here):
@@ -384,7 +385,7 @@ def test_wrong_usage_is_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
-    assert "usage: python -m retrieval" in capsys.readouterr().err
+    assert "Usage: python -m retrieval" in capsys.readouterr().err
 
 
 # What is loaded when
