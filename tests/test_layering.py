@@ -277,7 +277,10 @@ HEAVY = set(OWNERS) - {"marshal", "pickle", "_pickle"} | {"numpy", "pyarrow", "P
 
 @pytest.mark.parametrize(
     ("modules", "needed"),
-    [("retrieval, retrieval.__main__", set()), ("retrieval.hub.deploy", {"huggingface_hub", "httpx2", "yaml"})],
+    [
+        ("retrieval, lookalike", {"typer", "yaml"}),
+        ("retrieval.__main__, retrieval.hub.deploy", {"huggingface_hub", "httpx2", "typer", "yaml"}),
+    ],
 )
 def test_importing_loads_nothing_heavy(modules, needed):
     """The package at all, and what the workflow deploys with, which installs the Hub's client and no more."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from retrieval.commands.paths import check_source
 from retrieval.errors import HubError, LookalikeError
 from training.recipe import Recipe, load_recipe, parse_changes, recipe_names
 
@@ -89,6 +90,8 @@ def train(
         raise LookalikeError("--out is missing: the folder of the artifact that is to be made.")
     if private and not push_to_hub:
         raise LookalikeError("--private is how --push-to-hub pushes: name a repository with that.")
+    if chosen.data:
+        check_source(chosen.data)
     _run(chosen, out, resume, push_to_hub, private)
 
 

@@ -13,42 +13,48 @@ from retrieval.commands.paths import check_folder, check_source
 from retrieval.commands.printing import Bar, print_report
 
 commands = typer.Typer()
+_SEED = 0  # so that the same command after a kill has the same encoder, and goes on
+Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
+Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
+Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="a local safetensors file, instead of the Hub's")]
+CropMode = Annotated[
+    Literal["squash", "center"],
+    typer.Option(help="squash: the whole picture; center: the middle, as in the model's own evaluation"),
+]
+License = Annotated[
+    str | None,
+    typer.Option("--license", metavar="ID", help="of the images, as the Hub writes it: cc-by-4.0 (default: theirs)"),
+]
+NoPretrained = Annotated[bool, typer.Option("--no-pretrained", help="random weights")]
+Index = Annotated[str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: by size")]
+TextModel = Annotated[
+    str | None,
+    typer.Option(metavar="M", help="CLIP or SigLIP, to be found by words too: its name on the Hub, or its folder"),
+]
+MapMethod = Annotated[
+    Literal["pca", "tsne", "umap"] | None,
+    typer.Option("--map", help="store a map of the gallery (default: the page makes one by PCA)"),
+]
 
 
 @commands.command()
 def build(
     source: options.SourceName,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")],
+    out: Out,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
     limit: options.Limit = None,
-    backbone: Annotated[str, typer.Option(metavar="M", help="any timm model")] = "resnet50",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="a local safetensors file, instead of the Hub's")
-    ] = None,
-    crop_mode: Annotated[
-        Literal["squash", "center"],
-        typer.Option(help="squash: the whole picture; center: the middle, as in the model's own evaluation"),
-    ] = "squash",
-    image_license: Annotated[
-        str | None,
-        typer.Option(
-            "--license", metavar="ID", help="of the images, as the Hub writes it: cc-by-4.0 (default: theirs)"
-        ),
-    ] = None,
-    no_pretrained: Annotated[bool, typer.Option("--no-pretrained", help="random weights")] = False,
-    index: Annotated[str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: by size")] = "AUTO",
-    text_model: Annotated[
-        str | None,
-        typer.Option(metavar="M", help="CLIP or SigLIP, to be found by words too: its name on the Hub, or its folder"),
-    ] = None,
-    map_method: Annotated[
-        Literal["pca", "tsne", "umap"] | None,
-        typer.Option("--map", help="store a map of the gallery (default: the page makes one by PCA)"),
-    ] = None,
+    backbone: Backbone = "resnet50",
+    weights: Weights = None,
+    crop_mode: CropMode = "squash",
+    image_license: License = None,
+    no_pretrained: NoPretrained = False,
+    index: Index = "AUTO",
+    text_model: TextModel = None,
+    map_method: MapMethod = None,
 ) -> None:
     """Embed images and write an artifact."""
     check_source(source)
@@ -64,8 +70,7 @@ def build(
     )
     if image_license:
         opened = replace(opened, about={**opened.about, "license": image_license})
-    # A seed, so that the same command after a kill has the same encoder, and goes on.
-    encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=0)
+    encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
     text = TextEncoder.create(text_model) if text_model else None
     with Bar() as bar:
         report = build_artifact(

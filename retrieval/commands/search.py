@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 _LARGEST = 10  # groups that are printed, and images of each
+PartOfImage = Annotated[
+    str | None, typer.Option(metavar="L,T,R,B", help="the part of IMAGE that counts, as shares from 0 to 1")
+]
+Words = Annotated[str | None, typer.Option(metavar="WORDS", help="what it shows; for an artifact with a text model")]
 
 
 @commands.command()
 def search(
     artifact: options.AnyArtifact,
     image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="a file")] = None,
-    region: Annotated[
-        str | None, typer.Option(metavar="L,T,R,B", help="the part of IMAGE that counts, as shares from 0 to 1")
-    ] = None,
-    text: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="what it shows; for an artifact with a text model")
-    ] = None,
+    region: PartOfImage = None,
+    text: Words = None,
     like: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="an image of the gallery to be similar to; may be repeated")
     ] = None,
@@ -47,11 +47,11 @@ def search(
 ) -> None:
     """Find images similar to a picture, to others, or to words."""
     check_artifact(artifact)
+    wanted, part = _where(where or []), _region(region, image)
     if image:
         from retrieval.images.open import read_bytes
 
         read_bytes(image)
-    wanted, part = _where(where or []), _region(region, image)
     from retrieval.search import Part, Searcher
 
     searcher = Searcher.open(artifact)
