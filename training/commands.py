@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from retrieval.artifact.atomic import recover
 from retrieval.commands.paths import check_source
 from retrieval.errors import HubError, LookalikeError
 from training.recipe import Recipe, load_recipe, parse_changes, recipe_names
@@ -47,6 +48,10 @@ HoldOut = Annotated[float | None, typer.Option(metavar="SHARE", help="share of t
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key of the recipe; may be repeated")
 ]
+PushToHub = Annotated[
+    str | None, typer.Option(metavar="OWNER/NAME", help="send the artifact there when it is made, in one commit")
+]
+Private = Annotated[bool, typer.Option("--private", help="with --push-to-hub: only for those who are given access")]
 _KEYS = ("data", "data_config", "data_revision", "data_license", "image_column", "label_column", "backbone", "weights")
 
 
@@ -58,13 +63,8 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="the artifact to write")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a run that was cut off")] = False,
-    push_to_hub: Annotated[
-        str | None,
-        typer.Option(metavar="OWNER/NAME", help="send the artifact there when it is made, in one commit"),
-    ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="with --push-to-hub: only for those who are given access")
-    ] = False,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     changes: Changes = None,
     data: Data = None,
     data_config: DataConfig = None,
@@ -108,10 +108,14 @@ def compare(
     ] = False,
 ) -> None:
     """Compare finished runs, side by side."""
-    from training.results import compare as runs
-
     if not folders:
         raise LookalikeError("compare needs the artifacts of runs: python -m training compare DIR DIR ...")
+    for folder in folders:
+        recover(folder)
+        if not folder.is_dir():
+            raise LookalikeError(f"{folder} holds no finished run: there is no such folder.")
+    from training.results import compare as runs
+
     print(runs.compare(folders, plot))
     if update_cards:
         changed = runs.update_cards(folders)
