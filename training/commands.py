@@ -149,7 +149,7 @@ def bench_training(
     weights: Weights = None,
     hold_out_classes: HoldOut = None,
 ) -> None:
-    """Measure the speed of training: what each of its savings gains."""
+    """Measure the speed of training."""
     from training.bench import bench
 
     chosen = load_recipe(recipe, {"data": "", **_keys(context), **parse_changes(changes or [])})
