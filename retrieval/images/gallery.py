@@ -6,7 +6,6 @@ row group by row group, when they are asked for.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from retrieval.errors import QueryError, SourceError, short
 from retrieval.forking import Lock
+from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash among 10 million has odds of 3 in 10**6
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
@@ -29,7 +29,6 @@ ROWS_A_GROUP = 32  # of a parquet row group: some 200 kB of thumbnails, read in 
 _GROUPS_CACHED = 32
 MAX_VALUES = 500  # of a column to choose from in a list
 _LONGEST_SHOWN = 100  # characters of what was asked for, in a message
-_NAMES_COMPARED = 5_000  # with one that is unknown; a column of a million different ones would take 20 seconds
 
 BASE_SCHEMA = pa.schema(
     [
@@ -171,7 +170,7 @@ class Gallery:
                     accepted.append(-1)
                     continue
                 if text not in code_of:
-                    raise QueryError(f"no image has {column}={_shown(text)}{_nearest(text, list(code_of))}")
+                    raise QueryError(f"no image has {column}={_shown(text)}; {did_you_mean(text, code_of)}")
                 accepted.append(code_of[text])
             mask &= np.isin(codes, accepted)
         return np.flatnonzero(mask)
@@ -188,7 +187,7 @@ class Gallery:
         if column not in self._codes:
             known = ["label", *self.attributes, "id", "source"]
             if column not in known:
-                raise QueryError(f"the gallery has no column {_shown(column)!r}{_nearest(column, known)}")
+                raise QueryError(f"the gallery has no column {_shown(column)!r}; {did_you_mean(column, known)}")
             coded = self.table[column].combine_chunks().cast(pa.string()).dictionary_encode()
             codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
             self._codes[column] = ({value: code for code, value in enumerate(coded.dictionary.to_pylist())}, codes)
@@ -286,11 +285,3 @@ def parse_where(conditions: Iterable[str]) -> Where:
 def _shown(value: Any) -> str:
     """A value that was asked for, in a message; what is no text in UTF-8 could be sent to nobody."""
     return short(str(value).encode("utf-8", "replace").decode(), _LONGEST_SHOWN)
-
-
-def _nearest(asked: str, known: Sequence[str]) -> str:
-    lowered = {name.lower(): name for name in known[:_NAMES_COMPARED]}
-    near = [lowered[name] for name in difflib.get_close_matches(asked.lower(), lowered, n=3, cutoff=0.5)]
-    if near:
-        return f"; did you mean {', '.join(repr(name) for name in near)}?"
-    return f"; there are for example {', '.join(repr(name) for name in known[:5])}." if known else "; there are none."

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrieval import words
 from retrieval.errors import QueryError
 from retrieval.images import gallery as module
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, parse_where, write_gallery
@@ -329,7 +330,7 @@ def _as_column(value):
 
 
 def test_an_unknown_value_is_compared_with_some_thousands_and_no_more(tmp_path):
-    rows = 4 * module._NAMES_COMPARED
+    rows = 4 * words._COMPARED
     table = pa.table({"id": [f"{row:06}" for row in range(rows)], "source": [f"photo {row}" for row in range(rows)]})
     write_gallery(tmp_path / "g", [conform(table, BASE_SCHEMA)], BASE_SCHEMA)
     large = Gallery(tmp_path / "g")

@@ -91,7 +91,7 @@ def test_filters_by_column() -> None:
     asked = Asked((MINE,)).filtered("label", ["mug"]).filtered("size", ["0", "2"])
     assert asked.filter == {"label": ["mug"], "size": ["0", "2"]}
     assert asked.filtered("label", ["grün & blau"]).filter == {"size": ["0", "2"], "label": ["grün & blau"]}
-    assert asked.filtered("size", []).filter == {"label": ["mug"]}
+    assert asked.filtered("size", None).filter == {"label": ["mug"]}
     assert asked.parts == (MINE,)
 
 

@@ -59,8 +59,7 @@ def evaluate(
     has an image of its class in the gallery.
     """
     found = query_figures(queries, query_labels, gallery, gallery_labels, exclude=own_row)
-    is_unseen = np.array([label in unseen for label in query_labels], bool)
-    parts: dict[str, EvaluationPart | None] = {}
+    is_unseen, parts = np.array([label in unseen for label in query_labels], bool), dict[str, EvaluationPart | None]()
     for name, chosen in (("seen", ~is_unseen), ("unseen", is_unseen)):
         parts[name] = _part(found, query_labels, chosen, len(gallery))
         if near_duplicate is not None:
