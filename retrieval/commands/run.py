@@ -33,7 +33,7 @@ class _Commands(TyperGroup):
 
 def new_app(text: str, *commands: typer.Typer) -> typer.Typer:
     """An app that has the commands of others, `-h` and `--version`; `text` is what its help begins with."""
-    # Plain text: Rich takes 0.3 s to load, and draws boxes that no other program can read.
+    # Plain text: loading Rich takes almost as long as everything else, and its boxes are hard to search and to copy.
     app = typer.Typer(
         cls=_Commands,
         help=text,
