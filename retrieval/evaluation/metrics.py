@@ -104,8 +104,9 @@ FIGURES: dict[str, Any] = {
 def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int = 0) -> dict[str, float | int]:
     """Figures over all the images that have a label which another image has too.
 
-    `vectors` (N, D) float32 unit rows. Returns the mean of each of FIGURES, in [0, 1], and how many `queries`,
-    `images` and `labels` they are made from. Raises QueryError without such labels.
+    `vectors` (N, D) float32 unit rows. Returns the mean of each of FIGURES, in [0, 1], and how many `queries` there
+    were, among how many `images`, and with how many different `labels`: those of the queries, and no others. Raises
+    QueryError without such labels.
     """
     of_label = Counter(labels)
     rows = np.array([row for row, label in enumerate(labels) if label is not None and of_label[label] > 1], np.int64)
@@ -117,8 +118,9 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
     most = min(MAX_QUERIES, max(_LEAST_QUERIES, _MOST_PAIRS // len(vectors)))
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    found = query_figures(vectors[rows], [labels[row] for row in rows], vectors, labels, exclude=rows)
-    return {**found.means(), "queries": len(rows), "images": len(vectors), "labels": len(set(labels) - {None})}
+    asked = [labels[row] for row in rows]
+    found = query_figures(vectors[rows], asked, vectors, labels, exclude=rows)
+    return {**found.means(), "queries": len(rows), "images": len(vectors), "labels": len(set(asked))}
 
 
 @dataclass(frozen=True)
