@@ -61,7 +61,7 @@ def build_artifact(
     indexed, MapError where the method's package is not here.
     """
     check_target(out)
-    check_method(map_method or PCA)
+    check_method(PCA if map_method is None else map_method)
     FaissStore.check_factory(factory, encoder.dim)  # before hours of work
     with writing(out, LAYOUT.own()):
         shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
