@@ -323,8 +323,8 @@ def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
     assert evaluation["gallery"] == f"{len(kept)} images of train"
     left_out = metrics["training"]["data"]["left out"]
     assert left_out[0] == "2 images without a label"
-    assert left_out[1] == "1 classes with fewer than two training images: 'umber' (1)"
-    assert left_out[2].startswith("1 images that cannot be opened; the first: train/74: ")
+    assert left_out[1] == "1 image of 1 class with fewer than two training images: 'umber' (1)"
+    assert left_out[2].startswith("1 image that cannot be opened; the first: train/74: ")
     assert {label for label in labels if label not in COLOURED} == {None, "umber"}, "they can be found all the same"
 
 
