@@ -40,7 +40,8 @@ from retrieval.encoders.backbone import (
     put_head,
 )
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
-from retrieval.errors import EncoderError
+from retrieval.encoders.unit import check_shape, unit_rows
+from retrieval.errors import EncoderError, first_line
 
 _OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
 # Arguments of timm.create_model that would have it read other files, or run other code, than those of the folder.
@@ -103,7 +104,8 @@ class Encoder:
         the whole picture (what lies at its edge is looked for too: on Caltech-101 hit@1 0.858 against 0.843),
         `center` cuts the edges off as the model's own evaluation does.
         `seed` makes what is random in the weights the same each time; None draws it from torch's own generator.
-        Raises EncoderError for an unknown backbone, weights that do not fit, or a Hub that cannot be reached.
+        Raises EncoderError for an unknown backbone, weights that do not fit, a Hub that cannot be reached, or a network
+        that does not give one row of numbers for a picture.
         """
         check_name(backbone)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -116,7 +118,9 @@ class Encoder:
             load_weights(model, weights, skip=classifier_names(model))
         if crop_mode == "squash":
             model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
-        return cls(model)
+        encoder = cls(model)
+        encoder._try_out()
+        return encoder
 
     @classmethod
     def load(cls, folder: Path) -> Encoder:
@@ -165,21 +169,32 @@ class Encoder:
         return cast(torch.Tensor, self.transform(image))
 
     def embed_tensors(self, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
-        """N tensors from `preprocess` to (N, D) float32 rows of unit length."""
+        """N tensors from `preprocess` to (N, D) float32 rows of unit length.
+
+        Raises EmbeddingError where an embedding is too near to zero to have a direction, and EncoderError where numbers
+        come out that are not finite, or not D for each tensor.
+        """
         if not tensors:
             return np.empty((0, self.dim), np.float32)
-        vectors = self._thread.submit(self._forward, tensors).result()
-        if not np.isfinite(vectors).all():
-            raise EncoderError(f"the weights of {self.name!r} give numbers that are not finite; they are damaged.")
-        return vectors
+        return unit_rows(self._thread.submit(self._forward, tensors).result(), self.dim, self.name)
 
     @torch.inference_mode()
-    def _forward(self, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
-        features = self.model(torch.stack(list(tensors)).contiguous(memory_format=torch.channels_last))
-        return cast(npt.NDArray[np.float32], torch.nn.functional.normalize(features.float(), dim=1).numpy())
+    def _forward(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return cast(torch.Tensor, self.model(torch.stack(list(tensors)).contiguous(memory_format=torch.channels_last)))
+
+    def _try_out(self) -> None:
+        """Raise EncoderError where the network cannot take a picture, or gives something else than one embedding."""
+        noise = torch.rand(self.data_config["input_size"], generator=torch.Generator().manual_seed(0))
+        try:
+            # Not on the thread of all the others: that one is started by the first picture, so that a process may fork.
+            with ThreadPoolExecutor(1) as thread:
+                features = thread.submit(self._forward, [noise]).result()
+        except Exception as error:  # a network fails in ways of its own
+            raise EncoderError(f"{self.name!r} cannot embed a picture: {first_line(error)}.") from error
+        check_shape(features, 1, self.dim, self.name)
 
     def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """RGB images to (N, D) float32 rows of unit length."""
+        """RGB images to (N, D) float32 rows of unit length; raises as `embed_tensors` does."""
         return self.embed_tensors([self.preprocess(image) for image in images])
 
     @cached_property
