@@ -17,7 +17,8 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target
 from retrieval.artifact.map import PCA, check_method, write_map
 from retrieval.artifact.text import write_text
-from retrieval.build.embed import Progress, Shards, embed_source
+from retrieval.build.embed import Progress, embed_source
+from retrieval.build.shards import Shards
 from retrieval.build.write import Evaluate, Unsealed, finish
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
@@ -64,7 +65,7 @@ def build_artifact(
     check_method(PCA if map_method is None else map_method)
     FaissStore.check_factory(factory, encoder.dim)  # before hours of work
     with writing(out, LAYOUT.own()):
-        shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
+        shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint}")
         report = report_of(shards)
         if not report.indexed:
             shards.clear()
@@ -90,10 +91,14 @@ def embed(
     progress: Progress | None,
     key: str,
 ) -> Shards:
-    """Embed a source into shards beside the artifact `out`, those of an interrupted build with the same `key` first."""
+    """Embed a source into shards beside the artifact `out`, and go on with those of an interrupted build.
+
+    `key` says what is built, and of which source: with the same one the source is read on from where it was. Of any
+    other build by the same encoder, no image with the same content is embedded again.
+    """
     out = out.resolve()
     work = out.parent / f".{out.name}.building"
-    shards = Shards(work, f"{key} {encoder.fingerprint}", source.schema)
+    shards = Shards(work, key, encoder.fingerprint, source.schema)
     embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
     return shards
 

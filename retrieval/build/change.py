@@ -44,7 +44,7 @@ def add_images(
         gallery, old = current.gallery, current.store
         known = dict(zip(gallery.table["sha256"].to_pylist(), gallery.ids, strict=True))
         schema = joined(pq.read_schema(out / LAYOUT.gallery), source.schema)  # before hours of work
-        key = f"add {source.fingerprint} {limit} {current.manifest['manifest_sha256']}"
+        key = f"add {source.fingerprint} {current.manifest['manifest_sha256']}"
         shards = embed(source, out, current.encoder, known, limit, progress, key)
         report = report_of(shards)
         if report.indexed:

@@ -35,6 +35,8 @@ class RawImage:
     attributes: dict[str, Any] = field(default_factory=dict)
     data: bytes | None = None
     path: str | None = None
+    position: Any = None
+    """Where `Source.rows` goes on after this image, in values of JSON; None where rows can only be counted off."""
 
     def read(self) -> bytes:
         """The bytes of the image; raises ImageError where there are none, or too many.
@@ -61,7 +63,9 @@ class RawImage:
 class Source:
     """Images in a fixed order, and what is known of them before the first is read."""
 
-    rows: Callable[[], Iterator[RawImage]]
+    rows: Callable[..., Iterator[RawImage]]
+    """`rows()` are all of them, `rows(position)` those after a `RawImage.position`. Of the files before it, at most the
+    last two are read again."""
     schema: pa.Schema  # of the attributes
     fingerprint: str  # of the files' names, sizes and times, or of the revision on the Hub
     total: int | None  # how many rows there are, where that is known
@@ -149,19 +153,20 @@ def _data_set(origin: origins.Origin, image_column: str | None, label_column: st
     label = columns.label_column(name, features, label_column)
     kept = columns.kept_columns({column: kind for column, kind in features.items() if column != image}, label)
 
-    def rows() -> Iterator[RawImage]:
-        for split_name, stream in streams.items():
-            for number, row in enumerate(origins.read(name, stream)):
-                value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
-                yield RawImage(
-                    source=(value.get("path") or "").removeprefix(f"{root}/") or f"{split_name}/{number}",
-                    label=columns.label_text(row[label], features[label]) if label else None,
-                    attributes={
-                        new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
-                    },
-                    data=value.get("bytes"),
-                    path=_own_path(value.get("path"), root),
-                )
+    def rows(after: Any = None) -> Iterator[RawImage]:
+        for position, row in _positions(name, streams, after):
+            value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
+            numbered = f"{position['split']}/{position['number']}"
+            yield RawImage(
+                source=(value.get("path") or "").removeprefix(f"{root}/") or numbered,
+                label=columns.label_text(row[label], features[label]) if label else None,
+                attributes={
+                    new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
+                },
+                data=value.get("bytes"),
+                path=_own_path(value.get("path"), root),
+                position=position,
+            )
 
     fingerprint, total = (
         origins.fingerprint(origin.builder, split, image, label),
@@ -169,6 +174,17 @@ def _data_set(origin: origins.Origin, image_column: str | None, label_column: st
     )
     classes = tuple(getattr(features.get(label or ""), "names", None) or ())
     return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about)
+
+
+def _positions(name: str, streams: Mapping[str, Any], after: Any) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Each row after a position, behind its own: split, number in it, and what `datasets` calls the state."""
+    splits = list(streams)
+    for split in splits[splits.index(after["split"]) if after else 0 :]:
+        number, state = (after["number"], after["state"]) if after and after["split"] == split else (-1, None)
+        streams[split].load_state_dict(state)
+        for row in origins.read(name, streams[split]):
+            number += 1
+            yield {"split": split, "number": number, "state": streams[split].state_dict()}, row
 
 
 def _own_path(path: str | None, root: str) -> str | None:
