@@ -5,7 +5,7 @@
     ├── SourceError         images to index that are not there, or not as described
     ├── EncoderError        a backbone or weights that cannot be used
     │   └── EmbeddingError  a picture or text whose embedding has no direction
-    ├── StoreError          a vector store that is unknown, not installed, or asked for something it cannot do
+    ├── StoreError          a vector store that cannot be made as asked, or cannot do what it is asked for
     ├── MapError            a map of a gallery that is unknown, or not installed
     ├── QueryError          a search that cannot be answered as asked (k, filter, id)
     ├── ArtifactError       a folder that is not an artifact, or is in use
@@ -56,7 +56,7 @@ class EmbeddingError(EncoderError):
 
 
 class StoreError(LookalikeError):
-    """A vector store that is unknown, not installed, or asked for something that it cannot do."""
+    """A vector store that cannot be made as asked, or is asked for something that it cannot do."""
 
 
 class MapError(LookalikeError):

@@ -50,7 +50,7 @@ def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None 
     else:
         store = FaissStore(vectors.shape[1], IndexSettings(wanted, chosen=AUTO if automatic else "asked"))
         store.train(_training_sample(vectors, store.lists))
-    store.add(np.arange(len(vectors)), vectors)
+    store.add(vectors)
     return tuned(store, vectors)
 
 

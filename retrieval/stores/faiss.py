@@ -111,9 +111,9 @@ class FaissStore:
                 f"as many as it has lists. {AUTO} chooses one that fits."
             ) from error
 
-    def add(self, ids: Ids, vectors: Vectors) -> None:
+    def add(self, vectors: Vectors) -> None:
         """See `Store.add`; raises StoreError before `train` where the index needs that."""
-        vectors = check_added(ids, vectors, len(self), self.dim)
+        vectors = check_added(vectors, self.dim)
         if not self._index.is_trained:
             raise StoreError(f"an index {self.settings.factory!r} has to be trained before vectors are added.")
         self._index.add(vectors)
@@ -169,10 +169,6 @@ class FaissStore:
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
-
-    def close(self) -> None:
-        """See `Store.close`."""
-        self._index.reset()
 
     def _know_places(self) -> None:
         """Have an inverted file know in which list each row lies, 8 bytes a row, so that rows can be read back."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import BACKBONE, COLOURED, ROOT, coloured, noise, png, sha256, tiny_recipe, write_data_set
+from exact_store import ExactStore
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -26,7 +27,6 @@ from retrieval.evaluation.calibration import Queries, calibrate
 from retrieval.evaluation.markdown import with_interval
 from retrieval.images.open import open_image
 from retrieval.search import Searcher
-from retrieval.stores.exact import ExactStore
 from training.__main__ import main
 from training.data.dataset import open_data
 from training.recipe import recipe_names, without_places
@@ -280,7 +280,7 @@ def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, na
     vectors, labels, row_of = gallery_of(artifact)
     kept = [row for sha, row in row_of.items() if sha not in hashes]
     store = ExactStore(artifact.encoder.dim)
-    store.add(np.arange(len(kept)), vectors[kept])
+    store.add(vectors[kept])
     held_out = [
         Queries(artifact.encoder.embed_images([open_image(data) for data, _ in rows]), [label for _, label in rows])
         for rows in parts

@@ -105,7 +105,7 @@ def calibration_section(run: Run, unsealed: Unsealed) -> dict[str, Any] | None:
     hashes = {run.pixels.sha256[row] for rows in held_out for row in rows}
     kept = [row for row, sha in enumerate(unsealed.gallery.table["sha256"].to_pylist()) if sha not in hashes]
     store = FaissStore(unsealed.encoder.dim)
-    store.add(np.arange(len(kept)), unsealed.vectors[kept])
+    store.add(unsealed.vectors[kept])
     labels = [unsealed.gallery.labels[row] for row in kept]
     queries, check = (
         Queries(_embedded(run, unsealed, rows)[0], [run.data.labels[row] for row in rows]) for rows in held_out
