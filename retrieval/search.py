@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.artifact.text import TextPart
 from retrieval.encoders.explain import Explanation, explain
@@ -23,7 +24,7 @@ from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery, Where
 from retrieval.images.open import Region, crop, open_image
 from retrieval.images.open import Source as ImageSource
-from retrieval.stores.base import MISSING, Ids, Store, Vectors
+from retrieval.stores.base import MISSING, Store
 
 MAX_K = 1000
 _LOOKED_AT = 50, 4 * MAX_K  # rows that folding looks at, at least and at most: it compares each with all others

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.arrays import Vectors
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree, reading
 from retrieval.errors import IntegrityError, MapError
-from retrieval.stores.base import Vectors
 
 MAP = "map"  # the section of the manifest
 PCA, TSNE, UMAP = METHODS = ("pca", "tsne", "umap")

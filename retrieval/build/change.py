@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact, read_metrics
@@ -24,7 +25,6 @@ from retrieval.errors import QueryError
 from retrieval.evaluation.plots import draw
 from retrieval.images.gallery import Gallery, joined, read_tables, write_gallery
 from retrieval.images.sources import Source
-from retrieval.stores.base import Ids, Vectors
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from retrieval.arrays import Vectors
 from retrieval.build.shards import VECTOR, Kept, Shard, Shards
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, ImageError
@@ -129,7 +127,7 @@ class _Prepared:
     sha256: str
     thumbnail: bytes = b""
     tensor: Any = None  # what Encoder.preprocess gives
-    vector: npt.NDArray[np.float32] | None = None  # of an image that was embedded before
+    vector: Vectors | None = None  # of an image that was embedded before
 
 
 def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) -> _Prepared | ImageError:

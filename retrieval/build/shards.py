@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval.arrays import Vectors
 from retrieval.console import say
 from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
@@ -113,7 +113,7 @@ class Shards:
         for path in self.files():
             yield pq.read_table(path, columns=self.schema.names)
 
-    def vectors(self, dim: int) -> npt.NDArray[np.float32]:
+    def vectors(self, dim: int) -> Vectors:
         """All the vectors, (N, D) float32, in the order of the rows."""
         vectors, start = np.empty((self._count(self.files()), dim), np.float32), 0
         for path in self.files():
@@ -141,7 +141,7 @@ class Kept:
             self._places.update({sha256: (path, row) for row, sha256 in enumerate(hashes)})
         self._read = lru_cache(_OPEN)(lambda path: pq.read_table(path, columns=["thumbnail", VECTOR]))
 
-    def get(self, sha256: str) -> tuple[bytes, npt.NDArray[np.float32]] | None:
+    def get(self, sha256: str) -> tuple[bytes, Vectors] | None:
         """The thumbnail and the (D,) vector of an image; None where it was not there. For several threads."""
         if sha256 not in self._places:
             return None

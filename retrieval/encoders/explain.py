@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.arrays import Floats, Vectors
 from retrieval.encoders.image import Cells, Encoder
 from retrieval.errors import EncoderError
 
 _SHORTEST = 1e-12  # length of an embedding, as torch's normalize has it: one of zeros has the cosine 0 with all
 
-Vector = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom as shares of a picture's width and height; below 0 and above 1 is padding around it."""
 
@@ -35,7 +35,7 @@ class HeatMap:
     `bias` is what the linear layer's bias adds, which no cell does.
     """
 
-    cells: npt.NDArray[np.float32]
+    cells: Floats
     bias: float
     box: Box
 
@@ -60,12 +60,12 @@ class Explanation:
     cosine: float
     query: HeatMap
     hit: HeatMap
-    pairs: npt.NDArray[np.float32]
+    pairs: Floats
     pairs_bias: float
 
 
 def explain(
-    encoder: Encoder, query: Image.Image, hit: Image.Image, hit_vector: Vector, query_vector: Vector | None = None
+    encoder: Encoder, query: Image.Image, hit: Image.Image, hit_vector: Vectors, query_vector: Vectors | None = None
 ) -> Explanation:
     """Split the similarity of two RGB pictures over their parts.
 

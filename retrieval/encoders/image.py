@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 from PIL import Image
@@ -27,6 +26,7 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models._hub import save_config_for_hf
 
+from retrieval.arrays import Numbers, Vectors
 from retrieval.encoders.backbone import (
     averages_cells,
     cell_embeddings,
@@ -57,14 +57,14 @@ class Cells:
     `parts` is (H * W, D) float64, row by row of the map, `bias` (D,) float64, `grid` (H, W).
     """
 
-    parts: npt.NDArray[np.float64]
-    bias: npt.NDArray[np.float64]
+    parts: Numbers
+    bias: Numbers
     grid: tuple[int, int]
 
     @property
-    def embedding(self) -> npt.NDArray[np.float64]:
+    def embedding(self) -> Numbers:
         """The (D,) sum of the parts and the bias."""
-        total: npt.NDArray[np.float64] = self.parts.sum(axis=0) + self.bias
+        total: Numbers = self.parts.sum(axis=0) + self.bias
         return total
 
 
@@ -168,7 +168,7 @@ class Encoder:
         """RGB image to the (3, H, W) float32 tensor that the network takes (resized, cropped, normalised)."""
         return cast(torch.Tensor, self.transform(image))
 
-    def embed_tensors(self, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+    def embed_tensors(self, tensors: Sequence[torch.Tensor]) -> Vectors:
         """N tensors from `preprocess` to (N, D) float32 rows of unit length.
 
         Raises EmbeddingError where an embedding is too near to zero to have a direction, and EncoderError where numbers
@@ -193,7 +193,7 @@ class Encoder:
             raise EncoderError(f"{self.name!r} cannot embed a picture: {first_line(error)}.") from error
         check_shape(features, 1, self.dim, self.name)
 
-    def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+    def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
         """RGB images to (N, D) float32 rows of unit length; raises as `embed_tensors` does."""
         return self.embed_tensors([self.preprocess(image) for image in images])
 

@@ -15,11 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
+from retrieval.arrays import Vectors
 from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.errors import EncoderError, QueryError, first_line, short
 
@@ -85,7 +84,7 @@ class TextEncoder:
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors lets nobody else read it
 
-    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """N texts to (N, D) float32 rows of unit length; what the model has no place for at the end is cut off.
 
         Raises QueryError for a text that is empty, EmbeddingError for one whose embedding has no direction.
@@ -96,11 +95,11 @@ class TextEncoder:
         clean = [text.strip()[:_LONGEST].encode("utf-8", "replace").decode() for text in texts]
         return self._in_batches(clean, self._texts)
 
-    def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+    def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
         """RGB images to (N, D) float32 rows of unit length."""
         return self._in_batches(images, self._images)
 
-    def _in_batches(self, items: Sequence[_T], embed: Callable[[list[_T]], torch.Tensor]) -> npt.NDArray[np.float32]:
+    def _in_batches(self, items: Sequence[_T], embed: Callable[[list[_T]], torch.Tensor]) -> Vectors:
         starts = range(0, len(items), _BATCH)
         parts = [self._on_thread(partial(embed, list(items[start : start + _BATCH]))) for start in starts]
         return unit_rows(torch.cat([torch.empty(0, self.dim), *parts]), self.dim, self.name)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from retrieval.arrays import Vectors
 from retrieval.errors import EmbeddingError, EncoderError
 
 _LEAST_LENGTH = 1e-6  # of an embedding: what is shorter is the rounding of float32, and its direction is chance
@@ -20,7 +19,7 @@ def check_shape(features: torch.Tensor, count: int, dim: int, name: str) -> None
         )
 
 
-def unit_rows(features: torch.Tensor, dim: int, name: str) -> npt.NDArray[np.float32]:
+def unit_rows(features: torch.Tensor, dim: int, name: str) -> Vectors:
     """(N, dim) features of the network `name` to (N, dim) float32 rows of unit length.
 
     Raises EncoderError for another shape or numbers that are not finite, and EmbeddingError where a row is so near to
@@ -37,5 +36,5 @@ def unit_rows(features: torch.Tensor, dim: int, name: str) -> npt.NDArray[np.flo
             "direction to compare. Give another picture or text; where all are like that, the weights are damaged.",
             flat,
         )
-    vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(features, dim=1).numpy()
+    vectors: Vectors = torch.nn.functional.normalize(features, dim=1).numpy()
     return vectors

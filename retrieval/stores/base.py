@@ -7,13 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError
 
 MISSING = -1
 """The id that stands where there are fewer than k vectors to find; its score is minus infinity."""
-
-Ids = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
 
 
 class Store(Protocol):
@@ -24,7 +22,7 @@ class Store(Protocol):
     def add(self, vectors: Vectors) -> None:
         """Append (N, D) float32 unit vectors; their ids go on from `len(self)`, since an id is a gallery row."""
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Vectors]:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
         """The k best rows of each query, best first: ids (Q, k) int64 and scores (Q, k) float32.
 
         `allowed` are the only rows that may be found; the filter is applied before the search, so that a rare

@@ -15,7 +15,8 @@ from dataclasses import replace
 import faiss
 import numpy as np
 
-from retrieval.stores.base import Vectors, others
+from retrieval.arrays import Vectors
+from retrieval.stores.base import others
 from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
 from retrieval.stores.recall import recall_at_k
 

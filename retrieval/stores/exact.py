@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.stores.base import MISSING, Ids, Vectors
+from retrieval.arrays import Floats, Ids, Vectors
+from retrieval.stores.base import MISSING
 
 _CHUNK = 64  # queries at a time, so that the score matrix stays small
 
 
-def search_rows(queries: Vectors, vectors: Vectors, rows: Ids, k: int) -> tuple[Ids, Vectors]:
+def search_rows(queries: Vectors, vectors: Vectors, rows: Ids, k: int) -> tuple[Ids, Floats]:
     """The k best of the given vectors for each query by brute force; `rows` (N,) are the ids of `vectors` (N, D)."""
     ids = np.full((len(queries), k), MISSING, np.int64)
     scores = np.full((len(queries), k), -np.inf, np.float32)

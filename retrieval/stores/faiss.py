@@ -13,8 +13,9 @@ from typing import Any
 import faiss
 import numpy as np
 
+from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import IntegrityError, StoreError
-from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_allowed, check_rows, check_search
+from retrieval.stores.base import MISSING, check_added, check_allowed, check_rows, check_search
 from retrieval.stores.exact import search_rows
 
 AUTO = "AUTO"  # in the place of a factory string: choose one by size
@@ -118,7 +119,7 @@ class FaissStore:
             raise StoreError(f"an index {self.settings.factory!r} has to be trained before vectors are added.")
         self._index.add(vectors)
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Vectors]:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
         """See `Store.search`; exact for a flat index, and for a filter that lets few rows through."""
         queries = check_search(queries, k, self.dim)
         if allowed is not None:
@@ -181,7 +182,7 @@ class FaissStore:
         if self._inverted is not None:
             self._inverted.set_direct_map_type(faiss.DirectMap.NoMap)
 
-    def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Vectors]:
+    def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Floats]:
         """One search of the index; `widen` is how many times more of it to look at because of a filter, inf: all."""
         # A graph loses its way where most of its nodes may not be found; its vectors are gone through one by one.
         index = self._index.storage if self._graph and (allowed is not None or math.isinf(widen)) else self._index

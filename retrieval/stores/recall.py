@@ -9,16 +9,16 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-from retrieval.stores.base import Ids, Vectors, others
+from retrieval.arrays import Ids, Rows, Vectors
+from retrieval.stores.base import others
 from retrieval.stores.faiss import FaissStore
 
 _QUERIES = 50
 Figures = dict[str, Any]
 
 
-def recall_at_k(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
+def recall_at_k(found: Rows, truth: Rows) -> float:
     """(Q, k) ids found and (Q, k) ids of the exact search to the share of the exact ones that were found.
 
     An id below 0 stands for none: where there are fewer than k to find, nothing is missed.

@@ -17,9 +17,10 @@ from typing import Any
 import datasets
 import numpy as np
 
+from retrieval.arrays import Rows
 from retrieval.errors import TrainingError, short
 from retrieval.images.sources import RawImage, Source, open_source, pinned, split_names
-from training.data.splits import PARTS, Rows, counted, parts_of, split_rows, unused
+from training.data.splits import PARTS, counted, parts_of, split_rows, unused
 from training.recipe import Recipe
 
 _FEATURES = datasets.Features(

@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.arrays import Rows
 from retrieval.errors import short
 from retrieval.images.sources import part_of_split
 
-Rows = npt.NDArray[np.int64]
 PARTS = ("train", "validation", "test")
 _CARVED = 0.1  # share of train that becomes validation, and test, where the source has none
 

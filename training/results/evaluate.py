@@ -11,18 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.errors import QueryError
-from retrieval.evaluation.metrics import Numbers, QueryFigures, Rows, Vectors, bootstrap_interval, query_figures
+from retrieval.evaluation.metrics import QueryFigures, bootstrap_interval, query_figures
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.recall import against_exact
 
 _CLASS_FIGURES = ("hit@1", "P@5", "mAP")
 _CONFUSIONS = 3  # wrong labels named for each class
 _INDEX_QUERIES = 1000
-
-Mask = npt.NDArray[np.bool_]
 
 
 def evaluate(

@@ -10,10 +10,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.manifest import read_manifest
 from retrieval.artifact.map import PCA, pca
 from retrieval.search import Searcher
-from retrieval.stores.base import Ids, Vectors
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import name_of
 from retrieval.ui.pieces.html import attributes, for_scripts, script, text
