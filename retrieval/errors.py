@@ -4,7 +4,8 @@
     ├── ImageError          a picture that cannot be read, or that is over a limit
     ├── SourceError         images to index that are not there, or not as described
     ├── EncoderError        a backbone or weights that cannot be used
-    ├── StoreError          a vector store that is unknown, not installed, or asked for something it cannot do
+    │   └── EmbeddingError  a picture or text whose embedding has no direction
+    ├── StoreError          a vector store that cannot be made as asked, or cannot do what it is asked for
     ├── MapError            a map of a gallery that is unknown, or not installed
     ├── QueryError          a search that cannot be answered as asked (k, filter, id)
     ├── ArtifactError       a folder that is not an artifact, or is in use
@@ -16,6 +17,8 @@
 
 Each message names what was asked, what was found, and how to mend it, in one line that can be shown to a person.
 """
+
+from collections.abc import Sequence
 
 
 def first_line(error: BaseException) -> str:
@@ -44,8 +47,16 @@ class EncoderError(LookalikeError):
     """A backbone that timm does not know, or weights that do not fit it."""
 
 
+class EmbeddingError(EncoderError):
+    """Pictures or texts whose embedding is too near to zero to have a direction; `rows` says which of those given."""
+
+    def __init__(self, message: str, rows: Sequence[int]) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
 class StoreError(LookalikeError):
-    """A vector store that is unknown, not installed, or asked for something that it cannot do."""
+    """A vector store that cannot be made as asked, or is asked for something that it cannot do."""
 
 
 class MapError(LookalikeError):

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.arrays import Vectors
 from retrieval.errors import QueryError, short
 from retrieval.images.open import Picture, Region, not_a_file
-from retrieval.stores.base import Vectors
 
 MAX_K = 1000
 _NOTHING = 1e-4  # length of a sum of unit vectors: its direction would be one of rounding

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
 from retrieval.artifact.text import TextPart
 from retrieval.encoders.base import Explainer, ImageEncoder
@@ -25,7 +26,7 @@ from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery, Where
 from retrieval.images.open import Picture, as_region, crop, open_image
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
-from retrieval.stores.base import MISSING, Ids, Store, Vectors
+from retrieval.stores.base import MISSING, Store
 
 __all__ = ["MAX_K", "Hit", "Part", "Query", "Searcher", "find_duplicates"]
 

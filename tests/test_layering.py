@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A module imports modules of the rows below its own, or of its own folder, and no others. A folder
 # of `retrieval` is one part, and so is a file that lies in no folder. A new one has to be given its place here.
 LAYERS = [
-    ["errors", "forking", "version", "words"],
+    ["errors", "arrays", "forking", "version", "words"],
     ["console", "hub_errors", "stores", "encoders"],
     ["images"],
     ["artifact"],

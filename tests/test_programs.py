@@ -352,7 +352,7 @@ def test_searches_in_threads_of_asyncio(searcher, photo):
 def test_an_open_artifact_holds_all_of_it(artifact, trained):
     opened = open_artifact(str(artifact))
     assert (opened.folder, opened.name, opened.commit, opened.offline) == (artifact, "drawings", None, False)
-    assert opened.metrics["leave_one_out"]["queries"] == 60
+    assert opened.metrics.leave_one_out.queries == 60
     assert opened.card == (artifact / "README.md").read_text(encoding="utf-8")
     assert {name: (trained / name).read_bytes() for name in open_artifact(trained).plots} == open_artifact(
         trained
@@ -365,9 +365,9 @@ def test_figures_are_those_of_the_artifact_that_was_opened(copied_artifact, arti
     searcher = Searcher.open(copied_artifact)
     before = searcher.artifact
     remove_images(copied_artifact, searcher.gallery.ids[:30])
-    assert len(searcher.gallery) == 60 == before.metrics["leave_one_out"]["images"]
+    assert len(searcher.gallery) == 60 == before.metrics.leave_one_out.images
     assert searcher.gallery.thumbnail(59)
-    assert open_artifact(copied_artifact).metrics["leave_one_out"]["images"] == 30
+    assert open_artifact(copied_artifact).metrics.leave_one_out.images == 30
 
 
 def test_a_change_returns_the_new_artifact(copied_artifact, tmp_path):

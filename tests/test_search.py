@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
+from exact_store import ExactStore
 from PIL import Image
 
 from retrieval.errors import ImageError, QueryError
@@ -13,8 +14,7 @@ from retrieval.images.gallery import BASE_SCHEMA, Gallery, write_gallery
 from retrieval.images.open import thumbnail_jpeg
 from retrieval.query import MAX_K, Query, combine
 from retrieval.search import Hit, Part, Searcher
-from retrieval.stores import open_store
-from retrieval.stores.faiss import IndexSettings
+from retrieval.stores.faiss import FaissStore, IndexSettings
 
 COLOURS = [
     (255, 0, 0),
@@ -75,11 +75,11 @@ def searcher(request, gallery):
     encoder = MeanColour()
     vectors = encoder.embed_images([Image.new("RGB", (4, 4), colour) for colour in COLOURS])
     if request.param == "exact":
-        store = open_store("exact", 3)
+        store = ExactStore(3)
     else:
-        store = open_store("faiss", 3, settings=IndexSettings(request.param, "asked", {"nprobe": 2, "efSearch": 64}))
+        store = FaissStore(3, IndexSettings(request.param, "asked", {"nprobe": 2, "efSearch": 64}))
         store.train(vectors)
-    store.add(np.arange(len(vectors)), vectors)
+    store.add(vectors)
     return Searcher(encoder, store, gallery)
 
 
@@ -296,8 +296,8 @@ def doubled(folder, heaps, side=8, dim=32):
         for row, heap in enumerate(of_row)
     ]
     write_gallery(folder / "gallery.parquet", [pa.Table.from_pylist(rows, schema=BASE_SCHEMA)], BASE_SCHEMA)
-    store = open_store("exact", dim)
-    store.add(np.arange(len(vectors)), vectors)
+    store = ExactStore(dim)
+    store.add(vectors)
     return Searcher(MeanColour(), store, Gallery(folder / "gallery.parquet")), vectors, of_row
 
 
@@ -411,9 +411,9 @@ def test_the_very_opposite_is_a_hit_too(factory, tmp_path):
     vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
     rows = [{"id": f"{n}", "thumbnail": b"", "source": "", "sha256": ""} for n in range(20)]
     write_gallery(tmp_path / "gallery.parquet", [pa.Table.from_pylist(rows, schema=BASE_SCHEMA)], BASE_SCHEMA)
-    store = open_store("faiss", 1280, settings=IndexSettings(factory))
+    store = FaissStore(1280, IndexSettings(factory))
     store.train(vectors)
-    store.add(np.arange(20), vectors)
+    store.add(vectors)
     searcher = Searcher(MeanColour(), store, Gallery(tmp_path / "gallery.parquet"))
     for row in range(20):
         hits = searcher.find(Query(-vectors[row]), k=20)

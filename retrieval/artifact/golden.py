@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.arrays import Vectors
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
 from retrieval.errors import IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
-from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
 
 _K = 5

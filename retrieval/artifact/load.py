@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from retrieval.arrays import Vectors
 from retrieval.artifact.atomic import recover
 from retrieval.artifact.golden import replay
 from retrieval.artifact.layout import LAYOUT, PLOT
@@ -25,7 +26,6 @@ from retrieval.artifact.text import TextPart, read_text
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
-from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
 
 _T = TypeVar("_T")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.arrays import Vectors
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree, reading
 from retrieval.errors import IntegrityError, MapError
-from retrieval.stores.base import Vectors
 
 MAP = "map"  # the section of the manifest
 PCA, TSNE, UMAP = METHODS = ("pca", "tsne", "umap")
@@ -34,7 +34,7 @@ _NEIGHBOURS = 15
 def check_method(method: str) -> None:
     """Raise MapError for a method that is unknown, or whose package is not installed; imports nothing."""
     if method not in METHODS:
-        raise MapError(f"no map is called {method!r}; there are {', '.join(METHODS)}.")
+        raise MapError(f"there is no map method {method!r}; choose one of {', '.join(METHODS)}.")
     module, package = _PACKAGES.get(method, ("numpy", "numpy"))
     if importlib.util.find_spec(module) is None:
         raise MapError(f"a map by {method!r} needs a package that is not here: pip install {package}")
@@ -129,11 +129,16 @@ def write_map(folder: Path, vectors: Vectors, method: str | None) -> dict[str, A
 def read_map(folder: Path, manifest: Mapping[str, Any]) -> Vectors | None:
     """The map of an artifact whose files were checked, (N, 2) float32; None where it has none.
 
-    Raises IntegrityError where it is not one of as many rows.
+    Raises IntegrityError where it does not have one point for each row, or was made by a method unknown here.
     """
     agree(f"{LAYOUT.map}: a map", MAP in manifest, LAYOUT.map in manifest["files"])
     if MAP not in manifest:
         return None
+    if (method := manifest[MAP]["method"]) not in METHODS:
+        raise IntegrityError(
+            f"{LAYOUT.manifest} states a map made by {method!r}; this version knows {', '.join(METHODS)}. Upgrade it, "
+            "or build the artifact again."
+        )
     with reading(LAYOUT.map):
         map_: Vectors = np.load(folder / LAYOUT.map, allow_pickle=False)
         shape, dtype = list(map_.shape), str(map_.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.golden import ask_text, replay_text
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree
@@ -18,7 +19,6 @@ from retrieval.encoders.text import TextEncoder
 from retrieval.errors import EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
-from retrieval.stores.base import Ids, Vectors
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.bench.synthetic import Cloud
-from retrieval.build.embed import Shards, embed_source
+from retrieval.build.embed import embed_source
+from retrieval.build.shards import Shards
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
 from retrieval.images.open import open_image
@@ -89,7 +90,7 @@ def _throughput(artifact: Artifact, pictures: list[bytes]) -> float:
     """Images a second of what a build does: decode, thumbnail, embed, write shards."""
     rows = [RawImage(str(number), data=data) for number, data in enumerate(pictures)]
     with tempfile.TemporaryDirectory() as folder:
-        shards = Shards(Path(folder) / "shards", "bench", pa.schema([]))
+        shards = Shards(Path(folder) / "shards", "bench", artifact.encoder.fingerprint, pa.schema([]))
         started = time.perf_counter()
         embed_source(Source(lambda: iter(rows), pa.schema([]), "bench", len(rows)), artifact.encoder, shards)
         return len(rows) / (time.perf_counter() - started)

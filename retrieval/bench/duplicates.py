@@ -30,7 +30,7 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     artifact = load_artifact(folder)
     cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
     store = FaissStore(dim)
-    store.add(np.arange(rows), vectors := cloud.draw(rows, seed=1))
+    store.add(vectors := cloud.draw(rows, seed=1))
     with _memory() as peak:
         started = time.perf_counter()
         groups = find_groups(store, Pictures(_InTurn(artifact.gallery, rows)).same)

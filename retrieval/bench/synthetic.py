@@ -13,7 +13,7 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-from retrieval.stores.base import Ids, Vectors
+from retrieval.arrays import Ids, Vectors
 
 _NEIGHBOURS = 32
 _MIXED = 8

@@ -18,7 +18,8 @@ from retrieval.artifact.load import check_target
 from retrieval.artifact.map import PCA, check_method, write_map
 from retrieval.artifact.report import Report
 from retrieval.artifact.text import write_text
-from retrieval.build.embed import Progress, Shards, embed_source
+from retrieval.build.embed import Progress, embed_source
+from retrieval.build.shards import Shards
 from retrieval.build.write import Draft, write_artifact
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
@@ -47,7 +48,7 @@ def build_artifact(
     Raises ArtifactError where `out` holds something else or is being written, SourceError where no image could be
     indexed, MapError where the method's package is not here.
     """
-    check_method(map_method or PCA)
+    check_method(PCA if map_method is None else map_method)
     with building(source, Path(out), encoder, factory=factory, limit=limit, progress=progress) as (draft, report):
         draft.facts.update(write_map(draft.folder, draft.vectors, map_method))
         draft.facts.update(write_text(draft.folder, draft.gallery, text))
@@ -68,7 +69,7 @@ def building(
     check_target(out)
     FaissStore.check_factory(factory, encoder.dim)  # before hours of work
     with writing(out, LAYOUT.own()):
-        shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
+        shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint}")
         report = report_of(shards)
         if not report.indexed:
             shards.clear()
@@ -94,10 +95,14 @@ def embed(
     progress: Progress | None,
     key: str,
 ) -> Shards:
-    """Embed a source into shards beside the artifact `out`, those of an interrupted build with the same `key` first."""
+    """Embed a source into shards beside the artifact `out`, and go on with those of an interrupted build.
+
+    `key` says what is built, and of which source: with the same one the source is read on from where it was. Of any
+    other build by the same encoder, no image with the same content is embedded again.
+    """
     out = out.resolve()
     work = out.parent / f".{out.name}.building"
-    shards = Shards(work, f"{key} {encoder.fingerprint}", source.schema)
+    shards = Shards(work, key, encoder.fingerprint, source.schema)
     embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
     return shards
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
@@ -32,7 +33,6 @@ from retrieval.build.write import (
 from retrieval.errors import QueryError
 from retrieval.images.gallery import Gallery, joined, read_tables, write_gallery
 from retrieval.images.sources import Source
-from retrieval.stores.base import Ids, Vectors
 from retrieval.stores.choose import fit_index
 
 
@@ -51,7 +51,7 @@ def add_images(
         map_method_of(old.manifest)  # before hours of work
         known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
         schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # before hours of work
-        key = f"add {source.fingerprint} {limit} {old.manifest['manifest_sha256']}"
+        key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"
         shards = embed(source, folder, old.encoder, known, limit, progress, key)
         new, report = old, report_of(shards)
         if report.indexed:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.arrays import Vectors
 from retrieval.artifact.golden import ask
 from retrieval.artifact.layout import LAYOUT, PLOT
 from retrieval.artifact.load import Artifact, hash_of_ids, load_artifact
@@ -26,7 +27,6 @@ from retrieval.evaluation.metrics import leave_one_out
 from retrieval.evaluation.plots import draw
 from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery
-from retrieval.stores.base import Vectors
 from retrieval.stores.faiss import FaissStore
 
 REPOSITORY = "repository"  # the entry of the manifest that names the place on the Hub

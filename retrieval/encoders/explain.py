@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.arrays import Floats, Vectors
 from retrieval.encoders.base import Explainer
 from retrieval.encoders.image import Cells
 from retrieval.errors import EncoderError
 
 _SHORTEST = 1e-12  # length of an embedding, as torch's normalize has it: one of zeros has the cosine 0 with all
 
-Vector = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom as shares of a picture's width and height; below 0 and above 1 is padding around it."""
 
@@ -36,7 +36,7 @@ class HeatMap:
     `bias` is what the linear layer's bias adds, which no cell does.
     """
 
-    cells: npt.NDArray[np.float32]
+    cells: Floats
     bias: float
     box: Box
 
@@ -61,12 +61,12 @@ class Explanation:
     cosine: float
     query: HeatMap
     hit: HeatMap
-    pairs: npt.NDArray[np.float32]
+    pairs: Floats
     pairs_bias: float
 
 
 def explain(
-    encoder: Explainer, query: Image.Image, hit: Image.Image, hit_vector: Vector, query_vector: Vector | None = None
+    encoder: Explainer, query: Image.Image, hit: Image.Image, hit_vector: Vectors, query_vector: Vectors | None = None
 ) -> Explanation:
     """Split the similarity of two RGB pictures over their parts.
 

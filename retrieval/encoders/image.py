@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 from PIL import Image
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models._hub import save_config_for_hf
 
+from retrieval.arrays import Numbers, Vectors
 from retrieval.encoders.backbone import (
     averages_cells,
     cell_embeddings,
@@ -39,7 +39,8 @@ from retrieval.encoders.backbone import (
     put_head,
 )
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
-from retrieval.errors import EncoderError
+from retrieval.encoders.unit import check_shape, unit_rows
+from retrieval.errors import EncoderError, first_line
 from retrieval.forking import OneThread
 
 _OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
@@ -56,14 +57,14 @@ class Cells:
     `parts` is (H * W, D) float64, row by row of the map, `bias` (D,) float64, `grid` (H, W).
     """
 
-    parts: npt.NDArray[np.float64]
-    bias: npt.NDArray[np.float64]
+    parts: Numbers
+    bias: Numbers
     grid: tuple[int, int]
 
     @property
-    def embedding(self) -> npt.NDArray[np.float64]:
+    def embedding(self) -> Numbers:
         """The (D,) sum of the parts and the bias."""
-        total: npt.NDArray[np.float64] = self.parts.sum(axis=0) + self.bias
+        total: Numbers = self.parts.sum(axis=0) + self.bias
         return total
 
 
@@ -103,7 +104,8 @@ class Encoder:
         the whole picture (what lies at its edge is looked for too: on Caltech-101 hit@1 0.858 against 0.843),
         `center` cuts the edges off as the model's own evaluation does.
         `seed` makes what is random in the weights the same each time; None draws it from torch's own generator.
-        Raises EncoderError for an unknown backbone, weights that do not fit, or a Hub that cannot be reached.
+        Raises EncoderError for an unknown backbone, weights that do not fit, a Hub that cannot be reached, or a network
+        that does not give one row of numbers for a picture.
         """
         check_name(backbone)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -116,7 +118,9 @@ class Encoder:
             load_weights(model, weights, skip=classifier_names(model))
         if crop_mode == "squash":
             model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
-        return cls(model)
+        encoder = cls(model)
+        encoder._try_out()
+        return encoder
 
     @classmethod
     def load(cls, folder: Path) -> Encoder:
@@ -164,22 +168,31 @@ class Encoder:
         """RGB image to the (3, H, W) float32 tensor that the network takes (resized, cropped, normalised)."""
         return cast(torch.Tensor, self.transform(image))
 
-    def embed_tensors(self, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
-        """N tensors from `preprocess` to (N, D) float32 rows of unit length."""
+    def embed_tensors(self, tensors: Sequence[torch.Tensor]) -> Vectors:
+        """N tensors from `preprocess` to (N, D) float32 rows of unit length.
+
+        Raises EmbeddingError where an embedding is too near to zero to have a direction, and EncoderError where numbers
+        come out that are not finite, or not D for each tensor.
+        """
         if not tensors:
             return np.empty((0, self.dim), np.float32)
-        vectors = self._thread.run(self._forward, tensors)
-        if not np.isfinite(vectors).all():
-            raise EncoderError(f"the weights of {self.name!r} give numbers that are not finite; they are damaged.")
-        return vectors
+        return unit_rows(self._thread.run(self._forward, tensors), self.dim, self.name)
 
     @torch.inference_mode()
-    def _forward(self, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
-        features = self.model(torch.stack(list(tensors)).contiguous(memory_format=torch.channels_last))
-        return cast(npt.NDArray[np.float32], torch.nn.functional.normalize(features.float(), dim=1).numpy())
+    def _forward(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return cast(torch.Tensor, self.model(torch.stack(list(tensors)).contiguous(memory_format=torch.channels_last)))
 
-    def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """RGB images to (N, D) float32 rows of unit length."""
+    def _try_out(self) -> None:
+        """Raise EncoderError where the network cannot take a picture, or gives something else than one embedding."""
+        noise = torch.rand(self.data_config["input_size"], generator=torch.Generator().manual_seed(0))
+        try:
+            features = self._thread.run(self._forward, [noise])
+        except Exception as error:  # a network fails in ways of its own
+            raise EncoderError(f"{self.name!r} cannot embed a picture: {first_line(error)}.") from error
+        check_shape(features, 1, self.dim, self.name)
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """RGB images to (N, D) float32 rows of unit length; raises as `embed_tensors` does."""
         return self.embed_tensors([self.preprocess(image) for image in images])
 
     @cached_property

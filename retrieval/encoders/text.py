@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
+from retrieval.arrays import Vectors
+from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.errors import EncoderError, QueryError, first_line, short
 from retrieval.forking import OneThread
 
@@ -46,19 +46,23 @@ class TextEncoder:
         self.fingerprint: str = self._fingerprint()
         # As in `Encoder`: one thread computes, so that OpenMP keeps one team. A tokenizer is not for several, either.
         self._thread = OneThread("text-encoder")
-        self.dim = int(self._on_thread(partial(self._texts, ["size"])).shape[1])
+        self.dim = int(self._on_thread(partial(self._texts, ["size"])).shape[-1])
 
     @classmethod
     def create(cls, name: str) -> TextEncoder:
         """Make an encoder from a model on the Hub, or from the folder of one as `save_pretrained` writes it.
 
-        Raises EncoderError where it cannot be had, or is neither CLIP nor SigLIP.
+        Raises EncoderError where it cannot be had, is neither CLIP nor SigLIP, or embeds pictures in another space.
         """
         folder = Path(name).expanduser()
         if folder.is_dir():
-            return cls.load(folder)
-        with _in_words(name, " Give the folder of one that is here, or check the name and the network."):
-            return cls(*_opened(name, local=False), name)
+            made = cls.load(folder)
+        else:
+            with _in_words(name, " Give the folder of one that is here, or check the name and the network."):
+                made = cls(*_opened(name, local=False), name)
+        picture = made._on_thread(partial(made._images, [Image.new("RGB", (64, 64))]))
+        check_shape(picture, 1, made.dim, made.name)  # texts and pictures have to be of one space
+        return made
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
@@ -80,10 +84,10 @@ class TextEncoder:
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors lets nobody else read it
 
-    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """N texts to (N, D) float32 rows of unit length; what the model has no place for at the end is cut off.
 
-        Raises QueryError for a text that is empty.
+        Raises QueryError for a text that is empty, EmbeddingError for one whose embedding has no direction.
         """
         if any(not text.strip() for text in texts):
             raise QueryError("a text to search for has at least one letter; this one is empty.")
@@ -91,31 +95,26 @@ class TextEncoder:
         clean = [text.strip()[:_LONGEST].encode("utf-8", "replace").decode() for text in texts]
         return self._in_batches(clean, self._texts)
 
-    def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+    def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
         """RGB images to (N, D) float32 rows of unit length."""
         return self._in_batches(images, self._images)
 
-    def _in_batches(
-        self, items: Sequence[_T], embed: Callable[[list[_T]], npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.float32]:
+    def _in_batches(self, items: Sequence[_T], embed: Callable[[list[_T]], torch.Tensor]) -> Vectors:
         starts = range(0, len(items), _BATCH)
         parts = [self._on_thread(partial(embed, list(items[start : start + _BATCH]))) for start in starts]
-        vectors = np.concatenate([np.empty((0, self.dim), np.float32), *parts])
-        if not np.isfinite(vectors).all():
-            raise EncoderError(f"the weights of {self.name!r} give numbers that are not finite; they are damaged.")
-        return vectors
+        return unit_rows(torch.cat([torch.empty(0, self.dim), *parts]), self.dim, self.name)
 
-    def _on_thread(self, work: Callable[[], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    def _on_thread(self, work: Callable[[], torch.Tensor]) -> torch.Tensor:
         return self._thread.run(work)
 
     @torch.inference_mode()
-    def _texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+    def _texts(self, texts: list[str]) -> torch.Tensor:
         cut = {"padding": self._padding, "truncation": True, "max_length": self._words}
-        return _unit(self.model.get_text_features(**self.processor(text=texts, return_tensors="pt", **cut)))
+        return _pooled(self.model.get_text_features(**self.processor(text=texts, return_tensors="pt", **cut)))
 
     @torch.inference_mode()
-    def _images(self, images: list[Image.Image]) -> npt.NDArray[np.float32]:
-        return _unit(self.model.get_image_features(**self.processor(images=images, return_tensors="pt")))
+    def _images(self, images: list[Image.Image]) -> torch.Tensor:
+        return _pooled(self.model.get_image_features(**self.processor(images=images, return_tensors="pt")))
 
     def _fingerprint(self) -> str:
         """SHA-256 over weights, preprocessing and tokenizer: two encoders with the same give the same vectors."""
@@ -128,10 +127,10 @@ class TextEncoder:
         return digest.hexdigest()
 
 
-def _unit(output: Any) -> npt.NDArray[np.float32]:
-    """The pooled features, which `transformers` hands out inside of what the tower gave, at unit length."""
-    vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(output.pooler_output.float(), dim=1).numpy()
-    return vectors
+def _pooled(output: Any) -> torch.Tensor:
+    """The pooled features, which `transformers` hands out inside of what the tower gave."""
+    features: torch.Tensor = output.pooler_output
+    return features
 
 
 def _tokenizer_facts(tokenizer: Any) -> list[Any]:

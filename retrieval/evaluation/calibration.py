@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection, Checked, Point, Reliability, Wanted
 from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Nearest, evidence, kinds, nearest
 from retrieval.evaluation.duplicates import THRESHOLD, Same
-from retrieval.evaluation.metrics import Numbers, Rows, Vectors
 from retrieval.stores.base import MISSING, Store
 
 PRECISION = 0.95  # of the first hits shown as confident, so many are right, at the lower end of their interval
@@ -52,9 +51,9 @@ class _Found:
     nearest: Vectors  # (Q,) cosine of the first hit
 
     @property
-    def told(self) -> npt.NDArray[np.bool_]:
+    def told(self) -> Mask:
         """(Q, K): there is evidence of the hit."""
-        told: npt.NDArray[np.bool_] = ~np.isnan(self.evidence[..., 0])
+        told: Mask = ~np.isnan(self.evidence[..., 0])
         return told
 
 
@@ -63,10 +62,10 @@ class _Pairs:
     """Queries and their nearest: with the images of their own label in the gallery, and as if there were none."""
 
     present: _Found
-    right: npt.NDArray[np.bool_]  # (Q, K): the hit has the label of the query
+    right: Mask  # (Q, K): the hit has the label of the query
     absent: _Found
 
-    def only(self, chosen: npt.NDArray[np.bool_]) -> _Pairs:
+    def only(self, chosen: Mask) -> _Pairs:
         present, absent = (_Found(each.evidence[chosen], each.nearest[chosen]) for each in (self.present, self.absent))
         return _Pairs(present, self.right[chosen], absent)
 
@@ -181,7 +180,7 @@ def _eligible(learned: Calibration, found: _Found) -> Numbers:
     return np.where((found.nearest >= learned.floor) & (learned.chance(strength) > 0.5), strength, -np.inf)
 
 
-def _threshold(first: Numbers, right: npt.NDArray[np.bool_], strangers: Numbers) -> float | None:
+def _threshold(first: Numbers, right: Mask, strangers: Numbers) -> float | None:
     """The least strength from which on PRECISION of the first hits are right, and below which REFUSED of the strangers'
     first hits lie, with _CERTAINTY of each; None where there is none. That is of each strength by itself; the least
     of so many is a little lucky, which is why `_checked` looks at other queries."""
@@ -230,12 +229,12 @@ def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> Checked:
     )
 
 
-def _shown(one: Calibration, found: _Found) -> npt.NDArray[np.bool_]:
+def _shown(one: Calibration, found: _Found) -> Mask:
     """(Q,): the first hit is confident."""
     return one.confident(one.strength(found.evidence[:, :1]), found.nearest)[:, 0]
 
 
-def _bins(chances: Numbers) -> list[npt.NDArray[np.bool_]]:
+def _bins(chances: Numbers) -> list[Mask]:
     """Ten equal parts of [0, 1], those that are empty left out."""
     place = np.minimum((chances * _BINS).astype(int), _BINS - 1)
     return [place == number for number in range(_BINS) if (place == number).any()]

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection
-from retrieval.evaluation.metrics import Numbers, Rows, Vectors, coded_labels
+from retrieval.evaluation.metrics import coded_labels
 from retrieval.stores.base import MISSING, Store, others
 
 NEIGHBOURS = 10  # of a query, and of a hit, that are looked at
@@ -68,7 +68,7 @@ class Calibration:
         """(...) strengths to (...) chances in [0, 1]."""
         return np.interp(strength, self.strengths, self.chances)
 
-    def confident(self, strength: Numbers, nearest: Vectors) -> npt.NDArray[np.bool_]:
+    def confident(self, strength: Numbers, nearest: Vectors) -> Mask:
         """(Q, H) strengths of the hits of Q queries, and (Q,) cosines of their nearest, to (Q, H): whether each hit is
         confident."""
         enough = np.asarray(strength >= (np.inf if self.threshold is None else self.threshold))

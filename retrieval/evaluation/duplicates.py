@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval.arrays import Ids, Mask, Vectors
 from retrieval.errors import QueryError
-from retrieval.images.compare import Mask
 from retrieval.images.gallery import Gallery
-from retrieval.stores.base import MISSING, Ids, Store, Vectors
+from retrieval.stores.base import MISSING, Store
 from retrieval.stores.faiss import FaissStore
 
 THRESHOLD = 0.95

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.errors import QueryError
 
 _CHUNK = 128  # queries ranked at a time, at most
@@ -25,13 +25,8 @@ _LEAST_QUERIES = 1_000
 LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # the depths of the curves of hits and of recall
 _RESAMPLES_AT_ONCE = 100  # of a bootstrap, 8 bytes a query each
 
-Relevance = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
 
-
-def hit_at_k(relevant: Relevance, k: int) -> npt.NDArray[np.float64]:
+def hit_at_k(relevant: Mask, k: int) -> Numbers:
     """(Q, N) ranked relevance to (Q,): 1 where one of the first k is relevant, else 0.
 
     >>> hit_at_k(np.array([[False, True], [False, False]]), 2).tolist()
@@ -40,7 +35,7 @@ def hit_at_k(relevant: Relevance, k: int) -> npt.NDArray[np.float64]:
     return np.asarray(relevant[:, :k].any(axis=1), np.float64)
 
 
-def precision_at_k(relevant: Relevance, k: int) -> npt.NDArray[np.float64]:
+def precision_at_k(relevant: Mask, k: int) -> Numbers:
     """(Q, N) ranked relevance to (Q,): the share of the first k that are relevant, in [0, 1].
 
     Divided by k also where fewer than k relevant images exist.
@@ -51,7 +46,7 @@ def precision_at_k(relevant: Relevance, k: int) -> npt.NDArray[np.float64]:
     return np.asarray(relevant[:, :k].sum(axis=1) / k, np.float64)
 
 
-def r_precision(relevant: Relevance) -> npt.NDArray[np.float64]:
+def r_precision(relevant: Mask) -> Numbers:
     """(Q, N) ranked relevance to (Q,): the share of the first R that are relevant, R being all that are.
 
     >>> r_precision(np.array([[True, False, True, False]])).tolist()
@@ -62,7 +57,7 @@ def r_precision(relevant: Relevance) -> npt.NDArray[np.float64]:
     return np.asarray((relevant & within).sum(axis=1) / np.maximum(total, 1), np.float64)
 
 
-def average_precision(relevant: Relevance) -> npt.NDArray[np.float64]:
+def average_precision(relevant: Mask) -> Numbers:
     """(Q, N) ranked relevance to (Q,): the mean, over the relevant ranks, of the precision at that rank.
 
     >>> average_precision(np.array([[True, False, True, False]])).round(4).tolist()
@@ -71,7 +66,7 @@ def average_precision(relevant: Relevance) -> npt.NDArray[np.float64]:
     return _mean_precision(relevant, relevant.sum(axis=1))
 
 
-def map_at_r(relevant: Relevance) -> npt.NDArray[np.float64]:
+def map_at_r(relevant: Mask) -> Numbers:
     """(Q, N) ranked relevance to (Q,): average precision with the ranks after R counted as misses.
 
     >>> map_at_r(np.array([[True, False, True, False]])).tolist()
@@ -82,7 +77,7 @@ def map_at_r(relevant: Relevance) -> npt.NDArray[np.float64]:
     return _mean_precision(relevant & within, total)
 
 
-def _mean_precision(relevant: Relevance, total: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _mean_precision(relevant: Mask, total: Rows) -> Numbers:
     precision = relevant.cumsum(axis=1) / np.arange(1, relevant.shape[1] + 1)
     return np.asarray((precision * relevant).sum(axis=1) / np.maximum(total, 1), np.float64)
 
@@ -104,8 +99,9 @@ FIGURES: dict[str, Any] = {
 def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int = 0) -> dict[str, float | int]:
     """Figures over all the images that have a label which another image has too.
 
-    `vectors` (N, D) float32 unit rows. Returns the mean of each of FIGURES, in [0, 1], and how many `queries`,
-    `images` and `labels` they are made from. Raises QueryError without such labels.
+    `vectors` (N, D) float32 unit rows. Returns the mean of each of FIGURES, in [0, 1], and how many `queries` there
+    were, among how many `images`, and with how many different `labels`: those of the queries, and no others. Raises
+    QueryError without such labels.
     """
     of_label = Counter(labels)
     rows = np.array([row for row, label in enumerate(labels) if label is not None and of_label[label] > 1], np.int64)
@@ -117,8 +113,9 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
     most = min(MAX_QUERIES, max(_LEAST_QUERIES, _MOST_PAIRS // len(vectors)))
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    found = query_figures(vectors[rows], [labels[row] for row in rows], vectors, labels, exclude=rows)
-    return {**found.means(), "queries": len(rows), "images": len(vectors), "labels": len(set(labels) - {None})}
+    asked = [labels[row] for row in rows]
+    found = query_figures(vectors[rows], asked, vectors, labels, exclude=rows)
+    return {**found.means(), "queries": len(rows), "images": len(vectors), "labels": len(set(asked))}
 
 
 @dataclass(frozen=True)
@@ -191,13 +188,13 @@ def coded_labels(gallery: Sequence[str | None], queries: Sequence[str | None]) -
     return codes, wanted, names
 
 
-def _ranked(queries: Vectors, wanted: Rows, gallery: Vectors, codes: Rows, without: Rows) -> tuple[Relevance, Rows]:
+def _ranked(queries: Vectors, wanted: Rows, gallery: Vectors, codes: Rows, without: Rows) -> tuple[Mask, Rows]:
     """(Q, N) bool: whether each image, best first, has the label of the query; and (Q,) the code of the first."""
     scores = queries @ gallery.T
     mine = np.flatnonzero(without >= 0)
     scores[mine, without[mine]] = -np.inf  # the one that is not to be found comes last
     found = codes[np.argsort(-scores, axis=1, kind="stable")]
-    relevant: Relevance = found == wanted[:, None]
+    relevant: Mask = found == wanted[:, None]
     relevant[mine, -1] = False
     return relevant, found[:, 0].copy()  # not a view, which would keep all of them in memory
 

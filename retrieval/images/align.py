@@ -6,16 +6,14 @@ What is compared and why those measures and limits: `retrieval.images.compare`.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from retrieval.arrays import Floats, Rows
 
 NOISE = 4.0  # variance in grey levels that JPEG alone makes: less detail than that is none, and blank pictures agree
 _BLOCK_NOISE = 144.0  # the same for a block: a plain one may be off by half of 12 grey levels
 _PROMISING = 0.95  # least correlation after one step: of what was found to be the same, none had less
 _MARGIN = 2  # cells at the border that are not compared once aligned: a crop may not have them
 _STEPS = 4
-
-Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 
 def tangent_plane(picture: Floats) -> Floats:

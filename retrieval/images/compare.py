@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.arrays import Mask, Rows
 from retrieval.forking import Lock
-from retrieval.images.align import NOISE, Rows, compare, smooth, tangent_plane
+from retrieval.images.align import NOISE, compare, smooth, tangent_plane
 from retrieval.images.gallery import ROWS_A_GROUP
 from retrieval.images.open import open_image
 
@@ -40,7 +41,6 @@ _CACHED = 50_000  # signatures, 1.7 kB each
 _CHUNK = 256  # pictures that are aligned at a time
 _MANY = 64  # from which on those next to them, which are read with them, are taken to be asked for soon
 
-Mask = npt.NDArray[np.bool_]
 _Cells = npt.NDArray[np.uint8]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+from datasets.data_files import SPLIT_KEYWORDS
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
 from retrieval.errors import ImageError, SourceError, first_line
@@ -22,7 +23,7 @@ from retrieval.images import datasets as origins
 from retrieval.images.open import MAX_BYTES, read_bytes
 
 _METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
-_HELD_OUT = frozenset({"validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"})
+_PART_OF = {keyword: str(part) for part, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class RawImage:
     attributes: dict[str, Any] = field(default_factory=dict)
     data: bytes | None = None
     path: str | None = None
+    position: Any = None
+    """Where `Source.rows` goes on after this image, in values of JSON; None where rows can only be counted off."""
 
     def read(self) -> bytes:
         """The bytes of the image; raises ImageError where there are none, or too many.
@@ -60,7 +63,9 @@ class RawImage:
 class Source:
     """Images in a fixed order, and what is known of them before the first is read."""
 
-    rows: Callable[[], Iterator[RawImage]]
+    rows: Callable[..., Iterator[RawImage]]
+    """`rows()` are all of them, `rows(position)` those after a `RawImage.position`. Of the files before it, at most the
+    last two are read again."""
     schema: pa.Schema  # of the attributes
     fingerprint: str  # of the files' names, sizes and times, or of the revision on the Hub
     total: int | None  # how many rows there are, where that is known
@@ -91,18 +96,26 @@ def open_source(
 
 
 def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
-    """The splits of a source, `("train", "validation")` for one; a folder of images has those that its folders name.
+    """The splits of a source, `("train", "validation")` for one, whatever they are called.
+
+    A folder of images has splits where one of its folders is called as `train` can be, and another as `validation` or
+    `test` can: those, and under its own name each other folder. Else it is one split, `train`.
 
     Raises SourceError where there is no such source.
     """
     path = origins.find_local(name, revision)
     if path is None or not _is_image_folder(path, config):
         return tuple(origins.streams(name, origins.open_origin(name, path, config, revision).builder, None))
-    folders = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
-    if "train" not in folders or folders.isdisjoint(_HELD_OUT):  # `datasets` goes by the names of files, too
-        return ("train",)
-    builder = origins.load_builder(name, "imagefolder", data_dir=escape(str(path)))
-    return tuple(str(split) for split in builder.config.data_files)
+    return tuple(_split_folders(path)) or ("train",)
+
+
+def part_of_split(split: str) -> str | None:
+    """What the name of a split says that it is for: `train`, `validation` or `test`; None where it does not say.
+
+    >>> [part_of_split(name) for name in ("training", "Val", "dev", "eval", "extra")]
+    ['train', 'validation', 'validation', 'test', None]
+    """
+    return _PART_OF.get(split.lower())
 
 
 def pinned(name: str, *, config: str | None = None, revision: str | None = None) -> str:
@@ -140,19 +153,20 @@ def _data_set(origin: origins.Origin, image_column: str | None, label_column: st
     label = columns.label_column(name, features, label_column)
     kept = columns.kept_columns({column: kind for column, kind in features.items() if column != image}, label)
 
-    def rows() -> Iterator[RawImage]:
-        for split_name, stream in streams.items():
-            for number, row in enumerate(origins.read(name, stream)):
-                value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
-                yield RawImage(
-                    source=(value.get("path") or "").removeprefix(f"{root}/") or f"{split_name}/{number}",
-                    label=columns.label_text(row[label], features[label]) if label else None,
-                    attributes={
-                        new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
-                    },
-                    data=value.get("bytes"),
-                    path=_own_path(value.get("path"), root),
-                )
+    def rows(after: Any = None) -> Iterator[RawImage]:
+        for position, row in _positions(name, streams, after):
+            value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
+            numbered = f"{position['split']}/{position['number']}"
+            yield RawImage(
+                source=(value.get("path") or "").removeprefix(f"{root}/") or numbered,
+                label=columns.label_text(row[label], features[label]) if label else None,
+                attributes={
+                    new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
+                },
+                data=value.get("bytes"),
+                path=_own_path(value.get("path"), root),
+                position=position,
+            )
 
     fingerprint, total = (
         origins.fingerprint(origin.builder, split, image, label),
@@ -160,6 +174,17 @@ def _data_set(origin: origins.Origin, image_column: str | None, label_column: st
     )
     classes = tuple(getattr(features.get(label or ""), "names", None) or ())
     return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about)
+
+
+def _positions(name: str, streams: Mapping[str, Any], after: Any) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Each row after a position, behind its own: split, number in it, and what `datasets` calls the state."""
+    splits = list(streams)
+    for split in splits[splits.index(after["split"]) if after else 0 :]:
+        number, state = (after["number"], after["state"]) if after and after["split"] == split else (-1, None)
+        streams[split].load_state_dict(state)
+        for row in origins.read(name, streams[split]):
+            number += 1
+            yield {"split": split, "number": number, "state": streams[split].state_dict()}, row
 
 
 def _own_path(path: str | None, root: str) -> str | None:
@@ -182,8 +207,11 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     """
     root = folder.resolve()
     options: dict[str, Any] = {"data_dir": escape(str(root))}
+    folders = _split_folders(root)
     if split is None:
         options["data_files"] = {"train": "**"}  # one split of everything
+    elif folders:  # by name: `datasets` leaves out folders that are called otherwise, and `Val`, `Training` too
+        options["data_files"] = {part: [f"{escape(name)}/**" for name in names] for part, names in folders.items()}
     plain = origins.load_builder(str(folder), "imagefolder", drop_metadata=True, drop_labels=True, **options)
     streams = [origins.streams(str(folder), plain, split)]
     features: dict[str, Any] = {}
@@ -203,7 +231,7 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
                 path = (row.get(image) or row.get("image") or {}).get("path") or ""
                 archives.add(path.rpartition("::")[2])
                 yield path, row
-        for file in _files(root) if split is None else ():
+        for file in files:
             if str(file) not in archives:
                 yield str(file), {}
 
@@ -218,10 +246,11 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
             values = {new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()}
             yield RawImage(source, own or _class_folder(source), values, path=path)
 
-    files = [path for path in _files(root) if path.name not in _METADATA]
-    if not files:
+    places = [""] if split is None else [name for part in split.split("+") for name in folders.get(part, [])]
+    files = [path for place in places for path in _files(root, place) if path.name not in _METADATA]
+    if not files and places:
         raise SourceError(f"{folder} is empty: there is no file in it that could be an image.")
-    known = split is None and not any(path.suffix.lower() == ".zip" for path in files)
+    known = bool(places) and not any(path.suffix.lower() == ".zip" for path in files)
     fingerprint, total = origins.fingerprint(described, split, label), len(files) if known else None
     classes, about = () if label else _empty_folders(root), origins.about_local(root)
     return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, about)
@@ -232,8 +261,18 @@ def _as_text(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _files(root: Path) -> Iterator[Path]:
-    for path in sorted(root.rglob("*")):
+def _split_folders(root: Path) -> dict[str, list[str]]:
+    """Split -> the folders with its images; none where the folders are not splits, but classes."""
+    found: dict[str, list[str]] = {part: [] for part in dict.fromkeys(_PART_OF.values())}
+    for name in sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        found.setdefault(part_of_split(name) or name, []).append(name)
+    are_splits = found["train"] and (found["validation"] or found["test"])
+    return {part: names for part, names in found.items() if names} if are_splits else {}
+
+
+def _files(root: Path, folder: str = "") -> Iterator[Path]:
+    """The files of a folder, or of one in it; not hidden ones."""
+    for path in sorted((root / folder).rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
             yield path
 
@@ -248,4 +287,4 @@ def _class_folder(source: str) -> str | None:
     return Path(inner).parent.name or None
 
 
-__all__ = ["RawImage", "Source", "open_source", "pinned", "split_names"]
+__all__ = ["RawImage", "Source", "open_source", "part_of_split", "pinned", "split_names"]

@@ -7,13 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError
 
 MISSING = -1
 """The id that stands where there are fewer than k vectors to find; its score is minus infinity."""
-
-Ids = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
 
 
 class Store(Protocol):
@@ -21,10 +19,10 @@ class Store(Protocol):
 
     dim: int
 
-    def add(self, ids: Ids, vectors: Vectors) -> None:
-        """Append (N, D) float32 unit vectors; `ids` (N,) go on from `len(self)`, since an id is a gallery row."""
+    def add(self, vectors: Vectors) -> None:
+        """Append (N, D) float32 unit vectors; their ids go on from `len(self)`, since an id is a gallery row."""
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Vectors]:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
         """The k best rows of each query, best first: ids (Q, k) int64 and scores (Q, k) float32.
 
         `allowed` are the only rows that may be found; the filter is applied before the search, so that a rare
@@ -40,16 +38,11 @@ class Store(Protocol):
     def __len__(self) -> int:
         """How many vectors there are."""
 
-    def close(self) -> None:
-        """Let go of memory and files; the store is not used after."""
 
-
-def check_added(ids: Ids, vectors: Vectors, size: int, dim: int) -> Vectors:
-    """The vectors as contiguous float32, or StoreError where ids or shape break the promise of `Store.add`."""
+def check_added(vectors: Vectors, dim: int) -> Vectors:
+    """The vectors as contiguous float32, or StoreError where their shape breaks the promise of `Store.add`."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise StoreError(f"vectors of shape (N, {dim}) were expected, these are {vectors.shape}.")
-    if not np.array_equal(ids, np.arange(size, size + len(vectors))):
-        raise StoreError(f"ids are rows and go on from {size}: {len(vectors)} were expected, {len(ids)} others given.")
     return np.ascontiguousarray(vectors, np.float32)
 
 

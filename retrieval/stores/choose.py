@@ -15,7 +15,8 @@ from dataclasses import replace
 import faiss
 import numpy as np
 
-from retrieval.stores.base import Vectors, others
+from retrieval.arrays import Vectors
+from retrieval.stores.base import others
 from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
 from retrieval.stores.recall import recall_at_k
 
@@ -50,7 +51,7 @@ def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None 
     else:
         store = FaissStore(vectors.shape[1], IndexSettings(wanted, chosen=AUTO if automatic else "asked"))
         store.train(_training_sample(vectors, store.lists))
-    store.add(np.arange(len(vectors)), vectors)
+    store.add(vectors)
     return tuned(store, vectors)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import faiss
 import numpy as np
 
+from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import IntegrityError, StoreError
 from retrieval.forking import Lock, in_child
-from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_allowed, check_rows, check_search
+from retrieval.stores.base import MISSING, check_added, check_allowed, check_rows, check_search
 from retrieval.stores.exact import search_rows
 
 # The threads that FAISS computes with do not exist in a forked child, which would wait for them for ever.
@@ -114,14 +115,14 @@ class FaissStore:
                 f"as many as it has lists. {AUTO} chooses one that fits."
             ) from error
 
-    def add(self, ids: Ids, vectors: Vectors) -> None:
+    def add(self, vectors: Vectors) -> None:
         """See `Store.add`; raises StoreError before `train` where the index needs that."""
-        vectors = check_added(ids, vectors, len(self), self.dim)
+        vectors = check_added(vectors, self.dim)
         if not self._index.is_trained:
             raise StoreError(f"an index {self.settings.factory!r} has to be trained before vectors are added.")
         self._index.add(vectors)
 
-    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Vectors]:
+    def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
         """See `Store.search`; exact for a flat index, and for a filter that lets few rows through."""
         queries = check_search(queries, k, self.dim)
         if allowed is not None:
@@ -173,10 +174,6 @@ class FaissStore:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def close(self) -> None:
-        """See `Store.close`."""
-        self._index.reset()
-
     def _know_places(self) -> None:
         """Have an inverted file know in which list each row lies, 8 bytes a row, so that rows can be read back."""
         with self._places:
@@ -188,7 +185,7 @@ class FaissStore:
         if self._inverted is not None:
             self._inverted.set_direct_map_type(faiss.DirectMap.NoMap)
 
-    def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Vectors]:
+    def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Floats]:
         """One search of the index; `widen` is how many times more of it to look at because of a filter, inf: all."""
         # A graph loses its way where most of its nodes may not be found; its vectors are gone through one by one.
         index = self._index.storage if self._graph and (allowed is not None or math.isinf(widen)) else self._index

@@ -9,16 +9,16 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
-from retrieval.stores.base import Ids, Vectors, others
+from retrieval.arrays import Ids, Rows, Vectors
+from retrieval.stores.base import others
 from retrieval.stores.faiss import FaissStore
 
 _QUERIES = 50
 Figures = dict[str, Any]
 
 
-def recall_at_k(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
+def recall_at_k(found: Rows, truth: Rows) -> float:
     """(Q, k) ids found and (Q, k) ids of the exact search to the share of the exact ones that were found.
 
     An id below 0 stands for none: where there are fewer than k to find, nothing is missed.
@@ -42,7 +42,7 @@ def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Id
     with _one_core():
         p50, p95 = latency(lambda query: store.search(query[None], 10), list(queries))
         flat = FaissStore(store.dim)
-        flat.add(np.arange(len(vectors)), vectors)
+        flat.add(vectors)
         flat_p50, _ = latency(lambda query: flat.search(query[None], 10), list(queries[:_QUERIES]))
     return {
         "recall@10": recall_at_k(others(own, store.search(queries, 11)[0])[0], others(own, truth)[0]),

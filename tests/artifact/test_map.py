@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA as OTHER
 
 from retrieval.artifact.map import METHODS, check_method, pca, project
 from retrieval.errors import MapError
+from retrieval.ui import strings
 
 
 def clouds(rows=90, dim=12, seed=0):
@@ -95,10 +96,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_a_method_that_is_unknown_or_not_installed(monkeypatch):
     vectors, _ = clouds()
-    with pytest.raises(MapError, match="no map is called 'isomap'; there are pca, tsne, umap"):
+    with pytest.raises(MapError, match="there is no map method 'isomap'; choose one of pca, tsne, umap"):
         project(vectors, "isomap")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in {"umap", "openTSNE"} else name)
     for method, package in (("tsne", "openTSNE"), ("umap", "umap-learn")):
         with pytest.raises(MapError, match=f"'{method}' needs a package that is not here: pip install {package}"):
             check_method(method)
     check_method("pca")
+
+
+def test_the_page_has_words_for_every_method():
+    assert set(strings.MAP_METHODS) == set(METHODS)

@@ -149,6 +149,25 @@ def test_a_spoiled_map_is_refused(copied_map):
     refused(copied_map, "map.npy is missing")
 
 
+@pytest.mark.parametrize("method", ["isomap", "", None, ["pca"], 7])
+def test_a_map_by_an_unknown_method_is_refused(copied_map, method):
+    """When it is opened, and not when the page or a change of the gallery first comes to its map."""
+    reseal(copied_map, map={"method": method})
+    refused(copied_map, f"manifest.json states a map made by {method!r}", "knows pca, tsne, umap", "Upgrade it")
+    reseal(copied_map, map={})
+    refused(copied_map, "manifest.json is not what an artifact has", "method")
+
+
+@pytest.mark.parametrize("method", ["isomap", ""])
+def test_an_unknown_method_is_refused_before_anything_is_embedded(pictures, encoder, tmp_path, method):
+    def progress(*_):
+        raise AssertionError("an image was embedded")
+
+    with pytest.raises(MapError, match=f"no map method '{method}'; choose one of pca, tsne, umap"):
+        source = open_source(str(pictures))
+        build_artifact(source, tmp_path / "new", encoder, map_method=method, progress=progress)
+
+
 @pytest.mark.parametrize("section", [{"method": "pca"}, None])
 def test_a_map_that_is_not_stated_and_one_that_is_not_there(copied_map, copied_artifact, section):
     if section:  # stated, and no file
@@ -350,7 +369,7 @@ def test_parts_that_do_not_belong_together_are_refused(copied_text, artifact, cl
 def test_an_index_of_other_rows_is_refused(copied_text):
     opened = load_artifact(copied_text)
     few = opened.text.store.emptied()
-    few.add(np.arange(59), text_vectors(opened)[:59])
+    few.add(text_vectors(opened)[:59])
     few.save(copied_text / LAYOUT.text_index)
     reseal(copied_text)
     refused(copied_text, "text/index.faiss: vectors", "says 60, found 59")

@@ -156,19 +156,131 @@ def test_a_shard_that_was_being_written_counts_for_nothing(killed_build, many, s
     assert first_embedded(cut, tmp_path / "other", open_source(str(many)), same_encoder) == SHARD + 3
 
 
-@pytest.mark.parametrize("changed", ["source", "encoder", "limit"])
-def test_what_another_build_has_left_is_not_used(killed_build, many, same_encoder, changed, tmp_path):
+# A build that is not quite the one that was interrupted
+
+
+class Counted(Encoder):
+    """An encoder that remembers how many pictures went through the network."""
+
+    embedded = 0
+
+    def embed_tensors(self, tensors):
+        self.embedded += len(tensors)
+        return super().embed_tensors(tensors)
+
+
+@pytest.fixture
+def counted(weights):
+    encoder = Counted.create(BACKBONE, weights=weights, seed=0)
+    encoder.embedded = 0
+    return encoder
+
+
+def finished_after(work, out, source, encoder, **options):
+    """The artifact of a build that finds that work folder, and its report."""
+    shutil.copytree(work, work_folder(out))
+    report = build_artifact(source, out, encoder, **options)
+    assert not work_folder(out).exists()
+    return load_artifact(out), report
+
+
+def check_same_but_for_rounding(built, new):
+    """Rows, labels and attributes are those of a build that was never interrupted, and vectors but for rounding."""
+    assert built.gallery.table.equals(new.gallery.table)
+    assert built.manifest["build"] == new.manifest["build"]
+    np.testing.assert_allclose(vectors_of(built), vectors_of(new), atol=1e-6)
+
+
+def rows_in(work):
+    return sum(pq.read_metadata(path).num_rows for path in work.glob("*.parquet"))
+
+
+GOLDEN = 1  # image that a build embeds once more, when all of them are
+
+
+def test_only_new_images_are_embedded_where_the_source_has_changed(
+    killed_build, many, same_encoder, counted, tmp_path, capsys
+):
+    """Images have come, the others are of another class now, and have a price."""
     _, _, work = killed_build
-    folder, encoder, options = many, same_encoder, {}
-    if changed == "source":
-        folder = Path(shutil.copytree(many, tmp_path / "other"))
-        Image.new("RGB", (32, 32), "red").save(folder / "class" / "0000.png")
-    elif changed == "encoder":
-        encoder = Encoder.create(BACKBONE, pretrained=False, seed=4)
-    else:
-        options["limit"] = SHARD + 200
-    assert first_embedded(work, tmp_path / "it", open_source(str(folder)), encoder, **options) == 1
-    assert shards_of(tmp_path / "it") == []
+    folder = Path(shutil.copytree(many, tmp_path / "other"))
+    draw_noise(folder / "an earlier class", 5, seed=9)
+    (folder / "class").rename(folder / "renamed")
+    lines = [f"renamed/{path.name},{number}" for number, path in enumerate(sorted((folder / "renamed").iterdir()))]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,price", *lines]))
+    built, report = finished_after(work, tmp_path / "it", open_source(str(folder)), counted)
+    assert counted.embedded == report.indexed - rows_in(work) + GOLDEN
+    kept = f"the source is not what it was: it is read from the start; {rows_in(work)} images embedded before a break"
+    assert f"{kept} are not embedded again\n" in capsys.readouterr().err
+    build_artifact(open_source(str(folder)), tmp_path / "new", same_encoder)
+    check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
+
+
+def test_no_image_is_embedded_again_where_a_file_was_touched(killed_build, many, uninterrupted, counted, tmp_path):
+    _, _, work = killed_build
+    folder = Path(shutil.copytree(many, tmp_path / many.name))
+    (folder / "class" / "0000.png").touch()
+    built, report = finished_after(work, tmp_path / "it", open_source(str(folder)), counted)
+    assert counted.embedded == report.indexed - rows_in(work) + GOLDEN
+    check_same_but_for_rounding(built, load_artifact(uninterrupted))
+
+
+@pytest.mark.parametrize("limit", [SHARD + 200, 300])
+def test_a_build_with_another_limit_goes_on(killed_build, many, same_encoder, counted, limit, tmp_path, capsys):
+    _, _, work = killed_build
+    before = rows_in(work)
+    built, report = finished_after(work, tmp_path / "it", open_source(str(many)), counted, limit=limit)
+    assert report.found == limit
+    assert counted.embedded == max(0, report.indexed - before) + GOLDEN
+    lower = "the limit is lower now: it is read from the start;"
+    assert (lower in capsys.readouterr().err) == (limit == 300)
+    build_artifact(open_source(str(many)), tmp_path / "new", same_encoder, limit=limit)
+    check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
+
+
+def test_what_another_encoder_has_left_is_not_used_and_that_is_said(killed_build, many, tmp_path, capsys):
+    _, _, work = killed_build
+    before = rows_in(work)
+    other = Encoder.create(BACKBONE, pretrained=False, seed=4)
+    assert first_embedded(work, tmp_path / "it", open_source(str(many)), other) == 1
+    assert not list(work_folder(tmp_path / "it").rglob("*.parquet"))
+    said = f"{before} images that an interrupted build had embedded are lost: its encoder was another one"
+    assert said in capsys.readouterr().err
+
+
+def test_a_kill_after_a_kill_loses_nothing_either(killed_build, many, counted, tmp_path):
+    """The source has changed, and the build of it is cut off as well, before its first shard."""
+    _, _, work = killed_build
+    before = rows_in(work)
+    folder = Path(shutil.copytree(many, tmp_path / "other"))
+    for number in range(2):
+        draw_noise(folder / f"more {number}", 3, seed=20 + number)
+        first_embedded(work, tmp_path / f"it {number}", open_source(str(folder)), counted)
+        work = work_folder(tmp_path / f"it {number}")
+    counted.embedded = 0
+    _, report = finished_after(work, tmp_path / "it", open_source(str(many)), counted)
+    assert counted.embedded == report.indexed - before + GOLDEN
+
+
+def test_a_picture_in_which_the_encoder_sees_nothing_is_skipped_with_its_reason(tmp_path):
+    model = Encoder.create(BACKBONE, pretrained=False, seed=0).model
+    model.pretrained_cfg = {
+        **model.pretrained_cfg,
+        "mean": (0, 0, 0),
+        "std": (1, 1, 1),
+    }  # without biases: black is zero
+    folder = draw_noise(tmp_path / "class", 11)  # the network has no biases: for it, black is zero
+    for number in (3, 4, 9):
+        Image.new("RGB", (32, 32)).save(folder / f"{number:04d}.png")
+    report = build_artifact(open_source(str(tmp_path)), tmp_path / "it", Encoder(model))
+    assert (report.found, report.indexed, report.duplicates) == (11, 8, [])
+    assert [source for source, _ in sorted(report.skipped)] == [f"class/{number:04d}.png" for number in (3, 4, 9)]
+    assert all("sees nothing here" in reason for _, reason in report.skipped)
+    built = load_artifact(tmp_path / "it")
+    np.testing.assert_allclose(np.linalg.norm(vectors_of(built), axis=1), 1, atol=1e-6)
+
+
+# A build that is interrupted
 
 
 def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp_path):

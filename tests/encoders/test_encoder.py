@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
-from retrieval.errors import EncoderError
+from retrieval.errors import EmbeddingError, EncoderError
 from retrieval.images.open import open_image
 
 MOBILENET = DATA / "weights" / "mobilenetv2_100.imagenet.safetensors"
@@ -255,3 +255,76 @@ def test_a_config_cannot_have_timm_read_other_files(encoder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(EncoderError, match="checkpoint_path"):
         Encoder.load(tmp_path)
+
+
+# What is no embedding
+
+
+@pytest.fixture
+def tokens():
+    """The name of a network of timm that gives what its tokens are, and does not pool them."""
+
+    def test_vit_tokens(**options):
+        return timm.create_model("test_vit", global_pool="", **options)
+
+    timm.models.register_model(test_vit_tokens)
+    return "test_vit_tokens"
+
+
+def test_a_network_that_does_not_pool_is_refused_when_it_is_made(tokens):
+    with pytest.raises(EncoderError, match=r"'test_vit' gives numbers of shape \(1, 101, 64\) where \(1, 64\) were"):
+        Encoder.create(tokens, pretrained=False)
+    with pytest.raises(EncoderError, match=r"not pooled\. Choose another model"):
+        Encoder.create(tokens, pretrained=False, embedding_size=8)
+
+
+def test_a_network_that_cannot_take_a_picture_is_refused_when_it_is_made():
+    timm.models.register_model(test_vit_broken)
+    with pytest.raises(EncoderError, match="'test_vit' cannot embed a picture: "):
+        Encoder.create("test_vit_broken", pretrained=False)
+
+
+def test_vit_broken(**options):
+    model = timm.create_model("test_vit", **options)
+    model.blocks[0].mlp.fc2 = torch.nn.Linear(5, 64)
+    return model
+
+
+test_vit_broken.__test__ = False  # a network, and not a test
+
+
+@pytest.fixture(scope="module")
+def blind_to_black():
+    """A network without biases, for which black is zero."""
+    model = tiny().model
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    return Encoder(model)
+
+
+def test_a_picture_in_which_the_network_sees_nothing_is_refused(images, blind_to_black):
+    black = Image.new("RGB", (64, 64))
+    assert blind_to_black.embed_images(images).shape == (6, 96)
+    with pytest.raises(
+        EmbeddingError, match="'test_resnet' sees nothing here: the embedding has the length 0, and"
+    ) as no:
+        blind_to_black.embed_images([images[0], black, images[1], black])
+    assert no.value.rows == (1, 3)
+
+
+def test_an_embedding_is_not_the_rounding_of_zero(images):
+    encoder = tiny(embedding_size=4)
+    with torch.no_grad():
+        encoder.model.get_classifier().weight.mul_(1e-12)
+        encoder.model.get_classifier().bias.zero_()
+    with pytest.raises(EmbeddingError, match="no direction"):
+        encoder.embed_images(images[:1])
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30])
+def test_numbers_that_are_not_finite_are_refused(images, number):
+    encoder = tiny(embedding_size=4)
+    with torch.no_grad():
+        encoder.model.get_classifier().weight.fill_(number)
+        encoder.model.get_classifier().bias.fill_(number)
+    with pytest.raises(EncoderError, match="not finite"):
+        encoder.embed_images(images[:1])

@@ -16,7 +16,7 @@ from text_models import WORDS, sentence_pieces, write_clip, write_siglip
 from transformers import AutoModel, AutoProcessor, BertConfig
 
 from retrieval.encoders.text import TextEncoder
-from retrieval.errors import EncoderError, QueryError
+from retrieval.errors import EmbeddingError, EncoderError, QueryError
 
 TEXTS = ["a red shirt", "Striped  GREEN trousers!", "é日本 🙂", "x"]
 
@@ -215,3 +215,19 @@ def test_a_processor_of_another_kind(copied):
     settings = json.loads((copied / "processor_config.json").read_text())
     (copied / "processor_config.json").write_text(json.dumps({**settings, "processor_class": "BertTokenizer"}))
     refused(copied, "the folder copied could not be loaded")
+
+
+def test_texts_and_pictures_of_two_spaces_are_refused_when_it_is_made(tmp_path):
+    write_siglip(tmp_path / "it", hidden_size=48)
+    with pytest.raises(EncoderError, match=r"'it' gives numbers of shape \(1, 48\) where \(1, 32\) were expected"):
+        TextEncoder.create(str(tmp_path / "it"))
+
+
+def test_a_text_in_which_the_model_sees_nothing_is_refused(tmp_path):
+    model, processor = (kind.from_pretrained(write_clip(tmp_path / "it")) for kind in (AutoModel, AutoProcessor))
+    torch.nn.init.zeros_(model.text_projection.weight)
+    encoder = TextEncoder(model, processor, "blind")
+    with pytest.raises(EmbeddingError, match="'blind' sees nothing here") as refused:
+        encoder.embed_texts(["a hat"] * 9)
+    assert refused.value.rows == tuple(range(9))
+    assert encoder.embed_images([Image.new("RGB", (32, 32))]).shape == (1, 24)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import DATA, contents, needs_data, noise
+from exact_store import ExactStore
 from PIL import Image, ImageDraw
 from runs import build_run
 from scipy.stats import beta, binomtest
@@ -22,7 +23,6 @@ from retrieval.evaluation.confidence import Calibration, Confidence, Density, Ne
 from retrieval.images.open import open_image
 from retrieval.images.sources import open_source
 from retrieval.stores.choose import fit_index
-from retrieval.stores.exact import ExactStore
 from retrieval.stores.faiss import FaissStore, IndexSettings
 
 LINE = Calibration((1.0, 2.0, 3.0), -4.0, (-1.0, 0.0, 2.0), (0.1, 0.5, 0.9), threshold=1.0, floor=0.6)
@@ -30,7 +30,7 @@ LINE = Calibration((1.0, 2.0, 3.0), -4.0, (-1.0, 0.0, 2.0), (0.1, 0.5, 0.9), thr
 
 def exact(vectors):
     store = ExactStore(vectors.shape[1])
-    store.add(np.arange(len(vectors)), vectors)
+    store.add(vectors)
     return store
 
 
@@ -317,7 +317,7 @@ def test_an_approximate_store_gives_nearly_the_same(factory):
     vectors = store.vectors(np.arange(len(store)))
     approximate = FaissStore(16, IndexSettings(factory, search={"nprobe": 6}))
     approximate.train(vectors)
-    approximate.add(np.arange(len(vectors)), vectors)
+    approximate.add(vectors)
     again = calibrate(approximate, labels, Queries(vectors, labels, np.arange(len(vectors))))
     assert again.checked.shown == pytest.approx(section.checked.shown, abs=0.1)
     assert again.weights == pytest.approx(section.weights, rel=0.3)

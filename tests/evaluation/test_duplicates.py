@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import DATA, needs_data
+from exact_store import ExactStore
 from PIL import Image, ImageEnhance
 
 from retrieval.__main__ import main
@@ -16,7 +17,6 @@ from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import Group, find_groups, fold, write_csv
 from retrieval.images.compare import Pictures
 from retrieval.images.open import open_image, thumbnail_jpeg
-from retrieval.stores import open_store
 from retrieval.stores.faiss import FaissStore, IndexSettings
 from training.starter.catalogue import Item, draw
 
@@ -46,7 +46,7 @@ def unit(vectors):
 def stored(vectors, factory="Flat"):
     store = FaissStore(vectors.shape[1], IndexSettings(factory))
     store.train(vectors)
-    store.add(np.arange(len(vectors)), vectors)
+    store.add(vectors)
     return store
 
 
@@ -216,8 +216,8 @@ def test_a_gallery_of_one_picture_over_and_over(factory):
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_gallery_of_one_or_two(rows):
-    store = open_store("exact", 4)
-    store.add(np.arange(rows), np.repeat(unit(np.ones((1, 4))), rows, axis=0))
+    store = ExactStore(4)
+    store.add(np.repeat(unit(np.ones((1, 4))), rows, axis=0))
     assert [group.rows for group in find_groups(store, always)] == [[0, 1]] * (rows - 1)
 
 

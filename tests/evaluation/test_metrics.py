@@ -151,7 +151,7 @@ def test_leave_one_out(seed, ties):
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
     assert found["queries"] == sum(label is not None and labels.count(label) > 1 for label in labels)
     assert found["images"] == len(labels)
-    assert found["labels"] == len({label for label in labels if label is not None})
+    assert found["labels"] == len({label for label in labels if label is not None and labels.count(label) > 1})
 
 
 def test_images_without_a_label_are_neither_queries_nor_relevant():
@@ -167,7 +167,7 @@ def test_images_without_a_label_are_neither_queries_nor_relevant():
 def test_one_of_its_kind_is_no_query_but_stands_in_the_way():
     vectors = unit(np.array([[1, 0], [1, 0.1], [1, 0.2]]))
     found = leave_one_out(vectors, ["cup", "alone", "cup"])
-    assert found["queries"] == 2
+    assert (found["queries"], found["images"], found["labels"]) == (2, 3, 1)
     assert found["hit@1"] == 0
     assert found["mAP"] == 0.5
 
@@ -209,6 +209,12 @@ def test_more_images_than_queries_draws_a_sample_by_seed(monkeypatch):
     assert leave_one_out(vectors, labels, seed=0) == sample
     assert leave_one_out(vectors, labels, seed=1)["mAP"] != sample["mAP"]
     assert sample["mAP"] == pytest.approx(whole["mAP"], abs=0.05)
+
+
+def test_labels_that_no_query_was_drawn_from_are_not_counted(monkeypatch):
+    vectors = unit(np.random.default_rng(0).standard_normal((40, 8)))
+    monkeypatch.setattr(metrics, "MAX_QUERIES", 3)
+    assert leave_one_out(vectors, [f"pair {row // 2}" for row in range(40)])["labels"] <= 3
 
 
 def test_sample_is_a_share_of_the_true_figures(monkeypatch):

@@ -8,7 +8,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import noise
+from conftest import noise, png
 
 from retrieval.errors import ImageError, SourceError
 from retrieval.images.open import open_image
@@ -644,3 +644,14 @@ def test_columns_of_bytes_are_no_attributes(tmp_path):
     source = open_source(str(tmp_path / "rows.parquet"))
     assert source.schema.names == ["path_"]
     assert next(source.rows()).attributes == {"path_": "a/b.png"}
+
+
+def test_a_split_of_a_folder_has_all_its_files_whatever_they_end_in(tmp_path):
+    for number, name in enumerate(["Training/a/0.png", "Training/a/1.photo", "Val/b/2.png", "more/b/3.png"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(number))
+    assert split_names(str(tmp_path)) == ("train", "validation", "more")
+    train, rest = (open_source(str(tmp_path), split=split) for split in ("train", "validation+more"))
+    assert [raw.source for raw in train.rows()] == ["Training/a/0.png", "Training/a/1.photo"]
+    assert [(raw.source, raw.label) for raw in rest.rows()] == [("Val/b/2.png", "b"), ("more/b/3.png", "b")]
+    assert (train.total, rest.total) == (2, 2)

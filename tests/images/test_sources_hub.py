@@ -318,6 +318,53 @@ def test_a_failure_that_stays_is_an_error_and_the_build_goes_on_later(hub, tmp_p
     assert second.startswith("built from 17 to 24|")
 
 
+STOP = """
+import sys
+from pathlib import Path
+from retrieval import Encoder, build_artifact, open_source
+from retrieval.build import embed
+embed.SHARD, embed._AHEAD = 8, 0
+
+done = []
+def progress(number, _):
+    done.append(number)
+    if number == int(sys.argv[4]):
+        raise KeyboardInterrupt
+
+made = Encoder.create(sys.argv[3], pretrained=False, seed=0)
+try:
+    build_artifact(open_source(sys.argv[1]), Path(sys.argv[2]), made, progress=progress)
+except KeyboardInterrupt:
+    pass
+print(done[0], done[-1])
+"""
+
+
+def test_a_build_that_goes_on_does_not_download_again_what_it_has(hub, tmp_path):
+    """Files that were read are not asked for, but for the schema, which stands in the first."""
+    rows = [pictures(*range(8 * n, 8 * n + 8)) for n in range(5)]
+    files = {f"train-0000{n}-of-00005.parquet": parquet(tmp_path, train=rows[n])["train.parquet"] for n in range(4)}
+    files["test-00000-of-00001.parquet"] = parquet(tmp_path, train=rows[4])["train.parquet"]
+    hub.commit("dataset", "me/resumed", inside("data", files))
+
+    def until(number):
+        """From and to which image it built, how often the first file was asked for, and which files were."""
+        hub.clear()
+        said = in_process(hub, tmp_path / "home", "me/resumed", tmp_path / "it", BACKBONE, number, code=STOP)
+        first = sum("train-00000" in request.path for request in hub.requests if request.method == "GET")
+        return said.split(), first, files_read(hub)
+
+    names = list(files)
+    said, fresh, read = until(27)
+    assert (said, read) == (["1", "27"], set(names[:4]))
+    for number, stopped, files_wanted in ((36, ["25", "36"], names[1:]), (99, ["33", "40"], names[2:])):
+        said, again, read = until(number)
+        assert said == stopped
+        assert again < fresh, "the first file has the schema, and that is all that is wanted of it"
+        assert read <= {names[0], *files_wanted}, "the last file that was read, and where that begins: the one before"
+    assert contents(tmp_path / "it") == {digest for part in rows for digest in hashes(part)}
+
+
 # Training
 
 PINS = """

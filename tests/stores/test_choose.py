@@ -121,7 +121,7 @@ def test_what_an_index_has_learned_is_kept_while_it_grows():
     first = fit_index(narrow, "SQ8")
     grown = fit_index(np.concatenate([narrow, wide]), "SQ8", like=first)
     by_hand = first.emptied()
-    by_hand.add(np.arange(4_000), np.concatenate([narrow, wide]))
+    by_hand.add(np.concatenate([narrow, wide]))
     np.testing.assert_array_equal(grown.vectors(np.arange(4_000)), by_hand.vectors(np.arange(4_000)))
     anew = fit_index(np.concatenate([narrow, wide]), "SQ8")
     assert np.abs(anew.vectors(np.arange(2_000, 4_000)) - wide).max() < 0.01

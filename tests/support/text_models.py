@@ -43,13 +43,13 @@ def write_clip(folder):
     return _written(folder, CLIPModel, config, CLIPProcessor(images, tokenizer))
 
 
-def write_siglip(folder):
-    """A SigLIP of 32 numbers an embedding; returns the folder."""
+def write_siglip(folder, **sees):
+    """A SigLIP of 32 numbers an embedding; `sees` changes its tower for images. Returns the folder."""
     folder.mkdir(parents=True)
     (folder / "spiece.model").write_bytes(sentence_pieces())
     tokenizer = SiglipTokenizer(str(folder / "spiece.model"), model_max_length=WORDS)
     reads = {**_TOWER, "vocab_size": 80, "max_position_embeddings": WORDS, "projection_size": 32}
-    config = SiglipConfig(text_config={**reads, "bos_token_id": 1, "eos_token_id": 1}, vision_config=_SEES)
+    config = SiglipConfig(text_config={**reads, "bos_token_id": 1, "eos_token_id": 1}, vision_config={**_SEES, **sees})
     images = SiglipImageProcessor(size={"height": 32, "width": 32})
     return _written(folder, SiglipModel, config, SiglipProcessor(images, tokenizer))
 

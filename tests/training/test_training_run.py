@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import BACKBONE, COLOURED, ROOT, coloured, noise, png, sha256, tiny_recipe, write_data_set
+from exact_store import ExactStore
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -28,7 +29,6 @@ from retrieval.evaluation.calibration import Queries, calibrate
 from retrieval.evaluation.markdown import with_interval
 from retrieval.images.open import open_image
 from retrieval.search import Searcher
-from retrieval.stores.exact import ExactStore
 from training.__main__ import main
 from training.data.dataset import open_data
 from training.recipe import recipe_names, without_places
@@ -279,7 +279,7 @@ def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, na
     vectors, labels, row_of = gallery_of(artifact)
     kept = [row for sha, row in row_of.items() if sha not in hashes]
     store = ExactStore(artifact.encoder.dim)
-    store.add(np.arange(len(kept)), vectors[kept])
+    store.add(vectors[kept])
     held_out = [
         Queries(artifact.encoder.embed_images([open_image(data) for data, _ in rows]), [label for _, label in rows])
         for rows in parts
@@ -322,8 +322,8 @@ def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
     assert evaluation.gallery == f"{len(kept)} images of train"
     left_out = metrics.training.data.left_out
     assert left_out[0] == "2 images without a label"
-    assert left_out[1] == "1 classes with fewer than two training images: 'umber' (1)"
-    assert left_out[2].startswith("1 images that cannot be opened; the first: train/74: ")
+    assert left_out[1] == "1 image of 1 class with fewer than two training images: 'umber' (1)"
+    assert left_out[2].startswith("1 image that cannot be opened; the first: train/74: ")
     assert {label for label in labels if label not in COLOURED} == {None, "umber"}, "they can be found all the same"
 
 

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from retrieval.arrays import Numbers
+
 CANDIDATES = 64  # nearest images that are looked at: a crop can be far down among others of its kind
 SIMILAR = 0.92  # correlation from which on two pictures are the same photograph
 _WORTH_A_LOOK = 0.85  # correlation at a coarse scale from which on the fine one is tried
@@ -91,7 +93,7 @@ def _coarse(picture: Grey) -> Grey:
     return np.asarray(functional.interpolate(_tensor(picture), size, mode="area")[0, 0].round(), np.uint8)
 
 
-def _in_each(small: Grey, large: Sequence[Grey]) -> npt.NDArray[np.float64]:
+def _in_each(small: Grey, large: Sequence[Grey]) -> Numbers:
     """For each of the large pictures the best correlation of `small`, at any size and place in it."""
     height, width = (max(picture.shape[axis] for picture in large) if large else 1 for axis in (0, 1))
     # Made the same size with their last rows and columns: what is added matches nothing but what was there.
@@ -99,7 +101,7 @@ def _in_each(small: Grey, large: Sequence[Grey]) -> npt.NDArray[np.float64]:
     return _best(_tensor(small), _tensor(*padded), _COARSE) if large else np.zeros(0)
 
 
-def _each_in(small: Sequence[Grey], large: Grey) -> npt.NDArray[np.float64]:
+def _each_in(small: Sequence[Grey], large: Grey) -> Numbers:
     """For each of the small pictures its best correlation, at any size and place in `large`."""
     best = np.zeros(len(small))
     for shape in {picture.shape for picture in small}:
@@ -108,7 +110,7 @@ def _each_in(small: Sequence[Grey], large: Grey) -> npt.NDArray[np.float64]:
     return best
 
 
-def _best(templates: torch.Tensor, images: torch.Tensor, scales: Sequence[float]) -> npt.NDArray[np.float64]:
+def _best(templates: torch.Tensor, images: torch.Tensor, scales: Sequence[float]) -> Numbers:
     """Best normalised cross-correlation over sizes and places of (T, 1, h, w) in (I, 1, H, W), T or I being 1."""
     best = np.zeros(max(len(templates), len(images)))
     room, least = images.shape[2:], _LEAST_SHARE * max(images.shape[2:])

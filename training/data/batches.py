@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torchvision.transforms import v2
 
+from retrieval.arrays import Rows
 from training.data.pixels import Pixels
 from training.recipe import Recipe
 
@@ -90,7 +90,7 @@ class ClassSampler(torch.utils.data.Sampler[tuple[int, int]]):
         for row in rows:
             yield int(row), int(random.integers(2**62))
 
-    def _batch(self, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    def _batch(self, random: np.random.Generator) -> Rows:
         count = self._recipe.images_per_class
         chosen = random.choice(len(self._rows_of), self._recipe.classes_per_batch, replace=False, p=self._weights)
         classes = [self._rows_of[label] for label in chosen]

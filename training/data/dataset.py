@@ -17,9 +17,10 @@ from typing import Any
 import datasets
 import numpy as np
 
+from retrieval.arrays import Rows
 from retrieval.errors import TrainingError, short
 from retrieval.images.sources import RawImage, Source, open_source, pinned, split_names
-from training.data.splits import PARTS, Rows, split_rows
+from training.data.splits import PARTS, counted, parts_of, split_rows, unused
 from training.recipe import Recipe
 
 _FEATURES = datasets.Features(
@@ -45,9 +46,10 @@ class Data:
     labels: tuple[str, ...]  # of every row; "" for one that is left out
     parts: Mapping[str, Rows]  # train, validation, test: no row is in two of them
     described: str  # where test comes from, in words
+    splits: tuple[str, ...]  # all that the source has, in its order
     gallery_split: str  # the splits of the source that become the gallery, as `open_source` takes them
     held_out: tuple[str, ...] = ()  # classes that training never sees
-    left_out: tuple[str, ...] = ()  # what was not used, in words
+    left_out: tuple[str, ...] = ()  # what was not used, in words: each begins with how many images
     skipped: tuple[tuple[str, str], ...] = ()  # images that cannot be opened, and why
 
     @cached_property
@@ -76,11 +78,6 @@ class Data:
         numbers = {label: number for number, label in enumerate(self.classes)}
         return np.array([numbers[self.labels[row]] for row in self.train], np.int64)
 
-    @cached_property
-    def splits(self) -> tuple[str, ...]:
-        """The source's splits, in its order."""
-        return tuple(dict.fromkeys(self.images["split"]))
-
     def seen(self, part: str) -> Rows:
         """Rows of a part whose class is not held out."""
         return self.only(self.parts[part], unseen=False)
@@ -108,17 +105,21 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
         raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
     fixed = _pinned(recipe, work, resumed)
     names = split_names(fixed, config=recipe.data_config)
-    sources = {name: open_splits(recipe, fixed, names, name) for name in names}
+    used = parts_of(names)
+    sources = {name: open_splits(recipe, fixed, names, name) for name in used}
     images = _stored(sources, work)
     (work / _PINNED).write_text(fixed, encoding="utf-8")
     labels = [label or "" for label in images["label"]]
-    notes = _check_labels(recipe, images, labels)
+    notes = [unused(name, open_splits(recipe, fixed, names, name).total) for name in names if name not in used]
+    notes += _check_labels(recipe, images, labels)
     declared = sorted({name for source in sources.values() for name in source.classes})
     parts, described, gallery = split_rows(np.array(images["split"]), np.array(labels), recipe.seed)
     notes += _check_classes(recipe, parts, labels, declared)
     held_out = _held_out(recipe, sorted({labels[row] for row in parts["train"]}))
     about = {**next(iter(sources.values())).about, **({"license": recipe.data_license} if recipe.data_license else {})}
-    data = Data(recipe.data, fixed, about, images, tuple(labels), parts, described, gallery, held_out, tuple(notes))
+    data = Data(
+        *(recipe.data, fixed, about, images, tuple(labels), parts, described, names, gallery, held_out, tuple(notes))
+    )
     _check_batch(recipe, data)
     return data
 
@@ -128,7 +129,7 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
     if not bad:
         return data
     skipped = tuple((str(data.images[row]["source"]), bad[row]) for row in sorted(bad))
-    notes = [f"{len(bad)} images that cannot be opened; the first: {': '.join(skipped[0])}"]
+    notes = [f"{counted(len(bad))} that cannot be opened; the first: {': '.join(skipped[0])}"]
     parts = {part: rows[~np.isin(rows, list(bad))] for part, rows in data.parts.items()}
     notes += _check_classes(recipe, parts, list(data.labels), data.classes)
     remaining = replace(data, parts=parts, left_out=(*data.left_out, *notes), skipped=skipped)
@@ -187,7 +188,7 @@ def _check_labels(recipe: Recipe, images: Any, labels: Sequence[str]) -> list[st
             f"{len(missing)} of {len(labels)} images of {recipe.data} have no label, the first is "
             f"{images[missing[0]]['source']}. Label them, or leave them out with --set skip_unusable=true."
         )
-    return [f"{len(missing)} images without a label"] if missing else []
+    return [f"{counted(len(missing))} without a label"] if missing else []
 
 
 def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], declared: Sequence[str]) -> list[str]:
@@ -203,9 +204,12 @@ def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], de
             f"{len(small)} of {len(everywhere)} classes have fewer than two training images: {named}. A triplet "
             "needs two. Add images, or leave these classes out with --set skip_unusable=true."
         )
+    before = sum(map(len, parts.values()))
     for part, rows in parts.items():
         parts[part] = np.array([row for row in rows if labels[row] not in small], np.int64)
-    return [f"{len(small)} classes with fewer than two training images: {named}"]
+    gone = counted(before - sum(map(len, parts.values())))
+    kinds = "1 class" if len(small) == 1 else f"{len(small)} classes"
+    return [f"{gone} of {kinds} with fewer than two training images: {named}"]
 
 
 def _held_out(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,27 @@ def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
     return True
 
 
-def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> FileLock:
-    """Make the run's folder its own; raises TrainingError where the work of another run lies in it, or has ended."""
+@contextmanager
+def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Keep every other process from training in the run's folder until the block ends.
+
+    Raises TrainingError where another process trains there, or the folder holds another run, or one that has ended.
+    """
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise TrainingError(f"another process is training in {work}; wait until it has ended.") from error
+    try:
+        _begin(work, out, recipe, resume)
+        yield
+    finally:
+        lock.release()
+
+
+def _begin(work: Path, out: Path, recipe: Recipe, resume: bool) -> None:
+    """Check that the recipe may go on with what lies in the run's folder, or write it there where a run begins."""
     if is_finished(recipe, out, resume):
         raise TrainingError(f"another process has finished {out} meanwhile.")
     stamp, last = work / "recipe.json", last_checkpoint(work)
@@ -55,7 +70,6 @@ def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> FileLock:
         _check_same(recipe.settings(), before, f"{work} holds a run", "delete that folder")
     if not last:
         stamp.write_text(json.dumps(recipe.settings(), indent=2) + "\n", encoding="utf-8")
-    return lock
 
 
 def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 
+from retrieval.arrays import Rows
 from retrieval.errors import TrainingError
 from training.data.pixels import Pixels
-from training.data.splits import Rows
 from training.model.learner import Learner, embed_rows
 
 _BATCH = 64

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torchvision.transforms.v2 import functional
 
+from retrieval.arrays import Rows
 from retrieval.encoders.heads import Head
 from retrieval.encoders.image import Encoder
 from retrieval.errors import RecipeError
 from training.data.pixels import Pixels, Progress
-from training.data.splits import Rows
 from training.model.loss import Objective
 from training.recipe import Recipe
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.metrics import key_of
 from retrieval.artifact.sections import (
     FIGURE_NAMES,
@@ -25,15 +25,13 @@ from retrieval.artifact.sections import (
     Point,
 )
 from retrieval.errors import QueryError
-from retrieval.evaluation.metrics import Numbers, QueryFigures, Rows, Vectors, bootstrap_interval, query_figures
+from retrieval.evaluation.metrics import QueryFigures, bootstrap_interval, query_figures
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.recall import against_exact
 
 _CLASS_FIGURES = ("hit_at_1", "p_at_5", "map")
 _CONFUSIONS = 3  # wrong labels named for each class
 _INDEX_QUERIES = 1000
-
-Mask = npt.NDArray[np.bool_]
 
 
 def evaluate(

@@ -114,7 +114,7 @@ def calibration_section(run: Run, draft: Draft) -> CalibrationSection | None:
     hashes = {run.pixels.sha256[row] for rows in held_out for row in rows}
     kept = [row for row, sha in enumerate(draft.gallery.table["sha256"].to_pylist()) if sha not in hashes]
     store = FaissStore(draft.encoder.dim)
-    store.add(np.arange(len(kept)), draft.vectors[kept])
+    store.add(draft.vectors[kept])
     labels = [draft.gallery.labels[row] for row in kept]
     queries, check = (
         Queries(_embedded(run, draft, rows)[0], [run.data.labels[row] for row in rows]) for rows in held_out

@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
 from retrieval.artifact.map import PCA, pca
 from retrieval.search import Searcher
-from retrieval.stores.base import Ids, Vectors
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import name_of
 from retrieval.ui.pieces.html import for_scripts, render, script

@@ -10,7 +10,7 @@ from conftest import noise, png, tiny_recipe, write_data_set
 
 from retrieval.errors import SourceError, TrainingError
 from retrieval.images.sources import open_source
-from training.data.dataset import open_data, without
+from training.data.dataset import open_data, open_splits, without
 from training.data.pixels import Pixels
 from training.data.splits import PARTS
 
@@ -147,18 +147,101 @@ def test_a_test_split_and_no_validation(tmp_path):
     check_parts(data)
 
 
-@pytest.mark.parametrize("validation", ["validation", "valid", "val", "dev"])
-def test_folders_of_splits_with_folders_of_classes(tmp_path, validation):
-    given = {"train": {"cat": 5, "dog": 4}, validation: {"cat": 2, "dog": 3}, "test": {"cat": 1, "dog": 2}}
+NAMES = [
+    ("train", "validation", "test"),
+    ("training", "valid", "testing"),
+    ("train", "val", "eval"),
+    ("Train", "Dev", "Evaluation"),
+]
+
+
+def draw_folders(folder, splits):
     seed = 0
-    for split, counts in given.items():
+    for split, counts in splits.items():
         for label, count in counts.items():
             for number in range(count):
-                noise(tmp_path / "set" / split / label / f"{number}.png", seed := seed + 1)
-    data = opened(tmp_path / "set", tmp_path / "work")
+                noise(folder / split / label / f"{number}.png", seed := seed + 1)
+    return folder
+
+
+def declare(folder, given):
+    """A data set whose card says what its splits are called; of files, `datasets` would go by the usual names."""
+    folder = write_data_set(folder, **{name: rows(each, seed) for seed, (name, each) in enumerate(given.items())})
+    files = "".join(f"  - {{split: {name}, path: {name}.parquet}}\n" for name in given)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: all\n  data_files:\n{files}---\n")
+    return folder
+
+
+def add_up(data):
+    """The images that are in a part, and those that `left_out` says are not, are all that the source has."""
+    total = sum(1 for _ in open_source(data.name).rows())
+    left_out = [int(note.split()[0]) for note in data.left_out]
+    assert len(data.everything) + sum(left_out) == total
+    assert len(set(data.everything.tolist())) == len(data.everything)
+    return left_out
+
+
+@pytest.mark.parametrize("names", NAMES, ids="-".join)
+def test_folders_of_splits_with_folders_of_classes(tmp_path, names):
+    given = dict(zip(names, ({"cat": 5, "dog": 4}, {"cat": 2, "dog": 3}, {"cat": 1, "dog": 2}), strict=True))
+    data = opened(draw_folders(tmp_path / "set", given), tmp_path / "work")
     assert [counts_of(data, part) for part in PARTS] == list(given.values())
     assert data.gallery_split == "train+validation"
-    check_parts(data)
+    assert add_up(data) == []
+
+
+@pytest.mark.parametrize("names", NAMES, ids="-".join)
+def test_splits_are_known_by_each_of_their_names(tmp_path, names):
+    counts = COUNTS, {"cat": 3, "dog": 1}, {"cat": 2, "fox": 4}
+    data = opened(declare(tmp_path / "set", dict(zip(names, counts, strict=True))), tmp_path / "work")
+    assert [counts_of(data, part) for part in PARTS] == list(counts)
+    assert (data.described, data.splits) == ("the test split", names)
+    assert data.gallery_split == "+".join(names[:2]), "by the names that the source has"
+    assert add_up(data) == []
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_two_splits_for_the_same_part_are_both_used(tmp_path, kind):
+    given = {"train": COUNTS, "val": {"cat": 3}, "validation": {"dog": 2}, "eval": {"eel": 3}, "test": {"fox": 1}}
+    source = (draw_folders if kind == "folder" else declare)(tmp_path / "set", given)
+    data = opened(source, tmp_path / "work")
+    assert [counts_of(data, part) for part in PARTS] == [COUNTS, {"cat": 3, "dog": 2}, {"eel": 3, "fox": 1}]
+    assert data.gallery_split == ("train+validation" if kind == "folder" else "train+val+validation")
+    assert add_up(data) == []
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_a_split_of_another_name_is_left_out_and_said_to_be(tmp_path, kind):
+    given = {"train": COUNTS, "extra": {"cat": 7, "owl": 1}, "validation": {"cat": 3}, "test": {"dog": 2}}
+    source = (draw_folders if kind == "folder" else declare)(tmp_path / "set", given)
+    data = opened(source, tmp_path / "work")
+    assert [counts_of(data, part) for part in PARTS] == [COUNTS, {"cat": 3}, {"dog": 2}]
+    assert data.left_out == ("8 images of the split 'extra', whose name is not one for training, validation or test",)
+    assert add_up(data) == [8]
+    assert data.gallery_split == "train+validation"
+    recipe = tiny_recipe(data=str(source))
+    gallery = open_splits(recipe, data.pinned, data.splits, data.gallery_split)
+    assert len(list(gallery.rows())) == 45, "no image of it is in the gallery, either"
+
+
+def test_a_split_of_another_name_in_the_place_of_train_is_train(tmp_path):
+    given = {"images": {"cat": 30, "dog": 30}, "more": {"eel": 20}, "dev": {"cat": 3, "eel": 3}}
+    data = opened(declare(tmp_path / "set", given), tmp_path / "work")
+    assert counts_of(data, "train") == {"cat": 30, "dog": 30, "eel": 20}
+    assert data.described == "half of the validation split"
+    assert data.gallery_split == "images+more+dev"
+    assert add_up(data) == []
+
+
+def test_whatever_is_left_out_the_numbers_add_up(tmp_path):
+    held_out = {"validation": {"cat": 4, "yak": 3}, "test": {"dog": 4}, "extra": {"emu": 5}}
+    folder = declare(tmp_path / "set", {"train": {}, **held_out})
+    train = [*rows({"cat": 12, "dog": 12, "gnu": 1}), (png(5001), None), (png(5002), None), (b"no picture", "cat")]
+    write_data_set(folder, train=train)
+    recipe = tiny_recipe(data=str(folder), classes_per_batch=2, skip_unusable=True)
+    data = open_data(recipe, tmp_path / "work")
+    data = without(recipe, data, bad_rows(data))
+    assert sorted(add_up(data)) == [1, 2, 4, 5]
 
 
 def test_rows_are_read_once(tmp_path):
@@ -264,7 +347,7 @@ def test_a_class_with_a_single_image(tmp_path):
     assert message.startswith("2 of 4 classes have fewer than two training images: 'gnu' (1), 'yak' (1).")
     assert message.endswith("leave these classes out with --set skip_unusable=true.")
     data = opened(folder, tmp_path / "work", skip_unusable=True)
-    assert data.left_out == ("2 classes with fewer than two training images: 'gnu' (1), 'yak' (1)",)
+    assert data.left_out == ("2 images of 2 classes with fewer than two training images: 'gnu' (1), 'yak' (1)",)
     assert data.classes == ["cat", "dog"]
     check_parts(data, left_out=2)
 

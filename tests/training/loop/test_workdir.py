@@ -1,0 +1,33 @@
+"""The folder of a run that is not finished: whose it is, and until when."""
+
+import pytest
+from conftest import tiny_recipe
+
+from retrieval.errors import TrainingError
+from training.loop.workdir import claim
+
+
+def claimed(folder, **changes):
+    return claim(folder / "it.training", folder / "it", tiny_recipe(**changes), resume=True)
+
+
+def test_a_folder_is_free_again_when_its_run_has_ended(tmp_path):
+    with claimed(tmp_path) as kept, pytest.raises(TrainingError, match="another process is training in"):  # noqa: SIM117
+        with claimed(tmp_path):
+            pass
+    with claimed(tmp_path):
+        pass
+    del kept  # whatever the first run gave was alive until here: the folder did not wait for it
+
+
+def test_a_folder_is_free_again_when_its_run_has_failed(tmp_path):
+    with pytest.raises(ZeroDivisionError) as failed, claimed(tmp_path):
+        raise ZeroDivisionError
+    with claimed(tmp_path):
+        pass
+    (tmp_path / "it.training" / "checkpoint-1").mkdir()
+    with pytest.raises(TrainingError, match="with seed=0, not 5") as refused, claimed(tmp_path, seed=5):
+        pass
+    with claimed(tmp_path):
+        pass
+    del failed, refused  # the frames of both, and all that is in them, were alive until here
