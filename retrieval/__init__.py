@@ -28,31 +28,35 @@ from retrieval.errors import (
 )
 
 if TYPE_CHECKING:
-    from retrieval.artifact.load import Artifact, load_artifact
+    from retrieval.artifact.load import Artifact
     from retrieval.build.build import build_artifact
     from retrieval.build.change import add_images, remove_images
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text import TextEncoder
-    from retrieval.hub.pull import open_reference, pull
-    from retrieval.hub.push import push_artifact
+    from retrieval.hub.deploy import deploy
+    from retrieval.hub.pull import open_artifact, pull
+    from retrieval.hub.push import push
     from retrieval.images.open import open_image
     from retrieval.images.sources import open_source
-    from retrieval.search import Hit, Searcher
+    from retrieval.query import Part
+    from retrieval.search import Hit, Searcher, find_duplicates
 
 _HOMES = {
     "Artifact": "artifact.load",
     "Encoder": "encoders.image",
     "Hit": "search",
+    "Part": "query",
     "Searcher": "search",
     "TextEncoder": "encoders.text",
     "add_images": "build.change",
     "build_artifact": "build.build",
-    "load_artifact": "artifact.load",
+    "deploy": "hub.deploy",
+    "find_duplicates": "search",
+    "open_artifact": "hub.pull",
     "open_image": "images.open",
-    "open_reference": "hub.pull",
     "open_source": "images.sources",
     "pull": "hub.pull",
-    "push_artifact": "hub.push",
+    "push": "hub.push",
     "remove_images": "build.change",
 }
 
@@ -68,6 +72,7 @@ __all__ = [
     "IntegrityError",
     "LookalikeError",
     "MapError",
+    "Part",
     "QueryError",
     "Searcher",
     "SourceError",
@@ -75,12 +80,13 @@ __all__ = [
     "TextEncoder",
     "add_images",
     "build_artifact",
-    "load_artifact",
+    "deploy",
+    "find_duplicates",
+    "open_artifact",
     "open_image",
-    "open_reference",
     "open_source",
     "pull",
-    "push_artifact",
+    "push",
     "remove_images",
 ]
 

@@ -1,35 +1,37 @@
-"""Search: a picture, an image of the gallery, or several of both, in; hits out."""
+"""Search: a picture, an image of the gallery, words, or several of them, in; hits out."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from retrieval.artifact.load import load_artifact, read_metrics
+from retrieval.artifact.load import Artifact
 from retrieval.artifact.text import TextPart
+from retrieval.encoders.base import Explainer, ImageEncoder
 from retrieval.encoders.explain import Explanation, explain
-from retrieval.encoders.image import Encoder
-from retrieval.errors import QueryError
+from retrieval.errors import EncoderError, QueryError
 from retrieval.evaluation.confidence import Calibration, Confidence
+from retrieval.evaluation.duplicates import THRESHOLD, Group, find_groups
 from retrieval.evaluation.duplicates import fold as leaders_of
-from retrieval.hub.pull import open_reference
+from retrieval.forking import Lock
+from retrieval.hub.pull import open_artifact
 from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery, Where
-from retrieval.images.open import Region, crop, open_image
-from retrieval.images.open import Source as ImageSource
+from retrieval.images.open import Picture, as_region, crop, open_image
+from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Ids, Store, Vectors
 
-MAX_K = 1000
+__all__ = ["MAX_K", "Hit", "Part", "Query", "Searcher", "find_duplicates"]
+
 _LOOKED_AT = 50, 4 * MAX_K  # rows that folding looks at, at least and at most: it compares each with all others
-_NOTHING = 1e-4  # length of a sum of unit vectors: its direction would be one of rounding
 _ROUNDING = 1e-6  # of a cosine: a picture that is asked for with a score of 1 finds itself
-Vector = npt.NDArray[np.float32]
+_REMEMBERED = 256  # vectors of pictures and words: another filter or k embeds nothing again
 
 
 @dataclass(frozen=True)
@@ -50,74 +52,47 @@ class Hit:
     """Rows of its near-duplicates that were folded into it, best first: of those that were looked at to find k hits."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """One thing that a query is made of: a picture, an image of the gallery, or words."""
-
-    image: ImageSource | None = None
-    row: int | None = None
-    words: str = ""
-    region: Region | None = None
-    """The part of the picture that counts (see `images.crop`); None for all of it."""
-    weight: float = 1.0
-    """+1 for "like this", -1 for "unlike this"."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """What is searched for: a (D,) unit vector, and the rows that are not to be found, those of which it is made."""
-
-    vector: Vector
-    leave_out: tuple[int, ...] = ()
-    single: bool = True
-    """Whether it is one whole picture and nothing else: only of such a chance was learned."""
-    by_text: bool = False
-    """Whether the vector is one of the encoder that understands text."""
-
-
-def combine(vectors: Vectors, weights: Sequence[float]) -> Vector:
-    """(Q, D) unit vectors to the (D,) unit vector of their weighted sum, the sum over its length.
-
-    The cosine to it is the weighted mean of the cosines to the parts, times a number that is the same for every image:
-    "like" draws near and "unlike" pushes away, as in Rocchio's relevance feedback (1971). Raises QueryError where
-    nothing is left of the sum.
-    """
-    total = np.asarray(weights, np.float32) @ vectors
-    length = float(np.linalg.norm(total))
-    if length < _NOTHING:
-        raise QueryError("what is liked and what is not cancel each other out: take one of them away.")
-    return np.asarray(total / length, np.float32)
-
-
 class Searcher:
-    """Encoder + store + gallery. Safe to use from several threads at once."""
+    """Encoder + store + gallery. Safe to use from several threads at once, and in a forked child.
+
+    One that was opened from an artifact goes through `pickle`, to a process that is spawned for one: there the artifact
+    is opened anew.
+    """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: ImageEncoder,
         store: Store,
         gallery: Gallery,
         *,
         text: TextPart | None = None,
         map: Vectors | None = None,  # noqa: A002  as the artifact calls it
         calibration: Calibration | None = None,
+        artifact: Artifact | None = None,
     ) -> None:
         self.encoder = encoder
         self.store = store
         self.gallery = gallery
         self.text = text
         self.map = map
+        self.artifact = artifact
         self.confidence = Confidence(calibration, self.store, self.gallery.labels) if calibration else None
         self.pictures = Pictures(self.gallery)
+        self._vectors: OrderedDict[Any, Vector] = OrderedDict()
+        self._lock = Lock()
 
     @classmethod
     def open(cls, name: Path | str) -> Searcher:
         """Check an artifact and open it: a folder, or `owner/name[@revision]` on the Hub.
 
-        Raises what `open_reference` and `load_artifact` raise.
+        Raises what `open_artifact` raises.
         """
-        artifact = load_artifact(open_reference(name).folder)
-        section = read_metrics(artifact.folder).calibration
+        return cls.of(open_artifact(name))
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Searcher:
+        """Search an artifact that is open."""
+        section = artifact.metrics.calibration
         return cls(
             artifact.encoder,
             artifact.store,
@@ -125,65 +100,140 @@ class Searcher:
             text=artifact.text,
             map=artifact.map,
             calibration=Calibration.of(section) if section else None,
+            artifact=artifact,
         )
 
-    def vector(self, part: Part, *, by_text: bool = False) -> Vector:
-        """The (D,) unit vector of a part, weight aside.
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.artifact is None:
+            raise TypeError("this Searcher was not opened from an artifact, and cannot be sent to another process.")
+        return Searcher.of, (self.artifact,)
 
-        Raises ImageError, or QueryError for words where the artifact has no encoder that understands them.
+    def search(
+        self,
+        image: Picture | None = None,
+        k: int = 10,
+        *,
+        id: str | None = None,  # noqa: A002  what everything else calls it, too
+        words: str = "",
+        like: Sequence[str] = (),
+        unlike: Sequence[str] = (),
+        region: Sequence[float] | None = None,
+        where: Where | None = None,
+        fold: bool = False,
+        min_score: float = -1.0,
+    ) -> list[Hit]:
+        """The k images of the gallery that are most like what is asked for, best first.
+
+        Args:
+            image: a picture: a path, bytes, a binary file, a PIL image, or a uint8 array. One that is in the gallery
+                finds itself, with a score of 1.
+            k: how many hits, 1 to 1000.
+            id: an image of the gallery, which does not find itself; nothing is embedded.
+            words: what the images shall show, where the artifact has a text model.
+            like: ids of images of the gallery that the hits shall be like, too.
+            unlike: ids of images of the gallery that the hits shall not be like.
+            region: the part of the picture that counts: left, top, right and bottom, as shares from 0 to 1.
+            where: a filter, column -> value or values (see `retrieval.images.gallery.Where`).
+            fold: whether near-duplicates of a hit are folded into it.
+            min_score: the least cosine of a hit, -1 to 1.
+
+        Raises:
+            ImageError: the picture cannot be read, or the region is none.
+            QueryError: nothing was asked for, or an argument cannot be; the message says what to give.
         """
-        encoder = self._text.encoder if by_text else self.encoder
-        if part.words:
-            vector: Vector = self._text.encoder.embed_texts([part.words])[0]
-        elif part.row is not None and part.region is None:
-            store = self._text.store if by_text else self.store
-            vector = store.vectors(np.array([part.row]))[0]
-        else:
-            vector = encoder.embed_images([self.picture(part)])[0]
-        return vector
+        check_k(k), check_score(min_score)  # before anything is embedded
+        parts = self._main_parts(image, id, words, region)
+        parts += [Part(row=self.gallery.row_of(name)) for name in _ids(like, "like")]
+        parts += [Part(row=self.gallery.row_of(name), weight=-1.0) for name in _ids(unlike, "unlike")]
+        return self.find(self.query(parts), k, min_score=min_score, where=where, fold=fold)
 
-    def picture(self, part: Part) -> Image.Image:
-        """What a part shows: the picture, or the thumbnail of the row, or the region of it; raises ImageError."""
-        shown = open_image(self.gallery.thumbnail(part.row) if part.row is not None else part.image or b"")
-        return crop(shown, part.region) if part.region else shown
+    def search_by_id(
+        self, image_id: str, k: int = 10, *, min_score: float = -1.0, where: Where | None = None
+    ) -> list[Hit]:
+        """The same as `search(id=image_id)`."""
+        return self.search(id=image_id, k=k, min_score=min_score, where=where)
 
-    def query(self, parts: Sequence[Part], vector: Callable[..., Vector] | None = None) -> Query:
-        """One query of several parts: the sum of their vectors by weight, see `combine`.
+    def search_text(self, words: str, k: int = 10, *, min_score: float = -1.0, where: Where | None = None) -> list[Hit]:
+        """The same as `search(words=words)`."""
+        return self.search(words=words, k=k, min_score=min_score, where=where)
 
-        With words among them, all vectors are those of the encoder that understands text. `vector` may take the place
-        of `self.vector`, to remember what it gave. Raises QueryError, or ImageError.
+    def explain(
+        self,
+        hit: str,
+        image: Picture | None = None,
+        *,
+        id: str | None = None,  # noqa: A002  as in `search`
+        region: Sequence[float] | None = None,
+    ) -> Explanation:
+        """Why the image of the gallery with the id `hit` is similar to a picture, or to another image of the gallery.
+
+        Takes `image` or `id`, and `region`, as `search` does. Raises EncoderError where the encoder's similarity is no
+        sum over parts of a picture, besides ImageError and QueryError.
+        """
+        if (image is None) == (id is None):
+            raise QueryError("an explanation is of one picture: give image, or id, and not both.")
+        [part] = self._main_parts(image, id, "", region)
+        return self.explain_parts(part, Part(row=self.gallery.row_of(hit)))
+
+    def explain_parts(self, query: Part, hit: Part) -> Explanation:
+        """Why a hit, an image of the gallery, is similar to a picture of a query; raises as `explain` does."""
+        if not isinstance(self.encoder, Explainer):
+            raise EncoderError(
+                f"the similarity that {self.encoder.name!r} finds cannot be split over a picture's cells."
+            )
+        vector = self.vector(query) if is_indexed(query) else None
+        pictures = self.picture(query), self.picture(hit)
+        return explain(self.encoder, *pictures, self.vector(hit), vector)
+
+    @property
+    def explains(self) -> bool:
+        """Whether `explain` can say why, with this encoder."""
+        return isinstance(self.encoder, Explainer) and self.encoder.explains
+
+    def query(self, parts: Sequence[Part]) -> Query:
+        """One query of several parts: the sum of their vectors by weight, see `retrieval.query.combine`.
+
+        With words among them, all vectors are those of the encoder that understands text. Raises QueryError, or
+        ImageError.
         """
         if not parts:
             raise QueryError("a query has a picture, an image of the gallery or words; there is nothing.")
         by_text = any(part.words for part in parts)
-        vectors = np.stack([(vector or self.vector)(replace(part, weight=1.0), by_text=by_text) for part in parts])
+        vectors = np.stack([self.vector(part, by_text=by_text) for part in parts])
         rows = tuple(part.row for part in parts if part.row is not None)
         alone = len(parts) == 1 and parts[0].weight > 0
         combined = vectors[0] if alone else combine(vectors, [part.weight for part in parts])
         return Query(combined, rows, alone and not by_text and not parts[0].region, by_text)
 
-    def search(
-        self, image: ImageSource, k: int = 10, *, min_score: float = -1.0, where: Where | None = None
-    ) -> list[Hit]:
-        """The k images of the gallery that are most like a picture, best first.
+    def vector(self, part: Part, *, by_text: bool = False) -> Vector:
+        """The (D,) unit vector of a part, weight aside; those of the latest pictures and words are remembered.
 
-        Only hits of at least `min_score` that `where` lets through (column -> value or values). A picture that is in
-        the gallery finds itself, with a score of 1. Raises ImageError or QueryError.
+        Raises ImageError, or QueryError for words where the artifact has no encoder that understands them.
         """
-        return self.find(self.query([Part(image)]), k, min_score=min_score, where=where)
+        if part.row is not None and part.region is None:
+            store = self._text.store if by_text else self.store
+            indexed: Vector = store.vectors(np.array([part.row]))[0]
+            return indexed
+        if part.row is None and not part.words:
+            check_picture(part.image)
+        key = (by_text, known) if (known := key_of(part)) else None
+        with self._lock:
+            if key in self._vectors:
+                self._vectors.move_to_end(key)
+                return self._vectors[key]
+        vector = self._embedded(part, by_text)
+        if key:
+            with self._lock:
+                self._vectors[key] = vector
+                while len(self._vectors) > _REMEMBERED:
+                    self._vectors.popitem(last=False)
+        return vector
 
-    def search_by_id(
-        self, image_id: str, k: int = 10, *, min_score: float = -1.0, where: Where | None = None
-    ) -> list[Hit]:
-        """The k others that are most like an image of the gallery, best first; nothing is embedded.
-
-        Raises QueryError for an unknown id, k or filter.
-        """
-        return self.find(self.query([Part(row=self.gallery.row_of(image_id))]), k, min_score=min_score, where=where)
-
-    def search_text(self, words: str, k: int = 10, *, min_score: float = -1.0, where: Where | None = None) -> list[Hit]:
-        """The k images that words describe best; raises QueryError where the artifact has no encoder of text."""
-        return self.find(self.query([Part(words=words)]), k, min_score=min_score, where=where)
+    def picture(self, part: Part) -> Image.Image:
+        """What a part shows: the picture, or the thumbnail of the row, or the region of it; raises ImageError."""
+        source = part.image if part.row is None else self.gallery.thumbnail(part.row)
+        shown = open_image(b"" if source is None else source)
+        return crop(shown, part.region) if part.region else shown
 
     def find(
         self, query: Query, k: int = 10, *, min_score: float = -1.0, where: Where | None = None, fold: bool = False
@@ -193,10 +243,7 @@ class Searcher:
         Folding looks at the 4,000 nearest, and no further: where nearly all of those are near-duplicates, fewer are
         left. Raises QueryError for k, a minimum score or a filter that cannot be.
         """
-        if not 1 <= k <= MAX_K:
-            raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; it is {k}.")
-        if not -1 <= min_score <= 1:
-            raise QueryError(f"the minimum score is a cosine, from -1 to 1; it is {min_score}.")
+        k, min_score = check_k(k), check_score(min_score)
         allowed = self.gallery.rows_where(where)
         there, left_out = len(self.gallery) if allowed is None else len(allowed), len(query.leave_out)
         least, most = _LOOKED_AT if fold else (k, MAX_K)
@@ -210,6 +257,32 @@ class Searcher:
             if len(kept) == k or wanted >= most or len(rows) < wanted - left_out:
                 return self._hits(query, rows, scores, kept, leaders)
             wanted = min(2 * wanted, most)
+
+    def _main_parts(
+        self, image: Picture | None, image_id: str | None, words: str, region: Sequence[float] | None
+    ) -> list[Part]:
+        """What is asked for besides what is liked and what is not."""
+        if region is not None and (image is None) == (image_id is None):
+            raise QueryError("a region is a part of one picture: give it with image, or with id.")
+        box = None if region is None else as_region(region)
+        parts = [] if image is None else [Part(image, region=box)]
+        parts += [] if image_id is None else [Part(row=self.gallery.row_of(image_id), region=box)]
+        if not isinstance(words, str):
+            raise QueryError(f"words are a text, not {type(words).__qualname__}.")
+        return parts + ([Part(words=words)] if words else [])
+
+    def _embedded(self, part: Part, by_text: bool) -> Vector:
+        if part.words:
+            worded: Vector = self._text.encoder.embed_texts([part.words])[0]
+            return worded
+        encoder, store = (self._text.encoder, self._text.store) if by_text else (self.encoder, self.store)
+        vectors = encoder.embed_images([self.picture(part)])
+        if vectors.shape != (1, store.dim) or not np.isfinite(vectors).all():
+            raise EncoderError(
+                f"the encoder {encoder.name!r} gives {vectors.shape} for one picture where the index has vectors of "
+                f"{store.dim} numbers: it has to be (1, {store.dim}), and finite. Take the encoder of the artifact."
+            )
+        return np.asarray(vectors[0], np.float32)
 
     def _nearest(self, query: Query, wanted: int, min_score: float, allowed: Ids | None) -> tuple[Ids, Vector]:
         if not wanted:
@@ -251,13 +324,24 @@ def _followers(rows: Ids, kept: Ids, leaders: Ids) -> list[tuple[int, ...]]:
     return [tuple(rows[(leaders == at) & (np.arange(len(rows)) != at)].tolist()) for at in kept]
 
 
-def explain_parts(searcher: Searcher, query: Part, hit: Part) -> Explanation:
-    """Why a hit, an image of the gallery, is similar to a picture of a query; raises EncoderError as `explain` does."""
-    vector = searcher.vector(query) if is_indexed(query) else None
-    pictures = searcher.picture(query), searcher.picture(hit)
-    return explain(searcher.encoder, *pictures, searcher.vector(hit), vector)
-
-
 def is_indexed(part: Part) -> bool:
     """Whether its vector is one of the index, and its picture at hand only a thumbnail of what that was made of."""
     return part.row is not None and part.region is None
+
+
+def find_duplicates(
+    source: Artifact | Searcher, threshold: float = THRESHOLD, progress: Callable[[int, int], None] | None = None
+) -> list[Group]:
+    """The groups of near-duplicates of a gallery, the largest first: images that show the same picture.
+
+    `threshold` is the least cosine of an image to the first of its group, from 0.8 to 1; their pixels have to agree,
+    too. `progress` is told rows done, and rows in all. Raises QueryError for another threshold.
+    """
+    pictures = source.pictures if isinstance(source, Searcher) else Pictures(source.gallery)
+    return find_groups(source.store, pictures.same, threshold, progress)
+
+
+def _ids(ids: Any, name: str) -> Sequence[str]:
+    if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
+        raise QueryError(f"{name} is a list of ids of the gallery, not {ids!r}.")
+    return list(ids)

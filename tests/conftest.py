@@ -29,6 +29,7 @@ from hub_client import HubClient
 from hub_server import HubServer
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from runs import build_run
 
 from retrieval.artifact.load import load_artifact
 from retrieval.build.build import build_artifact
@@ -262,9 +263,9 @@ def artifact(pictures, encoder, tmp_path_factory):
     return folder
 
 
-def run_sections(unsealed, held_out=(), **training):
+def run_sections(draft, held_out=(), **training):
     """What a training run adds to an artifact: sections of metrics.json; every third row is a query."""
-    labels, vectors = np.array(unsealed.gallery.labels), unsealed.vectors
+    labels, vectors = np.array(draft.gallery.labels), draft.vectors
     asked = np.arange(len(labels)) % 3 == 0
     evaluation = evaluate(
         vectors[asked],
@@ -299,7 +300,7 @@ def run_sections(unsealed, held_out=(), **training):
         "training": run,
         "audit": {"queries": 1, "audited": 20, "listed": []},
         "evaluation": evaluation,
-        "index": evaluate_index(unsealed.store, vectors, vectors[asked], np.flatnonzero(asked)),
+        "index": evaluate_index(draft.store, vectors, vectors[asked], np.flatnonzero(asked)),
     }
 
 
@@ -328,7 +329,7 @@ def twins(encoder, clip, tmp_path_factory):
 def trained(pictures, encoder, tmp_path_factory):
     """The folder of an artifact as a training run makes it. Read-only: `copied_run` is there to be changed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    build_artifact(open_source(str(pictures)), folder, encoder, evaluate=run_sections)
+    build_run(open_source(str(pictures)), folder, encoder, run_sections)
     return folder
 
 

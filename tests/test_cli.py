@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -12,14 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import BACKBONE, ROOT, noise
 
-from retrieval.__main__ import _lines, main
+import lookalike
+import training.__main__
+from retrieval.__main__ import main
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
+from retrieval.artifact.metrics import name_of
+from retrieval.commands.search import lines_of
 from retrieval.console import run_command
 from retrieval.evaluation.confidence import percent
 from retrieval.evaluation.metrics import leave_one_out
 from retrieval.search import Hit, Part, Searcher
+from retrieval.version import VERSION
 
+COMMANDS = [
+    *("build", "add", "remove", "search", "duplicates", "evaluate", "verify", "export", "bench", "serve"),
+    *("push", "pull", "deploy", "train", "compare", "recipes", "bench-training"),
+]
 FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
 
 
@@ -206,8 +217,8 @@ def test_a_query_that_cannot_be(artifact, here, arguments, words):
 
 def test_a_hit_whose_chance_is_not_known_is_in_line_with_the_others():
     hits = [Hit(0, "a", 0.9, "mug", "a.png", chance=1.0), Hit(1, "b", 0.5, None, "b.png")]
-    assert [line[:16] for line in _lines(hits)] == ["0.9000  99%  a  ", "0.5000    -  b  "]
-    assert [line[:11] for line in _lines(hits[1:])] == ["0.5000  b  "]
+    assert [line[:16] for line in lines_of(hits)] == ["0.9000  99%  a  ", "0.5000    -  b  "]
+    assert [line[:11] for line in lines_of(hits[1:])] == ["0.5000  b  "]
 
 
 def test_search_with_filters(artifact, pictures, here):
@@ -258,7 +269,8 @@ def test_evaluate(artifact, here):
     assert status == 0
     assert list(figures)[: len(FIGURES)] == FIGURES
     assert figures == leave_one_out(opened.store.vectors(np.arange(60)), opened.gallery.labels)
-    assert figures == json.loads((artifact / LAYOUT.metrics).read_text())["leave_one_out"]
+    stated = json.loads((artifact / LAYOUT.metrics).read_text())["leave_one_out"]
+    assert figures == {name_of(key): value for key, value in stated.items()}
     status, printed, _ = here("evaluate", artifact)
     assert status == 0
     shown = dict(line.split() for line in printed.splitlines())
@@ -374,6 +386,8 @@ def test_what_cannot_be_done_is_said_in_a_line(arguments, words, artifact, tmp_p
     [
         [],
         ["paint"],
+        ["build", "photos", "--out", "it", "--crop-mode", "round"],
+        ["search", "it", "a.png", "-k", "five"],
         ["build", "photos"],
         ["search"],
         ["search", "it", "a.png", "b.png"],
@@ -384,18 +398,125 @@ def test_wrong_usage_is_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
-    assert "usage: python -m retrieval" in capsys.readouterr().err
+    assert "Usage: python -m retrieval" in capsys.readouterr().err
+
+
+def usage(arguments, capsys, door=lookalike.main):
+    """The exit status of a command line that runs no command, and what it printed."""
+    with pytest.raises(SystemExit) as raised:
+        door(arguments)
+    return raised.value.code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_of_its_own(name, capsys):
+    listed = usage(["--help"], capsys)[1]
+    status, printed, error = usage([name, "--help"], capsys)
+    assert (status, error) == (0, "")
+    assert printed.startswith(f"Usage: lookalike {name} ")
+    what = printed.splitlines()[2].strip()
+    assert re.search(rf"^  {name} +{re.escape(what)}$", listed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistyped_flag_shows_the_usage_of_its_command(name, capsys):
+    status, printed, error = usage([name, "--hlep"], capsys)
+    assert (status, printed) == (2, "")
+    assert error.startswith(f"Usage: lookalike {name} ")
+    assert "No such option: --hlep" in error
+    assert "--help" in error.splitlines()[-1]
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest(capsys):
+    status, _, error = usage(["serach", "it"], capsys)
+    assert status == 2
+    assert "Did you mean 'search'" in error
+
+
+@pytest.mark.parametrize("asked", ["phots", "nowhere/photos"])
+def test_a_mistyped_folder_is_answered_with_the_nearest(asked, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    assert lookalike.main(["build", str(tmp_path / asked), "--out", str(tmp_path / "it")]) == 1
+    hint = "did you mean 'photos'?" if asked == "phots" else "a data set on the Hub is named owner/name."
+    assert capsys.readouterr().err == f"error: there is no {tmp_path / asked} here; {hint}\n"
+
+
+def test_the_version_is_the_same_at_every_door(capsys):
+    doors = (lookalike.main, main, training.__main__.main)
+    assert {usage(["--version"], capsys, door) for door in doors} == {(0, f"lookalike {VERSION}\n", "")}
+
+
+def test_the_recipes_are_listed_at_both_doors(capsys):
+    lists = []
+    for door, words in ((lookalike.main, ["recipes"]), (lookalike.main, ["train"]), (training.__main__.main, [])):
+        assert door(words) == 0
+        lists.append(capsys.readouterr().out)
+    assert "caltech101" in lists[0]
+    assert len(set(lists)) == 1
+
+
+def test_a_port_in_use_is_an_error_in_our_words(starter, here):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        status, printed, error = here("serve", "--artifact", starter, "--port", port)
+    assert (status, printed) == (1, "")
+    assert error == f"error: port {port} is in use: give another --port, or none, for the first free one from 7860.\n"
+    status, printed, error = here("serve", "--artifact", starter, "--host", "192.0.2.1", "--port", port)
+    assert (status, printed) == (1, "")
+    assert error.startswith(f"error: cannot listen on 192.0.2.1, port {port}: ")
+    assert len(error.splitlines()) == 1
 
 
 # What is loaded when
 
 
-@pytest.mark.parametrize("what", ["import retrieval", "from retrieval.__main__ import main"])
-def test_importing_loads_nothing_heavy(what):
-    heavy = "{'torch', 'numpy', 'faiss', 'datasets', 'PIL', 'pyarrow', 'timm', 'gradio', 'pandas', 'huggingface_hub'}"
-    script = f"import sys\n{what}\nprint(sorted({heavy} & set(sys.modules)))"
+HEAVY = {"torch", "numpy", "faiss", "datasets", "PIL", "pyarrow", "timm", "gradio", "huggingface_hub", "rich"}
+AT_ONCE = [  # what was typed, and the exit status
+    (["--help"], 0),
+    (["--version"], 0),
+    *[([name, "--help"], 0) for name in COMMANDS],
+    (["biuld"], 2),
+    *[([name, "--nothing"], 2) for name in COMMANDS],
+    (["build", "nowhere", "--out", "x"], 1),
+    (["build", "./photos/nowhere", "--out", "x"], 1),
+    (["train", "caltech101", "--data", "nowhere", "--out", "x"], 1),
+    (["train", "caltech", "--out", "x"], 1),
+    *[([name, "nowhere"], 1) for name in ("verify", "evaluate", "bench", "duplicates", "compare")],
+    (["search", "nowhere", "photo.jpg"], 1),
+    (["add", "nowhere", "photos"], 1),
+    (["add", "retrieval/starter", "nowhere"], 1),
+    (["remove", "nowhere", "id"], 1),
+    (["export", "nowhere", "--npy", "x"], 1),
+    (["push", "nowhere", "me/it"], 1),
+    (["serve", "--artifact", "nowhere"], 1),
+]
+
+
+def test_help_and_typos_are_answered_before_anything_heavy_is_loaded():
+    script = f"""
+import contextlib, json, sys, lookalike
+said = []
+for words in {[words for words, _ in AT_ONCE]}:
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            status = lookalike.main(words)
+        except SystemExit as ended:
+            status = ended.code
+    said.append([words, status, sorted({HEAVY} & set(sys.modules))])
+print(json.dumps(said))"""
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert json.loads(done.stdout) == [[words, status, []] for words, status in AT_ONCE]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_picture_is_looked_for_before_torch_is_loaded(starter):
+    script = f"""
+import sys, lookalike
+print(lookalike.main(["search", {str(starter)!r}, "nowhere.jpg"]), "torch" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1 False\n", "error: nowhere.jpg: no such file\n")
 
 
 def test_every_public_name_is_there():

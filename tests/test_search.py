@@ -11,7 +11,8 @@ from PIL import Image
 from retrieval.errors import ImageError, QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, write_gallery
 from retrieval.images.open import thumbnail_jpeg
-from retrieval.search import MAX_K, Hit, Part, Query, Searcher, combine
+from retrieval.query import MAX_K, Query, combine
+from retrieval.search import Hit, Part, Searcher
 from retrieval.stores import open_store
 from retrieval.stores.faiss import IndexSettings
 
@@ -252,18 +253,6 @@ def test_nothing_and_words_that_nobody_reads_are_errors_in_words(searcher):
         searcher.search_text("a red shirt")
     with pytest.raises(QueryError, match="no encoder that understands text"):
         searcher.query([Part(row=1), Part(words="a red shirt")])
-
-
-def test_a_vector_may_be_remembered_by_the_caller(searcher):
-    asked = []
-
-    def vector(part, *, by_text):
-        asked.append((part, by_text))
-        return searcher.vector(part, by_text=by_text)
-
-    query = searcher.query([Part(row=1), Part(row=2, weight=-1.0)], vector)
-    assert asked == [(Part(row=1), False), (Part(row=2), False)], "the weight is no matter of the vector"
-    np.testing.assert_array_equal(query.vector, searcher.query([Part(row=1), Part(row=2, weight=-1.0)]).vector)
 
 
 def test_words_are_searched_for_among_the_vectors_of_their_encoder(twins):

@@ -8,18 +8,19 @@ agree; then the golden query is replayed. No pickle, ever.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from retrieval.artifact.atomic import recover
 from retrieval.artifact.golden import replay
-from retrieval.artifact.layout import LAYOUT
-from retrieval.artifact.manifest import agree, check_file, check_files, read_manifest, reading
+from retrieval.artifact.layout import LAYOUT, PLOT
+from retrieval.artifact.manifest import agree, check_files, read_manifest, read_stated, reading
 from retrieval.artifact.map import read_map
 from retrieval.artifact.metrics import Metrics, parse_metrics
+from retrieval.artifact.report import Report
 from retrieval.artifact.text import TextPart, read_text
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
@@ -32,17 +33,54 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact that has been checked and opened."""
+    """An artifact that has been checked and opened, each of its files under the same manifest.
+
+    It goes through `pickle`, and so to other processes, as the folder and the hash of its manifest: it is opened anew
+    there, and refused where the folder holds another one by then.
+    """
 
     folder: Path
     manifest: dict[str, Any]
     encoder: Encoder
     store: FaissStore
     gallery: Gallery
+    metrics: Metrics
+    """The evaluation, as `metrics.json` has it."""
+    card: str
+    """The text of its README.md."""
+    plots: Mapping[str, bytes]
+    """Name -> PNG file of the pictures of its evaluation."""
     map: Vectors | None = None
     """The gallery in two dimensions, (N, 2) float32, where one is stored."""
     text: TextPart | None = None
     """A model that finds the gallery's images by texts, where there is one."""
+    name: str = ""
+    """What it is called: `owner/name` on the Hub, or the name of its folder."""
+    commit: str | None = None
+    """On the Hub; None for a folder."""
+    report: Report | None = None
+    """What became of the images that were just added, where some were."""
+    offline: bool = False
+    """Whether the Hub could not be asked, and this is the copy at hand."""
+
+    @property
+    def state(self) -> str:
+        """`commit 0123abc`, or `offline, commit 0123abc`; nothing for a folder."""
+        return f"{'offline, ' if self.offline else ''}commit {self.commit[:7]}" if self.commit else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened_again, (self.folder, self.manifest["manifest_sha256"], self.name, self.commit, self.offline)
+
+
+def _opened_again(folder: Path, sha256: str, name: str, commit: str | None, offline: bool) -> Artifact:
+    """The artifact that another process had opened; raises ArtifactError where the folder holds another one now."""
+    artifact = load_artifact(folder)
+    if artifact.manifest["manifest_sha256"] != sha256:
+        raise ArtifactError(
+            f"{folder} holds another artifact than the one that was sent here: its manifest's SHA-256 was "
+            f"{sha256[:12]}, it is {artifact.manifest['manifest_sha256'][:12]}. Open the folder here instead."
+        )
+    return replace(artifact, name=name, commit=commit, offline=offline)
 
 
 def is_artifact(folder: Path) -> bool:
@@ -108,13 +146,26 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     agree(f"{LAYOUT.index}: vectors", manifest["rows"], len(store))
     replay(manifest["golden"], encoder, store, gallery)
-    return Artifact(folder, manifest, encoder, store, gallery, read_map(folder, manifest), read_text(folder, manifest))
+    files = manifest["files"]
+    return Artifact(
+        folder,
+        manifest,
+        encoder,
+        store,
+        gallery,
+        metrics=_metrics(folder, manifest),
+        card=read_stated(folder, LAYOUT.card, files[LAYOUT.card]).decode("utf-8"),
+        plots={name: read_stated(folder, name, files[name]) for name in files if PLOT.fullmatch(name)},
+        map=read_map(folder, manifest),
+        text=read_text(folder, manifest),
+        name=folder.resolve().name,
+    )
 
 
 def _metrics(folder: Path, manifest: dict[str, Any]) -> Metrics:
-    check_file(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
+    content = read_stated(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
     with reading(LAYOUT.metrics):
-        return parse_metrics((folder / LAYOUT.metrics).read_bytes())
+        return parse_metrics(content)
 
 
 def hash_of_ids(ids: Sequence[str]) -> str:

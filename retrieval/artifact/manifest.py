@@ -62,6 +62,17 @@ def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
     agree(f"{name}: SHA-256", stated["sha256"], measure(folder / name)["sha256"])
 
 
+def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
+    """The content of a small file, read once and as the manifest states it; raises IntegrityError as `check_file`."""
+    try:
+        content = (folder / name).read_bytes()
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.") from error
+    agree(f"{name}: size in bytes", stated["size"], len(content))
+    agree(f"{name}: SHA-256", stated["sha256"], hashlib.sha256(content).hexdigest())
+    return content
+
+
 def check_files(folder: Path, manifest: dict[str, Any]) -> None:
     """Raise IntegrityError unless the folder holds the files of its manifest, and no others beside them."""
     files = stated_files(manifest)

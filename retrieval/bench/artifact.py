@@ -27,7 +27,7 @@ from retrieval.images.sources import RawImage, Source
 from retrieval.stores.choose import fit_index
 from retrieval.stores.recall import Figures, against_exact, latency
 
-_APP = Path(__file__).parents[2] / "app.py"
+_ROOT = Path(__file__).parents[2]  # where `python -m retrieval` finds this package, installed or not
 _PATIENCE = 300  # seconds for the app to come up
 _QUERIES = 50
 _IMAGES = 256
@@ -113,12 +113,13 @@ def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`python app.py` on an artifact, as a process that has just been started, until the block ends; its address."""
+    """`python -m retrieval serve` on an artifact, as a process just started, until the block ends; its address."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(_APP), "--artifact", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as app:
+    options = ["--artifact", str(folder.resolve()), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "retrieval", "serve", *options]
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL) as app:
         try:
             yield app, f"http://127.0.0.1:{port}"
         finally:

@@ -6,9 +6,9 @@ after a kill goes on where it was (see `retrieval.build.embed`).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -16,52 +16,56 @@ from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target
 from retrieval.artifact.map import PCA, check_method, write_map
+from retrieval.artifact.report import Report
 from retrieval.artifact.text import write_text
 from retrieval.build.embed import Progress, Shards, embed_source
-from retrieval.build.write import Evaluate, Unsealed, finish
+from retrieval.build.write import Draft, write_artifact
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
 from retrieval.errors import SourceError
 from retrieval.images.gallery import Gallery, write_gallery
 from retrieval.images.sources import Source
 from retrieval.stores.choose import fit_index
-from retrieval.stores.faiss import FaissStore
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the images of a source: found = indexed + duplicates + skipped."""
-
-    found: int
-    indexed: int
-    duplicates: list[tuple[str, str]] = field(default_factory=list)
-    """(source, the source or the id of the image with the same content)"""
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    """(source, reason)"""
+from retrieval.stores.faiss import AUTO, FaissStore
 
 
 def build_artifact(
     source: Source,
-    out: Path,
+    out: Path | str,
     encoder: Encoder,
     *,
-    factory: str = "AUTO",
+    factory: str = AUTO,
     limit: int | None = None,
     progress: Progress | None = None,
-    evaluate: Evaluate | None = None,
     text: TextEncoder | None = None,
     map_method: str | None = None,
 ) -> Report:
     """Embed every image of a source and write the artifact `out`, in the place of one that may be there.
 
     `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images.
-    `evaluate` is given all but figures, card and manifest, and returns sections for metrics.json beside its own.
     `text` has every thumbnail embedded by that model, too; `map_method` has a map stored, `pca`, `tsne` or `umap`.
     Raises ArtifactError where `out` holds something else or is being written, SourceError where no image could be
     indexed, MapError where the method's package is not here.
     """
-    check_target(out)
     check_method(map_method or PCA)
+    with building(source, Path(out), encoder, factory=factory, limit=limit, progress=progress) as (draft, report):
+        draft.facts.update(write_map(draft.folder, draft.vectors, map_method))
+        draft.facts.update(write_text(draft.folder, draft.gallery, text))
+    return report
+
+
+@contextmanager
+def building(
+    source: Source,
+    out: Path,
+    encoder: Encoder,
+    *,
+    factory: str = AUTO,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Draft, Report]]:
+    """The same for whoever adds something to the draft, in the block: it becomes the artifact `out` when that ends."""
+    check_target(out)
     FaissStore.check_factory(factory, encoder.dim)  # before hours of work
     with writing(out, LAYOUT.own()):
         shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint} {limit}")
@@ -74,11 +78,11 @@ def build_artifact(
             encoder.save(folder)
             write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
             gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
-            facts = {"build": {**summary(report), "source": dict(source.about)}}
-            facts |= write_map(folder, vectors, map_method) | write_text(folder, gallery, text)
-            finish(Unsealed(folder, encoder, store, gallery, vectors), facts, evaluate)
+            facts = {"build": {**report.summary(), "source": dict(source.about)}}
+            draft = Draft(folder, encoder, store, gallery, vectors, facts)
+            yield draft, report
+            write_artifact(draft)
         shards.clear()
-    return report
 
 
 def embed(
@@ -107,11 +111,6 @@ def report_of(shards: Shards) -> Report:
         duplicates=[(source, same) for fact in facts for source, same in fact["duplicates"]],
         skipped=[(source, reason) for fact in facts for source, reason in fact["skipped"]],
     )
-
-
-def summary(report: Report) -> dict[str, Any]:
-    """A report as the manifest keeps it."""
-    return {**asdict(report), "duplicates": len(report.duplicates)}
 
 
 def _nothing(report: Report) -> str:

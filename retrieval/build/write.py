@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval.artifact.golden import ask
 from retrieval.artifact.layout import LAYOUT, PLOT
-from retrieval.artifact.load import hash_of_ids, load_artifact
+from retrieval.artifact.load import Artifact, hash_of_ids, load_artifact
 from retrieval.artifact.manifest import FORMAT, measure, sealed
 from retrieval.artifact.metrics import Metrics, key_of, new_metrics
 from retrieval.artifact.sections import CalibrationSection, LeaveOneOut
@@ -36,81 +36,50 @@ CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True)
-class Unsealed:
-    """An artifact that is being written: all but figures, card and manifest."""
+class Draft:
+    """An artifact that is being written into a folder: encoder, gallery and vectors are there, the rest follows."""
 
     folder: Path
-    """Where it is written."""
     encoder: Encoder
     store: FaissStore
     gallery: Gallery
     vectors: Vectors
     """(N, D) float32 unit rows as they came from the encoder, row for row with the gallery."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Entries for the manifest: how it was built, and what was changed since."""
+    sections: dict[str, Any] = field(default_factory=dict)
+    """Sections for metrics.json, in the place of those of the same name that follow from the gallery."""
 
 
-Evaluate = Callable[[Unsealed], dict[str, Any]]
-"""Makes further sections of metrics.json."""
+def write_artifact(draft: Draft) -> Artifact:
+    """Write all that follows from encoder, gallery and vectors: index, figures, plots, card and, last, the manifest.
 
-
-def finish(unsealed: Unsealed, facts: dict[str, Any], evaluate: Evaluate | None = None) -> None:
-    """Write all that follows from encoder, gallery and vectors, with pictures of it, and check it.
-
-    `facts` are entries for the manifest. Raises IntegrityError where the artifact could not be loaded again.
+    Returns the artifact, opened and checked. Raises IntegrityError where it could not be opened again.
     """
-    unsealed.store.save(unsealed.folder / LAYOUT.index)
-    metrics = new_metrics({LEAVE_ONE_OUT: _leave_one_out(unsealed), **(evaluate(unsealed) if evaluate else {})})
+    draft.store.save(draft.folder / LAYOUT.index)
+    metrics = new_metrics({LEAVE_ONE_OUT: _leave_one_out(draft), **draft.sections})
     if CALIBRATION not in metrics.model_fields_set:
-        metrics = metrics.model_copy(update={CALIBRATION: _calibration(unsealed, trained=metrics.is_trained)})
-    draw(unsealed.folder, metrics)
-    close(unsealed.folder, unsealed.encoder, unsealed.store, unsealed.gallery, metrics, facts)
+        metrics = metrics.model_copy(update={CALIBRATION: _calibration(draft, trained=metrics.is_trained)})
+    return write_description(draft.folder, draft.encoder, draft.store, draft.gallery, metrics, draft.facts)
 
 
-def close(
+def write_description(
     folder: Path,
     encoder: Encoder,
     store: FaissStore,
     gallery: Gallery,
     metrics: Metrics,
     facts: dict[str, Any],
-) -> None:
-    """Write figures, card and manifest beside the rest of an artifact, and check it; see `finish`."""
+) -> Artifact:
+    """Write figures, plots, card and manifest beside the rest of an artifact, and open it: see `write_artifact`."""
+    draw(folder, metrics)
     (folder / LAYOUT.metrics).write_text(metrics.to_json(), encoding="utf-8")
     write_card(folder, encoder, store, gallery, metrics, facts)
-    seal(folder, encoder, store, gallery, facts)
-    load_artifact(folder)  # what cannot be loaded must not take the place of what can
+    _write_manifest(folder, encoder, store, gallery, facts)
+    return load_artifact(folder)  # what cannot be opened must not take the place of what can
 
 
-def link(old: Path, new: Path, names: Iterable[str]) -> None:
-    """Give a folder the same files as another, those excepted that it has already.
-
-    Files of an artifact are never changed in place, so sharing them is safe.
-    """
-    for name in names:
-        if not (new / name).exists():
-            (new / name).parent.mkdir(exist_ok=True)
-            try:
-                os.link(old / name, new / name)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(old / name, new / name)
-
-
-def _calibration(unsealed: Unsealed, *, trained: bool) -> CalibrationSection | None:
-    """Learned from the images of the gallery, but not of an encoder that has learned from them: to it they are nearer
-    to each other than a new one is to them, and all of them would be confident."""
-    labels = unsealed.gallery.labels
-    own = Queries(unsealed.vectors, labels, np.arange(len(unsealed.vectors)))
-    return None if trained else calibrate(unsealed.store, labels, own, same=Pictures(unsealed.gallery).same)
-
-
-def _leave_one_out(unsealed: Unsealed) -> LeaveOneOut | None:
-    try:
-        figures = leave_one_out(unsealed.vectors, unsealed.gallery.labels)
-        return LeaveOneOut.model_validate({key_of(name): value for name, value in figures.items()})
-    except QueryError:  # a gallery without labels is as good as another; it has no figures
-        return None
-
-
-def seal(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, facts: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, facts: dict[str, Any]) -> None:
     """Write the manifest over the other files of the folder: from then on it is an artifact.
 
     `facts` are further entries for the manifest (how it was built, the index's recall). Raises ArtifactError for
@@ -136,3 +105,33 @@ def seal(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, fa
         **facts,
     }
     (folder / LAYOUT.manifest).write_bytes(sealed(manifest))
+
+
+def link(old: Path, new: Path, names: Iterable[str]) -> None:
+    """Give a folder the same files as another, those excepted that it has already.
+
+    Files of an artifact are never changed in place, so sharing them is safe.
+    """
+    for name in names:
+        if not (new / name).exists():
+            (new / name).parent.mkdir(exist_ok=True)
+            try:
+                os.link(old / name, new / name)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(old / name, new / name)
+
+
+def _calibration(draft: Draft, *, trained: bool) -> CalibrationSection | None:
+    """Learned from the images of the gallery, but not of an encoder that has learned from them: to it they are nearer
+    to each other than a new one is to them, and all of them would be confident."""
+    labels = draft.gallery.labels
+    own = Queries(draft.vectors, labels, np.arange(len(draft.vectors)))
+    return None if trained else calibrate(draft.store, labels, own, same=Pictures(draft.gallery).same)
+
+
+def _leave_one_out(draft: Draft) -> LeaveOneOut | None:
+    try:
+        figures = leave_one_out(draft.vectors, draft.gallery.labels)
+        return LeaveOneOut.model_validate({key_of(name): value for name, value in figures.items()})
+    except QueryError:  # a gallery without labels is as good as another; it has no figures
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 
 from retrieval.encoders.heads import Head
 from retrieval.errors import EncoderError, first_line
+from retrieval.words import did_you_mean
 
 _PROBE_SCALES = (1.0, 1e3, 1e6)  # a bias can hide the bend of a ReLU from small numbers, not from large ones
 _PROBE_TOLERANCE = 1e-4  # of the largest number that comes out: float32 loses a tenth of it, a ReLU bends by far more
@@ -67,8 +67,7 @@ def check_name(backbone: str) -> None:
     """Raise EncoderError, with the nearest names, where timm has no such model."""
     if timm.is_model(backbone.split(".")[0]) or backbone.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         return
-    near = difflib.get_close_matches(backbone, timm.list_models(), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all."
+    hint = did_you_mean(backbone, timm.list_models(), otherwise="`timm.list_models()` names them all.")
     raise EncoderError(f"timm has no model {backbone!r}; {hint}")
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retrieval.encoders.image import Cells, Encoder
+from retrieval.encoders.base import Explainer
+from retrieval.encoders.image import Cells
 from retrieval.errors import EncoderError
 
 _SHORTEST = 1e-12  # length of an embedding, as torch's normalize has it: one of zeros has the cosine 0 with all
@@ -65,7 +66,7 @@ class Explanation:
 
 
 def explain(
-    encoder: Encoder, query: Image.Image, hit: Image.Image, hit_vector: Vector, query_vector: Vector | None = None
+    encoder: Explainer, query: Image.Image, hit: Image.Image, hit_vector: Vector, query_vector: Vector | None = None
 ) -> Explanation:
     """Split the similarity of two RGB pictures over their parts.
 

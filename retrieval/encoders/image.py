@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +40,7 @@ from retrieval.encoders.backbone import (
 )
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.errors import EncoderError
+from retrieval.forking import OneThread
 
 _OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
 # Arguments of timm.create_model that would have it read other files, or run other code, than those of the folder.
@@ -80,7 +80,7 @@ class Encoder:
         self.fingerprint: str = self._fingerprint()
         # The network always runs on this one thread: OpenMP keeps a team of its own for every thread that computes,
         # and on a server with many, teams get into each other's way (33 ms an image instead of 19).
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._thread = OneThread("encoder")
 
     @classmethod
     def create(
@@ -168,7 +168,7 @@ class Encoder:
         """N tensors from `preprocess` to (N, D) float32 rows of unit length."""
         if not tensors:
             return np.empty((0, self.dim), np.float32)
-        vectors = self._thread.submit(self._forward, tensors).result()
+        vectors = self._thread.run(self._forward, tensors)
         if not np.isfinite(vectors).all():
             raise EncoderError(f"the weights of {self.name!r} give numbers that are not finite; they are damaged.")
         return vectors
@@ -188,7 +188,7 @@ class Encoder:
 
         Asked of the network itself, once (`averages_cells`); it takes about as long as embedding three images.
         """
-        return self._thread.submit(averages_cells, self.model, self.data_config["input_size"]).result()
+        return self._thread.run(averages_cells, self.model, self.data_config["input_size"])
 
     def cells(self, image: Image.Image) -> Cells:
         """Split the embedding of an RGB image over the cells of its feature map.
@@ -203,7 +203,7 @@ class Encoder:
                 f"the similarity that {self.name!r} finds cannot be split into parts of the picture: its embedding is "
                 "not an average over a map of the picture with at most a linear layer on top, as that of resnet50 is."
             )
-        return self._thread.submit(self._cells, self.preprocess(image)).result()
+        return self._thread.run(self._cells, self.preprocess(image))
 
     @torch.inference_mode()
     def _cells(self, tensor: torch.Tensor) -> Cells:

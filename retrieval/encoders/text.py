@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 
 from retrieval.errors import EncoderError, QueryError, first_line, short
+from retrieval.forking import OneThread
 
 _KINDS = ("clip", "siglip", "siglip2")  # what `transformers` calls the architectures
 _BATCH = 8
@@ -45,7 +45,7 @@ class TextEncoder:
         self._padding = "longest" if model.config.model_type == "clip" else "max_length"
         self.fingerprint: str = self._fingerprint()
         # As in `Encoder`: one thread computes, so that OpenMP keeps one team. A tokenizer is not for several, either.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="text-encoder")
+        self._thread = OneThread("text-encoder")
         self.dim = int(self._on_thread(partial(self._texts, ["size"])).shape[1])
 
     @classmethod
@@ -106,7 +106,7 @@ class TextEncoder:
         return vectors
 
     def _on_thread(self, work: Callable[[], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        return self._thread.submit(work).result()
+        return self._thread.run(work)
 
     @torch.inference_mode()
     def _texts(self, texts: list[str]) -> npt.NDArray[np.float32]:

@@ -39,8 +39,10 @@ def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | 
     """Make or update the Space `owner/space` to serve an artifact on the Hub; nothing is sent where nothing changed.
 
     The reference is resolved to a commit, which the Space reads in its variable LOOKALIKE_ARTIFACT: later pushes to
-    the artifact change nothing there until this is called again. Raises HubError.
+    the artifact change nothing there until this is called again. Raises HubError; before anything is sent, where this
+    is not a checkout of the project but an installed package, which lacks README.md and the like.
     """
+    files = {name: _ROOT / name for name in _code()}
     reference = parse_reference(artifact)
     check_repository(space)
     upload.check_login(f"the Space {space}")
@@ -54,7 +56,6 @@ def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | 
     head = upload.open_repository(space, private=private, kind="space", **begin, space_hardware=hardware)
     if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
         raise HubError(f"the Space {space} is another app: deploy to a Space of its own.")
-    files = {name: _ROOT / name for name in _code()}
     pushed = upload.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
     changed = upload.set_variable(space, VARIABLE, pinned)
     if hardware:

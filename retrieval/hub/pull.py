@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
-from retrieval.artifact.load import check_target, is_artifact, load_artifact
+from retrieval.artifact.load import Artifact, check_target, is_artifact, load_artifact
 from retrieval.artifact.manifest import check_file, check_files, read_manifest, stated_files
 from retrieval.console import progress_bar, say
 from retrieval.errors import ArtifactError, AwayError, HubError, IntegrityError
@@ -54,12 +54,23 @@ def open_reference(name: str | Path) -> Resolved:
     return _from_hub(parse_reference(str(name)))
 
 
-def pull(name: str, out: Path) -> Resolved:
+def open_artifact(name: str | Path) -> Artifact:
+    """Check an artifact and open it: a folder, or `owner/name[@revision]` on the Hub.
+
+    What is on the Hub is fetched first (see `open_reference`). Raises ArtifactError where there is none, HubError where
+    the Hub does not have it or cannot be asked, and IntegrityError, naming the part and both values, where a part does
+    not agree with the manifest. FAISS, torch and parquet see no byte of a file that failed its hash.
+    """
+    found = open_reference(name)
+    return replace(load_artifact(found.folder), name=found.name, commit=found.commit, offline=found.offline)
+
+
+def pull(name: str, out: Path | str) -> Resolved:
     """Bring an artifact from the Hub into a folder of its own, in the place of one that may be there.
 
     Raises what `open_reference` raises, and ArtifactError where `out` cannot be written.
     """
-    reference = parse_reference(name)
+    reference, out = parse_reference(name), Path(out)
     check_target(out)
     resolved = _from_hub(reference)
     with writing(out, LAYOUT.own()), replacing(out, LAYOUT.own()) as fresh:

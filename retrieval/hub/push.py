@@ -27,22 +27,22 @@ def check_push(name: str, *, private: bool = False) -> None:
         upload.check_not_public(name)
 
 
-def push_artifact(folder: Path, name: str, *, private: bool = False, message: str | None = None) -> Pushed:
+def push(folder: Path | str, name: str, *, private: bool = False, message: str | None = None) -> Pushed:
     """Verify an artifact and push its files, and nothing else, to `owner/name`, in one commit.
 
     Its card is given the repository's name first, so that the code on it runs as it stands; folder and repository hold
     the same bytes. Files of an earlier artifact that this one does not have are removed. Raises HubError,
     ArtifactError where the folder holds none, IntegrityError where it is damaged.
     """
+    folder = Path(folder)
     if is_cached(folder):
         raise HubError(f"{folder} lies in the Hub's cache: bring it into a folder of its own by `pull`, and push that.")
     check_push(name)
     with writing(folder, LAYOUT.own()):  # nobody else changes it while it is sent
-        load_artifact(folder)
+        artifact = load_artifact(folder)
         head = upload.open_repository(name, private=private)
         before = _files_before(head)
-        name_card(folder, name)
-        manifest = read_manifest(folder)
+        manifest = name_card(artifact, name).manifest
         files = {each: folder / each for each in [*stated_files(manifest), LAYOUT.manifest]}
         said = message or f"{manifest['rows']:,} images, {manifest['encoder']['architecture']}"
         return upload.push(head, files, message=said, own=before.__contains__)

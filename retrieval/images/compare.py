@@ -17,7 +17,6 @@ photographs 14 pairs of cosine 0.8 and more were taken for the same, nearly all 
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Protocol
 
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.forking import Lock
 from retrieval.images.align import NOISE, Rows, compare, smooth, tangent_plane
 from retrieval.images.gallery import ROWS_A_GROUP
 from retrieval.images.open import open_image
@@ -66,7 +66,7 @@ class Pictures:
         self._length = np.zeros(len(gallery), np.float32)  # of the coarse picture less its mean
         self._aspect = np.zeros(len(gallery), np.float32)  # width / height; 0: not decoded yet
         self._cells: OrderedDict[int, _Cells] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def same(self, row: int, others: Rows) -> Mask:
         """Which of the others (N,) show the same picture as a row."""

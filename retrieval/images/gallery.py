@@ -6,9 +6,7 @@ row group by row group, when they are asked for.
 
 from __future__ import annotations
 
-import difflib
 import math
-import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import QueryError, SourceError, short
+from retrieval.forking import Lock
+from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash among 10 million has odds of 3 in 10**6
 THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
@@ -29,7 +29,6 @@ ROWS_A_GROUP = 32  # of a parquet row group: some 200 kB of thumbnails, read in 
 _GROUPS_CACHED = 32
 MAX_VALUES = 500  # of a column to choose from in a list
 _LONGEST_SHOWN = 100  # characters of what was asked for, in a message
-_NAMES_COMPARED = 5_000  # with one that is unknown; a column of a million different ones would take 20 seconds
 
 BASE_SCHEMA = pa.schema(
     [
@@ -45,7 +44,12 @@ RESERVED = frozenset([*BASE_SCHEMA.names, "path"])
 for a file of the server's, and fails when it cannot fetch it."""
 
 Where = Mapping[str, Any]
-"""A filter: column -> the value, or a list of the values, that a row may have. Columns are joined by *and*."""
+"""A filter: column -> the value, or a list of the values, that a row may have. Columns are joined by *and*.
+
+None in the place of a filter, and a filter without columns, let every row through. In the place of a value, None stands
+for having none: `{"label": None}` are the rows without a label, `{"label": ["shirt", None]}` these and the shirts. An
+empty list names no value that a row may have, and lets no row through.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Gallery:
         group_sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._group_starts = np.cumsum([0, *group_sizes])
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
-        self._lock = threading.Lock()  # a ParquetFile is not for several threads at once
+        self._lock = Lock()  # a ParquetFile is not for several threads at once
 
     def __len__(self) -> int:
         return cast(int, self.table.num_rows)
@@ -129,11 +133,11 @@ class Gallery:
         sizes = {column: len(self._coded(column)[0]) for column in ["label", *self.attributes]}
         return [column for column, size in sizes.items() if 1 < size <= MAX_VALUES and size < len(self)]
 
-    def facets(self, where: Where | None) -> dict[str, dict[str, int]]:
+    def facets(self, where: Where | None) -> dict[str, dict[str | None, int]]:
         """For each of `filters`, value -> the rows that have it and that the filter on all other columns lets through.
 
-        So what stands beside a value is how many there will be when it is chosen. In the order of the values; those
-        that no row is left for are left out. Raises QueryError as `rows_where` does.
+        So what stands beside a value is how many there will be when it is chosen. In the order of the values, None, for
+        the rows without one, last; those that no row is left for are left out. Raises QueryError as `rows_where` does.
         """
         found = {}
         for column in self.filters:
@@ -141,17 +145,20 @@ class Gallery:
             code_of, codes = self._coded(column)
             left = codes if rows is None else codes[rows]
             counts = np.bincount(left[left >= 0], minlength=len(code_of))
-            found[column] = {value: int(counts[code_of[value]]) for value in sorted(code_of, key=_place)}
-            found[column] = {value: count for value, count in found[column].items() if count}
+            of_value: dict[str | None, int] = {v: int(counts[code_of[v]]) for v in sorted(code_of, key=_place)}
+            of_value[None] = int((left < 0).sum())
+            found[column] = {value: count for value, count in of_value.items() if count}
         return found
 
     def rows_where(self, where: Where | None) -> npt.NDArray[np.int64] | None:
-        """The rows that a filter lets through, ascending; None where there is no filter.
+        """The rows that a filter lets through, ascending; None where there is no filter (see `Where`).
 
         Values are compared as text, so that a filter from a command line or a JSON file means the same: `true` and
         True, `1.0` and 1 in a column of such.
         Raises QueryError for a column or a value that the gallery does not have, and names the nearest.
         """
+        if where is not None and not isinstance(where, Mapping):
+            raise QueryError(f'a filter is a mapping, {{"label": "shirt"}} for one, not {_shown(repr(where))}.')
         if not where:
             return None
         mask = np.ones(len(self), bool)
@@ -159,23 +166,28 @@ class Gallery:
             code_of, codes = self._coded(column)
             accepted = []
             for text in self.as_texts(column, wanted):
+                if text is None:
+                    accepted.append(-1)
+                    continue
                 if text not in code_of:
-                    raise QueryError(f"no image has {column}={_shown(text)}{_nearest(text, list(code_of))}")
+                    raise QueryError(f"no image has {column}={_shown(text)}; {did_you_mean(text, code_of)}")
                 accepted.append(code_of[text])
             mask &= np.isin(codes, accepted)
         return np.flatnonzero(mask)
 
-    def as_texts(self, column: str, wanted: Any) -> list[str]:
+    def as_texts(self, column: str, wanted: Any) -> list[str | None]:
         """A value, or a list of values, as the column shows them: `true` for True, `1` for 1.0 in a column of such."""
+        wanted = wanted.tolist() if isinstance(wanted, np.ndarray) else wanted
         values = wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-        return [_as_text(value, self.table.schema.field(column).type) for value in values]
+        kind = self.table.schema.field(column).type
+        return [None if value is None else _as_text(value, kind) for value in values]
 
     def _coded(self, column: str) -> tuple[dict[str, int], npt.NDArray[np.int32]]:
         """The number of each distinct value of a column, in text, and that of the value in each row (-1: none)."""
         if column not in self._codes:
             known = ["label", *self.attributes, "id", "source"]
             if column not in known:
-                raise QueryError(f"the gallery has no column {_shown(column)!r}{_nearest(column, known)}")
+                raise QueryError(f"the gallery has no column {_shown(column)!r}; {did_you_mean(column, known)}")
             coded = self.table[column].combine_chunks().cast(pa.string()).dictionary_encode()
             codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
             self._codes[column] = ({value: code for code, value in enumerate(coded.dictionary.to_pylist())}, codes)
@@ -256,14 +268,20 @@ def _place(value: str) -> tuple[float, str]:
     return (math.inf, value) if math.isnan(number) else (number, value)
 
 
+def parse_where(conditions: Iterable[str]) -> Where:
+    """`COLUMN=VALUE` words of a command line as a filter; several of one column are joined by *or*.
+
+    `COLUMN=` stands for having no value there. Raises QueryError for anything else.
+    """
+    where: dict[str, list[str | None]] = {}
+    for condition in conditions:
+        column, equals, value = condition.partition("=")
+        if not equals:
+            raise QueryError(f"a filter is COLUMN=VALUE, {condition!r} is not.")
+        where.setdefault(column, []).append(value or None)
+    return where
+
+
 def _shown(value: Any) -> str:
     """A value that was asked for, in a message; what is no text in UTF-8 could be sent to nobody."""
     return short(str(value).encode("utf-8", "replace").decode(), _LONGEST_SHOWN)
-
-
-def _nearest(asked: str, known: Sequence[str]) -> str:
-    lowered = {name.lower(): name for name in known[:_NAMES_COMPARED]}
-    near = [lowered[name] for name in difflib.get_close_matches(asked.lower(), lowered, n=3, cutoff=0.5)]
-    if near:
-        return f"; did you mean {', '.join(repr(name) for name in near)}?"
-    return f"; there are for example {', '.join(repr(name) for name in known[:5])}." if known else "; there are none."

@@ -1,33 +1,36 @@
-"""The one door through which a picture comes in: bytes, a path or a binary file become an upright sRGB picture.
+"""The one door through which a picture comes in: whatever holds one becomes an upright picture in sRGB.
 
     open_image("cat.jpg")           # PIL.Image.Image, mode RGB
     open_image(uploaded_bytes)      # the same; the format is told from the content, never from a name
+    open_image(array)               # uint8, (H, W), (H, W, 3) or (H, W, 4)
     thumbnail_jpeg(picture, 256)    # JPEG bytes for a gallery
 
 Whatever is wrong with a picture comes out as an `ImageError`, in one line that can be shown to a person.
 """
 
-import contextlib
 import io
 import math
 import os
 import re
 import stat
-from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps
+import numpy.typing as npt
+from PIL import Image, ImageFile
 
 from retrieval.errors import ImageError, short
+from retrieval.images.convert import stored_form, upright_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
 
-Source = bytes | str | os.PathLike[str] | BinaryIO
+File = bytes | str | os.PathLike[str] | BinaryIO
+Picture = File | Image.Image | npt.NDArray[np.uint8]
+"""Whatever holds a picture: a path, the bytes of a file, a binary file, a PIL image, or a uint8 array."""
 Region = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of a picture, shares of its width and height in [0, 1]."""
 
@@ -59,11 +62,12 @@ _SIGNATURES = [
 ]
 
 
-def open_image(source: Source, *, at_least: int | None = None) -> Image.Image:
+def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
     """Read a picture: the first frame or page, upright, in sRGB, on white where it was transparent.
 
     Args:
-        source: the bytes of a file, its path, or a binary file object, which is read from where it stands.
+        source: the bytes of a file, its path, a binary file object, which is read from where it stands, a PIL image of
+            any mode, which is not changed, or a uint8 array of shape (H, W), (H, W, 3) in RGB or (H, W, 4) in RGBA.
         at_least: pixels a side that will do; a JPEG may then be decoded, quicker, at 1/2, 1/4 or 1/8 of its size.
 
     Returns:
@@ -75,9 +79,17 @@ def open_image(source: Source, *, at_least: int | None = None) -> Image.Image:
 
     Raises:
         ImageError: nothing there, not a regular file, over `MAX_BYTES`, not one of `FORMATS`, over `MAX_PIXELS` or
-            `MAX_ASPECT` (both told from the header, before a pixel is decoded), damaged, or cut short.
+            `MAX_ASPECT` (both told from the header, before a pixel is decoded), damaged, or cut short; an address on
+            the web, or an object that holds no picture.
     """
-    name, data = _name(source), read_bytes(source)
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    if isinstance(source, Image.Image):
+        return _from_pil(source)
+    return _from_file(_name(source), read_bytes(source), at_least)
+
+
+def _from_file(name: str, data: bytes, at_least: int | None) -> Image.Image:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
     # Lenience towards truncated files is a switch for the whole process that any import may have thrown, and Pillow has
@@ -103,6 +115,7 @@ def open_image(source: Source, *, at_least: int | None = None) -> Image.Image:
 
 def as_region(value: object) -> Region:
     """Anybody's value as a region; raises ImageError unless it is a list or tuple of four numbers that are one."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, list | tuple) and len(value) == 4:
         left, top, right, bottom = (v if _is_number(v) else math.nan for v in value)
         if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
@@ -145,7 +158,7 @@ def thumbnail_jpeg(image: Image.Image, longer_side: int = 256, quality: int = 80
     return buffer.getvalue()
 
 
-def read_bytes(source: Source) -> bytes:
+def read_bytes(source: File) -> bytes:
     """The whole of a file, `MAX_BYTES` at most; its content is not looked at.
 
     Args:
@@ -156,6 +169,8 @@ def read_bytes(source: Source) -> bytes:
             or over `MAX_BYTES`, in which case it is not read to its end.
     """
     name = _name(source)
+    if complaint := not_a_file(source):
+        raise ImageError(complaint)
     if isinstance(source, bytes | bytearray | memoryview):
         if memoryview(source).nbytes > MAX_BYTES:
             raise _too_many_bytes(name)
@@ -175,6 +190,18 @@ def read_bytes(source: Source) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte, a file that is closed
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a readable file"
         raise ImageError(f"{name} cannot be read: {reason}") from error
+
+
+def not_a_file(source: object) -> str | None:
+    """Why an object cannot be read as a file, with what to give in its place; None where it may be one."""
+    if isinstance(source, str) and re.match(r"(?i)\s*(https?|ftp|s3|gs|hf)://", source):
+        return f"{short(source, 100)!r} is an address: download it first, and give its path or its bytes"
+    if isinstance(source, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(source, "read"):
+        return None
+    kind = type(source)
+    tensor = kind.__module__.partition(".")[0] in {"torch", "tensorflow", "jax", "jaxlib"}
+    advice = "; make it an array first: numpy, uint8, (H, W, 3)" if tensor else ""
+    return f"a picture is a path, bytes, a binary file, a PIL image or a uint8 array, not {kind.__qualname__}{advice}"
 
 
 def _read_capped(name: str, file: BinaryIO, expected: int) -> bytes:
@@ -210,11 +237,13 @@ def _complaint(data: bytes) -> str:
     return f"is not a picture that can be read{f' (found: {found})' if found else ''}; {_ACCEPTED}"
 
 
-def _check_size(name: str, image: ImageFile.ImageFile) -> None:
+def _check_size(name: str, image: Image.Image) -> None:
     """Hold what the header claims against the limits; Pillow itself opens no picture without pixels."""
     sizes = [image.size]
-    if image.format == "TIFF":  # one tile is decoded whole, and may be far larger than the picture that it is cut to
-        sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))  # type: ignore[attr-defined]
+    if image.format == "TIFF" and hasattr(
+        image, "tag_v2"
+    ):  # one tile is decoded whole, and may be far larger than the picture that it is cut to
+        sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))
     for width, height in sizes:
         if width * height > MAX_PIXELS:
             raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
@@ -227,87 +256,31 @@ def _decode(image: ImageFile.ImageFile, at_least: int | None) -> Image.Image:
     """Decode an opened picture, once, and bring it to RGB; `at_least` is that of `open_image`."""
     if at_least:
         image.draft(None, (at_least, at_least))
-    rawmode = image.tile[0].args if image.format == "PNG" and image.tile else None
+    stored = stored_form(image)
     image.load()
-    # In place, so that no copy is made of a picture that is upright already. TIFF is turned by Pillow while it loads,
-    # which leaves no orientation here to apply again. A broken EXIF block is no reason to refuse the picture.
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-    colour, alpha = _split(image, rawmode)
-    rgb = _to_srgb(colour, image.info.get("icc_profile"))
-    if alpha is not None:
-        rgb, opaque = Image.new("RGB", rgb.size, "white"), rgb
-        rgb.paste(opaque, mask=alpha)
-    elif rgb is image:
-        rgb = image.copy()  # the opened picture holds on to its file and decoder, which can be larger than the picture
-    rgb.info = {}
-    return rgb
+    return upright_rgb(image, stored)
 
 
-def _split(image: Image.Image, rawmode: object) -> tuple[Image.Image, Image.Image | None]:
-    """Part colour (mode L, RGB, CMYK or LAB, 8 bit) from alpha (mode L, or None for an opaque picture)."""
-    key = image.info.get("transparency")
-    if image.mode.startswith("I;16"):
-        return _from_16_bit(image, key)
-    if image.mode in ("I", "F"):
-        return _from_32_bit(image), None
-    if isinstance(key, int) and rawmode in ("L;2", "L;4"):
-        # Pillow scales such pixels to 8 bits, but leaves the transparent value as it stands in the file.
-        image.info["transparency"] = key * (85 if rawmode == "L;2" else 17)
-    elif isinstance(key, tuple) and rawmode == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    if image.has_transparency_data:
-        both = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
-        return both.convert(both.mode[:-1]), both.getchannel("A")
-    if image.mode in ("L", "RGB", "CMYK", "LAB"):
-        return image, None
-    return image.convert("L" if image.mode == "1" else "RGB"), None
+def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+    if array.dtype == np.uint8 and array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        return Image.fromarray(np.ascontiguousarray(array))
+    raise ImageError(
+        f"an array that holds a picture is uint8, of shape (H, W), (H, W, 3) or (H, W, 4), and not empty; this one is "
+        f"{array.dtype}, of shape {array.shape}"
+    )
 
 
-def _from_16_bit(image: Image.Image, key: object) -> tuple[Image.Image, Image.Image | None]:
-    """Scale 16-bit grey to 8 bits (Pillow's own conversion clips at 255), with the alpha of a transparent value."""
-    values = np.asarray(image)
-    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]  # BitsPerSample; Pillow leaves 12-bit TIFF at 0 to 4095
-    white = 2**bits - 1
-    table = ((np.minimum(np.arange(2**16), white) * 255 + white // 2) // white).astype(np.uint8)
-    alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
-    return Image.fromarray(table[values]), alpha
-
-
-def _from_32_bit(image: Image.Image) -> Image.Image:
-    """Scale 32-bit integers or floats to 8 bits, as the docstring of `open_image` says."""
-    values = np.asarray(image).astype(np.float64)  # exact for int32, and wide enough for the span of any float32
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    if image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    return Image.fromarray(np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert L, RGB, CMYK or LAB to sRGB; a picture that is sRGB already comes back as it is."""
-    # A broken profile, or one for another colour space than the picture's, which lcms tells, is passed over: it is not
-    # worth refusing the picture.
-    with contextlib.suppress(Exception):
-        if icc and not (image.mode == "RGB" and len(icc) <= 2**14 and _is_srgb(icc)):
-            return _convert(image, icc)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _convert(image: Image.Image, icc: bytes) -> Image.Image:
-    """Convert by a profile. The transform is made anew each time: it remembers pixels, so threads must not share it."""
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    assert converted is not None
-    return converted
-
-
-@lru_cache(maxsize=32)  # a data set repeats a few profiles; the caller keeps large ones out, so that this stays small
-def _is_srgb(icc: bytes) -> bool:
-    """Whether a profile is plain sRGB, told by what it does and not by what it is called: it moves no colour by more
-    than one level, on a cube of 9 x 9 x 9 colours."""
-    levels = np.linspace(0, 255, 9).astype(np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
-    moved = np.asarray(_convert(Image.fromarray(cube), icc))
-    return int(np.abs(moved.astype(int) - cube).max()) <= 1
+def _from_pil(picture: Image.Image) -> Image.Image:
+    """The same as for a file, of a picture that the caller has opened, and goes on to use."""
+    name = _name(getattr(picture, "filename", None) or "")
+    if not (picture.width and picture.height):
+        raise ImageError(f"{name} has no pixels ({picture.width} x {picture.height})")
+    _check_size(name, picture)
+    try:
+        stored = stored_form(picture)
+        picture.load()
+        return upright_rgb(picture.copy(), stored)
+    except ImageError:
+        raise
+    except Exception as error:  # a file that is opened lazily fails here, in any of its decoder's ways
+        raise ImageError(f"{name} cannot be decoded: {error}") from error

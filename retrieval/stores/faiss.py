@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,12 @@ import faiss
 import numpy as np
 
 from retrieval.errors import IntegrityError, StoreError
+from retrieval.forking import Lock, in_child
 from retrieval.stores.base import MISSING, Ids, Vectors, check_added, check_allowed, check_rows, check_search
 from retrieval.stores.exact import search_rows
+
+# The threads that FAISS computes with do not exist in a forked child, which would wait for them for ever.
+in_child(lambda: faiss.omp_set_num_threads(1))
 
 AUTO = "AUTO"  # in the place of a factory string: choose one by size
 _EXACT_BELOW = 2_000  # allowed rows: so few are read back and compared one by one, which is exact and takes 2 ms
@@ -60,7 +63,7 @@ class FaissStore:
         self.settings = settings or IndexSettings()
         self._index = _made(dim, self.settings.factory) if index is None else index
         self._inverted = faiss.downcast_index(faiss.try_extract_index_ivf(self._index))
-        self._places = threading.Lock()
+        self._places = Lock()
         self._graph = isinstance(faiss.downcast_index(self._index), faiss.IndexHNSW)
 
     @staticmethod

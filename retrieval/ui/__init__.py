@@ -1,5 +1,9 @@
 """The page: Gradio Blocks around a Searcher. `create_app` makes it, `launch` serves it."""
 
+import os
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is reported to anyone
+
 from retrieval.ui.page import create_app, launch
 
 __all__ = ["create_app", "launch"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from retrieval.hub.pull import Resolved
+from retrieval.errors import ArtifactError
 from retrieval.images.open import MAX_BYTES
 from retrieval.search import Searcher
 from retrieval.ui import strings
@@ -15,7 +15,7 @@ from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
 from retrieval.ui.api.mcp import offer_tools
 from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.finder import Finder
-from retrieval.ui.pieces.html import STATIC, text
+from retrieval.ui.pieces.html import STATIC, render
 from retrieval.ui.pieces.theme import head, theme
 from retrieval.ui.pieces.thumbnails import Thumbnails
 from retrieval.ui.tabs.duplicates import DuplicatesTab
@@ -24,38 +24,37 @@ from retrieval.ui.tabs.map import MapTab, map_method
 from retrieval.ui.tabs.search import SEARCH, SearchTab
 
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
-_MARK = (
-    '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><rect x="2" y="7" width="18" height="18" rx="5"/>'
-    '<rect x="12" y="7" width="18" height="18" rx="5"/></svg>'
-)
 
 
-def create_app(searcher: Searcher, artifact: Resolved) -> gr.Blocks:
-    """The Blocks that searches with `searcher`, which was opened from `artifact`."""
+def create_app(searcher: Searcher) -> gr.Blocks:
+    """The Blocks that searches with `searcher`, and shows the artifact that it was opened from.
+
+    Raises ArtifactError for a Searcher that was not opened from one.
+    """
+    artifact = searcher.artifact
+    if artifact is None:
+        raise ArtifactError("the page shows an artifact: open the Searcher by Searcher.open, or Searcher.of.")
     thumbnails = Thumbnails(searcher.gallery)
     cards = Cards(searcher, thumbnails)
     find_groups = Finder(searcher)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
-        line = text(strings.ARTIFACT).format(
-            name=f"<strong>{text(artifact.name)}</strong>",
-            state=f" · {text(artifact.state)}" if artifact.state else "",
-            rows=f"{len(searcher.gallery):,}",
-            model=text(searcher.encoder.name),
+        header = render(
+            "header",
+            name=artifact.name,
+            state=artifact.state,
+            rows=len(searcher.gallery),
+            model=searcher.encoder.name,
         )
-        gr.HTML(
-            f'<header class="top"><div class="brand">{_MARK}<h1>{strings.TITLE}</h1>'
-            f'<span class="tagline">{strings.TAGLINE}</span></div><p class="artifact">{line}</p></header>',
-            padding=False,
-        )
+        gr.HTML(header, padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(strings.SEARCH_TAB, id=SEARCH):
                 search = SearchTab(searcher, cards)
             with gr.Tab(strings.DUPLICATES_TAB):
                 DuplicatesTab(searcher, cards, find_groups)
             with gr.Tab(strings.MAP_TAB):
-                MapTab(searcher, thumbnails, map_method(artifact.folder))
+                MapTab(searcher, thumbnails, map_method(artifact))
             with gr.Tab(strings.EVALUATION_TAB):
-                add_evaluation(artifact.folder, thumbnails)
+                add_evaluation(artifact, thumbnails)
             with gr.Tab(strings.ABOUT_TAB):
                 add_about(artifact)
         search.listen(app, tabs)

@@ -1,4 +1,4 @@
-"""What a visitor has asked for: a small value; every click makes a new one, so that any of them can be undone."""
+"""What a visitor searches for, as a small immutable value: every click makes a new one, so each can be undone."""
 
 from __future__ import annotations
 
@@ -13,64 +13,65 @@ from urllib.parse import urlencode
 from retrieval.errors import QueryError, short
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import as_region
-from retrieval.search import MAX_K, Part
+from retrieval.query import MAX_K
+from retrieval.search import Part
 
 MAX_PARTS = 8
-PAGE = 24  # hits, before more are asked for
-LINK = {"id", "unlike", "where", "k"}  # the names in a link
+PAGE = 24  # results at first, and with each "Show more"
+LINK = {"id", "unlike", "where", "k"}  # the query parameters of a link
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is searched for, and among which images: column -> values."""
+    """A query and its filter: what is searched for, and among which images (column -> values)."""
 
     parts: tuple[Part, ...] = ()
-    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    where: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
 
     def only(self, part: Part) -> Asked:
-        """This part and nothing else, under the same filter."""
+        """This part alone, with the same filter."""
         return replace(self, parts=(part,))
 
     def with_part(self, part: Part) -> Asked:
-        """This part too, in the place of the same with another weight; raises QueryError for too many."""
+        """With this part added, or its weight changed if it is there already; raises QueryError for too many parts."""
         others = tuple(one for one in self.parts if not _same(one, part))
         if len(others) >= MAX_PARTS:
-            raise QueryError(f"a search is made of at most {MAX_PARTS} things; take one away first.")
+            raise QueryError(f"a query has at most {MAX_PARTS} parts: remove one first.")
         return replace(self, parts=(*others, part))
 
     def without_part(self, place: int) -> Asked:
-        """All parts but that one."""
+        """Without that part."""
         return replace(self, parts=self.parts[:place] + self.parts[place + 1 :])
 
     def changed(self, place: int, **changes: Any) -> Asked:
-        """That part with another region or weight."""
+        """With another region or weight for that part."""
         parts = list(self.parts)
         parts[place] = replace(parts[place], **changes)
         return replace(self, parts=tuple(parts))
 
     def words(self, words: str) -> Asked:
-        """These words in the place of any others; none, where they are empty."""
+        """With these words instead of any others; empty words remove them."""
         others = tuple(part for part in self.parts if not part.words)
         return replace(self, parts=(*others, Part(words=words.strip())) if words.strip() else others)
 
     @property
     def all_words(self) -> str:
-        """The words that are asked for; empty where there are none."""
+        """The words of the query; empty if there are none."""
         return next((part.words for part in self.parts if part.words), "")
 
-    def filtered(self, column: str, values: Sequence[str]) -> Asked:
-        """Only images with one of the values in that column; with any, where there are none."""
+    def filtered(self, column: str, values: Sequence[str | None] | None) -> Asked:
+        """Limited to images with one of these values in a column, None for having none; None removes that limit."""
         others = tuple(one for one in self.where if one[0] != column)
-        return replace(self, where=(*others, (column, tuple(values))) if values else others)
+        return replace(self, where=others if values is None else (*others, (column, tuple(values))))
 
     @property
-    def filter(self) -> dict[str, list[str]]:
-        """As `Gallery.rows_where` takes it."""
+    def filter(self) -> dict[str, list[str | None]]:
+        """The filter as `Gallery.rows_where` takes it."""
         return {column: list(values) for column, values in self.where}
 
 
 def is_gone(part: Part) -> bool:
-    """Whether it is a visitor's picture that has been deleted meanwhile."""
+    """Whether it is an uploaded picture that has been deleted meanwhile."""
     return part.image is not None and not Path(str(part.image)).exists()
 
 
@@ -80,8 +81,11 @@ def _same(one: Part, other: Part) -> bool:
 
 @dataclass(frozen=True)
 class Visit:
-    """What a visitor asks for now, what before, oldest first, how many pages of hits are shown, and what was gone back
-    from, the next first."""
+    """A visitor's current search, and the history around it.
+
+    `before` are the earlier searches, oldest first; `ahead` those that were gone back from, the next one first; `pages`
+    how many pages of results are shown.
+    """
 
     asked: Asked = Asked()
     before: tuple[Asked, ...] = ()
@@ -89,34 +93,34 @@ class Visit:
     ahead: tuple[Asked, ...] = ()
 
     def to(self, asked: Asked) -> Visit:
-        """The next step; none where nothing is changed."""
+        """The visit with a new search; the same visit if nothing changes."""
         return self if asked == self.asked else Visit(asked, (*self.before, self.asked))
 
     @property
     def steps(self) -> tuple[Asked, ...]:
-        """All that was asked for, in order."""
+        """All searches, oldest first."""
         return (*self.before, self.asked, *self.ahead)
 
     def at(self, step: int) -> Visit:
-        """As it was at that step, from which there is a way back and forth."""
+        """The visit at that step, from which one can go back and forward."""
         steps = self.steps
         return Visit(steps[step], steps[:step], ahead=steps[step + 1 :])
 
     def undone(self) -> Visit:
-        """As it was a step ago, steps whose pictures are gone passed over."""
+        """The visit one step back, skipping steps whose pictures were deleted."""
         there = [step for step, asked in enumerate(self.before) if not any(map(is_gone, asked.parts))]
         return self.at(there[-1]) if there else self
 
     def more(self) -> Visit:
-        """A page more of the hits."""
+        """The visit with another page of results."""
         return replace(self, pages=self.pages + 1)
 
 
 def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
-    """What a button of the page makes of a visit: `pressed` is its data, `do` and what that is done to.
+    """The visit after a button was pressed; `pressed` is its data: `do`, and what to do it to.
 
-    Raises QueryError for what is not among the `rows` of the gallery, or the steps that there are, and ImageError for a
-    region that is none.
+    Raises QueryError for an unknown action, a row that is not below `rows`, or a step that does not exist; ImageError
+    for an invalid region.
     """
     do, asked = str(pressed.get("do")), visit.asked
     if do == "undo":
@@ -131,9 +135,9 @@ def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
         part = Part(row=number_of(pressed, "row", rows), weight=-1.0 if do == "unlike" else 1.0)
         return visit.to(asked.only(part) if do == "search" else asked.with_part(part))
     if do not in ("away", "turn", "whole", "region"):
-        raise QueryError(f"the page asked for {short(do, 40)!r}, which it cannot; reload it.")
+        raise QueryError(f"the page sent an unknown action, {short(do, 40)!r}: reload the page.")
     place = _place_of(pressed, asked.parts)
-    if place is None:  # taken away by what was pressed before
+    if place is None:  # already removed by an earlier click
         return visit
     if do == "away":
         return visit.to(asked.without_part(place))
@@ -143,7 +147,7 @@ def after(visit: Visit, pressed: Mapping[str, Any], rows: int) -> Visit:
 
 
 def mark_of(part: Part) -> str:
-    """What a button of a part names it by: its place may be another by the time that the button's turn comes."""
+    """An id of a part for its buttons: its place may have changed by the time a click is handled."""
     return blake2s(repr((part.row, str(part.image), part.words)).encode(), digest_size=8).hexdigest()
 
 
@@ -154,19 +158,19 @@ def _place_of(pressed: Mapping[str, Any], parts: Sequence[Part]) -> int | None:
 
 
 def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:
-    """A number of what was pressed, below `end`; raises QueryError for any other."""
+    """The number in the data of a button, from 0 to below `end`; raises QueryError for anything else."""
     text = str(pressed.get(name))
     if not _is_count(text) or int(text) >= end:
-        raise QueryError(f"the page asked for {name} {short(text, 40)!r} of {end}; reload it.")
+        raise QueryError(f"the page sent {name} {short(text, 40)!r}, which is not one of {end}: reload the page.")
     return int(text)
 
 
 def _is_count(text: str) -> bool:
-    return text.isdecimal() and len(text) < 20  # Python reads no number of more than 4,300 digits
+    return text.isdecimal() and len(text) < 20  # Python refuses to parse numbers of more than 4,300 digits
 
 
 def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
-    """The query string that brings a search back; empty where it cannot: pictures of a visitor are in no link."""
+    """The query string that restores a search; empty if no link can: it cannot hold uploads, regions or words."""
     parts = [(part, part.row) for part in asked.parts]
     if any(row is None or part.region for part, row in parts) or not (parts or asked.where):
         return ""
@@ -180,7 +184,7 @@ def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
 
 
 def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
-    """What the query parameters of a link ask for, and k; raises QueryError for what the gallery does not have.
+    """The search that the query parameters of a link ask for, and k; raises QueryError for what the gallery lacks.
 
     `query` maps each name to the list of its values.
     """
@@ -192,13 +196,13 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
         try:
             where = dict(json.loads(text))
         except (TypeError, ValueError, RecursionError) as error:
-            raise QueryError(f"the filter of this link is damaged: {short(text, 100)!r}.") from error
+            raise QueryError(f"the filter in this link cannot be read: {short(text, 100)!r}.") from error
         gallery.rows_where(where)
         for column, values in where.items():
             if column not in gallery.filters:
-                raise QueryError(f"the page has no filter {short(column, 40)!r}; it has {', '.join(gallery.filters)}.")
+                raise QueryError(f"the page has no filter {short(column, 40)!r}, only: {', '.join(gallery.filters)}.")
             asked = asked.filtered(column, gallery.as_texts(column, values))
     count = (query.get("k") or [str(PAGE)])[0]
     if not _is_count(count) or not 1 <= int(count) <= MAX_K:
-        raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; the link says {short(count, 40)!r}.")
+        raise QueryError(f"k is the number of results, from 1 to {MAX_K}; the link has {short(count, 40)!r}.")
     return asked, int(count)

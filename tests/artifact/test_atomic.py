@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, contents, noise, reseal
+from runs import build_run
 
 from retrieval.artifact.atomic import recover, replacing, writing
 from retrieval.artifact.layout import LAYOUT
@@ -42,11 +43,11 @@ def build(out, source, encoder):
 
 
 def add(out, source):
-    add_images(load_artifact(Path(out)), open_source(source))
+    add_images(Path(out), open_source(source))
 
 
 def remove(out, ids):
-    remove_images(load_artifact(Path(out)), ids)
+    remove_images(Path(out), ids)
 
 
 def update(out, changes):
@@ -151,7 +152,7 @@ def scene(encoder, tmp_path_factory):
     build_artifact(two, root / "new", encoder)
     new["build"] = load_artifact(root / "new").gallery.ids
     shutil.copytree(root / "old", root / "sum")
-    add_images(load_artifact(root / "sum"), two)
+    add_images(root / "sum", two)
     new["add"] = load_artifact(root / "sum").gallery.ids
     assert {kind: len(ids) for kind, ids in new.items()} == {"build": 12, "add": 20, "remove": 7}
     arguments = {
@@ -208,11 +209,11 @@ def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, s
 
 @pytest.mark.parametrize("two_renames", [False, True], ids=["", "two renames"])
 def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures, encoder, tmp_path):
-    def evaluate(unsealed):
-        noise(unsealed.folder / "plots" / "one.png", 1)
+    def evaluate(draft):
+        noise(draft.folder / "plots" / "one.png", 1)
         return {"note": "old"}
 
-    build_artifact(open_source(str(pictures)), tmp_path / "base" / "run", encoder, limit=8, evaluate=evaluate)
+    build_run(open_source(str(pictures)), tmp_path / "base" / "run", encoder, evaluate, limit=8)
     (tmp_path / "base" / "run" / "notes.txt").write_text("mine")
     outcomes, how = [], None
     for number in range(1, 200):
@@ -372,9 +373,9 @@ def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
     with pytest.raises(ArtifactError, match=r"another process is writing .*copied; wait until it has ended"):
         build_artifact(source, copied_artifact, encoder)
     with pytest.raises(ArtifactError, match="another process is writing"):
-        add_images(artifact, source)
+        add_images(artifact.folder, source)
     with pytest.raises(ArtifactError, match="another process is writing"):
-        remove_images(artifact, artifact.gallery.ids[:1])
+        remove_images(artifact.folder, artifact.gallery.ids[:1])
     assert contents(copied_artifact) == before
     assert set(before) == {*LAYOUT.names(), *LAYOUT.plots_in(copied_artifact)}
 
@@ -382,7 +383,7 @@ def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
 def test_a_killed_writer_holds_no_lock(writer, copied_artifact):
     writer.kill()
     writer.wait()
-    assert remove_images(load_artifact(copied_artifact), load_artifact(copied_artifact).gallery.ids[:1]) == 59
+    assert len(remove_images(copied_artifact, load_artifact(copied_artifact).gallery.ids[:1]).gallery) == 59
 
 
 def test_a_swap_that_is_going_on_is_not_ended_by_a_reader(writer, copied_artifact):

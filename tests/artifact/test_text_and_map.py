@@ -71,13 +71,13 @@ def test_a_map_is_a_file_of_the_artifact(mapped, artifact):
 
 def test_the_map_follows_the_rows(copied_map, tmp_path):
     noise(tmp_path / "more" / "a" / "one.png", 1)
-    add_images(load_artifact(copied_map), open_source(str(tmp_path / "more")))
+    add_images(copied_map, open_source(str(tmp_path / "more")))
     for rows in (61, 58):
         opened = load_artifact(copied_map)
         assert opened.map.shape == (rows, 2)
         np.testing.assert_allclose(opened.map, pca(vectors_of(opened)), atol=1e-6)
         if rows == 61:
-            remove_images(opened, opened.gallery.ids[:3])
+            remove_images(opened.folder, opened.gallery.ids[:3])
     before = contents(copied_map)[LAYOUT.map]
     update_metrics(copied_map, {"note": "later"})
     assert contents(copied_map)[LAYOUT.map] == before
@@ -113,9 +113,9 @@ def test_a_package_that_is_missing_is_missed_before_anything_is_embedded(
     with pytest.raises(MapError, match="pip install openTSNE"):
         build_artifact(source, tmp_path / "new", encoder, map_method="tsne", progress=progress)
     with pytest.raises(MapError, match="pip install umap-learn"):
-        add_images(opened, open_source(str(tmp_path / "more")), progress=progress)
+        add_images(opened.folder, open_source(str(tmp_path / "more")), progress=progress)
     with pytest.raises(MapError, match="pip install umap-learn"):
-        remove_images(opened, opened.gallery.ids[:1])
+        remove_images(opened.folder, opened.gallery.ids[:1])
     assert not (tmp_path / "new").exists()
     assert contents(copied_map) == before
 
@@ -252,12 +252,12 @@ def test_only_new_thumbnails_are_embedded_and_the_others_keep_their_vectors(copi
     inodes = {name: (copied_text / name).stat().st_ino for name in TEXT_FILES}
     for seed in (1, 2):
         noise(tmp_path / "more" / "a" / f"{seed}.png", seed)
-    add_images(before, open_source(str(tmp_path / "more")))
+    add_images(before.folder, open_source(str(tmp_path / "more")))
     grown = load_artifact(copied_text)
     assert len(seen) == 2
     np.testing.assert_array_equal(text_vectors(grown)[:60], text_vectors(before))
     np.testing.assert_allclose(text_vectors(grown)[60:], seen_by(clip, grown.gallery, (60, 61)), atol=1e-5)
-    remove_images(grown, [grown.gallery.ids[row] for row in (0, 60)])
+    remove_images(grown.folder, [grown.gallery.ids[row] for row in (0, 60)])
     after = load_artifact(copied_text)
     kept = [*range(1, 60), 61]
     assert len(seen) == 2

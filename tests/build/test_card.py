@@ -193,7 +193,7 @@ def test_a_gallery_from_several_sources_names_them_all(copied_artifact, tmp_path
     (tmp_path / "more").mkdir()
     noise(tmp_path / "more" / "one.png", 1)
     more = replace(open_source(str(tmp_path / "more")), about={"name": "more", "license": "mit"})
-    add_images(load_artifact(copied_artifact), more)
+    add_images(copied_artifact, more)
     text = (copied_artifact / LAYOUT.card).read_text()
     assert "- **Added:** more\n- **Licence:** mit\n- **In the gallery:** 61, after additions" in text
     data = yaml.safe_load(text.split("---\n")[1])

@@ -199,15 +199,15 @@ import json, os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from retrieval import Encoder, add_images, build_artifact, load_artifact, open_source, remove_images
+from retrieval import Encoder, add_images, build_artifact, open_source, remove_images
 
 def change(kind, folder, argument):
     if kind == "build":
         build_artifact(open_source(argument), folder, Encoder.load(folder))
     elif kind == "add":
-        add_images(load_artifact(folder), open_source(argument))
+        add_images(folder, open_source(argument))
     else:
-        remove_images(load_artifact(folder), argument)
+        remove_images(folder, argument)
 
 for line in sys.stdin:
     kind, folder, argument = json.loads(line)

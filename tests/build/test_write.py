@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from conftest import noise, refused, reseal, run_sections, sha256
+from runs import build_run
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target, load_artifact, read_metrics
@@ -54,14 +55,14 @@ def test_figures_and_plots_are_part_of_the_artifact(trained):
 
 
 def test_what_evaluates_is_given_all_but_the_figures(pictures, encoder, tmp_path):
-    def evaluate(unsealed):
-        assert len(unsealed.gallery) == len(unsealed.store) == len(unsealed.vectors) == 60
-        assert unsealed.encoder is encoder
-        assert not (unsealed.folder / LAYOUT.metrics).exists()
-        assert not (unsealed.folder / LAYOUT.manifest).exists()
+    def evaluate(draft):
+        assert len(draft.gallery) == len(draft.store) == len(draft.vectors) == 60
+        assert draft.encoder is encoder
+        assert not (draft.folder / LAYOUT.metrics).exists()
+        assert not (draft.folder / LAYOUT.manifest).exists()
         return {"note": "evaluated"}
 
-    build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, evaluate=evaluate)
+    build_run(open_source(str(pictures)), tmp_path / "it", encoder, evaluate)
     assert sections_of(tmp_path / "it") == ["leave_one_out", "calibration", "note"]
     assert LAYOUT.plots_in(tmp_path / "it") == ["plots/reliability.png"]
 
@@ -73,7 +74,7 @@ def test_an_evaluation_that_fails_leaves_the_old_artifact_and_the_embeddings(cop
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        build_artifact(open_source(str(pictures)), copied_run, encoder, evaluate=broken)
+        build_run(open_source(str(pictures)), copied_run, encoder, broken)
     assert held(copied_run) == before
     build_artifact(open_source(str(pictures)), copied_run, encoder, progress=lambda *done: embedded.append(done))
     assert embedded == []
@@ -83,12 +84,12 @@ def test_an_evaluation_that_fails_leaves_the_old_artifact_and_the_embeddings(cop
 
 @pytest.mark.parametrize("name", ["table.csv", "picture.jpg", "-rf.png", "two words.png"])
 def test_only_png_files_are_plots(pictures, encoder, tmp_path, name):
-    def evaluate(unsealed):
-        noise(unsealed.folder / "plots" / name, 0)
+    def evaluate(draft):
+        noise(draft.folder / "plots" / name, 0)
         return {}
 
     with pytest.raises(ArtifactError, match=f"plots/{name}: a picture of an artifact is a PNG file"):
-        build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, limit=4, evaluate=evaluate)
+        build_run(open_source(str(pictures)), tmp_path / "it", encoder, evaluate, limit=4)
     assert not (tmp_path / "it").exists()
 
 
@@ -170,7 +171,7 @@ def test_figures_are_read_only_where_they_are_whole(copied_run, tmp_path):
 def test_a_damaged_run_can_be_built_again(copied_run, pictures, encoder):
     (copied_run / LAYOUT.manifest).write_text("{damaged")
     check_target(copied_run)
-    build_artifact(open_source(str(pictures)), copied_run, encoder, evaluate=run_sections)
+    build_run(open_source(str(pictures)), copied_run, encoder, run_sections)
     assert sections_of(copied_run) == [name for name in SECTIONS if name != "calibration"]
 
 
@@ -180,7 +181,7 @@ def test_a_damaged_run_can_be_built_again(copied_run, pictures, encoder):
 def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copied_run, tmp_path):
     before, figures = held(copied_run), metrics_of(copied_run)
     noise(tmp_path / "more" / "new" / "a.png", 1)
-    add_images(load_artifact(copied_run), open_source(str(tmp_path / "more")))
+    add_images(copied_run, open_source(str(tmp_path / "more")))
     for rows in (61, 59):
         after = metrics_of(copied_run)
         assert list(after) == ["version", "lookalike", *SECTIONS]
@@ -192,7 +193,7 @@ def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copi
         assert len(load_artifact(copied_run).gallery) == rows
         assert "plots/recall_at_k.png" in (copied_run / LAYOUT.card).read_text()
         if rows == 61:
-            remove_images(load_artifact(copied_run), load_artifact(copied_run).gallery.ids[:2])
+            remove_images(copied_run, load_artifact(copied_run).gallery.ids[:2])
 
 
 # Figures come later
@@ -223,11 +224,11 @@ def test_a_section_that_is_gone_takes_its_plots_along(copied_run):
 
 
 def test_plots_of_another_kind_stay(copied_run, pictures, encoder):
-    def evaluate(unsealed):
-        noise(unsealed.folder / "plots" / "own.png", 5)
-        return run_sections(unsealed)
+    def evaluate(draft):
+        noise(draft.folder / "plots" / "own.png", 5)
+        return run_sections(draft)
 
-    build_artifact(open_source(str(pictures)), copied_run, encoder, evaluate=evaluate)
+    build_run(open_source(str(pictures)), copied_run, encoder, evaluate)
     own = (copied_run / "plots" / "own.png").read_bytes()
     update_metrics(copied_run, {"note": "later"})
     assert (copied_run / "plots" / "own.png").read_bytes() == own

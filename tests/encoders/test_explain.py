@@ -14,7 +14,8 @@ from retrieval.encoders.explain import explain, seen_box
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EncoderError
 from retrieval.images.open import open_image
-from retrieval.search import Query, Searcher
+from retrieval.query import Query
+from retrieval.search import Searcher
 from training.starter.catalogue import ARTICLES, Item, draw
 
 MOBILENET = DATA / "weights" / "mobilenetv2_100.imagenet.safetensors"

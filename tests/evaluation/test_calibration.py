@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import DATA, contents, needs_data, noise
 from PIL import Image, ImageDraw
+from runs import build_run
 from scipy.stats import beta, binomtest
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.artifact.sections import CalibrationSection
-from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation.calibration import PRECISION, REFUSED, Queries, calibrate
@@ -347,12 +347,12 @@ def test_rows_that_come_and_go_teach_it_anew(copied_artifact, tmp_path):
     before = section_of(copied_artifact)
     for seed in range(3):
         noise(tmp_path / "more" / "noise" / f"{seed}.png", seed)
-    add_images(load_artifact(copied_artifact), open_source(str(tmp_path / "more")))
+    add_images(copied_artifact, open_source(str(tmp_path / "more")))
     grown = section_of(copied_artifact)
     assert (before.queries, grown.queries) == (60, 63)
     assert grown.weights != before.weights
     gallery = load_artifact(copied_artifact).gallery
-    remove_images(load_artifact(copied_artifact), gallery.ids[10:])
+    remove_images(copied_artifact, gallery.ids[10:])
     assert section_of(copied_artifact) is None  # of one label, or hardly any queries
     assert not (copied_artifact / LAYOUT.plots).exists()
 
@@ -361,13 +361,13 @@ def test_what_held_out_images_taught_stays(copied_artifact, tmp_path):
     own = section_of(copied_artifact)
     update_metrics(copied_artifact, {"calibration": own.model_copy(update={"held_out": True})})
     noise(tmp_path / "more" / "noise" / "a.png", 1)
-    add_images(load_artifact(copied_artifact), open_source(str(tmp_path / "more")))
+    add_images(copied_artifact, open_source(str(tmp_path / "more")))
     assert section_of(copied_artifact) == own.model_copy(update={"held_out": True})
     assert "images that were held out" in (copied_artifact / LAYOUT.card).read_text()
 
 
 def test_an_evaluation_may_bring_its_own(pictures, encoder, tmp_path):
-    build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, evaluate=lambda _: {"calibration": None})
+    build_run(open_source(str(pictures)), tmp_path / "it", encoder, lambda _: {"calibration": None})
     assert section_of(tmp_path / "it") is None
     assert not (tmp_path / "it" / LAYOUT.plots).exists()
 
@@ -379,7 +379,7 @@ def test_files_that_another_artifact_shares_keep_their_bytes(copied_artifact, tm
     before = contents(copied_artifact)
     for seed in range(3):
         noise(tmp_path / "more" / "noise" / f"{seed}.png", seed)
-    add_images(load_artifact(copied_artifact), open_source(str(tmp_path / "more")))
+    add_images(copied_artifact, open_source(str(tmp_path / "more")))
     assert contents(copied_artifact)["plots/reliability.png"] != before["plots/reliability.png"]
     assert contents(tmp_path / "linked") == before
     load_artifact(tmp_path / "linked")

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrieval import words
 from retrieval.errors import QueryError
 from retrieval.images import gallery as module
-from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
+from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, parse_where, write_gallery
 
 ROWS = 1500  # a dozen row groups, more than are kept in memory
 SCHEMA = pa.schema(
@@ -200,7 +201,8 @@ def test_filter(gallery, where, keep):
         ({"label": "Watch"}, "did you mean 'watch'"),
         ({"colour": "blue"}, "did you mean 'Blue'"),
         ({"label": ["watch", "hat"]}, "no image has label=hat"),
-        ({"label": None}, "no image has label=None; there are for example"),
+        ("label=watch", "a filter is a mapping"),
+        (["label"], "a filter is a mapping"),
         ({"size": 0}, "no image has size=0"),
         ({"size": 3.5}, "no image has size=3.5"),
         ({"size": "many"}, "no image has size=many"),
@@ -229,6 +231,35 @@ def test_what_was_asked_for_is_shown_shortened_and_can_be_sent(gallery):
         with pytest.raises(QueryError) as raised:
             ask()
         assert len(str(raised.value).encode()) < 300
+
+
+@pytest.mark.parametrize(
+    ("where", "keep"),
+    [
+        (None, lambda _: True),
+        ({}, lambda _: True),
+        ({"note": None}, lambda row: row["note"] is None),
+        ({"price": None}, lambda row: row["price"] is None),
+        ({"price": [None]}, lambda row: row["price"] is None),
+        ({"colour": ["red", None]}, lambda row: row["colour"] in ("red", None)),
+        ({"colour": []}, lambda _: False),
+        ({"colour": [], "label": "watch"}, lambda _: False),
+        ({"size": np.array([1, 2])}, lambda row: row["size"] in (1, 2)),
+    ],
+)
+def test_none_nothing_and_the_missing_value(gallery, where, keep):
+    rows = gallery.rows_where(where)
+    assert (list(range(ROWS)) if rows is None else rows.tolist()) == rows_by_hand(keep)
+
+
+def test_conditions_of_a_command_line():
+    assert parse_where(["colour=red", "size=1", "colour=blue", "note="]) == {
+        "colour": ["red", "blue"],
+        "size": ["1"],
+        "note": [None],
+    }
+    with pytest.raises(QueryError, match="a filter is COLUMN=VALUE, 'red' is not"):
+        parse_where(["red"])
 
 
 # What a page can be filtered by
@@ -282,6 +313,8 @@ def test_facets_count_what_choosing_a_value_would_leave(gallery, where):
         )
         values = [RECORDS[row][column] for row in left if RECORDS[row][column] is not None]
         counted = {text: sum(_as_column(value) == text for value in values) for text in map(_as_column, values)}
+        without = found[column].pop(None, 0)
+        assert without == len(left) - len(values)
         assert found[column] == counted
         numbers = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
         assert list(found[column]) == sorted(counted, key=float if numbers else str), "numbers by their size"
@@ -297,7 +330,7 @@ def _as_column(value):
 
 
 def test_an_unknown_value_is_compared_with_some_thousands_and_no_more(tmp_path):
-    rows = 4 * module._NAMES_COMPARED
+    rows = 4 * words._COMPARED
     table = pa.table({"id": [f"{row:06}" for row in range(rows)], "source": [f"photo {row}" for row in range(rows)]})
     write_gallery(tmp_path / "g", [conform(table, BASE_SCHEMA)], BASE_SCHEMA)
     large = Gallery(tmp_path / "g")

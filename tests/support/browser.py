@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from retrieval import Searcher
-from retrieval.hub.pull import Resolved
 from retrieval.search import Part
 from retrieval.ui import create_app, launch
 
@@ -27,9 +26,9 @@ SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
 
 
 @contextmanager
-def served(searcher: Searcher, folder: Path, name: str = "artifact") -> Iterator[str]:
-    """The app on an artifact, in this process; its address."""
-    app = create_app(searcher, Resolved(folder, name))
+def served(searcher: Searcher) -> Iterator[str]:
+    """The app on the artifact of a searcher, in this process; its address."""
+    app = create_app(searcher)
     try:
         _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
         yield address.rstrip("/")
@@ -62,7 +61,7 @@ def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 
 
 def upload(page: Page, path: Path) -> None:
     page.set_input_files("#query input[type=file]", path)
-    expect(page.locator("#status")).to_contain_text("most like your picture")
+    expect(page.locator("#status")).to_contain_text("results for your picture")
     expect(page.locator("#hits .hit").first).to_be_visible()
 
 

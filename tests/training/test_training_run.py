@@ -522,7 +522,7 @@ def test_the_list(capsys):
         (["frozen", "--out", "o", "--backbone", BACKBONE, "--weights", "none.safetensors"], "none.safetensors"),
         (["compare"], "compare needs the artifacts of runs"),
         (["compare", "nowhere"], "nowhere holds no finished run"),
-        (["compare", "nowhere", "--plot", "o.pdf"], "o.pdf: the picture is a PNG file"),
+        (["compare", ".", "--plot", "o.pdf"], "o.pdf: the picture is a PNG file"),
     ],
 )
 def test_errors_are_a_line(arguments, said, capsys, tmp_path, monkeypatch):

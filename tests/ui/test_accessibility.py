@@ -1,4 +1,4 @@
-"""The page looked over by axe-core: what it finds serious by WCAG 2 A and AA is mended."""
+"""The page checked by axe-core: no serious or critical violation of WCAG 2 A and AA."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from playwright.sync_api import Browser, expect
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_nothing_serious_is_found(browser: Browser, axe: Path, server: str, shirt: Path, size: str, theme: str) -> None:
+def test_axe_finds_nothing_serious_in_the_search(
+    browser: Browser, axe: Path, server: str, shirt: Path, size: str, theme: str
+) -> None:
     with visit(browser, server, size, query=f"?__theme={theme}") as page:
         assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
         assert serious_findings(page, axe) == []
@@ -31,7 +33,7 @@ def test_nothing_serious_is_found(browser: Browser, axe: Path, server: str, shir
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_nothing_serious_is_found_in_other_tabs(
+def test_axe_finds_nothing_serious_in_other_tabs(
     browser: Browser, axe: Path, server: str, size: str, theme: str
 ) -> None:
     with visit(browser, server, size, query=f"?__theme={theme}") as page:
@@ -46,7 +48,7 @@ def test_nothing_serious_is_found_in_other_tabs(
             assert (tab, serious_findings(page, axe)) == (tab, [])
 
 
-def test_what_is_serious_is_found(browser: Browser, axe: Path) -> None:
+def test_axe_finds_serious_problems_where_there_are_some(browser: Browser, axe: Path) -> None:
     page = browser.new_page()
     page.set_content(
         "<html lang=en><title>t</title><main><h1>h</h1><img src=x><p style='color: #aaa; background: #fff'>pale</p>"

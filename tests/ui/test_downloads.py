@@ -1,4 +1,4 @@
-"""The hits as files: what they hold, read back with plain readers."""
+"""Results saved as files, read back with plain readers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from retrieval.errors import QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
-from retrieval.search import MAX_K
+from retrieval.query import MAX_K
 from retrieval.ui.pieces.downloads import make_file
 
 SHOWN = [[2, 0.75, 0.9], (0, 0.5, None), [3, -0.25, 0]]
@@ -81,13 +81,13 @@ def test_zip_holds_the_stored_thumbnails_under_harmless_names(gallery: Gallery) 
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "zip"])
-def test_nothing_is_saved_as_nothing(gallery: Gallery, kind: str) -> None:
+def test_a_file_of_no_results_has_no_rows(gallery: Gallery, kind: str) -> None:
     assert b"id0" not in make_file(kind, [], gallery)[2]
 
 
-def test_no_more_than_a_search_can_give(gallery: Gallery) -> None:
+def test_at_most_as_many_results_are_saved_as_a_search_can_give(gallery: Gallery) -> None:
     assert len(json.loads(make_file("json", [[0, 1.0, None]] * MAX_K, gallery)[2])) == MAX_K
-    with pytest.raises(QueryError, match="at most 1000 hits"):
+    with pytest.raises(QueryError, match="at most 1000 results"):
         make_file("json", [[0, 1.0, None]] * (MAX_K + 1), gallery)
 
 
@@ -98,13 +98,13 @@ def test_no_more_than_a_search_can_give(gallery: Gallery) -> None:
         [[1, "=1+1", None]], [[1, 1.0, "high"]], [[1, None, None]], [[1, 1.0]], [1], ["abc"], {"a": 1}, "abc", 7, None,
     ],
 )  # fmt: skip
-def test_what_are_no_hits_is_refused(gallery: Gallery, shown: Any) -> None:
-    with pytest.raises(QueryError, match="at most 1000 hits in this gallery can be saved: row, score and chance"):
+def test_anything_but_results_is_refused(gallery: Gallery, shown: Any) -> None:
+    with pytest.raises(QueryError, match="not at most 1000 results, each with its row, score and chance"):
         make_file("csv", shown, gallery)
 
 
 @pytest.mark.parametrize("kind", ["exe", "", "../csv", "x" * 9999])
-def test_other_kinds_are_refused(gallery: Gallery, kind: str) -> None:
+def test_other_kinds_of_files_are_refused(gallery: Gallery, kind: str) -> None:
     with pytest.raises(QueryError, match="as csv, json, zip, not as") as raised:
         make_file(kind, SHOWN, gallery)
     assert len(str(raised.value)) < 200

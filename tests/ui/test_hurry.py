@@ -1,4 +1,4 @@
-"""A visitor who does not wait for answers, in a real Chromium: nothing is lost, and nothing is undone."""
+"""A visitor who does not wait for answers, in a real Chromium: no action is lost or undone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retrieval.search import Hit, Part
 
 
 class Slow(Searcher):
-    """It takes its time, as over a slow line or on a busy machine."""
+    """Answers slowly, as over a slow connection or on a busy machine."""
 
     def find(self, *arguments: Any, **options: Any) -> list[Hit]:
         time.sleep(0.7)
@@ -30,12 +30,12 @@ def searcher(starter: Path) -> Searcher:
 
 @pytest.fixture(scope="module")
 def slow(searcher: Searcher, starter: Path) -> Iterator[str]:
-    with served(searcher, starter) as address:
+    with served(searcher) as address:
         yield address
 
 
 def began(page: Page, row: int = 0) -> Part:
-    """Search for the like of the first picture."""
+    """Click one of the example pictures."""
     page.locator("#examples .pic").nth(row).click()
     expect(page.locator("#hits .hit")).to_have_count(24)
     return Part(row=int(page.locator("#examples .pic").nth(row).get_attribute("data-row") or ""))
@@ -46,7 +46,7 @@ def expect_hits(page: Page, searcher: Searcher, parts: list[Part], where: dict[s
 
 
 def take(page: Page, column: str, value: str) -> None:
-    """Choose a value of a filter, and wait for nothing."""
+    """Choose a value of a filter without waiting for the answer."""
     box = page.locator(f"#where-{column} input")
     box.click()
     box.fill(value)
@@ -54,7 +54,7 @@ def take(page: Page, column: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_filters_one_upon_the_other(browser: Browser, slow: str, searcher: Searcher, size: str) -> None:
+def test_several_filters_set_without_waiting(browser: Browser, slow: str, searcher: Searcher, size: str) -> None:
     with visit(browser, slow, size) as page:
         part = began(page)
         for column, value in (("colour", "red"), ("colour", "blue"), ("label", "mug")):
@@ -65,7 +65,7 @@ def test_filters_one_upon_the_other(browser: Browser, slow: str, searcher: Searc
         page.wait_for_function("location.search.includes('mug') && location.search.includes('blue')")
 
 
-def test_a_filter_and_a_click(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_a_filter_then_a_click_without_waiting(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         began(page)
         row = rows(page)[4]
@@ -76,7 +76,7 @@ def test_a_filter_and_a_click(browser: Browser, slow: str, searcher: Searcher) -
         expect(page.locator("#tools .trail button")).to_have_count(1)
 
 
-def test_like_this_and_at_once_unlike_that(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_like_then_dislike_without_waiting(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         part = began(page)
         liked, unliked = rows(page)[2], rows(page)[5]
@@ -84,13 +84,13 @@ def test_like_this_and_at_once_unlike_that(browser: Browser, slow: str, searcher
             page.locator(f"#hits [data-do={do}][data-row='{row}']").click()
         expect(page.locator("#parts .part")).to_have_count(3)
         expect_hits(page, searcher, [part, Part(row=liked), Part(row=unliked, weight=-1.0)])
-        # The same button twice takes the same part away, and not the next one too.
+        # A double click on a button removes one part, and not the next one too.
         page.locator("#parts [data-do=away]").nth(1).dblclick()
         expect(page.locator("#parts .part")).to_have_count(2)
         expect_hits(page, searcher, [part, Part(row=unliked, weight=-1.0)])
 
 
-def test_the_way_back_in_a_hurry(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_going_back_without_waiting(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         parts = []
         for place in range(4):
@@ -105,10 +105,10 @@ def test_the_way_back_in_a_hurry(browser: Browser, slow: str, searcher: Searcher
         page.evaluate("history.back()")
         expect_hits(page, searcher, parts[:1])
         page.evaluate("history.back()")
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
 
 
-def test_a_number_that_is_being_typed(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_a_number_box_that_is_emptied_while_typing(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         part = began(page)
         open_settings(page)
@@ -121,7 +121,7 @@ def test_a_number_that_is_being_typed(browser: Browser, slow: str, searcher: Sea
         expect(page.locator(".toast-body")).to_have_count(0)
 
 
-def test_a_threshold_that_is_moved_on(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_the_last_of_several_thresholds_is_shown(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         page.get_by_role("tab", name="Duplicates").click()
         for value in ("0.8", "0.85", "0.9"):

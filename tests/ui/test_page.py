@@ -8,6 +8,7 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,7 +34,7 @@ from browser import (
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval import Encoder, Searcher, build_artifact, open_artifact, open_source
 from retrieval.search import Part
 from training.starter.catalogue import Item, draw
 
@@ -44,16 +45,16 @@ def searcher(starter: Path) -> Searcher:
 
 
 def search_for(page: Page, place: int) -> None:
-    """Search for the like of a hit, or of an image to look around at."""
+    """Click a result, or an image shown before the first search."""
     name = page.locator("#hits .name").nth(place).inner_text()
     before = rows(page)
     page.locator("#hits .card > .pic").nth(place).click()
-    expect(page.locator("#status")).to_contain_text(f"most like {name}")
+    expect(page.locator("#status")).to_contain_text(f"results for {name}")
     page.wait_for_function(f"before => JSON.stringify({ROWS}) !== JSON.stringify(before)", arg=before)
 
 
 def drag(page: Page, box: tuple[float, float, float, float]) -> None:
-    """Choose a part of the only picture of the query, in shares of its width and height."""
+    """Select a part of the only picture of the query, in shares of its width and height."""
     page.locator("#parts .frame").scroll_into_view_if_needed()
     frame = page.locator("#parts .frame").bounding_box()
     assert frame
@@ -65,9 +66,11 @@ def drag(page: Page, box: tuple[float, float, float, float]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_finds_its_like_and_is_narrowed_down(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_a_picture_finds_similar_ones_and_filters_narrow_them_down(
+    browser: Browser, server: str, shirt: Path, size: str
+) -> None:
     with visit(browser, server, size) as page:
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         keep_screenshot(page, f"{size}-empty")
         upload(page, shirt)
         assert len(names(page)) == 24
@@ -87,7 +90,7 @@ def test_a_picture_finds_its_like_and_is_narrowed_down(browser: Browser, server:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is too wide"
 
 
-def test_hits_are_those_of_the_searcher(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+def test_the_results_are_those_of_the_searcher(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
         expected = searcher.find(searcher.query([Part(shirt)]), 24, fold=True)
@@ -107,7 +110,7 @@ def test_thumbnails_are_loaded_and_whole(browser: Browser, server: str, shirt: P
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_several_filters_count_each_other(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_each_filter_counts_within_the_others(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
         choose(page, "label", "mug")
         expect(page.locator("#hits .name").first).to_have_text("mug")
@@ -120,18 +123,18 @@ def test_several_filters_count_each_other(browser: Browser, server: str, searche
         search_for(page, 0)
         found = searcher.gallery.take(rows(page))
         assert {(row.label, row.attributes["colour"]) for row in found} == {("mug", "red")}
-        assert len(found) == min(24, facets["red"] - 1), "a rare value gives all that there are"
+        assert len(found) == min(24, facets["red"] - 1), "all images with a rare value are found"
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_how_many_and_the_minimum_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_results_per_page_and_minimum_similarity(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         open_settings(page)
         set_slider(page, "#k", "6")
         expect(page.locator("#hits .hit")).to_have_count(6)
         set_slider(page, "#min-score", "1")
-        expect(page.locator("#status")).to_contain_text("No other image passes")
+        expect(page.locator("#status")).to_contain_text("No image matches")
         expect(page.locator("#hits .hit")).to_have_count(0)
 
 
@@ -142,7 +145,9 @@ def set_slider(page: Page, selector: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str) -> None:
+def test_show_more_shows_more_results(
+    browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str
+) -> None:
     with visit(browser, server, size) as page:
         expect(page.locator("#hits .card")).to_have_count(24)
         page.locator("#hits .more").click()
@@ -156,7 +161,7 @@ def test_more_hits_come_on_demand(browser: Browser, server: str, searcher: Searc
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_way_back(browser: Browser, server: str, size: str) -> None:
+def test_undo_and_earlier_searches(browser: Browser, server: str, size: str) -> None:
     with visit(browser, server, size) as page:
         seen = []
         for place in (3, 1, 2):
@@ -176,12 +181,12 @@ def test_the_way_back(browser: Browser, server: str, size: str) -> None:
         expect(trail).to_have_count(0)
         expect_rows(page, seen[0])
         page.locator("[data-do=clear]").click()
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         expect(page.locator("#parts .part")).to_have_count(0)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str, size: str) -> None:
+def test_the_browsers_back_button_goes_through_the_searches(browser: Browser, server: str, size: str) -> None:
     with visit(browser, server, size) as page:
         seen = []
         for place in (3, 1, 2, 4):
@@ -195,21 +200,21 @@ def test_the_browsers_own_way_back_is_the_trails(browser: Browser, server: str, 
         page.locator("#tools .trail button").click()
         expect_rows(page, seen[0])
         page.go_back()
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         assert "id=" not in page.url
         for hits in seen[:2]:
             page.go_forward()
             expect_rows(page, hits)
         page.go_back()
         expect_rows(page, seen[0])
-        page.reload()  # by the link
+        page.reload()  # which restores the search by its link
         expect_rows(page, seen[0])
         page.go_forward()
         expect_rows(page, seen[1])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_likes_and_dislikes_refine_a_search(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
         search_for(page, 3)
         page.wait_for_function("location.search.includes('id=')")
@@ -221,7 +226,7 @@ def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Sear
         expect(page.locator("#parts .part.unlike")).to_have_count(1)
         parts = [Part(row=first), Part(row=liked), Part(row=unliked, weight=-1.0)]
         expect_rows(page, rows_of(searcher, *parts))
-        expect(page.locator("#status")).to_contain_text("2 liked and 1 not liked")
+        expect(page.locator("#status")).to_contain_text("2 liked and 1 disliked examples")
         expect(page.locator("#hits .chance")).to_have_count(0)
         keep_screenshot(page, f"{size}-several")
         page.locator("#parts [data-do=turn]").nth(2).click()
@@ -233,7 +238,7 @@ def test_like_this_and_unlike_that(browser: Browser, server: str, searcher: Sear
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_several_pictures_of_ones_own(
+def test_several_uploads_are_combined(
     browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str
 ) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(2)]
@@ -244,12 +249,14 @@ def test_several_pictures_of_ones_own(
             page.locator("#add").click()
         waiting.value.set_files(paths)
         expect(page.locator("#parts .part")).to_have_count(2)
-        expect(page.locator("#status")).to_contain_text("2 liked")
+        expect(page.locator("#status")).to_contain_text("2 liked examples")
         expect_rows(page, rows_of(searcher, *(Part(path) for path in paths)))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str) -> None:
+def test_a_search_with_part_of_a_picture(
+    browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str
+) -> None:
     both = Image.new("RGB", (400, 200), "white")
     both.paste(draw(Item("mug", "green", "plain", "front", 77), 200), (0, 0))
     both.paste(draw(Item("umbrella", "red", "plain", "front", 78), 200), (200, 0))
@@ -265,7 +272,7 @@ def test_a_part_of_a_picture(browser: Browser, server: str, searcher: Searcher, 
         page.locator("#parts [data-do=whole]").click()
         expect(page.locator("#parts .region")).to_have_count(0)
         expect_rows(page, rows_of(searcher, Part(tmp_path / "both.png")))
-        # The same with the keys alone.
+        # The same with the keyboard alone.
         page.locator("#parts .frame").focus()
         for key in ["ArrowRight"] * 5 + ["Shift+ArrowDown"] * 5 + ["Enter"]:
             page.keyboard.press(key)
@@ -294,7 +301,7 @@ def test_a_link_brings_a_search_back(browser: Browser, server: str, size: str) -
 @pytest.mark.parametrize("clipboard", [True, False], ids=["clipboard", "plain HTTP"])
 def test_a_link_is_copied(browser: Browser, server: str, clipboard: bool) -> None:
     with visit(browser, server, query="?__theme=light") as page:
-        if not clipboard:  # as a browser has it that calls another machine without TLS
+        if not clipboard:  # as in a browser that opens another machine without TLS
             page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
         search_for(page, 2)
         page.locator("#tools [data-copy]").click()
@@ -307,12 +314,12 @@ def test_a_link_is_copied(browser: Browser, server: str, clipboard: bool) -> Non
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_picture_is_dropped_anywhere(
+def test_a_picture_can_be_dropped_anywhere(
     browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str
 ) -> None:
     data = base64.b64encode(shirt.read_bytes()).decode()
     with visit(browser, server, size) as page:
-        # Once the page listens: it takes a drag for its own.
+        # Wait until the page listens: then it cancels a dragover.
         page.wait_for_function("!document.dispatchEvent(new DragEvent('dragover', {cancelable: true}))")
         page.evaluate(
             """data => {
@@ -324,7 +331,7 @@ def test_a_picture_is_dropped_anywhere(
             }""",
             data,
         )
-        expect(page.locator("#status")).to_contain_text("most like your picture")
+        expect(page.locator("#status")).to_contain_text("results for your picture")
         expect_rows(page, rows_of(searcher, Part(shirt)))
 
 
@@ -332,13 +339,13 @@ def test_a_picture_is_dropped_anywhere(
     ("query", "words"),
     [
         ("?id=nothing", "no image with the id 'nothing'"),
-        ("?where={", "filter of this link is damaged"),
+        ("?where={", "filter in this link cannot be read"),
         ("?where={%22lable%22:%22mug%22}", "did you mean 'label'"),
         ("?id=<img src=http://stranger.invalid/x.png>", "<img src=http://stranger.invalid/x.png>"),
-        ("?k=0", "k is how many hits to give"),
+        ("?k=0", "k is the number of results"),
     ],
 )
-def test_a_link_that_cannot_be_says_why(browser: Browser, server: str, query: str, words: str) -> None:
+def test_an_invalid_link_shows_the_reason(browser: Browser, server: str, query: str, words: str) -> None:
     with visit(browser, server, query=query) as page:
         expect(page.locator(".toast-body")).to_contain_text(words)
         expect(page.locator("#hits .card")).to_have_count(24)
@@ -367,7 +374,7 @@ def test_downloads(browser: Browser, server: str, searcher: Searcher, shirt: Pat
             ]
 
 
-def test_nothing_alike_is_said_and_shown_dimmed(browser: Browser, server: str, tmp_path: Path) -> None:
+def test_without_a_confident_match_the_results_are_dimmed(browser: Browser, server: str, tmp_path: Path) -> None:
     Image.effect_noise((300, 300), 90).convert("RGB").save(tmp_path / "noise.png")
     with visit(browser, server) as page:
         upload(page, tmp_path / "noise.png")
@@ -377,18 +384,18 @@ def test_nothing_alike_is_said_and_shown_dimmed(browser: Browser, server: str, t
         keep_screenshot(page, "desktop-nothing")
 
 
-def test_a_file_that_is_no_picture_is_answered_in_words(browser: Browser, server: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture_is_refused_with_the_reason(browser: Browser, server: str, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of the kind")
     with visit(browser, server) as page:
         page.set_input_files("#query input[type=file]", tmp_path / "broken.png")
         toast = page.locator(".toast-body")
         expect(toast).to_contain_text("damaged")
         assert "Traceback" not in toast.inner_text()
-        expect(page.locator("#status")).to_contain_text("Give a picture")
+        expect(page.locator("#status")).to_contain_text("Drop in a picture")
         expect(page.locator("#query img")).to_have_count(0)
 
 
-def test_a_picture_is_pasted(browser: Browser, server: str, shirt: Path) -> None:
+def test_a_picture_can_be_pasted(browser: Browser, server: str, shirt: Path) -> None:
     with visit(browser, server) as page:
         page.evaluate(
             """(encoded) => {
@@ -399,23 +406,23 @@ def test_a_picture_is_pasted(browser: Browser, server: str, shirt: Path) -> None
             }""",
             base64.b64encode(shirt.read_bytes()).decode(),
         )
-        expect(page.locator("#status")).to_contain_text("most like your picture")
+        expect(page.locator("#status")).to_contain_text("results for your picture")
         assert names(page)[0] == "shirt"
 
 
-def test_what_is_only_disliked_is_said_so(browser: Browser, server: str, searcher: Searcher) -> None:
+def test_a_query_of_dislikes_only_is_named_so(browser: Browser, server: str, searcher: Searcher) -> None:
     with visit(browser, server, query=f"?unlike={searcher.gallery.ids[0]}") as page:
-        expect(page.locator("#status")).to_contain_text("most like anything but")
+        expect(page.locator("#status")).to_contain_text("results for images unlike")
         expect(page.locator("#hits .chance")).to_have_count(0)
 
 
-def test_a_photo_from_the_camera(browser: Browser, server: str) -> None:
+def test_a_photo_can_be_taken_with_the_camera(browser: Browser, server: str) -> None:
     with visit(browser, server) as page:
         page.locator("#query [aria-label='Capture from camera']").click()
         page.get_by_text("Click to Access Webcam").click()
         page.wait_for_function("document.querySelector('#query video')?.videoWidth > 0")
         page.locator("#query [aria-label='capture photo']").click()
-        expect(page.locator("#status")).to_contain_text("most like your picture")
+        expect(page.locator("#status")).to_contain_text("results for your picture")
 
 
 def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
@@ -427,7 +434,7 @@ def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Sea
             [hit.row for hit in searcher.find(searcher.query([Part(shirt)]), 24, where={"colour": "red"}, fold=True)],
         )
         first = rows(one)
-        expect(other.locator("#status")).to_contain_text("Give a picture")
+        expect(other.locator("#status")).to_contain_text("Drop in a picture")
         expect(other.locator("#where-colour .token")).to_have_count(0)
         search_for(other, 20)
         theirs = rows(other)
@@ -442,11 +449,11 @@ def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Sea
         expect(one.locator("#parts img")).to_have_attribute("alt", "your picture")
 
 
-def test_by_keyboard_alone(browser: Browser, server: str) -> None:
+def test_a_search_by_keyboard_alone(browser: Browser, server: str) -> None:
     with visit(browser, server) as page:
         page.locator("#hits .card > .pic").first.focus()
         page.keyboard.press("Enter")
-        expect(page.locator("#status")).to_contain_text("most like")
+        expect(page.locator("#status")).to_contain_text("results for")
         page.locator("#hits .card > .pic").nth(1).focus()
         for _ in range(3):
             page.keyboard.press("Tab")
@@ -467,10 +474,10 @@ def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder
         pictures.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
     pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
-    searcher = Searcher.open(tmp_path / "artifact")
-    with served(searcher, tmp_path / "artifact", "<b>labels</b>") as server, visit(browser, server, examples=3) as page:
+    named = replace(open_artifact(tmp_path / "artifact"), name="<b>labels</b>")
+    with served(Searcher.of(named)) as server, visit(browser, server, examples=3) as page:
         page.locator("#examples .pic").first.click()
-        expect(page.locator("#status")).to_contain_text(f"most like {label}")
+        expect(page.locator("#status")).to_contain_text(f"results for {label}")
         expect(page.locator("#hits .hit .name").first).to_have_text(label)
         expect(page.locator("#parts img")).to_have_attribute("alt", label)
         expect(page.locator(".artifact")).to_contain_text("<b>labels</b>")

@@ -1,4 +1,4 @@
-"""The other tabs, and the dialogue that says why: in a real Chromium."""
+"""The other tabs, and the "Why?" dialogue, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def opacities(page: Page, picture: int) -> list[str]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_why_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_the_explanation_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         score = float(page.locator("#hits .hit").first.get_attribute("data-score") or "")
@@ -53,11 +53,34 @@ def test_why_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, si
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Path, tmp_path: Path, size: str) -> None:
+def test_heat_maps_share_one_scale_of_colours(browser: Browser, server: str, shirt: Path, size: str) -> None:
+    with visit(browser, server, size) as page:
+        upload(page, shirt)
+        page.mouse.move(0, 0)  # over no cell when the dialogue opens
+        page.locator("#hits [data-do=why]").last.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#why dialog")).to_be_visible()
+        expect(page.locator("#why .touched")).to_have_count(0)
+        maps = [cells(page, picture).ravel() for picture in (0, 1)]
+        largest = max(float(np.abs(each).max()) for each in maps)
+        for picture, values in enumerate(maps):
+            expected = np.abs(values) / largest * 0.75
+            assert [float(each) for each in opacities(page, picture)] == pytest.approx(expected.tolist(), abs=2e-3)
+            fills = (
+                page.locator("#why svg")
+                .nth(picture)
+                .locator("rect")
+                .evaluate_all("all => all.map(r => r.getAttribute('fill'))")
+            )
+            assert fills == ["#d55e00" if value > 0 else "#0072b2" for value in values]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_nonlinear_head_cannot_be_explained(browser: Browser, pictures: Path, tmp_path: Path, size: str) -> None:
     encoder = Encoder.create("test_resnet", pretrained=False, head="16-relu-8")
     build_artifact(open_source(str(pictures)), tmp_path / "artifact", encoder)
     searcher, said = Searcher.open(tmp_path / "artifact"), "cannot be split into parts of the picture"
-    with served(searcher, tmp_path / "artifact") as server:
+    with served(searcher) as server:
         with visit(browser, server, size) as page:
             page.locator("#hits .card > .pic").first.click()
             page.locator("#hits .hit [data-do=why]").first.click()
@@ -70,7 +93,7 @@ def test_a_head_that_is_not_linear_cannot_say_why(browser: Browser, pictures: Pa
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_pointing_at_a_cell_shows_what_matches_it(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         page.locator("#hits [data-do=why]").first.click()
@@ -82,10 +105,10 @@ def test_a_place_in_the_query_shows_what_answers_it(browser: Browser, server: st
         expected = np.abs(pairs[5]) / np.abs(pairs[5]).max() * 0.75
         assert [float(each) for each in opacities(page, 1)] == pytest.approx(expected.tolist(), abs=1e-3)
         assert opacities(page, 1) != before
-        expect(page.locator("#why .cell").first).to_have_text(f"adds {cells(page, 0).ravel()[5]:.4f}")
+        expect(page.locator("#why .cell").first).to_have_text(f"This cell: {cells(page, 0).ravel()[5]:.4f}")
         page.locator("#why svg").first.focus()
         page.keyboard.press("ArrowRight")
-        expect(page.locator("#why .cell").first).to_have_text(f"adds {cells(page, 0).ravel()[6]:.4f}")
+        expect(page.locator("#why .cell").first).to_have_text(f"This cell: {cells(page, 0).ravel()[6]:.4f}")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -106,7 +129,7 @@ def test_near_duplicates_are_grouped_and_saved(browser: Browser, server: str, se
         lines = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
         assert len(lines) == sum(len(group.rows) for group in groups)
         page.locator("#groups .pic").first.click()
-        expect(page.locator("#status")).to_contain_text("most like")
+        expect(page.locator("#status")).to_contain_text("results for")
         expect(page.locator("#hits .hit").first).to_be_visible()
 
 
@@ -128,13 +151,13 @@ def test_a_click_on_the_map_searches(browser: Browser, server: str, searcher: Se
         name = page.locator("#map .tip").inner_text()
         assert name in set(searcher.gallery.labels)
         page.keyboard.press("Enter")
-        expect(page.locator("#status")).to_contain_text(f"most like {name}")
+        expect(page.locator("#status")).to_contain_text(f"results for {name}")
         expect(page.locator("#hits .hit").first).to_be_visible()
         assert len(rows(page)) == 24
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_map_by_pointer(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_hovering_on_the_map_shows_an_image(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
         open_tab(page, "Map")
         expect(page.locator("#map .legend button").first).to_be_visible()
@@ -153,7 +176,7 @@ def test_the_map_by_pointer(browser: Browser, server: str, searcher: Searcher, s
         page.mouse.move(box["x"] + 2, box["y"] + 2)
         expect(tip).to_have_count(0)
         page.mouse.click(x, y)
-        expect(page.locator("#status")).to_contain_text(f"most like {name}")
+        expect(page.locator("#status")).to_contain_text(f"results for {name}")
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,4 +1,4 @@
-"""Near-duplicates among the hits, folded into one: on an artifact that has some, in a real Chromium."""
+"""Near-duplicates among the results, grouped into one, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retrieval.search import Part
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_near_duplicates_are_one_until_all_are_wanted(
+def test_near_duplicates_are_grouped_unless_switched_off(
     browser: Browser, twins_server: str, twins: Path, size: str
 ) -> None:
     searcher = Searcher.open(twins)
@@ -24,10 +24,12 @@ def test_near_duplicates_are_one_until_all_are_wanted(
         hits = searcher.find(query, 24, fold=True)
         expect_rows(page, [hit.row for hit in hits])
         alike = [hit for hit in hits if hit.alike]
-        assert alike, "there are some to fold"
+        assert alike, "there are near-duplicates to group"
         folded = page.locator("#hits .alike")
         expect(folded).to_have_count(len(alike))
-        assert folded.locator("summary").all_inner_texts() == [f"+{len(hit.alike)} alike" for hit in alike]
+        assert folded.locator("summary").all_inner_texts() == [
+            f"+{len(hit.alike)} near-duplicate{'s' if len(hit.alike) > 1 else ''}" for hit in alike
+        ]
         folded.first.locator("summary").click()
         pictures = folded.first.locator(".pic")
         expect(pictures.first).to_be_visible()

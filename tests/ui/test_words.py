@@ -1,4 +1,4 @@
-"""Words beside pictures: an artifact with a text model, served and searched in a real Chromium."""
+"""Search by text: an artifact with a text model, served and searched in a real Chromium."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def words(tmp_path_factory, pictures: Path, encoder: Encoder):
     text = TextEncoder.create(str(write_clip(folder / "clip")))
     build_artifact(open_source(str(pictures)), folder / "artifact", encoder, text=text)
     searcher = Searcher.open(folder / "artifact")
-    with served(searcher, folder / "artifact") as address:
+    with served(searcher) as address:
         yield searcher, address
 
 
@@ -31,7 +31,7 @@ def test_words_alone_and_with_a_picture(browser: Browser, words, size: str) -> N
     with visit(browser, address, size) as page:
         page.locator("#words textarea, #words input").fill("red shirt")
         page.keyboard.press("Enter")
-        expect(page.locator("#status")).to_contain_text("most like “red shirt”")
+        expect(page.locator("#status")).to_contain_text("results for “red shirt”")
         cosines = searcher.text.store.vectors(np.arange(60)) @ searcher.text.encoder.embed_texts(["red shirt"])[0]
         best = rows_of(searcher, Part(words="red shirt"))
         assert best[0] == int(np.argmax(cosines))
@@ -47,6 +47,6 @@ def test_words_alone_and_with_a_picture(browser: Browser, words, size: str) -> N
         expect(page.locator("#status")).not_to_contain_text("red shirt")
 
 
-def test_without_a_text_model_there_is_no_box(browser: Browser, server: str) -> None:
+def test_without_a_text_model_there_is_no_text_box(browser: Browser, server: str) -> None:
     with visit(browser, server) as page:
         expect(page.locator("#words")).to_have_count(0)

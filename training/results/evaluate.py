@@ -60,14 +60,12 @@ def evaluate(
     has an image of its class in the gallery.
     """
     found = query_figures(queries, query_labels, gallery, gallery_labels, exclude=own_row)
-    is_unseen = np.array([label in unseen for label in query_labels], bool)
-    parts: dict[str, EvaluationPart | None] = {}
+    is_unseen, parts = np.array([label in unseen for label in query_labels], bool), dict[str, EvaluationPart | None]()
     for name, chosen in (("seen", ~is_unseen), ("unseen", is_unseen)):
         parts[name] = _part(found, query_labels, chosen, len(gallery))
         if near_duplicate is not None:
-            parts[f"{name}_without_near_duplicates"] = _part(
-                found, query_labels, chosen & ~near_duplicate, len(gallery)
-            )
+            apart = _part(found, query_labels, chosen & ~near_duplicate, len(gallery))
+            parts[f"{name}_without_near_duplicates"] = apart
     if parts["seen"] is None:
         raise QueryError("there is nothing to evaluate: no query is of a seen class that the gallery has.")
     classes = _classes(found, query_labels, train_counts)

@@ -23,9 +23,9 @@ from retrieval.artifact.sections import (
     TrainingData,
     TrainingSection,
 )
-from retrieval.build.build import build_artifact
+from retrieval.build.build import building
 from retrieval.build.embed import Progress
-from retrieval.build.write import CALIBRATION, Unsealed
+from retrieval.build.write import Draft
 from retrieval.evaluation.calibration import Queries, calibrate
 from retrieval.images.open import open_image
 from retrieval.stores.faiss import FaissStore
@@ -61,24 +61,22 @@ def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
     encoder = at_size(run.learner.network, run.recipe.test_size)
     source = open_splits(run.recipe, run.data.pinned, run.data.splits, run.data.gallery_split)
 
-    def sections(unsealed: Unsealed) -> dict[str, Any]:
-        return {
-            "training": training_section(run),
-            "audit": audit_section(run),
-            **figures(run, unsealed),
-            CALIBRATION: calibration_section(run, unsealed),
-        }
-
-    build_artifact(source, out, encoder, factory=run.recipe.index, progress=progress, evaluate=sections)
+    with building(source, out, encoder, factory=run.recipe.index, progress=progress) as (draft, _):
+        draft.sections.update(
+            training=training_section(run),
+            audit=audit_section(run),
+            **figures(run, draft),
+            calibration=calibration_section(run, draft),
+        )
 
 
-def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
+def figures(run: Run, draft: Draft) -> dict[str, Any]:
     """The sections `evaluation` and `index`.
 
     Queries are the test images of seen classes, taken out of the gallery where they are in it, and every image of the
     unseen classes, each left out of its own search.
     """
-    data, gallery = run.data, unsealed.gallery
+    data, gallery = run.data, draft.gallery
     hashes = gallery.table["sha256"].to_pylist()
     seen, unseen = data.seen("test").tolist(), data.unseen.tolist()
     other = {run.pixels.sha256[int(row)] for part in ("train", "validation") for row in data.parts[part]}
@@ -86,7 +84,7 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
     kept = np.array([row for row, sha in enumerate(hashes) if sha not in tested], np.int64)
     place = {int(row): number for number, row in enumerate(kept)}
     queries = [*seen, *unseen]
-    vectors, at = _embedded(run, unsealed, queries)
+    vectors, at = _embedded(run, draft, queries)
     # A query that stays in the gallery is of an unseen class, or the same file as a training image: the first is left
     # out of its own search, the second is what the audit counts.
     own = [place.get(int(row), -1) if number >= len(seen) else -1 for number, row in enumerate(at)]
@@ -94,7 +92,7 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
     evaluation = evaluate(
         vectors,
         [data.labels[row] for row in queries],
-        unsealed.vectors[kept],
+        draft.vectors[kept],
         [gallery.labels[row] for row in kept],
         train_counts=Counter(data.labels[row] for row in data.train),
         split=data.described,
@@ -104,41 +102,41 @@ def figures(run: Run, unsealed: Unsealed) -> dict[str, Any]:
         correct=_classified(run, queries),
         own_row=np.array(own, np.int64),
     )
-    return {"evaluation": evaluation, "index": evaluate_index(unsealed.store, unsealed.vectors, vectors, at)}
+    return {"evaluation": evaluation, "index": evaluate_index(draft.store, draft.vectors, vectors, at)}
 
 
-def calibration_section(run: Run, unsealed: Unsealed) -> CalibrationSection | None:
+def calibration_section(run: Run, draft: Draft) -> CalibrationSection | None:
     """The section `calibration`: learned from validation and checked on test, both searched among the other images.
 
     Images that the encoder has learned from find each other too easily to learn it from them.
     """
     held_out = [run.data.seen(part).tolist() for part in ("validation", "test")]
     hashes = {run.pixels.sha256[row] for rows in held_out for row in rows}
-    kept = [row for row, sha in enumerate(unsealed.gallery.table["sha256"].to_pylist()) if sha not in hashes]
-    store = FaissStore(unsealed.encoder.dim)
-    store.add(np.arange(len(kept)), unsealed.vectors[kept])
-    labels = [unsealed.gallery.labels[row] for row in kept]
+    kept = [row for row, sha in enumerate(draft.gallery.table["sha256"].to_pylist()) if sha not in hashes]
+    store = FaissStore(draft.encoder.dim)
+    store.add(np.arange(len(kept)), draft.vectors[kept])
+    labels = [draft.gallery.labels[row] for row in kept]
     queries, check = (
-        Queries(_embedded(run, unsealed, rows)[0], [run.data.labels[row] for row in rows]) for rows in held_out
+        Queries(_embedded(run, draft, rows)[0], [run.data.labels[row] for row in rows]) for rows in held_out
     )
     return calibrate(store, labels, queries, check)
 
 
-def _embedded(run: Run, unsealed: Unsealed, rows: list[int]) -> tuple[Any, Any]:
+def _embedded(run: Run, draft: Draft, rows: list[int]) -> tuple[Any, Any]:
     """(N, D): embeddings of images of the data, and (N,): their rows in the gallery, -1 where they are not in it."""
-    row_of = {sha: row for row, sha in enumerate(unsealed.gallery.table["sha256"].to_pylist())}
+    row_of = {sha: row for row, sha in enumerate(draft.gallery.table["sha256"].to_pylist())}
     at = np.array([row_of.get(run.pixels.sha256[row], -1) for row in rows], np.int64)
-    vectors = unsealed.vectors[at]
+    vectors = draft.vectors[at]
     if (apart := np.flatnonzero(at < 0)).size:  # a test split is not in the gallery
-        vectors[apart] = _embed(run, unsealed, [rows[number] for number in apart])
+        vectors[apart] = _embed(run, draft, [rows[number] for number in apart])
     return vectors, at
 
 
-def _embed(run: Run, unsealed: Unsealed, rows: list[int]) -> Any:
+def _embed(run: Run, draft: Draft, rows: list[int]) -> Any:
     """(N, D): embeddings of images that are not in the gallery, some at a time."""
     chunks = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     images = ([open_image(run.data.raw(row).read()) for row in chunk] for chunk in chunks)
-    return np.concatenate([unsealed.encoder.embed_images(chunk) for chunk in images])
+    return np.concatenate([draft.encoder.embed_images(chunk) for chunk in images])
 
 
 def _classified(run: Run, queries: list[int]) -> Any:

@@ -4,16 +4,14 @@
 # (no `from __future__ import annotations` here).
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
+from retrieval.artifact.load import Artifact
 from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import THRESHOLD, Group
-from retrieval.hub.pull import Resolved
-from retrieval.images.open import as_region
-from retrieval.search import Hit, Part, Searcher, explain_parts
+from retrieval.search import Hit, Searcher
 from retrieval.ui.api.answers import (
     Answer,
     Explanation,
@@ -39,7 +37,7 @@ class Endpoints:
         self,
         searcher: Searcher,
         thumbnails: Thumbnails,
-        artifact: Resolved,
+        artifact: Artifact,
         find_groups: Callable[[float], list[Group]],
     ) -> None:
         self._searcher, self._thumbnails, self._artifact, self._find = searcher, thumbnails, artifact, find_groups
@@ -75,8 +73,8 @@ class Endpoints:
             fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            part = Part(uploaded(image), region=None if region is None else as_region(region))
-            return self._answer(part, request, k, min_score, where, like, unlike, fold)
+            picture = {"image": uploaded(image), "region": region}
+            return self._answer(request, k, min_score, where, like, unlike, fold, **picture)
 
     def search_by_id(
         self,
@@ -101,7 +99,7 @@ class Endpoints:
             fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            return self._answer(self._row(id, "id"), request, k, min_score, where, like, unlike, fold)
+            return self._answer(request, k, min_score, where, like, unlike, fold, id=words(id, "id"))
 
     def search_text(
         self,
@@ -126,10 +124,9 @@ class Endpoints:
             fold: whether near-duplicates of a hit are folded into it.
         """
         with in_words():
-            part = Part(words=words(text, "text").strip())
-            if not part.words:
+            if not words(text, "text").strip():
                 raise QueryError('there are no words to search for; give some, "a red bag" for example.')
-            return self._answer(part, request, k, min_score, where, like, unlike, fold)
+            return self._answer(request, k, min_score, where, like, unlike, fold, words=text.strip())
 
     def explain(
         self,
@@ -147,11 +144,8 @@ class Endpoints:
             region: the part of it that was searched with: left, top, right and bottom, as shares from 0 to 1.
         """
         with in_words():
-            if (image is None) == (id is None):
-                raise QueryError("an explanation is of one picture: give image, or id, and not both.")
-            part = Part(uploaded(image)) if id is None else self._row(id, "id")
-            part = replace(part, region=None if region is None else as_region(region))
-            why = explain_parts(self._searcher, part, self._row(hit, "hit"))
+            picture, other = None if image is None else uploaded(image), None if id is None else words(id, "id")
+            why = self._searcher.explain(words(hit, "hit"), picture, id=other, region=region)
             return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
 
     def duplicates(self, request: gr.Request, threshold: float = THRESHOLD, limit: int = 100) -> Groups:
@@ -182,31 +176,23 @@ class Endpoints:
             "fingerprint": searcher.encoder.fingerprint,
             "text_model": searcher.text.encoder.name if searcher.text else "",
             "calibrated": searcher.confidence is not None,
-            "explains": searcher.encoder.explains,
+            "explains": searcher.explains,
         }
 
     def _answer(
-        self,
-        part: Part,
-        request: gr.Request,
-        k: Any,
-        min_score: Any,
-        where: Any,
-        like: Any,
-        unlike: Any,
-        fold: Any,
+        self, request: gr.Request, k: Any, min_score: Any, where: Any, like: Any, unlike: Any, fold: Any, **query: Any
     ) -> Answer:
-        k, min_score, fold = whole(k, "k"), number(min_score, "min_score"), flag(fold, "fold")
-        where = filter_of(where)
-        others = [self._row(name, "like") for name in ids(like, "like")]
-        others += [replace(self._row(name, "unlike"), weight=-1.0) for name in ids(unlike, "unlike")]
-        query = self._searcher.query([part, *others])
-        found = self._searcher.find(query, k, min_score=min_score, where=where, fold=fold)
+        found = self._searcher.search(
+            k=whole(k, "k"),
+            min_score=number(min_score, "min_score"),
+            where=filter_of(where),
+            like=ids(like, "like"),
+            unlike=ids(unlike, "unlike"),
+            fold=flag(fold, "fold"),
+            **query,
+        )
         root = root_of(request)
         return {"hits": [self._hit(hit, root) for hit in found], "confident": found[0].confident if found else None}
-
-    def _row(self, image_id: Any, name: str) -> Part:
-        return Part(row=self._searcher.gallery.row_of(words(image_id, name)))
 
     def _hit(self, hit: Hit, root: str) -> HitJson:
         return {

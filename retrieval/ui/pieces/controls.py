@@ -1,4 +1,4 @@
-"""What a visitor gives: a picture, values to filter by, and numbers."""
+"""The inputs of the page: pictures, filters and sliders."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from retrieval.images.gallery import Gallery
 from retrieval.ui import strings
 
+_NO_VALUE = "\0"  # which no text of a gallery is
+
 
 class _Guard(ComponentMeta):  # type: ignore[misc]
-    """Makes subclasses of Gradio's components, whose `preprocess` checks what comes from outside.
+    """Makes subclasses of Gradio's components whose `preprocess` checks what visitors send.
 
-    A check has to be part of the class: Gradio makes a component anew, from its class, for every update of it, so that
-    what is set on an object is gone after the first click. Gradio's own metaclass would besides write a stub file
-    beside this source for each class, for events that it has; ours have no others than Gradio's.
+    The check has to be part of the class: for every update, Gradio makes a new component from the class, so a check set
+    on an instance is gone after the first click. Gradio's own metaclass would also write a stub file beside this source
+    for each class, to declare its events; these classes add none.
     """
 
     def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
-        """The class, which the page draws as the component that it is made from."""
+        """The class; `is_template` makes the page draw it as the component it is derived from."""
         return ABCMeta.__new__(cls, name, bases, {"is_template": True, **members})
 
 
 class _DropZone(gr.Image, metaclass=_Guard):  # type: ignore[misc]
-    """Gives the path of an upload. Gradio's own would open the file, with every decoder there is."""
+    """Gives the path of an upload. Gradio's own would decode the file with every decoder that Pillow has."""
 
     def preprocess(self, payload: ImageData | None) -> str | None:
         return None if payload is None else _uploaded(payload.path)
@@ -45,16 +47,17 @@ class _AddButton(gr.UploadButton, metaclass=_Guard):  # type: ignore[misc]
 
 
 class _Filter(gr.Dropdown, metaclass=_Guard):  # type: ignore[misc]
-    """Gives values as text, also such as are no longer in the list: the gallery knows which there are."""
+    """Gives values as text, even those no longer in the list: the gallery checks them."""
 
-    def preprocess(self, payload: Any) -> list[str]:
-        return [str(value) for value in payload] if isinstance(payload, list) else []
+    def preprocess(self, payload: Any) -> list[str | None]:
+        values = payload if isinstance(payload, list) else []
+        return [None if value == _NO_VALUE else str(value) for value in values]
 
 
 def _uploaded(path: str | None) -> str:
-    """The path of a file, if it was uploaded.
+    """The path of a file that was uploaded; raises gr.Error for any other.
 
-    Gradio checks only what says that it is a file; without this, any picture of the server's could be named.
+    Gradio checks only values marked as files; without this, any picture on the server could be named.
     """
     if not (path and is_in_or_equal(path, get_upload_folder())):
         raise gr.Error(strings.NOT_UPLOADED, print_exception=False)
@@ -62,7 +65,7 @@ def _uploaded(path: str | None) -> str:
 
 
 def drop_zone() -> gr.Image:
-    """Takes a picture by drop, choice, paste or camera, and gives the path of the upload."""
+    """Takes a picture dropped, chosen, pasted or photographed, and gives the path of the upload."""
     return _DropZone(
         type="filepath",
         sources=["upload", "webcam", "clipboard"],
@@ -80,7 +83,7 @@ def add_button() -> gr.UploadButton:
 
 
 def add_filters(gallery: Gallery) -> list[gr.Dropdown]:
-    """For each of `Gallery.filters`, in that order, a list of its values with how many images have each."""
+    """A drop-down for each of `Gallery.filters`, in that order: its values, with the number of images of each."""
     facets = gallery.facets(None)
     with gr.Accordion(strings.FILTERS, open=True, visible=bool(facets), elem_id="filters"):
         return [
@@ -89,17 +92,25 @@ def add_filters(gallery: Gallery) -> list[gr.Dropdown]:
         ]
 
 
-def choices(counts: Mapping[str, int], chosen: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """(what is shown, the value) of each value, and of the chosen that no image is left for."""
+def choices(counts: Mapping[str | None, int], chosen: Sequence[str | None] = ()) -> list[tuple[str, str]]:
+    """(text, value) for each value, including chosen ones that no image has any more."""
     left = {**counts, **{value: 0 for value in chosen if value not in counts}}
-    return [(f"{value} ({count:,})", value) for value, count in left.items()]
+    return [
+        (f"{strings.WITHOUT_VALUE if value is None else value} ({count:,})", as_choice(value))
+        for value, count in left.items()
+    ]
+
+
+def as_choice(value: str | None) -> str:
+    """A value of a filter as Gradio's list has it, which knows no None."""
+    return _NO_VALUE if value is None else value
 
 
 def slider(least: float, most: float, value: float, step: float, **options: Any) -> gr.Slider:
-    """A number; while its box is empty, which Gradio would call a fault, it is the first one."""
+    """A slider; while its number box is empty, which Gradio would refuse, it counts as the initial value."""
 
     class Number(gr.Slider, metaclass=_Guard):  # type: ignore[misc]
-        """One class a slider: Gradio does not hand the first value on to the component that it makes anew."""
+        """One class for each slider, as Gradio does not pass the initial value on to the component it makes anew."""
 
         def preprocess(self, payload: Any) -> float:
             is_number = isinstance(payload, int | float) and not math.isnan(payload)
@@ -109,6 +120,6 @@ def slider(least: float, most: float, value: float, step: float, **options: Any)
 
 
 def _title(column: str) -> str:
-    """A column's name as a heading; Gradio would take `label` for a word of its own."""
+    """A column's name as a heading; Gradio takes a plain `label` for a word of its own."""
     words = column.replace("_", " ").strip()
     return words[:1].upper() + words[1:]

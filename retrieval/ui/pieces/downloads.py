@@ -1,4 +1,4 @@
-"""The hits as a file: CSV, JSON, or a ZIP of their thumbnails."""
+"""The results as a file: CSV, JSON, or a ZIP of their thumbnails."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from typing import Any
 
 from retrieval.errors import QueryError, short
 from retrieval.images.gallery import Gallery
-from retrieval.search import MAX_K
+from retrieval.query import MAX_K
 
 Shown = Sequence[tuple[int, float, float | None]]
 """What the page shows: (row, score, chance), best first."""
 
 
 def make_file(kind: str, shown: Any, gallery: Gallery) -> tuple[str, str, bytes]:
-    """The name, the MIME type and the bytes of a file of `Shown`, as a page has sent it.
+    """The name, MIME type and bytes of a file of the results (`Shown`) that a page has sent.
 
-    Raises QueryError for an unknown kind, or for what are no hits in this gallery.
+    Raises QueryError for an unknown kind, and for anything but results of this gallery.
     """
     if kind not in _KINDS:
-        raise QueryError(f"hits are to be had as {', '.join(_KINDS)}, not as {short(kind, 40)!r}.")
+        raise QueryError(f"results can be saved as {', '.join(_KINDS)}, not as {short(kind, 40)!r}.")
     if not isinstance(shown, list) or len(shown) > MAX_K or not all(_is_hit(one, len(gallery)) for one in shown):
-        raise QueryError(f"at most {MAX_K} hits in this gallery can be saved: row, score and chance of each.")
+        raise QueryError(
+            f"these are not at most {MAX_K} results, each with its row, score and chance: reload the page."
+        )
     mime, make = _KINDS[kind]
     return f"hits.{kind}", mime, make(_records(shown, gallery), [row for row, _, _ in shown], gallery)
 
@@ -65,7 +67,7 @@ def _csv(records: list[dict[str, Any]], _: list[int], gallery: Gallery) -> bytes
     names = ["rank", "id", "label", "score", "chance", "source"]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    # A column of the gallery's that is called like one of these gets an underscore, as one like its own does.
+    # A gallery column with one of these names gets an underscore, as one that collides with its own columns does.
     writer.writerow([*names, *(f"{name}_" if name in names else name for name in gallery.attributes)])
     for record in records:
         writer.writerow([*(record[name] for name in names), *record["attributes"].values()])
@@ -78,9 +80,9 @@ def _json(records: list[dict[str, Any]], *_: Any) -> bytes:
 
 def _zip(records: list[dict[str, Any]], rows: list[int], gallery: Gallery) -> bytes:
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as file:  # not compressed: JPEG is already
+    with zipfile.ZipFile(content, "w") as file:  # not compressed: JPEG already is
         for record, row in zip(records, rows, strict=True):
-            label = re.sub(r"[^\w-]+", "-", record["label"] or "")[:40]  # anybody's text is no path
+            label = re.sub(r"[^\w-]+", "-", record["label"] or "")[:40]  # a label may be any text, also a path
             file.writestr(f"{record['rank']:04d}-{label}-{row}.jpg", gallery.thumbnail(row))
         file.writestr("hits.csv", _csv(records, rows, gallery))
     return content.getvalue()

@@ -1,23 +1,23 @@
-"""Finds the near-duplicates of a gallery for all visitors, and remembers them."""
+"""Finds the near-duplicates of a gallery for all visitors, and caches them."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import Lock
 
 from retrieval.evaluation.duplicates import Group, find_groups
+from retrieval.forking import Lock
 from retrieval.search import Searcher
 
 _REMEMBERED = 8  # thresholds
 
 
 class Finder:
-    """Finds the groups of a gallery, one search at a time; what was found for the latest thresholds is remembered."""
+    """Finds groups of near-duplicates, one search at a time, and caches those of the latest thresholds."""
 
     def __init__(self, searcher: Searcher) -> None:
         self._searcher = searcher
         self._found: OrderedDict[float, list[Group]] = OrderedDict()
-        self._lock = Lock()  # whoever asks the same meanwhile waits for the answer, and does not work it out too
+        self._lock = Lock()  # a second visitor waits for the answer instead of computing it too
 
     def __call__(self, threshold: float) -> list[Group]:
         """The groups; raises QueryError as `find_groups` does."""
@@ -30,5 +30,5 @@ class Finder:
             return self._found[key]
 
     def known(self, threshold: float) -> list[Group] | None:
-        """The same if they were found lately, at once."""
+        """The groups if they are cached, without waiting; else None."""
         return self._found.get(round(threshold, 3))

@@ -1,44 +1,43 @@
-"""Text as HTML, and what its scripts need."""
+"""The HTML of the page, from its templates, and its scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from retrieval.errors import LookalikeError
+from retrieval.ui import strings
 
 STATIC = Path(__file__).parents[1] / "static"
 """Where scripts, style sheet and icon lie."""
 
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(STATIC.with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_TEMPLATES.globals["strings"] = strings
 
-def text(value: object) -> str:
-    """Anybody's text, which HTML then shows as it stands, in an attribute too."""
-    return escape(str(value))
 
+def render(template: str, /, **values: Any) -> str:
+    """A file of `templates/` as HTML, filled with values and with the sentences of `strings`.
 
-def fill(sentence: str, **values: object) -> str:
-    """A sentence of `strings` as HTML, filled with anybody's text, which is shown bold."""
-    return text(sentence).format(**{name: f"<strong>{text(value)}</strong>" for name, value in values.items()})
-
-
-def attributes(**values: Any) -> str:
-    """Attributes of a tag, `data_row=3` as data-row="3"; True stands alone, None and False are left out."""
-    parts = []
-    for name, value in values.items():
-        if value is None or value is False:
-            continue
-        plain = name.rstrip("_").replace("_", "-")
-        parts.append(plain if value is True else f'{plain}="{text(value)}"')
-    return " ".join(parts)
+    Whatever the values hold is escaped, in attributes too. Raises jinja2.UndefinedError for one that is missing.
+    """
+    return _TEMPLATES.get_template(f"{template}.html").render(values)
 
 
 def for_scripts(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method as what Gradio lets the scripts of the page call: a function, which it marks as such.
+    """A method wrapped as a function, which is what Gradio lets the page's scripts call.
 
-    Anybody can call it with anything: where that makes no sense, the answer is an `error` in words.
+    Anybody can call it with anything: bad arguments are answered with an `error` in words.
     """
 
     @wraps(method)
@@ -52,5 +51,5 @@ def for_scripts(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def script(*names: str) -> str:
-    """Scripts of the page, one after the other."""
+    """The text of some files of `static/`, one after the other."""
     return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)

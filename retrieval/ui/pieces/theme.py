@@ -6,11 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from retrieval.ui.pieces.html import STATIC
+from retrieval.ui.pieces.html import STATIC, render
 
 _STYLE = STATIC / "style.css"
-# Gradio names this button by words of its own in the place of what can be read on it: who speaks to the page, or has it
-# read out, needs the words that are seen (WCAG 2.5.3). Without a name that is its text.
+# Gradio gives this button an aria-label that differs from its visible text, which confuses speech input and screen
+# readers (WCAG 2.5.3, label in name). Without the aria-label, the visible text is its name.
 _NAMES = """
 new MutationObserver(() => {
   const named = "#query .upload-container[aria-label]";
@@ -23,9 +23,9 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
 def head() -> str:
-    """What stands in the head of the page: the style sheet, and a script that gives buttons back their words."""
-    # Not as Gradio's `css`: it puts its own container before every rule there, and the frame could not be styled.
-    return f"<style>{_STYLE.read_text(encoding='utf-8')}</style><script>{_NAMES}</script>"
+    """The head of the page: the style sheet, and a script that removes a wrong aria-label."""
+    # Not passed as Gradio's `css`, which prefixes every rule with its container: the frame could not be styled.
+    return render("head", style=_STYLE.read_text(encoding="utf-8"), script=_NAMES)
 
 
 def theme() -> Any:

@@ -1,7 +1,7 @@
-"""Pictures for the page: thumbnails of the gallery as files, and small renditions of what visitors bring.
+"""Pictures for the page: thumbnails of the gallery as files, and small JPEGs of what visitors upload.
 
-A thumbnail is written once, when it is first shown, and served as it is, not encoded again. A visitor's picture may be
-in a format that no browser shows.
+A thumbnail is written once, when it is first shown, and served as it is, without encoding it again. An upload is always
+encoded again, as it may be in a format that browsers do not show.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ class Thumbnails:
         """Where a client finds a row's thumbnail; `root` is the address of the app."""
         return f"{root}/gradio_api/file={self.path(row)}"
 
-    def publish(self, file: Path) -> str:
-        """Have another file of the artifact served, a picture of its evaluation; returns its address."""
-        path = self._path / file.name
-        path.write_bytes(file.read_bytes())
+    def publish(self, name: str, content: bytes) -> str:
+        """Serve another picture of the artifact, a plot of its evaluation; returns its URL."""
+        path = self._path / name
+        path.write_bytes(content)
         return f"./gradio_api/file={path}"
 
     @staticmethod
     @lru_cache(maxsize=128)
     def preview(path: str, side: int = PREVIEW) -> str:
-        """A visitor's picture as a data URL, upright and of at most so many pixels a side; raises ImageError."""
+        """A visitor's picture as a data URL, upright and at most `side` pixels a side; raises ImageError."""
         return data_url(open_image(path, at_least=side), side)
 
 
 def data_url(picture: Image.Image, side: int = PREVIEW) -> str:
-    """A picture, made smaller, as an address that holds it."""
+    """A picture, at most `side` pixels a side, as a data URL."""
     jpeg = thumbnail_jpeg(picture, side)
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

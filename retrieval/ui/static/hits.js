@@ -1,4 +1,4 @@
-// Downloads of what is shown, and the link that brings it back.
+// Downloads of the results, and the link that restores the search.
 const save = async (kind) => {
   const hits = [...document.querySelectorAll("#hits .hit")].map(({dataset}) => [+dataset.row, +dataset.score, dataset.chance ? +dataset.chance : null]);
   keep(await server.save({kind, hits}));
@@ -7,7 +7,7 @@ const copy = async (words) => {
   try {
     return await navigator.clipboard.writeText(words);
   } catch {
-    // None over plain HTTP from another machine, and in the frame of another page none without its leave.
+    // There is no clipboard over plain HTTP from another machine, nor in the frame of a page that does not allow it.
   }
   const box = Object.assign(document.createElement("textarea"), {value: words});
   element.appendChild(box);

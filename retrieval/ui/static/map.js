@@ -1,4 +1,4 @@
-// The gallery as points: hover shows a picture, a click searches for its like; the wheel zooms, dragging moves.
+// The gallery as points: hovering shows an image, a click finds similar ones; the wheel zooms, dragging moves the map.
 const canvas = element.querySelector("canvas"), tip = element.querySelector(".tip"), legend = element.querySelector(".legend");
 let points = null, view = {x: 0, y: 0, zoom: 1}, current = -1, only = null, drag = null, asked = 0;
 const NONE = 65535;

@@ -1,4 +1,4 @@
-// A picture that is pasted, or dropped anywhere on the page, goes where one is chosen.
+// A picture pasted, or dropped anywhere on the page, goes into the drop zone.
 const take = (event, files) => {
   const input = document.querySelector("#query input[type=file]"), picture = [...files].find(({type}) => type.startsWith("image/"));
   if (!input || !picture) return;

@@ -33,7 +33,7 @@ const end = (event) => {
   const {frame, before} = drag, [left, top, right, bottom] = frame.querySelector(".region") ? read(frame) : [0, 0, 0, 0];
   drag = null;
   if (event.type === "pointerup" && right - left >= LEAST && bottom - top >= LEAST) return choose(frame, [left, top, right, bottom]);
-  // A touch, or a scroll: what was there before stays.
+  // A tap or a scroll: the earlier selection stays.
   if (before) boxOf(frame).setAttribute("style", before);
   else frame.querySelector(".region")?.remove();
 };
@@ -56,7 +56,7 @@ element.addEventListener("keydown", (event) => {
     place(frame, [left, top, right, bottom]);
   } else if (event.key === "Enter" && chosen) choose(frame, read(frame));
   else if (event.key === "Escape" && chosen) {
-    chosen.remove();  // if it was not searched for yet, nothing comes back that would
+    chosen.remove();  // if it was not searched for yet, no answer will remove it
     send({...frame.dataset, do: "whole"});
   }
 });

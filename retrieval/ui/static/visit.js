@@ -1,5 +1,5 @@
-// What a visitor does, one after the other: what comes while an answer is awaited waits in line. Each is an event "act",
-// whatever part of the page it comes from, and begins with the answer to the one before.
+// The actions of a visitor, one at a time: those that come before the last answer wait in line. Each is an event "act",
+// whatever part of the page it comes from, and starts when the one before is answered.
 const line = [], PATIENCE = 30000;
 let current = null, since = 0;
 const next = () => {
@@ -9,13 +9,13 @@ const next = () => {
   document.body.dataset.did = current.data.do;
   trigger("act", current.data);
 };
-// A control that is moved on and on is asked for once, as it stands then.
+// A control that keeps moving is sent once, with its latest value.
 const LAST = ["filter", "settings"];
 window.lookalike = {
   act: (data, after = () => {}) => {
     if (LAST.includes(data.do) && line.some((each) => each.data.do === data.do)) return;
     line.push({data, after});
-    // Of what was asked while the server was away, no end is told.
+    // What was sent while the server was away is never answered.
     if (!current || performance.now() - since > PATIENCE) next();
   },
   done: () => {
@@ -24,13 +24,13 @@ window.lookalike = {
   },
 };
 
-// Every step of the visit is an entry of the browser's history, so that its own ways back and forth are those of the visit;
-// to what the page was before it was loaded anew, the way is the link. `steps` are those of the entries so far.
+// Every step of the visit is an entry of the browser's history, so its back and forward buttons move through the visit; to
+// a step from before a reload they go by its link. `steps` holds the step of each entry so far.
 const load = performance.timeOrigin, NAMES = ["id", "unlike", "k", "where"];
 const tools = () => element.querySelector(".tools"), linked = () => new URLSearchParams(tools().dataset.link);
 let steps = [0], at = 0, leaving = 0;
 const address = () => {
-  // Parameters of the page itself, which theme for one, stay; those of the search before go.
+  // Parameters of the page itself, such as its theme, stay; those of the previous search go.
   const kept = new URLSearchParams(location.search);
   for (const name of NAMES) kept.delete(name);
   for (const [name, value] of linked()) kept.append(name, value);
@@ -44,7 +44,7 @@ const record = () => {
     return history.pushState({...history.state, load, at}, "", address());
   }
   while (at > 0 && steps[at] > step) at--;
-  if (at < before) history.go(at - before); // and when it is there, what follows
+  if (at < before) history.go(at - before); // whose popstate event does the rest
   else history.replaceState({...history.state, load, at}, "", address());
 };
 history.replaceState({...history.state, load, at}, "");

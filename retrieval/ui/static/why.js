@@ -1,10 +1,6 @@
-// The dialogue opens when it is filled. A place in one picture shows what answers it in the other.
+// The dialogue opens when it is filled. Pointing at a cell of one picture shows which cells of the other match it.
+// Colours of Okabe and Ito, which people with colour blindness can tell apart too; STRONGEST is an opacity.
 const MORE = "#d55e00", LESS = "#0072b2", STRONGEST = 0.75;
-watch("value", () => {
-  const dialog = element.querySelector("dialog");
-  if (!dialog || dialog.open) return;
-  dialog.showModal();
-});
 const paint = (svg, values, largest = Math.max(...values.map(Math.abs)) || 1) => {
   [...svg.querySelectorAll("rect")].forEach((cell, place) => {
     cell.setAttribute("fill", values[place] > 0 ? MORE : LESS);
@@ -28,6 +24,12 @@ const reset = (pair) => pair.querySelectorAll("svg").forEach((svg) => {
   svg.querySelectorAll(".touched").forEach((cell) => cell.classList.remove("touched"));
   svg.closest("figure").querySelector(".cell").textContent = "\u00a0";
 });
+watch("value", () => {
+  const dialog = element.querySelector("dialog");
+  if (!dialog || dialog.open) return;
+  dialog.querySelectorAll(".pair").forEach(reset);
+  dialog.showModal();
+});
 const touch = (event) => {
   const cell = event.target.closest?.("rect");
   if (cell) show(cell.closest("svg"), [...cell.parentNode.querySelectorAll("rect")].indexOf(cell));
@@ -43,7 +45,7 @@ element.addEventListener("keydown", (event) => {
   const x = Math.min(columns - 1, Math.max(0, (place % columns) + step[0])), y = Math.min(rows - 1, Math.max(0, Math.floor(place / columns) + step[1]));
   show(svg, y * columns + x);
 });
-// Emptied when it is closed, so that the same hit can be asked about again; the event does not bubble.
+// Emptied when it is closed, so that the same result can be explained again; the event does not bubble.
 element.addEventListener("close", () => (props.value = ""), true);
 element.addEventListener("click", (event) => {
   const dialog = event.target.closest("dialog");

@@ -1,4 +1,4 @@
-"""Near-duplicates: their groups in the gallery, at a threshold that can be moved."""
+"""The tab of near-duplicates: groups of copies in the gallery, at a threshold that visitors choose."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import LEAST, THRESHOLD, Group, write_csv
 from retrieval.search import Searcher
 from retrieval.ui import strings
-from retrieval.ui.pieces.cards import Cards
+from retrieval.ui.pieces.cards import Cards, Tile
 from retrieval.ui.pieces.controls import slider
 from retrieval.ui.pieces.downloads import as_download
 from retrieval.ui.pieces.errors import staying
 from retrieval.ui.pieces.finder import Finder
-from retrieval.ui.pieces.html import attributes, fill, for_scripts, script, text
+from retrieval.ui.pieces.html import for_scripts, render, script
 
 _GROUPS = 20  # at a time
 _SHOWN = 12  # images of a group
 
 
 class DuplicatesTab:
-    """The tab of near-duplicates, where a click on an image searches for its like."""
+    """The tab of near-duplicates; a click on an image finds similar ones."""
 
     def __init__(self, searcher: Searcher, cards: Cards, find: Finder) -> None:
         self._gallery, self._cards, self._find = searcher.gallery, cards, find
-        gr.HTML(f"<p>{text(strings.DUPLICATES_ABOUT)}</p>", apply_default_css=False, elem_classes="about-tab")
+        about = render("message", message=strings.DUPLICATES_ABOUT)
+        gr.HTML(about, apply_default_css=False, elem_classes="about-tab")
         shown: gr.State = gr.State((THRESHOLD, 1))  # the threshold, and how many pages of its groups
         with gr.Row(elem_classes="controls"):
-            about = {"label": strings.THRESHOLD, "elem_id": "threshold", "min_width": 220}
-            threshold = slider(LEAST, 1, THRESHOLD, 0.01, **about)
+            options: dict[str, Any] = {"label": strings.THRESHOLD, "elem_id": "threshold", "min_width": 220}
+            threshold = slider(LEAST, 1, THRESHOLD, 0.01, **options)
             button = gr.Button(strings.FIND, variant="primary", elem_id="find", min_width=160)
         result = gr.HTML(
             "",
@@ -41,8 +42,8 @@ class DuplicatesTab:
             elem_id="groups",
             apply_default_css=False,
         )
-        # One at a time: it takes both cores, and the answer is kept for everybody.
-        options: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "duplicates"}
+        # One at a time: a search uses all cores, and its answer is cached for everybody.
+        options = {"api_visibility": "private", "concurrency_limit": 1, "concurrency_id": "duplicates"}
         options["outputs"] = [result, shown]
         asked = [button.click, threshold.release]
         gr.on(asked, staying(self.first, 2), threshold, trigger_mode="always_last", **options)
@@ -53,14 +54,14 @@ class DuplicatesTab:
         return self._page(threshold, 1), (threshold, 1)
 
     def more(self, shown: tuple[float, int]) -> tuple[str, tuple[float, int]]:
-        """Some groups more."""
+        """Another page of groups."""
         threshold, pages = shown
         return self._page(threshold, pages + 1), (threshold, pages + 1)
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """All groups at a threshold as CSV, for the page's script: name, type and content in base64.
 
-        Only of a threshold that the page has shown: this does not wait in the queue, where one search goes at a time.
+        Only for a threshold that was searched already: this call does not wait in the queue, so it must not search.
         """
         groups = self._find.known(float(wanted["threshold"]))
         if groups is None:
@@ -73,20 +74,11 @@ class DuplicatesTab:
     def _page(self, threshold: float, pages: int) -> str:
         groups = self._find(threshold)
         if not groups:
-            return f"<p>{text(strings.NO_GROUPS)}</p>"
-        said = fill(strings.GROUPS, groups=f"{len(groups):,}", images=f"{sum(len(g.rows) for g in groups):,}")
-        save = f"<button {attributes(data_threshold=threshold)}>{text(strings.CSV)}</button>"
-        shown = groups[: pages * _GROUPS]
-        body = "".join(self._group(group) for group in shown)
-        more = f'<button class="more">{text(strings.SHOW_MORE)}</button>' if len(shown) < len(groups) else ""
-        return f'<p class="tools">{said} {save}</p>{body}{more}'
+            return render("message", message=strings.NO_GROUPS)
+        images = sum(len(group.rows) for group in groups)
+        shown = [(len(group.rows), self._shown(group)) for group in groups[: pages * _GROUPS]]
+        return render("groups", groups=shown, found=len(groups), images=images, threshold=threshold)
 
-    def _group(self, group: Group) -> str:
-        rows = group.rows[:_SHOWN]
-        taken = self._gallery.take(rows)
-        cards = "".join(
-            self._cards.card(row, values, f"{score:.2f}")
-            for row, values, score in zip(rows, taken, group.scores, strict=False)
-        )
-        title = text(strings.GROUP.format(count=f"{len(group.rows):,}"))
-        return f'<section class="group"><h3>{title}</h3><ul class="grid small">{cards}</ul></section>'
+    def _shown(self, group: Group) -> list[tuple[Tile, float]]:
+        """The first images of a group, each with its score."""
+        return list(zip(self._cards.tiles(group.rows[:_SHOWN]), group.scores, strict=False))

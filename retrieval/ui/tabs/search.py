@@ -1,11 +1,10 @@
-"""The search: what is asked for on the left, its hits on the right.
+"""The search tab: the query on the left, its results on the right.
 
-The page is a function of a `Visit`, which each visitor has alone: everything done makes the next one and shows it.
+The page is a function of a `Visit`, which no two visitors share: every action makes the next one and shows it.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import gradio as gr
@@ -13,22 +12,22 @@ import numpy as np
 
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
-from retrieval.search import MAX_K, Hit, Part, Searcher
+from retrieval.query import MAX_K
+from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards
-from retrieval.ui.pieces.controls import add_button, add_filters, choices, drop_zone, slider
+from retrieval.ui.pieces.controls import add_button, add_filters, as_choice, choices, drop_zone, slider
 from retrieval.ui.pieces.downloads import as_download, make_file
-from retrieval.ui.pieces.errors import staying
-from retrieval.ui.pieces.html import for_scripts, script, text
+from retrieval.ui.pieces.errors import staying, warn
+from retrieval.ui.pieces.html import for_scripts, script
 from retrieval.ui.tabs.why import Why
 from retrieval.ui.visit import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
 
 SEARCH = "search"  # the tab
 EXAMPLES = 8
-_WORDS = 300  # letters
+_WORDS = 300  # characters
 MOST_HITS = 60  # at a time
-_REMEMBERED = 256  # vectors of visitors' pictures: a change of filter embeds nothing again
-# A new search is shown from its first hit: on a phone they lie under the query, and the one clicked may be far down.
+# Scroll to the first result of a new search: on a phone results are below the query, and the click may be far down.
 _TO_THE_HITS = """() => {
   const status = document.querySelector("#status"), did = document.body.dataset.did ?? "search";
   delete document.body.dataset.did;
@@ -38,14 +37,13 @@ _TO_THE_HITS = """() => {
 
 
 class SearchTab:
-    """The search tab of the Blocks that is being made."""
+    """Adds the search tab to the Blocks that are being built."""
 
     def __init__(self, searcher: Searcher, cards: Cards) -> None:
         self._searcher, self._cards = searcher, cards
         self._why = Why(searcher, cards)
-        self._vector = lru_cache(_REMEMBERED)(searcher.vector)
         self._columns = searcher.gallery.filters
-        self._visit: gr.State = gr.State(Visit())  # a visitor's own: nothing here is shared between visitors
+        self._visit: gr.State = gr.State(Visit())  # one for each visitor: nothing is shared between them
         with gr.Row(elem_classes="search-row"):
             with gr.Column(scale=1, min_width=300, elem_classes="side"):
                 self._ask()
@@ -75,7 +73,7 @@ class SearchTab:
             self._least = slider(-1, 1, -1, 0.05, elem_id="min-score", **about)
 
     def _answer(self) -> None:
-        """The hits and what is said of them."""
+        """The results, the line above them, and their tools."""
         first = self.show(Visit(), PAGE, -1, True)
         self._status = gr.HTML(first[3], elem_id="status", elem_classes="status", apply_default_css=False)
         self._tools = gr.HTML(
@@ -89,9 +87,9 @@ class SearchTab:
         self._why_box = gr.HTML("", js_on_load=script("why.js"), elem_id="why", apply_default_css=False)
 
     def listen(self, app: gr.Blocks, tabs: gr.Tabs) -> None:
-        """Have the page open as its link says, and everything that a visitor does answered, whichever tab it is in.
+        """Open the page as its link says, and answer every action of a visitor, in any tab.
 
-        Only `visit.js` asks the server, for one thing at a time: an answer can neither be overtaken nor undone.
+        All actions go through `visit.js`, one at a time: no answer can overtake another.
         """
         app.load(self.opened, None, [self._k, *self._shown], api_visibility="private", show_progress="hidden")
         doing = {"picture": [self._picture.upload], "pictures": [self._add.upload]}
@@ -118,7 +116,7 @@ class SearchTab:
             over(None, js="() => { lookalike.done(); }")
 
     def opened(self, request: gr.Request) -> list[Any]:
-        """A visit as a link wants it; in the place of one that cannot be, the page as it is, and why."""
+        """The search that a link asks for; for a link that makes no sense, the plain page and a warning."""
         query = request.query_params
         if not query.keys() & LINK:  # the page is right as it is, and a visitor may have begun already
             return [gr.skip()] * (len(self._shown) + 1)
@@ -128,14 +126,14 @@ class SearchTab:
             k = min(k, MOST_HITS)
             shown = self.show(Visit(asked), k, -1, True)
         except LookalikeError as error:
-            gr.Warning(text(error))  # which the page takes for HTML
+            warn(error)
             shown = self.show(Visit(), PAGE, -1, True)
         return [k, *shown]
 
     def show(
         self, visit: Visit, k: float, least: float, fold: bool, before: Asked | None = None, do: str = ""
     ) -> list[Any]:
-        """All that depends on a visit; `before` is what the page shows, where it shows anything yet."""
+        """All that depends on a visit; `before` is what the page shows now, None at first."""
         asked = visit.asked
         _check_pictures(asked)
         hits, more = self.find(visit, int(k), least, fold)
@@ -144,13 +142,16 @@ class SearchTab:
         return [visit, self._cards.parts(asked), tools, status, body, *self._controls(asked, before, do)]
 
     def _controls(self, asked: Asked, before: Asked | None, do: str) -> list[Any]:
-        """The filters and the words, as they are asked for; what a visitor is at work with keeps its value."""
+        """The values of the filters and the text box; the one that a visitor is changing is left alone."""
         filters: list[Any] = [gr.skip()] * len(self._columns)
         if before is None or asked.where != before.where:
             facets = self._searcher.gallery.facets(asked.filter)
             chosen = [asked.filter.get(column, []) for column in self._columns]
             filters = [
-                gr.update(choices=choices(facets[column], values), **({} if do == "filter" else {"value": values}))
+                gr.update(
+                    choices=choices(facets[column], values),
+                    **({} if do == "filter" else {"value": list(map(as_choice, values))}),
+                )
                 for column, values in zip(self._columns, chosen, strict=True)
             ]
         if not self._searcher.text:
@@ -159,11 +160,11 @@ class SearchTab:
         return [*filters, gr.skip() if as_it_is else asked.all_words]
 
     def find(self, visit: Visit, k: int, least: float, fold: bool) -> tuple[list[Hit], bool]:
-        """The hits that are shown, and whether there may be more."""
+        """The results to show, and whether there may be more."""
         if not visit.asked.parts:
             return [], False
         wanted = min(k * visit.pages, MAX_K)
-        query = self._searcher.query(visit.asked.parts, self._vector)
+        query = self._searcher.query(visit.asked.parts)
         one_more = min(wanted + 1, MAX_K)
         hits = self._searcher.find(query, one_more, min_score=least, where=visit.asked.filter, fold=fold)
         return hits[:wanted], len(hits) > wanted
@@ -185,7 +186,7 @@ class SearchTab:
         fold: bool,
         *given: Any,
     ) -> list[Any]:
-        """The answer to what a visitor does; `given` are the values of the filters, and the words."""
+        """The answer to an action; `given` are the values of the filters, then the words."""
         data = event._data if isinstance(event._data, dict) else {}
         do = str(data.get("do"))
 
@@ -203,12 +204,12 @@ class SearchTab:
             return [*self.show(changed, k, least, fold, visit.asked, do), ""]
 
         shown = staying(answer, len(self._shown) + 1)()
-        # The places for pictures are free for the next ones, whatever became of these.
+        # Empty the upload boxes for the next pictures, even if these could not be read.
         free = [None if do == each else gr.skip() for each in ("picture", "pictures")]
         return [*free, gr.Tabs(selected=SEARCH), *shown]
 
     def _changed(self, visit: Visit, data: dict[str, Any], given: tuple[Any, ...]) -> Visit:
-        """The next visit, by what was pressed, chosen or written."""
+        """The visit after something was pressed, chosen or typed."""
         asked, do = visit.asked, data.get("do")
         if do == "settings":
             return visit
@@ -216,7 +217,7 @@ class SearchTab:
             return visit.to(asked.words(str(given[-1] or "")))
         if do == "filter":
             for column, values in zip(self._columns, given, strict=False):
-                asked = asked.filtered(column, values)
+                asked = asked.filtered(column, values or None)  # nothing chosen in a list is no filter
             return visit.to(asked)
         return after(visit, data, len(self._searcher.gallery))
 
@@ -224,20 +225,20 @@ class SearchTab:
         errors = []
         for path in paths:
             try:
-                self._vector(Part(path), by_text=False)
+                self._searcher.vector(Part(path))
                 asked = asked.with_part(Part(path))
-            except LookalikeError as error:  # the others are no worse for it
-                errors.append(text(error))
-        for said in dict.fromkeys(errors):  # of too many pictures each would say the same
-            gr.Warning(said)
+            except LookalikeError as error:  # the other pictures are still used
+                errors.append(str(error))
+        for said in dict.fromkeys(errors):  # too many pictures would each give the same warning
+            warn(said)
         return asked
 
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
-        """The hits that a page shows as a file, for its script: name, type and content in base64."""
+        """The results that a page shows as a file, for its script: name, type and content in base64."""
         return as_download(*make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery))
 
 
 def _check_pictures(asked: Asked) -> None:
-    """Raise QueryError where a visitor's picture has been deleted meanwhile."""
+    """Raise QueryError if a visitor's picture has been deleted meanwhile."""
     if any(is_gone(part) for part in asked.parts):
         raise QueryError(strings.GONE)

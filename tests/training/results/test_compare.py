@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import reseal, run_sections
 from PIL import Image
+from runs import build_run
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.artifact.metrics import key_of
-from retrieval.build.build import build_artifact
 from retrieval.errors import ArtifactError, IntegrityError
 from retrieval.images.sources import open_source
 from training.results.compare import compare, update_cards
@@ -26,7 +26,7 @@ def held_out(pictures, encoder, tmp_path_factory):
     """The same run with two classes kept from it."""
     folder = tmp_path_factory.mktemp("held out") / "without-two"
     evaluate = partial(run_sections, held_out=ARTICLES[:2])
-    build_artifact(open_source(str(pictures)), folder, encoder, evaluate=evaluate)
+    build_run(open_source(str(pictures)), folder, encoder, evaluate)
     return folder
 
 

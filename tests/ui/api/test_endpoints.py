@@ -233,7 +233,7 @@ def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: 
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
     searcher = Searcher.open(tmp_path / "artifact")
-    with served(searcher, tmp_path / "artifact") as address:
+    with served(searcher) as address:
         own = Client(address, verbose=False)
         image_id = searcher.gallery.ids[3]
         hits = own.predict(image_id, k=2, where={"path_": ["a/1.png", "a/2.png"]}, api_name="/search_by_id")["hits"]

@@ -24,7 +24,6 @@ from mcp.client.streamable_http import streamable_http_client
 
 from retrieval import Searcher
 from retrieval.errors import QueryError
-from retrieval.hub.pull import Resolved
 from retrieval.search import Part
 from retrieval.ui import create_app
 from retrieval.ui.api.mcp import Tools
@@ -176,7 +175,7 @@ def test_a_file_of_the_server_cannot_be_named(server: str, tmp_path: Path, shirt
 
 @pytest.fixture(scope="module")
 def tools(searcher: Searcher, starter: Path) -> Tools:
-    return Tools(create_app(searcher, Resolved(starter, "starter")))
+    return Tools(create_app(searcher))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +236,7 @@ from retrieval import Searcher
 from retrieval.hub.pull import Resolved
 from retrieval.ui import create_app, launch
 import httpx
-app = create_app(Searcher.open(sys.argv[1]), Resolved(Path(sys.argv[1]), "starter"))
+app = create_app(Searcher.open(sys.argv[1]))
 _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
 print(httpx.get(address + "config").json()["mcp_server"], httpx.get(address + "gradio_api/mcp/").status_code)
 """

@@ -1,4 +1,4 @@
-"""What a visitor has asked for: each button, the trail and undo, links there and back, and what is refused."""
+"""The state of a visit: every button, undo and earlier searches, links, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from retrieval.errors import ImageError, LookalikeError, QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
-from retrieval.search import MAX_K, Part
+from retrieval.query import MAX_K
+from retrieval.search import Part
 from retrieval.ui.visit import MAX_PARTS, PAGE, Asked, Visit, after, link_of, mark_of, number_of, read_link
 
 ROWS = 20
@@ -46,23 +47,23 @@ def parts(visit: Visit) -> list[tuple[int | None, float]]:
 # Buttons
 
 
-def test_a_search_takes_the_place_of_everything_but_the_filter() -> None:
+def test_a_new_search_replaces_everything_but_the_filter() -> None:
     start = Visit(Asked((MINE, Part(row=3)), (("label", ("mug",)),)), pages=3)
     found = press(start, "search", row="7")
     assert found.asked == Asked((Part(row=7),), (("label", ("mug",)),))
     assert (found.before, found.pages) == ((start.asked,), 1)
 
 
-def test_likes_and_unlikes_come_to_what_is_there() -> None:
+def test_likes_and_dislikes_are_added_to_the_query() -> None:
     visit = press(press(Visit(Asked((MINE,))), "like", row=2), "unlike", row=5)
     assert parts(visit) == [(None, 1), (2, 1), (5, -1)]
-    assert parts(press(visit, "unlike", row=2)) == [(None, 1), (5, -1), (2, -1)], "not twice, with two weights"
-    assert press(visit, "unlike", row=5) == visit, "nothing is changed, and there is no step to undo"
+    assert parts(press(visit, "unlike", row=2)) == [(None, 1), (5, -1), (2, -1)], "not added twice with two weights"
+    assert press(visit, "unlike", row=5) == visit, "nothing changes, so there is no step to undo"
     part = Asked((Part(row=2, region=REGION),)).with_part(Part(row=2))
-    assert len(part.parts) == 2, "a part of a picture is another thing than all of it"
+    assert len(part.parts) == 2, "a region and the whole picture are different parts"
 
 
-def test_a_part_is_turned_taken_away_cut_and_made_whole() -> None:
+def test_a_part_can_be_switched_removed_narrowed_and_made_whole() -> None:
     visit = press(press(Visit(Asked((MINE,))), "like", row=2), "unlike", row=5)
     assert parts(press(visit, "turn", place=1)) == [(None, 1), (2, -1), (5, -1)]
     assert parts(press(press(visit, "turn", place=1), "turn", place=1)) == parts(visit)
@@ -73,13 +74,13 @@ def test_a_part_is_turned_taken_away_cut_and_made_whole() -> None:
     assert press(visit, "whole", place=0) == visit
 
 
-def test_more_shows_another_page_until_something_else_is_asked_for() -> None:
+def test_show_more_adds_a_page_until_the_next_search() -> None:
     visit = press(press(Visit(Asked((MINE,))), "more"), "more")
     assert (visit.pages, visit.before) == (3, ())
     assert press(visit, "like", row=1).pages == 1
 
 
-def test_words_stand_beside_pictures_once() -> None:
+def test_a_query_has_at_most_one_text_beside_its_pictures() -> None:
     asked = Asked((MINE,)).words(" a red bag ")
     assert asked.parts == (MINE, Part(words="a red bag"))
     assert asked.words("a hat").parts == (MINE, Part(words="a hat"))
@@ -90,11 +91,11 @@ def test_filters_by_column() -> None:
     asked = Asked((MINE,)).filtered("label", ["mug"]).filtered("size", ["0", "2"])
     assert asked.filter == {"label": ["mug"], "size": ["0", "2"]}
     assert asked.filtered("label", ["grün & blau"]).filter == {"size": ["0", "2"], "label": ["grün & blau"]}
-    assert asked.filtered("size", []).filter == {"label": ["mug"]}
+    assert asked.filtered("size", None).filter == {"label": ["mug"]}
     assert asked.parts == (MINE,)
 
 
-# The trail
+# Earlier searches
 
 
 def test_every_step_can_be_undone_and_returned_to() -> None:
@@ -110,12 +111,12 @@ def test_every_step_can_be_undone_and_returned_to() -> None:
     for place, step in enumerate(steps[:-1]):
         back = press(last, "back", step=place)
         assert (back.asked, back.before) == (step.asked, step.before)
-        assert press(back, "back", step=len(steps) - 1) == last, "and there is a way forth"
+        assert press(back, "back", step=len(steps) - 1) == last, "and one can go forward again"
     for step in reversed(steps[:-1]):
         last = press(last, "undo")
         assert (last.asked, last.before) == (step.asked, step.before)
     assert press(last, "undo") == last
-    assert press(last, "search", row=5).ahead == (), "another way was taken"
+    assert press(last, "search", row=5).ahead == (), "a new search drops the steps ahead"
 
 
 # Links
@@ -142,21 +143,21 @@ def test_a_link_brings_a_search_back(gallery: Gallery, asked: Asked, k: int) -> 
 @pytest.mark.parametrize(
     "others", [(MINE,), (Part(row=1), MINE), (Part(words="a hat"),), (Part(row=1, region=REGION),)]
 )
-def test_what_is_a_visitors_own_is_in_no_link(gallery: Gallery, others: tuple[Part, ...]) -> None:
+def test_uploads_words_and_regions_are_in_no_link(gallery: Gallery, others: tuple[Part, ...]) -> None:
     assert link_of(Asked(others, (("label", ("mug",)),)), PAGE, gallery) == ""
 
 
-def test_a_link_without_a_search_is_the_page(gallery: Gallery) -> None:
+def test_a_link_without_a_search_opens_the_plain_page(gallery: Gallery) -> None:
     assert read_link({}, gallery) == (Asked(), PAGE)
     assert read_link({"__theme": ["dark"]}, gallery) == (Asked(), PAGE)
     assert read_link({"where": ['{"size": 2}']}, gallery)[0].filter == {"size": ["2"]}
-    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} things"):
+    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} parts"):
         read_link({"id": [f"id{row}" for row in range(ROWS)]}, gallery)
     twice = read_link({"id": ["id1", "id1", "id2"]}, gallery)[0]
     assert [part.row for part in twice.parts] == [1, 2]
 
 
-def test_a_filter_alone_is_in_a_link(gallery: Gallery) -> None:
+def test_a_link_can_hold_a_filter_alone(gallery: Gallery) -> None:
     asked = Asked((), (("label", ("mug",)),))
     assert read_link(parse_qs(link_of(asked, PAGE, gallery)[1:]), gallery) == (asked, PAGE)
     assert link_of(Asked(), PAGE, gallery) == ""
@@ -167,36 +168,38 @@ def test_a_filter_alone_is_in_a_link(gallery: Gallery) -> None:
     [
         ({"id": ["nobody"]}, "no image with the id 'nobody'"),
         ({"unlike": ["nobody"]}, "no image with the id 'nobody'"),
-        ({"where": ["{"]}, "the filter of this link is damaged: '{'"),
-        ({"where": ["[1]"]}, "the filter of this link is damaged"),
-        ({"where": ["[" * 60_000]}, "the filter of this link is damaged"),
+        ({"where": ["{"]}, "the filter in this link cannot be read: '{'"),
+        ({"where": ["[1]"]}, "the filter in this link cannot be read"),
+        ({"where": ["[" * 60_000]}, "the filter in this link cannot be read"),
         ({"where": ['{"colour": "red"}']}, "no column 'colour'"),
         ({"where": ['{"label": "mugs"}']}, "did you mean 'mug'"),
         ({"where": ['{"label": {"a": 1}}']}, "no image has label="),
-        ({"k": ["0"]}, "from 1 to 1000; the link says '0'"),
-        ({"k": ["1001"]}, "the link says '1001'"),
-        ({"k": ["-3"]}, "the link says '-3'"),
-        ({"k": ["many"]}, "the link says 'many'"),
+        ({"k": ["0"]}, "from 1 to 1000; the link has '0'"),
+        ({"k": ["1001"]}, "the link has '1001'"),
+        ({"k": ["-3"]}, "the link has '-3'"),
+        ({"k": ["many"]}, "the link has 'many'"),
         ({"k": ["9" * 5000]}, "from 1 to 1000"),
     ],
 )
-def test_a_link_that_cannot_be_is_answered_in_words(gallery: Gallery, query: dict, words: str) -> None:
+def test_an_invalid_link_is_refused_with_the_reason(gallery: Gallery, query: dict, words: str) -> None:
     with pytest.raises(QueryError) as raised:
         read_link(query, gallery)
     assert words in str(raised.value)
     assert len(str(raised.value)) < 300
 
 
-# What a page does not ask for
+# What is refused or ignored
 
 
-def test_there_are_no_more_parts_than_fit() -> None:
+def test_a_query_has_a_limited_number_of_parts() -> None:
     visit = Visit()
     for row in range(MAX_PARTS):
         visit = press(visit, "like", row=row)
-    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} things; take one away first"):
+    with pytest.raises(QueryError, match=f"at most {MAX_PARTS} parts: remove one first"):
         press(visit, "like", row=MAX_PARTS)
-    assert len(press(visit, "unlike", row=0).asked.parts) == MAX_PARTS, "one that is there is turned, not added"
+    assert len(press(visit, "unlike", row=0).asked.parts) == MAX_PARTS, (
+        "a part that is already there is switched, not added"
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_there_are_no_more_parts_than_fit() -> None:
         {"do": "region", "part": mark_of(MINE), "region": {"path": "/etc/hosts"}},
     ],
 )
-def test_what_no_page_sends_is_refused(pressed: dict) -> None:
+def test_actions_that_no_page_sends_are_refused(pressed: dict) -> None:
     visit = Visit(Asked((MINE, Part(row=1))), (Asked(),))
     with pytest.raises(LookalikeError) as raised:
         after(visit, pressed, ROWS)
@@ -232,12 +235,12 @@ def test_what_no_page_sends_is_refused(pressed: dict) -> None:
 
 @pytest.mark.parametrize("named", [{}, {"place": 2}, {"place": "-1"}, {"place": "²"}, {"place": 0, "part": "gone"}])
 @pytest.mark.parametrize("do", ["turn", "away", "whole", "region"])
-def test_nothing_is_done_to_a_part_that_is_gone(do: str, named: dict) -> None:
+def test_an_action_on_a_removed_part_does_nothing(do: str, named: dict) -> None:
     visit = Visit(Asked((MINE, Part(row=1))), (Asked(),))
     assert after(visit, {"do": do, **named}, ROWS) == visit
 
 
-def test_a_part_is_found_where_it_is_by_now() -> None:
+def test_a_part_is_found_after_its_place_has_changed() -> None:
     visit = Visit(Asked((MINE, Part(row=1), Part(row=1, region=REGION))))
     second = {"part": mark_of(Part(row=1)), "place": "1"}
     assert parts(after(press(visit, "away", place=0), {"do": "turn", **second}, ROWS)) == [(1, 1), (1, -1)]
@@ -245,5 +248,5 @@ def test_a_part_is_found_where_it_is_by_now() -> None:
     assert once.asked.parts == (MINE, Part(row=1, region=REGION))
 
 
-def test_numbers_come_as_text_or_as_they_are() -> None:
+def test_numbers_may_be_sent_as_text() -> None:
     assert [number_of({"row": value}, "row", 5) for value in ("3", 3, "03", "٣")] == [3] * 4

@@ -1,0 +1,1 @@
+"""The commands: one module a theme. What one needs is imported when it runs: help is there at once."""

@@ -1,0 +1,118 @@
+"""Build an artifact, add images to it, take some out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from retrieval.commands import options
+from retrieval.commands.paths import check_folder, check_source
+from retrieval.commands.printing import Bar, print_report
+
+commands = typer.Typer()
+_SEED = 0  # so that the same command after a kill has the same encoder, and goes on
+Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
+Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
+Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="a local safetensors file, instead of the Hub's")]
+CropMode = Annotated[
+    Literal["squash", "center"],
+    typer.Option(help="squash: the whole picture; center: the middle, as in the model's own evaluation"),
+]
+License = Annotated[
+    str | None,
+    typer.Option("--license", metavar="ID", help="of the images, as the Hub writes it: cc-by-4.0 (default: theirs)"),
+]
+NoPretrained = Annotated[bool, typer.Option("--no-pretrained", help="random weights")]
+Index = Annotated[str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: by size")]
+TextModel = Annotated[
+    str | None,
+    typer.Option(metavar="M", help="CLIP or SigLIP, to be found by words too: its name on the Hub, or its folder"),
+]
+MapMethod = Annotated[
+    Literal["pca", "tsne", "umap"] | None,
+    typer.Option("--map", help="store a map of the gallery (default: the page makes one by PCA)"),
+]
+
+
+@commands.command()
+def build(
+    source: options.SourceName,
+    out: Out,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
+    split: options.Split = None,
+    config: options.Config = None,
+    revision: options.Revision = None,
+    limit: options.Limit = None,
+    backbone: Backbone = "resnet50",
+    weights: Weights = None,
+    crop_mode: CropMode = "squash",
+    image_license: License = None,
+    no_pretrained: NoPretrained = False,
+    index: Index = "AUTO",
+    text_model: TextModel = None,
+    map_method: MapMethod = None,
+) -> None:
+    """Embed images and write an artifact."""
+    check_source(source)
+    from retrieval.artifact.load import check_target
+    from retrieval.build.build import build_artifact
+    from retrieval.encoders.image import Encoder
+    from retrieval.encoders.text import TextEncoder
+    from retrieval.images.sources import open_source
+
+    check_target(out)
+    opened = open_source(
+        source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
+    )
+    if image_license:
+        opened = replace(opened, about={**opened.about, "license": image_license})
+    encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
+    text = TextEncoder.create(text_model) if text_model else None
+    with Bar() as bar:
+        report = build_artifact(
+            opened, out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
+        )
+    print_report(report)
+    print(f"{out} is ready: python app.py --artifact {out}")
+
+
+@commands.command()
+def add(
+    artifact: options.Folder,
+    source: options.SourceName,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
+    split: options.Split = None,
+    config: options.Config = None,
+    revision: options.Revision = None,
+    limit: options.Limit = None,
+) -> None:
+    """Add the images of a source that are not there yet."""
+    check_folder(artifact)
+    check_source(source)
+    from retrieval.build.change import add_images
+    from retrieval.images.sources import open_source
+
+    with Bar() as bar:
+        images = open_source(
+            source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
+        )
+        report = add_images(artifact, images, limit=limit, progress=bar).report
+    print_report(report)
+
+
+@commands.command()
+def remove(
+    artifact: options.Folder,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="of the images, as search prints them")],
+) -> None:
+    """Take images out, by id."""
+    check_folder(artifact)
+    from retrieval.build.change import remove_images
+
+    left = remove_images(artifact, ids)
+    print(f"{len(set(ids))} removed, {len(left.gallery)} left")

@@ -1,0 +1,55 @@
+"""The Hub: push an artifact, pull one, serve one on a Space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval.commands import options
+from retrieval.commands.paths import check_folder
+
+commands = typer.Typer()
+_REMOTE = "an artifact on the Hub, and a branch, tag or commit (default: main)"
+
+
+@commands.command()
+def push(
+    artifact: options.Folder,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="made where it does not exist")],
+    private: options.Private = False,
+    message: Annotated[str | None, typer.Option(metavar="M", help="what the commit is called")] = None,
+) -> None:
+    """Verify an artifact and send it to the Hub, in one commit."""
+    check_folder(artifact)
+    from retrieval.hub.push import push
+
+    print(push(artifact, repository, private=private, message=message))
+
+
+@commands.command()
+def pull(
+    artifact: Annotated[str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help=_REMOTE)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write to")],
+) -> None:
+    """Bring an artifact from the Hub, and check it."""
+    from retrieval.hub.pull import pull
+
+    pulled = pull(artifact, out)
+    print(f"{out} is {pulled.name}, {pulled.state}: python app.py --artifact {out}")
+
+
+@commands.command()
+def deploy(
+    space: Annotated[str, typer.Argument(metavar="OWNER/SPACE", help="made where it does not exist")],
+    artifact: Annotated[str, typer.Option(metavar="OWNER/NAME[@REVISION]", help=_REMOTE)],
+    private: options.Private = False,
+    hardware: Annotated[
+        str | None, typer.Option(metavar="H", help="cpu-basic (default), cpu-upgrade, ...: what the Hub offers")
+    ] = None,
+) -> None:
+    """Make or update a Space that serves an artifact."""
+    from retrieval.hub.deploy import deploy
+
+    print(deploy(space, artifact, private=private, hardware=hardware))

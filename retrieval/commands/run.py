@@ -1,0 +1,78 @@
+"""Run: an app of commands, from the words of a command line to an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from retrieval.console import run_command
+from retrieval.version import VERSION
+
+HELP = ("--help", "-h")
+
+
+class _EndedError(Exception):
+    """How a command leaves Typer, which would end the process."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Commands(TyperGroup):
+    """Sub-commands, whose errors and interruptions are said by `run_command`, and wrong usage by Typer."""
+
+    def invoke(self, ctx: Any) -> Any:
+        raise _EndedError(run_command(lambda: super(_Commands, self).invoke(ctx), ctx.obj))
+
+
+def new_app(text: str, *commands: typer.Typer) -> typer.Typer:
+    """An app that has the commands of others, `-h` and `--version`; `text` is what its help begins with."""
+    # Plain text: loading Rich takes almost as long as everything else, and its boxes are hard to search and to copy.
+    app = typer.Typer(
+        cls=_Commands,
+        help=text,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": list(HELP), "max_content_width": 100},
+    )
+    for group in commands:
+        app.add_typer(group)
+    app.callback()(_root)
+    return app
+
+
+def run_app(app: typer.Typer, argv: Sequence[str] | None, program: str, interrupted: str) -> int:
+    """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 130 after Ctrl-C.
+
+    `program` is what the help calls it, `interrupted` what is said after Ctrl-C. Raises SystemExit where no command
+    runs: with 0 for help, with 2 and the usage of the command for wrong usage.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        get_command(app).main(words, prog_name=program, obj=interrupted)
+    except _EndedError as ended:
+        return ended.status
+    return 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lookalike {VERSION}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass

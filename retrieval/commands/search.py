@@ -1,0 +1,137 @@
+"""Search an artifact, and find its near-duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrieval.commands import options
+from retrieval.commands.paths import check_artifact
+from retrieval.commands.printing import Bar, print_json
+from retrieval.console import say
+from retrieval.errors import QueryError
+
+if TYPE_CHECKING:
+    from retrieval.evaluation.duplicates import Group
+    from retrieval.images.gallery import Gallery
+    from retrieval.images.open import Region
+    from retrieval.search import Hit
+
+commands = typer.Typer()
+_LARGEST = 10  # groups that are printed, and images of each
+PartOfImage = Annotated[
+    str | None, typer.Option(metavar="L,T,R,B", help="the part of IMAGE that counts, as shares from 0 to 1")
+]
+Words = Annotated[str | None, typer.Option(metavar="WORDS", help="what it shows; for an artifact with a text model")]
+
+
+@commands.command()
+def search(
+    artifact: options.AnyArtifact,
+    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="a file")] = None,
+    region: PartOfImage = None,
+    text: Words = None,
+    like: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="an image of the gallery to be similar to; may be repeated")
+    ] = None,
+    unlike: Annotated[list[str] | None, typer.Option(metavar="ID", help="the same, not to be similar to")] = None,
+    fold: Annotated[bool, typer.Option("--fold", help="fold near-duplicates of a hit into it")] = False,
+    k: Annotated[int, typer.Option("-k", metavar="K", help="how many")] = 5,
+    min_score: Annotated[float, typer.Option(metavar="COSINE", help="least cosine similarity; -1: all")] = -1.0,
+    where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="filter; may be repeated")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Find images similar to a picture, to others, or to words."""
+    check_artifact(artifact)
+    box = _region(region, image)
+    from retrieval.images.gallery import parse_where
+
+    wanted = parse_where(where or [])
+    if image:
+        from retrieval.images.open import read_bytes
+
+        read_bytes(image)
+    from retrieval.search import Searcher
+
+    searcher = Searcher.open(artifact)
+    hits = searcher.search(
+        image, k, words=text or "", like=like or [], unlike=unlike or [], region=box, where=wanted, fold=fold,
+        min_score=min_score,
+    )  # fmt: skip
+    if as_json:
+        ids = searcher.gallery.ids
+        print_json([{**asdict(hit), "alike": [ids[row] for row in hit.alike]} for hit in hits])
+        return
+    for line in lines_of(hits):
+        print(line)
+    if hits and hits[0].confident is False:
+        say("no confident match: showing the closest images anyway")
+
+
+@commands.command()
+def duplicates(
+    artifact: options.AnyArtifact,
+    threshold: Annotated[float, typer.Option(metavar="COSINE", help="least cosine similarity, from 0.8 to 1")] = 0.95,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="write all groups there, a line an image")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Find groups of near-duplicates."""
+    check_artifact(artifact)
+    from retrieval.evaluation.duplicates import check_threshold, write_csv
+    from retrieval.hub.pull import open_artifact
+    from retrieval.search import find_duplicates
+
+    check_threshold(threshold)
+    opened = open_artifact(artifact)
+    with Bar() as bar:
+        groups = find_duplicates(opened, threshold, bar)
+    if csv:
+        write_csv(groups, opened.gallery, csv)
+    if as_json:
+        print_json([_listed(group, opened.gallery) for group in groups])
+        return
+    more = sum(len(group.rows) - 1 for group in groups)
+    print(f"{len(opened.gallery)} images, {len(groups)} groups of near-duplicates, {more} images more than one of each")
+    for number, group in enumerate(groups[:_LARGEST], 1):
+        print(f"\ngroup {number}, {len(group.rows)} images")
+        for image in _listed(group, opened.gallery)["images"][:_LARGEST]:
+            print(f"{image['cosine']:.4f}  {image['id']}  {image['label'] or '-':<20}  {image['source']}")
+
+
+def lines_of(hits: Sequence[Hit]) -> Iterator[str]:
+    """A line a hit: cosine, chance where one is known, id, label, source, and how many were folded into it."""
+    from retrieval.evaluation.confidence import percent
+
+    known = any(hit.chance is not None for hit in hits)
+    for hit in hits:
+        chance = "-" if hit.chance is None else f"{percent(hit.chance)}%"
+        alike = [f"+{len(hit.alike)} alike"] if hit.alike else []
+        numbers = [f"{hit.score:.4f}", *([f"{chance:>3}"] if known else [])]
+        yield "  ".join([*numbers, hit.id, f"{hit.label or '-':<20}", hit.source, *alike])
+
+
+def _region(text: str | None, image: str | None) -> Region | None:
+    if text is None:
+        return None
+    if not image:
+        raise QueryError("--region is a part of IMAGE, and there is no IMAGE.")
+    from retrieval.images.open import as_region
+
+    try:
+        return as_region([float(share) for share in text.split(",")])
+    except ValueError as error:
+        raise QueryError(f"a region is LEFT,TOP,RIGHT,BOTTOM, shares from 0 to 1; {text!r} is not.") from error
+
+
+def _listed(group: Group, gallery: Gallery) -> dict[str, Any]:
+    """A group as JSON shows it, its leader first."""
+    rows = gallery.take(group.rows)
+    images = [
+        {"id": row.id, "label": row.label, "source": row.source, "cosine": round(score, 4)}
+        for row, score in zip(rows, group.scores, strict=True)
+    ]
+    return {"size": len(images), "images": images}

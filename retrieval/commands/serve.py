@@ -1,0 +1,70 @@
+"""Serve an artifact: the page in the browser, and the endpoints."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval.commands.paths import check_artifact
+from retrieval.errors import LookalikeError
+
+STARTER = Path(__file__).parents[1] / "starter"
+commands = typer.Typer()
+
+
+@commands.command()
+def serve(
+    artifact: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            envvar="LOOKALIKE_ARTIFACT",
+            show_default="the starter",
+            help="a folder, or owner/name[@revision] on the Hub",
+        ),
+    ] = str(STARTER),
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="address to listen on (default: 127.0.0.1; 0.0.0.0 for the network)"),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
+    ] = None,
+    share: Annotated[bool, typer.Option("--share", help="a public link for a week, through Gradio's servers")] = False,
+) -> None:
+    """Serve an artifact in the browser, until interrupted."""
+    check_artifact(artifact)
+    if port:
+        check_port(host or "127.0.0.1", port)
+    from retrieval.search import Searcher
+
+    searcher = Searcher.open(artifact)
+    from retrieval.ui import create_app, launch
+
+    # A Space or a container is stopped by SIGTERM; leaving by the front door cleans up temporary files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    app = create_app(searcher)
+    try:
+        launch(app, host=host, port=port, share=share)
+    except (OSError, ValueError) as error:  # what GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say
+        raise LookalikeError(f"cannot listen on {host or 'this machine'}: {error}") from error
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise LookalikeError unless a server could listen there now; `host` is a name or an address."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                why = f"port {port} is in use: give another --port, or none, for the first free one from 7860."
+            else:
+                why = f"cannot listen on {host}, port {port}: {error.strerror}; give another --host or --port."
+            raise LookalikeError(why) from error

@@ -1,0 +1,33 @@
+"""Words: the name that was meant, where one was asked for that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from itertools import islice
+
+_COMPARED = 5_000  # names; a column of a million different values would take 20 seconds
+_EXAMPLES = 5
+
+
+def did_you_mean(asked: str, known: Iterable[str], *, most: int = 3, otherwise: str | None = None) -> str:
+    """How an error about an unknown name ends: with the names most like it, whatever their case.
+
+    `otherwise` is the end where nothing is like it; by default, some of the names that there are.
+
+    >>> did_you_mean("color", ["colour", "label"])
+    "did you mean 'colour'?"
+    >>> did_you_mean("price", ["colour", "label"])
+    "there are for example 'colour', 'label'."
+    """
+    names = list(islice(known, _COMPARED))
+    lowered = {name.lower(): name for name in names}
+    if near := [lowered[name] for name in difflib.get_close_matches(asked.lower(), lowered, n=most, cutoff=0.5)]:
+        return f"did you mean {_listed(near)}?"
+    if otherwise is not None:
+        return otherwise
+    return f"there are for example {_listed(names[:_EXAMPLES])}." if names else "there are none."
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,139 @@
+"""The project as a package: a wheel that is built, installed elsewhere, and used from a folder outside the checkout."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from socket import socket
+
+import httpx
+import pytest
+from conftest import ROOT
+from gradio_client import Client, handle_file
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from retrieval.search import Searcher
+from retrieval.version import VERSION
+from training.recipe import recipe_names
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "lookalike.py", "retrieval", "training")
+
+
+def pins(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if "==" in line]
+    return {canonicalize_name(each.name): next(iter(each.specifier)).version for each in found}
+
+
+def ranges(lines):
+    return {canonicalize_name(each.name): each.specifier for each in map(Requirement, lines)}
+
+
+def test_every_pin_lies_in_its_range_and_both_lists_name_the_same_packages():
+    allowed, pinned = ranges(PROJECT["dependencies"]), pins("requirements.txt")
+    assert allowed.keys() == pinned.keys()
+    assert not {name: version for name, version in pinned.items() if version not in allowed[name]}
+
+
+@pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
+def test_what_is_optional_is_tested_too(extra):
+    allowed, pinned = ranges(PROJECT["optional-dependencies"][extra]), pins("requirements-dev.txt")
+    assert all(pinned[name] in allowed[name] for name in allowed)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A function that gives the command line and environment of `lookalike`, installed from a wheel, and its folder."""
+    root = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("__pycache__", "*.building", "*.lock")
+    for name in SOURCES:  # a copy: setuptools leaves folders beside what it builds
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, root / "source" / name, ignore=ignored)
+        else:
+            (root / "source").mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, root / "source")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    offline = ["--no-deps", "--no-index"]
+    subprocess.run(
+        [*pip, "wheel", *offline, "--no-build-isolation", "-w", root, root / "source"], check=True, timeout=300
+    )
+    [wheel] = root.glob("lookalike-*.whl")
+    assert wheel.name == f"lookalike-{VERSION}-py3-none-any.whl"
+    subprocess.run([*pip, "install", *offline, "--target", root / "there", wheel], check=True, timeout=300)
+    shutil.rmtree(root / "source")
+    (root / "elsewhere").mkdir()
+    return root / "there", root / "elsewhere"
+
+
+@pytest.fixture
+def lookalike(installed):
+    """A function that starts `lookalike ...` in an empty folder."""
+    there, elsewhere = installed
+    environment = {**os.environ, "PYTHONPATH": str(there)}
+
+    def start(*arguments):
+        command = [there / "bin" / "lookalike", *map(str, arguments)]
+        return subprocess.Popen(
+            command, cwd=elsewhere, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+def files_of(folder):
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in found if not any(part.startswith((".", "__pycache__")) for part in path.parts)}
+
+
+def answer(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def test_an_installed_package_has_all_that_it_needs(installed, lookalike):
+    there, _ = installed
+    for package in ("retrieval", "training"):
+        assert files_of(there / package) == files_of(ROOT / package)
+    assert answer(lookalike("--version")) == (0, f"lookalike {VERSION}\n", "")
+    status, out, _ = answer(lookalike("recipes"))
+    assert status == 0
+    assert all(f"\n  {name} " in out for name in recipe_names())
+
+
+def test_an_installed_package_does_not_deploy(installed, lookalike):
+    """A Space has a README.md and a requirements.txt, which no wheel has."""
+    status, out, err = answer(lookalike("deploy", "me/space", "--artifact", "me/shirts"))
+    assert (status, out) == (1, "")
+    assert err == f"error: README.md is not in {installed[0]}: deploy from a checkout of the project.\n"
+
+
+def test_an_installed_package_serves_and_searches(installed, lookalike, starter, tmp_path):
+    searcher = Searcher.open(starter)
+    picture = tmp_path / "query.jpg"
+    picture.write_bytes(searcher.gallery.thumbnail(3))
+    expected = [hit.id for hit in searcher.search(picture, 5)]
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = lookalike("serve", "--host", "127.0.0.1", "--port", port)
+    try:
+        said = io.StringIO()
+        for line in app.stdout:
+            said.write(line)
+            if found := re.search(r"Running on local URL:\s+(\S+)", line):
+                break
+        assert found, f"{said.getvalue()}{app.stderr.read()}"
+        assert "Lookalike" in httpx.get(found[1]).raise_for_status().text
+        hits = Client(found[1], verbose=False).predict(handle_file(picture), k=5, api_name="/search")["hits"]
+        assert [hit["id"] for hit in hits] == expected
+    finally:
+        app.terminate()
+        app.communicate(timeout=60)
+    status, out, err = answer(lookalike("search", installed[0] / "retrieval" / "starter", picture))
+    assert status == 0, err
+    assert [line.split()[2] for line in out.splitlines()] == expected

@@ -1,0 +1,391 @@
+"""A face for programs: what a Searcher takes and refuses, and where it works: threads, forks, other processes."""
+
+import asyncio
+import io
+import multiprocessing
+import os
+import pickle
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retrieval import (
+    ArtifactError,
+    EncoderError,
+    ImageError,
+    IntegrityError,
+    QueryError,
+    Searcher,
+    add_images,
+    find_duplicates,
+    open_artifact,
+    open_image,
+    open_source,
+    remove_images,
+)
+
+
+@pytest.fixture(scope="module")
+def searcher(artifact):
+    return Searcher.open(artifact)
+
+
+@pytest.fixture(scope="module")
+def photo(pictures):
+    return sorted(pictures.rglob("*.png"))[7]
+
+
+def found(searcher, *arguments, **options):
+    return [(hit.id, round(hit.score, 5)) for hit in searcher.search(*arguments, **options)]
+
+
+# What a picture may be given as
+
+
+def forms(path):
+    """The same picture in every form that a program may have it in."""
+    picture = Image.open(path)
+    pixels = np.asarray(picture.convert("RGB"))
+    opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    data = path.read_bytes()
+    return {
+        "path": path,
+        "text": str(path),
+        "bytes": data,
+        "bytearray": bytearray(data),
+        "file": io.BytesIO(data),
+        "PIL": picture.convert("RGB"),
+        "PIL not yet read": Image.open(path),
+        "PIL RGBA": picture.convert("RGBA"),
+        "array": pixels,
+        "array with alpha": opaque,
+        "array that is a view": pixels[::-1][::-1],
+    }
+
+
+def test_a_picture_in_every_form_finds_the_same(searcher, photo):
+    expected = found(searcher, photo, k=5)
+    assert expected[0][1] == 1.0
+    for form, picture in forms(photo).items():
+        assert found(searcher, picture, k=5) == expected, form
+
+
+def test_a_grey_array_is_a_grey_picture():
+    pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    np.testing.assert_array_equal(np.asarray(open_image(pixels)), np.dstack([pixels] * 3))
+
+
+def test_an_array_with_alpha_lies_on_white():
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, :, 3] = 255
+    assert np.asarray(open_image(pixels)).tolist() == [[[0, 0, 0]] * 2, [[255, 255, 255]] * 2]
+
+
+def test_a_pil_image_is_read_as_its_file_is_and_not_changed(tmp_path):
+    """Orientation, transparency and 16 bits, as for the file; the caller's image stays what it was."""
+    turned = Image.new("RGB", (4, 2), "red")
+    turned.putpixel((0, 0), (0, 0, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    Image.new("LA", (3, 2), (0, 0)).save(tmp_path / "clear.png")
+    for name in ("turned.jpg", "deep.png", "clear.png"):
+        mine = Image.open(tmp_path / name)
+        read = open_image(mine)
+        np.testing.assert_array_equal(np.asarray(read), np.asarray(open_image(tmp_path / name)), err_msg=name)
+        assert read is not mine
+        assert (mine.mode, mine.size) == (Image.open(tmp_path / name).mode, Image.open(tmp_path / name).size)
+        np.testing.assert_array_equal(np.asarray(open_image(mine)), np.asarray(read), err_msg="once more")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.array([["a"]]),
+    ],
+)
+def test_another_array_is_refused_with_its_shape(searcher, array):
+    for take in (open_image, searcher.search):
+        with pytest.raises(ImageError, match="uint8, of shape") as raised:
+            take(array)
+        assert str(array.shape) in str(raised.value)
+        assert str(array.dtype) in str(raised.value)
+
+
+def test_a_pil_image_over_the_limits_is_refused():
+    with pytest.raises(ImageError, match="too long and thin"):
+        open_image(Image.new("L", (500, 2)))
+    with pytest.raises(ImageError, match="pixels"):
+        open_image(Image.new("1", (6000, 6000)))
+    with pytest.raises(ImageError, match="no pixels"):
+        open_image(Image.new("RGB", (0, 3)))
+
+
+# What is refused, with what to give in its place
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"k": "5"}, "k is a whole number, how many hits to give, not '5'"),
+        ({"k": 1.5}, "k is a whole number"),
+        ({"k": 5.0}, "k is a whole number"),
+        ({"k": True}, "k is a whole number"),
+        ({"k": np.True_}, "k is a whole number"),
+        ({"k": None}, "k is a whole number"),
+        ({"k": 0}, "from 1 to 1000; it is 0"),
+        ({"k": np.int64(1001)}, "from 1 to 1000; it is 1001"),
+        ({"min_score": float("nan")}, "from -1 to 1; it is nan"),
+        ({"min_score": "0.5"}, "from -1 to 1; it is '0.5'"),
+        ({"min_score": 2}, "from -1 to 1; it is 2"),
+        ({"where": "label=x"}, 'a filter is a mapping, {"label": "shirt"} for one'),
+        ({"where": [("label", "x")]}, "a filter is a mapping"),
+        ({"like": "abc"}, "like is a list of ids"),
+        ({"unlike": [3]}, "unlike is a list of ids"),
+        ({"like": ["nobody"]}, "no image with the id 'nobody'"),
+        ({"image": "https://example.org/cat.jpg"}, "is an address: download it first"),
+        ({"image": "HTTP://example.org/cat.jpg"}, "is an address: download it first"),
+        ({"image": torch.zeros(3, 4, 4)}, "not Tensor; make it an array first"),
+        ({"image": 3}, "a picture is a path, bytes, a binary file, a PIL image or a uint8 array, not int"),
+        ({"image": [1, 2]}, "not list"),
+        ({"image": None}, "there is nothing"),
+        ({"image": None, "region": [0, 0, 1, 1]}, "a region is a part of one picture"),
+        ({"image": None, "words": 3}, "words are a text, not int"),
+        ({"image": None, "words": "a shirt"}, "no encoder that understands text"),
+    ],
+)
+def test_what_cannot_be_searched_is_said_in_words(searcher, photo, arguments, words):
+    with pytest.raises(QueryError) as raised:
+        searcher.search(**{"image": photo, **arguments})
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("k", [np.int64(3), np.uint8(3), torch.tensor(3), 3])
+def test_k_is_whatever_python_takes_for_a_whole_number(searcher, photo, k):
+    assert found(searcher, photo, k=k) == found(searcher, photo, k=3)
+
+
+def test_a_path_that_is_not_there(searcher):
+    with pytest.raises(ImageError, match=r"a\.jpg: no such file"):
+        searcher.search("a.jpg")
+
+
+# One search, however it is composed
+
+
+def test_pictures_ids_likes_and_unlikes_compose(searcher, photo):
+    ids = searcher.gallery.ids
+    assert found(searcher, id=ids[3], k=5) == [
+        (hit.id, round(hit.score, 5)) for hit in searcher.search_by_id(ids[3], 5)
+    ]
+    vectors = searcher.store.vectors(np.arange(60))
+    whole = searcher.encoder.embed_images([open_image(photo)])[0] + vectors[1] - vectors[2]
+    scores = vectors @ (whole / np.linalg.norm(whole))
+    scores[[1, 2]] = -2
+    hits = searcher.search(photo, k=4, like=[ids[1]], unlike=[ids[2]])
+    assert [hit.row for hit in hits] == np.argsort(-scores, kind="stable")[:4].tolist()
+    assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1][:4], abs=1e-5)
+    only = searcher.search(photo, k=4, where={"label": searcher.gallery.labels[0]}, min_score=-1, fold=True)
+    assert {hit.label for hit in only} == {searcher.gallery.labels[0]}
+
+
+def test_the_vectors_of_pictures_are_remembered_until_the_file_is_another(artifact, pictures, tmp_path):
+    searcher, calls = Searcher.open(artifact), []
+    embed = searcher.encoder.embed_images
+    searcher.encoder.embed_images = lambda images: calls.append(len(images)) or embed(images)
+    one, other = sorted(pictures.rglob("*.png"))[:2]
+    photo = Path(shutil.copy(one, tmp_path / "photo.png"))
+    first = found(searcher, photo)
+    assert found(searcher, photo, k=3, min_score=0.1) == first[:3]
+    assert found(searcher, str(photo)) == found(searcher, one.read_bytes()) == first
+    assert found(searcher, one.read_bytes()) == first
+    assert len(calls) == 2, "the file once, and its bytes once"
+    shutil.copy(other, photo)
+    assert found(searcher, photo) == found(searcher, other) != first
+
+
+def test_explain_and_duplicates_need_no_page(artifact, searcher, photo):
+    ids = searcher.gallery.ids
+    why = searcher.explain(ids[0], photo)
+    assert why.query.sum == pytest.approx(why.cosine, abs=1e-5)
+    assert searcher.explain(ids[0], id=ids[1]).cosine == pytest.approx(
+        float(np.dot(*searcher.store.vectors(np.array([0, 1])))), abs=1e-5
+    )
+    with pytest.raises(QueryError, match="give image, or id, and not both"):
+        searcher.explain(ids[0])
+    assert find_duplicates(searcher, 0.9) == find_duplicates(open_artifact(artifact), 0.9)
+    with pytest.raises(QueryError, match=r"from 0\.8 to 1"):
+        find_duplicates(searcher, 0.1)
+
+
+class Flipped:
+    """An encoder of somebody else's: it keeps the Protocol and nothing more."""
+
+    name = "flipped"
+    fingerprint = "flipped-1"
+
+    def __init__(self, inner, rows=1):
+        self._inner, self.dim, self._rows = inner, inner.dim, rows
+
+    def embed_images(self, images):
+        return np.repeat(-self._inner.embed_images(images), self._rows, axis=0)
+
+
+def test_any_encoder_that_keeps_the_protocol_will_do(artifact, photo):
+    opened = open_artifact(artifact)
+    searcher = Searcher(Flipped(opened.encoder), opened.store, opened.gallery)
+    scores = -opened.store.vectors(np.arange(60)) @ opened.encoder.embed_images([open_image(photo)])[0]
+    assert [hit.row for hit in searcher.search(photo, 3)] == np.argsort(-scores, kind="stable")[:3].tolist()
+    assert not searcher.explains
+    with pytest.raises(EncoderError, match="'flipped' finds cannot be split"):
+        searcher.explain(opened.gallery.ids[0], photo)
+    broken = Searcher(Flipped(opened.encoder, rows=2), opened.store, opened.gallery)
+    with pytest.raises(EncoderError, match=r"gives \(2, 16\) for one picture .* has to be \(1, 16\)"):
+        broken.search(photo)
+
+
+# Wherever Python programs are
+
+
+def searched_in_a_child(searcher, photo):
+    """What a forked child finds, which ends by itself within a minute."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            torch.set_num_threads(1)
+            os.write(writer, pickle.dumps(found(searcher, photo.read_bytes(), k=5)))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with ThreadPoolExecutor(1) as pool, os.fdopen(reader, "rb") as pipe:
+        answer = pool.submit(pipe.read)
+        try:
+            return pickle.loads(answer.result(60))
+        finally:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+
+
+def test_a_search_by_picture_in_a_forked_child(searcher, photo):
+    """The encoder's thread, and those of FAISS, do not exist there; locks may be held by threads that are gone."""
+    expected = found(searcher, photo.read_bytes(), k=5)
+    searcher.store.search(searcher.store.vectors(np.arange(60)), 10)
+    searcher._vectors.clear()
+    with searcher._lock, searcher.gallery._lock, searcher.pictures._lock:
+        assert searched_in_a_child(searcher, photo) == expected
+
+
+class Queries(torch.utils.data.Dataset):
+    def __init__(self, searcher, photo):
+        self.searcher, self.photo = searcher, photo
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        return found(self.searcher, np.asarray(open_image(self.photo)), k=number + 1)
+
+
+def test_a_search_in_the_workers_of_a_dataloader(searcher, photo):
+    loader = torch.utils.data.DataLoader(
+        Queries(searcher, photo),
+        batch_size=None,
+        collate_fn=lambda item: item,
+        num_workers=2,
+        multiprocessing_context="fork",
+        timeout=60,
+    )
+    assert list(loader) == [found(searcher, photo, k=k) for k in (1, 2, 3, 4)]
+
+
+def answer(searcher, photo, sender):
+    sender.send(found(searcher, photo, k=5))
+
+
+def test_a_searcher_is_sent_to_a_process_that_is_spawned(searcher, photo):
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=answer, args=(searcher, photo, sender))
+    process.start()
+    sender.close()
+    assert receiver.recv() == found(searcher, photo, k=5)
+    process.join(60)
+
+
+def test_a_searcher_is_pickled_as_its_artifact(artifact, searcher, photo, copied_artifact):
+    sent = pickle.dumps(searcher)
+    assert len(sent) < 1000
+    assert found(pickle.loads(sent), photo) == found(searcher, photo)
+    sent = pickle.dumps(Searcher.open(copied_artifact))
+    remove_images(copied_artifact, searcher.gallery.ids[:1])
+    with pytest.raises(ArtifactError, match="holds another artifact than the one that was sent here"):
+        pickle.loads(sent)
+    with pytest.raises(TypeError, match="not opened from an artifact"):
+        pickle.dumps(Searcher(searcher.encoder, searcher.store, searcher.gallery))
+
+
+def test_searches_in_threads_of_asyncio(searcher, photo):
+    async def all_at_once():
+        return await asyncio.gather(*(asyncio.to_thread(found, searcher, photo.read_bytes(), k=k) for k in range(1, 9)))
+
+    assert asyncio.run(all_at_once()) == [found(searcher, photo, k=k) for k in range(1, 9)]
+
+
+# One artifact, opened once
+
+
+def test_an_open_artifact_holds_all_of_it(artifact, trained):
+    opened = open_artifact(str(artifact))
+    assert (opened.folder, opened.name, opened.commit, opened.offline) == (artifact, "drawings", None, False)
+    assert opened.metrics["leave_one_out"]["queries"] == 60
+    assert opened.card == (artifact / "README.md").read_text(encoding="utf-8")
+    assert {name: (trained / name).read_bytes() for name in open_artifact(trained).plots} == open_artifact(
+        trained
+    ).plots
+    assert "plots/intervals.png" in open_artifact(trained).plots
+
+
+def test_figures_are_those_of_the_artifact_that_was_opened(copied_artifact, artifact):
+    """The folder may be another by the time that the page is made: nothing is read a second time."""
+    searcher = Searcher.open(copied_artifact)
+    before = searcher.artifact
+    remove_images(copied_artifact, searcher.gallery.ids[:30])
+    assert len(searcher.gallery) == 60 == before.metrics["leave_one_out"]["images"]
+    assert searcher.gallery.thumbnail(59)
+    assert open_artifact(copied_artifact).metrics["leave_one_out"]["images"] == 30
+
+
+def test_a_change_returns_the_new_artifact(copied_artifact, tmp_path):
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (40, 40), "orange").save(tmp_path / "more" / "orange.png")
+    grown = add_images(copied_artifact, open_source(str(tmp_path / "more")))
+    assert (grown.report.indexed, len(grown.gallery), grown.folder) == (1, 61, copied_artifact)
+    assert grown.metrics == open_artifact(copied_artifact).metrics
+    again = add_images(str(copied_artifact), open_source(str(tmp_path / "more")))
+    assert (again.report.indexed, len(again.report.duplicates)) == (0, 1)
+    left = remove_images(copied_artifact, grown.gallery.ids[-1:])
+    assert len(left.gallery) == 60
+    assert left.manifest == open_artifact(copied_artifact).manifest
+    with pytest.raises(QueryError, match="are a list"):
+        remove_images(copied_artifact, grown.gallery.ids[0])
+
+
+def test_a_card_or_figures_of_another_artifact_are_refused(copied_artifact):
+    (copied_artifact / "metrics.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"metrics\.json: size in bytes"):
+        open_artifact(copied_artifact)

@@ -1,0 +1,198 @@
+"""The commands of training: train, compare, recipes, bench-training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrieval.artifact.atomic import recover
+from retrieval.commands.paths import check_source
+from retrieval.errors import HubError, LookalikeError
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+
+commands = typer.Typer()
+# Keys of a recipe that have an option of their own; the second names are what `build` calls them.
+Data = Annotated[
+    str | None, typer.Option(metavar="SOURCE", help="a folder, a parquet file, or a data set's folder or Hub name")
+]
+DataConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--data-config", "--config", metavar="NAME", help="the data set's configuration, where it has several"
+    ),
+]
+DataRevision = Annotated[
+    str | None,
+    typer.Option("--data-revision", "--revision", metavar="REV", help="branch, tag or commit of a data set on the Hub"),
+]
+DataLicense = Annotated[
+    str | None,
+    typer.Option(
+        "--data-license",
+        "--license",
+        metavar="ID",
+        help="licence of the images, for the card (default: what they state)",
+    ),
+]
+ImageColumn = Annotated[str | None, typer.Option(metavar="C", help="the column of the images")]
+LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the column of the labels")]
+Backbone = Annotated[str | None, typer.Option(metavar="M", help="any timm model")]
+Weights = Annotated[
+    str | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
+]
+HoldOut = Annotated[float | None, typer.Option(metavar="SHARE", help="share of the classes that training never sees")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key of the recipe; may be repeated")
+]
+PushToHub = Annotated[
+    str | None, typer.Option(metavar="OWNER/NAME", help="send the artifact there when it is made, in one commit")
+]
+Private = Annotated[bool, typer.Option("--private", help="with --push-to-hub: only for those who are given access")]
+_KEYS = ("data", "data_config", "data_revision", "data_license", "image_column", "label_column", "backbone", "weights")
+
+
+@commands.command(context_settings={"allow_extra_args": True})
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="a recipe's name, or a YAML file; none: list them")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="the artifact to write")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a run that was cut off")] = False,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
+    changes: Changes = None,
+    data: Data = None,
+    data_config: DataConfig = None,
+    data_revision: DataRevision = None,
+    data_license: DataLicense = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    hold_out_classes: HoldOut = None,
+    list_: Annotated[bool, typer.Option("--list", help="name the recipes and the keys that --set takes")] = False,
+) -> None:
+    """Fine-tune an encoder by a recipe, and build its artifact."""
+    if list_ or (recipe is None and out is None):
+        recipes()
+        return
+    from training.recipe import load_recipe, parse_changes, recipe_names
+
+    if recipe is None:
+        raise LookalikeError(f"no recipe is named: there is {', '.join(recipe_names())}.")
+    chosen = load_recipe(recipe, {**_keys(context), **parse_changes(changes or [])})
+    if context.args:
+        raise LookalikeError(f"{context.args[0]} is one word too many: the artifact is named by --out.")
+    if out is None:
+        raise LookalikeError("--out is missing: the folder of the artifact that is to be made.")
+    if private and not push_to_hub:
+        raise LookalikeError("--private is how --push-to-hub pushes: name a repository with that.")
+    if chosen.data:
+        check_source(chosen.data)
+    _run(chosen, out, resume, push_to_hub, private)
+
+
+@commands.command()
+def compare(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="DIR", help="the runs' artifacts")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw the table as a PNG, too")] = None,
+    update_cards: Annotated[
+        bool,
+        typer.Option(
+            "--update-cards",
+            help="put the unseen figures of a run with held-out classes into its fellow that has all classes",
+        ),
+    ] = False,
+) -> None:
+    """Compare finished runs, side by side."""
+    if not folders:
+        raise LookalikeError("compare needs the artifacts of runs: python -m training compare DIR DIR ...")
+    for folder in folders:
+        recover(folder)
+        if not folder.is_dir():
+            raise LookalikeError(f"{folder} holds no finished run: there is no such folder.")
+    from training.results import compare as runs
+
+    print(runs.compare(folders, plot))
+    if update_cards:
+        changed = runs.update_cards(folders)
+        print("\n".join(f"updated {folder}" for folder in changed) or "no run has a fellow with held-out classes")
+
+
+@commands.command()
+def recipes() -> None:
+    """Name the recipes, and the keys of one with their defaults."""
+    from training.recipe import load_recipe, recipe_keys, recipe_names
+
+    print("recipes:")
+    for name in recipe_names():
+        print(f"  {name:16} {load_recipe(name).about}")
+    print("\nkeys (--set KEY=VALUE), with their defaults:")
+    for name, text, default in recipe_keys():
+        if name not in ("name", "about"):
+            print(f"  {name:22} {text} [{default!r}]")
+
+
+@commands.command()
+def bench_training(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe's name, or a YAML file")] = "caltech101",
+    changes: Changes = None,
+    data: Data = None,
+    data_config: DataConfig = None,
+    data_revision: DataRevision = None,
+    data_license: DataLicense = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    hold_out_classes: HoldOut = None,
+) -> None:
+    """Measure the speed of training."""
+    from training.bench import bench
+    from training.recipe import load_recipe, parse_changes
+
+    chosen = load_recipe(recipe, {"data": "", **_keys(context), **parse_changes(changes or [])})
+    for name, value in bench(chosen).items():
+        print(f"{name:45} {value:,.2f}" if isinstance(value, float) else f"{name:45} {value}")
+
+
+def _keys(context: typer.Context) -> dict[str, Any]:
+    """The keys of a recipe that options of the command line name."""
+    return {key: value for key in (*_KEYS, "hold_out_classes") if (value := context.params[key]) is not None}
+
+
+def _run(recipe: Recipe, out: Path, resume: bool, push_to_hub: str | None, private: bool) -> None:
+    first = int(os.environ.get("RANK", 0)) == 0
+    if push_to_hub and first:
+        from retrieval.hub.push import check_push
+
+        check_push(push_to_hub, private=private)
+    from training.results.compare import compare
+    from training.run import train
+
+    made = train(recipe, out, resume=resume, say=_say)
+    if first:
+        _say(f"\n{compare([made])}\nserve it: python app.py --artifact {made}")
+        if push_to_hub:
+            _push(made, push_to_hub, private=private)
+
+
+def _push(out: Path, name: str, *, private: bool) -> None:
+    from retrieval.hub.push import push
+
+    try:
+        print(push(out, name, private=private))
+    except HubError as error:
+        again = f"python -m retrieval push {out} {name}{' --private' if private else ''}"
+        raise HubError(f"{error} The artifact is whole; to push it: {again}") from error
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
