@@ -6,7 +6,6 @@ value of the wrong type or out of range it says what was expected.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from retrieval.errors import RecipeError
+from retrieval.words import did_you_mean
 
 FOLDER = Path(__file__).parent / "recipes"
 _LAYER = r"(?:[1-9]\d*|bn|relu|dropout0?\.\d+)"
@@ -265,5 +265,4 @@ def _limits(setting: FieldInfo) -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]!r}?" if near else f"; there is {', '.join(names)}."
+    return f"; {did_you_mean(name, names, most=1, otherwise='there is ' + ', '.join(names) + '.')}"

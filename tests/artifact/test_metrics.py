@@ -1,5 +1,6 @@
 """metrics.json: one typed model for every version of the file, or a sentence that says what is wrong with it."""
 
+import doctest
 import json
 import math
 import re
@@ -8,12 +9,14 @@ from collections import Counter
 import pytest
 from conftest import ROOT, reseal
 
+from retrieval.artifact import metrics as module
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.artifact.metrics import METRICS_FORMAT, Metrics, key_of, name_of, new_metrics, parse_metrics
 from retrieval.artifact.sections import FIGURE_NAMES
 from retrieval.build.change import update_metrics
 from retrieval.errors import IntegrityError
+from retrieval.evaluation import markdown
 from retrieval.evaluation.confidence import Calibration
 from retrieval.evaluation.metrics import FIGURES
 from retrieval.search import Searcher
@@ -224,6 +227,12 @@ def test_every_figure_has_a_key_and_its_usual_name():
     for name in (*FIGURES, *(f"validation {name}" for name in FIGURES), "loss", "triplet"):
         assert SNAKE_CASE.fullmatch(key_of(name))
         assert name_of(key_of(name)) == name
+
+
+def test_the_examples_in_the_docstrings():
+    for each in (module, markdown):
+        result = doctest.testmod(each)
+        assert (result.failed, result.attempted) == (0, 2)
 
 
 # Newer files

@@ -246,7 +246,7 @@ def test_the_error_and_the_curve_are_those_of_the_queries_that_check_it():
     # Queries that are searched together have cosines that differ in the last digits from those of one alone.
     assert given.expected_calibration_error == pytest.approx(error, abs=1e-3)
     for name, values in curve.items():
-        assert given.reliability[name] == pytest.approx(values, abs=2 if name == "pairs" else 1e-3)
+        assert getattr(given.reliability, name) == pytest.approx(values, abs=2 if name == "pairs" else 1e-3)
     assert given.shown == pytest.approx(confident[:, 0].mean())
     if given.precision:
         assert given.precision.value == pytest.approx(right[confident[:, 0], 0].mean())

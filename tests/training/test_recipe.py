@@ -188,6 +188,9 @@ def test_an_unknown_choice_names_the_nearest(key, value, near):
         ("unfreeze", 3, "a list of numbers"),
         ("unfreeze", "3, 6", "a list of numbers"),
         ("unfreeze", [3, "six"], "a number"),
+        ("unfreeze", [3, True], "a number"),
+        ("unfreeze", {3: 6}, "a list of numbers"),
+        ("head", None, "text"),
     ],
 )
 def test_a_wrong_kind_says_which_is_wanted(key, value, wanted):
@@ -221,6 +224,12 @@ def test_out_of_range_says_the_range(key, value, limits):
 @pytest.mark.parametrize("changes", [{"unfreeze": [float("nan")]}, {"epochs": float("inf")}, {"unfreeze": [-1]}])
 def test_times_are_numbers_of_epochs(changes):
     assert next(iter(changes)) in refused(**changes)
+
+
+@pytest.mark.parametrize("head", ["", "linear", "linear-0", "pca-", "512-tanh-256", "linear-256\n"])
+def test_a_head_that_is_none(head):
+    message = refused(head=head)
+    assert message.startswith(f"head={head!r} is not a head: use none, linear-256, pca-256, or layers like 512-relu-")
 
 
 def test_what_contradicts_itself():

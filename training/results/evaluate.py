@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,15 +66,11 @@ def evaluate(
             parts[f"{name}_without_near_duplicates"] = apart
     if parts["seen"] is None:
         raise QueryError("there is nothing to evaluate: no query is of a seen class that the gallery has.")
-    return EvaluationSection.model_validate(
-        {
-            "split": split,
-            "gallery": gallery_name,
-            **parts,
-            "classes": _classes(found, query_labels, train_counts),
-            "classifier_accuracy": None if correct is None else _with_interval(correct[~is_unseen].astype(np.float64)),
-        }
-    )
+    classes = _classes(found, query_labels, train_counts)
+    section: dict[str, Any] = {"split": split, "gallery": gallery_name, **parts, "classes": classes}
+    if correct is not None:
+        section["classifier_accuracy"] = _with_interval(correct[~is_unseen].astype(np.float64))
+    return EvaluationSection.model_validate(section)
 
 
 def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_row: Rows) -> IndexSection:
