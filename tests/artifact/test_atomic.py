@@ -4,11 +4,10 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, contents, noise, reseal
+from conftest import WARM, contents, noise, reseal
 
 from retrieval.artifact.atomic import recover, replacing, writing
 from retrieval.artifact.layout import LAYOUT
@@ -105,8 +104,7 @@ class Workers:
     """Runs jobs in processes of their own, one after the other."""
 
     def __init__(self):
-        command = [sys.executable, "-c", FORKING]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = WARM.start("-c", FORKING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout.readline() == "ready\n"
 
     def start(self, kind, *, die=None, two_renames=False, **arguments):
@@ -357,8 +355,7 @@ with writing(Path(sys.argv[1]), []):
 @pytest.fixture
 def writer(copied_artifact):
     """Another process that is writing the copied artifact."""
-    command = [sys.executable, "-c", HOLD, str(copied_artifact)]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = WARM.start("-c", HOLD, copied_artifact, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()

@@ -1,16 +1,14 @@
 """Never lost: runs that are killed, by SIGKILL and at different moments, and go on to the very same weights."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import forked, in_two_processes, start_two_processes, tiny_recipe
+from conftest import WARM, in_two_processes, start_two_processes, tiny_recipe
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
@@ -60,24 +58,14 @@ def files(drawings, tmp_path_factory):
     return {name: folder / f"{name}.yaml" for name in RECIPES}
 
 
-def command(arguments):
-    """What a process of its own does: the command line, as a terminal starts it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    multiprocessing.set_start_method("fork", force=True)
-    sys.exit(main(arguments))
-
-
 def started(file, out, *options):
-    process = forked.Process(target=command, args=([str(file), "--out", str(out), *options],))
-    process.start()
-    return process
+    return WARM.start("-m", "training", file, "--out", out, *options)
 
 
 def finished(file, out, *options):
     """Run it to its end; returns the artifact's folder."""
     process = started(file, out, *options)
-    process.join(300)
-    assert process.exitcode == 0
+    assert process.wait() == 0
     return out
 
 
@@ -91,7 +79,7 @@ class Stopped:
     def __init__(self, file, out, moment, *options):
         self.process = started(file, out, *options)
         while True:
-            assert self.process.is_alive(), "the moment never came"
+            assert self.process.poll() is None, "the moment never came"
             if moment(out):
                 os.kill(self.process.pid, signal.SIGSTOP)
                 while Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
@@ -104,8 +92,7 @@ class Stopped:
     def end(self, kind=signal.SIGKILL):
         os.kill(self.process.pid, kind)
         os.kill(self.process.pid, signal.SIGCONT)
-        self.process.join(120)
-        return self.process.exitcode
+        return self.process.wait()
 
 
 def killed(file, out, moment):
@@ -240,13 +227,12 @@ def test_two_processes_that_are_killed(files, tmp_path):
     assert in_two_processes(resumable, file, whole) == [0, 0]
     processes, _ = start_two_processes(resumable, file, out)
     while not checkpoint(4)(out):
-        assert all(process.is_alive() for process in processes)
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.001)
     for process in processes:
         process.kill()
     for process in processes:
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL
     assert len(list(last_checkpoint(work_of(out)).glob("rng_state_*.pth"))) == 2
     assert in_two_processes(resumable, file, out) == [0, 0]
     check_same(out, whole)
