@@ -5,8 +5,10 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything that reads it is imported
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core has a worker of its own
 
 import csv
+import gc
 import hashlib
 import io
 import json
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
@@ -120,10 +123,28 @@ def cold_in_the_end():
 
 
 def pytest_collection_modifyitems(items):
-    """The tests of a file go to one worker, for what they share; so do those that share the Hub."""
-    for item in items:
-        group = "hub" if "hub_process" in item.fixturenames else item.path.stem
+    """The tests of a file go to one worker, for what they share, as do all that need Chromium, or the Hub.
+
+    These take longest and go first, so that the workers end at about the same time.
+    """
+    order = ["browser", "hub_process"]
+    groups = [next((name for name in order if name in item.fixturenames), item.path.stem) for item in items]
+    for item, group in zip(items, groups, strict=True):
         item.add_marker(pytest.mark.xdist_group(group))
+    places = [order.index(group) if group in order else len(order) for group in groups]
+    items[:] = [item for _, item in sorted(zip(places, items, strict=True), key=lambda pair: pair[0])]
+
+
+def pytest_collection_finish():
+    """What has been imported stays: no collection of garbage needs to look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def in_a_thread(function, *arguments):
+    """What a function returns in a thread of its own, where no event loop runs."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def free_port():
@@ -413,9 +434,9 @@ def twins_server(twins):
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
-    """A Chromium; of a module and not of the session, since Playwright holds the event loop while it is there."""
+    """A Chromium. While it is there, Playwright's event loop runs in this thread: others want a thread of their own."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here (apt-get install -y chromium)")
     with sync_playwright() as playwright:

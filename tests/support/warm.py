@@ -92,7 +92,7 @@ class Warm:
 
     def _warm_up(self):
         self._mouth, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {**(self._environment or os.environ), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**(self._environment or os.environ), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, __file__, str(theirs.fileno())]
         self._server = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()])
         theirs.close()

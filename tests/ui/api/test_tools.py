@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import noise, python
+from conftest import in_a_thread, noise, python
 from gradio.route_utils import delete_files_created_by_app
 from mcp import ClientSession, types
 from mcp.client.streamable_http import streamable_http_client
@@ -41,7 +41,7 @@ def ask(server: str, tool: str | None = None, **arguments: Any) -> Any:
             await session.initialize()
             return await (session.call_tool(tool, arguments) if tool else session.list_tools())
 
-    return asyncio.run(once())
+    return in_a_thread(asyncio.run, once())
 
 
 def answer(result: types.CallToolResult) -> Any:
