@@ -122,6 +122,7 @@ def cold_in_the_end():
     WARM.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """The tests of a file go to one worker, for what they share, as do all that need Chromium, or the Hub.
 
@@ -139,6 +140,10 @@ def pytest_collection_finish():
     """What has been imported stays: no collection of garbage needs to look through it again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()
 
 
 def in_a_thread(function, *arguments):
