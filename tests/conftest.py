@@ -15,6 +15,7 @@ import json
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from hub_server import HubServer
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from warm import Warm
+from xdist.scheduler import LoadScopeScheduling
 
 from retrieval.artifact.load import load_artifact
 from retrieval.build.build import build_artifact
@@ -122,18 +124,31 @@ def cold_in_the_end():
     WARM.close()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """The tests of a file go to one worker, for what they share, as do all that need Chromium, or the Hub.
+# What goes to one worker, beside the tests of a file, for the Chromium or the Hub that they share.
+GROUPS = {"tests/ui/test_": "page", "tests/hub/": "hub", "tests/images/test_sources_hub": "hub"}
 
-    These take longest and go first, so that the workers end at about the same time.
-    """
-    order = ["browser", "hub_process"]
-    groups = [next((name for name in order if name in item.fixturenames), item.path.stem) for item in items]
-    for item, group in zip(items, groups, strict=True):
-        item.add_marker(pytest.mark.xdist_group(group))
-    places = [order.index(group) if group in order else len(order) for group in groups]
-    items[:] = [item for _, item in sorted(zip(places, items, strict=True), key=lambda pair: pair[0])]
+
+def group_of(nodeid):
+    """The group of a test: those of a group go to one worker, one after the other."""
+    file = nodeid.partition("::")[0]
+    return next((group for start, group in GROUPS.items() if file.startswith(start)), file)
+
+
+def pytest_collection_modifyitems(items):
+    """The groups that take longest go first, so that the workers end at about the same time."""
+    order = ["page", "hub", "tests/artifact/test_atomic.py", "tests/training/test_training_run.py"]
+    items.sort(key=lambda item: [*order, group_of(item.nodeid)].index(group_of(item.nodeid)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """How tests are handed out to workers."""
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 def pytest_collection_finish():
@@ -421,7 +436,7 @@ def serving(*arguments, start=WARM.start, **options):
         try:
             yield f"http://127.0.0.1:{port}", "".join(said)
         finally:
-            app.terminate()
+            app.send_signal(signal.SIGTERM)
             reader.join(60)
 
 

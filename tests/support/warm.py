@@ -28,7 +28,6 @@ from types import ModuleType
 ROOT = Path(__file__).parents[2]
 IMPORTED = [
     "torchvision.transforms.v2",
-    "gradio",
     "gradio_client",
     "matplotlib.backends.backend_agg",
     "retrieval.ui",
@@ -40,10 +39,11 @@ LIMIT = 300  # seconds for a process that somebody waits for
 
 
 class Started:
-    """A process that was started, as `subprocess.Popen` has it, as far as the tests need."""
+    """A process that was started, with what the tests use of `subprocess.Popen`."""
 
     def __init__(self, ears, streams):
-        self.args, self.returncode, self._ears, self.stdin, self.stdout, self.stderr = None, None, ears, *streams
+        self.returncode, self._ears = None, ears
+        self.stdin, self.stdout, self.stderr = streams
         self.pid = int(ears.recv(16))
 
     def wait(self, timeout=LIMIT):
@@ -62,9 +62,6 @@ class Started:
     def send_signal(self, number):
         if self.poll() is None:
             os.kill(self.pid, number)
-
-    def terminate(self):
-        self.send_signal(signal.SIGTERM)
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
@@ -98,30 +95,28 @@ class Warm:
         theirs.close()
 
     def start(self, *arguments, cwd=ROOT, env=None, stdin=None, stdout=None, stderr=None):
-        """Start `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...` or `FILE ...`; streams are as for Popen, in text."""
+        """Start `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...` or `FILE ...`.
+
+        The streams are as for Popen, in text, but for None, which is DEVNULL.
+        """
         if self._server is None:
             self._warm_up()
-        ours, theirs, kept = [None] * 3, [], []
-        for number, stream in enumerate((stdin, stdout, stderr)):
-            if stream == subprocess.PIPE:
-                read, write = os.pipe()
-                mine, other = (write, read) if number == 0 else (read, write)
-                ours[number] = os.fdopen(mine, "w" if number == 0 else "r", encoding="utf-8")
+        ours, theirs = [None] * 3, []
+        with Path(os.devnull).open("r+b", buffering=0) as nothing:
+            for number, stream in enumerate((stdin, stdout, stderr)):
+                if stream == subprocess.PIPE:
+                    ours[number], other = _pipe(number)
+                elif stream == subprocess.STDOUT:
+                    other = os.dup(theirs[1])
+                else:
+                    other = os.dup((nothing if stream in (None, subprocess.DEVNULL) else stream).fileno())
                 theirs.append(other)
-                kept.append(other)
-            elif stream == subprocess.STDOUT:
-                theirs.append(theirs[1])
-            elif stream is None or stream == subprocess.DEVNULL:
-                kept.append(os.open(os.devnull, os.O_RDWR))
-                theirs.append(kept[-1])
-            else:
-                theirs.append(stream.fileno())
         ears, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.append(told.detach())
         environment = env or self._environment or os.environ
         job = {"arguments": [str(each) for each in arguments], "cwd": str(cwd), "env": dict(environment)}
-        socket.send_fds(self._mouth, [json.dumps(job).encode()], [*theirs, told.fileno()])
-        told.close()
-        for each in kept:
+        socket.send_fds(self._mouth, [json.dumps(job).encode()], theirs)
+        for each in theirs:
             os.close(each)
         return Started(ears, ours)
 
@@ -129,21 +124,27 @@ class Warm:
         """Run it to its end: what `subprocess.run(..., capture_output=True, text=True)` gives."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             with self.start(*arguments, stdout=out, stderr=err, **options) as process:
-                try:
-                    process.wait(timeout)
-                except TimeoutError:
-                    process.kill()
-                    raise
-            out.seek(0), err.seek(0)
+                process.wait(timeout)
+            out.seek(0)
+            err.seek(0)
             done = subprocess.CompletedProcess(list(arguments), process.returncode, out.read(), err.read())
         if check:
             done.check_returncode()
         return done
 
     def close(self):
+        """End it, and all that it has started."""
         if self._server is not None:
             self._mouth.close()
             self._server.wait(20)
+
+
+def _pipe(number):
+    """A pipe for a standard stream: our end as a file, and the other's descriptor."""
+    read, write = os.pipe()
+    if number == 0:
+        return os.fdopen(write, "w", encoding="utf-8"), read
+    return os.fdopen(read, "r", encoding="utf-8"), write
 
 
 # In the process that is forked
@@ -157,13 +158,8 @@ def serve(commands):
         while True:
             for key, _ in selector.select():
                 if key.fileobj is not commands:
-                    pid, told = running.pop(key.fileobj)
-                    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                    with suppress(OSError):  # nobody waits any more
-                        told.send(str(status).encode())
                     selector.unregister(key.fileobj)
-                    os.close(key.fileobj)
-                    told.close()
+                    _tell(key.fileobj, *running.pop(key.fileobj))
                     continue
                 sent, descriptors, _, _ = socket.recv_fds(commands, 1 << 20, 4)
                 if not sent:
@@ -172,19 +168,27 @@ def serve(commands):
                     return None
                 pid = os.fork()
                 if not pid:
-                    commands.close()
                     for number in range(3):
                         os.dup2(descriptors[number], number)
-                    for each in {*descriptors, *running, *(told.fileno() for _, told in running.values())}:
+                    for each in (*descriptors, *running, *(told.fileno() for _, told in running.values())):
                         os.close(each)
+                    commands.close()
                     return json.loads(sent)
+                for each in descriptors[:3]:
+                    os.close(each)
                 told = socket.socket(fileno=descriptors[3])
                 told.send(str(pid).encode())
-                for each in set(descriptors[:3]):
-                    os.close(each)
                 end = os.pidfd_open(pid)
                 running[end] = pid, told
                 selector.register(end, selectors.EVENT_READ)
+
+
+def _tell(end, pid, told):
+    """How a process has ended, to whom it was started for."""
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(end)
+    with told, suppress(OSError):  # nobody may wait any more
+        told.send(str(status).encode())
 
 
 def become(job):
@@ -214,8 +218,8 @@ def become(job):
 
 
 def _run(job):
-    for number in (signal.SIGINT, signal.SIGTERM):  # whatever the shell of the tests had it do with them
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    # A shell has what it runs in the background ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])

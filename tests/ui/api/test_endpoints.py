@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -255,5 +256,5 @@ def test_the_app_leaves_no_thumbnails_behind(tmp_path: Path) -> None:
             if "Running on local URL" in line:
                 break
         assert list(tmp_path.glob("lookalike-*/*.jpg"))
-        app.terminate()
+        app.send_signal(signal.SIGTERM)
     assert not list(tmp_path.glob("lookalike-*"))
