@@ -5,17 +5,22 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything that reads it is imported
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core has a worker of its own
 
 import csv
+import gc
 import hashlib
 import io
 import json
-import multiprocessing
+import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
@@ -30,6 +35,8 @@ from hub_server import HubServer
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from runs import build_run
+from warm import Warm
+from xdist.scheduler import LoadScopeScheduling
 
 from retrieval.artifact.load import load_artifact
 from retrieval.build.build import build_artifact
@@ -104,47 +111,111 @@ def tiny_recipe(name=None, **changes):
     return load_recipe(name, {**tiny, **changes})
 
 
-# Real processes, without waiting for imports: each is a fork of one that has them.
-forked = multiprocessing.get_context("forkserver")
-forked.set_forkserver_preload(["training.run"])
+WARM = Warm()  # python processes that know no Hub, and start at once
+
+
+def python(*arguments, **options):
+    """Run `python ARGUMENTS` to its end, in a process that has everything imported: exit status, stdout, stderr."""
+    return WARM.run(*arguments, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cold_in_the_end():
+    yield
+    WARM.close()
+
+
+# What goes to one worker, beside the tests of a file, for the Chromium or the Hub that they share.
+GROUPS = {"tests/ui/test_": "page", "tests/hub/": "hub", "tests/images/test_sources_hub": "hub"}
+
+
+def group_of(nodeid):
+    """The group of a test: those of a group go to one worker, one after the other."""
+    file = nodeid.partition("::")[0]
+    return next((group for start, group in GROUPS.items() if file.startswith(start)), file)
+
+
+def pytest_collection_modifyitems(items):
+    """The groups that take longest go first, so that the workers end at about the same time."""
+    order = ["page", "hub", "tests/artifact/test_atomic.py", "tests/training/test_training_run.py"]
+    items.sort(key=lambda item: [*order, group_of(item.nodeid)].index(group_of(item.nodeid)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """How tests are handed out to workers."""
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
+def pytest_collection_finish():
+    """What has been imported stays: no collection of garbage needs to look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()
+
+
+def in_a_thread(function, *arguments):
+    """What a function returns in a thread of its own, where no event loop runs."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+_ONE_OF_TWO = """
+import pickle, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+sys.path[:], work = pickle.loads((folder / "asked").read_bytes())
+function, arguments = pickle.loads(work)
+import torch
+torch.set_num_threads(1)
+answer = function(*arguments)
+(folder / f"answer-{sys.argv[2]}").write_bytes(pickle.dumps(answer))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+"""
 
 
 def start_two_processes(function, *arguments):
     """Start a function in two processes that `torch.distributed` and `accelerate` take for a pair.
 
-    Returns the processes, and the ends of pipes where what it returns in each will come out.
+    Returns the processes, and the folder that will hold what it returns in each, pickled.
     """
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pipes = [forked.Pipe(duplex=False) for _ in range(2)]
-    processes = [
-        forked.Process(target=_as_one_of_two, args=(rank, port, sender, function, arguments))
-        for rank, (_, sender) in enumerate(pipes)
-    ]
-    for process, (_, sender) in zip(processes, pipes, strict=True):
-        process.start()
-        sender.close()
-    return processes, [receiver for receiver, _ in pipes]
+    folder = Path(tempfile.mkdtemp(prefix="pair-"))
+    (folder / "asked").write_bytes(pickle.dumps((sys.path, pickle.dumps((function, arguments)))))
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "true"}
+    processes = []
+    for rank in range(2):
+        pair = {**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        log = (folder / f"log-{rank}").open("w")
+        processes.append(WARM.start("-c", _ONE_OF_TWO, folder, rank, env=pair, stdout=log, stderr=log))
+        log.close()
+    return processes, folder
 
 
 def in_two_processes(function, *arguments):
     """What a function returns in each of two processes of a pair."""
-    processes, receivers = start_two_processes(function, *arguments)
-    answers = [receiver.recv() for receiver in receivers]  # EOFError: it ended before it had an answer
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    return answers
-
-
-def _as_one_of_two(rank, port, sender, function, arguments):
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    os.environ.update(address, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    torch.set_num_threads(1)
-    sender.send(function(*arguments))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    processes, folder = start_two_processes(function, *arguments)
+    try:
+        for rank, process in enumerate(processes):
+            assert process.wait() == 0, (folder / f"log-{rank}").read_text()
+        return [pickle.loads((folder / f"answer-{rank}").read_bytes()) for rank in range(2)]
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -346,15 +417,14 @@ def copied_artifact(artifact, tmp_path):
 
 
 @contextmanager
-def serving(*arguments, cwd=ROOT, env=None):
-    """`python app.py` as a process of its own, until the block ends; its address, and what it has said so far."""
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", str(port), *map(str, arguments)]
-    with subprocess.Popen(
-        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as app:
+def serving(*arguments, start=WARM.start, **options):
+    """`python app.py` as a process of its own, until the block ends; its address, and what it has said so far.
+
+    `start` may be a HubClient's, whose processes know its Hub.
+    """
+    port = free_port()
+    command = ["app.py", "--host", "127.0.0.1", "--port", port, *arguments]
+    with start(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as app:
         said = []
         for line in app.stdout:
             said.append(line)
@@ -362,11 +432,13 @@ def serving(*arguments, cwd=ROOT, env=None):
                 break
         assert app.poll() is None, f"app.py ended before it served: {''.join(said)}"
         # Read on to the end: a server whose pipe is full waits for a reader for ever.
-        Thread(target=deque, args=(app.stdout, 0), daemon=True).start()
+        reader = Thread(target=deque, args=(app.stdout, 0), daemon=True)
+        reader.start()
         try:
             yield f"http://127.0.0.1:{port}", "".join(said)
         finally:
-            app.terminate()
+            app.send_signal(signal.SIGTERM)
+            reader.join(60)
 
 
 @pytest.fixture(scope="session")
@@ -383,9 +455,9 @@ def twins_server(twins):
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
-    """A Chromium; of a module and not of the session, since Playwright holds the event loop while it is there."""
+    """A Chromium. While it is there, Playwright's event loop runs in this thread: others want a thread of their own."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here (apt-get install -y chromium)")
     with sync_playwright() as playwright:

@@ -25,6 +25,7 @@ from retrieval.hub_errors import in_words
 _TRIES = 3  # in a row that bring next to nothing
 _PROGRESS = 1 << 20  # bytes that are more than next to nothing
 _PATIENCE = 60.0  # seconds that a Hub may ask us to wait; more, and we say so instead
+_SECOND = 1.0  # how long a second of waiting lasts; shorter in tests
 _OF_THE_HUB = (HfHubHTTPError, OfflineModeIsEnabled)  # which are kinds of OSError, too
 
 HUB = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # for messages: an address can hold a password
@@ -80,7 +81,7 @@ def ask(
                 raise
             pause = error.wait or float(tries - left)
             _log.warning("%s Trying again in %.0f s.", error, pause)
-            if stopped.wait(pause):
+            if stopped.wait(pause * _SECOND):
                 raise
 
 

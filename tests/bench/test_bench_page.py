@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from conftest import CHROMIUM
+from conftest import CHROMIUM, in_a_thread
 
 from retrieval.__main__ import main
 from retrieval.bench import page as bench_ui
@@ -16,7 +16,7 @@ STEPS = ("page", "drop", "click", "why", "filter")
 def test_every_figure_is_given(starter, monkeypatch, capsys):
     monkeypatch.setattr(bench_ui, "_OPENED", 2)
     monkeypatch.setattr(bench_ui, "_TIMES", 3)
-    assert main(["bench", str(starter), "--ui", "--json"]) == 0
+    assert in_a_thread(main, ["bench", str(starter), "--ui", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     encoder = figures["encoder, one image, p50 ms"]
     for name in STEPS:
@@ -31,12 +31,12 @@ def test_every_figure_is_given(starter, monkeypatch, capsys):
 
 def test_without_playwright_it_says_how_to_install_it(starter, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
-    assert main(["bench", str(starter), "--ui"]) == 1
+    assert in_a_thread(main, ["bench", str(starter), "--ui"]) == 1
     assert "pip install playwright" in capsys.readouterr().err
 
 
 def test_without_a_chromium_it_says_how_to_install_one(starter, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
-    assert main(["bench", str(starter), "--ui"]) == 1
+    assert in_a_thread(main, ["bench", str(starter), "--ui"]) == 1
     assert "python -m playwright install chromium" in capsys.readouterr().err

@@ -7,14 +7,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from conftest import WARM, python
 from PIL import Image
 
 from retrieval.artifact.load import load_artifact
@@ -80,9 +79,9 @@ def uninterrupted(many, same_encoder, tmp_path_factory):
 def killed_build(many, weights, tmp_path_factory):
     """The command, the artifact's folder, and a copy of the work folder, of a build killed after its first shard."""
     out = tmp_path_factory.mktemp("killed") / "it"
-    command = [sys.executable, "-m", "retrieval", "build", str(many), "--out", str(out)]
+    command = ["-m", "retrieval", "build", str(many), "--out", str(out)]
     command += ["--backbone", BACKBONE, "--weights", str(weights)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with WARM.start(*command) as process:
         while process.poll() is None and not shards_of(out):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -104,7 +103,7 @@ def test_the_same_command_goes_on_to_the_same_artifact(killed_build, uninterrupt
     command, out, _ = killed_build
     finished = len(shards_of(out))
     assert 1 <= finished < 3
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = python(*command, check=True)
     assert f"found {IMAGES} = indexed {IMAGES - 6} + skipped 3 + duplicate 3" in done.stdout
     assert [path.name for path in out.parent.iterdir() if path.name != ".it.lock"] == ["it"]
     again, whole = load_artifact(out), load_artifact(uninterrupted)
@@ -287,16 +286,11 @@ def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp
     """Ctrl+C, and not a kill."""
     command, out, _ = killed_build
     command = [str(tmp_path / "it") if each == str(out) else each for each in command]
-
-    def heed_interrupts():  # a shell has what it runs in the background ignore them, and that is inherited
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    options = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **options, preexec_fn=heed_interrupts) as process:
+    with WARM.start(*command, stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (work_folder(tmp_path / "it") / "key").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
+        said = process.stderr.read()
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted; a build, add or pull goes on from here when it is given again"
     assert "Traceback" not in said
@@ -355,8 +349,7 @@ class Changer:
 
 @pytest.fixture(scope="module")
 def changer():
-    command = [sys.executable, "-c", CHANGER]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with WARM.start("-c", CHANGER, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield Changer(process)
         process.stdin.close()
 

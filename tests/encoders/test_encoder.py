@@ -2,15 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-from conftest import DATA, ROOT, needs_data
+from conftest import DATA, needs_data, python
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -141,7 +139,7 @@ def test_the_fingerprint_is_of_weights_and_preprocessing(tmp_path):
 
 def test_a_seed_makes_the_same_weights_in_every_process():
     code = "from retrieval import Encoder; print(Encoder.create('test_resnet', pretrained=False, seed=0).fingerprint)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = python("-c", code, check=True)
     assert done.stdout.strip() == tiny().fingerprint
     torch.manual_seed(7)
     before = torch.get_rng_state()

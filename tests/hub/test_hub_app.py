@@ -3,8 +3,7 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 from conftest import BACKBONE, ROOT, contents, serving
@@ -22,19 +21,11 @@ SMALL = {"classes_per_batch": 4, "images_per_class": 4, "head": "linear-16", "ge
 @pytest.fixture(scope="module")
 def run(hub_process, drawings, tmp_path_factory):
     """A short training run that pushed itself: its folder, and what it said."""
-    hub, _ = hub_process
+    _, client = hub_process
     folder = tmp_path_factory.mktemp("run") / "colours"
     settings = [part for key, value in {**TINY, **SMALL}.items() for part in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "training", "caltech101", "--data", drawings, "--out", folder, *settings]
-    environment = hub.environment(tmp_path_factory.mktemp("trainer"), TOKEN)
-    done = subprocess.run(
-        [*map(str, command), "--push-to-hub", REPO],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["-m", "training", "caltech101", "--data", drawings, "--out", folder, *settings]
+    done = client.python(*command, "--push-to-hub", REPO, token=TOKEN)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -55,11 +46,6 @@ def code_of(hub, language):
     """The blocks of code of the card that is on the Hub."""
     card = hub.files("model", REPO)[LAYOUT.card].decode()
     return re.findall(rf"^```{language}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
-
-
-def run_code(hub, code, folder, home):
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=folder, env=hub.environment(home), capture_output=True, text=True, check=False)
 
 
 def same_hits(address, folder, queries):
@@ -83,31 +69,24 @@ def test_training_ends_in_a_commit(hub, run):
     assert sum(name.startswith("plots/") for name in on_hub) == 5 + bool(metrics["calibration"])
 
 
-def test_training_does_not_begin_where_nobody_may_push(hub, drawings, tmp_path):
-    command = [sys.executable, "-m", "training", "caltech101", "--data", drawings, "--out", tmp_path / "out"]
+def test_training_does_not_begin_where_nobody_may_push(client, drawings, tmp_path):
+    command = ["-m", "training", "caltech101", "--data", drawings, "--out", tmp_path / "out"]
     for token, words in (("hf_read", "may only read"), (None, "hf auth login")):
-        done = subprocess.run(
-            [*map(str, command), "--push-to-hub", REPO],
-            cwd=ROOT,
-            env=hub.environment(tmp_path / "home", token),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = client.python(*command, "--push-to-hub", REPO, token=token)
         assert done.returncode == 1
         assert words in done.stderr
         assert not (tmp_path / "out").exists()
 
 
-def test_a_page_from_the_hub_has_the_same_hits_and_again_with_the_hub_away(hub, run, queries, tmp_path):
-    environment, head = hub.environment(tmp_path / "home"), hub.head("model", REPO)
-    with serving("--artifact", REPO, env=environment) as (address, said):
+def test_a_page_from_the_hub_has_the_same_hits_and_again_with_the_hub_away(hub, client, run, queries):
+    head = hub.head("model", REPO)
+    with serving("--artifact", REPO, start=client.start) as (address, said):
         assert f"{REPO}@{head[:7]}" in said  # progress
         info = same_hits(address, run[0], queries)
         assert (info["artifact"], info["commit"], info["offline"]) == (REPO, head, False)
     hub.stop()
     try:
-        with serving("--artifact", REPO, env=environment) as (address, said):
+        with serving("--artifact", REPO, start=client.start) as (address, said):
             assert f"offline, commit {head[:7]}" in said
             info = same_hits(address, run[0], queries)
             assert (info["commit"], info["offline"]) == (head, True)
@@ -115,19 +94,20 @@ def test_a_page_from_the_hub_has_the_same_hits_and_again_with_the_hub_away(hub, 
         hub.start()
 
 
-def test_the_cards_code_runs_as_it_stands(hub, run, queries, tmp_path):
+def test_the_cards_code_runs_as_it_stands(hub, client, run, queries, tmp_path):
     shutil.copyfile(queries[0], tmp_path / "photo.jpg")
     hits = Searcher.open(run[0]).search(queries[0], k=5)
     expected = [(round(hit.score, 3), hit.label, hit.source) for hit in hits]
     [command] = code_of(hub, "bash")
     through_client, plain = code_of(hub, "python")
     options = command.strip().removeprefix("python app.py ").split()
-    with serving(*options, env=hub.environment(tmp_path / "home")) as (address, _):
-        found = run_code(hub, through_client.replace("http://127.0.0.1:7860", address), tmp_path, tmp_path / "home")
+    with serving(*options, start=client.start) as (address, _):
+        found = client.python("-c", through_client.replace("http://127.0.0.1:7860", address), cwd=tmp_path)
     assert found.stdout.splitlines()[1:] == [f"{score} {label} {source}" for score, label, source in expected], (
         found.stderr
     )
-    found = run_code(hub, plain, tmp_path, tmp_path / "another-home")
+    client.forget()
+    found = client.python("-c", plain, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     scores = [float(line.split()[0]) for line in found.stdout.splitlines()]
     assert scores == pytest.approx([score for score, _, _ in expected], abs=2e-3)
@@ -153,9 +133,8 @@ with torch.inference_mode():
 """
 
 
-def test_timm_and_transformers_load_what_was_pushed(hub, run, queries, tmp_path):
-    code = f"import sys; sys.argv = ['-', {REPO!r}, *{[str(path) for path in queries]!r}]\n{_IN_OTHER_HANDS}"
-    done = run_code(hub, code, tmp_path, tmp_path / "home")
+def test_timm_and_transformers_load_what_was_pushed(hub, client, run, queries, tmp_path):
+    done = client.python("-c", _IN_OTHER_HANDS, REPO, *queries, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     searcher = Searcher.open(run[0])
@@ -257,11 +236,12 @@ def test_a_space_runs_from_what_was_uploaded(hub, client, run, queries, tmp_path
     for path in folder.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     settings = {"SPACE_ID": SPACE, "SYSTEM": "spaces", "PYTHONDONTWRITEBYTECODE": "1"}
-    environment = {**hub.environment(tmp_path / "home"), **settings, **hub.repo("space", SPACE).variables}
+    settings |= hub.repo("space", SPACE).variables
     hub.clear()
     # What the artifact's repository becomes later changes nothing here.
     hub.faults.append(Fault("resolve/main", times=None, status=500))
-    with serving(cwd=folder, env=environment) as (address, _):
+    # What was sent has to hold all that it needs: Python is started anew there, with nothing imported.
+    with serving(start=partial(client.start_anew, settings=settings), cwd=folder) as (address, _):
         info = same_hits(address, run[0], queries)
         assert f"{REPO}@{info['commit']}" == hub.repo("space", SPACE).variables["LOOKALIKE_ARTIFACT"]
     assert {request.authorization for request in hub.requests} == {None}

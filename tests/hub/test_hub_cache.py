@@ -5,13 +5,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from conftest import ROOT, contents, sealed
+from conftest import WARM, contents, sealed
 from hub_server import Fault
 
 from retrieval.artifact.layout import LAYOUT
@@ -80,7 +78,7 @@ def test_a_copy_that_was_checked_serves_whatever_other_clients_asked_for_since(h
     assert client.run("verify", "me/moved").code == 0
     hub.commit("model", "me/moved", {"notes.md": b"a newer commit"})
     code = "from huggingface_hub import hf_hub_download as get; get('me/moved', 'config.json')"
-    subprocess.run([sys.executable, "-c", code], env=hub.environment(client.home), check=True, capture_output=True)
+    client.python("-c", code, check=True)
     hub.stop()
     try:
         answer = client.run("pull", "me/moved", "--out", tmp_path / "out")
@@ -93,7 +91,7 @@ def test_a_copy_that_was_checked_serves_whatever_other_clients_asked_for_since(h
 def test_what_other_clients_brought_is_used_and_checked(hub, client, first, tmp_path):
     hub.commit("model", "me/others", {**first[0], "notes.txt": b"theirs"})
     code = "from huggingface_hub import snapshot_download as get; get('me/others')"
-    subprocess.run([sys.executable, "-c", code], env=hub.environment(client.home), check=True, capture_output=True)
+    client.python("-c", code, check=True)
     hub.clear()
     assert client.run("pull", "me/others", "--out", tmp_path / "out").code == 0
     assert [request.method for request in hub.requests] == ["HEAD"]
@@ -101,28 +99,31 @@ def test_what_other_clients_brought_is_used_and_checked(hub, client, first, tmp_
 
 
 def test_two_processes_at_once_bring_each_file_once(hub, client, first):
-    commands = [[sys.executable, "-m", "retrieval", "verify", f"{REPO}@{first[1]}"] for _ in range(2)]
     hub.faults.append(Fault("GET /cdn/", times=None, delay=0.5))
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    both = [subprocess.Popen(command, cwd=ROOT, env=hub.environment(client.home), **quiet) for command in commands]
-    assert [process.wait(120) for process in both] == [0, 0]
+    both = [client.start("-m", "retrieval", "verify", f"{REPO}@{first[1]}") for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
     fetched = [request.path for request in hub.requests if request.path.startswith("/cdn/")]
     assert len(fetched) == len({path.partition("?")[0] for path in fetched})
+
+
+def until(stream, words):
+    """What a process says, up to the line with these words."""
+    said = ""
+    for line in stream:
+        said += line
+        if words in line:
+            break
+    return said
 
 
 @pytest.mark.parametrize("command", [["-m", "retrieval", "verify"], ["app.py", "--port", "0", "--artifact"]])
 def test_ctrl_c_ends_it_at_once_and_keeps_what_there_is(hub, client, first, command):
     hub.faults.append(Fault("GET /cdn/.*gallery", status=503, times=None, headers={"Retry-After": "55"}))
-    environment = hub.environment(client.home)
-    with subprocess.Popen(
-        [sys.executable, *command, REPO], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while not hub.faults[0].used:
-            assert process.poll() is None
-            time.sleep(0.05)
-        time.sleep(0.5)
+    with client.start(*command, REPO, stderr=subprocess.PIPE) as process:
+        assert "Trying again in 55 s" in until(process.stderr, "Trying again")
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=50)  # before the Hub's time is over
+        process.wait(50)  # before the Hub's time is over
+        err = process.stderr.read()
     assert process.returncode == 130
     assert "interrupted" in err
     assert "Traceback" not in err
@@ -159,8 +160,7 @@ def test_a_download_that_goes_on_is_not_thrown_out(cache):
         "import sys, pathlib; from retrieval.hub.cache import RepoCache\n"
         "with RepoCache(pathlib.Path(sys.argv[1]), 'me/it').locked('theirs'):\n    print(flush=True); input()"
     )
-    command = [sys.executable, "-c", code, str(cache.place)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with WARM.start("-c", code, cache.place, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         cache.discard_parts()
         other.stdin.close()

@@ -234,12 +234,11 @@ def test_another_process_goes_on_where_a_killed_one_was(hub, client, tmp_path):
     repo, big = "me/big", os.urandom(24 << 20)
     commit = hub.commit("model", repo, {"model.safetensors": big})
     code = f"from retrieval.hub.download import fetch; fetch({repo!r}, {commit!r}, 'model.safetensors')"
-    command, environment = [sys.executable, "-c", code], hub.environment(client.home)
     hub.faults.append(Fault(r"GET /cdn/.*safetensors", cut=16 << 20))
     hub.faults.append(Fault(r"HEAD .*safetensors"))  # the first passes,
     hub.faults.append(Fault(r"HEAD .*safetensors", delay=60))  # the second waits, and is killed in its wait
     blobs = client.cache / "models--me--big" / "blobs"
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as killed:
+    with client.start("-c", code) as killed:
         while not hub.faults[2].used:
             assert killed.poll() is None
             time.sleep(0.05)
@@ -248,7 +247,7 @@ def test_another_process_goes_on_where_a_killed_one_was(hub, client, tmp_path):
     have = part.stat().st_size
     hub.faults.clear()
     hub.clear()
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    client.python("-c", code, check=True)
     whole = client.cache / "models--me--big" / "snapshots" / commit / "model.safetensors"
     assert whole.read_bytes() == big
     began = [int(r.range.removeprefix("bytes=").rstrip("-")) for r in hub.requests if "/cdn/" in r.path]
@@ -331,23 +330,52 @@ def disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
+_OPEN_AND_TELL = """
+import sys
+from retrieval.errors import LookalikeError
+from retrieval.hub.pull import open_reference
+for line in sys.stdin:
+    try:
+        print(open_reference(line.strip()).state, flush=True)
+    except LookalikeError as error:
+        print(error, flush=True)
+"""
+
+
 def test_a_full_disk_is_said_and_one_that_is_read_only_serves_what_it_has(hub, first, disk):
+    with subprocess.Popen(
+        [sys.executable, "-c", _OPEN_AND_TELL],
+        cwd=ROOT,
+        env=hub.environment(disk),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def state():
+            process.stdin.write(f"{REPO}\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        fill_and_lock(disk, state, first[1])
+        process.stdin.close()
+
+
+def fill_and_lock(disk, state, commit):
     (disk / "full").write_bytes(bytes(2_800_000))
-    answer = state_of(hub, disk)
-    assert answer.returncode == 1
-    assert "no room for" in answer.stderr
-    assert "MB free" in answer.stderr
+    answer = state()
+    assert "no room for" in answer
+    assert "MB free" in answer
     (disk / "full").unlink()
     remount = ["mount", "-o", "remount,ro", disk]
     subprocess.run(remount, check=True)
-    answer = state_of(hub, disk)
-    assert answer.returncode == 1
-    assert "HF_HOME" in answer.stderr
-    assert "Read-only" in answer.stderr
+    answer = state()
+    assert "HF_HOME" in answer
+    assert "Read-only" in answer
     subprocess.run([*remount[:2], "remount,rw", disk], check=True)
-    assert state_of(hub, disk).returncode == 0
+    assert state() == f"commit {commit[:7]}"
     subprocess.run(remount, check=True)
-    assert state_of(hub, disk).stdout.strip() == f"commit {first[1][:7]}"
+    assert state() == f"commit {commit[:7]}"
 
 
 def test_a_cache_that_is_no_folder_is_said(hub, client, first):

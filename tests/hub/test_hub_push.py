@@ -3,12 +3,10 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT, contents
+from conftest import contents
 from hub_server import Fault
 
 from retrieval.artifact.layout import LAYOUT
@@ -118,9 +116,7 @@ def test_a_kill_in_the_middle_leaves_the_repository_as_it_was(hub, client, copie
     assert client.run("remove", copied_run, gone).code == 0  # so that there is something new to upload
     fault = Fault(during, times=None, delay=60)
     hub.faults.append(fault)
-    command = [sys.executable, "-m", "retrieval", "push", str(copied_run), repo]
-    environment = hub.environment(tmp_path / "home", TOKEN)
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as killed:
+    with client.start("-m", "retrieval", "push", copied_run, repo, token=TOKEN) as killed:
         while not fault.used:
             assert killed.poll() is None
             time.sleep(0.05)

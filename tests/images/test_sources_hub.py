@@ -3,12 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import BACKBONE, ROOT, png, sha256, write_data_set
+from conftest import BACKBONE, png, sha256, write_data_set
 from hub_client import HubClient
 from hub_server import Fault, HubServer
 
@@ -246,25 +245,22 @@ print(read, most)
 """
 
 
-def in_process(hub, home, *arguments, code=None):
-    command = [sys.executable, "-c", code] if code else [sys.executable, "-m"]
-    done = subprocess.run(
-        [*command, *map(str, arguments)], cwd=ROOT, env=hub.environment(home), capture_output=True, text=True
-    )
+def in_process(client, *arguments):
+    done = client.python(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_neither_the_disk_nor_the_memory_holds_the_whole(hub, tmp_path):
+def test_neither_the_disk_nor_the_memory_holds_the_whole(hub, client, tmp_path):
     size, files = 1 << 20, {}
     for number in range(8):
         column = pa.array([os.urandom(size) for _ in range(10)])
         pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet", row_group_size=2)
         files[f"data/train-0000{number}-of-00008.parquet"] = (tmp_path / "x.parquet").read_bytes()
     hub.commit("dataset", "me/large", files)
-    read, grown = map(int, in_process(hub, tmp_path / "home", "me/large", code=READ).split())
+    read, grown = map(int, in_process(client, "-c", READ, "me/large").split())
     assert read == 8 * 10 * size - size
-    assert sum(path.lstat().st_size for path in (tmp_path / "home").rglob("*")) < read / 100
+    assert sum(path.lstat().st_size for path in client.home.rglob("*")) < read / 100
     assert grown < read / 2
 
 
@@ -302,14 +298,14 @@ for _ in range(2):
         (Fault(r"GET /cdn.*train-00002", cut=100, times=6 * 5), "cannot be reached for me/", 300),
     ],
 )
-def test_a_failure_that_stays_is_an_error_and_the_build_goes_on_later(hub, tmp_path, fault, what, longest):
+def test_a_failure_that_stays_is_an_error_and_the_build_goes_on_later(hub, client, tmp_path, fault, what, longest):
     name = f"me/failing-{fault.times}"
     shards = [parquet(tmp_path, train=pictures(*range(8 * n, 8 * n + 8)))["train.parquet"] for n in range(3)]
     hub.commit("dataset", name, {f"data/train-0000{n}-of-00003.parquet": data for n, data in enumerate(shards)})
     # For a while, first: of that nobody is told.
     passing = Fault("train-00001", status=503, times=2), Fault("GET /cdn.*train-00001", cut=100, times=2)
     hub.faults += [*passing, fault]
-    first, second = in_process(hub, tmp_path / "home", name, tmp_path / "it", BACKBONE, code=BUILD).splitlines()
+    first, second = in_process(client, "-c", BUILD, name, tmp_path / "it", BACKBONE).splitlines()
     assert [each.used for each in hub.faults] == [each.times for each in hub.faults]
     said, waited = first.rsplit("|", 1)
     assert said.startswith("SourceError after 16: ")
@@ -391,20 +387,14 @@ read()
 """
 
 
-def test_a_run_stays_with_the_commit_that_it_began_with(hub, tmp_path):
+def test_a_run_stays_with_the_commit_that_it_began_with(hub, client, tmp_path):
     def push(count):
         data = parquet(tmp_path, train=pictures(*range(count)))["train.parquet"]
         return hub.commit("dataset", "me/pinned", {"README.md": CARD.encode(), "small/train.parquet": data})
 
     commits, said = [push(60)], []
-    with subprocess.Popen(
-        [sys.executable, "-c", PINS, str(tmp_path / "work")],
-        cwd=ROOT,
-        env=hub.environment(tmp_path / "home"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with client.start("-c", PINS, tmp_path / "work", **pipes) as process:
         for _ in range(4):
             said.append(process.stdout.readline().split())
             commits.append(push(60 + len(commits)))
@@ -415,7 +405,7 @@ def test_a_run_stays_with_the_commit_that_it_began_with(hub, tmp_path):
     assert said[3] == [f"me/pinned@{commits[3]}", commits[3], "63"], "a run that begins anew takes what there is now"
 
 
-def test_training_records_the_commit(hub, tmp_path):
+def test_training_records_the_commit(hub, client, tmp_path):
     rows = pictures(*range(60))
     commit = hub.commit(
         "dataset", "me/trained", {"README.md": CARD.encode(), **inside("small", parquet(tmp_path, train=rows))}
@@ -427,9 +417,9 @@ def test_training_records_the_commit(hub, tmp_path):
         hub.tag("dataset", "me/trained", "v1", hub.commit("dataset", "me/trained", pushed))
 
     hub.faults.append(Fault(r"GET .*train\.parquet", before=move))
-    run = ["training", "frozen", "--data", "me/trained", "--data-revision", "v1", "--data-config", "small"]
+    run = ["-m", "training", "frozen", "--data", "me/trained", "--data-revision", "v1", "--data-config", "small"]
     tiny = ["--backbone", BACKBONE, "--set", "pretrained=false", "--set", "image_size=64", "--set", "test_size=64"]
-    in_process(hub, tmp_path / "home", *run, *tiny, "--out", tmp_path / "it")
+    in_process(client, *run, *tiny, "--out", tmp_path / "it")
     about = {"name": "me/trained", "config": "small", "revision": commit, "license": "cc-by-4.0"}
     training = json.loads((tmp_path / "it" / "metrics.json").read_bytes())["training"]
     assert training["data"]["about"] == about

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from conftest import free_port
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
@@ -30,7 +31,7 @@ def served(searcher: Searcher) -> Iterator[str]:
     """The app on the artifact of a searcher, in this process; its address."""
     app = create_app(searcher)
     try:
-        _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
+        _, address, _ = launch(app, port=free_port(), prevent_thread_lock=True, quiet=True)
         yield address.rstrip("/")
     finally:
         app.close()

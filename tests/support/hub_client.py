@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 
-ROOT = Path(__file__).parents[2]
+from warm import Warm
+
 _LIMIT = 300  # seconds for a command
 
 
@@ -29,23 +30,33 @@ class HubClient:
     """`run("pull", "me/shirts", "--out", ...)` is `python -m retrieval pull ...`; `cache` is the Hub's cache."""
 
     def __init__(self, hub, home):
-        self.home, self.said = Path(home), []
-        self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            cwd=ROOT,
-            env={**hub.environment(home), "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        self.hub, self.home, self.said = hub, Path(home), []
+        self.warm = Warm(hub.environment(home))
+        self.process = self.warm.start(__file__, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def start(self, *arguments, token=None, settings=None, **options):
+        """Start `python ARGUMENTS` as another process of the same home: a token may be another one, or none."""
+        return self.warm.start(
+            *arguments, env={**self.hub.environment(self.home, token), **(settings or {})}, **options
         )
+
+    def start_anew(self, *arguments, token=None, settings=None, **options):
+        """The same by starting Python, and not by forking a process that has everything imported."""
+        environment = {**self.hub.environment(self.home, token), **(settings or {})}
+        return subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, text=True, **options)
+
+    def python(self, *arguments, token=None, settings=None, **options):
+        """Run `python ARGUMENTS` in the same way to its end."""
+        return self.warm.run(*arguments, env={**self.hub.environment(self.home, token), **(settings or {})}, **options)
 
     @property
     def cache(self):
         return self.home / "hub"
 
     def forget(self):
-        """Empty the cache."""
-        shutil.rmtree(self.cache, ignore_errors=True)
+        """Empty the home, and with it the cache."""
+        for path in self.home.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def run(self, *command, token=None, setting=None):
         """Run a command; `setting` is one of the client's own (RLIMIT_FSIZE: bytes) for this command alone."""
@@ -62,6 +73,7 @@ class HubClient:
     def close(self):
         self.process.stdin.close()
         self.process.wait(20)
+        self.warm.close()
 
 
 def main():
@@ -72,6 +84,9 @@ def main():
     from contextlib import redirect_stderr, redirect_stdout
 
     from retrieval.__main__ import main as command
+    from retrieval.hub import client
+
+    client._SECOND = 0.02  # what is said of waits is what matters here
 
     for line in sys.stdin:
         asked = json.loads(line)

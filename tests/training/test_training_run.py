@@ -3,8 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import BACKBONE, COLOURED, ROOT, coloured, noise, png, sha256, tiny_recipe, write_data_set
+from conftest import BACKBONE, COLOURED, coloured, noise, png, python, sha256, tiny_recipe, write_data_set
 from exact_store import ExactStore
 from PIL import Image
 from safetensors.torch import load_file
@@ -569,8 +567,7 @@ def test_what_lies_in_the_way(leaky, tmp_path):
 
 def test_exit_codes():
     def code(*arguments):
-        command = [sys.executable, "-m", "training", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+        return python("-m", "training", *arguments).returncode
 
     assert code("--list") == 0
     assert code("no-such-recipe", "--out", "o") == 1

@@ -5,13 +5,12 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from socket import socket
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ROOT, in_two_processes, sha256, tiny_recipe
+from conftest import ROOT, free_port, in_two_processes, sha256, tiny_recipe
 
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.errors import TrainingError
@@ -26,13 +25,6 @@ from training.run import train
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLASSES, IMAGES = 4, 4
-
-
-@pytest.fixture
-def port():
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def trained(recipe, work):
@@ -103,14 +95,14 @@ def test_the_weights_are_those_of_one_process(both):
     assert len(learned) > 0.9 * len(alone)
 
 
-def test_a_launch_ends_in_one_artifact(drawings, tmp_path, port):
+def test_a_launch_ends_in_one_artifact(drawings, tmp_path):
     """Head with batch norm and dropout, and stages of which one opens on the way: the others stay as they were."""
     changes = {"classes_per_batch": 12, "epochs": 2, "unfreeze": [0.3], "threads": 1}
     recipe = tiny_recipe("classifier", data=str(drawings), head="16-bn-relu-dropout0.5-8", **changes)
     (tmp_path / "two.yaml").write_text(json.dumps({**recipe.settings(), "name": "two"}))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(port), "-m", "training", str(tmp_path / "two.yaml")]
+    command += ["--main_process_port", str(free_port()), "-m", "training", str(tmp_path / "two.yaml")]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out")],
         cwd=ROOT,

@@ -1,16 +1,14 @@
 """Never lost: runs that are killed, by SIGKILL and at different moments, and go on to the very same weights."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import forked, in_two_processes, start_two_processes, tiny_recipe
+from conftest import WARM, in_two_processes, start_two_processes, tiny_recipe
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
@@ -47,7 +45,7 @@ RECIPES = {
     ),
 }
 STEPS = 7  # of an epoch, in both
-LAST = 13  # of the longer run: 1.8 epochs, rounded up
+LAST = {"dropout": STEPS, "random triplets": 13}  # 1.8 epochs, rounded up
 
 
 @pytest.fixture(scope="module")
@@ -60,24 +58,14 @@ def files(drawings, tmp_path_factory):
     return {name: folder / f"{name}.yaml" for name in RECIPES}
 
 
-def command(arguments):
-    """What a process of its own does: the command line, as a terminal starts it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    multiprocessing.set_start_method("fork", force=True)
-    sys.exit(main(arguments))
-
-
 def started(file, out, *options):
-    process = forked.Process(target=command, args=([str(file), "--out", str(out), *options],))
-    process.start()
-    return process
+    return WARM.start("-m", "training", file, "--out", out, *options)
 
 
 def finished(file, out, *options):
     """Run it to its end; returns the artifact's folder."""
     process = started(file, out, *options)
-    process.join(300)
-    assert process.exitcode == 0
+    assert process.wait() == 0
     return out
 
 
@@ -91,7 +79,7 @@ class Stopped:
     def __init__(self, file, out, moment, *options):
         self.process = started(file, out, *options)
         while True:
-            assert self.process.is_alive(), "the moment never came"
+            assert self.process.poll() is None, "the moment never came"
             if moment(out):
                 os.kill(self.process.pid, signal.SIGSTOP)
                 while Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
@@ -104,8 +92,7 @@ class Stopped:
     def end(self, kind=signal.SIGKILL):
         os.kill(self.process.pid, kind)
         os.kill(self.process.pid, signal.SIGCONT)
-        self.process.join(120)
-        return self.process.exitcode
+        return self.process.wait()
 
 
 def killed(file, out, moment):
@@ -148,11 +135,42 @@ def check_same(out, whole):
     assert {path.name for path in out.parent.iterdir()} <= {out.name, f".{out.name}.lock"}
 
 
+def learned(out, name):
+    """What a run has in its last checkpoint: losses and figures, step by step, and the weights."""
+    last = work_of(out) / f"checkpoint-{LAST[name]}"
+    history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    timed = ("runtime", "_per_second", "seconds")
+    kept = [{key: value for key, value in entry.items() if not key.endswith(timed)} for entry in history]
+    return kept, (last / "model.safetensors").read_bytes()
+
+
+def learned_by(files, name, out, *options):
+    """The same of a run that goes as far as that checkpoint, and makes no artifact."""
+    assert Stopped(files[name], out, checkpoint(LAST[name]), *options).end() == -signal.SIGKILL
+    return learned(out, name)
+
+
 @pytest.fixture(scope="module")
-def whole(files, tmp_path_factory):
+def unbroken(files, tmp_path_factory):
+    """The artifacts of the runs that were not killed, and what had been learned when they had yet to be made."""
+    folder, found = tmp_path_factory.mktemp("whole"), {}
+    for name, file in files.items():
+        run = Stopped(file, folder / name, checkpoint(LAST[name]))
+        found[name] = (folder / name, learned(folder / name, name))
+        assert run.end(signal.SIGCONT) == 0
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(unbroken):
     """The artifacts of the runs that were not killed."""
-    folder = tmp_path_factory.mktemp("whole")
-    return {name: finished(file, folder / name) for name, file in files.items()}
+    return {name: out for name, (out, _) in unbroken.items()}
+
+
+@pytest.fixture(scope="module")
+def lessons(unbroken):
+    """What they had learned."""
+    return {name: found for name, (_, found) in unbroken.items()}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +192,7 @@ def test_runs_that_are_not_killed(whole):
     assert training.best.step == training.steps == STEPS
     assert [entry["step"] for entry in training.history if "loss" in entry] == [2, 4, 6, 7]
     training = read_metrics(whole["random triplets"]).training
-    assert training.steps == LAST
+    assert training.steps == LAST["random triplets"]
     assert {2, 4, 6, 8, 12} <= {entry["step"] for entry in training.history if "loss" in entry}
 
 
@@ -183,40 +201,40 @@ def test_killed_as_soon_as_there_is_a_checkpoint(files, whole, copied):
     check_same(finished(files["dropout"], copied, "--resume"), whole["dropout"])
 
 
-def test_workers_and_memory_change_nothing(files, whole, tmp_path):
+def test_workers_and_memory_change_nothing(files, lessons, tmp_path):
     """What goes into a batch does not depend on which process makes it, or on whether it was decoded before."""
-    out = finished(files["dropout"], tmp_path / "it", "--set", "workers=1", "--set", "cache_gb=0")
-    assert history_of(out) == history_of(whole["dropout"])
-    assert weights_of(out) == weights_of(whole["dropout"])
+    found = learned_by(files, "dropout", tmp_path / "it", "--set", "workers=1", "--set", "cache_gb=0")
+    assert found == lessons["dropout"]
 
 
-def test_without_the_state_of_the_generator_it_is_another_run(files, whole, copied):
+def test_without_the_state_of_the_generator_it_is_another_run(files, lessons, copied):
     """The negative control: dropout and initial weights alone would not show that anything else was kept."""
     (work_of(copied) / "checkpoint-2" / "rng_state.pth").unlink()
-    out = finished(files["dropout"], copied, "--resume")
-    assert weights_of(out) != weights_of(whole["dropout"])
-    assert [entry["step"] for entry in history_of(out)] == [entry["step"] for entry in history_of(whole["dropout"])]
-    assert history_of(out)[0] == history_of(whole["dropout"])[0]
-    assert history_of(out)[1:] != history_of(whole["dropout"])[1:]
+    history, weights = learned_by(files, "dropout", copied, "--resume")
+    expected, other_weights = lessons["dropout"]
+    assert weights != other_weights
+    assert [entry["step"] for entry in history] == [entry["step"] for entry in expected]
+    assert history[0] == expected[0]
+    assert history[1:] != expected[1:]
 
 
-def test_killed_while_a_checkpoint_was_being_written(files, whole, tmp_path):
+def test_killed_while_a_checkpoint_was_being_written(files, lessons, tmp_path):
     out = killed(files["dropout"], tmp_path / "it", being_written(4))
     assert (work_of(out) / "unfinished").is_dir()
     assert last_checkpoint(work_of(out)).name == "checkpoint-2", "one that is not whole is none"
-    check_same(finished(files["dropout"], out, "--resume"), whole["dropout"])
+    assert learned_by(files, "dropout", out, "--resume") == lessons["dropout"]
 
 
-def test_killed_before_the_first_checkpoint(files, whole, tmp_path):
+def test_killed_before_the_first_checkpoint(files, lessons, tmp_path):
     """There is nothing to resume, and nothing in the way."""
     out = killed(files["dropout"], tmp_path / "it", being_written(2))
     assert last_checkpoint(work_of(out)) is None
-    check_same(finished(files["dropout"], out, "--resume"), whole["dropout"])
+    assert learned_by(files, "dropout", out, "--resume") == lessons["dropout"]
 
 
-def test_killed_between_epochs(files, whole, tmp_path):
+def test_killed_between_epochs(files, lessons, tmp_path):
     out = killed(files["random triplets"], tmp_path / "it", checkpoint(STEPS))
-    check_same(finished(files["random triplets"], out, "--resume"), whole["random triplets"])
+    assert learned_by(files, "random triplets", out, "--resume") == lessons["random triplets"]
 
 
 def test_killed_again_and_again(files, whole, tmp_path):
@@ -226,7 +244,7 @@ def test_killed_again_and_again(files, whole, tmp_path):
     assert Stopped(file, out, checkpoint(STEPS + 3), "--resume").end() == -signal.SIGKILL
     assert Stopped(file, out, artifact_being_written, "--resume").end() == -signal.SIGKILL
     assert not out.exists()
-    assert last_checkpoint(work_of(out)).name == f"checkpoint-{LAST}"
+    assert last_checkpoint(work_of(out)).name == f"checkpoint-{LAST['random triplets']}"
     check_same(finished(file, out, "--resume"), whole["random triplets"])
 
 
@@ -240,13 +258,12 @@ def test_two_processes_that_are_killed(files, tmp_path):
     assert in_two_processes(resumable, file, whole) == [0, 0]
     processes, _ = start_two_processes(resumable, file, out)
     while not checkpoint(4)(out):
-        assert all(process.is_alive() for process in processes)
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.001)
     for process in processes:
         process.kill()
     for process in processes:
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL
+        assert process.wait() == -signal.SIGKILL
     assert len(list(last_checkpoint(work_of(out)).glob("rng_state_*.pth"))) == 2
     assert in_two_processes(resumable, file, out) == [0, 0]
     check_same(out, whole)
@@ -303,7 +320,7 @@ def test_other_data_cannot_go_on_with_it(files, copied, drawings, tmp_path):
         train(load_recipe(str(files["dropout"]), {"data": str(moved)}), copied, resume=True, say=lambda _: None)
 
 
-def test_data_of_another_date_are_the_same_data(files, whole, copied, drawings):
+def test_data_of_another_date_are_the_same_data(files, lessons, copied, drawings):
     for path in drawings.rglob("*"):
         os.utime(path)
-    check_same(finished(files["dropout"], copied, "--resume"), whole["dropout"])
+    assert learned_by(files, "dropout", copied, "--resume") == lessons["dropout"]

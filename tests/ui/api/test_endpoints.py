@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import served
-from conftest import ROOT
+from conftest import WARM, free_port, python
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from gradio_client.utils import python_type_to_json_schema
@@ -242,20 +242,19 @@ def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: 
 
 def test_a_port_in_use_is_said_in_a_line(server: str) -> None:
     port = server.rsplit(":", 1)[1]
-    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", port]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    run = python("app.py", "--host", "127.0.0.1", "--port", port)
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     assert port in run.stderr.splitlines()[-1]
 
 
 def test_the_app_leaves_no_thumbnails_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "app.py", "--host", "127.0.0.1"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment) as app:
+    command = ["app.py", "--host", "127.0.0.1", "--port", free_port()]
+    with WARM.start(*command, stdout=subprocess.PIPE, env=environment) as app:
         for line in app.stdout or ():
             if "Running on local URL" in line:
                 break
         assert list(tmp_path.glob("lookalike-*/*.jpg"))
-        app.terminate()
+        app.send_signal(signal.SIGTERM)
     assert not list(tmp_path.glob("lookalike-*"))

@@ -6,8 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ROOT, noise
+from conftest import in_a_thread, noise, python
 from gradio.route_utils import delete_files_created_by_app
 from mcp import ClientSession, types
 from mcp.client.streamable_http import streamable_http_client
@@ -42,7 +40,7 @@ def ask(server: str, tool: str | None = None, **arguments: Any) -> Any:
             await session.initialize()
             return await (session.call_tool(tool, arguments) if tool else session.list_tools())
 
-    return asyncio.run(once())
+    return in_a_thread(asyncio.run, once())
 
 
 def answer(result: types.CallToolResult) -> Any:
@@ -240,8 +238,7 @@ app = create_app(Searcher.open(sys.argv[1]))
 _, address, _ = launch(app, prevent_thread_lock=True, quiet=True)
 print(httpx.get(address + "config").json()["mcp_server"], httpx.get(address + "gradio_api/mcp/").status_code)
 """
-    command = [sys.executable, "-c", code, str(starter)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    run = python("-c", code, starter)
     assert run.returncode == 0, run.stderr
     said = run.stdout.splitlines()
     assert [line for line in said if "MCP" in line] == [
