@@ -18,7 +18,7 @@ from retrieval.hub.references import Reference, check_repository, parse_referenc
 VARIABLE = "LOOKALIKE_ARTIFACT"  # that app.py reads
 _ROOT = Path(__file__).parents[2]
 _TOP = ("README.md", "LICENSE", "app.py", "requirements.txt")
-_PACKAGE = "retrieval/"
+_PACKAGE, _DOCS = "retrieval/", "docs/"  # the README shows a picture of docs/, and links to its pages
 _STARTER = f"{_PACKAGE}starter/"
 _KINDS = {".py", ".css", ".js", ".png", ".svg", ".html", ".jinja", ".typed"}  # of files that a package consists of
 
@@ -69,7 +69,8 @@ def _code() -> list[str]:
     """The files of a Space, relative to this checkout."""
     if missing := [name for name in _TOP if not (_ROOT / name).is_file()]:
         raise HubError(f"{missing[0]} is not in {_ROOT}: deploy from a checkout of the project.")
-    found = (path.relative_to(_ROOT).as_posix() for path in sorted((_ROOT / "retrieval").rglob("*")))
+    paths = [path for folder in (_PACKAGE, _DOCS) for path in sorted((_ROOT / folder).rglob("*"))]
+    found = (path.relative_to(_ROOT).as_posix() for path in paths)
     return [*_TOP, *(name for name in found if _is_code(name) and (_ROOT / name).is_file())]
 
 
@@ -77,5 +78,7 @@ def _is_code(name: str) -> bool:
     """Whether a file belongs to the code of a Space: whatever else lies there is left alone, and never sent."""
     if name.startswith(_STARTER):
         return LAYOUT.is_file(name.removeprefix(_STARTER))
+    if name.startswith(_DOCS):
+        return Path(name).suffix in {".md", ".png"}
     hidden = any(part.startswith((".", "__pycache__")) for part in name.split("/"))
     return name in _TOP or (name.startswith(_PACKAGE) and Path(name).suffix in _KINDS and not hidden)
