@@ -193,7 +193,7 @@ class Confusion(Section):
 
 
 class ClassFigures(Section):
-    """A class: how many training images and queries, its figures, and what it is most often taken for."""
+    """A class: how many training images and queries, its figures, and what it is most often confused with."""
 
     label: str
     images: int

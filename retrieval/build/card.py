@@ -32,7 +32,7 @@ As a page and an API, from a checkout of Lookalike:
 python app.py --artifact {name}
 ```
 
-From a program, of a page like that or of a Space (then its `owner/space` is the address):
+From a program that calls this page, or a Space (its `owner/space` is the address):
 
 ```python
 from gradio_client import Client, handle_file
@@ -164,10 +164,7 @@ def _license(sources: Sequence[_Facts]) -> tuple[str, str | None]:
 def _use(name: str | None, *, plain: bool) -> str:
     text = _USE.format(name=name or "FOLDER")
     if not plain:
-        return (
-            text
-            + "\nIts head is not linear, which is more than timm can read by itself: `retrieval.Encoder.load` does.\n"
-        )
+        return text + "\nIts head is not linear, so timm alone cannot load it: use `retrieval.Encoder.load`.\n"
     if not name:
         return text + _PLAIN.format(
             imports="", model="local-dir:FOLDER", index='"FOLDER/index.faiss"', gallery='"FOLDER/gallery.parquet"'
@@ -200,7 +197,7 @@ def _text(section: Mapping[str, Any] | None) -> list[str]:
     if not section:
         return []
     name, dim = plain(section["name"]), section["dimension"]
-    return [f"- **Text:** found by words, too, with {name}, embeddings of {dim} numbers"]
+    return [f"- **Text search:** with {name}, embeddings of {dim} numbers"]
 
 
 def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> list[str]:
@@ -210,7 +207,7 @@ def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> lis
         if "revision" in about:  # a data set on the Hub
             name = f"[{name}](https://huggingface.co/datasets/{quote(about['name'])})"
         of = [f"{what} {plain(about[what])}" for what in ("config", "revision") if about.get(what)]
-        stated = about.get("license") or "not stated by the data; ask where they are from"
+        stated = about.get("license") or "not stated; check where the images come from"
         lines += [f"- **{'Added' if number else 'Images'}:** {', '.join([name, *of])}"] if name else []
         lines.append(f"- **Licence:** {plain(stated)}")
     build = facts.get("build") or {}
@@ -226,25 +223,25 @@ def _made(training: TrainingSection | None, about: _Facts) -> list[list[str]]:
     if about.get("made"):
         return [[plain(about["made"])]]
     if not training:
-        return [["Every image was embedded by the encoder as it was given, `python -m retrieval build`: no training."]]
+        return [["The images were embedded by the encoder as it is, without training (`python -m retrieval build`)."]]
     return [report.training_lines(training), report.settings_lines(training.settings)]
 
 
 def _limits(encoder: Encoder, evaluation: EvaluationSection | None, *, trained: bool) -> list[str]:
     side = "x".join(str(side) for side in encoder.data_config["input_size"][1:])
     lines = [
-        "- Every search has an answer: of a picture that is like nothing here, the nearest. A score is a cosine, not a "
-        "probability; which score is near enough depends on the images.",
-        f"- Pictures are seen at {side} pixels: what is smaller than that in them is not found.",
-        "- What the images lack, or show one-sidedly, the search does, too.",
-        f"- `{LAYOUT.gallery}` holds a thumbnail of every image: who may read this repository sees them.",
+        "- Every search returns results, also for a picture unlike anything in the gallery. A score is a cosine "
+        "similarity, not a probability; which score is high enough depends on the images.",
+        f"- The encoder sees pictures at {side} pixels: details that disappear at that size cannot be found.",
+        "- Gaps and biases of the images carry over to the search.",
+        f"- `{LAYOUT.gallery}` holds a thumbnail of every image: everyone who can read this repository can see them.",
     ]
     seen, unseen = (evaluation.seen, evaluation.unseen) if evaluation else (None, None)
     if seen and unseen and unseen.figures.map.value < seen.figures.map.value:
         lines.append(
-            f"- Classes that training did not see are found less well: mAP {unseen.figures.map.value:.3f} against "
+            f"- Classes that were held out of training are found less well: mAP {unseen.figures.map.value:.3f} against "
             f"{seen.figures.map.value:.3f}, each among its own gallery."
         )
     elif seen and trained and not unseen:
-        lines.append("- The figures are of classes that training saw; others may be found less well.")
+        lines.append("- The figures are for classes that were part of training; other classes may be found less well.")
     return lines

@@ -30,7 +30,7 @@ _COLUMNS = {
 # In this order, then any others.
 _PLOTS = ("recall_at_k", "intervals", "per_class", "images_per_class", "history", "reliability")
 _WORST = 5  # classes named
-_CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often taken for")
+_CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often confused with")
 
 
 def plain(text: str) -> str:
@@ -100,22 +100,22 @@ def evaluation_lines(evaluation: EvaluationSection) -> list[list[str]]:
             "with 95% bootstrap intervals."
         ],
         table(["", *(_COLUMNS[part] for part in parts)], rows),
-        [f"The classifier of the run is right for {with_interval(accuracy)} of the seen classes' queries."]
+        [f"The run's classifier is correct for {with_interval(accuracy)} of the queries of seen classes."]
         if accuracy
         else [],
         _unseen(evaluation.unseen) if evaluation.unseen else [],
     ]
     worst = [row for row in evaluation.classes if row.queries][:_WORST]
     if worst:
-        blocks += [["The classes that are found worst:"], table(_CLASS_HEAD, map(_class_row, worst))]
+        blocks += [["The classes with the lowest scores:"], table(_CLASS_HEAD, map(_class_row, worst))]
     return blocks
 
 
 def _unseen(part: EvaluationPart) -> list[str]:
-    run = f"another run of the same recipe, `{part.from_run}`, which they are from" if part.from_run else "training"
+    run = f"another run of the same recipe, `{part.from_run}`, which measured them" if part.from_run else "training"
     return [
-        f"The unseen classes were kept from {run}: all of their images are queries, each left out of its own search in "
-        f"{part.images:,} images."
+        f"The unseen classes were held out of {run}. All of their images are queries, each left out of its own search "
+        f"in {part.images:,} images."
     ]
 
 
@@ -153,7 +153,7 @@ def leave_one_out_lines(metrics: Metrics) -> list[list[str]]:
     """The figures of the gallery's own images."""
     figures: LeaveOneOut | None = metrics.leave_one_out
     if not figures:
-        return [["There are no labels to evaluate by."]]
+        return [["There are no labels, so there is nothing to evaluate."]]
     values = figures.by_name()
     learned = " The encoder has learned from some of them: for new images see the evaluation."
     return [
@@ -170,18 +170,18 @@ def calibration_lines(calibration: CalibrationSection | None) -> list[str]:
     if not calibration:
         return []
     checked, wanted = calibration.checked, f"{calibration.wanted.precision:.0%}"
-    own = "images of the gallery, each left out of its search"
-    of = "images that were held out" if calibration.held_out else own
+    own = "images of the gallery, each left out of its own search"
+    of = "held-out images" if calibration.held_out else own
     lines = [
-        "A hit has a chance that it is of the query's kind, learned from queries whose label is known. Its expected "
-        f"calibration error is {checked.expected_calibration_error:.3f}, on {checked.queries:,} {of}: others "
-        "than those that it was learned from."
+        "The match probability of a hit is the estimated probability that it shows the same class as the query. It is "
+        "learned from queries with known labels. Its expected calibration error is "
+        f"{checked.expected_calibration_error:.3f}, measured on {checked.queries:,} other {of}."
     ]
     if not checked.precision:
-        return [*lines, f"No first hit is called confident: none could be promised to be right {wanted} of the time."]
+        return [*lines, f"No top hit is called confident: no threshold reaches a precision of {wanted}."]
     return [
         *lines,
-        f"The first hit of {checked.shown:.0%} of them is confident, and {with_interval(checked.precision)} of "
-        f"these are right; {wanted} is what was aimed at. Searched among the images of all other "
-        f"labels, as a query of no kind in the gallery, {checked.refused:.0%} of them have no confident hit.",
+        f"The top hit is confident for {checked.shown:.0%} of these queries, and {with_interval(checked.precision)} of "
+        f"those hits show the same class; the target is {wanted}. When the gallery has no image of the query's class, "
+        f"{checked.refused:.0%} of the queries have no confident hit.",
     ]

@@ -105,7 +105,7 @@ def _curves(evaluation: EvaluationSection) -> Figure:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("k, the number of images shown (log scale)")
     axes.set_ylabel("mean over the queries")
-    axes.set_title("How soon what is wanted is found")
+    axes.set_title("Hits and recall within the first k results")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -151,7 +151,7 @@ def _images_per_class(classes: Sequence[ClassFigures]) -> Figure:
     else:
         axes.set_xlabel(f"the {len(counts)} classes, from the largest to the smallest")
     middle = sorted(counts)[len(counts) // 2]
-    axes.axhline(middle, color=_VERMILION, ls="--", label=f"the class in the middle: {middle:,}")
+    axes.axhline(middle, color=_VERMILION, ls="--", label=f"the median class: {middle:,}")
     most, least = ordered[0], ordered[-1]
     axes.set_title(
         f"Training images per class: {most.images:,} of {_short(most.label)} to "
@@ -172,7 +172,7 @@ def _worst_classes(classes: Sequence[ClassFigures]) -> Figure:
         text = ""
         if row.confusions:
             label, count = row.confusions[0].label, row.confusions[0].count
-            text = f"  taken for {'(no label)' if label is None else _short(label)} ({count} of {row.queries})  "
+            text = f"  confused with {'(no label)' if label is None else _short(label)} ({count} of {row.queries})  "
         # Beside a short bar, in a long one: beside that one there would be no room.
         inside = value > 0.5
         style: dict[str, Any] = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": _GREY}
@@ -182,24 +182,24 @@ def _worst_classes(classes: Sequence[ClassFigures]) -> Figure:
     axes.set_xlim(0, 1)
     axes.set_xlabel("mAP")
     axes.set_ylabel("class")
-    axes.set_title(f"The {len(worst)} classes with the lowest mAP, and what they are most often taken for")
+    axes.set_title(f"The {len(worst)} classes with the lowest mAP, and what they are most often confused with")
     return figure
 
 
 def _reliability(checked: Checked) -> Figure:
     figure, (axes, sizes) = _panels(2, 1, width=6, height=6.5)
     curve = checked.reliability
-    axes.plot([0, 1], [0, 1], color=_GREY, ls="--", label="what is said is so")
+    axes.plot([0, 1], [0, 1], color=_GREY, ls="--", label="perfect calibration")
     axes.plot(curve.chance, curve.share, color=_BLUE, marker="o", label="measured")
     axes.set_ylim(0, 1.03)
-    axes.set_ylabel("share of hits that are")
+    axes.set_ylabel("share of hits of the same class")
     error = f"expected calibration error {checked.expected_calibration_error:.3f}"
-    axes.set_title(f"The chance that a hit is of the query's kind\n({error})")
+    axes.set_title(f"Match probability against the measured share\n({error})")
     axes.grid(alpha=0.3)
     axes.legend()
     sizes.bar(curve.chance, curve.pairs, width=0.04, color=_BLUE)
     sizes.set_xlim(0, 1.03)
-    sizes.set_xlabel("chance shown")
+    sizes.set_xlabel("match probability")
     sizes.set_ylabel("hits")
     return figure
 
@@ -220,7 +220,7 @@ def _history(history: Sequence[Mapping[str, Number | None]], names: Sequence[str
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         axes.legend()
-    panels[0].set_title("The course of the training")
+    panels[0].set_title("Training history")
     return figure
 
 

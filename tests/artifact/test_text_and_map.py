@@ -235,7 +235,7 @@ def test_a_text_model_is_a_part_of_the_artifact(told, artifact, clip):
         assert opened.manifest["files"][name] == {"size": len(data), "sha256": sha256(data)}
     same = set(LAYOUT.names()) - {LAYOUT.manifest, LAYOUT.card}
     assert {name: contents(told)[name] for name in same} == {name: contents(artifact)[name] for name in same}
-    line = "- **Text:** found by words, too, with clip-tiny, embeddings of 24 numbers"
+    line = "- **Text search:** with clip-tiny, embeddings of 24 numbers"
     assert line in (told / LAYOUT.card).read_text().splitlines()
     assert "**Text:**" not in (artifact / LAYOUT.card).read_text()
 
@@ -283,7 +283,7 @@ def test_only_new_thumbnails_are_embedded_and_the_others_keep_their_vectors(copi
     np.testing.assert_array_equal(text_vectors(after), text_vectors(grown)[kept])
     same = set(TEXT_FILES) - {LAYOUT.text_index}
     assert {name: (copied_text / name).stat().st_ino for name in same} == {name: inodes[name] for name in same}
-    assert "**Text:** found by words" in (copied_text / LAYOUT.card).read_text()
+    assert "**Text search:**" in (copied_text / LAYOUT.card).read_text()
 
 
 def test_figures_that_come_later_leave_the_text_model_as_it_is(copied_text):

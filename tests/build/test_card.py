@@ -56,7 +56,7 @@ def test_it_names_what_the_run_was(card):
         "epochs: 2.0",
         "Leak audit: 1 of 20 held-out images have a near-duplicate among the images of training and validation",
         "`test` as queries, `train+validation` as gallery",
-        "The classifier of the run is right for 0.800 [",
+        "The run's classifier is correct for 0.800 [",
         "**Gallery:** 60 images",
         "Leave-one-out over 60 images and 5 labels. The encoder has learned from some of them",
     ):
@@ -78,7 +78,7 @@ def test_its_figures_are_those_of_the_metrics(card):
     for key, figure in sections["unseen"]["figures"].items():
         assert row(text, name_of(key))[2] == f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
     assert row(text, "queries") == ["queries", "20", "1,234", "19"]
-    said = "kept from another run of the same recipe, `fellow`, which they are from: all of their images are queries"
+    said = "held out of another run of the same recipe, `fellow`, which measured them. All of their images are queries"
     assert said in text
 
 
@@ -89,7 +89,7 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
         metrics["training"]["data"]["left_out"] = ["2 images without a label", "1 class with one image"]
 
     text, _ = card(alone)
-    assert "kept from training: all of their images are queries, each left out of its own search in " in text
+    assert "held out of training. All of their images are queries, each left out of its own search in " in text
     assert "Without them no query of seen and unseen classes is left: the figures may show no more." in text
     assert "**Left out:** 2 images without a label; 1 class with one image" in text
     assert "Without them" not in card()[0]
@@ -139,13 +139,16 @@ def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
     section = {**curve, "threshold": 1.0, "floor": 0.5, "queries": 60, "held_out": True, "checked": checked}
     section["wanted"] = {"precision": 0.95, "refused": 0.9}
     text, _ = card(lambda metrics: metrics.update(calibration=section))
-    assert "expected calibration error is 0.042, on 1,234 images that were held out" in text
-    assert "The first hit of 61% of them is confident, and 0.980 [0.960, 0.990] of these are right; 95% is" in text
-    assert "92% of them have no confident hit" in text
+    assert "expected calibration error is 0.042, measured on 1,234 other held-out images" in text
+    assert (
+        "The top hit is confident for 61% of these queries, and 0.980 [0.960, 0.990] of those hits show the same"
+        in text
+    )
+    assert "92% of the queries have no confident hit" in text
     checked["precision"] = None
     text, _ = card(lambda metrics: metrics.update(calibration={**section, "held_out": False}))
-    assert "on 1,234 images of the gallery, each left out of its search" in text
-    assert "No first hit is called confident" in text
+    assert "on 1,234 other images of the gallery, each left out of its own search" in text
+    assert "No top hit is called confident" in text
 
 
 def test_metadata(card):
@@ -181,7 +184,7 @@ def test_the_data_and_their_licence(card):
     assert "datasets" not in data
     assert data["license"] == "unknown"
     assert "- **Images:** pictures" in text
-    assert "- **Licence:** not stated by the data" in text
+    assert "- **Licence:** not stated; check" in text
     assert card(about(name="x", license="MIT"))[1]["license"] == "mit"
     text, data = card(about(name="<b>x</b> [y](http://z)", license="Free: for all\n[x]"))
     assert (data["license"], data["license_name"]) == ("other", "free-for-all-x")

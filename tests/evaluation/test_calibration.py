@@ -363,7 +363,7 @@ def test_what_held_out_images_taught_stays(copied_artifact, tmp_path):
     noise(tmp_path / "more" / "noise" / "a.png", 1)
     add_images(copied_artifact, open_source(str(tmp_path / "more")))
     assert section_of(copied_artifact) == own.model_copy(update={"held_out": True})
-    assert "images that were held out" in (copied_artifact / LAYOUT.card).read_text()
+    assert "other held-out images" in (copied_artifact / LAYOUT.card).read_text()
 
 
 def test_an_evaluation_may_bring_its_own(pictures, encoder, tmp_path):

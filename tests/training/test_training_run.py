@@ -271,7 +271,7 @@ def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, na
     artifact, section = load_artifact(out), read_metrics(out).calibration
     assert section.held_out is True
     assert (section.queries, section.checked.queries) == (24, 26)
-    assert "on 26 images that were held out" in (out / LAYOUT.card).read_text(encoding="utf-8")
+    assert "on 26 other held-out images" in (out / LAYOUT.card).read_text(encoding="utf-8")
     parts = [rows_of(recipe.data, split) for split in ("validation", "test")]
     hashes = {sha256(data) for rows in parts for data, _ in rows}
     vectors, labels, row_of = gallery_of(artifact)
@@ -430,7 +430,7 @@ def test_unseen_figures_come_into_the_card_of_the_fellow(runs, tmp_path, capsys)
     assert read_metrics(full).evaluation.unseen == unseen.model_copy(update={"from_run": "ours-without-two"})
     card = (full / LAYOUT.card).read_text()
     assert with_interval(unseen.figures.map) in card
-    assert "kept from another run of the same recipe, `ours-without-two`" in card
+    assert "held out of another run of the same recipe, `ours-without-two`" in card
     load_artifact(full)
     assert main(["compare", str(other), str(full), "--update-cards"]) == 0
     assert "no run has a fellow" in capsys.readouterr().out
