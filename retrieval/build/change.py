@@ -50,7 +50,7 @@ def add_images(
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
         known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
-        schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # the same
+        schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # also fails early
         key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"
         shards = embed(source, folder, old.encoder, known, limit, progress, key)
         new, report = old, report_of(shards)
