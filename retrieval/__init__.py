@@ -1,6 +1,6 @@
-"""Finding: everything that serving a search needs.
+"""Image retrieval: build, open, search and share artifacts.
 
-The names below are loaded when they are first used, so that `import retrieval` is quick and loads no torch.
+The public names are imported lazily on first use, so `import retrieval` is fast and does not load torch.
 
 >>> import retrieval
 >>> searcher = retrieval.Searcher.open("retrieval/starter")

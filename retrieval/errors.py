@@ -1,54 +1,54 @@
-"""Every error that this project raises on purpose, as one tree.
+"""The exception hierarchy of this project.
 
     LookalikeError
-    ├── ImageError          a picture that cannot be read, or that is over a limit
-    ├── SourceError         images to index that are not there, or not as described
-    ├── EncoderError        a backbone or weights that cannot be used
-    │   └── EmbeddingError  a picture or text whose embedding has no direction
-    ├── StoreError          a vector store that cannot be made as asked, or cannot do what it is asked for
-    ├── MapError            a map of a gallery that is unknown, or not installed
-    ├── QueryError          a search that cannot be answered as asked (k, filter, id)
-    ├── ArtifactError       a folder that is not an artifact, or is in use
-    │   └── IntegrityError  an artifact whose parts do not agree with its manifest
-    ├── HubError            what the Hub refuses, does not have, or cannot bring here
-    │   └── AwayError       a Hub that cannot be reached, or cannot answer now
-    └── TrainingError       a training run that cannot start, or must not go on
-        └── RecipeError     a recipe that does not exist, or a key or value in it that cannot be
+    ├── ImageError          a picture cannot be read or exceeds a limit
+    ├── SourceError         the images to index are missing, or a column is
+    ├── EncoderError        a backbone or weights cannot be used
+    │   └── EmbeddingError  the embedding of a picture or text is close to zero
+    ├── StoreError          a vector store cannot be created, or does not support an operation
+    ├── MapError            a map method is unknown or not installed
+    ├── QueryError          a search has an invalid argument (k, filter, id)
+    ├── ArtifactError       a folder is not an artifact, or is in use
+    │   └── IntegrityError  parts of an artifact do not match its manifest
+    ├── HubError            a request to the Hub fails
+    │   └── AwayError       the Hub is unreachable or temporarily unavailable
+    └── TrainingError       a training run cannot start, or has to stop
+        └── RecipeError     a recipe is missing, or has an invalid key or value
 
-Each message names what was asked, what was found, and how to mend it, in one line that can be shown to a person.
+Each message is one line for the user: what was requested, what was found, and how to fix it.
 """
 
 from collections.abc import Sequence
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, as far as it goes into a message of one line."""
+    """The first line of a library error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def short(text: str, longest: int) -> str:
-    """A text of at most so many characters, with an ellipsis for what was cut off."""
+    """Truncate a text to `longest` characters; an ellipsis marks the cut."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 class LookalikeError(Exception):
-    """Base of all the errors here; catch this one to catch them all."""
+    """Base class of all errors in this project; catch it to catch them all."""
 
 
 class ImageError(LookalikeError):
-    """A picture that cannot be read, or that is over a limit; the message says which limit."""
+    """A picture cannot be read or exceeds a limit; the message says which."""
 
 
 class SourceError(LookalikeError):
-    """Images to index that are not there, or a column that the data set does not have."""
+    """The images to index are missing, or the dataset lacks a requested column."""
 
 
 class EncoderError(LookalikeError):
-    """A backbone that timm does not know, or weights that do not fit it."""
+    """A backbone is unknown to timm, or weights do not fit the model."""
 
 
 class EmbeddingError(EncoderError):
-    """Pictures or texts whose embedding is too near to zero to have a direction; `rows` says which of those given."""
+    """Embeddings are too close to zero to be normalized; `rows` are the positions of these inputs in the batch."""
 
     def __init__(self, message: str, rows: Sequence[int]) -> None:
         super().__init__(message)
@@ -56,31 +56,31 @@ class EmbeddingError(EncoderError):
 
 
 class StoreError(LookalikeError):
-    """A vector store that cannot be made as asked, or is asked for something that it cannot do."""
+    """A vector store cannot be created as requested, or does not support an operation."""
 
 
 class MapError(LookalikeError):
-    """A way to draw a map of the gallery that is unknown, or whose package is not installed."""
+    """A map method is unknown, or its package is not installed."""
 
 
 class QueryError(LookalikeError):
-    """A search that cannot be answered as asked: k out of range, an unknown column, value or id."""
+    """A search has an invalid argument: k out of range, or an unknown column, value or id."""
 
 
 class ArtifactError(LookalikeError):
-    """A folder that is not an artifact, or that another process is writing."""
+    """A folder is not an artifact, or another process is writing it."""
 
 
 class IntegrityError(ArtifactError):
-    """An artifact whose parts do not agree with its manifest; the message names the part and both values."""
+    """Parts of an artifact do not match its manifest; the message names the part and both values."""
 
 
 class HubError(LookalikeError):
-    """Something that the Hub refuses, does not have, or that cannot be brought here; the message says what to do."""
+    """The Hub refuses a request, lacks what was requested, or a transfer fails; the message says what to do."""
 
 
 class AwayError(HubError):
-    """A Hub that cannot be reached, or cannot answer now; after `wait` seconds (0: not said) it may."""
+    """The Hub is unreachable or temporarily unavailable; `wait` is the seconds until a retry, 0 if unknown."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -88,8 +88,8 @@ class AwayError(HubError):
 
 
 class TrainingError(LookalikeError):
-    """A training run that cannot start (its data, its batches) or must not go on (collapse, NaN)."""
+    """A training run cannot start (invalid data or batches) or has to stop (collapse, NaN)."""
 
 
 class RecipeError(TrainingError):
-    """A recipe that does not exist, or a key or value in it that cannot be."""
+    """A recipe does not exist, or has an invalid key or value."""

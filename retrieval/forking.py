@@ -1,7 +1,7 @@
-"""What keeps working in a forked child (`os.fork`, `multiprocessing`, a DataLoader's workers): locks, and one thread.
+"""Fork-safe primitives: a lock and a single-thread executor (`os.fork`, `multiprocessing`, DataLoader workers).
 
-A child has only the thread that forked. A lock that another thread held stays locked there for ever, and an executor
-waits for ever for a thread that does not exist. Both are made anew in the child.
+A forked child has only the thread that called fork. A lock held by another thread would stay locked for ever, and an
+executor would wait for ever for a thread that does not exist. So both are recreated in the child.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _here: weakref.WeakSet[Lock | OneThread] = weakref.WeakSet()
 
 
 class Lock:
-    """A lock that is free in a forked child, whoever held it in the parent."""
+    """A lock that is always free in a forked child, even if it was held in the parent."""
 
     def __init__(self) -> None:
         self.renew()
         _here.add(self)
 
     def renew(self) -> None:
-        """Begin unlocked."""
+        """Replace the lock with a new, unlocked one."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
@@ -38,7 +38,7 @@ class Lock:
 
 
 class OneThread:
-    """Runs all its work on one thread, one thing after the other; a forked child has a thread of its own."""
+    """Runs all its calls on one thread, one after the other; a forked child gets its own thread."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -46,17 +46,17 @@ class OneThread:
         _here.add(self)
 
     def renew(self) -> None:
-        """Begin without a thread: it starts with the first work."""
+        """Replace the executor; its thread starts with the first call."""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
 
     def run(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        """What `work` returns; its errors are raised here."""
+        """Call `work` on the thread and wait; returns its result or raises its error."""
         return self._executor.submit(work, *arguments).result()
 
 
 def in_child(renew: Callable[[], None]) -> None:
-    """Have `renew` called in every child that is forked from now on."""
-    if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+    """Register `renew` to be called in every child process forked from now on."""
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
         os.register_at_fork(after_in_child=renew)
 
 

@@ -1,4 +1,4 @@
-"""Query: what is searched for: pictures, parts of them, images of the gallery and words, to one unit vector."""
+"""Query: combines pictures, picture regions, gallery images and text into one unit vector."""
 
 from __future__ import annotations
 
@@ -20,43 +20,45 @@ from retrieval.errors import QueryError, short
 from retrieval.images.open import Picture, Region, not_a_file
 
 MAX_K = 1000
-_NOTHING = 1e-4  # length of a sum of unit vectors: its direction would be one of rounding
+_NOTHING = 1e-4  # norm of a weighted sum of unit vectors: below it, the direction is rounding error
 
 Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that a query is made of: a picture, an image of the gallery, or words."""
+    """One part of a query: a picture, a gallery image, or text."""
 
     image: Picture | None = None
-    """Whatever `open_image` takes."""
+    """A picture in any form that `open_image` accepts."""
     row: int | None = None
+    """A row of the gallery."""
     words: str = ""
+    """A text description; needs a text model."""
     region: Region | None = None
-    """The part of the picture that counts (see `crop`); None for all of it."""
+    """The region of the picture to search for (see `crop`); None for the whole picture."""
     weight: float = 1.0
-    """+1 for "like this", -1 for "unlike this"."""
+    """1 for "like this", -1 for "unlike this"; any finite number."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for: a (D,) unit vector, and the rows that are not to be found, those of which it is made."""
+    """A query: a (D,) float32 unit vector, and the gallery rows it was built from, which are excluded from the hits."""
 
     vector: Vector
     leave_out: tuple[int, ...] = ()
     single: bool = True
-    """Whether it is one whole picture and nothing else: only of such is the match probability known."""
+    """Whether the query is one whole picture and nothing else: only then is there a match probability."""
     by_text: bool = False
-    """Whether the vector is one of the encoder that understands text."""
+    """Whether the vector comes from the text model."""
 
 
 def combine(vectors: Vectors, weights: Sequence[float]) -> Vector:
-    """(Q, D) unit vectors to the (D,) unit vector of their weighted sum, the sum over its length.
+    """Combine (Q, D) unit vectors into one (D,) float32 unit vector: their weighted sum, normalized.
 
-    The cosine to it is the weighted mean of the cosines to the parts, times a number that is the same for every image:
-    "like" draws near and "unlike" pushes away, as in Rocchio's relevance feedback (1971). Raises QueryError where
-    nothing is left of the sum, and for a weight that is not finite.
+    Up to a constant factor, an image's cosine similarity to the result is the weighted mean of its similarities to the
+    parts: "like" attracts and "unlike" repels, as in Rocchio's relevance feedback (1971). Raises QueryError if the sum
+    is close to zero or a weight is not finite.
     """
     if not all(math.isfinite(weight) for weight in weights):
         raise QueryError(f"the weights of a query are finite numbers, not {list(weights)}.")
@@ -68,7 +70,7 @@ def combine(vectors: Vectors, weights: Sequence[float]) -> Vector:
 
 
 def check_k(k: Any) -> int:
-    """k as an int: anything with `__index__`, numpy's whole numbers too; raises QueryError for anything else."""
+    """k as an int from 1 to MAX_K, from any integer type, including numpy's; raises QueryError for anything else."""
     try:
         if isinstance(k, bool | np.bool_):
             raise TypeError
@@ -81,7 +83,7 @@ def check_k(k: Any) -> int:
 
 
 def check_score(score: Any) -> float:
-    """A minimum score as a float in [-1, 1]; raises QueryError for anything else, NaN too."""
+    """A minimum score as a float in [-1, 1]; raises QueryError for anything else, including NaN."""
     number = isinstance(score, int | float | np.integer | np.floating) and not isinstance(score, bool)
     if not number or not -1 <= score <= 1:
         raise QueryError(f"the minimum score is a cosine, from -1 to 1; it is {short(repr(score), 100)}.")
@@ -89,13 +91,13 @@ def check_score(score: Any) -> float:
 
 
 def check_picture(image: object) -> None:
-    """Raise QueryError for what holds no picture: an address, a tensor; the message says what to give."""
+    """Raise QueryError if `image` cannot be a picture, such as a URL or a tensor; the message says what is accepted."""
     if not isinstance(image, np.ndarray | Image.Image) and (complaint := not_a_file(image)):
         raise QueryError(f"{complaint}.")
 
 
 def key_of(part: Part) -> tuple[Any, ...] | None:
-    """What two parts have in common whose vectors are the same, weight aside; None where that cannot be told soon."""
+    """A cache key for the vector of a part, ignoring its weight; None if there is no cheap key."""
     image = part.image
     if isinstance(image, str | os.PathLike):
         try:

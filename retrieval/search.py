@@ -1,4 +1,4 @@
-"""Search: a picture, an image of the gallery, words, or several of them, in; hits out."""
+"""Search: takes a picture, a gallery image, text, or a combination of them; returns hits."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from retrieval.stores.base import MISSING, Store
 
 __all__ = ["MAX_K", "Hit", "Part", "Query", "Searcher", "find_duplicates"]
 
-_LOOKED_AT = 50, 4 * MAX_K  # rows that folding looks at, at least and at most: it compares each with all others
-_ROUNDING = 1e-6  # of a cosine: a picture that is asked for with a score of 1 finds itself
-_REMEMBERED = 256  # vectors of pictures and words: another filter or k embeds nothing again
+_LOOKED_AT = 50, 4 * MAX_K  # fewest and most rows that folding compares: it needs all pairs of them
+_ROUNDING = 1e-6  # of cosine similarity: with a minimum score of 1, a picture still finds itself
+_REMEMBERED = 256  # cached query embeddings: a new filter or k does not embed again
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A row of the gallery with its score, the cosine to the query in [-1, 1]."""
+    """A gallery row with its score: the cosine similarity to the query, in [-1, 1]."""
 
     row: int
     id: str
@@ -46,18 +46,17 @@ class Hit:
     source: str
     attributes: dict[str, Any] = field(default_factory=dict)
     chance: float | None = None
-    """That it is of the query's kind, if that is in the gallery, in [0, 1]; under a filter rather more."""
+    """Match probability in [0, 1], given that the query's class is in the gallery; ignores filters. None if unknown."""
     confident: bool | None = None
-    """Whether it is a match, by what speaks for it and by how near the nearest of all is; None as for the chance."""
+    """Whether the hit passes the confidence threshold and the similarity floor; None if that is unknown."""
     alike: tuple[int, ...] = ()
-    """Rows of its near-duplicates that were folded into it, best first: of those that were looked at to find k hits."""
+    """Rows of the near-duplicates folded into this hit, best first, out of the candidates examined for the k hits."""
 
 
 class Searcher:
-    """Encoder + store + gallery. Safe to use from several threads at once, and in a forked child.
+    """Searches a gallery with an encoder and a vector store. Thread-safe, and safe to use in a forked child.
 
-    One that was opened from an artifact goes through `pickle`, to a process that is spawned for one: there the artifact
-    is opened anew.
+    A Searcher opened from an artifact can be pickled and sent to another process, which opens the artifact again.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Searcher:
         gallery: Gallery,
         *,
         text: TextPart | None = None,
-        map: Vectors | None = None,  # noqa: A002  as the artifact calls it
+        map: Vectors | None = None,  # noqa: A002  the artifact's name for it
         calibration: Calibration | None = None,
         artifact: Artifact | None = None,
     ) -> None:
@@ -84,15 +83,15 @@ class Searcher:
 
     @classmethod
     def open(cls, name: Path | str) -> Searcher:
-        """Check an artifact and open it: a folder, or `owner/name[@revision]` on the Hub.
+        """Open and verify an artifact: a folder, or `owner/name[@revision]` on the Hub.
 
-        Raises what `open_artifact` raises.
+        Raises the errors of `open_artifact`.
         """
         return cls.of(open_artifact(name))
 
     @classmethod
     def of(cls, artifact: Artifact) -> Searcher:
-        """Search an artifact that is open."""
+        """A Searcher for an artifact that is already open."""
         section = artifact.metrics.calibration
         return cls(
             artifact.encoder,
@@ -114,7 +113,7 @@ class Searcher:
         image: Picture | None = None,
         k: int = 10,
         *,
-        id: str | None = None,  # noqa: A002  what everything else calls it, too
+        id: str | None = None,  # noqa: A002  the name used everywhere else
         words: str = "",
         like: Sequence[str] = (),
         unlike: Sequence[str] = (),
@@ -123,26 +122,26 @@ class Searcher:
         fold: bool = False,
         min_score: float = -1.0,
     ) -> list[Hit]:
-        """The k images of the gallery that are most like what is asked for, best first.
+        """Find the k gallery images most similar to the query, best first.
 
         Args:
-            image: a picture: a path, bytes, a binary file, a PIL image, or a uint8 array. One that is in the gallery
-                finds itself, with a score of 1.
-            k: how many hits, 1 to 1000.
-            id: an image of the gallery, which does not find itself; nothing is embedded.
-            words: what the images shall show, where the artifact has a text model.
-            like: ids of images of the gallery that the hits shall be like, too.
-            unlike: ids of images of the gallery that the hits shall not be like.
-            region: the part of the picture that counts: left, top, right and bottom, as shares from 0 to 1.
+            image: a query picture: a path, bytes, a binary file, a PIL image, or a uint8 array. If it is in the
+                gallery, it finds itself with a score of 1.
+            k: the number of hits, 1 to 1000.
+            id: the id of a gallery image to use as the query. It is not among its own hits.
+            words: a text description of the images to find; needs an artifact with a text model.
+            like: ids of gallery images that the hits should also resemble.
+            unlike: ids of gallery images that the hits should not resemble.
+            region: the part of the picture to search for: left, top, right, bottom, as fractions from 0 to 1.
             where: a filter, column -> value or values (see `retrieval.images.gallery.Where`).
-            fold: whether near-duplicates of a hit are folded into it.
-            min_score: the least cosine of a hit, -1 to 1.
+            fold: whether to fold near-duplicates of a hit into it.
+            min_score: the minimum cosine similarity of a hit, -1 to 1.
 
         Raises:
-            ImageError: the picture cannot be read, or the region is none.
-            QueryError: nothing was asked for, or an argument cannot be; the message says what to give.
+            ImageError: the picture cannot be read, or the region is invalid.
+            QueryError: the query is empty, or an argument is invalid; the message says what is valid.
         """
-        check_k(k), check_score(min_score)  # before anything is embedded
+        check_k(k), check_score(min_score)  # before the slow embedding
         parts = self._main_parts(image, id, words, region)
         parts += [Part(row=self.gallery.row_of(name)) for name in _ids(like, "like")]
         parts += [Part(row=self.gallery.row_of(name), weight=-1.0) for name in _ids(unlike, "unlike")]
@@ -151,11 +150,11 @@ class Searcher:
     def search_by_id(
         self, image_id: str, k: int = 10, *, min_score: float = -1.0, where: Where | None = None
     ) -> list[Hit]:
-        """The same as `search(id=image_id)`."""
+        """Shorthand for `search(id=image_id)`."""
         return self.search(id=image_id, k=k, min_score=min_score, where=where)
 
     def search_text(self, words: str, k: int = 10, *, min_score: float = -1.0, where: Where | None = None) -> list[Hit]:
-        """The same as `search(words=words)`."""
+        """Shorthand for `search(words=words)`."""
         return self.search(words=words, k=k, min_score=min_score, where=where)
 
     def explain(
@@ -166,10 +165,10 @@ class Searcher:
         id: str | None = None,  # noqa: A002  as in `search`
         region: Sequence[float] | None = None,
     ) -> Explanation:
-        """Why the image of the gallery with the id `hit` is similar to a picture, or to another image of the gallery.
+        """Explain why the gallery image with the id `hit` is similar to a query picture or another gallery image.
 
-        Takes `image` or `id`, and `region`, as `search` does. Raises EncoderError where the encoder's similarity is no
-        sum over parts of a picture, besides ImageError and QueryError.
+        `image` or `id`, and `region`, are the same as in `search`. Raises EncoderError if the encoder's similarity does
+        not decompose into a sum over image regions, ImageError, or QueryError.
         """
         if (image is None) == (id is None):
             raise QueryError("an explanation is of one picture: give image, or id, and not both.")
@@ -177,7 +176,7 @@ class Searcher:
         return self.explain_parts(part, Part(row=self.gallery.row_of(hit)))
 
     def explain_parts(self, query: Part, hit: Part) -> Explanation:
-        """Why a hit, an image of the gallery, is similar to a picture of a query; raises as `explain` does."""
+        """Explain why a gallery image is similar to a part of a query; raises the same errors as `explain`."""
         if not isinstance(self.encoder, Explainer):
             raise EncoderError(
                 f"the similarity that {self.encoder.name!r} finds cannot be split over a picture's cells."
@@ -188,14 +187,14 @@ class Searcher:
 
     @property
     def explains(self) -> bool:
-        """Whether `explain` can say why, with this encoder."""
+        """Whether this encoder supports `explain`."""
         return isinstance(self.encoder, Explainer) and self.encoder.explains
 
     def query(self, parts: Sequence[Part]) -> Query:
-        """One query of several parts: the sum of their vectors by weight, see `retrieval.query.combine`.
+        """Combine parts into one query, the weighted sum of their vectors (see `retrieval.query.combine`).
 
-        With words among them, all vectors are those of the encoder that understands text. Raises QueryError, or
-        ImageError.
+        If any part has words, the text model embeds all parts. Raises QueryError for an empty or invalid query, and
+        ImageError for a picture that cannot be read.
         """
         if not parts:
             raise QueryError("a query has a picture, an image of the gallery or words; there is nothing.")
@@ -207,9 +206,10 @@ class Searcher:
         return Query(combined, rows, alone and not by_text and not parts[0].region, by_text)
 
     def vector(self, part: Part, *, by_text: bool = False) -> Vector:
-        """The (D,) unit vector of a part, weight aside; those of the latest pictures and words are remembered.
+        """The (D,) float32 unit vector of a part, ignoring its weight; recent embeddings are cached.
 
-        Raises ImageError, or QueryError for words where the artifact has no encoder that understands them.
+        Raises ImageError if the picture cannot be read, QueryError for words without a text model, and EncoderError if
+        the encoder returns a wrong shape or non-finite values.
         """
         if part.row is not None and part.region is None:
             store = self._text.store if by_text else self.store
@@ -231,7 +231,7 @@ class Searcher:
         return vector
 
     def picture(self, part: Part) -> Image.Image:
-        """What a part shows: the picture, or the thumbnail of the row, or the region of it; raises ImageError."""
+        """The picture of a part, or the thumbnail of its row, cropped to its region; raises ImageError."""
         source = part.image if part.row is None else self.gallery.thumbnail(part.row)
         shown = open_image(b"" if source is None else source)
         return crop(shown, part.region) if part.region else shown
@@ -239,10 +239,10 @@ class Searcher:
     def find(
         self, query: Query, k: int = 10, *, min_score: float = -1.0, where: Where | None = None, fold: bool = False
     ) -> list[Hit]:
-        """The k rows nearest to a query; with `fold`, the k nearest that are not near-duplicates of a nearer one.
+        """The k nearest hits to a query, best first; with `fold`, near-duplicates of a better hit are folded into it.
 
-        Folding looks at the 4,000 nearest, and no further: where nearly all of those are near-duplicates, fewer are
-        left. Raises QueryError for k, a minimum score or a filter that cannot be.
+        Folding examines at most the 4,000 nearest rows, so fewer than k hits can remain if most are near-duplicates.
+        Raises QueryError for an invalid k, minimum score or filter.
         """
         k, min_score = check_k(k), check_score(min_score)
         allowed = self.gallery.rows_where(where)
@@ -254,7 +254,7 @@ class Searcher:
             rows, scores = self._nearest(query, wanted, min_score, allowed)
             leaders = leaders_of(rows, self.store.vectors(rows), self.pictures.same) if fold else np.arange(len(rows))
             kept = np.flatnonzero(leaders == np.arange(len(rows)))[:k]
-            # Looked at enough: as many as are wanted, all there are, or none left above the least score.
+            # Stop with k hits, with all allowed rows examined, or with no rows left above the minimum score.
             if len(kept) == k or wanted >= most or len(rows) < wanted - left_out:
                 return self._hits(query, rows, scores, kept, leaders)
             wanted = min(2 * wanted, most)
@@ -262,7 +262,7 @@ class Searcher:
     def _main_parts(
         self, image: Picture | None, image_id: str | None, words: str, region: Sequence[float] | None
     ) -> list[Part]:
-        """What is asked for besides what is liked and what is not."""
+        """The query parts other than `like` and `unlike`: the image, id, region and words."""
         if region is not None and (image is None) == (image_id is None):
             raise QueryError("a region is a part of one picture: give it with image, or with id.")
         box = None if region is None else as_region(region)
@@ -290,13 +290,13 @@ class Searcher:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         store = self._text.store if query.by_text else self.store
         rows, scores = store.search(query.vector[None], wanted, allowed)
-        # Rounding, and vectors kept in 16 bits, can bring a cosine a hair above 1 or below -1, the least `min_score`.
+        # Rounding and 16-bit storage can put a similarity slightly outside [-1, 1], below the lowest `min_score`.
         cosines = np.clip(scores[0], -1, 1)
         kept = (rows[0] != MISSING) & (cosines >= min_score - _ROUNDING) & ~np.isin(rows[0], query.leave_out)
         return rows[0][kept], cosines[kept]
 
     def _hits(self, query: Query, rows: Ids, scores: Vector, kept: Ids, leaders: Ids) -> list[Hit]:
-        """The hits at the places `kept`, each with what was folded into it."""
+        """The hits at positions `kept`, each with the near-duplicates folded into it."""
         chances: list[Any] = [None] * len(kept)
         confident: list[Any] = [None] * len(kept)
         if self.confidence and query.single and len(kept):
@@ -321,22 +321,22 @@ class Searcher:
 
 
 def _followers(rows: Ids, kept: Ids, leaders: Ids) -> list[tuple[int, ...]]:
-    """The rows that follow each leader, itself not among them."""
+    """The rows folded into each leader, without the leader itself."""
     return [tuple(rows[(leaders == at) & (np.arange(len(rows)) != at)].tolist()) for at in kept]
 
 
 def is_indexed(part: Part) -> bool:
-    """Whether its vector is one of the index, and its picture at hand only a thumbnail of what that was made of."""
+    """Whether the part's vector is in the index; its original picture is then not available, only a thumbnail."""
     return part.row is not None and part.region is None
 
 
 def find_duplicates(
     source: Artifact | Searcher, threshold: float = THRESHOLD, progress: Callable[[int, int], None] | None = None
 ) -> list[Group]:
-    """The groups of near-duplicates of a gallery, the largest first: images that show the same picture.
+    """Find groups of near-duplicates in a gallery: images that show the same picture. The largest group comes first.
 
-    `threshold` is the least cosine of an image to the first of its group, from 0.8 to 1; their pixels have to agree,
-    too. `progress` is told rows done, and rows in all. Raises QueryError for another threshold.
+    `threshold` is the minimum cosine similarity of an image to the first of its group, from 0.8 to 1; their pixels must
+    match too. `progress` receives the rows done and the total. Raises QueryError for an invalid threshold.
     """
     pictures = source.pictures if isinstance(source, Searcher) else Pictures(source.gallery)
     return find_groups(source.store, pictures.same, threshold, progress)

@@ -1,1 +1,1 @@
-"""The artifact: a folder that is checked, opened, and replaced whole."""
+"""The artifact: a folder that is verified when it is opened and replaced atomically."""

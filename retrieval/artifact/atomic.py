@@ -1,8 +1,8 @@
-"""Folders that are replaced whole: a kill at any moment leaves the old folder or the new one, never a part of one.
+"""Atomic replacement of folders: a crash at any moment leaves either the old folder or the new one, never a mix.
 
-The new folder is written beside the old one, synced to disk, and then takes its name in one system call
-(`renameat2` with RENAME_EXCHANGE on Linux). Where that call is not to be had, the swap is two renames, and `recover`,
-which every reader calls first, ends one that was cut in between.
+The new folder is written next to the old one and synced to disk. Then one system call swaps the two names
+(`renameat2` with RENAME_EXCHANGE on Linux). Without that call, the swap is two renames. Every reader first calls
+`recover`, which repairs a swap that was interrupted between them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ _RENAME_EXCHANGE = 2
 
 @contextmanager
 def writing(folder: Path, own: Collection[str]) -> Iterator[None]:
-    """Keep every other process from writing that folder, and clear up after one that was killed while it did.
+    """Lock a folder for writing, and clean up after a process that was killed while writing it.
 
-    `own` are the names of the files that belong to the folder. Raises ArtifactError where another process is at it.
+    `own` are the names of the files that belong to the folder. Raises ArtifactError if another process is writing the
+    folder, or if its parent cannot be created or written.
     """
-    folder = folder.resolve()  # a link's folder is replaced, and not the link
+    folder = folder.resolve()  # replace the folder that a symbolic link points to, not the link
     with _locked(folder):
         _restore(folder)
         for left_over in (_beside(folder, "new"), _beside(folder, "old")):
@@ -38,10 +39,10 @@ def writing(folder: Path, own: Collection[str]) -> Iterator[None]:
 
 @contextmanager
 def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
-    """Give an empty folder to write into; at the end of the block it takes the place of `folder`.
+    """Yield an empty folder to write into; it replaces `folder` at the end of the block.
 
-    `own` are the names of the files that belong to the folder: whatever else lies in the old one is moved to the
-    new one, not thrown away. To be used inside `writing`. An error in the block leaves the old folder as it was.
+    `own` are the names of the files that belong to the folder. Any other file in the old folder is moved to the new
+    one, not deleted. Use this inside `writing`. An error in the block leaves the old folder unchanged.
     """
     folder = folder.resolve()
     fresh = _beside(folder, "new")
@@ -58,10 +59,10 @@ def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
 
 
 def recover(folder: Path) -> None:
-    """End a swap by two renames that was killed between them: give the old folder its name back."""
+    """Repair a two-rename swap that was interrupted halfway: give the old folder its name back."""
     folder = folder.resolve()
     if not folder.exists() and _beside(folder, "old").exists():
-        with _locked(folder):  # not while the swap is still going on
+        with _locked(folder):  # a swap may still be running
             _restore(folder)
 
 
@@ -95,7 +96,7 @@ def _beside(folder: Path, what: str) -> Path:
 
 
 def _swap(fresh: Path, folder: Path) -> None:
-    """`fresh` takes the name `folder`; what had it before, if anything, is then called `fresh`."""
+    """Rename `fresh` to `folder`; the previous `folder`, if any, is then called `fresh`."""
     if not folder.exists():
         fresh.rename(folder)
     elif not _exchange(fresh, folder):
@@ -106,7 +107,7 @@ def _swap(fresh: Path, folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Two folders take each other's names in one step; False where the system cannot do it."""
+    """Swap the names of two folders atomically; returns False if the system does not support it."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
@@ -114,7 +115,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _retire(old: Path, folder: Path, own: Collection[str]) -> None:
-    """Remove a folder that has been replaced, or was never finished; what is not ours in it moves to `folder`."""
+    """Delete a replaced or unfinished folder, after moving files that are not in `own` to `folder`."""
     if not old.exists():
         return
     for path in old.iterdir():
@@ -124,7 +125,7 @@ def _retire(old: Path, folder: Path, own: Collection[str]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the system write every file of a folder to the disk, so that a power cut cannot undo the swap."""
+    """Flush every file of a folder to disk, so a power failure cannot undo the swap."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

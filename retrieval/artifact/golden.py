@@ -1,4 +1,4 @@
-"""The golden queries: what any reader of an artifact can repeat, with the answer, to see that the parts fit."""
+"""Golden queries: stored queries with their answers, replayed on load to verify that model, index and gallery match."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from retrieval.images.open import open_image
 from retrieval.stores.faiss import FaissStore
 
 _K = 5
-_TEXT = "a photo of a red thing on a white background, seen from the side"  # whatever the gallery holds
-_TOLERANCE = 2e-3  # of a cosine: processors and JPEG decoders differ in the last digits, models by far more
+_TEXT = "a photo of a red thing on a white background, seen from the side"  # works for any gallery
+_TOLERANCE = 2e-3  # of cosine similarity: CPUs and JPEG decoders differ in the last digits, models by much more
 
 
 def ask(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, Any]:
-    """A query that any reader of the artifact can repeat, the thumbnail of the first row, and its answer."""
+    """The golden query, which is the thumbnail of the first row, with its answer; any reader can replay it."""
     query = encoder.embed_images([open_image(gallery.thumbnail(0))])
     return {"query_row": 0, **_answer(query, store)}
 
 
 def replay(golden: dict[str, Any], encoder: Encoder, store: FaissStore, gallery: Gallery) -> None:
-    """Ask the query again: the best scores, and those of the very rows that were found, must be the same.
+    """Repeat the golden query; the top scores, and the scores of the stored rows, must match the stored scores.
 
-    Raises IntegrityError, naming both, where they are not.
+    Raises IntegrityError with the stored and the actual scores if they differ by more than the tolerance.
     """
     query = encoder.embed_images([open_image(gallery.thumbnail(golden["query_row"]))])
     _compare("golden query", golden, query, store, "encoder, index and gallery")
 
 
 def ask_text(encoder: TextEncoder, store: FaissStore) -> dict[str, Any]:
-    """The same for a text, and the index of a text model."""
+    """The golden query of the text model: a fixed text, with its answer from the text index."""
     return {"query": _TEXT, **_answer(encoder.embed_texts([_TEXT]), store)}
 
 
 def replay_text(golden: dict[str, Any], encoder: TextEncoder, store: FaissStore) -> None:
-    """As `replay` does, and raises."""
+    """Repeat the golden query of the text model; see `replay`, which raises the same."""
     query = encoder.embed_texts([golden["query"]])
     _compare("golden query of the text model", golden, query, store, "the text model and its index")
 

@@ -1,4 +1,4 @@
-"""Layout: the names of the files that an artifact is made of."""
+"""Layout: the file names in an artifact."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 
-# No way out of the folder. An adapter's file would have transformers look for another model elsewhere.
+# No path may leave the folder. An adapter file would make transformers load another model from elsewhere.
 PLOT = re.compile(r"plots/\w[\w.-]*\.png")
 TEXT = re.compile(r"text/(?!adapter_)\w[\w.-]*\.(json|txt|model|safetensors|faiss)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of an artifact's files; and of what not every artifact has: pictures, a map, a model for text."""
+    """The names of an artifact's files, including the optional ones: plots, a map, a text model."""
 
     config: str = CONFIG_FILE
     weights: str = WEIGHTS_FILE
@@ -30,31 +30,31 @@ class Layout:
     text_index: str = "text/index.faiss"
 
     def names(self) -> list[str]:
-        """The files that every artifact has, the manifest last."""
+        """The required files, with the manifest last."""
         return [getattr(self, item.name) for item in fields(self) if item.name not in _NOT_ALL_HAVE]
 
     def own(self) -> list[str]:
-        """All that belongs to an artifact in its folder."""
+        """All top-level names that belong to an artifact."""
         return [*self.names(), self.plots, self.map, self.text]
 
     def is_file(self, name: str) -> bool:
-        """Whether an artifact can have a file of that name, relative to its folder."""
+        """Whether `name`, a path relative to the folder, is a valid file of an artifact."""
         return name in self.names() or self.is_extra(name)
 
     def is_extra(self, name: str) -> bool:
-        """Whether that is the name of a file which an artifact may have, or not."""
+        """Whether `name` is a valid name for an optional file."""
         return name == self.map or bool(PLOT.fullmatch(name) or TEXT.fullmatch(name))
 
     def plots_in(self, folder: Path) -> list[str]:
-        """What lies in the folder of pictures, as `plots/NAME`, hidden files (a Mac's .DS_Store) excepted."""
+        """The contents of the plots folder as `plots/NAME`, without hidden files such as .DS_Store."""
         return _inside(folder, self.plots)
 
     def text_in(self, folder: Path) -> list[str]:
-        """What lies in the folder of the model for text, as `text/NAME`, hidden files excepted."""
+        """The contents of the text model's folder as `text/NAME`, without hidden files."""
         return _inside(folder, self.text)
 
     def extras_in(self, folder: Path) -> list[str]:
-        """What lies where those files go that not every artifact has, whatever it is called."""
+        """Everything found where the optional files go, under valid names or not."""
         map_ = [self.map] if (folder / self.map).exists() else []
         return [*self.plots_in(folder), *map_, *self.text_in(folder)]
 
@@ -64,7 +64,7 @@ _NOT_ALL_HAVE = ("plots", "map", "text", "text_index")
 
 def _inside(folder: Path, name: str) -> list[str]:
     if (folder / name).is_file():
-        return [name]  # somebody's file of that name
+        return [name]  # a file where a folder is expected
     return sorted(f"{name}/{path.name}" for path in (folder / name).glob("[!.]*"))
 
 

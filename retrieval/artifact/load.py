@@ -1,8 +1,8 @@
-"""Artifact: one folder with everything that a search needs, the same bytes on disk and on the Hub.
+"""Artifact: one folder with everything a search needs, byte-identical on disk and on the Hub.
 
-`manifest.json` is written last and names the size and the SHA-256 of every other file. Loading checks before it
-trusts: sizes and hashes first; only then are the files parsed; then types, dimensions, row counts and fingerprints must
-agree; then the golden query is replayed. No pickle, ever.
+`manifest.json` is written last and lists the size and SHA-256 of every other file. Loading first compares sizes and
+hashes, and only then parses the files. After that, types, dimensions, row counts and fingerprints must match the
+manifest, and the golden query must reproduce its answer. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact that has been checked and opened, each of its files under the same manifest.
+    """An opened artifact whose files all match the same manifest.
 
-    It goes through `pickle`, and so to other processes, as the folder and the hash of its manifest: it is opened anew
-    there, and refused where the folder holds another one by then.
+    It can be pickled and sent to other processes. The pickle holds only the folder and the manifest's hash: unpickling
+    opens the folder again, and raises ArtifactError if the folder holds a different artifact by then.
     """
 
     folder: Path
@@ -45,27 +45,27 @@ class Artifact:
     store: FaissStore
     gallery: Gallery
     metrics: Metrics
-    """The evaluation, as `metrics.json` has it."""
+    """The contents of `metrics.json`."""
     card: str
     """The text of its README.md."""
     plots: Mapping[str, bytes]
-    """Name -> PNG file of the pictures of its evaluation."""
+    """File name -> PNG bytes of the evaluation plots."""
     map: Vectors | None = None
-    """The gallery in two dimensions, (N, 2) float32, where one is stored."""
+    """The gallery projected to two dimensions, (N, 2) float32 in [-1, 1]; None if no map is stored."""
     text: TextPart | None = None
-    """A model that finds the gallery's images by texts, where there is one."""
+    """The model for text queries with its index; None if the artifact has none."""
     name: str = ""
-    """What it is called: `owner/name` on the Hub, or the name of its folder."""
+    """`owner/name` on the Hub, or the name of the folder."""
     commit: str | None = None
-    """On the Hub; None for a folder."""
+    """The commit on the Hub; None for a local folder."""
     report: Report | None = None
-    """What became of the images that were just added, where some were."""
+    """Counts for the images that were just added; None if none were."""
     offline: bool = False
-    """Whether the Hub could not be asked, and this is the copy at hand."""
+    """Whether the Hub could not be reached, so this is the cached copy."""
 
     @property
     def state(self) -> str:
-        """`commit 0123abc`, or `offline, commit 0123abc`; nothing for a folder."""
+        """`commit 0123abc` or `offline, commit 0123abc`; empty for a local folder."""
         return f"{'offline, ' if self.offline else ''}commit {self.commit[:7]}" if self.commit else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -73,7 +73,7 @@ class Artifact:
 
 
 def _opened_again(folder: Path, sha256: str, name: str, commit: str | None, offline: bool) -> Artifact:
-    """The artifact that another process had opened; raises ArtifactError where the folder holds another one now."""
+    """Unpickle an artifact; raises ArtifactError if the folder holds a different one by now."""
     artifact = load_artifact(folder)
     if artifact.manifest["manifest_sha256"] != sha256:
         raise ArtifactError(
@@ -84,40 +84,40 @@ def _opened_again(folder: Path, sha256: str, name: str, commit: str | None, offl
 
 
 def is_artifact(folder: Path) -> bool:
-    """Whether the folder holds a manifest, which is written last."""
+    """Whether the folder holds a manifest, which is the last file written."""
     return (folder / LAYOUT.manifest).is_file()
 
 
 def check_target(folder: Path) -> None:
-    """Raise ArtifactError unless an artifact may be written there: a new or empty folder, or an artifact."""
+    """Raise ArtifactError unless `folder` is missing, empty, or an artifact that may be overwritten."""
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; an artifact is a folder.")
-    # Other things have a `manifest.json` too; a damaged artifact may be written over.
+    # Other software writes a `manifest.json` too, so look for one more file. A damaged artifact may be overwritten.
     ours = is_artifact(folder) and any((folder / name).is_file() for name in (LAYOUT.index, LAYOUT.gallery))
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ArtifactError(f"{folder} holds files that are not an artifact's; choose a new or an empty folder.")
     for name in LAYOUT.extras_in(folder):
-        with suppress(IntegrityError):  # where the manifest is damaged, what is called like a plot is taken for one
+        with suppress(IntegrityError):  # with a damaged manifest, go by the file names alone
             if not LAYOUT.is_extra(name) or name not in read_manifest(folder)["files"]:
                 raise ArtifactError(f"{folder / name} is not the artifact's, and would be lost; move it elsewhere.")
 
 
 def load_artifact(folder: Path) -> Artifact:
-    """Check an artifact and open it.
+    """Verify and open an artifact.
 
-    Raises ArtifactError where the folder holds none, and IntegrityError, naming the part and both values, where
-    a part does not agree with the manifest. FAISS, torch and parquet see no byte of a file that failed its hash.
+    Raises ArtifactError if the folder holds none, and IntegrityError if a part does not match the manifest; the message
+    gives the part and both values. FAISS, torch and Parquet never read a file whose hash does not match.
     """
     return _whole(folder, _open)
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """The figures of an artifact, whose other parts are not looked at; raises as `load_artifact` does."""
+    """The metrics of an artifact, without reading its other parts; raises the same errors as `load_artifact`."""
     return _whole(folder, _metrics)
 
 
 def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T]) -> _T:
-    """What `read` makes of a folder and its manifest."""
+    """Call `read` with a folder and its manifest; retry if another process replaces the artifact meanwhile."""
     recover(folder)
     manifest = read_manifest(folder)
     try:
@@ -126,7 +126,7 @@ def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T]) -> _T:
     except IntegrityError:
         if read_manifest(folder) == manifest:
             raise
-    return _whole(folder, read)  # another process has put a new one in its place meanwhile
+    return _whole(folder, read)  # the manifest has changed: another process replaced the artifact
 
 
 def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
@@ -169,5 +169,5 @@ def _metrics(folder: Path, manifest: dict[str, Any]) -> Metrics:
 
 
 def hash_of_ids(ids: Sequence[str]) -> str:
-    """SHA-256 over the ids of a gallery in their order, as the manifest states it."""
+    """SHA-256 of a gallery's ids in row order, as stored in the manifest."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()

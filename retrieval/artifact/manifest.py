@@ -1,4 +1,4 @@
-"""Manifest: what an artifact states of its files, and whether they are as stated; no file is parsed but itself."""
+"""Manifest: the sizes and hashes of an artifact's files, and their verification; only the manifest is parsed here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNSEALED = "0" * 64
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, checked against its own hash; raises ArtifactError where there is none, IntegrityError else."""
+    """The manifest. Raises ArtifactError if there is none, IntegrityError if it is damaged or of another format."""
     path = folder / LAYOUT.manifest
     if not path.is_file():
         what = f"no {LAYOUT.manifest} in it" if folder.is_dir() else "no such folder"
@@ -40,7 +40,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The files that a manifest lists, with size and SHA-256; raises IntegrityError for what cannot be."""
+    """File name -> size and SHA-256, as listed in a manifest; raises IntegrityError for invalid or missing entries."""
     files: dict[str, dict[str, Any]] = manifest.get("files", {})
     with reading(LAYOUT.manifest):
         for name, stated in files.items():
@@ -55,7 +55,7 @@ def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
-    """Raise IntegrityError unless the file is there, with the size and the SHA-256 that the manifest states."""
+    """Raise IntegrityError unless the file exists and has the size and SHA-256 listed in the manifest."""
     if not (folder / name).is_file():
         raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
     agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
@@ -63,7 +63,7 @@ def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
 
 
 def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
-    """The content of a small file, read once and as the manifest states it; raises IntegrityError as `check_file`."""
+    """The content of a small file, read once and verified; raises IntegrityError like `check_file`."""
     try:
         content = (folder / name).read_bytes()
     except FileNotFoundError as error:
@@ -74,7 +74,7 @@ def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise IntegrityError unless the folder holds the files of its manifest, and no others beside them."""
+    """Raise IntegrityError unless the folder holds every file in its manifest, and no unlisted optional file."""
     files = stated_files(manifest)
     for name in LAYOUT.extras_in(folder):
         if name not in files:
@@ -84,19 +84,19 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:
-    """The manifest as bytes, with a hash over these very bytes (with zeros where the hash stands)."""
+    """The manifest as JSON bytes that include their own SHA-256, computed with zeros in place of the hash."""
     content = json.dumps({**manifest, "manifest_sha256": _UNSEALED}, indent=2, sort_keys=True) + "\n"
     return content.replace(_UNSEALED, hashlib.sha256(content.encode()).hexdigest()).encode()
 
 
 def measure(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, as a manifest states them."""
+    """Size in bytes and SHA-256 of a file, as stored in a manifest."""
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def agree(what: str, stated: object, found: object) -> None:
-    """Raise IntegrityError, naming both, unless what the manifest states and what was found are the same."""
+    """Raise IntegrityError with both values unless the manifest's value equals the one found."""
     if stated != found:
         raise IntegrityError(
             f"{what}: the manifest says {stated}, found {found}. The artifact is damaged or mixed: build it again."
@@ -105,10 +105,10 @@ def agree(what: str, stated: object, found: object) -> None:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Word what goes wrong where a file is whole and yet not what this project writes."""
+    """Turn parser errors into IntegrityError: the file's hash matches, but its content is not in our format."""
     try:
         yield
     except IntegrityError:
         raise
-    except Exception as error:  # each parser has its own kinds
+    except Exception as error:  # each parser raises its own types
         raise IntegrityError(f"{name} is not what an artifact has: {error!r}.") from error

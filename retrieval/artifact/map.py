@@ -1,7 +1,7 @@
-"""Projection: the vectors of a gallery in two dimensions, as a map.
+"""Map: a projection of the gallery's embeddings to two dimensions.
 
-PCA (Pearson, 1901) is always there. t-SNE (van der Maaten and Hinton, 2008; openTSNE) and UMAP (McInnes et al., 2018)
-keep neighbours together better, take minutes where PCA takes seconds, and are packages of their own.
+PCA (Pearson, 1901) is always available. t-SNE (van der Maaten and Hinton, 2008; openTSNE) and UMAP (McInnes et al.,
+2018) preserve neighbourhoods better, but take minutes instead of seconds and need optional packages.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from retrieval.errors import IntegrityError, MapError
 
 MAP = "map"  # the section of the manifest
 PCA, TSNE, UMAP = METHODS = ("pca", "tsne", "umap")
-_PACKAGES = {TSNE: ("openTSNE", "openTSNE"), UMAP: ("umap", "umap-learn")}  # what is imported, what pip calls it
-_SAMPLE = 16_384  # rows that the axes are made from
-_CHUNK = 8_192  # rows at a time: bounds the memory beside the vectors
-_FLAT = 1e-12  # of the mean square length: less variance than this is the rounding of float32
-_TIE = 1e-6  # axes are turned by their largest number; so near to it, others are as large
-_FEW = 10  # rows: too few to have neighbourhoods
+_PACKAGES = {TSNE: ("openTSNE", "openTSNE"), UMAP: ("umap", "umap-learn")}  # module name, package name for pip
+_SAMPLE = 16_384  # rows used to compute the axes
+_CHUNK = 8_192  # rows projected at a time, to bound memory
+_FLAT = 1e-12  # share of the mean squared norm: variance below this is float32 rounding error
+_TIE = 1e-6  # the largest component fixes an axis's sign; components this close to it count as equal
+_FEW = 10  # with fewer rows there are no meaningful neighbourhoods
 _PERPLEXITY = 30.0
 _NEIGHBOURS = 15
 
 
 def check_method(method: str) -> None:
-    """Raise MapError for a method that is unknown, or whose package is not installed; imports nothing."""
+    """Raise MapError if the method is unknown or its package is not installed; does not import the package."""
     if method not in METHODS:
         raise MapError(f"there is no map method {method!r}; choose one of {', '.join(METHODS)}.")
     module, package = _PACKAGES.get(method, ("numpy", "numpy"))
@@ -41,10 +41,10 @@ def check_method(method: str) -> None:
 
 
 def project(vectors: Vectors, method: str = PCA) -> Vectors:
-    """(N, D) float32 to (N, 2) float32 in [-1, 1], by `pca`, `tsne` or `umap`; the same each time, as all are seeded.
+    """Project (N, D) float32 to (N, 2) float32 in [-1, 1] with `pca`, `tsne` or `umap`, using a fixed seed.
 
-    The wider side reaches from -1 to 1, and the aspect is kept. t-SNE and UMAP begin with PCA, which is what stays
-    where there are fewer than 10 rows, or all are the same. Raises MapError as `check_method` does.
+    The longer side spans -1 to 1; the aspect ratio is kept. t-SNE and UMAP are initialized with PCA. The PCA result is
+    returned for fewer than 10 rows, or if all rows are equal. Raises MapError like `check_method`.
     """
     check_method(method)
     start = pca(vectors)
@@ -54,13 +54,13 @@ def project(vectors: Vectors, method: str = PCA) -> Vectors:
 
 
 def pca(vectors: Vectors) -> Vectors:
-    """(N, D) float32 to (N, 2) float32 in [-1, 1]: the two axes of most variance, the first horizontal.
+    """Project (N, D) float32 to (N, 2) float32 in [-1, 1] on the first two principal components.
 
-    An axis points where its largest number is positive, so that the map is the same on every machine. What has no
-    second axis (one or two rows, D = 1, vectors on a line) has zeros there. Of more than 16,384 rows, the axes are
-    those of as many, spread over all: a page does not wait for the last digits of a picture.
+    The sign of each axis makes its largest component positive, so the map is the same on every machine. The second
+    column is zero if there is no second component (one or two rows, D = 1, collinear vectors). Above 16,384 rows, the
+    components come from an evenly spaced sample: for a plot, the last digits are not worth the wait.
     """
-    from scipy.linalg import eigh  # a while to import, and a page without a map needs none of it
+    from scipy.linalg import eigh  # slow to import, and not needed without a map
 
     rows, dim = vectors.shape
     if not rows:
@@ -94,12 +94,12 @@ def _umap(vectors: Vectors, start: Vectors) -> npt.NDArray[Any]:
     from umap import UMAP as Method  # noqa: N811
 
     neighbours = min(_NEIGHBOURS, len(vectors) - 1)
-    # A seed has UMAP use one thread; said here, it does not warn of it.
+    # With a seed, UMAP uses one thread; an explicit n_jobs=1 avoids its warning.
     return np.asarray(Method(n_neighbors=neighbours, init=10 * start, random_state=0, n_jobs=1).fit_transform(vectors))
 
 
 def _scaled(map_: npt.NDArray[Any]) -> Vectors:
-    """The same map, moved and scaled so that its wider side reaches from -1 to 1."""
+    """Shift and scale a map so that its longer side spans -1 to 1."""
     low, high = map_.min(axis=0), map_.max(axis=0)
     half = float((high - low).max()) / 2 or 1.0
     scaled: Vectors = ((map_ - (low + high) / 2) / half).astype(np.float32)
@@ -107,9 +107,9 @@ def _scaled(map_: npt.NDArray[Any]) -> Vectors:
 
 
 def map_method_of(manifest: Mapping[str, Any]) -> str | None:
-    """How the map of an artifact was made; None where it has none.
+    """The projection method of an artifact's map; None if it has no map.
 
-    Raises MapError where it cannot be made anew here: to be asked before hours of work.
+    Raises MapError if the method is not available here. Call this before a long job that has to redo the map.
     """
     if MAP not in manifest:
         return None
@@ -119,7 +119,7 @@ def map_method_of(manifest: Mapping[str, Any]) -> str | None:
 
 
 def write_map(folder: Path, vectors: Vectors, method: str | None) -> dict[str, Any]:
-    """Write the map of an artifact's vectors, (N, D) float32, if it is to have one; returns manifest entries."""
+    """Project `vectors`, (N, D) float32, and save the map unless `method` is None; returns manifest entries."""
     if method is None:
         return {}
     np.save(folder / LAYOUT.map, project(vectors, method), allow_pickle=False)
@@ -127,9 +127,9 @@ def write_map(folder: Path, vectors: Vectors, method: str | None) -> dict[str, A
 
 
 def read_map(folder: Path, manifest: Mapping[str, Any]) -> Vectors | None:
-    """The map of an artifact whose files were checked, (N, 2) float32; None where it has none.
+    """The map of an artifact, (N, 2) float32; None if it has none. The files must already be verified.
 
-    Raises IntegrityError where it does not have one point for each row, or was made by a method unknown here.
+    Raises IntegrityError if the map does not have one finite point per row, or its method is unknown.
     """
     agree(f"{LAYOUT.map}: a map", MAP in manifest, LAYOUT.map in manifest["files"])
     if MAP not in manifest:

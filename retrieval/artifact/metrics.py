@@ -1,8 +1,8 @@
-"""Metrics: an artifact's metrics.json, read and written as one typed model of its sections.
+"""Metrics: reading and writing metrics.json as a typed model.
 
-This version writes format 2. The files of Lookalike 0.1.0 to 0.4.0, which name no format, are read too: `_upgraded`
-gives their keys the names of format 2. What a later version adds to this format (a section, or a key of one) is kept
-when a file is read and written again; a file of another format is refused.
+This version writes format 2. Files from Lookalike 0.1.0 to 0.4.0 have no format number; `_upgraded` renames their keys
+to those of format 2. Sections and keys that a later version adds to format 2 survive a read and a write. A file of any
+other format is rejected.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from retrieval.errors import IntegrityError, short
 from retrieval.version import VERSION
 
 METRICS_FORMAT = 2
-_RENAMED = {"from": "from_run"}  # keys of format 1 that are called otherwise now
+_RENAMED = {"from": "from_run"}  # key in format 1 -> key in format 2
 
 
 class Metrics(Section):
-    """All of metrics.json; a section that an artifact does not have is null."""
+    """The contents of metrics.json; a missing section is null."""
 
     version: int = METRICS_FORMAT
-    """The format of the file."""
+    """The format number of the file."""
     lookalike: str | None = None
-    """The version of Lookalike that wrote the file; null for one before 0.5.0, which did not say."""
+    """The version of Lookalike that wrote the file; null before 0.5.0, which did not store it."""
     leave_one_out: LeaveOneOut | None = None
     calibration: CalibrationSection | None = None
     training: TrainingSection | None = None
@@ -48,29 +48,29 @@ class Metrics(Section):
 
     @property
     def is_trained(self) -> bool:
-        """Whether the encoder has learned from images of the gallery."""
+        """Whether the encoder was trained on images of the gallery."""
         return bool(self.training and self.training.steps)
 
     def sections(self) -> dict[str, Any]:
-        """The sections by name, those of a later version too; None for one that the artifact does not have."""
+        """Name -> section, including unknown sections from later versions; None for a missing section."""
         return {name: section for name, section in self if name not in ("version", "lookalike")}
 
     def to_json(self) -> str:
-        """The text of metrics.json. Raises TypeError or ValueError for what JSON cannot hold."""
+        """The text of metrics.json. Raises TypeError or ValueError for values that JSON cannot represent."""
         return json.dumps(self.model_dump(), indent=2, allow_nan=False) + "\n"
 
 
 def new_metrics(sections: Mapping[str, Any]) -> Metrics:
-    """Metrics with these sections, as models or as plain data, of this format and version of Lookalike."""
+    """Metrics from sections, given as models or plain data, with the current format and Lookalike version."""
     return Metrics.model_validate({**sections, "version": METRICS_FORMAT, "lookalike": VERSION})
 
 
 def parse_metrics(content: bytes | str) -> Metrics:
-    """Read the content of a metrics.json, of this format or an older one.
+    """Parse the content of a metrics.json, in the current format or an older one.
 
-    Raises IntegrityError, which says what is wrong, or ValueError where it is not JSON.
+    Raises IntegrityError with the first problem found, or ValueError if the content is not JSON.
     """
-    held = json.loads(content, parse_constant=lambda _: None)  # NaN, which older versions could write
+    held = json.loads(content, parse_constant=lambda _: None)  # older versions could write NaN
     if not isinstance(held, dict):
         raise IntegrityError(f"{LAYOUT.metrics} must hold sections by name, found {short(repr(held), 60)}. {_MEND}")
     if "version" not in held:
@@ -87,7 +87,7 @@ def parse_metrics(content: bytes | str) -> Metrics:
 
 
 def key_of(name: str) -> str:
-    """The key in metrics.json of a figure or a count with this name.
+    """The key in metrics.json for a metric or count with this display name.
 
     >>> [key_of(name) for name in ("hit@1", "MAP@R", "R-precision", "split sizes", "validation mAP")]
     ['hit_at_1', 'map_at_r', 'r_precision', 'split_sizes', 'validation_map']
@@ -96,7 +96,7 @@ def key_of(name: str) -> str:
 
 
 def name_of(key: str) -> str:
-    """The usual name of a figure, which people are shown, for its key in metrics.json; of other keys the key.
+    """The display name of a metric for its key in metrics.json; any other key is returned unchanged.
 
     >>> name_of("p_at_5"), name_of("validation_map"), name_of("loss")
     ('P@5', 'validation mAP', 'loss')
@@ -106,13 +106,13 @@ def name_of(key: str) -> str:
 
 
 def _upgraded(old: Any) -> Any:
-    """Data of format 1 with the keys of format 2."""
+    """Convert data from format 1 to the keys of format 2."""
     if isinstance(old, list):
         return [_upgraded(each) for each in old]
     if not isinstance(old, dict):
         return old
     new = {_RENAMED.get(name, key_of(name)): _upgraded(value) for name, value in old.items()}
-    if isinstance(metric := new.get("metric"), str):  # of the best checkpoint: a key of the history
+    if isinstance(metric := new.get("metric"), str):  # the best checkpoint's metric is a key of the history
         new["metric"] = key_of(metric)
     if isinstance(pairs := new.get("confusions"), list):
         new["confusions"] = [
@@ -125,14 +125,14 @@ _MEND = "The artifact is damaged: build it again."
 
 
 def _in_words(error: ValidationError) -> str:
-    """The first thing that is wrong with a file, in a line: where, what was expected, and what was found."""
+    """The first validation error in one line: where it is, what was expected, and what was found."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(step) for step in first["loc"] if step not in ("int", "float"))  # the kinds of Number
+    where = ".".join(str(step) for step in first["loc"] if step not in ("int", "float"))  # members of Number
     if first["type"] == "missing":
         return f"{LAYOUT.metrics} has no {where}. {_MEND}"
     if first["type"] == "value_error":
         return f"{LAYOUT.metrics}: {where}: {first['ctx']['error']}. {_MEND}"
     message = "Input should be keys and values" if first["type"] == "model_type" else first["msg"]
     subject, _, wanted = message.partition(" should ")
-    what = where if subject == "Input" else f"{where}: {subject}"  # such as "List", of whose length it speaks
+    what = where if subject == "Input" else f"{where}: {subject}"  # such as "List", in an error about its length
     return f"{LAYOUT.metrics}: {what} must {wanted}, found {short(repr(first['input']), 60)}. {_MEND}"

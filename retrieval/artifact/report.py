@@ -1,4 +1,4 @@
-"""What became of the images of a source."""
+"""Report: how many images of a source were indexed, duplicates, or skipped."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the images of a source: found = indexed + duplicates + skipped."""
+    """Counts for the images of a source: found = indexed + duplicates + skipped."""
 
     found: int
     indexed: int
     duplicates: list[tuple[str, str]] = field(default_factory=list)
-    """(source, the source or the id of the image with the same content)"""
+    """Pairs of a duplicate's source, and the source or id of the image with the same content."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    """(source, reason)"""
+    """Pairs of source and reason."""
 
     def summary(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
+        """The report as stored in the manifest."""
         return {**asdict(self), "duplicates": len(self.duplicates)}

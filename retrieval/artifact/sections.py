@@ -1,4 +1,4 @@
-"""Sections: what metrics.json says of an artifact, as typed models with snake_case keys."""
+"""Sections: the parts of metrics.json as typed models with snake_case keys."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ FIGURE_NAMES = {
     "map_at_r": "MAP@R",
     "r_precision": "R-precision",
 }
-"""Key of a figure in metrics.json -> its usual name, which people are shown."""
+"""Key of a metric in metrics.json -> its display name."""
 
 Number = int | float
 _Figure = TypeVar("_Figure")
 
 
 class Section(BaseModel):
-    """A part of metrics.json. Keys that a later version has added are kept."""
+    """A part of metrics.json. Unknown keys from later versions are kept."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
 
 
 class Point(Section):
-    """A figure, with the ends of its 95% interval."""
+    """A metric with its 95% confidence interval."""
 
     value: float
     low: float
@@ -39,7 +39,7 @@ class Point(Section):
 
 
 class _Figures(Section, Generic[_Figure]):
-    """Each of FIGURE_NAMES, a mean over the queries in [0, 1]."""
+    """Each metric in FIGURE_NAMES, as a mean over the queries, in [0, 1]."""
 
     hit_at_1: _Figure
     hit_at_5: _Figure
@@ -52,25 +52,25 @@ class _Figures(Section, Generic[_Figure]):
     r_precision: _Figure
 
     def by_name(self) -> dict[str, _Figure]:
-        """The figures that there are, under their usual names."""
+        """Display name -> metric, for the metrics that are present."""
         return {name: figure for key, name in FIGURE_NAMES.items() if (figure := getattr(self, key)) is not None}
 
 
 class Figures(_Figures[Point]):
-    """Figures of held-out queries, with intervals."""
+    """Metrics of held-out queries, with confidence intervals."""
 
 
 class LeaveOneOut(_Figures[float | None]):
-    """Every labelled image of the gallery as a query among the others."""
+    """Leave-one-out metrics: every labelled image of the gallery is a query against all the others."""
 
-    hit_at_10: float | None = None  # which 0.1.0 did not measure
+    hit_at_10: float | None = None  # missing in files from 0.1.0
     queries: int
     images: int
     labels: int
 
 
 class Reliability(Section):
-    """The reliability curve: mean chance and share of right hits of each bin, and how many hits are in it."""
+    """The reliability curve, per bin: mean match probability, share of correct hits, and number of hits."""
 
     chance: list[float]
     share: list[float]
@@ -78,7 +78,7 @@ class Reliability(Section):
 
 
 class Checked(Section):
-    """How well a calibration keeps its word, on queries that it was not learned from."""
+    """Quality of a calibration, measured on queries it was not fitted on."""
 
     queries: int
     expected_calibration_error: float
@@ -89,14 +89,14 @@ class Checked(Section):
 
 
 class Wanted(Section):
-    """What the threshold was chosen for."""
+    """The targets that the threshold was chosen for."""
 
     precision: float
     refused: float
 
 
 class CalibrationSection(Section):
-    """What `evaluation.confidence` turns a score into a match probability with, and how good that is."""
+    """The parameters that `evaluation.confidence` needs for match probabilities, and their measured quality."""
 
     weights: list[float] = Field(min_length=3, max_length=3)
     bias: float
@@ -123,14 +123,14 @@ class CalibrationSection(Section):
 
 
 class Skipped(Section):
-    """An image that could not be used."""
+    """An image that was skipped, and why."""
 
     image: str
     reason: str
 
 
 class TrainingData(Section):
-    """What a run learned from."""
+    """The data of a training run."""
 
     source: str = ""
     about: dict[str, Any] = {}
@@ -142,7 +142,7 @@ class TrainingData(Section):
 
 
 class Checkpoint(Section):
-    """The step whose weights were kept, and by which key of the history."""
+    """The best checkpoint: its step, the metric it was selected by (a key of the history), and the value."""
 
     step: int
     metric: str
@@ -150,7 +150,7 @@ class Checkpoint(Section):
 
 
 class TrainingSection(Section):
-    """All that is needed to repeat a training run, and its course."""
+    """Everything needed to reproduce a training run, and its history."""
 
     recipe: str = ""
     settings: dict[str, Any] = {}
@@ -174,7 +174,7 @@ class Curve(Section):
 
 
 class EvaluationPart(Section):
-    """Figures of some of the held-out queries."""
+    """Metrics of a subset of the held-out queries."""
 
     figures: Figures
     queries: int
@@ -182,18 +182,18 @@ class EvaluationPart(Section):
     classes: int | None = None
     left_out: int = 0
     curve: Curve
-    from_run: str | None = None  # which they were measured in, where that is another one
+    from_run: str | None = None  # the run that measured them, if it is a different one
 
 
 class Confusion(Section):
-    """A wrong label of first hits, null for none, and how often."""
+    """A wrong label of the first hit (null: unlabelled) and how often it occurs."""
 
     label: str | None
     count: int
 
 
 class ClassFigures(Section):
-    """A class: how many training images and queries, its figures, and what it is most often confused with."""
+    """A class: its training images, queries, metrics, and most frequent confusions."""
 
     label: str
     images: int
@@ -205,7 +205,7 @@ class ClassFigures(Section):
 
 
 class EvaluationSection(Section):
-    """Held-out images as queries, the others as gallery."""
+    """Evaluation with held-out images as queries and the other images as gallery."""
 
     split: str
     gallery: str
@@ -217,12 +217,12 @@ class EvaluationSection(Section):
     classifier_accuracy: Point | None = None
 
     def parts(self) -> dict[str, EvaluationPart]:
-        """The parts that there are, by the names of their fields."""
+        """Field name -> part, for the parts that are present."""
         return {name: part for name, part in self if isinstance(part, EvaluationPart)}
 
 
 class NearDuplicate(Section):
-    """A held-out image and another that shows the same picture."""
+    """A held-out image and its near-duplicate outside the held-out set."""
 
     held_out: str
     label: str | None
@@ -232,7 +232,7 @@ class NearDuplicate(Section):
 
 
 class AuditSection(Section):
-    """The leak audit: held-out images with a near-duplicate among the others, counted and listed."""
+    """The leakage audit: held-out images that have a near-duplicate among the other images."""
 
     queries: int
     audited: int
@@ -241,7 +241,7 @@ class AuditSection(Section):
 
 
 class IndexSection(Section):
-    """The index against exact search; milliseconds a query, one at a time on one core."""
+    """The index compared with exact search; times in milliseconds per single query on one core."""
 
     recall_at_10: float
     exact_ms: float

@@ -1,4 +1,4 @@
-"""A model that finds the images of an artifact by texts: what not every artifact has."""
+"""The optional text model of an artifact, which makes its images searchable by text."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from retrieval.images.open import open_image
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 
-TEXT = "text"  # the section of the manifest
-_AT_ONCE = 32  # thumbnails in memory
+TEXT = "text"  # the section's name in the manifest
+_AT_ONCE = 32  # thumbnails decoded at a time
 
 
 @dataclass(frozen=True)
 class TextPart:
-    """A model for texts and images, and the thumbnails of the gallery as it sees them, row for row."""
+    """A joint text and image encoder, and an index of its thumbnail embeddings, in gallery row order."""
 
     encoder: TextEncoder
     store: FaissStore
 
 
 def write_text(folder: Path, gallery: Gallery, encoder: TextEncoder | None) -> dict[str, Any]:
-    """Write the text model of an artifact, if it is to have one, and embed its thumbnails; returns manifest entries."""
+    """Save the text model and an index of the thumbnails' embeddings, unless `encoder` is None.
+
+    Returns the manifest entries.
+    """
     if encoder is None:
         return {}
     encoder.save(folder / LAYOUT.text)
@@ -43,9 +46,10 @@ def write_text(folder: Path, gallery: Gallery, encoder: TextEncoder | None) -> d
 
 
 def rewrite_text(folder: Path, gallery: Gallery, part: TextPart | None, kept: Ids) -> dict[str, Any]:
-    """The same for other rows, beside the files of the model, which are there already.
+    """Rewrite the text index for a changed gallery; the model's files must already be in `folder`.
 
-    The gallery begins with the rows `kept` of the one before, which are not embedded again.
+    The gallery must start with the rows `kept` of the previous one, whose embeddings are reused. Returns the manifest
+    entries.
     """
     if part is None:
         return {}
@@ -70,7 +74,7 @@ def _write_vectors(
 
 
 def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Vectors:
-    """The thumbnails of a gallery from a row on."""
+    """Embeddings of the gallery's thumbnails from row `start` on: (N - start, D) float32."""
     vectors = np.empty((len(gallery) - start, encoder.dim), np.float32)
     with progress_bar(total=len(vectors), unit="images", desc=f"by {encoder.name}", delay=0.5) as bar:
         for first in range(start, len(gallery), _AT_ONCE):
@@ -82,9 +86,9 @@ def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Vectors:
 
 
 def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
-    """The text model of an artifact whose files were checked; None where it has none.
+    """The text model of an artifact; None if it has none. The files must already be verified.
 
-    Raises IntegrityError where model and index do not agree with the manifest.
+    Raises IntegrityError if the model or the index does not match the manifest.
     """
     listed = any(name.startswith(f"{LAYOUT.text}/") for name in manifest["files"])
     agree(f"{LAYOUT.text}: a text model", TEXT in manifest, listed)

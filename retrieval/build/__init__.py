@@ -1,1 +1,1 @@
-"""Images to an artifact, and changes of one."""
+"""Building an artifact from images, and changing an existing one."""

@@ -1,7 +1,7 @@
 """Build: images -> embeddings -> index -> artifact.
 
-Embeddings are written in shards as they are made, into a work folder beside the artifact, so that the same command
-after a kill goes on where it was (see `retrieval.build.embed`).
+Embeddings are written in shards to a work folder next to the artifact. After an interruption, the same command resumes
+from the last shard (see `retrieval.build.embed`).
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def build_artifact(
     text: TextEncoder | None = None,
     map_method: str | None = None,
 ) -> Report:
-    """Embed every image of a source and write the artifact `out`, in the place of one that may be there.
+    """Embed every image of a source and write the artifact `out`, replacing an existing artifact.
 
-    `factory` is a FAISS index factory string, or AUTO to choose by size; `limit` stops after so many images.
-    `text` has every thumbnail embedded by that model, too; `map_method` has a map stored, `pca`, `tsne` or `umap`.
-    Raises ArtifactError where `out` holds something else or is being written, SourceError where no image could be
-    indexed, MapError where the method's package is not here.
+    `factory` is a FAISS index factory string, or AUTO to choose one by size. `limit` is the maximum number of source
+    images to read. With `text`, every thumbnail is also embedded by that model, for text queries. `map_method` (`pca`,
+    `tsne` or `umap`) adds a map. Raises ArtifactError if `out` holds other files or is being written, SourceError if no
+    image could be indexed, MapError if the method's package is not installed, and StoreError for an invalid `factory`.
     """
     check_method(PCA if map_method is None else map_method)
     with building(source, Path(out), encoder, factory=factory, limit=limit, progress=progress) as (draft, report):
@@ -65,9 +65,9 @@ def building(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Draft, Report]]:
-    """The same for whoever adds something to the draft, in the block: it becomes the artifact `out` when that ends."""
+    """Like `build_artifact`, but yields the draft so the caller can add to it; the end of the block writes `out`."""
     check_target(out)
-    FaissStore.check_factory(factory, encoder.dim)  # before hours of work
+    FaissStore.check_factory(factory, encoder.dim)  # fail before hours of work
     with writing(out, LAYOUT.own()):
         shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint}")
         report = report_of(shards)
@@ -95,10 +95,11 @@ def embed(
     progress: Progress | None,
     key: str,
 ) -> Shards:
-    """Embed a source into shards beside the artifact `out`, and go on with those of an interrupted build.
+    """Embed a source into shards next to the artifact `out`, resuming an interrupted build.
 
-    `key` says what is built, and of which source: with the same one the source is read on from where it was. Of any
-    other build by the same encoder, no image with the same content is embedded again.
+    `key` identifies the kind of build and the source. With the same key, reading resumes where it stopped. With another
+    key but the same encoder, embeddings of images with the same content are reused. `known` maps the SHA-256 of images
+    to treat as duplicates to their names.
     """
     out = out.resolve()
     work = out.parent / f".{out.name}.building"
@@ -108,7 +109,7 @@ def embed(
 
 
 def report_of(shards: Shards) -> Report:
-    """What became of the images that the shards account for."""
+    """Counts for the images recorded in the shards."""
     facts = shards.facts()
     return Report(
         found=max((fact["consumed"] for fact in facts), default=0),

@@ -1,4 +1,4 @@
-"""The card: an artifact's README.md, made from its own facts: the Hub's metadata, how to use it, what it is worth.
+"""The model card: an artifact's README.md, generated from the artifact: Hub metadata, usage, evaluation, limits.
 
 The metadata follows the Hub's model cards (https://huggingface.co/docs/hub/model-cards).
 """
@@ -79,8 +79,8 @@ def write_card(
     metrics: Metrics,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write README.md into the folder of an artifact, from what sections `metrics` has, its plots, and the manifest's
-    `facts` (how it was built, and the repository on the Hub that it goes to)."""
+    """Write README.md into an artifact's folder, from the sections present in `metrics`, the plots, and the manifest's
+    `facts` (how it was built, and its repository on the Hub)."""
     training, evaluation = metrics.training, metrics.evaluation
     name, sources = facts.get("repository"), _sources(facts, training)
     blocks = [
@@ -127,8 +127,8 @@ def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], nam
 
 
 def _results(metrics: Metrics, about: _Facts) -> Iterator[EvalResult]:
-    """The figures as the Hub's model-index has them, with the ends of their intervals; of a gallery where nothing was
-    trained, leave-one-out."""
+    """The metrics for the Hub's model-index: those of the evaluation with their 95% intervals, or leave-one-out metrics
+    if there is no evaluation."""
     name = about.get("name") or "images"
     data: dict[str, Any] = {"dataset_type": re.sub(r"[^\w./-]+", "-", name), "dataset_name": name}
     data |= {"dataset_revision": about.get("revision"), "dataset_config": about.get("config")}
@@ -148,14 +148,14 @@ def _results(metrics: Metrics, about: _Facts) -> Iterator[EvalResult]:
 
 
 def _sources(facts: Mapping[str, Any], training: TrainingSection | None) -> list[dict[str, str]]:
-    """What is known of the images: of the training's where there was one, then of those that were added."""
+    """Facts about the image sources: first the training or build source, then each added source."""
     first = (training and training.data.about) or (facts.get("build") or {}).get("source") or {}
     added = [change["add"].get("source") or {} for change in facts.get("changes") or [] if "add" in change]
     return [dict(first), *(dict(source) for source in added if source)]
 
 
 def _license(sources: Sequence[_Facts]) -> tuple[str, str | None]:
-    """The Hub's word for the licence of the images, which binds thumbnails and weights, and its own name if need be."""
+    """The Hub's license id for the images, which covers thumbnails and weights too; for `other`, also its name."""
     stated = {source.get("license") or "unknown" for source in sources}
     only = stated.pop().lower() if len(stated) == 1 else "several"
     return (only, None) if only in LICENSES else ("other", re.sub(r"[^a-z0-9.]+", "-", only)[:60].strip("-"))
@@ -204,7 +204,7 @@ def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> lis
     lines = []
     for number, about in enumerate(sources):
         name = plain(about.get("name", ""))
-        if "revision" in about:  # a data set on the Hub
+        if "revision" in about:  # a dataset on the Hub
             name = f"[{name}](https://huggingface.co/datasets/{quote(about['name'])})"
         of = [f"{what} {plain(about[what])}" for what in ("config", "revision") if about.get(what)]
         stated = about.get("license") or "not stated; check where the images come from"

@@ -1,4 +1,4 @@
-"""Changes of an artifact: images added and taken out, figures and card written anew."""
+"""Changing an artifact: adding and removing images, updating its metrics and its card."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from retrieval.stores.choose import fit_index
 def add_images(
     folder: Path | str, source: Source, *, limit: int | None = None, progress: Progress | None = None
 ) -> Artifact:
-    """Add the images of a source to an artifact; returns the new one, whose `report` says what became of them.
+    """Add the images of a source to an artifact; returns the new artifact, whose `report` counts the images.
 
-    An image whose content the artifact has is a duplicate, and nothing is embedded again. The index keeps its training;
-    where it was chosen by size and is now too small for its rows, it is made anew. Raises SourceError where a column
-    holds another type of values than the gallery's, and what `open_artifact` raises.
+    An image whose content is already in the artifact is a duplicate. Existing images are not embedded again. The index
+    keeps its training, unless it was chosen by size and the gallery has outgrown it; then it is rebuilt. Raises
+    SourceError if a column's type differs from the gallery's, and the errors of `open_artifact`.
     """
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
-        map_method_of(old.manifest)  # before hours of work
+        map_method_of(old.manifest)  # fail before hours of work
         known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
-        schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # before hours of work
+        schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # also fails early
         key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"
         shards = embed(source, folder, old.encoder, known, limit, progress, key)
         new, report = old, report_of(shards)
@@ -65,17 +65,17 @@ def add_images(
 
 
 def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
-    """Take images out of an artifact by their ids; returns the new one.
+    """Remove images from an artifact by id; returns the new artifact.
 
-    Raises QueryError for an id that the gallery does not have (then nothing is changed), or where none would be left,
-    and what `open_artifact` raises.
+    Raises QueryError if an id is not in the gallery or no image would be left (the artifact is then unchanged), and the
+    errors of `open_artifact`.
     """
     if isinstance(ids, str):
         raise QueryError(f"the ids of the images to remove are a list, [{ids!r}] for one, not a text.")
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
-        map_method_of(old.manifest)  # before hours of work
+        map_method_of(old.manifest)  # fail before any work
         gone = {old.gallery.row_of(image_id) for image_id in ids}
         kept = np.array([row for row in range(len(old.gallery)) if row not in gone], np.int64)
         if not len(kept):
@@ -86,9 +86,9 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
-    """Put sections into the metrics.json of an artifact, in the place of those of the same name; returns the new one.
+    """Add sections to an artifact's metrics.json, replacing those of the same name; returns the new artifact.
 
-    Card and plots are made anew from them; the rest stays as it is. Raises what `open_artifact` raises.
+    The card and the plots are regenerated; everything else stays the same. Raises the errors of `open_artifact`.
     """
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
@@ -97,14 +97,14 @@ def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
 
 
 def name_card(artifact: Artifact, repository: str) -> Artifact:
-    """Have an artifact's card name the repository on the Hub that it goes to; to be used inside `writing`."""
+    """Write the artifact's Hub repository into its card and manifest; use this inside `writing`."""
     if artifact.manifest.get(REPOSITORY) == repository:
         return artifact
     return _described(artifact, artifact.metrics, {**_facts(artifact), REPOSITORY: repository})
 
 
 def _described(old: Artifact, metrics: Metrics, facts: dict[str, Any]) -> Artifact:
-    """The artifact with these figures, and plots, card and manifest made from them; the rest is shared with the old."""
+    """The artifact with new metrics, and plots, card and manifest regenerated; the other files are hard-linked."""
     with replacing(old.folder, LAYOUT.own()) as folder:
         own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
         link(old.folder, folder, [*own, *LAYOUT.extras_in(old.folder)])
@@ -120,9 +120,9 @@ def _replaced(
     schema: pa.Schema,
     change: dict[str, Any],
 ) -> Artifact:
-    """The artifact with the rows `kept` of the old one, and others after them; encoders and figures of training stay.
+    """The artifact with the rows `kept` of the old one, followed by new rows; encoders and training metrics stay.
 
-    `vectors` and `tables` are those of all the rows.
+    `vectors` and `tables` cover all the rows, old and new.
     """
     store = fit_index(vectors, old.store.settings.factory, like=old.store)
     sections = {name: section for name, section in old.metrics.sections().items() if name != LEAVE_ONE_OUT}
@@ -141,6 +141,6 @@ def _replaced(
 
 
 def _facts(artifact: Artifact, *changes: dict[str, Any]) -> dict[str, Any]:
-    """The manifest keeps how the artifact was built, where it was pushed, and a list of what was changed since."""
+    """Manifest entries that carry over: how the artifact was built, its repository, and the changes since."""
     kept = {name: artifact.manifest[name] for name in ("build", REPOSITORY, MAP, TEXT) if name in artifact.manifest}
     return {**kept, "changes": [*artifact.manifest.get("changes", []), *changes]}

@@ -1,4 +1,4 @@
-"""Embedding a source: decoding in parallel with the encoder, in shards that survive a kill."""
+"""Embedding a source: decoding runs in parallel with the encoder, and shards survive an interruption."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from retrieval.images.gallery import ID_LENGTH, THUMBNAIL_SIDE
 from retrieval.images.open import open_image, thumbnail_jpeg
 from retrieval.images.sources import RawImage, Source
 
-BATCH = 4  # images that go through the network together: more at a time is slower on a CPU (memory is mapped anew)
-SHARD = 128 * BATCH  # images: what a kill can cost; whole batches, so that going on makes the same batches
-_MOST_READ = 8 * SHARD  # rows of a source between two shards, however few of them are new
-_PATIENCE = 15  # seconds of work that a kill can cost, where images are slow
-_AHEAD = 24  # images that may be decoded before they are needed: bounds the memory
+BATCH = 4  # images per forward pass: larger batches are slower on a CPU, because memory is mapped again each time
+SHARD = 128 * BATCH  # images lost by an interruption, at most; a multiple of BATCH, so a resumed build batches alike
+_MOST_READ = 8 * SHARD  # source rows read between two shards, at most, even if few of them are new
+_PATIENCE = 15  # seconds of work lost by an interruption, at most, if images are slow
+_AHEAD = 24  # images decoded in advance, to bound memory
 
 Progress = Callable[[int, int | None], None]
-"""Called with the number of images done, and how many there are, if that is known."""
+"""Called with the number of images done and the total, or None if the total is unknown."""
 
 
 def embed_source(
@@ -39,10 +39,11 @@ def embed_source(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Embed the images of a source that are not in the shards yet; `known` are SHA-256s to treat as duplicates.
+    """Embed the images of a source that are not in the shards yet.
 
-    A picture that cannot be read, or in which the encoder sees nothing, is skipped with its reason; one whose content
-    came before is a duplicate.
+    `known` maps the SHA-256 of images to treat as duplicates to their names. An image that cannot be read, or whose
+    embedding is close to zero, is skipped with its reason. An image with the same content as an earlier one is a
+    duplicate.
     """
     consumed, position = shards.begun(limit)
     total = source.total if limit is None else min(limit, source.total or limit)
@@ -57,20 +58,20 @@ def embed_source(
 
 
 class _Work:
-    """The shard that is being filled, and the images of it that wait for the encoder."""
+    """The current shard, and its images that wait for the encoder."""
 
     def __init__(self, encoder: Encoder, shards: Shards, seen: dict[str, str], consumed: int) -> None:
         self._encoder, self._shards = encoder, shards
         self.seen = seen
-        """SHA-256 -> source of all that is in a shard, or is to be treated so."""
-        self._waiting: list[tuple[dict[str, Any], Any]] = []  # a row, and its tensor
+        """SHA-256 -> source of every image in a shard, and of the known ones."""
+        self._waiting: list[tuple[dict[str, Any], Any]] = []  # pairs of row and tensor
         self._begin(consumed)
 
     def _begin(self, consumed: int) -> None:
         self.shard, self._start, self._since = Shard(consumed=consumed), consumed, time.monotonic()
 
     def take(self, raw: RawImage, result: _Prepared | ImageError) -> None:
-        """Put the next image of the source where it belongs."""
+        """Record the next image of the source as skipped, duplicate or new; embed and write when enough wait."""
         shard = self.shard
         shard.consumed, shard.position = shard.consumed + 1, raw.position
         if isinstance(result, ImageError):
@@ -85,13 +86,13 @@ class _Work:
         much_read = shard.consumed % _MOST_READ == 0
         if len(self._waiting) == BATCH or much_read:
             self._embed()
-        # Only between batches: what is in a batch must not hang on how fast this machine is, nor on where it was cut.
+        # Only between batches, so the batches depend neither on the machine's speed nor on where a build was cut.
         late = time.monotonic() - self._since > _PATIENCE
         if not self._waiting and (len(shard.rows) >= SHARD or much_read or late):
             self._write()
 
     def end(self) -> None:
-        """Embed and write what is left."""
+        """Embed and write the remaining images."""
         self._embed()
         if self.shard.consumed > self._start:
             self._write()
@@ -113,7 +114,7 @@ class _Work:
             self._waiting = []
 
     def _skip(self, row: dict[str, Any], reason: str) -> None:
-        """Take a row out again, and what was a duplicate of it."""
+        """Turn a row and its duplicates into skipped images."""
         shard, source = self.shard, row["source"]
         del self.seen[row["sha256"]]
         shard.rows = [other for other in shard.rows if other is not row]
@@ -126,8 +127,8 @@ class _Work:
 class _Prepared:
     sha256: str
     thumbnail: bytes = b""
-    tensor: Any = None  # what Encoder.preprocess gives
-    vector: Vectors | None = None  # of an image that was embedded before
+    tensor: Any = None  # the output of Encoder.preprocess
+    vector: Vectors | None = None  # reused from an earlier build
 
 
 def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) -> _Prepared | ImageError:
@@ -135,7 +136,7 @@ def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) 
         data = raw.read()
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 in seen:
-            return _Prepared(sha256)  # a duplicate: there is nothing to decode
+            return _Prepared(sha256)  # a duplicate needs no decoding
         if before := kept.get(sha256):
             return _Prepared(sha256, before[0], vector=before[1])
         image = open_image(data)
@@ -147,7 +148,7 @@ def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) 
 def _prepared(
     rows: Iterable[RawImage], encoder: Encoder, seen: Container[str], kept: Kept
 ) -> Iterator[tuple[RawImage, _Prepared | ImageError]]:
-    """Read, decode and preprocess on a pool of threads, a little ahead of the encoder, in the source's order."""
+    """Read, decode and preprocess in a thread pool, slightly ahead of the encoder, in source order."""
     waiting: deque[tuple[RawImage, Future[_Prepared | ImageError]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:

@@ -1,4 +1,4 @@
-"""Licenses: what the Hub takes for one in the metadata of a repository.
+"""Licenses: the license ids that the Hub accepts in a repository's metadata.
 
 From https://huggingface.co/docs/hub/repositories-licenses.
 """

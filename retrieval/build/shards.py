@@ -1,7 +1,7 @@
-"""Shards: what a build has embedded so far, in a work folder that survives a kill.
+"""Shards: the embeddings a build has computed so far, in a work folder that survives an interruption.
 
-The same command goes on after the last shard. A build of a source that has changed meanwhile reads it from the
-start, but takes the vector and the thumbnail of an image with the same content from the shards of the earlier one.
+The same command resumes after the last shard. If the source has changed, it is read from the start, but embeddings and
+thumbnails of images with the same content are reused from the earlier shards.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from retrieval.arrays import Vectors
 from retrieval.console import say
 from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
-VECTOR = "lookalike:vector"  # a column of the shards; a source may well have a column called `vector` of its own
-_OPEN = 4  # kept shards whose thumbnails are in memory at a time
+VECTOR = "lookalike:vector"  # prefixed, because a source may have its own `vector` column
+_OPEN = 4  # earlier shards held in memory at a time
 
 
 @dataclass
 class Shard:
-    """A piece of a build: rows with their vectors (D,) in the column VECTOR, and how far the source had been read."""
+    """A piece of a build: rows with their (D,) vectors in the column VECTOR, and the reading position in the source."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     consumed: int = 0
-    """How many rows of the source have been read up to its end."""
+    """Number of source rows read by the end of this shard."""
     position: Any = None
-    """Where the source goes on, as `RawImage.position` has it; None where that can only be counted off."""
+    """Where to resume the source (see `RawImage.position`); None if rows have to be skipped by count."""
 
 
 class Shards:
-    """The shards of one build in a work folder: each file is written under another name first, then renamed."""
+    """The shards of one build in a work folder; each file is written under a temporary name, then renamed."""
 
     def __init__(self, folder: Path, key: str, encoder: str, schema: pa.Schema) -> None:
-        """`key` says what is built, and of which source; `encoder` is a fingerprint. What is lost is said."""
+        """`key` identifies the build and its source, `encoder` is a fingerprint. Discarded images are reported."""
         self.folder = folder
         self.schema = pa.unify_schemas([BASE_SCHEMA, schema])
         found, wanted = _read_stamp(folder / "key"), {"key": key, "encoder": f"{encoder} {THUMBNAIL_SIDE}"}
@@ -60,9 +60,9 @@ class Shards:
         self.kept = Kept(folder / "kept")
 
     def begun(self, limit: int | None) -> tuple[int, Any]:
-        """How many rows of the source have been read, and the position after them.
+        """The number of source rows read so far, and the position to resume from.
 
-        Where they are more than `limit`, it is begun anew, and the images in the shards are kept by their content.
+        If more than `limit` rows were read, the build starts over and reuses the embeddings by image content.
         """
         last = (self.facts() or [{"consumed": 0, "position": None}])[-1]
         if limit is None or last["consumed"] <= limit:
@@ -72,22 +72,22 @@ class Shards:
         return 0, None
 
     def set_aside(self, why: str) -> None:
-        """Keep the images of the shards by their content alone, since their order is no longer that of the source."""
+        """Keep the shards only as a cache keyed by image content, because they no longer match the source's order."""
         kept = self.folder / "kept"
         kept.mkdir(exist_ok=True)
         count = self._count(self.files())
         before = 1 + max((int(path.stem) for path in kept.glob("*.parquet")), default=-1)
-        for path in reversed(self.files()):  # a kill on the way leaves the first ones, which are whole as they are
+        for path in reversed(self.files()):  # last first: an interruption leaves a valid prefix
             path.rename(kept / f"{before + int(path.stem):06d}.parquet")
         if count:
             say(f"{why}: it is read from the start; {count:,} images embedded before a break are not embedded again")
 
     def files(self) -> list[Path]:
-        """The finished shards, in order."""
+        """The paths of the finished shards, in order."""
         return sorted(self.folder.glob("*.parquet"))
 
     def write(self, shard: Shard, dim: int) -> None:
-        """Add a shard."""
+        """Write a shard to disk; `dim` is D."""
         vectors = np.concatenate([np.empty((0, dim), np.float32), *(row[VECTOR][None] for row in shard.rows)])
         table = pa.Table.from_pylist(shard.rows, schema=self.schema)
         table = table.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim))
@@ -97,11 +97,11 @@ class Shards:
         write_whole(path, lambda unfinished: pq.write_table(table, unfinished, compression="NONE"))
 
     def facts(self) -> list[dict[str, Any]]:
-        """Of each shard: `consumed`, `position`, `skipped` and `duplicates`."""
+        """`consumed`, `position`, `skipped` and `duplicates` of each shard."""
         return [json.loads(pq.read_schema(path).metadata[b"lookalike"]) for path in self.files()]
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 -> source of every image that is in a shard."""
+        """SHA-256 -> source of every image in the shards."""
         known: dict[str, str] = {}
         for path in self.files():
             table = pq.read_table(path, columns=["sha256", "source"])
@@ -109,12 +109,12 @@ class Shards:
         return known
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows, shard by shard, without the vectors."""
+        """Yield the rows of each shard, without the vectors."""
         for path in self.files():
             yield pq.read_table(path, columns=self.schema.names)
 
     def vectors(self, dim: int) -> Vectors:
-        """All the vectors, (N, D) float32, in the order of the rows."""
+        """All vectors, (N, D) float32, in row order."""
         vectors, start = np.empty((self._count(self.files()), dim), np.float32), 0
         for path in self.files():
             column = pq.read_table(path, columns=[VECTOR])[VECTOR].combine_chunks()
@@ -132,7 +132,7 @@ class Shards:
 
 
 class Kept:
-    """Images of an earlier build by the same encoder, by the SHA-256 of their content."""
+    """Embeddings and thumbnails from an earlier build with the same encoder, keyed by the images' SHA-256."""
 
     def __init__(self, folder: Path) -> None:
         self._places: dict[str, tuple[Path, int]] = {}
@@ -142,7 +142,7 @@ class Kept:
         self._read = lru_cache(_OPEN)(lambda path: pq.read_table(path, columns=["thumbnail", VECTOR]))
 
     def get(self, sha256: str) -> tuple[bytes, Vectors] | None:
-        """The thumbnail and the (D,) vector of an image; None where it was not there. For several threads."""
+        """The thumbnail and the (D,) vector of an image, or None if it is unknown. Thread-safe."""
         if sha256 not in self._places:
             return None
         path, row = self._places[sha256]
@@ -151,7 +151,7 @@ class Kept:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     unfinished = path.with_suffix(".unfinished")
     write(unfinished)
     with unfinished.open("rb") as file:
@@ -162,5 +162,5 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def _read_stamp(path: Path) -> dict[str, str]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # there is none, or it is of an earlier version
+    except (OSError, ValueError, TypeError):  # missing, or written by an earlier version
         return {}

@@ -1,4 +1,4 @@
-"""The end of all that writes an artifact: index, evaluation, pictures, card and manifest, from encoder and gallery."""
+"""The last step of writing an artifact: index, metrics, plots, card and manifest, from the encoder and the gallery."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 
-REPOSITORY = "repository"  # the entry of the manifest that names the place on the Hub
-# Sections of metrics.json that follow from the rows of the gallery; the second, unless it is from held-out images.
+REPOSITORY = "repository"  # the manifest entry for the repository on the Hub
+# Sections of metrics.json computed from the gallery; CALIBRATION only if it is not from held-out images.
 LEAVE_ONE_OUT = "leave_one_out"
 CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An artifact that is being written into a folder: encoder, gallery and vectors are there, the rest follows."""
+    """An artifact being written: the encoder, gallery and vectors are ready; the other files are not written yet."""
 
     folder: Path
     encoder: Encoder
     store: FaissStore
     gallery: Gallery
     vectors: Vectors
-    """(N, D) float32 unit rows as they came from the encoder, row for row with the gallery."""
+    """(N, D) float32 unit vectors from the encoder, in gallery row order."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """Entries for the manifest: how it was built, and what was changed since."""
+    """Manifest entries: how the artifact was built, and its changes since."""
     sections: dict[str, Any] = field(default_factory=dict)
-    """Sections for metrics.json, in the place of those of the same name that follow from the gallery."""
+    """Sections for metrics.json; these override the ones computed from the gallery."""
 
 
 def write_artifact(draft: Draft) -> Artifact:
-    """Write all that follows from encoder, gallery and vectors: index, figures, plots, card and, last, the manifest.
+    """Write the rest of an artifact: index, metrics, plots, card and, last, the manifest.
 
-    Returns the artifact, opened and checked. Raises IntegrityError where it could not be opened again.
+    Returns the opened and verified artifact. Raises IntegrityError if it cannot be opened.
     """
     draft.store.save(draft.folder / LAYOUT.index)
     metrics = new_metrics({LEAVE_ONE_OUT: _leave_one_out(draft), **draft.sections})
@@ -71,19 +71,19 @@ def write_description(
     metrics: Metrics,
     facts: dict[str, Any],
 ) -> Artifact:
-    """Write figures, plots, card and manifest beside the rest of an artifact, and open it: see `write_artifact`."""
+    """Write metrics, plots, card and manifest next to the other files, and open the artifact; see `write_artifact`."""
     draw(folder, metrics)
     (folder / LAYOUT.metrics).write_text(metrics.to_json(), encoding="utf-8")
     write_card(folder, encoder, store, gallery, metrics, facts)
     _write_manifest(folder, encoder, store, gallery, facts)
-    return load_artifact(folder)  # what cannot be opened must not take the place of what can
+    return load_artifact(folder)  # a broken artifact must not replace a working one
 
 
 def _write_manifest(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, facts: dict[str, Any]) -> None:
-    """Write the manifest over the other files of the folder: from then on it is an artifact.
+    """Write the manifest, which covers all other files and makes the folder an artifact.
 
-    `facts` are further entries for the manifest (how it was built, the index's recall). Raises ArtifactError for
-    anything but PNG files in the folder of pictures, and for another file than a model's in that of the text model.
+    `facts` are additional manifest entries, such as how the artifact was built. Raises ArtifactError for a file with an
+    invalid name in the plots folder (PNG only) or in the text model's folder.
     """
     extras = LAYOUT.extras_in(folder)
     for name in extras:
@@ -108,22 +108,22 @@ def _write_manifest(folder: Path, encoder: Encoder, store: FaissStore, gallery: 
 
 
 def link(old: Path, new: Path, names: Iterable[str]) -> None:
-    """Give a folder the same files as another, those excepted that it has already.
+    """Hard-link files from one folder into another, skipping those that already exist.
 
-    Files of an artifact are never changed in place, so sharing them is safe.
+    Files of an artifact are never modified in place, so sharing them is safe.
     """
     for name in names:
         if not (new / name).exists():
             (new / name).parent.mkdir(exist_ok=True)
             try:
                 os.link(old / name, new / name)
-            except OSError:  # a file system without hard links
+            except OSError:  # the file system has no hard links
                 shutil.copyfile(old / name, new / name)
 
 
 def _calibration(draft: Draft, *, trained: bool) -> CalibrationSection | None:
-    """Learned from the images of the gallery, but not of an encoder that has learned from them: to it they are nearer
-    to each other than a new one is to them, and all of them would be confident."""
+    """Fit the calibration on the gallery, unless the encoder was trained on it: its training images are closer to each
+    other than to new images, so the calibration would be overconfident."""
     labels = draft.gallery.labels
     own = Queries(draft.vectors, labels, np.arange(len(draft.vectors)))
     return None if trained else calibrate(draft.store, labels, own, same=Pictures(draft.gallery).same)
@@ -133,5 +133,5 @@ def _leave_one_out(draft: Draft) -> LeaveOneOut | None:
     try:
         figures = leave_one_out(draft.vectors, draft.gallery.labels)
         return LeaveOneOut.model_validate({key_of(name): value for name, value in figures.items()})
-    except QueryError:  # a gallery without labels is as good as another; it has no figures
+    except QueryError:  # a gallery without labels is valid, but has no metrics
         return None

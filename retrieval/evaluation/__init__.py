@@ -1,1 +1,1 @@
-"""How well a gallery is searched, and what a score is worth."""
+"""Retrieval metrics, calibrated match probabilities, and near-duplicates."""

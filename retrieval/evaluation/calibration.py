@@ -1,11 +1,11 @@
-"""Calibration: what it takes for a hit to be of the query's kind, learned from queries whose label is known.
+"""Calibration: fits the match probability and the confidence threshold on labelled queries.
 
-Each query is searched twice: as it is, and among the images of all other labels, which is a query of a kind that the
-gallery does not have. A logistic regression (Platt 1999) weighs the evidence of `evaluation.confidence`, right hits of
-the first search against wrong ones and all those of the second. Isotonic regression (Zadrozny and Elkan, KDD 2002)
-turns the weighed sum into a chance, on the first search alone: the chance is that of a query whose kind is there.
-Whether it is there is what the threshold is for, with which a hit is confident: it keeps both the precision and the
-share refused that are promised below.
+Each query is searched twice: in the whole gallery, and only among images of other classes, which simulates a query
+whose class is not in the gallery. Logistic regression (Platt 1999) weighs the evidence from `evaluation.confidence`:
+positives are correct hits of the first search, negatives are its wrong hits and all hits of the second. Isotonic
+regression (Zadrozny and Elkan, KDD 2002), fitted on the first search alone, maps the logit to a match probability,
+given that the query's class is in the gallery. The threshold decides whether it is: it is chosen so that confident
+hits reach PRECISION and unknown queries are rejected at rate REFUSED.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Ne
 from retrieval.evaluation.duplicates import THRESHOLD, Same
 from retrieval.stores.base import MISSING, Store
 
-PRECISION = 0.95  # of the first hits shown as confident, so many are right, at the lower end of their interval
-REFUSED = 0.90  # of the queries of no kind in the gallery, so many are shown as not confident, in the same way
-_CERTAINTY = 0.95  # of both
-_NEAR = 0.95  # of the queries whose first hit is right, so many are near enough to it to be confident
-_QUERIES, _FEWER_QUERIES = 2_500, 1_000  # drawn, at most: with ten pairs each, enough for a curve
-_MOST_PAIRS = 25_000_000  # of a query and a row: in a gallery of more than 10,000 rows fewer are drawn
+PRECISION = 0.95  # share of confident first hits that are correct: a lower confidence bound
+REFUSED = 0.90  # share of queries of an unknown class without a confident first hit: a lower confidence bound
+_CERTAINTY = 0.95  # confidence level of both bounds
+_NEAR = 0.95  # share of queries with a correct first hit whose similarity to it reaches the floor
+_QUERIES, _FEWER_QUERIES = 2_500, 1_000  # most queries sampled: with ten hits each, enough for a curve
+_MOST_PAIRS = 25_000_000  # query-row pairs: above 10,000 rows, fewer queries are sampled
 _LEAST_QUERIES = 20
-_COPIES = 20  # near-duplicates of a query that are looked for among its nearest
-_BINS = 10  # of the reliability curve
+_COPIES = 20  # extra neighbours searched, to replace near-duplicates of a query
+_BINS = 10  # bins of the reliability curve
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Q images whose label is known: to learn from, or to check with."""
+    """Q labelled query images, to fit or to evaluate a calibration."""
 
     vectors: Vectors
-    """(Q, D) float32 unit rows."""
+    """(Q, D) float32 unit vectors."""
     labels: Sequence[str | None]
     own: Rows | None = None
-    """(Q,) int64: the row of the gallery that each is itself, which it does not find, or -1; None: held-out images."""
+    """(Q,) int64: each query's own row in the gallery, excluded from its results, or -1; None for held-out queries."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """One search of each of Q queries, for its K nearest."""
+    """Results of one search with Q queries for K neighbours each."""
 
-    evidence: Numbers  # (Q, K, 3), NaN for a hit without a label, which teaches nothing
-    nearest: Vectors  # (Q,) cosine of the first hit
+    evidence: Numbers  # (Q, K, 3), NaN for an unlabelled hit
+    nearest: Vectors  # (Q,) cosine similarity of the first hit
 
     @property
     def told(self) -> Mask:
-        """(Q, K): there is evidence of the hit."""
+        """(Q, K) bool: the hit has evidence."""
         told: Mask = ~np.isnan(self.evidence[..., 0])
         return told
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Queries and their nearest: with the images of their own label in the gallery, and as if there were none."""
+    """Queries with both searches: with their own class in the gallery, and without it."""
 
     present: _Found
-    right: Mask  # (Q, K): the hit has the label of the query
+    right: Mask  # (Q, K): the hit of `present` has the query's label
     absent: _Found
 
     def only(self, chosen: Mask) -> _Pairs:
@@ -79,15 +79,15 @@ def calibrate(
     same: Same | None = None,
     seed: int = 0,
 ) -> CalibrationSection | None:
-    """The section `calibration` of metrics.json: what `Calibration.of` reads, and how well it keeps its word.
+    """Fit the `calibration` section of metrics.json, with its parameters (see `Calibration.of`) and measured quality.
 
-    `labels` (N,) are those of the store's rows. The curve, the error and the precision stated are of the queries of
-    `check`, or where there are none, of each half of `queries` by what was learned from the other half. Of very many
-    queries, 2,500 are drawn, 1,000 in a large gallery. None where the labels cannot teach it: fewer than two, or hardly
-    a query that has another image of its label.
+    `labels` (N,) belong to the store's rows. Quality is measured on the queries in `check`, or, if `check` is None, by
+    two-fold cross-validation on `queries`. At most 2,500 queries are sampled, down to 1,000 for a large gallery.
+    Returns None if the labels are not sufficient: fewer than two classes, or fewer than 20 queries with another image
+    of their class.
 
-    `same` tells which rows show the same picture as a row (`Pictures.same`): a query that is a row does not find its
-    near-duplicates. A new picture has none in the gallery, and finding them is too easy to learn from.
+    `same` tells which rows show the same picture as a given row (see `Pictures.same`). A query that is itself a row
+    does not find its near-duplicates: new queries have none in the gallery, and such easy matches would bias the fit.
     """
     density = Density(store)
     pairs = _pairs(store, labels, queries, density, same, seed)
@@ -140,7 +140,7 @@ def _pairs(
 
 
 def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Nearest:
-    """What is nearest to queries that are rows, their near-duplicates left out."""
+    """The nearest neighbours of queries that are gallery rows, without themselves and their near-duplicates."""
     rows, scores = store.search(vectors, NEIGHBOURS + 1 + _COPIES)
     kept = Nearest(np.full((len(rows), NEIGHBOURS), MISSING), np.zeros((len(rows), NEIGHBOURS), np.float32))
     for number, row in enumerate(own):
@@ -161,7 +161,7 @@ def _fit(pairs: _Pairs) -> Calibration:
     present, right = pairs.present.evidence[pairs.present.told], pairs.right[pairs.present.told]
     absent = pairs.absent.evidence[pairs.absent.told]
     truth = np.concatenate([right, np.zeros(len(absent), bool)])
-    if truth.all() or not truth.any():  # nothing to tell apart: each hit has the chance of any other
+    if truth.all() or not truth.any():  # only one class: every hit gets the same probability
         return Calibration((0.0, 0.0, 0.0), 0.0, (0.0,), (float(truth.any()),), None, -1.0)
     model = LogisticRegression(C=100.0, max_iter=1000).fit(np.concatenate([present, absent]), truth)
     near = pairs.present.nearest[pairs.right[:, 0]]
@@ -175,33 +175,33 @@ def _fit(pairs: _Pairs) -> Calibration:
 
 
 def _eligible(learned: Calibration, found: _Found) -> Numbers:
-    """(Q,) strengths of the first hits; minus infinity for one that is too far, or more likely wrong than right."""
+    """(Q,) logits of the first hits; -inf below the similarity floor or with a match probability of at most 0.5."""
     strength = learned.strength(found.evidence[:, 0])
     return np.where((found.nearest >= learned.floor) & (learned.chance(strength) > 0.5), strength, -np.inf)
 
 
 def _threshold(first: Numbers, right: Mask, strangers: Numbers) -> float | None:
-    """The least strength from which on PRECISION of the first hits are right, and below which REFUSED of the strangers'
-    first hits lie, with _CERTAINTY of each; None where there is none. That is of each strength by itself; the least
-    of so many is a little lucky, which is why `_checked` looks at other queries."""
+    """The lowest logit at which the lower bounds on precision and on the rejection rate of unknown queries reach
+    PRECISION and REFUSED; None if there is none. The bounds hold for each candidate by itself, so the minimum over all
+    of them is slightly optimistic: `_checked` measures it on other queries."""
     order = np.argsort(-first, kind="stable")
     strengths = first[order]
     precise = _at_least(np.cumsum(right[order]), np.arange(1, len(order) + 1)) >= PRECISION
     refusing = _at_least(np.searchsorted(np.sort(strangers), strengths), len(strangers)) >= REFUSED
-    last = np.append(strengths[1:] < strengths[:-1], True)  # hits of the same strength are shown together
+    last = np.append(strengths[1:] < strengths[:-1], True)  # tied hits are accepted together
     enough = np.flatnonzero(precise & refusing & last & np.isfinite(strengths))
     return float(strengths[enough[-1]]) if len(enough) else None
 
 
 def _at_least(count: Rows, of: Rows | int) -> Numbers:
-    """The lower end of the interval of a share (Clopper and Pearson 1934, one-sided)."""
+    """One-sided lower confidence bound of a proportion (Clopper and Pearson 1934)."""
     from scipy.stats import beta
 
     return np.where(count > 0, beta.ppf(1 - _CERTAINTY, np.maximum(count, 1), of - count + 1), 0)
 
 
 def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> Checked:
-    """What was promised, on queries that it was not learned from."""
+    """Quality of each calibration on queries it was not fitted on, pooled over the trials."""
     from scipy.stats import binomtest
 
     told = [pairs.present.told for _, pairs in trials]
@@ -230,11 +230,11 @@ def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> Checked:
 
 
 def _shown(one: Calibration, found: _Found) -> Mask:
-    """(Q,): the first hit is confident."""
+    """(Q,) bool: the first hit is confident."""
     return one.confident(one.strength(found.evidence[:, :1]), found.nearest)[:, 0]
 
 
 def _bins(chances: Numbers) -> list[Mask]:
-    """Ten equal parts of [0, 1], those that are empty left out."""
+    """Masks of the non-empty bins, of ten equal-width bins over [0, 1]."""
     place = np.minimum((chances * _BINS).astype(int), _BINS - 1)
     return [place == number for number in range(_BINS) if (place == number).any()]

@@ -1,11 +1,11 @@
-"""Confidence: the chance that a hit is of the query's kind, and whether anything matches at all.
+"""Confidence: the probability that a hit has the same class as the query, and whether anything matches at all.
 
-A cosine alone says little: 0.8 is a sure match in one gallery and nothing in another. Three things together say more:
-how many of the query's nearest share the hit's label, how near the hit is compared with how near it has its own
-neighbours, and the same of all the nearest (local density, as in Breunig et al., "LOF", SIGMOD 2000).
-`evaluation.calibration` learns what weight each has; this module applies it, with numpy alone. Of a picture of nothing
-that the gallery has, all the nearest may well agree: no hit of a query that is farther from its nearest than nearly all
-known ones are from theirs is confident (a conformal test, as in Laxhammar and Falkman, FUSION 2010).
+Cosine similarity alone is not comparable between galleries: 0.8 can be a certain match in one and noise in another.
+Three features help: the share of the query's neighbours with the hit's label, the hit's similarity relative to its
+local density, and the same ratio averaged over all neighbours (local density as in Breunig et al., "LOF", SIGMOD 2000).
+`evaluation.calibration` fits their weights; this module applies them, using only numpy. The neighbours of a query whose
+class is not in the gallery may still agree on a label. Therefore no hit is confident if the query is less similar to
+its nearest neighbour than almost all known queries are (a conformal test, as in Laxhammar and Falkman, FUSION 2010).
 """
 
 from __future__ import annotations
@@ -21,76 +21,76 @@ from retrieval.artifact.sections import CalibrationSection
 from retrieval.evaluation.metrics import coded_labels
 from retrieval.stores.base import MISSING, Store, others
 
-NEIGHBOURS = 10  # of a query, and of a hit, that are looked at
-NO_KIND = -2  # the number of a label that names no kind; -1 is no label
-# Data sets have a class for what is of none: BACKGROUND_Google of Caltech-101, "other", "unknown". A picture of nothing
-# finds it, and is not matched by it.
+NEIGHBOURS = 10  # neighbours considered for a query, and for a hit
+NO_KIND = -2  # the code of a background class; -1 is an unlabelled image
+# Many datasets have a background class: BACKGROUND_Google in Caltech-101, "other", "unknown". Two of its images need
+# not show the same thing, so it never counts as a match.
 _NOTHING = re.compile(r"background(_google)?|clutter|distractors?|misc|others?|unknown|none|nothing", re.IGNORECASE)
-_LEAST_DENSITY = 1e-3  # of a cosine: what has no neighbours at all is not infinitely denser than them
+_LEAST_DENSITY = 1e-3  # in cosine similarity: avoids division by zero for isolated images
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Q queries and what is nearest to them: K rows each, best first."""
+    """The K nearest rows of each of Q queries, best first."""
 
     rows: Rows
-    """(Q, K) int64 rows of the gallery, -1 where there are fewer."""
+    """(Q, K) int64 gallery rows, padded with -1."""
     scores: Vectors
-    """(Q, K) float32 cosines."""
+    """(Q, K) float32 cosine similarities."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learned: evidence (..., 3) -> strength -> chance, and what it takes for a hit to be confident."""
+    """A fitted calibration: (..., 3) features -> logit -> match probability, and the criteria for a confident hit."""
 
     weights: tuple[float, ...]
     bias: float
     strengths: tuple[float, ...]
-    """Ascending; between them chances are interpolated, beyond them they stay."""
+    """Logits, ascending; probabilities are interpolated between them and constant outside."""
     chances: tuple[float, ...]
     threshold: float | None
-    """Of the strength; None where no threshold gives what is wanted, and nothing is confident."""
+    """The minimum logit of a confident hit; None if no threshold reaches the targets, so no hit is confident."""
     floor: float
-    """Of the cosine of a query's nearest."""
+    """The minimum cosine similarity between a query and its nearest neighbour for confident hits."""
 
     @classmethod
     def of(cls, section: CalibrationSection) -> Calibration:
-        """From the section of metrics.json that `calibrate` made."""
+        """A calibration from the section of metrics.json that `calibrate` returned."""
         knots = tuple(section.strengths), tuple(section.chances)
         return cls(tuple(section.weights), section.bias, *knots, section.threshold, section.floor)
 
     def strength(self, evidence: Numbers) -> Numbers:
-        """(..., 3) evidence to (...): the weighed sum, in log-odds; minus infinity where there is no evidence."""
+        """(..., 3) features to (...) logits: the weighted sum plus bias; -inf for NaN features."""
         weighed = evidence @ np.array(self.weights) + self.bias
         return np.where(np.isnan(weighed), -np.inf, weighed)
 
     def chance(self, strength: Numbers) -> Numbers:
-        """(...) strengths to (...) chances in [0, 1]."""
+        """(...) logits to (...) match probabilities in [0, 1]."""
         return np.interp(strength, self.strengths, self.chances)
 
     def confident(self, strength: Numbers, nearest: Vectors) -> Mask:
-        """(Q, H) strengths of the hits of Q queries, and (Q,) cosines of their nearest, to (Q, H): whether each hit is
-        confident."""
+        """Whether each hit is confident: (Q, H) bool, from (Q, H) logits and (Q,) cosine similarities of each query to
+        its nearest neighbour."""
         enough = np.asarray(strength >= (np.inf if self.threshold is None else self.threshold))
         return enough & (nearest >= self.floor)[:, None]
 
 
 def nearest(store: Store, vectors: Vectors, own: Rows | None = None, allowed: Rows | None = None) -> Nearest:
-    """What is nearest to (Q, D) vectors; `own` (Q,) is the row that a query itself is, which does not count, or -1."""
+    """The nearest neighbours of (Q, D) vectors; `own` (Q,) is each query's own row, which is excluded, or -1."""
     own = np.full(len(vectors), MISSING) if own is None else own
     rows, scores = store.search(vectors, NEIGHBOURS + 1, allowed)
     return Nearest(*others(own, rows, scores))
 
 
 class Density:
-    """How near the rows of a store have their own neighbours: the mean cosine to them, worked out when it is asked."""
+    """Local density of a store's rows: the mean cosine similarity to their neighbours, computed lazily and cached."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: Vectors = np.full(len(store), np.nan, np.float32)
 
     def of(self, rows: Rows) -> Vectors:
-        """(...) rows to (...) float32; a row that is missing has 1."""
+        """(...) rows to (...) float32 densities; 1 for a missing row."""
         wanted = np.unique(rows[rows != MISSING])
         fresh = wanted[np.isnan(self._known[wanted])]
         if len(fresh):
@@ -100,9 +100,9 @@ class Density:
 
 
 def kinds(labels: Sequence[str | None], queries: Sequence[str | None] = ()) -> tuple[Rows, Rows, list[str]]:
-    """Labels of a gallery and of queries as numbers, and the labels by number (see `metrics.coded_labels`).
+    """Encode gallery and query labels as integers; also returns the label of each code (see `metrics.coded_labels`).
 
-    -1 where there is none; NO_KIND where it names none: a witness against every hit, and never one itself.
+    -1 is an unlabelled image, NO_KIND a background class, which counts as disagreeing with every hit.
     """
     codes, wanted, names = coded_labels(labels, queries)
     nothing = [code for code, name in enumerate(names) if _NOTHING.fullmatch(name.strip())]
@@ -112,14 +112,14 @@ def kinds(labels: Sequence[str | None], queries: Sequence[str | None] = ()) -> t
 
 
 def evidence(found: Nearest, hits: Nearest, codes: Rows, density: Density) -> Numbers:
-    """What speaks for (Q, H) hits of Q queries whose nearest are `found`: (Q, H, 3) float64.
+    """Features of the (Q, H) hits of Q queries whose nearest neighbours are `found`: (Q, H, 3) float64.
 
-    The share of the others with a label among the nearest that have the hit's; the hit's cosine over its density; the
-    mean cosine of the nearest over their mean density. NaN for a hit that is missing or of no kind: nothing can be
-    said of it. `codes` (N,) are the labels as numbers, as `kinds` has them.
+    The features are the share of the other labelled neighbours that have the hit's label; the hit's cosine similarity
+    divided by its density; and the neighbours' mean similarity divided by their mean density. They are NaN for a hit
+    that is missing, unlabelled, or in a background class. `codes` (N,) are the label codes from `kinds`.
     """
     around, label = (np.where(rows == MISSING, -1, codes[rows]) for rows in (found.rows, hits.rows))
-    # A hit is no witness for itself, nor is an image that may or may not be of its kind.
+    # Exclude the hit itself, and unlabelled images.
     beside = (around != -1)[:, None, :] & (found.rows[:, None, :] != hits.rows[:, :, None])
     same = beside & (around[:, None, :] == label[:, :, None])
     agree = same.sum(axis=2) / np.maximum(beside.sum(axis=2), 1)
@@ -138,12 +138,12 @@ def _mean(found: Nearest) -> Numbers:
 
 
 def percent(chance: float) -> int:
-    """A chance in percent, as a person is told it: never 100, for which no sample is large enough."""
+    """A probability as a whole percentage for display, at most 99: no sample is large enough to show 100."""
     return min(round(100 * chance), 99)
 
 
 class Confidence:
-    """Says of hits how likely they are right; safe to use from several threads, at worst doing work twice."""
+    """Computes match probabilities of hits. Thread-safe; concurrent calls may repeat some work."""
 
     def __init__(self, calibration: Calibration, store: Store, labels: Sequence[str | None]) -> None:
         self._calibration, self._store = calibration, store
@@ -153,10 +153,10 @@ class Confidence:
     def of(
         self, vector: Vectors, rows: Rows, scores: Vectors, own: int = MISSING
     ) -> tuple[list[float | None], list[bool | None]]:
-        """Hits of a (D,) query, (H,) rows and cosines, to the chance of each and whether it is confident.
+        """The match probability of each hit, and whether it is confident, for a (D,) query with (H,) rows and scores.
 
-        None for a hit without a label; one whose label names no kind is never confident. `own` is the row that the
-        query itself is. The nearest are those of the whole gallery, whatever filter gave the hits.
+        Both are None for an unlabelled hit. A hit of a background class has no probability and is never confident.
+        `own` is the query's own row, or -1. The neighbours come from the whole gallery, even if the hits are filtered.
         """
         hits = Nearest(rows[None], scores[None])
         found = nearest(self._store, vector[None], np.array([own]))

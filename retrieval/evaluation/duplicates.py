@@ -1,8 +1,8 @@
-"""Near-duplicates in a gallery: the same picture, saved anew, resized, brightened or a little cropped.
+"""Near-duplicates in a gallery: the same picture re-encoded, resized, brightened or slightly cropped.
 
-Two rows are near-duplicates where the cosine of their embeddings reaches a threshold and `pictures` finds the same
-picture in both. In the order of the rows, each joins the first leader before it that it is a near-duplicate of, or
-becomes a leader: every member is like its leader, and no chain of small changes makes a group.
+Two rows are near-duplicates if the cosine similarity of their embeddings reaches a threshold and the pixel comparison
+`same` agrees. Rows are processed in order: each joins the first earlier leader that it is a near-duplicate of, or
+becomes a leader itself. So every member matches its leader, and chains of small changes do not form a group.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from retrieval.stores.base import MISSING, Store
 from retrieval.stores.faiss import FaissStore
 
 THRESHOLD = 0.95
-LEAST = 0.8  # below, a cosine says little, and most pairs of a gallery would have to be looked at
-_ROUNDING = 2e-6  # of float32 sums
-_AXES = 96  # of the bound
-_SAMPLE = 512  # rows that the axes are those of
-_BLOCK_BYTES = 2**25  # of scores at a time
-_NEIGHBOURS = 33  # that are looked at in an index that does not look at all: the row itself and 32 others
-_READ = 4096  # vectors at a time
+LEAST = 0.8  # a lower threshold is not meaningful, and would make most pairs candidates
+_ROUNDING = 2e-6  # rounding error of float32 dot products
+_AXES = 96  # dimensions of the projection for the upper bound
+_SAMPLE = 512  # rows used to compute the projection
+_BLOCK_BYTES = 2**25  # memory for a block of scores
+_NEIGHBOURS = 33  # neighbours taken from an approximate index: the row itself and 32 others
+_READ = 4096  # vectors read at a time
 
 Progress = Callable[[int, int], None]
 Same = Callable[[int, Ids], Mask]
-"""Which of N rows show the same picture as a row; `Pictures(gallery).same` tells by their thumbnails."""
+"""(row, (N,) rows) -> (N,) bool: which rows show the same picture; `Pictures(gallery).same` compares thumbnails."""
 
-_Near = Iterator[tuple[int, Ids]]  # a position, and those that may be near-duplicates of it, ascending
+_Near = Iterator[tuple[int, Ids]]  # pairs of a position and its candidate near-duplicates, ascending
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that are near-duplicates of the first of them, which leads; the others ascend."""
+    """A group of near-duplicate rows: the leader first, then its near-duplicates in ascending order."""
 
     rows: list[int]
     scores: list[float]
-    """The cosine of each row to the leader; 1 for the leader."""
+    """Cosine similarity of each row to the leader, in [-1, 1]; 1 for the leader itself."""
 
 
 def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = THRESHOLD) -> Ids:
-    """Which hit each of some hits is folded into.
+    """Fold near-duplicate hits together: find the leader of each hit.
 
     `rows` (K,) are gallery rows, best first, and `vectors` (K, D) their float32 unit vectors. Returns (K,) int64: the
-    position, in `rows`, of the leader of each, which is its own where it leads. Raises QueryError for a threshold
-    outside [LEAST, 1].
+    position in `rows` of each hit's leader; a leader points to itself. Raises QueryError for a threshold outside
+    [LEAST, 1].
     """
     check_threshold(threshold)
     rows = np.asarray(rows, np.int64)
@@ -66,11 +66,11 @@ def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = THRESHOLD) 
 def find_groups(
     store: Store, same: Same, threshold: float = THRESHOLD, progress: Progress | None = None
 ) -> list[Group]:
-    """The groups of near-duplicates of a gallery, the largest first, then by their leaders' rows.
+    """Groups of near-duplicates in a gallery, sorted by size (largest first), then by leader row.
 
-    All pairs of rows are compared, in bounded memory, unless the index itself does not look at every vector: then a
-    row is compared with the 32 that the index finds next to it, and with their leaders. `progress` is told rows done
-    and rows in all. Raises QueryError for a threshold outside [LEAST, 1].
+    With an exact index, all pairs of rows are compared in bounded memory. With an approximate one, each row is compared
+    with its 32 nearest neighbours and their leaders. `progress` receives the rows done and the total. Raises QueryError
+    for a threshold outside [LEAST, 1].
     """
     check_threshold(threshold)
     leaders = np.arange(len(store))
@@ -87,13 +87,13 @@ def find_groups(
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise QueryError unless near-duplicates can be looked for with that threshold."""
+    """Raise QueryError unless the near-duplicate threshold is in [LEAST, 1]."""
     if not LEAST <= threshold <= 1:
         raise QueryError(f"the threshold of near-duplicates is a cosine, from {LEAST} to 1; it is {threshold}.")
 
 
 def write_csv(groups: list[Group], gallery: Gallery, file: Path) -> None:
-    """Write a line a row: the group's number from 1, its size, and the row's id, label, source and cosine."""
+    """Write one CSV line per row: group number (from 1), group size, and the row's id, label, source and similarity."""
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(["group", "size", "id", "label", "source", "cosine"])
@@ -103,21 +103,21 @@ def write_csv(groups: list[Group], gallery: Gallery, file: Path) -> None:
 
 
 class _Leaders:
-    """The rule: whoever is alike a leader before it joins the first such; whoever is not leads."""
+    """Greedy grouping: a row joins the first earlier leader that it matches; otherwise it becomes a leader."""
 
     def __init__(self, leaders: Ids, alike: Callable[[int, Ids], Mask]) -> None:
-        """`leaders` (N,), at first each its own, is filled in place."""
+        """`leaders` (N,) initially holds 0..N-1 and is modified in place."""
         self._leaders = leaders
         self._alike = alike
 
     def take(self, near: _Near) -> None:
-        """Go through positions in their order; a pair has to be among the candidates of one of its two."""
+        """Process positions in ascending order; each pair must appear in the candidates of at least one of the two."""
         leaders = self._leaders
         for position, others in near:
             if leaders[position] != position:
                 continue
-            # Of those before it the leaders, whose members it may be like without having been found like them; of
-            # those after it such as nobody has led yet.
+            # Earlier candidates stand for their leaders, which may match even if they are not candidates themselves.
+            # Of the later candidates, take only those that have not joined a group.
             before = np.unique(leaders[others[others < position]])
             after = others[(others > position) & (leaders[others] == others)]
             if len(before) and (like := before[self._alike(position, before)]).size:
@@ -127,10 +127,10 @@ class _Leaders:
 
 
 def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | None) -> _Near:
-    """Candidates among all pairs, by an upper bound of the cosine that costs a tenth of it.
+    """Candidates among all pairs, from an upper bound of the cosine similarity that costs a tenth as much.
 
-    With orthonormal axes P and what they leave of a vector, r: a.b = Pa.Pb + ra.rb <= Pa.Pb + |ra| |rb| (Cauchy and
-    Schwarz), an inner product of as many numbers as there are axes, and one. It misses no pair.
+    For an orthonormal projection P with residual r, Cauchy-Schwarz gives a.b = Pa.Pb + ra.rb <= Pa.Pb + |ra| |rb|,
+    which is a dot product in _AXES + 1 dimensions. The bound misses no pair.
     """
     size = len(store)
     short = _shortened(store)
@@ -147,7 +147,7 @@ def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | 
 
 
 def _searched(store: Store, threshold: float, leaders: Ids, progress: Progress | None) -> _Near:
-    """Candidates among the nearest that the index finds."""
+    """Candidates among the nearest neighbours in the index."""
     size, block = len(store), 256
     for start in range(0, size, block):
         mine = start + np.flatnonzero(leaders[start : start + block] == np.arange(start, min(start + block, size)))
@@ -160,11 +160,11 @@ def _searched(store: Store, threshold: float, leaders: Ids, progress: Progress |
 
 
 def _shortened(store: Store) -> Vectors:
-    """(N, _AXES + 1) float32: each vector on the leading axes of a sample, and the length of what they leave of it."""
+    """(N, _AXES + 1) float32: each vector's projection on the leading axes of a sample, and its residual norm."""
     size = len(store)
     sample = store.vectors(np.sort(np.random.default_rng(0).permutation(size)[:_SAMPLE]))
     _, mix = np.linalg.eigh(sample @ sample.T)
-    # Any orthonormal axes make the bound a bound; QR because those of eigenvalues near zero are hardly that.
+    # The bound needs orthonormal axes, but axes of near-zero eigenvalues are not accurate enough: hence QR.
     axes = np.linalg.qr(sample.T @ mix[:, ::-1][:, :_AXES])[0]
     short = np.empty((size, axes.shape[1] + 1), np.float32)
     for start in range(0, size, _READ):
@@ -176,7 +176,7 @@ def _shortened(store: Store) -> Vectors:
 
 
 def _cosines(store: Store, row: int, others: Ids) -> Vectors:
-    """(N,) of a row with others."""
+    """(N,) float32 cosine similarities between a row and others."""
     mine = store.vectors(np.array([row]))[0]
     parts = [store.vectors(others[at : at + _READ]) @ mine for at in range(0, len(others), _READ)]
     cosines: Vectors = np.concatenate(parts) if parts else np.empty(0, np.float32)
@@ -184,8 +184,8 @@ def _cosines(store: Store, row: int, others: Ids) -> Vectors:
 
 
 def _groups(store: Store, leaders: Ids) -> list[Group]:
-    """The groups of two and more."""
-    order = np.argsort(leaders, kind="stable")  # a leader is the first of its own
+    """The groups with at least two members."""
+    order = np.argsort(leaders, kind="stable")  # stable, so each leader comes first in its group
     starts = np.flatnonzero(np.diff(leaders[order], prepend=-1))
     groups = []
     for rows in np.split(order, starts[1:]):

@@ -1,4 +1,4 @@
-"""What a training run was and how well an artifact finds, as Markdown, from the sections of metrics.json."""
+"""Markdown for training runs and evaluation results, from the sections of metrics.json."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from retrieval.artifact.sections import (
     TrainingSection,
 )
 
-# A part of an evaluation -> the head of its column.
+# Part of an evaluation -> column header.
 _COLUMNS = {
     "seen": "seen classes",
     "unseen": "unseen classes",
     "seen_without_near_duplicates": "seen, without near-duplicates",
     "unseen_without_near_duplicates": "unseen, without near-duplicates",
 }
-# In this order, then any others.
+# Shown in this order, before any other plots.
 _PLOTS = ("recall_at_k", "intervals", "per_class", "images_per_class", "history", "reliability")
-_WORST = 5  # classes named
+_WORST = 5  # classes listed
 _CLASS_HEAD = ("class", "training images", "queries", "hit@1", "P@5", "mAP", "most often confused with")
 
 
 def plain(text: str) -> str:
-    """Anybody's text in one line, which Markdown and HTML then show as it stands.
+    """Put untrusted text on one line and escape it, so Markdown and HTML show it literally.
 
     >>> plain("[a](http://b)\\n<c>")
     '\\\\[a\\\\](http://b) \\\\<c\\\\>'
@@ -43,7 +43,7 @@ def plain(text: str) -> str:
 
 
 def with_interval(point: Point) -> str:
-    """A figure with the ends of its interval.
+    """A metric with its confidence interval, as text.
 
     >>> with_interval(Point(value=0.95, low=0.9362, high=0.9634))
     '0.950 [0.936, 0.963]'
@@ -52,13 +52,13 @@ def with_interval(point: Point) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table; whatever stands in a cell stays in it."""
+    """The lines of a Markdown table; cell contents are escaped."""
     lines = [" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in (head, *rows)]
     return [f"| {lines[0]} |", "|" + " --- |" * len(head), *(f"| {line} |" for line in lines[1:])]
 
 
 def training_lines(training: TrainingSection) -> list[str]:
-    """A run: recipe, data, checkpoint, versions."""
+    """A list of facts about a training run: recipe, data, checkpoint, versions."""
     data, best = training.data, training.best
     run = [f"{training.steps:,} steps"] if training.steps is not None else []
     run += [f"{training.seconds / 60:.1f} minutes"] if training.seconds else []
@@ -80,7 +80,7 @@ def training_lines(training: TrainingSection) -> list[str]:
 
 
 def settings_lines(settings: Mapping[str, Any]) -> list[str]:
-    """Every key of the recipe, folded away."""
+    """All recipe settings, in a collapsed section."""
     if not settings:
         return []
     lines = [f"{name}: {' '.join(str(value).split())}" for name, value in settings.items()]
@@ -88,7 +88,7 @@ def settings_lines(settings: Mapping[str, Any]) -> list[str]:
 
 
 def evaluation_lines(evaluation: EvaluationSection) -> list[list[str]]:
-    """The figures of the test images, with intervals, and the classes that are found worst."""
+    """The held-out metrics with confidence intervals, and the classes with the worst results."""
     parts = evaluation.parts()
     figures = [part.figures.by_name() for part in parts.values()]
     rows = [[name, *(with_interval(each[name]) for each in figures)] for name in figures[0]]
@@ -128,7 +128,7 @@ def _class_row(row: ClassFigures) -> list[str]:
 
 
 def audit_lines(audit: AuditSection | None, evaluation: EvaluationSection | None) -> list[str]:
-    """What the leak audit found."""
+    """The result of the leakage audit."""
     if not audit:
         return []
     found = (
@@ -143,14 +143,14 @@ def audit_lines(audit: AuditSection | None, evaluation: EvaluationSection | None
 
 
 def plot_lines(folder: Path) -> list[list[str]]:
-    """The pictures of an artifact's folder."""
+    """Image links to the plots in an artifact's folder."""
     names = [Path(plot).stem for plot in LAYOUT.plots_in(folder)]
     ordered = sorted(names, key=lambda name: _PLOTS.index(name) if name in _PLOTS else len(_PLOTS))
     return [[f"![{name.replace('_', ' ')}]({LAYOUT.plots}/{name}.png)"] for name in ordered]
 
 
 def leave_one_out_lines(metrics: Metrics) -> list[list[str]]:
-    """The figures of the gallery's own images."""
+    """The leave-one-out metrics of the gallery."""
     figures: LeaveOneOut | None = metrics.leave_one_out
     if not figures:
         return [["There are no labels, so there is nothing to evaluate."]]
@@ -166,7 +166,7 @@ def leave_one_out_lines(metrics: Metrics) -> list[list[str]]:
 
 
 def calibration_lines(calibration: CalibrationSection | None) -> list[str]:
-    """What a hit's chance and the word confident are worth."""
+    """The quality of match probabilities and of confident hits."""
     if not calibration:
         return []
     checked, wanted = calibration.checked, f"{calibration.wanted.precision:.0%}"

@@ -1,8 +1,8 @@
-"""Retrieval metrics: pure functions of vectors and labels, in chunks (never an N x N matrix).
+"""Retrieval metrics: pure functions of vectors and labels, computed in chunks (never an N x N matrix).
 
-A query ranks the images of a gallery by cosine; an image with the query's label is relevant. Leave-one-out: every
-image is a query once, and all the others are its gallery. With R the number of relevant images: R-precision and MAP@R
-as in Musgrave et al., "A Metric Learning Reality Check" (arXiv:2003.08505), mAP over the whole ranking.
+A query ranks the gallery by cosine similarity; images of the same class are relevant. In leave-one-out evaluation,
+every image is a query once and all the others are the gallery. R is the number of relevant images. R-precision and
+MAP@R follow Musgrave et al., "A Metric Learning Reality Check" (arXiv:2003.08505); mAP covers the whole ranking.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.errors import QueryError
 
-_CHUNK = 128  # queries ranked at a time, at most
-_CELLS = 2**21  # of a query and an image ranked at a time, at about 30 bytes each: memory does not grow with the images
-MAX_QUERIES = 20_000  # more images than this: so many are drawn as queries, and the count is stated
-_MOST_PAIRS = 400_000_000  # of queries and images, some minutes on two cores: fewer queries where there are more images
+_CHUNK = 128  # most queries ranked at a time
+_CELLS = 2**21  # most query-image pairs ranked at a time, at about 30 bytes each: memory does not grow with the gallery
+MAX_QUERIES = 20_000  # of more images, this many are sampled as queries, and the count is reported
+_MOST_PAIRS = 400_000_000  # most query-image pairs, some minutes on two cores: a larger gallery gets fewer queries
 _LEAST_QUERIES = 1_000
-LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # the depths of the curves of hits and of recall
-_RESAMPLES_AT_ONCE = 100  # of a bootstrap, 8 bytes a query each
+LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # values of k in the hit@k and recall@k curves
+_RESAMPLES_AT_ONCE = 100  # bootstrap resamples per batch, each with 8 bytes per query
 
 
 def hit_at_k(relevant: Mask, k: int) -> Numbers:
-    """(Q, N) ranked relevance to (Q,): 1 where one of the first k is relevant, else 0.
+    """(Q, N) ranked relevance to (Q,): 1 if any of the first k is relevant, else 0.
 
     >>> hit_at_k(np.array([[False, True], [False, False]]), 2).tolist()
     [1.0, 0.0]
@@ -38,7 +38,7 @@ def hit_at_k(relevant: Mask, k: int) -> Numbers:
 def precision_at_k(relevant: Mask, k: int) -> Numbers:
     """(Q, N) ranked relevance to (Q,): the share of the first k that are relevant, in [0, 1].
 
-    Divided by k also where fewer than k relevant images exist.
+    The divisor is k even if fewer than k images are relevant.
 
     >>> precision_at_k(np.array([[True, False, True, True]]), 4).tolist()
     [0.75]
@@ -47,7 +47,7 @@ def precision_at_k(relevant: Mask, k: int) -> Numbers:
 
 
 def r_precision(relevant: Mask) -> Numbers:
-    """(Q, N) ranked relevance to (Q,): the share of the first R that are relevant, R being all that are.
+    """(Q, N) ranked relevance to (Q,): precision at R, in [0, 1], where R is the number of relevant images.
 
     >>> r_precision(np.array([[True, False, True, False]])).tolist()
     [0.5]
@@ -58,7 +58,7 @@ def r_precision(relevant: Mask) -> Numbers:
 
 
 def average_precision(relevant: Mask) -> Numbers:
-    """(Q, N) ranked relevance to (Q,): the mean, over the relevant ranks, of the precision at that rank.
+    """(Q, N) ranked relevance to (Q,): the mean precision at the ranks of the relevant images, in [0, 1].
 
     >>> average_precision(np.array([[True, False, True, False]])).round(4).tolist()
     [0.8333]
@@ -67,7 +67,7 @@ def average_precision(relevant: Mask) -> Numbers:
 
 
 def map_at_r(relevant: Mask) -> Numbers:
-    """(Q, N) ranked relevance to (Q,): average precision with the ranks after R counted as misses.
+    """(Q, N) ranked relevance to (Q,): average precision with ranks beyond R counted as misses, in [0, 1].
 
     >>> map_at_r(np.array([[True, False, True, False]])).tolist()
     [0.5]
@@ -93,15 +93,15 @@ FIGURES: dict[str, Any] = {
     "MAP@R": map_at_r,
     "R-precision": r_precision,
 }
-"""Name -> function of the (Q, N) ranked relevance, to (Q,)."""
+"""Metric name -> function from (Q, N) ranked relevance to (Q,) values."""
 
 
 def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int = 0) -> dict[str, float | int]:
-    """Figures over all the images that have a label which another image has too.
+    """Leave-one-out metrics over all images that share their label with another image.
 
-    `vectors` (N, D) float32 unit rows. Returns the mean of each of FIGURES, in [0, 1], and how many `queries` there
-    were, among how many `images`, and with how many different `labels`: those of the queries, and no others. Raises
-    QueryError without such labels.
+    `vectors` are (N, D) float32 unit vectors. Returns the mean of each metric in FIGURES, in [0, 1], and three counts:
+    `queries`, `images` in the gallery, and distinct `labels` among the queries. Raises QueryError if no two images
+    share a label.
     """
     of_label = Counter(labels)
     rows = np.array([row for row, label in enumerate(labels) if label is not None and of_label[label] > 1], np.int64)
@@ -120,23 +120,23 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
 
 @dataclass(frozen=True)
 class QueryFigures:
-    """Figures of Q queries against a gallery, one number a query, so that any part of them can be summed up."""
+    """Per-query metrics of Q queries against a gallery, so any subset can be averaged."""
 
     rows: Rows
-    """(Q,) int64, ascending: which of the queries given they are; the others had nothing to find."""
+    """(Q,) int64, ascending: positions of the evaluated queries in the input; the others have no relevant image."""
     values: dict[str, Numbers]
-    """Each of FIGURES -> (Q,) float64 in [0, 1]."""
+    """Metric name in FIGURES -> (Q,) float64 in [0, 1]."""
     top: list[str | None]
-    """The label of the best hit of each."""
+    """The label of each query's first hit; None if it is unlabelled."""
     ladder: list[int]
-    """The K depths of the curves: those of LADDER that the gallery reaches."""
+    """The K values of k for the curves: those in LADDER up to the gallery size."""
     hit: Numbers
-    """(Q, K) float64: 1 where one of the first k is relevant."""
+    """(Q, K) float64: hit@k, 1 if any of the first k is relevant, else 0."""
     recall: Numbers
-    """(Q, K) float64: the share of all the relevant that are among the first k."""
+    """(Q, K) float64: recall@k, the share of the relevant images among the first k."""
 
     def means(self) -> dict[str, float]:
-        """Each of FIGURES, over all the queries."""
+        """The mean of each metric in FIGURES over all queries."""
         return {name: float(values.mean()) for name, values in self.values.items()}
 
 
@@ -148,10 +148,11 @@ def query_figures(
     *,
     exclude: Rows | None = None,
 ) -> QueryFigures:
-    """Search images in a gallery of others, `queries` (Q, D) in `gallery` (N, D), float32 unit rows.
+    """Per-query metrics of `queries` (Q, D) searched in `gallery` (N, D), both float32 unit vectors.
 
-    Queries whose label no image of the gallery has are left out. `exclude` (Q,) is a row of the gallery for each
-    query that is not to be found, the query itself for one, or -1. Raises QueryError where no query is left.
+    Queries without a relevant image in the gallery are skipped. `exclude` (Q,) is a gallery row to leave out of each
+    query's ranking, such as the query itself, or -1. Raises QueryError if no query remains, or if the numbers of labels
+    and vectors differ.
     """
     codes, wanted, names = coded_labels(gallery_labels, query_labels)
     without = np.full(len(queries), -1) if exclude is None else exclude
@@ -181,7 +182,7 @@ def query_figures(
 
 
 def coded_labels(gallery: Sequence[str | None], queries: Sequence[str | None]) -> tuple[Rows, Rows, list[str]]:
-    """Labels of both as numbers, -1 where there is none or the gallery does not have it; and the labels by number."""
+    """Integer codes of gallery and query labels (-1 for None or unknown to the gallery), and the label of each code."""
     names = list(dict.fromkeys(label for label in gallery if label is not None))
     code_of: dict[str | None, int] = {label: code for code, label in enumerate(names)}
     codes, wanted = (np.array([code_of.get(label, -1) for label in each], np.int64) for each in (gallery, queries))
@@ -189,25 +190,25 @@ def coded_labels(gallery: Sequence[str | None], queries: Sequence[str | None]) -
 
 
 def _ranked(queries: Vectors, wanted: Rows, gallery: Vectors, codes: Rows, without: Rows) -> tuple[Mask, Rows]:
-    """(Q, N) bool: whether each image, best first, has the label of the query; and (Q,) the code of the first."""
+    """(Q, N) bool: ranked relevance, best first; and (Q,) int64: the label code of each query's first hit."""
     scores = queries @ gallery.T
     mine = np.flatnonzero(without >= 0)
-    scores[mine, without[mine]] = -np.inf  # the one that is not to be found comes last
+    scores[mine, without[mine]] = -np.inf  # rank the excluded row last
     found = codes[np.argsort(-scores, axis=1, kind="stable")]
     relevant: Mask = found == wanted[:, None]
     relevant[mine, -1] = False
-    return relevant, found[:, 0].copy()  # not a view, which would keep all of them in memory
+    return relevant, found[:, 0].copy()  # a view would keep the whole array in memory
 
 
 def bootstrap_interval(
     values: Numbers, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap of the mean of (Q,) values, one a query: the lower and the upper end of the interval.
+    """Percentile bootstrap interval of the mean of (Q,) per-query values: its lower and upper end.
 
-    What the figure might be with other queries of the same kind (Efron, "Bootstrap Methods", 1979); not with another
-    training run. Of a single value it is the value twice. Raises QueryError for none.
+    The interval covers the sampling of queries (Efron, "Bootstrap Methods", 1979), not the variance between training
+    runs. For a single value, both ends are that value. Raises QueryError for no values.
     """
-    from scipy.stats import bootstrap  # a second to import, and searching needs none of it
+    from scipy.stats import bootstrap  # takes a second to import, and searching does not need it
 
     if not len(values):
         raise QueryError("an interval is made of one value at least; there is none.")

@@ -1,7 +1,7 @@
-"""Pictures of an evaluation: PNG files for an artifact's card, and one that sets several runs side by side.
+"""Evaluation plots: PNG files for an artifact's card, and a comparison of several runs.
 
-The colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart; markers and strokes
-differ as well. matplotlib is imported when something is drawn, and without its global state, so that threads may draw.
+The colours are the Okabe-Ito palette, which is safe for colour-blind readers; markers and line styles differ as well.
+matplotlib is imported only when something is drawn, and without its global state, so drawing is thread-safe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE, _VERMILION, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
-# A part of an evaluation -> how it is called, its colour and its marker.
+# Part of an evaluation -> its display name, colour and marker.
 _PARTS = {
     "seen": ("seen classes", _BLUE, "o"),
     "unseen": ("unseen classes", _VERMILION, "s"),
@@ -30,18 +30,17 @@ _PARTS = {
     "unseen_without_near_duplicates": ("unseen, without near-duplicates", _PURPLE, "D"),
 }
 _DRAWN = ("recall_at_k", "intervals", "images_per_class", "per_class", "history", "reliability")
-_WORST = 20  # classes in the picture of the worst
-_NAMED = 40  # classes: with more of them, their names would not be legible under the bars
-_short = partial(short, longest=32)  # a label, as far as there is room for it
-_NO_FIGURES = {"step", "epoch", "learning_rate", "grad_norm"}  # of a history: other things than losses and figures
+_WORST = 20  # classes in the plot of the worst classes
+_NAMED = 40  # with more classes, the names under the bars would not be legible
+_short = partial(short, longest=32)  # truncates a label to the room there is
+_NO_FIGURES = {"step", "epoch", "learning_rate", "grad_norm"}  # history keys that are neither losses nor metrics
 
 
 def draw(folder: Path, metrics: Metrics) -> None:
-    """Write into `folder`/plots the pictures that the sections `evaluation`, `training` and `calibration` have the
-    numbers for.
+    """Write the plots for the sections `evaluation`, `training` and `calibration` to `folder`/plots.
 
-    recall_at_k.png, intervals.png, images_per_class.png, per_class.png, history.png and reliability.png: files of these
-    names are written anew, and those that there are no numbers for are gone.
+    The files are recall_at_k.png, intervals.png, images_per_class.png, per_class.png, history.png and reliability.png.
+    Existing files of these names are replaced, or deleted if there is no data for them.
     """
     evaluation = metrics.evaluation
     history = metrics.training.history if metrics.training else []
@@ -59,7 +58,7 @@ def draw(folder: Path, metrics: Metrics) -> None:
         figures["reliability.png"] = _reliability(metrics.calibration.checked)
     plots = folder / LAYOUT.plots
     for name in _DRAWN:
-        (plots / f"{name}.png").unlink(missing_ok=True)  # by a hard link it may be another artifact's
+        (plots / f"{name}.png").unlink(missing_ok=True)  # it may be a hard link shared with another artifact
     for name, figure in figures.items():
         _save(figure, plots / name)
     if plots.is_dir() and not any(plots.iterdir()):
@@ -67,7 +66,7 @@ def draw(folder: Path, metrics: Metrics) -> None:
 
 
 def draw_comparison(path: Path, runs: Sequence[tuple[str, EvaluationSection]], names: Sequence[str]) -> None:
-    """Write one picture of several runs, each a name and its evaluation: a panel for each of the figures `names`, a row
+    """Write one plot comparing several runs, given as (name, evaluation): one panel for each metric in `names`, one row
     for each run."""
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -128,7 +127,7 @@ def _intervals(evaluation: EvaluationSection) -> Figure:
 
 
 def _bars(axes: Axes, places: Sequence[float], points: Sequence[Point], *, part: str, upright: bool) -> None:
-    """Points with the bars of their intervals."""
+    """Draw points with error bars for their intervals."""
     name, colour, marker = _PARTS[part]
     values = [point.value for point in points]
     spread = [[point.value - point.low for point in points], [point.high - point.value for point in points]]
@@ -173,7 +172,7 @@ def _worst_classes(classes: Sequence[ClassFigures]) -> Figure:
         if row.confusions:
             label, count = row.confusions[0].label, row.confusions[0].count
             text = f"  confused with {'(no label)' if label is None else _short(label)} ({count} of {row.queries})  "
-        # Beside a short bar, in a long one: beside that one there would be no room.
+        # A long bar leaves no room beside it, so its text goes inside.
         inside = value > 0.5
         style: dict[str, Any] = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": _GREY}
         axes.text(value, place, text, va="center", fontsize=8, parse_math=False, **style)
@@ -225,7 +224,7 @@ def _history(history: Sequence[Mapping[str, Number | None]], names: Sequence[str
 
 
 def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches, and its panels row by row."""
+    """A figure, with size in inches, and its panels in row-major order."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
@@ -235,6 +234,6 @@ def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Fi
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Letters that the font has not are drawn as boxes; nobody can mend that by reading of it.
+    # Characters missing from the font are drawn as boxes; a warning would not help the user.
     warnings.filterwarnings("ignore", "Glyph .* missing from font")
-    figure.savefig(path, format="png", metadata={"Software": None})  # the same bytes from every version
+    figure.savefig(path, format="png", metadata={"Software": None})  # no version number, so the bytes are reproducible
