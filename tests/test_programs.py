@@ -9,6 +9,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -267,8 +268,9 @@ def searched_in_a_child(searcher, photo):
     child = os.fork()
     if not child:
         try:
-            torch.set_num_threads(1)
-            os.write(writer, pickle.dumps(found(searcher, photo.read_bytes(), k=5)))
+            with ThreadPoolExecutor(4) as pool:
+                answers = list(pool.map(lambda k: found(searcher, photo, k=k), [5] * 8))
+            os.write(writer, pickle.dumps([found(searcher, photo.read_bytes(), k=5), *answers]))
         finally:
             os._exit(0)
     os.close(writer)
@@ -284,10 +286,17 @@ def searched_in_a_child(searcher, photo):
 def test_a_search_by_picture_in_a_forked_child(searcher, photo):
     """The encoder's thread, and those of FAISS, do not exist there; locks may be held by threads that are gone."""
     expected = found(searcher, photo.read_bytes(), k=5)
-    searcher.store.search(searcher.store.vectors(np.arange(60)), 10)
-    searcher._vectors.clear()
-    with searcher._lock, searcher.gallery._lock, searcher.pictures._lock:
-        assert searched_in_a_child(searcher, photo) == expected
+    threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    try:
+        torch.set_num_threads(2)
+        faiss.omp_set_num_threads(2)
+        searcher.store.search(np.tile(searcher.store.vectors(np.arange(60)), (50, 1)), 10)
+        searcher._vectors.clear()
+        with searcher._lock, searcher.gallery._lock, searcher.pictures._lock:
+            assert searched_in_a_child(searcher, photo) == [expected] * 9
+    finally:
+        torch.set_num_threads(threads[0])
+        faiss.omp_set_num_threads(threads[1])
 
 
 class Queries(torch.utils.data.Dataset):
@@ -343,7 +352,9 @@ def test_searches_in_threads_of_asyncio(searcher, photo):
     async def all_at_once():
         return await asyncio.gather(*(asyncio.to_thread(found, searcher, photo.read_bytes(), k=k) for k in range(1, 9)))
 
-    assert asyncio.run(all_at_once()) == [found(searcher, photo, k=k) for k in range(1, 9)]
+    with ThreadPoolExecutor(1) as apart:  # Playwright has a loop of its own in the thread of the tests
+        answers = apart.submit(asyncio.run, all_at_once()).result()
+    assert answers == [found(searcher, photo, k=k) for k in range(1, 9)]
 
 
 # One artifact, opened once

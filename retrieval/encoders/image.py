@@ -41,7 +41,11 @@ from retrieval.encoders.backbone import (
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.errors import EncoderError, first_line
-from retrieval.forking import OneThread
+from retrieval.forking import OneThread, in_child
+
+# In a forked child torch makes its pool of threads anew when it is first needed, and fails where two threads need it at
+# once. Here, one thread does; with a single thread, as in the workers of a DataLoader.
+in_child(lambda: torch.set_num_threads(1))
 
 _OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
 # Arguments of timm.create_model that would have it read other files, or run other code, than those of the folder.

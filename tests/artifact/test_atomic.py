@@ -54,7 +54,7 @@ def update(out, changes):
 
 
 def clear(out):
-    with writing(Path(out), LAYOUT.names()):
+    with writing(Path(out), LAYOUT.own()):
         pass
 
 

@@ -178,7 +178,7 @@ def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
         (["me/shoes@v1", "--revision", "v2"], "me/shoes@v1 names a revision, and so does 'v2': leave one of them out."),
         (["me/shoes@v1", "--config", "big", "--split", "dev"], "me/shoes@v1 has no split 'dev'; it has train, test."),
         (["me/boots"], "me/boots is no folder or parquet file here, nor a data set on the Hub; or it is private, and"),
-        (["boots"], "boots is no folder or parquet file here, nor a data set on the Hub; or it is private, and not"),
+        (["boots"], "there is no boots here; a data set on the Hub is named owner/name."),
     ],
 )
 def test_what_is_not_there(client, shoes, asked, said, tmp_path):
@@ -336,7 +336,7 @@ print(done[0], done[-1])
 """
 
 
-def test_a_build_that_goes_on_does_not_download_again_what_it_has(hub, tmp_path):
+def test_a_build_that_goes_on_does_not_download_again_what_it_has(hub, client, tmp_path):
     """Files that were read are not asked for, but for the schema, which stands in the first."""
     rows = [pictures(*range(8 * n, 8 * n + 8)) for n in range(5)]
     files = {f"train-0000{n}-of-00005.parquet": parquet(tmp_path, train=rows[n])["train.parquet"] for n in range(4)}
@@ -346,7 +346,7 @@ def test_a_build_that_goes_on_does_not_download_again_what_it_has(hub, tmp_path)
     def until(number):
         """From and to which image it built, how often the first file was asked for, and which files were."""
         hub.clear()
-        said = in_process(hub, tmp_path / "home", "me/resumed", tmp_path / "it", BACKBONE, number, code=STOP)
+        said = in_process(client, "-c", STOP, "me/resumed", tmp_path / "it", BACKBONE, number)
         first = sum("train-00000" in request.path for request in hub.requests if request.method == "GET")
         return said.split(), first, files_read(hub)
 

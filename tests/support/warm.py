@@ -223,6 +223,7 @@ def _run(job):
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
+    tempfile.tempdir = None  # TMPDIR may be another now
     kind, *rest = job["arguments"]
     sys.path.remove(str(Path(__file__).parent))
     if kind == "-m":
