@@ -64,8 +64,8 @@ class Source:
     """Images in a fixed order, and what is known about them before the first one is read."""
 
     rows: Callable[..., Iterator[RawImage]]
-    """`rows()` yields all images, `rows(position)` those after a `RawImage.position`. Resuming reads at most two files
-    before the position again."""
+    """`rows()` yields all images, `rows(position)` those after a `RawImage.position`. On resuming, at most the
+    last two files before the position are read again."""
     schema: pa.Schema  # types of the attributes
     fingerprint: str  # of the file names, sizes and times, or of the Hub revision
     total: int | None  # number of rows, if known
@@ -98,8 +98,8 @@ def open_source(
 def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
     """The splits of a source under their own names, for example `("train", "validation")`.
 
-    A folder of images has splits if one subfolder has a name for `train` and another has a name for `validation` or
-    `test`. Every other subfolder is then a split under its own name. Otherwise there is one split, `train`.
+    A folder of images has splits if one subfolder's name means `train` and another's means `validation` or `test` (see
+    `part_of_split`). Every other subfolder is then a split under its own name. Otherwise `train` is the only split.
 
     Raises SourceError if the source does not exist.
     """
@@ -133,8 +133,8 @@ def pinned(name: str, *, config: str | None = None, revision: str | None = None)
 def _is_image_folder(folder: Path, config: str | None) -> bool:
     """Whether to read a folder for its images rather than as a dataset.
 
-    A folder with parquet files is a dataset, unless they are image metadata or belong to an artifact inside it. So is
-    one of which a configuration is requested: only a dataset card declares those.
+    A folder with parquet files is a dataset, unless they are image metadata or belong to an artifact inside it. A
+    folder for which a configuration is requested is a dataset too: only a dataset card declares configurations.
     """
 
     def in_artifact(path: Path) -> bool:
