@@ -18,7 +18,7 @@ _UNSEEN = (
     "is not on the Hub, nor is there such an artifact here; or it is private, and not shown to this login: "
     f"check the name; for a private one {LOG_IN}."
 )
-# Error code of the Hub (X-Error-Code) -> message, to follow the name of what was requested.
+# Error code of the Hub (X-Error-Code) -> message, appended to the name of the requested object.
 _CODES = {
     "RepoNotFound": _UNSEEN,
     "GatedRepo": GATED,

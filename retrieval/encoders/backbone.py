@@ -16,7 +16,7 @@ from retrieval.errors import EncoderError, first_line
 from retrieval.words import did_you_mean
 
 _PROBE_SCALES = (1.0, 1e3, 1e6)  # a bias can hide a ReLU's nonlinearity at small inputs, not at large ones
-_PROBE_TOLERANCE = 1e-4  # relative to the largest output: float32 loses a tenth of it, a ReLU far exceeds it
+_PROBE_TOLERANCE = 1e-4  # relative to the largest output: float32 rounding reaches a tenth of it, a ReLU far exceeds it
 
 
 def feature_count(model: Any) -> int:

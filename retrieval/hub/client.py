@@ -67,7 +67,8 @@ def ask(
 ) -> _T:
     """Repeat `call` until it succeeds, or `tries` attempts in a row make no progress; waits as the Hub requests.
 
-    `impatient`: do not retry if nobody answers. `when_told`: retry only if the Hub says when.
+    `impatient`: do not retry if nobody answers. `when_told`: retry only if the Hub says when. `so_far`: bytes received,
+    the measure of progress. `stopped`: ends the waiting when set. Raises HubError.
     """
     left, most, stopped = tries, 0, stopped or Event()
     while True:

@@ -46,7 +46,8 @@ def open_reference(name: str | Path) -> Resolved:
 
     Files from the Hub are downloaded to its cache, all from one commit, and checked against the manifest. If the Hub
     cannot be reached, a complete cached copy is used, with a note on standard error. Raises HubError, and
-    IntegrityError for a file that does not match the manifest twice. A local folder is checked only when loaded.
+    IntegrityError for a file that differs from the manifest even after a second download. A local folder is checked
+    only when it is loaded.
     """
     folder = Path(name).expanduser()
     if is_artifact(folder) or not is_reference(str(name)):

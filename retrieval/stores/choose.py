@@ -88,7 +88,7 @@ def _training_sample(vectors: Vectors, lists: int) -> Vectors:
 
 
 def _serves(have: str, wanted: str) -> bool:
-    """Whether an index of type `have` may be kept where `wanted` would be built: up to 4 times fewer lists are fine."""
+    """Whether an index of type `have` can replace `wanted`: the same type, with list counts within a factor of 4."""
     lists = [int(number) for factory in (have, wanted) for number in re.findall(r"IVF(\d+)", factory)]
     same = re.sub(r"IVF\d+", "IVF", have) == re.sub(r"IVF\d+", "IVF", wanted)
     return same and (not lists or max(lists) < 4 * min(lists))

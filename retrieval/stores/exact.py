@@ -7,7 +7,7 @@ import numpy as np
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.stores.base import MISSING
 
-_CHUNK = 64  # queries at a time, so that the score matrix stays small
+_CHUNK = 64  # queries at a time, to keep the score matrix small
 
 
 def search_rows(queries: Vectors, vectors: Vectors, rows: Ids, k: int) -> tuple[Ids, Floats]:

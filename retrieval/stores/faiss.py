@@ -75,7 +75,7 @@ class FaissStore:
 
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> FaissStore:
-        """Read an index file; raises IntegrityError if it is invalid or does not match the settings."""
+        """Read an index file; raises IntegrityError unless it is an inner-product index that matches the settings."""
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:

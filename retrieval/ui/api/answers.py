@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from retrieval.encoders.explain import HeatMap
 
 _Value = str | float | bool | None
-WhereJson = dict[str, _Value | list[_Value]]  # Gradio shows clients the expanded type, so no other alias may replace it
+WhereJson = dict[str, _Value | list[_Value]]  # a plain alias: Gradio shows clients the expanded type
 
 
 class HitJson(TypedDict):
