@@ -1,4 +1,4 @@
-"""What the command lines have in common."""
+"""Shared parts of the command-line programs: exit statuses, progress bars and messages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from retrieval.errors import LookalikeError
 
 
 def run_command(task: Callable[[], None], interrupted: str) -> int:
-    """Run a command to its exit status: 0 if it worked, 1 with one line on standard error if it did not.
+    """Run a command; returns its exit status: 0 on success, 1 after an error (one line on standard error).
 
-    130 after Ctrl-C, with what is said in `interrupted`. Keeps `datasets` from drawing bars of its own.
+    130 after Ctrl-C, with the message `interrupted`. Disables the progress bars of `datasets`.
     """
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("datasets").setLevel(logging.ERROR)
@@ -22,7 +22,7 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
         task()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read it has read enough, as `head` has; what is left is not written when Python ends, either.
+        # The reader, such as `head`, has closed the pipe; discard the rest, including what Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (LookalikeError, OSError, KeyboardInterrupt) as error:
@@ -35,7 +35,7 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
 
 
 def progress_bar(**options: Any) -> Any:
-    """A tqdm bar on standard error: one line that moves, or a line now and then where it is no terminal."""
+    """A tqdm bar on standard error: redrawn in place, or a line every 10 seconds without a terminal."""
     from tqdm import tqdm
 
     patience = 0.1 if sys.stderr.isatty() else 10.0
@@ -43,12 +43,12 @@ def progress_bar(**options: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """A line on standard error, at once: how something goes, and not what it gives."""
+    """Print a status message to standard error at once; results go to standard output."""
     print(text, file=sys.stderr, flush=True)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether it is Ctrl-C, or came up on the way out after it, as when a file was just being closed."""
+    """Whether the error is Ctrl-C, or was raised during its cleanup, for example while closing a file."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

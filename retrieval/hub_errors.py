@@ -1,6 +1,6 @@
-"""What can go wrong between here and the Hub, in words that say how to mend it.
+"""Turn errors between this machine and the Hub into messages that say what to do.
 
-Goes by what an error carries (an HTTP answer, an errno), so that only `retrieval.hub` knows the client's classes.
+Uses only what an error carries (an HTTP response, an errno), so only `retrieval.hub` depends on the client's classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNSEEN = (
     "is not on the Hub, nor is there such an artifact here; or it is private, and not shown to this login: "
     f"check the name; for a private one {LOG_IN}."
 )
-# The Hub's own word for a refusal (X-Error-Code) -> what it means for what was asked.
+# Error code of the Hub (X-Error-Code) -> message, appended to the name of the requested object.
 _CODES = {
     "RepoNotFound": _UNSEEN,
     "GatedRepo": GATED,
@@ -36,13 +36,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def in_words(error: Exception, what: str, hub: str, wait: float | None = None) -> HubError:
-    """What an error of the Hub's client says to a person; `what` was asked of the Hub at the address `hub`.
+    """Convert an error of the Hub's client; `what` was requested from the Hub at the URL `hub`.
 
-    An AwayError, which holds the seconds to wait, where another try or a copy at hand may help.
+    Returns an AwayError, with the seconds to wait, if a retry or a local copy may help.
     """
     answer: Any = getattr(error, "response", None)
     if answer is None:
-        # Not the client's own sentence, which could hold the header that it choked on, and so the token.
+        # Not the client's own message: it may contain a rejected header, and with it the token.
         if isinstance(error, ConnectionError):
             return AwayError(f"{hub} cannot be reached for {what} (HF_HUB_OFFLINE is set): unset it to ask there.")
         why = type(error).__name__
@@ -59,7 +59,7 @@ def in_words(error: Exception, what: str, hub: str, wait: float | None = None) -
 
 
 def cache_in_words(error: OSError, what: str, folder: Path) -> HubError:
-    """What it says to a person that a file of the Hub's cannot be written into the cache."""
+    """The HubError for a file that cannot be written into the cache in `folder`."""
     if error.errno in _NO_ROOM:
         there = next(place for place in (folder, *folder.parents) if place.exists())
         free = shutil.disk_usage(there).free / 1e6
@@ -73,5 +73,5 @@ def cache_in_words(error: OSError, what: str, folder: Path) -> HubError:
 
 
 def _said(error: Any) -> str:
-    """What the Hub gave as its reason, in one line."""
+    """The reason given by the Hub, in one line."""
     return " ".join(str(getattr(error, "server_message", None) or "it gives no reason").split()).rstrip(".")

@@ -1,4 +1,4 @@
-"""Words: the name that was meant, where one was asked for that does not exist."""
+"""Suggest known names that resemble an unknown one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Iterable
 from itertools import islice
 
-_COMPARED = 5_000  # names; a column of a million different values would take 20 seconds
+_COMPARED = 5_000  # names; a column with a million distinct values would take 20 seconds
 _EXAMPLES = 5
 
 
 def did_you_mean(asked: str, known: Iterable[str], *, most: int = 3, otherwise: str | None = None) -> str:
-    """How an error about an unknown name ends: with the names most like it, whatever their case.
+    """The end of an error message about an unknown name: the most similar known names, ignoring case.
 
-    `otherwise` is the end where nothing is like it; by default, some of the names that there are.
+    `otherwise` is used if nothing is similar; by default, some known names are listed.
 
     >>> did_you_mean("color", ["colour", "label"])
     "did you mean 'colour'?"

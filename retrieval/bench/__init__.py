@@ -1,1 +1,1 @@
-"""What a person waits for, and what it costs."""
+"""Benchmarks of waiting times, recall and memory."""

@@ -1,4 +1,4 @@
-"""Benchmarks: what a person waits for, and what it costs. Seconds depend on the machine; the ratios hardly do."""
+"""Benchmarks of an artifact: what users wait for, and what it costs. Seconds depend on the machine, ratios hardly."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from retrieval.images.sources import RawImage, Source
 from retrieval.stores.choose import fit_index
 from retrieval.stores.recall import Figures, against_exact, latency
 
-_ROOT = Path(__file__).parents[2]  # where `python -m retrieval` finds this package, installed or not
-_PATIENCE = 300  # seconds for the app to come up
+_ROOT = Path(__file__).parents[2]  # here `python -m retrieval` finds this package, installed or not
+_PATIENCE = 300  # seconds for the app to start
 _QUERIES = 50
 _IMAGES = 256
 
 
 def bench_artifact(folder: Path) -> Figures:
-    """Start-up, throughput, query latency in this process and through the app, recall and memory of an artifact.
+    """Benchmark an artifact: start-up, throughput, query latency (in this process and through the app), recall, memory.
 
-    Latencies are in milliseconds, one query at a time, with the artifact's own thumbnails as pictures.
+    Latencies are in milliseconds, for one query at a time, with the artifact's own thumbnails as queries.
     """
     artifact = load_artifact(folder)
     pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), _IMAGES)]
@@ -63,9 +63,10 @@ def bench_artifact(folder: Path) -> Figures:
 
 
 def bench_index(folder: Path, rows: int, dim: int) -> Figures:
-    """Search `rows` vectors of `dim` numbers drawn around the artifact's, on one core, one query at a time.
+    """Benchmark a search of `rows` synthetic vectors of dimension `dim`, drawn around the artifact's, on one core.
 
-    Recall@10 is measured with 1,000 other draws against exact search; the time is given beside that of a flat index.
+    Recall@10 is measured on 1,000 other draws against exact search; the latency is reported next to that of a flat
+    index. Raises QueryError for an artifact with fewer than two images.
     """
     artifact = load_artifact(folder)
     if len(artifact.store) < 2:
@@ -87,7 +88,7 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
 
 
 def _throughput(artifact: Artifact, pictures: list[bytes]) -> float:
-    """Images a second of what a build does: decode, thumbnail, embed, write shards."""
+    """Images per second through the steps of a build: decode, make a thumbnail, embed, write shards."""
     rows = [RawImage(str(number), data=data) for number, data in enumerate(pictures)]
     with tempfile.TemporaryDirectory() as folder:
         shards = Shards(Path(folder) / "shards", "bench", artifact.encoder.fingerprint, pa.schema([]))
@@ -97,7 +98,7 @@ def _throughput(artifact: Artifact, pictures: list[bytes]) -> float:
 
 
 def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
-    """Start the app as a person would, and ask it over HTTP and through gradio_client."""
+    """Start the app as a user would, and query it over HTTP and through gradio_client."""
     with serving(folder) as (app, address), httpx.Client(base_url=f"{address}/gradio_api", timeout=60) as http:
         first = seconds_to_answer(app, lambda: _ask(http, pictures[0]))
         over_http = latency(lambda picture: _ask(http, picture), pictures[:_QUERIES])
@@ -114,7 +115,7 @@ def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`python -m retrieval serve` on an artifact, as a process just started, until the block ends; its address."""
+    """Run `python -m retrieval serve` on an artifact in a new process for the block; yields the process and its URL."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -128,7 +129,7 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def seconds_to_answer(app: subprocess.Popen[bytes], ask: Callable[[], Any]) -> float:
-    """Seconds from now until `ask` is answered, which raises httpx's error of transport until the app is there."""
+    """Seconds until `ask` succeeds; until the app listens, `ask` raises httpx.TransportError. Raises LookalikeError."""
     started = time.perf_counter()
     while app.poll() is None and time.perf_counter() - started < _PATIENCE:
         try:
@@ -152,7 +153,7 @@ def _ask(http: httpx.Client, picture: bytes) -> str:
 
 
 def _by_client(address: str, pictures: list[bytes]) -> Figures:
-    """The same through gradio_client, and its floor: the upload, and a call that computes nothing."""
+    """The same through gradio_client, with its floor: the upload, and a call that computes nothing."""
     from gradio_client import Client, handle_file
 
     client = Client(address, verbose=False)

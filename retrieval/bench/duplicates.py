@@ -1,4 +1,4 @@
-"""Benchmark of near-duplicates: seconds and memory for so many rows, beside brute force on the same vectors."""
+"""Benchmark near-duplicate detection: time and memory, compared with brute force on the same vectors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 
-_SAMPLE = 2048  # rows of which brute force is timed
+_SAMPLE = 2048  # rows on which brute force is timed
 
 
 def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
-    """Near-duplicates among `rows` vectors of `dim` numbers drawn around the artifact's, with its pictures in turn.
+    """Find near-duplicates among `rows` synthetic vectors of dimension `dim`, with the artifact's thumbnails in turn.
 
-    Brute force is all pairs by a plain product, on a sample of the rows, without a look at any picture.
+    Brute force computes the cosine of all pairs by matrix product, on a sample of the rows, and compares no images.
     """
     artifact = load_artifact(folder)
     cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
@@ -38,7 +38,7 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     sample = np.array_split(np.random.default_rng(0).permutation(rows)[:_SAMPLE], 8)
     started = time.perf_counter()
     pairs = sum(np.count_nonzero(vectors[part] @ vectors.T >= THRESHOLD) - len(part) for part in sample)
-    brute = (time.perf_counter() - started) * rows / sum(map(len, sample)) / 2  # of each pair one half
+    brute = (time.perf_counter() - started) * rows / sum(map(len, sample)) / 2  # each pair is computed only once
     return {
         "rows": rows,
         "dimension": dim,
@@ -52,7 +52,7 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
 
 
 class _InTurn:
-    """The thumbnails of a gallery, over and over."""
+    """The thumbnails of a gallery, repeated to a given number of rows."""
 
     def __init__(self, gallery: Gallery, rows: int) -> None:
         self._gallery, self._rows = gallery, rows
@@ -66,7 +66,7 @@ class _InTurn:
 
 @contextmanager
 def _memory() -> Iterator[list[float]]:
-    """How many MiB more than before were resident at most, in a list of one; known when the block ends."""
+    """Measure the peak growth of resident memory in MiB, as a list of one value that is final after the block."""
     process, peak, over = psutil.Process(), [0.0], Event()
     before = process.memory_info().rss
 

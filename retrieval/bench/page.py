@@ -1,7 +1,7 @@
-"""Benchmark of the page: what a person waits for, in a real Chromium and on its own clock.
+"""Benchmark the page: what a user waits for, in a real Chromium.
 
-The clock runs inside the page. It starts when the event of the person (a file given, a press, a click) was made, and
-stops when the answer is in the document and its first picture is loaded; nothing is polled in between.
+The clock runs inside the page. It starts at the timestamp of the user's event (a file chosen, a key, a click), and
+stops when the answer is in the document and its first image has loaded. It never polls.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 _OPENED, _TIMES = 8, 21
 _PIXELS = 2_000_000
 _PATIENCE = 60_000  # milliseconds for one answer
-_SETTLED = 300  # milliseconds between two measurements: the end of one is no part of the next
+_SETTLED = 300  # milliseconds between two measurements, so one does not disturb the next
 _VIEWPORT: Any = {"width": 1440, "height": 900}
 
-# `first` is when the first picture of an answer is loaded, `all` when all that can be seen of it are; in milliseconds.
+# `first`: the first image of an answer has loaded; `all`: all its visible images have. Both in milliseconds.
 _CLOCK = """
 window.clock = (() => {
   const hits = () => [...document.querySelectorAll("#hits .hit")];
@@ -75,11 +75,11 @@ _WEIGHT = """() => {
 
 
 def bench_ui(folder: Path) -> Figures:
-    """What a person at the page of an artifact waits for, in milliseconds, and beside the encoder's own time.
+    """Measure what a user of an artifact's page waits for, in milliseconds and relative to the encoder's own latency.
 
-    The app is a process of its own. "first" is the first time after its start, and no part of the median or the
-    95th percentile. Pictures that are dropped are the artifact's own thumbnails, another each time, enlarged to
-    photographs. Raises LookalikeError without Playwright or a Chromium, and where the page does not answer.
+    The app runs in its own process. "first" is the first measurement after its start, and is excluded from the median
+    and the 95th percentile. Uploaded images are the artifact's own thumbnails, a different one each time, enlarged to
+    photographs. Raises LookalikeError without Playwright or Chromium, or if the page does not answer.
     """
     artifact = load_artifact(folder)
     pictures = [_photograph(artifact.gallery.thumbnail(row)) for row in spread_rows(len(artifact.gallery), _TIMES)]
@@ -103,7 +103,7 @@ def bench_ui(folder: Path) -> Figures:
 
 
 def _photograph(thumbnail: bytes) -> bytes:
-    """A thumbnail enlarged to a JPEG of 2 megapixels, which is what has to be sent and decoded."""
+    """A thumbnail enlarged to a 2-megapixel JPEG, a realistic size to upload and decode."""
     picture = open_image(thumbnail)
     scale = (_PIXELS / (picture.width * picture.height)) ** 0.5
     large = picture.resize((round(picture.width * scale), round(picture.height * scale)))
@@ -112,7 +112,7 @@ def _photograph(thumbnail: bytes) -> bytes:
 
 
 def _summary(name: str, times: Any, encoder: float) -> Figures:
-    """Figures of (N, 2) milliseconds: to the first picture, and to all that can be seen."""
+    """Summarise (N, 2) milliseconds: time to the first image, and to all visible ones."""
     warm = times[1:] if len(times) > 1 else times
     p50, p95 = np.percentile(warm[:, 0], [50, 95])
     return {
@@ -125,7 +125,7 @@ def _summary(name: str, times: Any, encoder: float) -> Figures:
 
 
 def _opening(browser: Browser, address: str) -> tuple[list[list[float]], list[float]]:
-    """The page in a fresh browser each time: the times, and how many requests and KiB the first took."""
+    """Open the page in a fresh browser context each time: the times, and the requests and KiB of the first visit."""
     times, weights = [], []
     for _ in range(_OPENED):
         with _visit(browser, address) as page:
@@ -136,7 +136,7 @@ def _opening(browser: Browser, address: str) -> tuple[list[list[float]], list[fl
 
 
 def _measured(page: Page, pictures: list[bytes], gallery: Gallery) -> dict[str, list[list[float]]]:
-    """What is measured on an open page: name -> the times, one after the other."""
+    """Measure each interaction on an open page: name -> the times in order."""
     _read(page)
 
     def give(time: int) -> None:
@@ -166,7 +166,7 @@ def _measured(page: Page, pictures: list[bytes], gallery: Gallery) -> dict[str, 
 
 
 def _filtered(page: Page, gallery: Gallery, column: str, time: int) -> list[float]:
-    """Press the value in a filter that the fewest hits have, another each time; afterwards it is taken back."""
+    """Choose the filter value that the fewest hits have, a different one each time, and undo it afterwards."""
     rows = page.evaluate("[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)")
     values = list(gallery.counts(column))
     shown = [str(gallery.table[column][row].as_py()) for row in rows]
@@ -188,7 +188,7 @@ def _timed(page: Page, event: str, answer: str, act: Callable[[int], None], time
 
 
 def _read(page: Page) -> list[float]:
-    """The times that the clock in the page has taken, once it has."""
+    """The times from the clock in the page, once it has stopped."""
     page.wait_for_function("clock.read()", polling=100)
     times: list[float] = page.evaluate("clock.read()")
     return times
@@ -196,7 +196,7 @@ def _read(page: Page) -> list[float]:
 
 @contextmanager
 def _visit(browser: Browser, address: str) -> Iterator[Page]:
-    """A visitor with nothing in the cache, whose page begins with our clock."""
+    """A new visitor with an empty cache; the clock is installed before the page loads."""
     with browser.new_context(viewport=_VIEWPORT) as context:
         page = context.new_page()
         page.set_default_timeout(_PATIENCE)
@@ -207,7 +207,7 @@ def _visit(browser: Browser, address: str) -> Iterator[Page]:
 
 @contextmanager
 def _chromium() -> Iterator[Browser]:
-    """A Chromium of this machine, or else Playwright's own."""
+    """A Chromium installed on this machine, otherwise Playwright's own. Raises LookalikeError if neither works."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""Vectors drawn around real embeddings, for benchmarks of an index with more rows than there are images.
+"""Synthetic vectors drawn around real embeddings, to benchmark an index with more rows than there are images.
 
-White noise on the sphere is the wrong test: all neighbours are equally far, and no index can leave anything out.
-Copies of real vectors with a little noise are wrong the other way: the neighbours of a copy are its own siblings. Here
-a row starts at a real vector and moves by a random Gaussian combination of the differences to its near neighbours,
-that is by a draw from the local covariance (dense places stay dense), plus a small one from the covariance of all.
-SPREAD and HAZE were chosen so that, drawing as many rows as there are real ones, the cosines to the first and the tenth
-neighbour and the local intrinsic dimension come out near those of the real vectors.
+White noise on the sphere is a bad test: all neighbours are equally far, so no index can skip anything. Noisy copies of
+real vectors are bad in the opposite way: the neighbours of a copy are the other copies of the same vector. Here a row
+starts at a real vector and moves by a random Gaussian combination of the differences to its near neighbours, that is,
+by a draw from the local covariance (dense regions stay dense), plus a small draw from the global covariance.
+_SPREAD and _HAZE were chosen by drawing as many rows as there are real vectors: the cosines to the first and the tenth
+neighbour, and the local intrinsic dimension, then come out close to those of the real vectors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK = 32_768
 
 
 class Cloud:
-    """Draws unit vectors of `dim` numbers around real ones, (N, D) float32, N at least 2."""
+    """Draws unit vectors of dimension `dim` around real ones, (N, D) float32, N at least 2."""
 
     def __init__(self, real: Vectors, dim: int) -> None:
         self._base = project(real, dim)
@@ -33,7 +33,7 @@ class Cloud:
         self._near = nearest[:, 1:]
 
     def draw(self, rows: int, seed: int) -> Vectors:
-        """(rows, dim) float32 unit vectors; the same for the same seed."""
+        """(rows, dim) float32 unit vectors, reproducible by seed."""
         rng = np.random.default_rng(seed)
         drawn = np.empty((rows, self._base.shape[1]), np.float32)
         for start in range(0, rows, _CHUNK):
@@ -53,9 +53,9 @@ class Cloud:
 
 
 def project(real: Vectors, dim: int) -> Vectors:
-    """Unit vectors on their `dim` leading axes (not centred, so that cosines change as little as can be).
+    """Project vectors to their `dim` leading axes and renormalise (not centred, which preserves cosines best).
 
-    Vectors of fewer numbers are filled up with zeros, which changes no cosine.
+    Shorter vectors are padded with zeros, which preserves cosines exactly.
     """
     if real.shape[1] <= dim:
         return np.pad(real, ((0, 0), (0, dim - real.shape[1])))

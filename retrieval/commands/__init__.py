@@ -1,1 +1,1 @@
-"""The commands: one module a theme. What one needs is imported when it runs: help is there at once."""
+"""The commands, one module per topic. Each imports what it needs only when it runs, so help appears at once."""

@@ -1,4 +1,4 @@
-"""Build an artifact, add images to it, take some out."""
+"""Commands that build an artifact, add images to it, or remove some."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retrieval.commands.paths import check_folder, check_source
 from retrieval.commands.printing import Bar, print_report
 
 commands = typer.Typer()
-_SEED = 0  # so that the same command after a kill has the same encoder, and goes on
+_SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
 Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
 Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="a local safetensors file, instead of the Hub's")]

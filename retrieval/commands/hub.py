@@ -1,4 +1,4 @@
-"""The Hub: push an artifact, pull one, serve one on a Space."""
+"""Commands for the Hub: push an artifact, pull one, serve one in a Space."""
 
 from __future__ import annotations
 

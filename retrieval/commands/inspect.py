@@ -1,4 +1,4 @@
-"""Inspect an artifact: its figures, whether it is whole, its arrays, its speed."""
+"""Commands that inspect an artifact: metrics, integrity, arrays, speed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def export(
     if npy.exists() and not npy.is_dir():
         raise ArtifactError(f"{npy} is a file; --npy takes a folder.")
     npy.mkdir(parents=True, exist_ok=True)
-    # Plain text arrays, not objects: numpy can then read them without pickle.
+    # Unicode arrays rather than object arrays: numpy reads them without pickle.
     labels = ["" if label is None else label for label in opened.gallery.labels]
     np.save(npy / "embeddings.npy", opened.store.vectors(np.arange(len(opened.store))))
     np.save(npy / "image_paths.npy", np.array(opened.gallery.table["source"].to_pylist(), np.str_))

@@ -1,4 +1,4 @@
-"""Paths: whether what a command names is there: checked before torch is loaded, which takes seconds."""
+"""Check that the paths and names given to a command exist, before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retrieval.words import did_you_mean
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ArtifactError unless the folder holds an artifact's manifest."""
+    """Raise ArtifactError unless the folder contains an artifact's manifest; first repairs an interrupted write."""
     recover(folder)
     read_manifest(folder)
 
@@ -24,7 +24,7 @@ def check_artifact(name: str) -> None:
 
 
 def check_source(name: str) -> None:
-    """Raise SourceError for a name that is neither a path on this disk nor, as `owner/name`, a data set on the Hub."""
+    """Raise SourceError for a name that is neither a local path nor an `owner/name` on the Hub."""
     path = Path(name).expanduser()
     if path.exists() or is_reference(name):
         return

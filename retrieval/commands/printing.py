@@ -1,4 +1,4 @@
-"""Printing: progress, figures and reports, as the commands show them."""
+"""Print the progress, figures and reports of commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """Progress on standard error: images a second and the time left; a line now and then where it is no terminal."""
+    """Progress bar on standard error, with images per second and time left; occasional lines without a terminal."""
 
     def __enter__(self) -> Bar:
         self._bar = progress_bar(unit="images", smoothing=0.05, delay=0.5)
@@ -20,9 +20,9 @@ class Bar:
         return self
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Show that `done` images of `total` are done; None where it is not known how many there are."""
+        """Show that `done` of `total` images are done; `total` is None if unknown."""
         if not self._started:
-            self._bar.initial = self._bar.n = done - 1  # what an earlier run has done does not count as speed
+            self._bar.initial = self._bar.n = done - 1  # images done by an earlier run do not count as speed
             self._bar.total = total
             self._started = True
         self._bar.update(done - self._bar.n)
@@ -32,12 +32,12 @@ class Bar:
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON that a person can read, too."""
+    """Print a value as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_figures(figures: dict[str, Any], as_json: bool) -> None:
-    """A line a figure, or JSON."""
+    """Print figures one per line, or as JSON."""
     if as_json:
         print_json(figures)
         return
@@ -46,7 +46,7 @@ def print_figures(figures: dict[str, Any], as_json: bool) -> None:
 
 
 def print_report(report: Report | None) -> None:
-    """What became of the images of a source: a line for each that was left out, and how many there were of each."""
+    """Print the skipped and duplicate images of a source, one per line, and then the counts."""
     if report is None:
         return
     for source, reason in report.skipped:

@@ -1,4 +1,4 @@
-"""Run: an app of commands, from the words of a command line to an exit status."""
+"""Run a command-line app, from its arguments to an exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELP = ("--help", "-h")
 
 
 class _EndedError(Exception):
-    """How a command leaves Typer, which would end the process."""
+    """Carries an exit status out of Typer, which would end the process."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -25,15 +25,15 @@ class _EndedError(Exception):
 
 
 class _Commands(TyperGroup):
-    """Sub-commands, whose errors and interruptions are said by `run_command`, and wrong usage by Typer."""
+    """Sub-commands whose errors and interruptions are reported by `run_command`, and wrong usage by Typer."""
 
     def invoke(self, ctx: Any) -> Any:
         raise _EndedError(run_command(lambda: super(_Commands, self).invoke(ctx), ctx.obj))
 
 
 def new_app(text: str, *commands: typer.Typer) -> typer.Typer:
-    """An app that has the commands of others, `-h` and `--version`; `text` is what its help begins with."""
-    # Plain text: loading Rich takes almost as long as everything else, and its boxes are hard to search and to copy.
+    """Combine commands into one app with `-h` and `--version`; `text` opens its help."""
+    # Plain text: importing Rich takes almost as long as everything else, and its boxes are hard to search and copy.
     app = typer.Typer(
         cls=_Commands,
         help=text,
@@ -50,10 +50,10 @@ def new_app(text: str, *commands: typer.Typer) -> typer.Typer:
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None, program: str, interrupted: str) -> int:
-    """Run one command; 0 if it worked, 1 with one line on standard error if it did not, 130 after Ctrl-C.
+    """Run one command; returns 0 on success, 1 after an error (one line on standard error), 130 after Ctrl-C.
 
-    `program` is what the help calls it, `interrupted` what is said after Ctrl-C. Raises SystemExit where no command
-    runs: with 0 for help, with 2 and the usage of the command for wrong usage.
+    `program` is its name in the help, `interrupted` the message after Ctrl-C. Raises SystemExit if no command runs:
+    status 0 for help, status 2 with the command's usage for wrong usage.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:

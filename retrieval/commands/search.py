@@ -1,4 +1,4 @@
-"""Search an artifact, and find its near-duplicates."""
+"""Commands that search an artifact, and find its near-duplicates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retrieval.search import Hit
 
 commands = typer.Typer()
-_LARGEST = 10  # groups that are printed, and images of each
+_LARGEST = 10  # most groups printed, and most images of each
 PartOfImage = Annotated[
     str | None, typer.Option(metavar="L,T,R,B", help="the part of IMAGE that counts, as shares from 0 to 1")
 ]
@@ -103,7 +103,7 @@ def duplicates(
 
 
 def lines_of(hits: Sequence[Hit]) -> Iterator[str]:
-    """A line a hit: cosine, chance where one is known, id, label, source, and how many were folded into it."""
+    """One line per hit: cosine, match probability if known, id, label, source, and the number of folded duplicates."""
     from retrieval.evaluation.confidence import percent
 
     known = any(hit.chance is not None for hit in hits)
@@ -128,7 +128,7 @@ def _region(text: str | None, image: str | None) -> Region | None:
 
 
 def _listed(group: Group, gallery: Gallery) -> dict[str, Any]:
-    """A group as JSON shows it, its leader first."""
+    """A group as JSON, its first image first."""
     rows = gallery.take(group.rows)
     images = [
         {"id": row.id, "label": row.label, "source": row.source, "cosine": round(score, 4)}

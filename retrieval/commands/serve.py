@@ -1,4 +1,4 @@
-"""Serve an artifact: the page in the browser, and the endpoints."""
+"""Command that serves an artifact: the page in the browser, and the endpoints."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def serve(
     searcher = Searcher.open(artifact)
     from retrieval.ui import create_app, launch
 
-    # A Space or a container is stopped by SIGTERM; leaving by the front door cleans up temporary files.
+    # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(searcher)
     try:
         launch(app, host=host, port=port, share=share)
-    except (OSError, ValueError) as error:  # what GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say
+    except (OSError, ValueError) as error:  # invalid GRADIO_SERVER_NAME or GRADIO_SERVER_PORT
         raise LookalikeError(f"cannot listen on {host or 'this machine'}: {error}") from error
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise LookalikeError unless a server could listen there now; `host` is a name or an address."""
+    """Raise LookalikeError unless a server could listen on this port now; `host` is a name or an IP address."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,1 +1,1 @@
-"""Pictures and words to unit vectors."""
+"""Encoders of images and texts into unit vectors."""

@@ -1,4 +1,4 @@
-"""What a search asks of an encoder; any object that keeps these promises will do. Loads no torch."""
+"""The encoder interface that search relies on; any object that implements it works. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from PIL import Image
 
 
 class ImageEncoder(Protocol):
-    """Turns pictures into unit vectors."""
+    """Encodes images as unit vectors."""
 
     @property
     def dim(self) -> int:
-        """D, how many numbers an embedding has: as many as the vectors of the store."""
+        """D, the dimension of an embedding, equal to that of the vectors in the store."""
 
     @property
     def name(self) -> str:
-        """What it is called where a person reads it."""
+        """The name shown to users."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for two encoders that give the same vectors."""
+        """Equal for two encoders that give the same vectors."""
 
     def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """N RGB images to (N, D) float32 rows of unit length. Has to be safe to call from several threads."""
+        """N RGB images to (N, D) float32 rows of unit length. Must be thread-safe."""
 
 
 @runtime_checkable
 class Explainer(Protocol):
-    """An encoder whose embeddings may be split over the cells of a feature map (see `retrieval.encoders.explain`)."""
+    """An encoder that may be able to split an embedding over feature map cells (see `retrieval.encoders.explain`)."""
 
     @property
     def explains(self) -> bool:
-        """Whether it can."""
+        """Whether this encoder can."""
 
     @property
     def data_config(self) -> dict[str, Any]:
-        """timm's configuration of the preprocessing: input size, crop mode and share."""
+        """timm's preprocessing configuration: input size, crop mode and crop fraction."""
 
     def cells(self, image: Image.Image) -> Any:
-        """The embedding of an RGB image as a sum over cells, `retrieval.encoders.image.Cells`."""
+        """The embedding of an RGB image as a sum over cells: `retrieval.encoders.image.Cells`."""

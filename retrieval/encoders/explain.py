@@ -1,10 +1,10 @@
-"""Explain: why two pictures are similar, exactly, as a sum over the parts of each.
+"""Explain why two images are similar: an exact decomposition of their cosine similarity over the cells of each image.
 
-The embedding of a network that ends in global average pooling and a linear layer, or none, is a sum over the cells of
-its feature map, and so is the cosine with any other vector: a heat map whose sum, with what the layer's bias adds, is
-the score of the search (class activation mapping, Zhou et al. 2016, arXiv:1512.04150; between two pictures Stylianou
-et al., "Visualizing Deep Similarity Networks", WACV 2019, arXiv:1901.00536). Nothing is estimated. A cell stands for
-a place in the picture as far as the network keeps places apart: what a cell sees reaches beyond its own square.
+If a network ends in global average pooling and at most a linear layer, its embedding is a sum over the cells of its
+feature map, and so is the cosine with any other vector. The result is a heat map whose sum, plus the contribution of
+the layer's bias, equals the search score (class activation mapping, Zhou et al. 2016, arXiv:1512.04150; for pairs of
+images, Stylianou et al., "Visualizing Deep Similarity Networks", WACV 2019, arXiv:1901.00536). Nothing is estimated.
+A cell marks a place in the image only as far as the network preserves location: its receptive field exceeds its square.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from retrieval.encoders.base import Explainer
 from retrieval.encoders.image import Cells
 from retrieval.errors import EncoderError
 
-_SHORTEST = 1e-12  # length of an embedding, as torch's normalize has it: one of zeros has the cosine 0 with all
+_SHORTEST = 1e-12  # smallest norm to divide by, as in torch's normalize: a zero embedding has cosine 0 with everything
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as shares of a picture's width and height; below 0 and above 1 is padding around it."""
+"""Left, top, right, bottom as fractions of an image's width and height; below 0 and above 1 is padding around it."""
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """What each cell of a picture adds to its cosine with a vector, in units of that cosine; negative where it takes.
+    """The contribution of each cell of an image to its cosine with a vector, in cosine units; may be negative.
 
-    `cells` is (H, W) float32, a grid of equal cells over `box`, the part of the picture that the network was shown;
-    `bias` is what the linear layer's bias adds, which no cell does.
+    `cells` is (H, W) float32, a grid of equal cells over `box`, the part of the image that the network saw. `bias` is
+    the contribution of the linear layer's bias, which belongs to no cell.
     """
 
     cells: Floats
@@ -42,7 +42,7 @@ class HeatMap:
 
     @property
     def sum(self) -> float:
-        """The cosine: all cells and the bias."""
+        """The cosine: the sum of all cells and the bias."""
         return float(self.cells.sum(dtype=np.float64)) + self.bias
 
 
@@ -50,12 +50,12 @@ class HeatMap:
 class Explanation:
     """Why a query and a hit are similar.
 
-    `cosine` is that of the query's vector with the hit's as indexed, in [-1, 1]: the score of the search.
-    `query` splits it over the query's picture: its sum is the cosine, within 1e-5, where the query's vector was made
-    of that picture. `hit` splits the cosine of the query's vector and the hit's picture at hand; where that is a
-    thumbnail of what was indexed, its sum differs a little.
-    `pairs`, (Hq * Wq, Hh * Wh) float32, is what each cell of one picture together with each cell of the other adds to
-    the cosine of the two pictures at hand, row by row of both grids; the rest of that cosine is `pairs_bias`.
+    `cosine` is the search score: the cosine of the query's vector and the hit's indexed vector, in [-1, 1].
+    `query` splits it over the query image; if the query's vector was computed from that image, the sum equals the
+    cosine within 1e-5. `hit` splits the cosine of the query's vector and the given hit image; if that is a thumbnail
+    of the indexed image, the sum differs slightly.
+    `pairs`, (Hq * Wq, Hh * Wh) float32, is the contribution of each pair of cells, one from each image, to the cosine
+    of the two given images, row by row of both grids; `pairs_bias` is the rest of that cosine.
     """
 
     cosine: float
@@ -68,18 +68,18 @@ class Explanation:
 def explain(
     encoder: Explainer, query: Image.Image, hit: Image.Image, hit_vector: Vectors, query_vector: Vectors | None = None
 ) -> Explanation:
-    """Split the similarity of two RGB pictures over their parts.
+    """Split the cosine similarity of two RGB images over their parts.
 
     Args:
-        encoder: what the index was made with.
-        query: the picture that was searched with; for an image of the gallery, its thumbnail.
-        hit: the picture that was found, as far as it is at hand: its thumbnail.
+        encoder: the encoder that built the index.
+        query: the query image; for an image of the gallery, its thumbnail.
+        hit: the hit's image as available, usually its thumbnail.
         hit_vector: (D,) float32, the hit's row of the index.
-        query_vector: (D,) float32 of unit length, what was searched with; None makes it of the picture.
+        query_vector: (D,) float32 of unit length, the vector searched with; None computes it from `query`.
 
     Raises:
-        EncoderError: the encoder's similarity is no sum over parts (`Encoder.explains`), or it prepares pictures in a
-            way that is not known here; in one sentence that can be shown to a person.
+        EncoderError: the encoder's similarity is not a sum over parts (`Encoder.explains`), or its crop mode is not
+            supported. The message is one sentence that can be shown to a user.
     """
     boxes = [seen_box(encoder.data_config, picture.size) for picture in (query, hit)]
     of_query, of_hit = _to_unit_length(encoder.cells(query)), _to_unit_length(encoder.cells(hit))
@@ -94,9 +94,9 @@ def explain(
 
 
 def seen_box(data_config: dict[str, Any], size: tuple[int, int]) -> Box:
-    """The part of a (width, height) picture that timm's transform of that configuration shows to the network.
+    """The part of a (width, height) image that timm's transform with this configuration shows to the network.
 
-    Raises EncoderError for a crop mode that is none of timm's.
+    Raises EncoderError for an unknown crop mode.
     """
     mode = data_config["crop_mode"]
     shown = tuple(data_config["input_size"])[:0:-1]  # (width, height), of (channels, height, width)
@@ -107,7 +107,7 @@ def seen_box(data_config: dict[str, Any], size: tuple[int, int]) -> Box:
     elif mode == "border":
         resized = [round(side / max(ratios)) for side in size]
     elif mode == "center" and scaled[0] == scaled[1]:
-        # torchvision's own rule for a square, which cuts off what timm's would round.
+        # torchvision's rule for squares, which truncates where timm rounds.
         resized = [int(scaled[0] * side / min(size)) for side in size]
     elif mode == "center":
         resized = [round(side / min(ratios)) for side in size]
@@ -121,7 +121,7 @@ def seen_box(data_config: dict[str, Any], size: tuple[int, int]) -> Box:
 
 
 def _span(found: int, shown: int) -> tuple[float, float]:
-    """Where a centred crop, or padding, of `shown` pixels begins and ends on a side of `found`, as shares of it."""
+    """Start and end of a centred crop (or padding) of `shown` pixels on a side of `found` pixels, as fractions."""
     start = round((found - shown) / 2) if found >= shown else -((shown - found) // 2)
     return start / found, (start + shown) / found
 

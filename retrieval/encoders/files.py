@@ -1,4 +1,4 @@
-"""The names of an encoder's two files, which are those of timm's own Hub format. Loads no torch."""
+"""File names of a saved encoder, as in timm's Hub format. Does not import torch."""
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -1,7 +1,7 @@
-"""Heads that are not linear: small stacks of layers on top of the pooled features, written as a word.
+"""Nonlinear heads: small stacks of layers on top of the pooled features, described by a short spec.
 
-`512-relu-256` is Linear(512), ReLU, Linear(256); `512-bn-relu-dropout0.5-128` has batch norm and dropout between.
-A linear head is no business of this module: timm's own classifier layer is one.
+`512-relu-256` is Linear(512), ReLU, Linear(256); `512-bn-relu-dropout0.5-128` adds batch norm and dropout.
+Linear heads are not handled here: timm's own classifier layer serves as one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _WORD = re.compile(r"(?P<width>[1-9]\d{0,4})|(?P<layer>bn|relu)|dropout(?P<rate>
 
 
 class Head(torch.nn.Sequential):
-    """The layers that a word describes; `spec` is the word, `dim` the numbers that come out."""
+    """The layers described by `spec`; `dim` is the output dimension."""
 
     def __init__(self, spec: str, features: int) -> None:
-        """Make the layers for `features` numbers in; raises EncoderError where the word is none of a head."""
+        """Create the layers for `features` inputs; raises EncoderError if the spec is invalid."""
         layers: list[torch.nn.Module] = []
         width = features
         for word in spec.split("-"):

@@ -1,10 +1,10 @@
-"""Encoder: a timm backbone with its own preprocessing, images in, unit vectors out.
+"""Encoder: a timm backbone with its own preprocessing, from images to unit vectors.
 
-The encoder is saved in timm's own Hub format (`config.json`, `model.safetensors`), so that
+The encoder is saved in timm's Hub format (`config.json`, `model.safetensors`):
 `timm.create_model("local-dir:FOLDER", pretrained=True)` gives the same network without this project.
-Global average pooling and a linear head (timm's classifier layer), or none, are what lets the cosine of two images
-be split into a sum over the cells of their feature maps (`cells`, and `retrieval.encoders.explain`, which shows it);
-heads with more layers are in `retrieval.encoders.heads`.
+With global average pooling and at most a linear head (timm's classifier layer), the cosine of two images can be split
+into a sum over the cells of their feature maps (`cells`; `retrieval.encoders.explain` uses it). For heads with more
+layers see `retrieval.encoders.heads`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from retrieval.forking import OneThread, in_child
 # once. Here, one thread does; with a single thread, as in the workers of a DataLoader.
 in_child(lambda: torch.set_num_threads(1))
 
-_OWN_KEY = "lookalike"  # of config.json: what timm's own format has no place for
-# Arguments of timm.create_model that would have it read other files, or run other code, than those of the folder.
+_OWN_KEY = "lookalike"  # in config.json, for what timm's own format cannot hold
+# Arguments of timm.create_model that would make it read files outside the folder, or run other code.
 _NOT_FROM_A_FILE = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable", "no_jit"}
 )
@@ -56,7 +56,7 @@ _NOT_FROM_A_FILE = frozenset(
 
 @dataclass(frozen=True)
 class Cells:
-    """An embedding before it is brought to unit length, as the sum of what each cell of the feature map adds to it.
+    """An embedding before normalisation, as the sum of the contributions of each feature map cell.
 
     `parts` is (H * W, D) float64, row by row of the map, `bias` (D,) float64, `grid` (H, W).
     """
@@ -67,24 +67,24 @@ class Cells:
 
     @property
     def embedding(self) -> Numbers:
-        """The (D,) sum of the parts and the bias."""
+        """The sum of the parts and the bias, (D,) float64."""
         total: Numbers = self.parts.sum(axis=0) + self.bias
         return total
 
 
 class Encoder:
-    """A timm network in eval mode, float32, and the transform that its weights were made for."""
+    """A timm network in eval mode, float32, with the transform that its weights were trained for."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        # channels-last is what the convolutions of oneDNN want: about a third faster on a CPU.
+        # oneDNN's convolutions prefer channels-last: about a third faster on a CPU.
         network: Any = model.eval().to(memory_format=torch.channels_last)
         self.model = network
         self.data_config: dict[str, Any] = resolve_model_data_config(self.model)
         self.transform: Any = create_transform(**self.data_config, is_training=False)
         self.dim = int(self.model.num_classes or feature_count(self.model))
         self.fingerprint: str = self._fingerprint()
-        # The network always runs on this one thread: OpenMP keeps a team of its own for every thread that computes,
-        # and on a server with many, teams get into each other's way (33 ms an image instead of 19).
+        # The network always runs on this one thread: OpenMP keeps a thread team for every thread that computes, and
+        # on a server with many threads the teams slow each other down (33 ms an image instead of 19).
         self._thread = OneThread("encoder")
 
     @classmethod
@@ -99,17 +99,17 @@ class Encoder:
         crop_mode: str = "squash",
         seed: int | None = None,
     ) -> Encoder:
-        """Make an encoder from a timm model name.
+        """Create an encoder from a timm model name.
 
-        `weights` is a local safetensors file that takes the place of the Hub's weights; its classifier, if it has
-        one, is left out. `embedding_size` 0 gives the pooled features, more gives a linear head of that size;
-        `head` in its place is a head that is not linear, `512-relu-256` for one (see `retrieval.encoders.heads`).
-        Size, interpolation, mean and deviation are the model's own. `crop_mode` is timm's: `squash` shows the network
-        the whole picture (what lies at its edge is looked for too: on Caltech-101 hit@1 0.858 against 0.843),
-        `center` cuts the edges off as the model's own evaluation does.
-        `seed` makes what is random in the weights the same each time; None draws it from torch's own generator.
-        Raises EncoderError for an unknown backbone, weights that do not fit, a Hub that cannot be reached, or a network
-        that does not give one row of numbers for a picture.
+        `weights` is a local safetensors file used instead of the Hub's weights; a classifier in it is ignored.
+        `embedding_size` 0 gives the pooled features, a larger value a linear head of that size. `head` replaces it by a
+        nonlinear head, such as `512-relu-256` (see `retrieval.encoders.heads`).
+        Input size, interpolation, mean and standard deviation are the model's own. `crop_mode` is timm's: `squash`
+        shows the network the whole image (objects at the edge count too: hit@1 on Caltech-101 is 0.858, against
+        0.843), `center` cuts the edges off, as the model's own evaluation does.
+        `seed` makes random weights reproducible; None draws them from torch's global generator.
+        Raises EncoderError for an unknown backbone, weights that do not fit, an unreachable Hub, or a network that
+        does not give one vector per image.
         """
         check_name(backbone)
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -128,12 +128,12 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path) -> Encoder:
-        """Read `config.json` and `model.safetensors` of a folder; raises EncoderError where they do not fit."""
+        """Load `config.json` and `model.safetensors` from a folder; raises EncoderError if they are invalid."""
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             name, pretrained_cfg = config["architecture"], config["pretrained_cfg"]
             arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
-            if not timm.is_model(name):  # a prefix like `hf-hub:` would have timm fetch another model
+            if not timm.is_model(name):  # a prefix like `hf-hub:` would make timm fetch another model
                 raise ValueError(f"timm has no model {name!r}")
             if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
                 raise ValueError(f"model_args names {', '.join(named)}")
@@ -148,11 +148,11 @@ class Encoder:
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` in timm's Hub format."""
         save_file(contiguous(self.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors lets nobody else read it
+        (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors creates it readable by the owner only
         path = folder / CONFIG_FILE
         save_config_for_hf(self.model, str(path))
         config = json.loads(path.read_text(encoding="utf-8"))
-        # transformers' timm wrapper passes num_classes itself and refuses to get it twice.
+        # transformers' timm wrapper passes num_classes itself, and fails if it is given twice.
         config.get("model_args", {}).pop("num_classes", None)
         if head := head_of(self.model):
             config[_OWN_KEY] = {"head": head}
@@ -160,23 +160,23 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """The timm architecture, `resnet50` for one."""
+        """The timm architecture, for example `resnet50`."""
         return cast(str, self.model.pretrained_cfg["architecture"])
 
     @property
     def is_plain_timm(self) -> bool:
-        """Whether timm alone makes the same network of the files that `save` writes: its head is timm's own."""
+        """Whether timm alone can rebuild the network from the files that `save` writes: no head but timm's own."""
         return head_of(self.model) is None
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """RGB image to the (3, H, W) float32 tensor that the network takes (resized, cropped, normalised)."""
+        """RGB image to the (3, H, W) float32 input of the network: resized, cropped and normalised."""
         return cast(torch.Tensor, self.transform(image))
 
     def embed_tensors(self, tensors: Sequence[torch.Tensor]) -> Vectors:
         """N tensors from `preprocess` to (N, D) float32 rows of unit length.
 
-        Raises EmbeddingError where an embedding is too near to zero to have a direction, and EncoderError where numbers
-        come out that are not finite, or not D for each tensor.
+        Raises EmbeddingError if an embedding is too close to zero to have a direction, and EncoderError if the output
+        is not finite or does not have shape (N, D).
         """
         if not tensors:
             return np.empty((0, self.dim), np.float32)
@@ -187,33 +187,33 @@ class Encoder:
         return cast(torch.Tensor, self.model(torch.stack(list(tensors)).contiguous(memory_format=torch.channels_last)))
 
     def _try_out(self) -> None:
-        """Raise EncoderError where the network cannot take a picture, or gives something else than one embedding."""
+        """Raise EncoderError if the network cannot process an image, or does not give exactly one embedding for it."""
         noise = torch.rand(self.data_config["input_size"], generator=torch.Generator().manual_seed(0))
         try:
             features = self._thread.run(self._forward, [noise])
-        except Exception as error:  # a network fails in ways of its own
+        except Exception as error:  # each network fails in its own way
             raise EncoderError(f"{self.name!r} cannot embed a picture: {first_line(error)}.") from error
         check_shape(features, 1, self.dim, self.name)
 
     def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """RGB images to (N, D) float32 rows of unit length; raises as `embed_tensors` does."""
+        """RGB images to (N, D) float32 rows of unit length; raises like `embed_tensors`."""
         return self.embed_tensors([self.preprocess(image) for image in images])
 
     @cached_property
     def explains(self) -> bool:
-        """Whether `cells` can split an embedding: global average pooling, then layers that are linear, or none.
+        """Whether `cells` can split an embedding: global average pooling, then linear layers only, or none.
 
-        Asked of the network itself, once (`averages_cells`); it takes about as long as embedding three images.
+        Tested once on the network itself (`averages_cells`), in about the time of embedding three images.
         """
         return self._thread.run(averages_cells, self.model, self.data_config["input_size"])
 
     def cells(self, image: Image.Image) -> Cells:
         """Split the embedding of an RGB image over the cells of its feature map.
 
-        What comes out of average pooling and a linear layer is the mean over the cells of W f + b, f being the C
-        features of a cell, so that W f / (H * W) is the part of that cell, and b belongs to none (class activation
-        mapping, Zhou et al. 2016, arXiv:1512.04150). The parts and the bias add up to what `embed_images` brings to
-        unit length, but for rounding (1e-6 of its length). Raises EncoderError where `explains` is false.
+        Average pooling followed by a linear layer gives the mean over the cells of W f + b, where f holds the C
+        features of a cell. So W f / (H * W) is the contribution of that cell, and b belongs to no cell (class
+        activation mapping, Zhou et al. 2016, arXiv:1512.04150). Parts and bias add up to the embedding before
+        normalisation, up to rounding (1e-6 of its norm). Raises EncoderError if `explains` is false.
         """
         if not self.explains:
             raise EncoderError(
@@ -231,8 +231,8 @@ class Encoder:
         return Cells((embeddings - bias) / len(embeddings), bias, (height, width))
 
     def _fingerprint(self) -> str:
-        """SHA-256 over preprocessing, shape and weights: two encoders with the same one give the same vectors."""
-        # By way of JSON, so that a tuple of timm's defaults and a list read back from a file are the same thing.
+        """SHA-256 hex digest of preprocessing, shape and weights: equal for encoders that give the same vectors."""
+        # Through JSON, which makes a tuple of timm's defaults equal to a list read back from a file.
         facts = [self.name, self.dim, self.data_config, *filter(None, [head_of(self.model)])]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         for name, tensor in sorted(contiguous(self.model.state_dict()).items()):

@@ -1,7 +1,7 @@
-"""Text: a CLIP or SigLIP model of `transformers`, texts and images in, unit vectors of one space out.
+"""Text encoder: a CLIP or SigLIP model of `transformers`, which embeds texts and images as unit vectors in one space.
 
-CLIP is Radford et al., 2021 (https://arxiv.org/abs/2103.00020), SigLIP is Zhai et al., 2023
-(https://arxiv.org/abs/2303.15343). Weights are read from safetensors only, and no code that comes with a model is run.
+CLIP: Radford et al., 2021 (https://arxiv.org/abs/2103.00020). SigLIP: Zhai et al., 2023
+(https://arxiv.org/abs/2303.15343). Weights are read only from safetensors, and code shipped with a model is never run.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.errors import EncoderError, QueryError, first_line, short
 from retrieval.forking import OneThread
 
-_KINDS = ("clip", "siglip", "siglip2")  # what `transformers` calls the architectures
+_KINDS = ("clip", "siglip", "siglip2")  # model types as `transformers` names them
 _BATCH = 8
-_LONGEST = 4_096  # characters: more than any of the models reads, and quick to cut into tokens
-_OWN_KEY = "lookalike"  # of config.json: what transformers' own format has no place for
-# What says nothing of the numbers that come out, or may be otherwise after saving and loading.
+_LONGEST = 4_096  # characters: more than any of the models reads, yet fast to tokenize
+_OWN_KEY = "lookalike"  # in config.json, for what transformers' own format cannot hold
+# Settings that do not affect the output, or may change when a model is saved and loaded.
 _NOT_THE_MODEL = {"_name_or_path", "architectures", "dtype", "transformers_version", _OWN_KEY}
-_NOT_THE_TOKENIZER = {"truncation", "padding"}  # which the last text has left behind
+_NOT_THE_TOKENIZER = {"truncation", "padding"}  # left over from the last text
 _T = TypeVar("_T")
 
 
@@ -39,20 +39,20 @@ class TextEncoder:
         self.model: Any = model.eval()
         self.processor: Any = processor
         self.name = name
-        """As the Hub has it, `openai/clip-vit-large-patch14` for one; of a folder, what that is called."""
+        """The name on the Hub, for example `openai/clip-vit-large-patch14`; for a folder, the folder's name."""
         self._words = int(model.config.text_config.max_position_embeddings)
-        # SigLIP was trained with texts that are filled up to one length; of CLIP that changes nothing but the time.
+        # SigLIP was trained on texts padded to a fixed length; for CLIP, padding would only cost time.
         self._padding = "longest" if model.config.model_type == "clip" else "max_length"
         self.fingerprint: str = self._fingerprint()
-        # As in `Encoder`: one thread computes, so that OpenMP keeps one team. A tokenizer is not for several, either.
+        # As in `Encoder`: one thread computes, so OpenMP keeps one team. The tokenizer is not thread-safe either.
         self._thread = OneThread("text-encoder")
         self.dim = int(self._on_thread(partial(self._texts, ["size"])).shape[-1])
 
     @classmethod
     def create(cls, name: str) -> TextEncoder:
-        """Make an encoder from a model on the Hub, or from the folder of one as `save_pretrained` writes it.
+        """Create an encoder from a model on the Hub, or from a folder written by `save_pretrained`.
 
-        Raises EncoderError where it cannot be had, is neither CLIP nor SigLIP, or embeds pictures in another space.
+        Raises EncoderError if it cannot be loaded, is neither CLIP nor SigLIP, or embeds images in another space.
         """
         folder = Path(name).expanduser()
         if folder.is_dir():
@@ -61,12 +61,12 @@ class TextEncoder:
             with _in_words(name, " Give the folder of one that is here, or check the name and the network."):
                 made = cls(*_opened(name, local=False), name)
         picture = made._on_thread(partial(made._images, [Image.new("RGB", (64, 64))]))
-        check_shape(picture, 1, made.dim, made.name)  # texts and pictures have to be of one space
+        check_shape(picture, 1, made.dim, made.name)  # texts and images must share one space
         return made
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
-        """Read what `save` has written, and nothing from elsewhere; raises EncoderError where its files do not fit."""
+        """Load what `save` wrote, only from this folder; raises EncoderError if its files are invalid."""
         with _in_words(f"the folder {folder.name}"):
             model, processor = _opened(str(folder), local=True)
             own = getattr(model.config, _OWN_KEY, None) or {}
@@ -75,23 +75,23 @@ class TextEncoder:
     def save(self, folder: Path) -> None:
         """Write config, weights, preprocessing and tokenizer in `transformers`' own format."""
         setattr(self.model.config, _OWN_KEY, {"name": self.name})
-        if self.processor.tokenizer.is_fast:  # which keeps how the last text was cut, and would save it
+        if self.processor.tokenizer.is_fast:  # it keeps the settings of the last text, and would save them
             self.processor.tokenizer.backend_tokenizer.no_truncation()
             self.processor.tokenizer.backend_tokenizer.no_padding()
         with _quiet():
-            self.model.save_pretrained(folder, max_shard_size="1TB")  # one file
+            self.model.save_pretrained(folder, max_shard_size="1TB")  # a single file
             self.processor.save_pretrained(folder)
         for path in folder.iterdir():
-            path.chmod(0o644)  # safetensors lets nobody else read it
+            path.chmod(0o644)  # safetensors creates it readable by the owner only
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """N texts to (N, D) float32 rows of unit length; what the model has no place for at the end is cut off.
+        """N texts to (N, D) float32 rows of unit length; text beyond the model's maximum length is cut off.
 
-        Raises QueryError for a text that is empty, EmbeddingError for one whose embedding has no direction.
+        Raises QueryError for an empty text, EmbeddingError for one whose embedding has no direction.
         """
         if any(not text.strip() for text in texts):
             raise QueryError("a text to search for has at least one letter; this one is empty.")
-        # A half of a pair of surrogates, which JSON can hold, is no letter that could be encoded.
+        # An unpaired surrogate, which JSON can contain, cannot be encoded as UTF-8.
         clean = [text.strip()[:_LONGEST].encode("utf-8", "replace").decode() for text in texts]
         return self._in_batches(clean, self._texts)
 
@@ -117,7 +117,7 @@ class TextEncoder:
         return _pooled(self.model.get_image_features(**self.processor(images=images, return_tensors="pt")))
 
     def _fingerprint(self) -> str:
-        """SHA-256 over weights, preprocessing and tokenizer: two encoders with the same give the same vectors."""
+        """SHA-256 hex digest of weights, preprocessing and tokenizer: equal for encoders that give the same vectors."""
         config = {name: fact for name, fact in self.model.config.to_diff_dict().items() if name not in _NOT_THE_MODEL}
         facts = [config, self.processor.image_processor.to_dict(), _tokenizer_facts(self.processor.tokenizer)]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
@@ -128,7 +128,7 @@ class TextEncoder:
 
 
 def _pooled(output: Any) -> torch.Tensor:
-    """The pooled features, which `transformers` hands out inside of what the tower gave."""
+    """The pooled features, which `transformers` wraps in the output of the tower."""
     features: torch.Tensor = output.pooler_output
     return features
 
@@ -142,7 +142,7 @@ def _tokenizer_facts(tokenizer: Any) -> list[Any]:
 
 
 def _opened(where: str, *, local: bool) -> tuple[Any, Any]:
-    """Model and processor of a folder, or of a repository on the Hub."""
+    """Load model and processor from a folder or a Hub repository; raises ValueError for an unsupported model."""
     from transformers import AutoConfig, AutoModel, AutoProcessor
 
     safe = {"trust_remote_code": False, "local_files_only": local}
@@ -162,14 +162,14 @@ def _opened(where: str, *, local: bool) -> tuple[Any, Any]:
 def _in_words(what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # transformers, the Hub's client and safetensors each raise their own kinds
+    except Exception as error:  # transformers, the Hub client and safetensors each raise their own exceptions
         why = short(first_line(error), 300)
         raise EncoderError(f"the text model of {what} could not be loaded: {why}.{hint}") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars for what takes a moment, and no advice: what is wrong is an error of ours."""
+    """Silence progress bars and hints: loading is short, and problems are raised as our own errors."""
     from transformers.utils import logging
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""Unit: what a network gives, held against what an embedding has to be, and brought to unit length."""
+"""Validate the output of a network as embeddings, and normalise it to unit length."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch
 from retrieval.arrays import Vectors
 from retrieval.errors import EmbeddingError, EncoderError
 
-_LEAST_LENGTH = 1e-6  # of an embedding: what is shorter is the rounding of float32, and its direction is chance
+_LEAST_LENGTH = 1e-6  # least norm of an embedding: anything shorter is float32 rounding, with a random direction
 
 
 def check_shape(features: torch.Tensor, count: int, dim: int, name: str) -> None:
-    """Raise EncoderError unless the features are (count, dim): one row of numbers for each picture or text."""
+    """Raise EncoderError unless the features have shape (count, dim): one row per image or text."""
     if tuple(features.shape) != (count, dim):
         raise EncoderError(
             f"{name!r} gives numbers of shape {tuple(features.shape)} where ({count}, {dim}) were expected, one row "
@@ -20,10 +20,10 @@ def check_shape(features: torch.Tensor, count: int, dim: int, name: str) -> None
 
 
 def unit_rows(features: torch.Tensor, dim: int, name: str) -> Vectors:
-    """(N, dim) features of the network `name` to (N, dim) float32 rows of unit length.
+    """Normalise (N, dim) features of the network `name` to (N, dim) float32 rows of unit length.
 
-    Raises EncoderError for another shape or numbers that are not finite, and EmbeddingError where a row is so near to
-    zero that it has no direction.
+    Raises EncoderError for another shape or for numbers that are not finite, and EmbeddingError for a row too close to
+    zero to have a direction.
     """
     check_shape(features, len(features), dim, name)
     features = features.float()

@@ -1,5 +1,5 @@
-"""The Hugging Face Hub: files of a repository, one commit in, one commit out; artifacts pulled, pushed and served.
+"""Hugging Face Hub: download and upload of repositories, one commit at a time; artifacts pulled, pushed and served.
 
-A reference, `owner/name@revision`, is resolved to a commit once; every file is then fetched by that commit, into the
-cache that all of the Hub's clients share.
+A reference, `owner/name@revision`, is resolved to a commit once. Every file is then fetched from that commit, into the
+cache shared with the Hub's other clients.
 """

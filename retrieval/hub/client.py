@@ -1,6 +1,6 @@
-"""How the Hub is asked: errors of its client in our words, another try where that may help.
+"""Calls to the Hub: its client's errors in plain words, and retries where they may help.
 
-Tokens come from HF_TOKEN or the login, by way of the client, and stay there.
+Tokens come from HF_TOKEN or the login, through the client, and are never read here.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from retrieval.errors import AwayError, HubError
 from retrieval.hub_errors import in_words
 
-_TRIES = 3  # in a row that bring next to nothing
-_PROGRESS = 1 << 20  # bytes that are more than next to nothing
-_PATIENCE = 60.0  # seconds that a Hub may ask us to wait; more, and we say so instead
-_SECOND = 1.0  # how long a second of waiting lasts; shorter in tests
-_OF_THE_HUB = (HfHubHTTPError, OfflineModeIsEnabled)  # which are kinds of OSError, too
+_TRIES = 3  # consecutive attempts without progress
+_PROGRESS = 1 << 20  # bytes that count as progress
+_PATIENCE = 60.0  # longest wait in seconds that the Hub may request; beyond it, the call fails
+_SECOND = 1.0  # length of a second of waiting; shorter in tests
+_OF_THE_HUB = (HfHubHTTPError, OfflineModeIsEnabled)  # subclasses of OSError
 
-HUB = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # for messages: an address can hold a password
+HUB = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)  # for messages, without credentials in the URL
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 class CutOffError(httpx2.ReadError):
-    """A file that is not whole; its sentence says how much of it came."""
+    """An incomplete file; the message says how much of it arrived."""
 
 
 def tell(what: str, call: Callable[[], _T]) -> _T:
-    """What the client gives, its errors in our words; the client itself tries again where that is safe."""
+    """The result of `call`, with the client's errors as HubError; the client itself retries where that is safe."""
     try:
         return call()
     except LocalTokenNotFoundError as error:
         raise HubError(f"nobody is logged in to write {what}: `hf auth login`, or set HF_TOKEN.") from error
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
         raise HubError(f"HF_ENDPOINT is no address of a Hub: {HUB!r}.") from error
-    except (httpx2.LocalProtocolError, UnicodeEncodeError):  # whose own sentence holds the token
+    except (httpx2.LocalProtocolError, UnicodeEncodeError):  # their own message contains the token
         raise HubError(f"the token for {what} has letters that none has: mend HF_TOKEN, or `hf auth login`.") from None
     except (httpx2.HTTPError, *_OF_THE_HUB) as error:
         if isinstance(error, CutOffError):
             raise AwayError(f"{what} was cut off ({error}): try again.") from error
         raise in_words(error, what, HUB, _wait(error)) from error
-    except ValueError as error:  # of our card, or of a name
+    except ValueError as error:  # invalid card or name
         raise HubError(f"{what} is not as the Hub wants it: {' '.join(str(error).split())}") from error
 
 
@@ -65,9 +65,10 @@ def ask(
     so_far: Callable[[], int] = lambda: 0,
     stopped: Event | None = None,
 ) -> _T:
-    """`call` until it gives something, or so many times in a row next to nothing; between, waits as the Hub asks.
+    """Repeat `call` until it succeeds, or `tries` attempts in a row make no progress; waits as the Hub requests.
 
-    `impatient`: not again where nobody answers; `when_told`: not again unless the Hub says after how long.
+    `impatient`: do not retry if nobody answers. `when_told`: retry only if the Hub says when. `so_far`: bytes received,
+    the measure of progress. `stopped`: ends the waiting when set. Raises HubError.
     """
     left, most, stopped = tries, 0, stopped or Event()
     while True:
@@ -86,7 +87,7 @@ def ask(
 
 
 def _wait(error: Exception) -> float:
-    """The seconds that the Hub asks to wait (Retry-After, or the RateLimit of its draft standard); 0: none."""
+    """The seconds that the Hub requests to wait (Retry-After, or RateLimit of the draft standard); 0 for none."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     after = headers.get("Retry-After", "")
     if after.isdigit():

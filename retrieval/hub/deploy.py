@@ -1,6 +1,6 @@
-"""Deploy: a Space on the Hub that serves one revision of an artifact, from this code, in one commit.
+"""Deploy a Space on the Hub that serves one revision of an artifact with this code, in one commit.
 
-Needs the Hub's client and no more, no torch: CI deploys from a machine that has not installed the rest.
+Needs only the Hub's client, not torch: CI deploys from a machine without the other dependencies.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from retrieval.hub import upload
 from retrieval.hub.download import fetch, resolve
 from retrieval.hub.references import Reference, check_repository, parse_reference
 
-VARIABLE = "LOOKALIKE_ARTIFACT"  # that app.py reads
+VARIABLE = "LOOKALIKE_ARTIFACT"  # read by app.py
 _ROOT = Path(__file__).parents[2]
 _TOP = ("README.md", "LICENSE", "app.py", "requirements.txt")
 _PACKAGE, _DOCS = "retrieval/", "docs/"  # the README shows a picture of docs/, and links to its pages
 _STARTER = f"{_PACKAGE}starter/"
-_KINDS = {".py", ".css", ".js", ".png", ".svg", ".html", ".jinja", ".typed"}  # of files that a package consists of
+_KINDS = {".py", ".css", ".js", ".png", ".svg", ".html", ".jinja", ".typed"}  # file types of a package
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A Space: its address, the commit of its code, and the artifact that it serves, pinned."""
+    """A Space: its URL, the commit of its code, and the artifact that it serves, with its commit."""
 
     url: str
     commit: str
@@ -36,22 +36,22 @@ class Deployed:
 
 
 def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | None = None) -> Deployed:
-    """Make or update the Space `owner/space` to serve an artifact on the Hub; nothing is sent where nothing changed.
+    """Create or update the Space `owner/space` to serve an artifact on the Hub; sends nothing if nothing changed.
 
-    The reference is resolved to a commit, which the Space reads in its variable LOOKALIKE_ARTIFACT: later pushes to
-    the artifact change nothing there until this is called again. Raises HubError; before anything is sent, where this
-    is not a checkout of the project but an installed package, which lacks README.md and the like.
+    The reference is resolved to a commit, which the Space reads from its variable LOOKALIKE_ARTIFACT: later pushes to
+    the artifact have no effect until this is called again. Raises HubError; before anything is sent, if this is an
+    installed package rather than a checkout of the project, because it lacks README.md and similar files.
     """
     files = {name: _ROOT / name for name in _code()}
     reference = parse_reference(artifact)
     check_repository(space)
     upload.check_login(f"the Space {space}")
     commit = resolve(reference, LAYOUT.manifest)
-    fetch(reference.repo, commit, LAYOUT.manifest)  # a commit that was given is there, too
+    fetch(reference.repo, commit, LAYOUT.manifest)  # also checks that a given commit exists
     if upload.wants_login(reference.repo):
         say(f"{reference.repo} is private or gated: give the Space a token that may read it, as its secret HF_TOKEN.")
     pinned = f"{reference.repo}@{commit}"
-    # What a new Space begins with; one that is there already keeps what it has until the code is there.
+    # For a new Space only; an existing one keeps its variable until the code has been pushed.
     begin = {"space_sdk": "gradio", "space_variables": [{"key": VARIABLE, "value": pinned}]}
     head = upload.open_repository(space, private=private, kind="space", **begin, space_hardware=hardware)
     if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
@@ -75,7 +75,7 @@ def _code() -> list[str]:
 
 
 def _is_code(name: str) -> bool:
-    """Whether a file belongs to the code of a Space: whatever else lies there is left alone, and never sent."""
+    """Whether a file belongs to a Space's code: others in the Space are left alone, others here are never sent."""
     if name.startswith(_STARTER):
         return LAYOUT.is_file(name.removeprefix(_STARTER))
     if name.startswith(_DOCS):

@@ -1,4 +1,4 @@
-"""Downloads: the files of one commit of a repository, into the cache that all of the Hub's clients share."""
+"""Download the files of one commit of a repository into the cache shared with the Hub's other clients."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from retrieval.hub.references import COMMIT, Reference
 from retrieval.hub_errors import cache_in_words
 
 Progress = Callable[[int], None]
-"""Told how many bytes more there are (fewer, where a download begins anew)."""
+"""Called with the number of additional bytes (negative if a download restarts)."""
 
 
 def is_cached(folder: Path) -> bool:
-    """Whether a folder lies in the Hub's cache, where nothing is to be changed."""
+    """Whether a folder is inside the Hub's cache, where nothing may be changed."""
     return folder.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve())
 
 
 def cache_of(repo: str) -> RepoCache:
-    """What of a repository is on this disk: in HF_HUB_CACHE, or `hub` in HF_HOME."""
+    """The local cache of a repository: in HF_HUB_CACHE, or `hub` in HF_HOME."""
     return RepoCache(Path(constants.HF_HUB_CACHE), repo)
 
 
 def resolve(reference: Reference, name: str) -> str:
-    """The commit that a reference means now, by one HEAD request for a file that the repository has to have.
+    """The commit that a reference means now, from one HEAD request for a file that the repository must contain.
 
-    Raises HubError where there is no such repository, revision or file; AwayError where the Hub cannot answer.
+    Raises HubError if the repository, revision or file does not exist; AwayError if the Hub cannot answer.
     """
     if reference.pinned:
         return reference.revision
     what = f"{name} of {reference}"
-    # A copy at hand is better than a minute's wait for a network that is not there.
+    # A local copy is better than waiting a minute for an unreachable network.
     impatient = bool(cache_of(reference.repo).remembered(reference.revision))
     metadata = ask(what, lambda: _metadata(reference.repo, reference.revision, name), impatient=impatient)
-    if not COMMIT.fullmatch(metadata.commit_hash or ""):  # it becomes the name of a folder
+    if not COMMIT.fullmatch(metadata.commit_hash or ""):  # it becomes a folder name
         raise HubError(f"{HUB} does not say which commit {what} is of: it is no Hub.")
     return str(metadata.commit_hash)
 
 
 def fetch(repo: str, commit: str, name: str, progress: Progress | None = None, stopped: Event | None = None) -> Path:
-    """The path of a file of a commit in the cache, downloaded if it is not there yet; nothing is asked if it is.
+    """The cached path of a file of a commit; downloads it if missing, and makes no request otherwise.
 
-    Gives up when `stopped` is set. Raises HubError, and AwayError where the Hub cannot be reached or the file is cut
-    off time and again; what there is of it then waits for the next try.
+    Stops when `stopped` is set. Raises HubError, and AwayError if the Hub cannot be reached or the transfer breaks off
+    repeatedly; the part received so far is kept for the next attempt.
     """
     cache = cache_of(repo)
     path = cache.snapshot(commit) / name
@@ -61,19 +61,19 @@ def fetch(repo: str, commit: str, name: str, progress: Progress | None = None, s
     try:
         ask(download.what, download.try_once, so_far=download.so_far, stopped=download.stopped)
     except OSError as error:
-        cache.discard_parts()  # a full disk would stay full
+        cache.discard_parts()  # or a full disk stays full
         raise cache_in_words(error, download.what, cache.place) from error
     return path
 
 
 def _metadata(repo: str, revision: str, name: str) -> Any:
-    """Commit, etag and size of a file, by one HEAD request."""
+    """Commit, etag and size of a file, from one HEAD request."""
     return get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), timeout=constants.HF_HUB_ETAG_TIMEOUT)
 
 
 @dataclass
 class _Download:
-    """A file on its way into the cache, in as many tries as it takes."""
+    """The download of one file into the cache, over several attempts if needed."""
 
     cache: RepoCache
     commit: str
@@ -84,15 +84,15 @@ class _Download:
 
     @property
     def what(self) -> str:
-        """The file, in words."""
+        """The file, as named in messages."""
         return f"{self.name} of {Reference(self.cache.repo, self.commit)}"
 
     def so_far(self) -> int:
-        """The bytes that are here, while not all are."""
+        """The number of bytes received so far; 0 once the file is complete."""
         return self.part.stat().st_size if self.part and self.part.is_file() else 0
 
     def try_once(self) -> None:
-        """Go on with the file, to its end if the Hub lets us."""
+        """Make one attempt to complete the file."""
         metadata = _metadata(self.cache.repo, self.commit, self.name)
         if metadata.commit_hash not in (None, self.commit):
             raise HubError(f"the Hub gives {self.what} from another commit, {metadata.commit_hash}: try again.")
@@ -103,21 +103,21 @@ class _Download:
             if not blob.is_file():
                 if self.part is None:
                     self.part = self.cache.part(metadata.etag)
-                    self.progress(self.so_far())  # of an earlier process
+                    self.progress(self.so_far())  # bytes from an earlier process
                 self._go_on(self.part, metadata.size)
                 self.part.rename(blob)
             self.cache.link(metadata.etag, self.commit, self.name)
 
     def _go_on(self, part: Path, size: int | None) -> None:
-        """Write what the part lacks; raises a httpx2.TransportError where it is still not whole.
+        """Download the rest of the file; raises httpx2.TransportError if it is still incomplete.
 
-        Redirected to another host, the client sends it no token.
+        On a redirect to another host, the client does not send the token.
         """
         have = self.so_far()
         if size is not None and have == size:
             return
         url = hf_hub_url(self.cache.repo, self.name, revision=self.commit)
-        # Compressed on the way, a file could not be resumed.
+        # A compressed transfer could not be resumed.
         headers = {**build_hf_headers(), "Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
         with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
             if response.status_code == 416 or (size is not None and have > size):

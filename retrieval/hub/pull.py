@@ -1,4 +1,4 @@
-"""Remote: artifacts by name: a folder, or `owner/name@revision` on the Hub, to a folder whose files were checked."""
+"""Open artifacts by name: a folder, or `owner/name@revision` on the Hub; pull one into a folder with checked files."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ from retrieval.hub.download import Progress, cache_of, fetch, resolve
 from retrieval.hub.references import Reference, is_reference, parse_reference
 
 _T = TypeVar("_T")
-_AT_ONCE = 4  # files on their way
+_AT_ONCE = 4  # parallel downloads
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Where an artifact is, and what it is called."""
+    """Location and name of an artifact."""
 
     folder: Path
     name: str
     commit: str | None = None
-    """On the Hub; None for a folder."""
+    """The commit on the Hub; None for a folder."""
     offline: bool = False
-    """Whether the Hub could not be asked, and this is the copy at hand."""
+    """True if the Hub could not be reached, and this is the cached copy."""
 
     @property
     def state(self) -> str:
-        """`commit 0123abc`, or `offline, commit 0123abc`; nothing for a folder."""
+        """`commit 0123abc`, or `offline, commit 0123abc`; empty for a folder."""
         return f"{'offline, ' if self.offline else ''}commit {self.commit[:7]}" if self.commit else ""
 
 
 def open_reference(name: str | Path) -> Resolved:
-    """The folder of an artifact, which is named by its path or by `owner/name[@revision]`.
+    """Resolve an artifact's name, a path or `owner/name[@revision]`, to its folder.
 
-    What is on the Hub is brought into the Hub's cache, all by one commit, and checked against its manifest. Where the
-    Hub is away, a whole copy in the cache serves, and standard error says so. Raises HubError, and IntegrityError
-    for a file that is twice not what the manifest states. A folder is not looked into: loading does that.
+    Files from the Hub are downloaded to its cache, all from one commit, and checked against the manifest. If the Hub
+    cannot be reached, a complete cached copy is used, with a note on standard error. Raises HubError, and
+    IntegrityError for a file that differs from the manifest even after a second download. A local folder is checked
+    only when it is loaded.
     """
     folder = Path(name).expanduser()
     if is_artifact(folder) or not is_reference(str(name)):
@@ -57,18 +58,18 @@ def open_reference(name: str | Path) -> Resolved:
 def open_artifact(name: str | Path) -> Artifact:
     """Check an artifact and open it: a folder, or `owner/name[@revision]` on the Hub.
 
-    What is on the Hub is fetched first (see `open_reference`). Raises ArtifactError where there is none, HubError where
-    the Hub does not have it or cannot be asked, and IntegrityError, naming the part and both values, where a part does
-    not agree with the manifest. FAISS, torch and parquet see no byte of a file that failed its hash.
+    Files on the Hub are fetched first (see `open_reference`). Raises ArtifactError if the artifact does not exist,
+    HubError if the Hub does not have it or cannot be reached, and IntegrityError, with the file and both values, if a
+    file does not match the manifest. FAISS, torch and parquet never read a file that failed its hash check.
     """
     found = open_reference(name)
     return replace(load_artifact(found.folder), name=found.name, commit=found.commit, offline=found.offline)
 
 
 def pull(name: str, out: Path | str) -> Resolved:
-    """Bring an artifact from the Hub into a folder of its own, in the place of one that may be there.
+    """Download an artifact from the Hub into its own folder, replacing an artifact that is already there.
 
-    Raises what `open_reference` raises, and ArtifactError where `out` cannot be written.
+    Raises the errors of `open_reference`, and ArtifactError if `out` cannot be written.
     """
     reference, out = parse_reference(name), Path(out)
     check_target(out)
@@ -107,9 +108,9 @@ def _fetched(reference: Reference) -> Resolved:
     try:
         _fetch_all(pinned, folder, files)
     except AwayError:
-        raise  # what is there of a file waits for the next try
+        raise  # unfinished files are kept for the next attempt
     except HubError:
-        cache.discard_parts()  # of the files, too, that were given up with the one that could not be kept
+        cache.discard_parts()  # including files abandoned because another one failed
         raise
     if not reference.pinned:
         cache.remember(reference.revision, commit)
@@ -117,7 +118,7 @@ def _fetched(reference: Reference) -> Resolved:
 
 
 def _fetch_all(pinned: Reference, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Fetch and check the files of a commit, some at a time, as each waits for the Hub more than once."""
+    """Fetch and check the files of a commit, several in parallel, because each takes several round trips."""
     size = sum(stated["size"] for name, stated in files.items() if not (folder / name).is_file())
     stopped, pool = Event(), ThreadPoolExecutor(_AT_ONCE)
     with progress_bar(total=size, unit="B", unit_scale=True, desc=str(pinned), disable=not size) as bar:
@@ -126,7 +127,7 @@ def _fetch_all(pinned: Reference, folder: Path, files: Mapping[str, Mapping[str,
         try:
             for one in as_completed([pool.submit(bring, name, check) for name, check in checks.items()]):
                 one.result()
-        finally:  # after an error, or Ctrl-C, the others are given up
+        finally:  # after an error or Ctrl-C, abandon the others
             stopped.set()
             pool.shutdown(cancel_futures=True)
 
@@ -134,7 +135,7 @@ def _fetch_all(pinned: Reference, folder: Path, files: Mapping[str, Mapping[str,
 def _right(
     pinned: Reference, stopped: Event, name: str, check: Callable[[], _T], progress: Progress | None = None
 ) -> _T:
-    """Fetch a file and check it; a wrong one is thrown out of the cache and fetched once more."""
+    """Fetch a file and check it; a wrong one is deleted from the cache and fetched once more."""
     for again in (True, False):
         fetch(pinned.repo, pinned.revision, name, progress, stopped)
         try:

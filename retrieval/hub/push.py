@@ -1,4 +1,4 @@
-"""Push: an artifact to the Hub, verified first, in one commit."""
+"""Push a verified artifact to the Hub in one commit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from retrieval.hub.upload import Head, Pushed
 
 
 def check_push(name: str, *, private: bool = False) -> None:
-    """Raise HubError where a push could not end well, as far as that can be told before hours of work.
+    """Raise HubError if a push would fail, as far as that can be known before hours of work.
 
-    That is: unless it names a repository, somebody is logged in who may write, and what is to be private is not public.
+    The name must be a repository, the login must be allowed to write, and a private push must not go to a public one.
     """
     check_repository(name)
     upload.check_login(name)
@@ -28,17 +28,17 @@ def check_push(name: str, *, private: bool = False) -> None:
 
 
 def push(folder: Path | str, name: str, *, private: bool = False, message: str | None = None) -> Pushed:
-    """Verify an artifact and push its files, and nothing else, to `owner/name`, in one commit.
+    """Verify an artifact and push its files, and nothing else, to `owner/name` in one commit.
 
-    Its card is given the repository's name first, so that the code on it runs as it stands; folder and repository hold
-    the same bytes. Files of an earlier artifact that this one does not have are removed. Raises HubError,
-    ArtifactError where the folder holds none, IntegrityError where it is damaged.
+    The repository's name is first written into the card, which makes its example code runnable; folder and repository
+    contain the same bytes. Files of an earlier artifact that this one lacks are deleted. Raises HubError,
+    ArtifactError if the folder contains no artifact, IntegrityError if it is damaged.
     """
     folder = Path(folder)
     if is_cached(folder):
         raise HubError(f"{folder} lies in the Hub's cache: bring it into a folder of its own by `pull`, and push that.")
     check_push(name)
-    with writing(folder, LAYOUT.own()):  # nobody else changes it while it is sent
+    with writing(folder, LAYOUT.own()):  # lock out changes during the upload
         artifact = load_artifact(folder)
         head = upload.open_repository(name, private=private)
         before = _files_before(head)
@@ -49,12 +49,12 @@ def push(folder: Path | str, name: str, *, private: bool = False, message: str |
 
 
 def _files_before(head: Head) -> frozenset[str]:
-    """The files of the artifact that a repository holds now; raises HubError where it holds something else."""
+    """The artifact files now in the repository; raises HubError if the repository contains something else."""
     if head.commit and LAYOUT.manifest in head.files:
         path = fetch(head.repo, head.commit, LAYOUT.manifest)
         try:
             return frozenset(stated_files(read_manifest(path.parent)))
-        except IntegrityError:  # as good as none
+        except IntegrityError:  # treat it as empty
             return frozenset()
     if theirs := sorted(({*LAYOUT.names()} - {LAYOUT.card}) & {*head.files}):
         raise HubError(f"{head.repo} holds {theirs[0]}, and no artifact: push to a repository of its own.")

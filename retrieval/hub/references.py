@@ -1,4 +1,4 @@
-"""References: `owner/name[@revision]`, a repository on the Hub and what is wanted of it."""
+"""References: `owner/name[@revision]`, a repository on the Hub and a revision of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Reference:
-    """A repository, and a branch, tag or commit of it.
+    """A repository and one of its branches, tags or commits.
 
     >>> parse_reference("me/shirts@v1")
     Reference(repo='me/shirts', revision='v1')
@@ -24,7 +24,7 @@ class Reference:
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a whole commit, which never means anything else."""
+        """Whether the revision is a full commit hash, which never changes its meaning."""
         return bool(COMMIT.fullmatch(self.revision))
 
     def __str__(self) -> str:
@@ -32,12 +32,12 @@ class Reference:
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text could name a repository: `owner/name` or `owner/name@revision`."""
+    """Whether a text has the form of a reference: `owner/name` or `owner/name@revision`."""
     return bool(_REFERENCE.fullmatch(text))
 
 
 def parse_reference(text: str) -> Reference:
-    """`owner/name[@revision]` as a Reference; raises HubError for anything else."""
+    """Parse `owner/name[@revision]`; raises HubError for anything else."""
     found = _REFERENCE.fullmatch(text)
     if found is None:
         raise HubError(f"{text!r} names no repository on the Hub: that is owner/name, or owner/name@revision.")
@@ -45,7 +45,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def check_repository(text: str) -> None:
-    """Raise HubError unless that is `owner/name`, of something to write to: a commit is made on top of its head."""
+    """Raise HubError unless the text is `owner/name`, without a revision: a push adds a commit to the branch head."""
     reference = parse_reference(text)
     if "@" in text:
         raise HubError(f"{text}: a new commit of {reference.repo} is made; leave out what stands after the @.")

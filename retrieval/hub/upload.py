@@ -1,4 +1,4 @@
-"""Uploads: repositories made, and files sent in one commit on top of the head that was looked at."""
+"""Upload: create repositories, and send files in one commit on top of the head that was inspected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["model", "space"]
 
 @dataclass(frozen=True)
 class Pushed:
-    """The commit that a push ended in, its address, and whether it changed anything."""
+    """The resulting commit of a push, its URL, and whether it changed anything."""
 
     commit: str
     url: str
@@ -31,19 +31,19 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Head:
-    """Where a repository is, before a push."""
+    """The state of a repository before a push."""
 
     repo: str
     kind: Kind
     what: str
-    """In words."""
+    """The name for messages."""
     commit: str | None
-    """None for one that is empty."""
+    """None for an empty repository."""
     files: tuple[str, ...]
 
 
 def check_login(what: str) -> None:
-    """Raise HubError where nobody is logged in to write `what`, or with a token that may only read."""
+    """Raise HubError if nobody is logged in to write `what`, or the token is read-only."""
     answer = ask(what, lambda: HfApi().whoami())
     token = (answer.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read":
@@ -54,12 +54,12 @@ def check_login(what: str) -> None:
 
 
 def check_not_public(repo: str) -> None:
-    """Raise HubError where a repository is there, and everybody may see it."""
+    """Raise HubError if a repository exists and is public."""
     try:
         info: Any = tell(repo, lambda: HfApi().repo_info(repo))
     except AwayError:
         raise
-    except HubError:  # it is not there, or not shown
+    except HubError:  # it does not exist, or is not visible
         return
     _refuse_public(repo, info)
 
@@ -70,9 +70,9 @@ def _refuse_public(what: str, info: Any) -> None:
 
 
 def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", **space: Any) -> Head:
-    """The head of a repository, which is made where it does not exist; `space` are what a new Space begins with.
+    """The head of a repository, which is created if missing; `space` holds the initial settings of a new Space.
 
-    Raises HubError, also where it is to be private and is public already.
+    Raises HubError, also if it should be private but already is public.
     """
     api, what = HfApi(), repo if kind == "model" else f"the Space {repo}"
     ask(what, lambda: api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, **space))
@@ -83,28 +83,28 @@ def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", *
 
 
 def push(head: Head, files: Mapping[str, Path], *, message: str, own: Callable[[str], bool]) -> Pushed:
-    """Files into one commit on top of a head; what has not changed is not sent.
+    """Push files in one commit on top of a head; unchanged files are not sent.
 
-    Files there that are `own`, and not among these, are removed in the same commit. A commit that somebody else made
-    meanwhile has this one refused. Raises HubError.
+    Files in the repository that satisfy `own` and are not in `files` are deleted in the same commit. If somebody else
+    has committed since `head` was read, the push is rejected. Raises HubError.
     """
     gone = [name for name in head.files if own(name) and name not in files]
     options: dict[str, Any] = {"repo_type": head.kind, "parent_commit": head.commit, "commit_message": message}
 
     def send() -> Any:
-        added = [CommitOperationAdd(name, path) for name, path in files.items()]  # each serves once
+        added = [CommitOperationAdd(name, path) for name, path in files.items()]  # each object works only once
         removed = [CommitOperationDelete(name) for name in gone]
         return HfApi().create_commit(head.repo, [*added, *removed], **options)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the gallery
-        # Unless the Hub asks for another try, nobody knows what it has done.
+        # Without a request by the Hub to retry, it is unknown whether the commit was made.
         commit = ask(head.what, send, tries=2, when_told=True)
     return Pushed(commit.oid, str(commit.repo_url).replace(constants.ENDPOINT, HUB), commit.oid != head.commit)
 
 
 def set_variable(space: str, key: str, value: str) -> bool:
-    """Have a variable of a Space say this; False where it does already, and nothing is restarted."""
+    """Set a variable of a Space; returns False, without a restart, if it already has this value."""
     what, api = f"the Space {space}", HfApi()
     there = tell(what, lambda: api.get_space_variables(space)).get(key)
     if there and there.value == value:
@@ -114,13 +114,13 @@ def set_variable(space: str, key: str, value: str) -> bool:
 
 
 def set_hardware(space: str, hardware: str) -> None:
-    """Ask for the machine that a Space shall run on, unless it has it, or has asked for it."""
+    """Request hardware for a Space, unless it was already requested."""
     what, api = f"the Space {space}", HfApi()
     if tell(what, lambda: api.get_space_runtime(space)).requested_hardware != hardware:
         tell(what, lambda: api.request_space_hardware(space, hardware))  # type: ignore[arg-type]
 
 
 def wants_login(repo: str) -> bool:
-    """Whether only those get a repository's files who are logged in: it is private or gated."""
+    """Whether a repository's files require a login: it is private or gated."""
     info = tell(repo, lambda: HfApi().model_info(repo))
     return bool(info.private or info.gated)

@@ -1,1 +1,1 @@
-"""Pictures and rows: how they come in, where they come from, what a gallery keeps of them."""
+"""Images and the data they come with: sources, decoding, comparison, and the gallery that stores them."""

@@ -1,6 +1,6 @@
-"""Whether one small picture is another one, a little moved, zoomed, brighter or darker: the arithmetic.
+"""Align two small images (a small shift, zoom, brightness or contrast change) and measure how well they then match.
 
-What is compared and why those measures and limits: `retrieval.images.compare`.
+`retrieval.images.compare` explains the choice of measures and thresholds.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import numpy as np
 
 from retrieval.arrays import Floats, Rows
 
-NOISE = 4.0  # variance in grey levels that JPEG alone makes: less detail than that is none, and blank pictures agree
-_BLOCK_NOISE = 144.0  # the same for a block: a plain one may be off by half of 12 grey levels
-_PROMISING = 0.95  # least correlation after one step: of what was found to be the same, none had less
-_MARGIN = 2  # cells at the border that are not compared once aligned: a crop may not have them
+NOISE = 4.0  # grey levels squared: JPEG alone varies this much; less detail counts as none, so blank images match
+_BLOCK_NOISE = 144.0  # the same for one block: a uniform block may differ by half of 12 grey levels
+_PROMISING = 0.95  # least correlation after one step: every image later accepted as the same reached it
+_MARGIN = 2  # border cells left out once aligned: a cropped copy may lack them
 _STEPS = 4
 
 
 def tangent_plane(picture: Floats) -> Floats:
-    """(5, n) orthonormal rows: a picture (h, w, 3) less its mean, and its derivatives by zoom and move."""
+    """(5, n) orthonormal rows spanning the mean-free image (h, w, 3) and its derivatives by zoom and shift."""
     basis: Floats = np.linalg.qr(_tangents(picture).reshape(-1, 6))[0].T[1:]
     return basis
 
 
 def compare(mine: Floats, theirs: Floats) -> Floats:
-    """(3, N) of a picture (SIDE, SIDE, 3) and N others, each moved onto it as well as can be.
+    """Align N images with one image (SIDE, SIDE, 3), and return (3, N) float32 measures of the match.
 
-    The correlation of their detail; the worst misfit of a block of their cells, relative to how much there is to see in
-    it, once brightness and contrast are made the same; the most that the mean of a channel differs by, in grey levels.
-    Where after a step nothing promises a fit: -1 and twice infinity.
+    Row 0: the correlation of fine detail, in [-1, 1]. Row 1: the largest misfit of any block, relative to the contrast
+    inside the block, after brightness and contrast are matched. Row 2: the largest difference of a channel mean, in
+    grey levels. An image that alignment rules out early gets -1, infinity and infinity.
     """
     tones, others = smooth(mine), smooth(theirs)
     place, left = _aligned(tones, others)
@@ -41,10 +41,10 @@ def compare(mine: Floats, theirs: Floats) -> Floats:
 
 
 def _aligned(mine: Floats, theirs: Floats) -> tuple[Floats, Rows]:
-    """Move (N, SIDE, SIDE, 3) pictures onto one: where the n promising fit, (n, 4) for `_warp`, and which they are."""
+    """Align (N, SIDE, SIDE, 3) images with one: (n, 4) parameters for `_warp`, and the n indices still promising."""
     solve = np.linalg.pinv(_inner(_tangents(mine)).reshape(-1, 6), rcond=1e-4).astype(np.float32)
     tones = _inner(mine)
-    place = np.tile(np.array([1, 0, 1, 0], np.float32), (len(theirs), 1))  # zoom and move in y, the same in x
+    place = np.tile(np.array([1, 0, 1, 0], np.float32), (len(theirs), 1))  # zoom and shift in y, then in x
     moved = theirs[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     best, found, left = place.copy(), _correlation(tones, moved), np.arange(len(theirs))
     for _ in range(_STEPS):
@@ -63,12 +63,12 @@ def _aligned(mine: Floats, theirs: Floats) -> tuple[Floats, Rows]:
 
 
 def _inner(picture: Floats) -> Floats:
-    """A picture (h, w, ...) without its border."""
+    """An image (h, w, ...) without its border."""
     return picture[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
 
 def _misfit(one: Floats, many: Floats) -> Floats:
-    """(N,) of (h, w, 3) and (N, h, w, 3): in the worst block, the root of squared difference / (variance + noise)."""
+    """(N,) from (h, w, 3) and (N, h, w, 3): the worst block's root of squared difference / (variance + noise)."""
     one, many = one - one.mean(), many - many.mean(axis=(1, 2, 3), keepdims=True)
     gain = np.einsum("hwc,nhwc->n", one, many) / (np.einsum("nhwc,nhwc->n", many, many) + 1)
     many = many * np.clip(gain, 0.8, 1.25)[:, None, None, None]
@@ -79,15 +79,15 @@ def _misfit(one: Floats, many: Floats) -> Floats:
 
 
 def _blocks(pictures: Floats) -> Floats:
-    """(N, h, w, 3) as (N, h / 4, w / 4, 16, 3)."""
+    """Split (N, h, w, 3) into 4 x 4 blocks: (N, h / 4, w / 4, 16, 3)."""
     count, height, width, _ = pictures.shape
     split = pictures.reshape(count, height // 4, 4, width // 4, 4, 3).swapaxes(2, 3)
     return split.reshape(count, height // 4, width // 4, 16, 3)
 
 
 def smooth(pictures: Floats) -> Floats:
-    """Binomial smoothing by (1, 2, 1) / 4 along the height and the width of (..., h, w, 3)."""
-    # Put together of slices: `np.pad` takes as long as all the rest, once for every picture.
+    """Binomial smoothing with (1, 2, 1) / 4 along the height and width of (..., h, w, 3)."""
+    # Built from slices: `np.pad` takes as long as everything else here, for every image.
     tall = np.concatenate([pictures[..., :1, :, :], pictures, pictures[..., -1:, :, :]], axis=-3)
     tall = (tall[..., :-2, :, :] + 2 * pictures + tall[..., 2:, :, :]) / 4
     wide = np.concatenate([tall[..., :1, :], tall, tall[..., -1:, :]], axis=-2)
@@ -95,12 +95,12 @@ def smooth(pictures: Floats) -> Floats:
 
 
 def _centres(side: int) -> Floats:
-    """Where the middle of each cell lies, from -1 to 1."""
+    """The centre of each cell, from -1 to 1."""
     return ((np.arange(side) + 0.5) / side * 2 - 1).astype(np.float32)
 
 
 def _tangents(picture: Floats) -> Floats:
-    """(h, w, 3, 6): ones, a picture, and its change with zoom and move in y, and in x, in units of half its side."""
+    """(h, w, 3, 6): ones, the image, and its derivatives by zoom and shift in y, then in x, in units of half a side."""
     side = len(picture)
     down, across = np.gradient(picture, 2 / side, axis=(0, 1))
     at = _centres(side)[:, None]
@@ -109,7 +109,7 @@ def _tangents(picture: Floats) -> Floats:
 
 
 def _warp(pictures: Floats, place: Floats) -> Floats:
-    """The inner cells of (N, h, h, C) pictures, each zoomed and moved by its row of `place` (N, 4); bilinear."""
+    """The inner cells of (N, h, h, C) images, each zoomed and shifted by its row of `place` (N, 4); bilinear."""
     side = pictures.shape[1]
     weights = []
     for zoom, move in (place[:, :2].T, place[:, 2:].T):
@@ -122,7 +122,7 @@ def _warp(pictures: Floats, place: Floats) -> Floats:
 
 
 def _correlation(one: Floats, many: Floats) -> Floats:
-    """Of (h, w, 3) with each of (N, h, w, 3); what is only noise agrees with what is only noise."""
+    """Correlation of (h, w, 3) with each of (N, h, w, 3); two images of pure noise count as correlated."""
     flat, many = one.ravel() - one.mean(), many.reshape(len(many), -1)
     many = many - many.mean(axis=1, keepdims=True)
     size = len(flat)

@@ -1,4 +1,4 @@
-"""Columns: which of a data set's holds the images, which the labels, and what the others become in the gallery."""
+"""Columns of a dataset: which one holds the images, which one the labels, and what the others become in the gallery."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from retrieval.errors import SourceError
 from retrieval.images.gallery import RESERVED
 
 Features = Mapping[str, Any]
-"""Column -> feature, as `datasets` has them."""
+"""Column -> feature, as in `datasets`."""
 Kept = dict[str, tuple[str, Any]]
-"""Attribute in the gallery -> column of the source and its feature."""
+"""Attribute in the gallery -> (source column, its feature)."""
 
 
 def is_image(kind: Any) -> bool:
-    """Whether a feature is one of images."""
+    """Whether a feature is `datasets.Image`."""
     return isinstance(kind, datasets.Image)
 
 
 def is_binary(kind: Any) -> bool:
-    """Whether a feature holds bytes at any depth: pictures, sound, masks. Such a column is no attribute."""
+    """Whether a feature holds bytes at any depth (images, audio, masks). Such a column cannot be an attribute."""
     if isinstance(kind, dict):
         return any(is_binary(inner) for inner in kind.values())
     if isinstance(kind, list | tuple):
@@ -36,7 +36,10 @@ def is_binary(kind: Any) -> bool:
 
 
 def image_column(name: str, features: Features, asked: str | None) -> str:
-    """The column that holds the images: an Image feature, or plain bytes, or a struct of bytes and path."""
+    """The column that holds the images: an Image feature, raw bytes, or a struct of bytes and path.
+
+    Raises SourceError if there is none, or if the requested column holds no images.
+    """
 
     def holds_bytes(kind: Any) -> bool:
         return "bytes" in kind if isinstance(kind, dict) else getattr(kind, "dtype", "") in {"binary", "large_binary"}
@@ -52,7 +55,10 @@ def image_column(name: str, features: Features, asked: str | None) -> str:
 
 
 def label_column(name: str, features: Features, asked: str | None) -> str | None:
-    """The column asked for; else `label`; else the only one that is a ClassLabel; else none."""
+    """The requested column; otherwise `label`; otherwise the only ClassLabel column; otherwise None.
+
+    Raises SourceError if the requested column does not exist or holds bytes.
+    """
     if asked is not None and asked not in features:
         raise SourceError(f"{name} has no column {asked!r}; its columns are {', '.join(features) or 'none'}.")
     if asked is not None and is_binary(features[asked]):
@@ -64,9 +70,9 @@ def label_column(name: str, features: Features, asked: str | None) -> str | None
 
 
 def kept_columns(features: Features, label: str | None) -> Kept:
-    """The columns that become attributes: all but pictures, other bytes, and a label that is called so anyway.
+    """The columns that become attributes: all except images, other bytes, and a label column already named `label`.
 
-    An attribute is called as its column is, with underscores where the gallery uses that name itself.
+    An attribute keeps its column's name; underscores are appended where the gallery reserves that name.
     """
     kept: Kept = {}
     for column, kind in features.items():
@@ -80,12 +86,12 @@ def kept_columns(features: Features, label: str | None) -> Kept:
 
 
 def attribute_schema(kept: Kept) -> pa.Schema:
-    """The types that the attributes have in the gallery."""
+    """Arrow types of the attributes in the gallery."""
     return pa.schema([(new, _arrow_type(kind)) for new, (_, kind) in kept.items()])
 
 
 def attribute_value(value: Any, kind: Any) -> Any:
-    """A plain value for the gallery: class names for class numbers, numbers, text; JSON for what is nested."""
+    """Convert a value for the gallery: class numbers to class names, nested values to JSON, the rest to plain types."""
     if value is None or isinstance(kind, datasets.ClassLabel):
         return label_text(value, kind)
     if isinstance(value, dict | list):
@@ -94,17 +100,17 @@ def attribute_value(value: Any, kind: Any) -> Any:
 
 
 def label_text(value: Any, kind: Any) -> str | None:
-    """A label as text: the class name of a class number; None where there is none."""
+    """A label as text (the class name for a class number); None if there is no label."""
     if isinstance(kind, datasets.ClassLabel) and isinstance(value, int):
-        return str(kind.int2str(value)) if value >= 0 else None  # -1 stands for "no label" in datasets
-    missing = value is None or value != value  # NaN, which numpy and pandas write for it
+        return str(kind.int2str(value)) if value >= 0 else None  # `datasets` writes -1 for "no label"
+    missing = value is None or value != value  # NaN, which numpy and pandas write for a missing value
     return None if missing else str(value)
 
 
 def _arrow_type(kind: Any) -> pa.DataType:
-    """The gallery's type for a feature: int64, float64, bool, or string for all the rest."""
+    """The gallery's Arrow type for a feature: int64, uint64, float64, bool, or string for everything else."""
     dtype = "string" if isinstance(kind, datasets.ClassLabel) else str(getattr(kind, "dtype", "string"))
-    if dtype == "uint64":  # hashes, which can be above what int64 holds
+    if dtype == "uint64":  # hashes may exceed the range of int64
         return pa.uint64()
     if dtype.startswith(("int", "uint")):
         return pa.int64()

@@ -1,18 +1,19 @@
-"""Whether two thumbnails show the same picture: saved anew, resized, a little brighter or darker, a little cropped.
+"""Decide whether two thumbnails show the same image: re-encoded, resized, slightly brighter, darker or cropped.
 
-The cosine of two embeddings cannot tell: a trained encoder puts distinct pictures of one class above 0.95. So pixels
-are compared, in two steps, both of which allow for a small move and zoom:
+Cosine similarity cannot decide this: a trained encoder puts different images of one class above 0.95. So pixels are
+compared, in two stages that both tolerate a small shift and zoom:
 
-- at 12 x 12 cells by the tangent distance (Simard et al., NIPS 1992): how much of the one picture lies in the plane
-  spanned by the other and its derivatives;
-- at 24 x 24 cells what is left. The one is moved onto the other (Lucas & Kanade, IJCAI 1981); then their detail must
-  correlate, and no block of cells be off by more than there is to see in it.
+- At 12 x 12 cells, by tangent distance (Simard et al., NIPS 1992): the share of one image that lies in the plane
+  spanned by the other image and its derivatives.
+- At 24 x 24 cells, for the pairs that pass: one image is aligned with the other (Lucas & Kanade, IJCAI 1981). Then
+  their fine detail must correlate, and no block of cells may differ by more than its own contrast allows.
 
-The limits were chosen on changed copies of real pictures and on real neighbours. Of Caltech-101's photographs 97 to
-100% are found again when saved at quality 50, halved, darkened or cropped by 3 to 5%, and 89% when made 10% brighter,
-which clips what is light; of product shots of 60 x 80 pixels 96 to 100%, 85% when halved, 67% when brighter. In 2,500
-photographs 14 pairs of cosine 0.8 and more were taken for the same, nearly all rightly, and no pair of the starter's
-1,152 drawings of cosine 0.9 and more. Small products alike but for a shade of colour can be taken for one.
+The thresholds were chosen on modified copies of real images and on real nearest neighbours. Recall on Caltech-101
+photographs is 97 to 100% for copies saved at quality 50, halved, darkened or cropped by 3 to 5%, and 89% for 10%
+brighter copies, where highlights clip. On product shots of 60 x 80 pixels it is 96 to 100%, but 85% for halved and 67%
+for brighter copies. Among 2,500 photographs, 14 pairs with cosine 0.8 or more were judged the same, nearly all of them
+correctly; among the starter's 1,152 drawings, no pair with cosine 0.9 or more was. Small products that differ only in
+a shade of colour can be mistaken for one.
 """
 
 from __future__ import annotations
@@ -30,46 +31,46 @@ from retrieval.images.align import NOISE, compare, smooth, tangent_plane
 from retrieval.images.gallery import ROWS_A_GROUP
 from retrieval.images.open import open_image
 
-SIDE = 24  # cells: with 32 finer patterns are told apart, but a copy of 30 x 40 pixels has lost what is compared
-DETAIL = 0.75  # least correlation of what smoothing takes away
-MISFIT = 0.4  # most misfit of any block of 4 x 4 cells
-_GATE = 0.965  # least share of a coarse picture in the tangent plane of the other
-_BRIGHTER = 32.0  # grey levels that the mean of a channel may differ by
-_STRETCHED = 1.1  # how many times wider, for its height, the one may be than the other: a crop of 5% at one side only
+SIDE = 24  # cells: 32 separate finer patterns better, but a copy of 30 x 40 pixels no longer has that detail
+DETAIL = 0.75  # least correlation of the detail that smoothing removes
+MISFIT = 0.4  # largest misfit of any block of 4 x 4 cells
+_GATE = 0.965  # least share of a coarse image in the tangent plane of the other
+_BRIGHTER = 32.0  # largest difference of a channel mean, in grey levels
+_STRETCHED = 1.1  # largest ratio of the aspect ratios: a crop of 5% on one side only
 _COARSE = 12
 _CACHED = 50_000  # signatures, 1.7 kB each
-_CHUNK = 256  # pictures that are aligned at a time
-_MANY = 64  # from which on those next to them, which are read with them, are taken to be asked for soon
+_CHUNK = 256  # images aligned in one batch
+_MANY = 64  # from this many missing rows on, whole row groups are decoded: their neighbours are read anyway
 
 _Cells = npt.NDArray[np.uint8]
 
 
 class Thumbnails(Protocol):
-    """JPEGs by row; a gallery is one."""
+    """JPEG thumbnails by row; `Gallery` implements it."""
 
     def thumbnail(self, row: int) -> bytes:
-        """The JPEG of a row."""
+        """The JPEG bytes of a row."""
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
 
 
 class Pictures:
-    """The thumbnails of a gallery, as they are compared. Safe to use from several threads.
+    """The thumbnails of a gallery, prepared for comparison. Thread-safe.
 
-    A row is decoded when it is first asked for; 440 bytes of it are then kept, and more of the latest ones.
+    A row is decoded on first use. 440 bytes of it are then kept, plus the full signature of the most recent rows.
     """
 
     def __init__(self, gallery: Thumbnails) -> None:
         self._gallery = gallery
-        self._coarse = np.empty((len(gallery), _COARSE, _COARSE, 3), np.uint8)  # memory of what is written to only
-        self._length = np.zeros(len(gallery), np.float32)  # of the coarse picture less its mean
+        self._coarse = np.empty((len(gallery), _COARSE, _COARSE, 3), np.uint8)  # only written pages take memory
+        self._length = np.zeros(len(gallery), np.float32)  # norm of the coarse image less its mean
         self._aspect = np.zeros(len(gallery), np.float32)  # width / height; 0: not decoded yet
         self._cells: OrderedDict[int, _Cells] = OrderedDict()
         self._lock = Lock()
 
     def same(self, row: int, others: Rows) -> Mask:
-        """Which of the others (N,) show the same picture as a row."""
+        """(N,) bool mask of the other rows (N,) that show the same image as `row`."""
         if not len(others):
             return np.zeros(0, bool)
         found = self._might_be_same(row, others)
@@ -84,7 +85,7 @@ class Pictures:
         return found
 
     def _might_be_same(self, row: int, others: Rows) -> Mask:
-        """Which of the others (N,) are worth a closer look: quick, and misses hardly any."""
+        """(N,) bool mask of the rows worth a closer look: a fast test that rarely misses a match."""
         self._decode(np.append(others, row))
         theirs = self._coarse[others].reshape(len(others), -1).astype(np.float32)
         share = np.linalg.norm(theirs @ tangent_plane(self._coarse[row].astype(np.float32)).T, axis=1)
@@ -96,7 +97,7 @@ class Pictures:
         return found
 
     def _decode(self, rows: Rows) -> None:
-        """See to it that the coarse pictures of those rows are there."""
+        """Decode the coarse images of these rows, if missing."""
         missing = np.unique(rows[self._aspect[rows] == 0])
         if len(missing) >= _MANY:
             nearby = (np.unique(missing // ROWS_A_GROUP)[:, None] * ROWS_A_GROUP + np.arange(ROWS_A_GROUP)).ravel()
@@ -106,11 +107,11 @@ class Pictures:
             self._signature(row)
 
     def _signatures(self, rows: Rows) -> _Cells:
-        """(N, SIDE, SIDE, 3) uint8 of rows."""
+        """Signatures of rows, (N, SIDE, SIDE, 3) uint8."""
         return np.stack([self._signature(row) for row in rows.tolist()])
 
     def _signature(self, row: int) -> _Cells:
-        """(SIDE, SIDE, 3) uint8 of a row, squeezed to a square."""
+        """Signature of a row, (SIDE, SIDE, 3) uint8: its image resized to a square."""
         with self._lock:
             if row in self._cells:
                 self._cells.move_to_end(row)

@@ -1,4 +1,4 @@
-"""A picture as a file stores it, of any mode, depth and colour profile, to upright sRGB of 8 bits."""
+"""Convert an image of any mode, bit depth and colour profile to upright 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from PIL import Image, ImageCms, ImageOps
 
 @dataclass(frozen=True)
 class Stored:
-    """How a file stores its pixels, which the decoded picture no longer tells."""
+    """How a file stores its pixels; the decoded image no longer shows it."""
 
-    rawmode: object = None  # of a PNG
-    bits: int = 16  # of a sample of grey; Pillow leaves 12-bit TIFF at 0 to 4095
+    rawmode: object = None  # PNG only
+    bits: int = 16  # bits per grey sample; Pillow leaves 12-bit TIFF values at 0 to 4095
 
 
 def stored_form(image: Image.Image) -> Stored:
-    """To be asked before the picture is decoded."""
+    """Read the storage format. Call this before the image is decoded."""
     tile = getattr(image, "tile", None)
     rawmode = tile[0].args if image.format == "PNG" and tile else None
     return Stored(rawmode, getattr(image, "tag_v2", {}).get(258, (16,))[0])  # BitsPerSample
 
 
 def upright_rgb(image: Image.Image, stored: Stored) -> Image.Image:
-    """A decoded picture, which may be changed in place, upright and in RGB."""
-    # In place, so that no copy is made of a picture that is upright already. TIFF is turned by Pillow while it loads,
-    # which leaves no orientation here to apply again. A broken EXIF block is no reason to refuse the picture.
+    """Turn a decoded image upright and convert it to RGB; may modify `image` in place."""
+    # In place, to avoid copying an image that is already upright. Pillow applies a TIFF's orientation while loading,
+    # which leaves none to apply here. A broken EXIF block is no reason to reject the image.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
     colour, alpha = _split(image, stored)
@@ -38,20 +38,20 @@ def upright_rgb(image: Image.Image, stored: Stored) -> Image.Image:
         rgb, opaque = Image.new("RGB", rgb.size, "white"), rgb
         rgb.paste(opaque, mask=alpha)
     elif rgb is image:
-        rgb = image.copy()  # the opened picture holds on to its file and decoder, which can be larger than the picture
+        rgb = image.copy()  # the opened image keeps its file and decoder alive, which can be larger than the pixels
     rgb.info = {}
     return rgb
 
 
 def _split(image: Image.Image, stored: Stored) -> tuple[Image.Image, Image.Image | None]:
-    """Part colour (mode L, RGB, CMYK or LAB, 8 bit) from alpha (mode L, or None for an opaque picture)."""
+    """Split into colour (mode L, RGB, CMYK or LAB, 8 bits) and alpha (mode L, or None for an opaque image)."""
     key, rawmode = image.info.get("transparency"), stored.rawmode
     if image.mode.startswith("I;16"):
         return _from_16_bit(image, key, stored.bits)
     if image.mode in ("I", "F"):
         return _from_32_bit(image), None
     if isinstance(key, int) and rawmode in ("L;2", "L;4"):
-        # Pillow scales such pixels to 8 bits, but leaves the transparent value as it stands in the file.
+        # Pillow scales these pixels to 8 bits but leaves the transparent value as stored in the file.
         image.info["transparency"] = key * (85 if rawmode == "L;2" else 17)
     elif isinstance(key, tuple) and rawmode == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in key)
@@ -64,7 +64,7 @@ def _split(image: Image.Image, stored: Stored) -> tuple[Image.Image, Image.Image
 
 
 def _from_16_bit(image: Image.Image, key: object, bits: int) -> tuple[Image.Image, Image.Image | None]:
-    """Scale 16-bit grey to 8 bits (Pillow's own conversion clips at 255), with the alpha of a transparent value."""
+    """Scale 16-bit grey to 8 bits (Pillow would clip at 255); alpha comes from the transparent value, if any."""
     values = np.asarray(image)
     white = 2**bits - 1
     table = ((np.minimum(np.arange(2**16), white) * 255 + white // 2) // white).astype(np.uint8)
@@ -73,8 +73,8 @@ def _from_16_bit(image: Image.Image, key: object, bits: int) -> tuple[Image.Imag
 
 
 def _from_32_bit(image: Image.Image) -> Image.Image:
-    """Scale 32-bit integers or floats to 8 bits, as the docstring of `open_image` says."""
-    values = np.asarray(image).astype(np.float64)  # exact for int32, and wide enough for the span of any float32
+    """Scale 32-bit integers or floats to 8 bits, as documented in `open_image`."""
+    values = np.asarray(image).astype(np.float64)  # exact for int32, and wide enough for the range of any float32
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
@@ -84,9 +84,9 @@ def _from_32_bit(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Convert L, RGB, CMYK or LAB to sRGB; a picture that is sRGB already comes back as it is."""
-    # A broken profile, or one for another colour space than the picture's, which lcms tells, is passed over: it is not
-    # worth refusing the picture.
+    """Convert L, RGB, CMYK or LAB to sRGB; returns the same object if it already is sRGB."""
+    # A broken profile, or one for another colour space (lcms reports that), is ignored: it is no reason to reject the
+    # image.
     with contextlib.suppress(Exception):
         if icc and not (image.mode == "RGB" and len(icc) <= 2**14 and _is_srgb(icc)):
             return _convert(image, icc)
@@ -94,17 +94,17 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def _convert(image: Image.Image, icc: bytes) -> Image.Image:
-    """Convert by a profile. The transform is made anew each time: it remembers pixels, so threads must not share it."""
+    """Convert with an ICC profile. Each call builds its own transform: it caches pixels, so threads cannot share it."""
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     assert converted is not None
     return converted
 
 
-@lru_cache(maxsize=32)  # a data set repeats a few profiles; the caller keeps large ones out, so that this stays small
+@lru_cache(maxsize=32)  # a dataset repeats a few profiles; the caller excludes large ones, which keeps the cache small
 def _is_srgb(icc: bytes) -> bool:
-    """Whether a profile is plain sRGB, told by what it does and not by what it is called: it moves no colour by more
-    than one level, on a cube of 9 x 9 x 9 colours."""
+    """Whether a profile is plain sRGB, judged by its effect rather than its name: on a 9 x 9 x 9 colour cube it changes
+    no channel by more than one level."""
     levels = np.linspace(0, 255, 9).astype(np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
     moved = np.asarray(_convert(Image.fromarray(cube), icc))

@@ -1,6 +1,6 @@
-"""Origins: what the name of a source means, on this disk or on the Hub, and how `datasets` opens it.
+"""Origins: resolve the name of a source to a local path or a Hub dataset, and open it with `datasets`.
 
-The revision of a data set on the Hub is resolved to a commit once; whatever is read of it later is of that commit.
+The revision of a Hub dataset is resolved to a commit once; everything read later comes from that commit.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from retrieval.hub_errors import GATED, LOG_IN, in_words
 _HUB_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*(/[\w.-]+)?)(@(?P<revision>\w[\w./-]*))?", re.ASCII)
 
 
-# Of a stream that breaks: with its own 20, and those of each request in them, it took ten minutes and more to say so.
+# With the default of 20 retries, each with its own request retries, a broken stream takes over ten minutes to fail.
 datasets.config.STREAMING_READ_MAX_RETRIES = 5
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set that has been found and opened, but not read."""
+    """A dataset that has been located and opened, but not read."""
 
     name: str
-    """As it was asked for."""
+    """The name as requested."""
     builder: Any
-    """What `datasets` reads it by."""
+    """The builder of `datasets` that reads it."""
     root: str
-    """The folder whose files its rows may name: a path, or `hf://datasets/owner/name@commit`."""
+    """The folder that its rows may reference files in: a path, or `hf://datasets/owner/name@commit`."""
     about: Mapping[str, str]
     """See `retrieval.images.sources.Source`."""
 
 
 def find_local(name: str, revision: str | None) -> Path | None:
-    """The path of a source that is on this disk; None for one that can only be on the Hub.
+    """The path of a local source; None if the name can only be a Hub dataset.
 
-    Raises SourceError where nothing is named, or a revision of what is on this disk.
+    Raises SourceError if the name is empty, or if a revision is given for a local source.
     """
     if not name:
         raise SourceError("no source was named: give a folder, a parquet file, or a data set.")
@@ -61,9 +61,9 @@ def find_local(name: str, revision: str | None) -> Path | None:
 
 
 def open_origin(name: str, path: Path | None, config: str | None, revision: str | None) -> Origin:
-    """A parquet file or a folder with a data set, at the path that `find_local` gave, or a data set on the Hub.
+    """Open a parquet file or dataset folder at the path from `find_local`, or a Hub dataset if the path is None.
 
-    Raises SourceError where there is none, or no such configuration or revision, or none of several was named.
+    Raises SourceError if it, its configuration or its revision does not exist, or if one of several must be chosen.
     """
     if path is None:
         return _on_hub(name, config, revision)
@@ -73,15 +73,15 @@ def open_origin(name: str, path: Path | None, config: str | None, revision: str 
 
 
 def about_local(path: Path) -> dict[str, str]:
-    """What is known of a folder or file: no more of its path than the last name, and the license on a folder's card."""
+    """Facts about a folder or file: only the last part of its path, and the license from a folder's dataset card."""
     name = path.resolve().name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     card = path / "README.md"
     return {"name": name, **_license(card.read_text("utf-8", "replace") if card.is_file() else "")}
 
 
 def _on_disk(name: str, path: Path, config: str | None) -> Any:
-    # `datasets` takes a folder's name for a pattern; what it reads by an escaped one, it reads without its card. By
-    # its absolute path, a folder called `parquet` is not taken for the format.
+    # `datasets` treats a folder's name as a glob pattern, and ignores the dataset card if the name is escaped. The
+    # absolute path keeps a folder called `parquet` from being taken for the format.
     plain, escaped = str(path.absolute()), escape(str(path.absolute()))
     if path.is_dir() and plain == escaped:
         return load_builder(name, plain, config)
@@ -105,7 +105,7 @@ def _on_hub(name: str, config: str | None, revision: str | None) -> Origin:
         raise SourceError(f"{name} names a revision, and so does {revision!r}: leave one of them out.")
     builder = load_builder(repo, repo, config, revision or own)
     root = f"hf://datasets/{repo}@{builder.hash}"
-    if builder.base_path != root:  # what `datasets` once downloaded, of whatever revision, where the Hub is away
+    if builder.base_path != root:  # the Hub is unreachable, and this is an older download
         raise SourceError(_away(repo))
     told = {"name": repo, "config": str(builder.config.name), "revision": str(builder.hash)}
     stated = _license(_card_on_hub(root))
@@ -115,7 +115,7 @@ def _on_hub(name: str, config: str | None, revision: str | None) -> Origin:
 
 
 def _card_on_hub(root: str) -> str:
-    """The text of a data set's card, which `datasets` has read before, and the client kept; "" where there is none."""
+    """The text of a dataset card, which `datasets` has already read and the client has cached; "" if there is none."""
     try:
         return Path(cached_path(f"{root}/README.md")).read_text("utf-8", "replace")
     except FileNotFoundError:
@@ -125,10 +125,10 @@ def _card_on_hub(root: str) -> str:
 
 
 def _license(card: str) -> dict[str, str]:
-    """The license that a card states, if it does; `datasets` does not hand that on."""
+    """The license stated in a dataset card, if any; `datasets` does not expose it."""
     try:
         stated = DatasetCard(card).data.license if card.lstrip().startswith("---") else None
-    except Exception:  # any file of a folder of images may be called README.md
+    except Exception:  # in a folder of images, any file may be called README.md
         return {}
     names = stated if isinstance(stated, list) else [stated] if stated else []
     return {"license": _in_one_line(", ".join(map(str, names)))} if names else {}
@@ -138,19 +138,19 @@ def _in_one_line(text: str) -> str:
     return short(" ".join(text.split()), 200)
 
 
-# --- `datasets`, and what it says, in words ---
+# --- `datasets`, and its errors in plain words ---
 
 
 def load_builder(name: str, path: str, config: str | None = None, revision: str | None = None, **options: Any) -> Any:
-    """The builder of `datasets` for a path, a format, or a name on the Hub; raises SourceError."""
+    """The `datasets` builder for a path, a format, or a Hub name; raises SourceError."""
     try:
         return datasets.load_dataset_builder(path, config, revision=revision, **options)
     except DatasetNotFoundError as error:
         raise SourceError(_not_found(name, revision, error)) from error
-    except ValueError as error:  # which configurations there are, it says in different ways
+    except ValueError as error:  # `datasets` words errors about configurations in several ways
         about_config = None if options else _wrong_config(name, path, config, revision)
         raise SourceError(about_config or _no_data_set(name, error)) from error
-    except Exception as error:  # datasets and the Hub client each raise their own kinds
+    except Exception as error:  # datasets and the Hub client each raise their own exceptions
         if isinstance(error, ConnectionError) or "LocalEntryNotFoundError" in str(error):
             raise SourceError(_away(name)) from error
         if _is_hubs(error):
@@ -159,11 +159,11 @@ def load_builder(name: str, path: str, config: str | None = None, revision: str 
 
 
 def streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
-    """Split -> its rows as a stream, undecoded: all of them, or those named (`train+validation`)."""
+    """Split -> stream of undecoded rows, for all splits or for those named (`train+validation`); raises SourceError."""
     try:
-        # Undecoded: a broken picture, in whatever column, is no reason to stop.
+        # Undecoded: a broken image in any column must not stop the stream.
         found = {k: s.decode(False) if s.features else s for k, s in builder.as_streaming_dataset().items()}
-    except Exception as error:  # a data set's files can be wrong in as many ways as there are formats
+    except Exception as error:  # each format fails in its own ways
         raise source_error(name, error) from error
     if split is None:
         return found
@@ -174,16 +174,16 @@ def streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
 
 
 def read(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The rows of a stream; raises SourceError for whatever goes wrong in it."""
+    """The rows of a stream; raises SourceError for any failure while reading."""
     try:
         yield from rows
-    except Exception as error:  # as above: what is wrong with a file may show only when its turn comes
+    except Exception as error:  # as above: a broken file may show only when it is reached
         raise source_error(name, error) from error
 
 
 def source_error(name: str, error: Exception) -> SourceError:
-    """What it says to a person that something cannot be read, or not on, after all the tries of the libraries."""
-    # After its last try `datasets` says no more than that it was disconnected.
+    """The SourceError to show when reading fails, or fails midway, after the libraries' own retries."""
+    # After its last retry, `datasets` only reports a disconnection; the cause says more.
     known = error.__cause__ if isinstance(error, ConnectionError) and error.__cause__ else error
     if isinstance(known, Exception) and _is_hubs(known):
         return SourceError(str(in_words(known, name, datasets.config.HF_ENDPOINT)))
@@ -191,7 +191,7 @@ def source_error(name: str, error: Exception) -> SourceError:
 
 
 def fingerprint(builder: Any, *choices: str | None) -> str:
-    """A hash of the files, with sizes and times, or with the commit they are of on the Hub, and of the choices."""
+    """SHA-256 hex digest of the choices and the files: sizes and times of local files, the commit for Hub files."""
     digest = hashlib.sha256(repr((builder.config.name, choices)).encode())
     for split, files in (builder.config.data_files or {}).items():
         stats = [Path(file).stat() for file in files if "://" not in file]
@@ -201,7 +201,7 @@ def fingerprint(builder: Any, *choices: str | None) -> str:
 
 
 def total(builder: Any, names: Iterable[str]) -> int | None:
-    """How many rows the splits have, from the data set's own card or from the ends of local parquet files."""
+    """Number of rows in the splits, from the dataset card or from local parquet footers; None if unknown."""
     known, splits = builder.info.splits or {}, list(names)
     if all(name in known and known[name].num_examples for name in splits):
         return int(sum(known[name].num_examples for name in splits))
@@ -212,12 +212,12 @@ def total(builder: Any, names: Iterable[str]) -> int | None:
 
 
 def _is_hubs(error: Exception) -> bool:
-    """Whether it is an answer of the Hub's, or that none came."""
+    """Whether the error is a response from the Hub, or a failure to reach it."""
     return getattr(error, "response", None) is not None or isinstance(error, CONNECTION_ERRORS_TO_RETRY)
 
 
 def _not_found(name: str, revision: str | None, error: Exception) -> str:
-    if isinstance(error.__cause__, Exception) and _is_hubs(error.__cause__):  # the revision
+    if isinstance(error.__cause__, Exception) and _is_hubs(error.__cause__):
         return str(in_words(error.__cause__, f"{name}@{revision}", datasets.config.HF_ENDPOINT))
     if "is a gated dataset" in str(error):
         return f"{name} {GATED}"
@@ -228,10 +228,10 @@ def _not_found(name: str, revision: str | None, error: Exception) -> str:
 
 
 def _wrong_config(name: str, path: str, config: str | None, revision: str | None) -> str | None:
-    """What is wrong with the configuration asked for, where it is that."""
+    """The message if the requested configuration is the problem; None otherwise."""
     try:
         known = datasets.get_dataset_config_names(path, revision=revision)
-    except Exception:  # then it is something else
+    except Exception:  # then something else is wrong
         return None
     listed = short(", ".join(known), 500)
     if config:

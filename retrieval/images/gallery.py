@@ -1,7 +1,7 @@
-"""Gallery: the images that can be found, one parquet row each; row i is vector i of the index.
+"""Gallery: the searchable images, one parquet row each; row i is vector i of the index.
 
-Names, labels and attributes are read into memory when the gallery is opened; thumbnails stay on disk and are read
-row group by row group, when they are asked for.
+Opening a gallery reads names, labels and attributes into memory. Thumbnails stay on disk; their row groups are read on
+demand.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from retrieval.errors import QueryError, SourceError, short
 from retrieval.forking import Lock
 from retrieval.words import did_you_mean
 
-ID_LENGTH = 16  # hex digits of the content's SHA-256 that make an id: a clash among 10 million has odds of 3 in 10**6
-THUMBNAIL_SIDE = 256  # pixels of the longer side, at most
-ROWS_A_GROUP = 32  # of a parquet row group: some 200 kB of thumbnails, read in a tenth of a millisecond
+ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6
+THUMBNAIL_SIDE = 256  # largest number of pixels on the longer side
+ROWS_A_GROUP = 32  # rows of a parquet row group: about 200 kB of thumbnails, read in 0.1 ms
 _GROUPS_CACHED = 32
-MAX_VALUES = 500  # of a column to choose from in a list
-_LONGEST_SHOWN = 100  # characters of what was asked for, in a message
+MAX_VALUES = 500  # most distinct values of a column that a list offers as a filter
+_LONGEST_SHOWN = 100  # characters of the user's input quoted in a message
 
 BASE_SCHEMA = pa.schema(
     [
@@ -40,15 +40,15 @@ BASE_SCHEMA = pa.schema(
     ]
 )
 RESERVED = frozenset([*BASE_SCHEMA.names, "path"])
-"""Names that an attribute cannot have: the gallery's own, and `path`, since gradio_client takes an object with a `path`
-for a file of the server's, and fails when it cannot fetch it."""
+"""Names that an attribute cannot have: the gallery's own, and `path`, because gradio_client takes any object with a
+`path` for a server file and fails when it cannot fetch it."""
 
 Where = Mapping[str, Any]
-"""A filter: column -> the value, or a list of the values, that a row may have. Columns are joined by *and*.
+"""A filter: column -> the accepted value, or a list of accepted values. Conditions on several columns are combined with
+*and*.
 
-None in the place of a filter, and a filter without columns, let every row through. In the place of a value, None stands
-for having none: `{"label": None}` are the rows without a label, `{"label": ["shirt", None]}` these and the shirts. An
-empty list names no value that a row may have, and lets no row through.
+None as a filter, and an empty mapping, accept every row. None as a value means a missing value: `{"label": None}`
+accepts the rows without a label, `{"label": ["shirt", None]}` those and the shirts. An empty list accepts no row.
 """
 
 
@@ -64,7 +64,7 @@ class Row:
 
 
 class Gallery:
-    """The rows of `gallery.parquet`, read-only; safe to use from several threads."""
+    """The rows of `gallery.parquet`, read-only and thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetFile(path, memory_map=True)
@@ -73,14 +73,14 @@ class Gallery:
         group_sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._group_starts = np.cumsum([0, *group_sizes])
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
-        self._lock = Lock()  # a ParquetFile is not for several threads at once
+        self._lock = Lock()  # a ParquetFile is not thread-safe
 
     def __len__(self) -> int:
         return cast(int, self.table.num_rows)
 
     @property
     def attributes(self) -> list[str]:
-        """The columns that came with the images, the label not among them."""
+        """The columns that came with the images, except the label."""
         return [name for name in self.table.column_names if name not in RESERVED]
 
     @cached_property
@@ -90,7 +90,7 @@ class Gallery:
 
     @cached_property
     def labels(self) -> list[str | None]:
-        """The labels, in row order; None where a row has none."""
+        """The labels, in row order; None for a row without a label."""
         return cast("list[str | None]", self.table["label"].to_pylist())
 
     @cached_property
@@ -98,18 +98,18 @@ class Gallery:
         return {name: row for row, name in enumerate(self.ids)}
 
     def row_of(self, image_id: str) -> int:
-        """The row number of an id; raises QueryError where the gallery has no such id."""
+        """The row number of an id; raises QueryError if the gallery does not contain it."""
         row = self._row_of_id.get(image_id)
         if row is None:
             raise QueryError(f"the gallery has no image with the id {_shown(image_id)!r}; it has {len(self)} others.")
         return row
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[Row]:
-        """The rows of those numbers, in that order."""
+        """The rows with these numbers, in the given order."""
         return [_row(values) for values in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
 
     def thumbnail(self, row: int) -> bytes:
-        """The JPEG of a row, as it was stored."""
+        """The JPEG bytes of a row, as stored."""
         group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
         with self._lock:
             column = self._groups.pop(group, None)
@@ -121,7 +121,7 @@ class Gallery:
         return cast(bytes, column[row - int(self._group_starts[group])].as_py())
 
     def counts(self, column: str) -> dict[str, int]:
-        """How many rows have each value of a column, the most common first; rows without one are left out."""
+        """Number of rows for each value of a column, most common first; missing values are not counted."""
         code_of, codes = self._coded(column)
         values = list(code_of)
         counts = Counter({values[code]: int(n) for code, n in enumerate(np.bincount(codes[codes >= 0])) if n})
@@ -129,15 +129,15 @@ class Gallery:
 
     @property
     def filters(self) -> list[str]:
-        """The columns worth filtering by: several values, no more than MAX_VALUES, and not another one in every row."""
+        """The columns useful as filters: 2 to MAX_VALUES distinct values, but not a different one in every row."""
         sizes = {column: len(self._coded(column)[0]) for column in ["label", *self.attributes]}
         return [column for column, size in sizes.items() if 1 < size <= MAX_VALUES and size < len(self)]
 
     def facets(self, where: Where | None) -> dict[str, dict[str | None, int]]:
-        """For each of `filters`, value -> the rows that have it and that the filter on all other columns lets through.
+        """For each column in `filters`: value -> number of rows with that value that pass the filter on other columns.
 
-        So what stands beside a value is how many there will be when it is chosen. In the order of the values, None, for
-        the rows without one, last; those that no row is left for are left out. Raises QueryError as `rows_where` does.
+        So the count next to a value is the number of results after choosing it. Values are in display order, with None
+        (no value) last; values with a count of 0 are omitted. Raises QueryError like `rows_where`.
         """
         found = {}
         for column in self.filters:
@@ -151,11 +151,11 @@ class Gallery:
         return found
 
     def rows_where(self, where: Where | None) -> npt.NDArray[np.int64] | None:
-        """The rows that a filter lets through, ascending; None where there is no filter (see `Where`).
+        """The rows that pass a filter, ascending, int64; None if there is no filter (see `Where`).
 
-        Values are compared as text, so that a filter from a command line or a JSON file means the same: `true` and
-        True, `1.0` and 1 in a column of such.
-        Raises QueryError for a column or a value that the gallery does not have, and names the nearest.
+        Values are compared as text, so a filter from a command line or a JSON file means the same: `true` matches True
+        in a boolean column, `1` matches 1.0 in a float column.
+        Raises QueryError for an unknown column or value, and suggests the nearest ones.
         """
         if where is not None and not isinstance(where, Mapping):
             raise QueryError(f'a filter is a mapping, {{"label": "shirt"}} for one, not {_shown(repr(where))}.')
@@ -176,14 +176,14 @@ class Gallery:
         return np.flatnonzero(mask)
 
     def as_texts(self, column: str, wanted: Any) -> list[str | None]:
-        """A value, or a list of values, as the column shows them: `true` for True, `1` for 1.0 in a column of such."""
+        """A value, or each value of a list, as the column prints it: `true` for True, `1` for 1.0 in a float column."""
         wanted = wanted.tolist() if isinstance(wanted, np.ndarray) else wanted
         values = wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
         kind = self.table.schema.field(column).type
         return [None if value is None else _as_text(value, kind) for value in values]
 
     def _coded(self, column: str) -> tuple[dict[str, int], npt.NDArray[np.int32]]:
-        """The number of each distinct value of a column, in text, and that of the value in each row (-1: none)."""
+        """Encode a column: the code of each distinct value (as text), and the code of each row (-1: no value)."""
         if column not in self._codes:
             known = ["label", *self.attributes, "id", "source"]
             if column not in known:
@@ -199,13 +199,13 @@ class Gallery:
 
 
 def spread_rows(count: int, wanted: int) -> list[int]:
-    """So many rows, or all there are, spread over `count`."""
+    """Up to `wanted` row numbers, evenly spaced over `count` rows."""
     return [int(row) for row in np.linspace(0, count - 1, min(wanted, count))]
 
 
 def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write tables one after the other as one gallery file; memory holds one of them at a time."""
-    # Thumbnails are compressed already; the rest is text that repeats.
+    """Write tables in order into one gallery file; only one of them is in memory at a time."""
+    # Thumbnails are already compressed; the rest is repetitive text.
     compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in schema.names}
     options = {"compression": compression, "use_dictionary": _repeating(schema), "write_statistics": False}
     with pq.ParquetWriter(path, schema, **options) as writer:
@@ -214,7 +214,7 @@ def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
 
 
 def read_tables(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
-    """The rows of those numbers (ascending) of a gallery file, some hundreds at a time."""
+    """The rows with these numbers (ascending) from a gallery file, at most 1,024 per table."""
     start = 0
     for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
         here = rows[(rows >= start) & (rows < start + len(batch))] - start
@@ -223,7 +223,7 @@ def read_tables(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
 
 
 def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """The columns of both; raises SourceError where one has another type in each."""
+    """The union of two schemas; raises SourceError if a column has a different type in each."""
     types = {item.name: item.type for item in old}
     for item in new:
         if types.setdefault(item.name, item.type) != item.type:
@@ -234,7 +234,7 @@ def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns of the schema: absent ones null, the others cast."""
+    """The table with exactly the columns of the schema: missing ones filled with nulls, the others cast."""
     columns = [
         table[item.name].cast(item.type) if item.name in table.column_names else pa.nulls(len(table), item.type)
         for item in schema
@@ -252,15 +252,15 @@ def _row(values: dict[str, Any]) -> Row:
 
 
 def _as_text(value: Any, kind: pa.DataType) -> str:
-    """A value as a column of that type shows it; a value that is not of the type, as it stands."""
+    """A value as a column of this type prints it; a value that cannot be cast is printed unchanged."""
     try:
         return str(pa.scalar(value).cast(kind).cast(pa.string()).as_py())
-    except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot hold at all
+    except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot represent
         return str(value)
 
 
 def _place(value: str) -> tuple[float, str]:
-    """Where a value stands in a list: numbers by their size, before words by their letters."""
+    """Sort key for display: numbers by size, then text in alphabetical order."""
     try:
         number = float(value)
     except ValueError:
@@ -269,9 +269,9 @@ def _place(value: str) -> tuple[float, str]:
 
 
 def parse_where(conditions: Iterable[str]) -> Where:
-    """`COLUMN=VALUE` words of a command line as a filter; several of one column are joined by *or*.
+    """Parse `COLUMN=VALUE` arguments into a filter; several values of one column are combined with *or*.
 
-    `COLUMN=` stands for having no value there. Raises QueryError for anything else.
+    `COLUMN=` means a missing value. Raises QueryError for anything else.
     """
     where: dict[str, list[str | None]] = {}
     for condition in conditions:
@@ -283,5 +283,5 @@ def parse_where(conditions: Iterable[str]) -> Where:
 
 
 def _shown(value: Any) -> str:
-    """A value that was asked for, in a message; what is no text in UTF-8 could be sent to nobody."""
+    """A requested value for a message, shortened; text that is not valid UTF-8 could not be sent to a client."""
     return short(str(value).encode("utf-8", "replace").decode(), _LONGEST_SHOWN)

@@ -1,11 +1,11 @@
-"""The one door through which a picture comes in: whatever holds one becomes an upright picture in sRGB.
+"""The only entry point for images: whatever contains one is turned into an upright sRGB image.
 
     open_image("cat.jpg")           # PIL.Image.Image, mode RGB
-    open_image(uploaded_bytes)      # the same; the format is told from the content, never from a name
+    open_image(uploaded_bytes)      # the same; the format is detected from the content, never from a name
     open_image(array)               # uint8, (H, W), (H, W, 3) or (H, W, 4)
     thumbnail_jpeg(picture, 256)    # JPEG bytes for a gallery
 
-Whatever is wrong with a picture comes out as an `ImageError`, in one line that can be shown to a person.
+Every problem with an image is raised as an `ImageError`, with a one-line message that can be shown to a user.
 """
 
 import io
@@ -30,13 +30,13 @@ MAX_ASPECT = 100
 
 File = bytes | str | os.PathLike[str] | BinaryIO
 Picture = File | Image.Image | npt.NDArray[np.uint8]
-"""Whatever holds a picture: a path, the bytes of a file, a binary file, a PIL image, or a uint8 array."""
+"""Anything that contains an image: a path, the bytes of a file, a binary file, a PIL image, or a uint8 array."""
 Region = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of a picture, shares of its width and height in [0, 1]."""
+"""Left, top, right and bottom of a part of an image, as fractions of its width and height in [0, 1]."""
 
 _ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are accepted"
 
-# Only to word the refusal: which files are read is for Pillow's own checks of the content to say. First match wins.
+# Only for the wording of errors: Pillow's own checks of the content decide which files are read. First match wins.
 _SIGNATURES = [
     ("JPEG", rb"\xff\xd8\xff"),
     ("PNG", rb"\x89PNG"),
@@ -63,24 +63,25 @@ _SIGNATURES = [
 
 
 def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
-    """Read a picture: the first frame or page, upright, in sRGB, on white where it was transparent.
+    """Read an image: the first frame or page, upright, in sRGB, with transparency blended onto white.
 
     Args:
-        source: the bytes of a file, its path, a binary file object, which is read from where it stands, a PIL image of
-            any mode, which is not changed, or a uint8 array of shape (H, W), (H, W, 3) in RGB or (H, W, 4) in RGBA.
-        at_least: pixels a side that will do; a JPEG may then be decoded, quicker, at 1/2, 1/4 or 1/8 of its size.
+        source: the bytes of a file; its path; a binary file object, read from its current position; a PIL image of any
+            mode, left unchanged; or a uint8 array of shape (H, W), (H, W, 3) in RGB or (H, W, 4) in RGBA.
+        at_least: smallest acceptable side in pixels; a JPEG may then be decoded at 1/2, 1/4 or 1/8 size, which is
+            faster.
 
     Returns:
-        A picture of mode RGB, uint8 in [0, 255], shape (height, width, 3) as an array, with an empty `info`: turning
-        by EXIF and conversion by ICC profile are done, and nothing is left behind that could do them twice.
+        An image of mode RGB, uint8 in [0, 255], shape (height, width, 3) as an array. EXIF orientation and the ICC
+        profile have been applied, and `info` is empty, so nothing can apply them twice.
         16-bit grey is divided by 257 (12-bit by 4095 / 255). 32-bit floats that all lie in [0, 1] are multiplied by
-        255; any other floats, and 32-bit integers, are stretched from their least to their greatest value. NaN counts
-        as the least, and infinities as the least and the greatest, finite value.
+        255; other floats, and 32-bit integers, are scaled from their [min, max] to [0, 255]. NaN counts as the
+        smallest finite value, and infinities as the smallest and largest finite values.
 
     Raises:
-        ImageError: nothing there, not a regular file, over `MAX_BYTES`, not one of `FORMATS`, over `MAX_PIXELS` or
-            `MAX_ASPECT` (both told from the header, before a pixel is decoded), damaged, or cut short; an address on
-            the web, or an object that holds no picture.
+        ImageError: the source is missing, not a regular file, larger than `MAX_BYTES`, not one of `FORMATS`, over
+            `MAX_PIXELS` or `MAX_ASPECT` (both checked in the header, before decoding), damaged or truncated; or it is
+            a URL, or an object that contains no image.
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source)
@@ -92,9 +93,9 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
 def _from_file(name: str, data: bytes, at_least: int | None) -> Image.Image:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
-    # Lenience towards truncated files is a switch for the whole process that any import may have thrown, and Pillow has
-    # no other. Setting it is the same act in every thread, so no lock; another thread that sets it back to True while
-    # this one decodes cannot be guarded against.
+    # Whether Pillow accepts truncated files is a process-wide switch that any import may have changed; Pillow has no
+    # other. Every thread here sets the same value, so no lock is needed; nothing can prevent foreign code in another
+    # thread from setting it back to True during decoding.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -107,14 +108,14 @@ def _from_file(name: str, data: bytes, at_least: int | None) -> Image.Image:
     except MemoryError as error:
         raise ImageError(f"{name} needs more memory than there is to decode it") from error
     except Exception as error:
-        # Broad on purpose. Pillow's plugins let through whatever a hostile file makes them trip over: OSError,
-        # SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings made
-        # errors, ... A list of them would be a list of the ones met so far.
+        # Broad on purpose. On malicious files Pillow's plugins raise almost anything: OSError, SyntaxError,
+        # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into
+        # errors, ... A list could only contain those seen so far.
         raise ImageError(f"{name} {_complaint(data)}") from error
 
 
 def as_region(value: object) -> Region:
-    """Anybody's value as a region; raises ImageError unless it is a list or tuple of four numbers that are one."""
+    """Validate an untrusted value as a region; raises ImageError unless it is a list or tuple of four valid numbers."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, list | tuple) and len(value) == 4:
         left, top, right, bottom = (v if _is_number(v) else math.nan for v in value)
@@ -129,44 +130,45 @@ def _is_number(value: object) -> bool:
 
 
 def crop(image: Image.Image, region: object) -> Image.Image:
-    """The part of a picture in a region: whole pixels, and at least one. Raises ImageError as `as_region` does."""
+    """Crop an image to a region, in whole pixels and at least one. Raises ImageError like `as_region`."""
     left, top, right, bottom = as_region(region)
-    # Rounded, since a share that went through other programs may be a hair below the pixel that was meant.
+    # Rounded: a fraction that passed through other programs may fall just short of the intended pixel.
     x, y = min(round(left * image.width), image.width - 1), min(round(top * image.height), image.height - 1)
     return image.crop((x, y, max(round(right * image.width), x + 1), max(round(bottom * image.height), y + 1)))
 
 
 def thumbnail_jpeg(image: Image.Image, longer_side: int = 256, quality: int = 80) -> bytes:
-    """Encode a picture as a small JPEG for display.
+    """Encode an image as a small JPEG for display.
 
     Args:
-        image: a picture as `open_image` gives it; one of another mode is converted to RGB by Pillow's plain rules.
-        longer_side: the most pixels along the longer side; a picture that is smaller already keeps its size.
+        image: an image from `open_image`; one of another mode is converted to RGB by Pillow's default rules.
+        longer_side: largest number of pixels on the longer side; a smaller image keeps its size.
         quality: JPEG quality, 1 to 95.
 
     Returns:
-        The bytes of a JPEG file without metadata. The aspect ratio is kept to the pixel, and no side is below 1 pixel.
+        The bytes of a JPEG file without metadata. The aspect ratio is kept up to rounding; each side has at least one
+        pixel.
     """
     scale = min(1.0, longer_side / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    # Even to its own size, for a copy: saving leaves notes on the object, and other threads may be saving it too.
+    # Resize even to the same size, which copies: saving modifies the object, and other threads may be saving it too.
     small = rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
-    # The comment is named because Pillow would else copy one over from `info`; optimize: a tenth less, losslessly.
+    # An empty comment, or Pillow copies one from `info`. optimize=True saves a tenth of the size, without loss.
     small.save(buffer, "JPEG", quality=quality, optimize=True, comment=b"")
     return buffer.getvalue()
 
 
 def read_bytes(source: File) -> bytes:
-    """The whole of a file, `MAX_BYTES` at most; its content is not looked at.
+    """Read a whole file of at most `MAX_BYTES`; the content is not inspected.
 
     Args:
-        source: as for `open_image`; bytes are handed back as they are.
+        source: as for `open_image`; bytes are returned unchanged.
 
     Raises:
-        ImageError: no such file, not a regular file (a folder, FIFO, device or socket is never opened), not readable,
-            or over `MAX_BYTES`, in which case it is not read to its end.
+        ImageError: the file does not exist, is not a regular file (a folder, FIFO, device or socket is never opened),
+            cannot be read, or is larger than `MAX_BYTES` (reading then stops early).
     """
     name = _name(source)
     if complaint := not_a_file(source):
@@ -187,13 +189,13 @@ def read_bytes(source: File) -> bytes:
             return _read_capped(name, file, status.st_size)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a null byte, a file that is closed
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte, or a closed file
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a readable file"
         raise ImageError(f"{name} cannot be read: {reason}") from error
 
 
 def not_a_file(source: object) -> str | None:
-    """Why an object cannot be read as a file, with what to give in its place; None where it may be one."""
+    """The reason why an object cannot be read as a file, with advice; None if it may be readable."""
     if isinstance(source, str) and re.match(r"(?i)\s*(https?|ftp|s3|gs|hf)://", source):
         return f"{short(source, 100)!r} is an address: download it first, and give its path or its bytes"
     if isinstance(source, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(source, "read"):
@@ -205,7 +207,7 @@ def not_a_file(source: object) -> str | None:
 
 
 def _read_capped(name: str, file: BinaryIO, expected: int) -> bytes:
-    """Read to the end of `file`, or to one byte over the cap: a file can grow after its size was asked for."""
+    """Read `file` to its end, or to one byte over the limit: a file can grow after its size was checked."""
     parts, room = [], MAX_BYTES + 1
     while room and (part := file.read(min(room, expected + 1))):  # asking for far too much is slow for a small file
         if not isinstance(part, bytes):
@@ -222,14 +224,14 @@ def _too_many_bytes(name: str) -> ImageError:
 
 
 def _name(source: object) -> str:
-    """What to call `source` in a message: its file name, never its folders, on one line."""
+    """The name of `source` for messages: the file name without its folders, on one line."""
     path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
     name = Path(path).name if isinstance(path, str | os.PathLike) else ""
     return "".join(c if c.isprintable() else "?" for c in name[:100]) or "the image"
 
 
 def _complaint(data: bytes) -> str:
-    """Why these bytes could not be decoded, with what they look like."""
+    """The reason why these bytes could not be decoded, with the format they resemble."""
     head = data[:4096]
     found = next((kind for kind, pattern in _SIGNATURES if re.match(pattern, head, re.DOTALL)), None)
     if found and found.upper() in FORMATS:
@@ -238,11 +240,11 @@ def _complaint(data: bytes) -> str:
 
 
 def _check_size(name: str, image: Image.Image) -> None:
-    """Hold what the header claims against the limits; Pillow itself opens no picture without pixels."""
+    """Check the size in the header against the limits; Pillow itself rejects images without pixels."""
     sizes = [image.size]
     if image.format == "TIFF" and hasattr(
         image, "tag_v2"
-    ):  # one tile is decoded whole, and may be far larger than the picture that it is cut to
+    ):  # a tile is decoded whole, and may be far larger than the image cropped from it
         sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))
     for width, height in sizes:
         if width * height > MAX_PIXELS:
@@ -253,7 +255,7 @@ def _check_size(name: str, image: Image.Image) -> None:
 
 
 def _decode(image: ImageFile.ImageFile, at_least: int | None) -> Image.Image:
-    """Decode an opened picture, once, and bring it to RGB; `at_least` is that of `open_image`."""
+    """Decode an opened image once, and convert it to RGB; for `at_least` see `open_image`."""
     if at_least:
         image.draft(None, (at_least, at_least))
     stored = stored_form(image)
@@ -271,7 +273,7 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
 
 
 def _from_pil(picture: Image.Image) -> Image.Image:
-    """The same as for a file, of a picture that the caller has opened, and goes on to use."""
+    """Convert a PIL image that the caller opened and continues to use, exactly as a file is converted."""
     name = _name(getattr(picture, "filename", None) or "")
     if not (picture.width and picture.height):
         raise ImageError(f"{name} has no pixels ({picture.width} x {picture.height})")
@@ -282,5 +284,5 @@ def _from_pil(picture: Image.Image) -> Image.Image:
         return upright_rgb(picture.copy(), stored)
     except ImageError:
         raise
-    except Exception as error:  # a file that is opened lazily fails here, in any of its decoder's ways
+    except Exception as error:  # a lazily opened file fails here, with any of its decoder's exceptions
         raise ImageError(f"{name} cannot be decoded: {error}") from error

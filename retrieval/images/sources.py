@@ -1,7 +1,7 @@
-"""Sources: where the images of a gallery come from, all read through `datasets`, streamed, in a fixed order.
+"""Sources of gallery images, all read through `datasets`, streamed, in a fixed order.
 
-A source is a folder of images (`imagefolder` conventions), a parquet file, a data-set folder, or a data set on the
-Hub by its name. Images are handed on undecoded: only `retrieval.images.open` decodes.
+A source is a folder of images (`imagefolder` conventions), a parquet file, a dataset folder, or the name of a Hub
+dataset. Images are passed on undecoded: only `retrieval.images.open` decodes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PART_OF = {keyword: str(part) for part, keywords in SPLIT_KEYWORDS.items() for 
 
 @dataclass(frozen=True)
 class RawImage:
-    """One image of a source, not yet decoded."""
+    """One undecoded image of a source."""
 
     source: str
     label: str | None = None
@@ -36,12 +36,12 @@ class RawImage:
     data: bytes | None = None
     path: str | None = None
     position: Any = None
-    """Where `Source.rows` goes on after this image, in values of JSON; None where rows can only be counted off."""
+    """Where `Source.rows` resumes after this image, as JSON values; None if rows can only be counted."""
 
     def read(self) -> bytes:
-        """The bytes of the image; raises ImageError where there are none, or too many.
+        """The bytes of the image; raises ImageError if there are none, or too many.
 
-        Raises SourceError where the Hub does not give them: then the image may be as good as any.
+        Raises SourceError if the Hub does not deliver them: the image itself may be fine.
         """
         if self.data is not None:
             return read_bytes(self.data)
@@ -52,7 +52,7 @@ class RawImage:
         try:
             with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
                 data = file.read(MAX_BYTES + 1)
-        except Exception as error:  # zip files and the network each have their own kinds
+        except Exception as error:  # zip files and the network raise different exceptions
             if self.path.startswith("hf://") and not isinstance(error, FileNotFoundError):
                 raise origins.source_error(self.source, error) from error
             raise ImageError(f"{Path(self.path).name} cannot be read: {first_line(error)}") from error
@@ -61,16 +61,16 @@ class RawImage:
 
 @dataclass(frozen=True)
 class Source:
-    """Images in a fixed order, and what is known of them before the first is read."""
+    """Images in a fixed order, and what is known about them before the first one is read."""
 
     rows: Callable[..., Iterator[RawImage]]
-    """`rows()` are all of them, `rows(position)` those after a `RawImage.position`. Of the files before it, at most the
-    last two are read again."""
-    schema: pa.Schema  # of the attributes
-    fingerprint: str  # of the files' names, sizes and times, or of the revision on the Hub
-    total: int | None  # how many rows there are, where that is known
-    classes: tuple[str, ...] = ()  # labels that the source declares, whether it has an image of each or not
-    about: Mapping[str, str] = field(default_factory=dict)  # name, config, revision, license: what is known of them
+    """`rows()` yields all images, `rows(position)` those after a `RawImage.position`. On resuming, at most the
+    last two files before the position are read again."""
+    schema: pa.Schema  # types of the attributes
+    fingerprint: str  # of the file names, sizes and times, or of the Hub revision
+    total: int | None  # number of rows, if known
+    classes: tuple[str, ...] = ()  # labels that the source declares, with or without images
+    about: Mapping[str, str] = field(default_factory=dict)  # name, config, revision, license; only what is known
 
 
 def open_source(
@@ -82,12 +82,12 @@ def open_source(
     config: str | None = None,
     revision: str | None = None,
 ) -> Source:
-    """Open a folder, a parquet file, a data-set folder or a data set on the Hub; all its splits, or those named.
+    """Open a folder, a parquet file, a dataset folder or a Hub dataset; all its splits, or those named.
 
-    `split` is a name, or several in the order wanted (`train+validation`); `config` one of the configurations that a
-    data set's card declares; `revision` a branch, tag or commit on the Hub, for which the name may be
-    `owner/name@revision`, too. Nothing is downloaded but what is read, and all of it from one commit. Raises
-    SourceError where there is no such thing, no image in it, or no such column, split, configuration or revision.
+    `split` is one name, or several in the desired order (`train+validation`). `config` is a configuration declared in
+    the dataset card. `revision` is a branch, tag or commit on the Hub; `owner/name@revision` as the name also works.
+    Only what is read is downloaded, all of it from one commit. Raises SourceError if the source does not exist,
+    contains no image, or lacks the requested column, split, configuration or revision.
     """
     path = origins.find_local(name, revision)
     if path and _is_image_folder(path, config):
@@ -96,12 +96,12 @@ def open_source(
 
 
 def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
-    """The splits of a source, `("train", "validation")` for one, whatever they are called.
+    """The splits of a source under their own names, for example `("train", "validation")`.
 
-    A folder of images has splits where one of its folders is called as `train` can be, and another as `validation` or
-    `test` can: those, and under its own name each other folder. Else it is one split, `train`.
+    A folder of images has splits if one subfolder's name means `train` and another's means `validation` or `test` (see
+    `part_of_split`). Every other subfolder is then a split under its own name. Otherwise `train` is the only split.
 
-    Raises SourceError where there is no such source.
+    Raises SourceError if the source does not exist.
     """
     path = origins.find_local(name, revision)
     if path is None or not _is_image_folder(path, config):
@@ -110,7 +110,7 @@ def split_names(name: str, *, config: str | None = None, revision: str | None = 
 
 
 def part_of_split(split: str) -> str | None:
-    """What the name of a split says that it is for: `train`, `validation` or `test`; None where it does not say.
+    """The part that a split's name stands for: `train`, `validation` or `test`; None for any other name.
 
     >>> [part_of_split(name) for name in ("training", "Val", "dev", "eval", "extra")]
     ['train', 'validation', 'validation', 'test', None]
@@ -119,9 +119,9 @@ def part_of_split(split: str) -> str | None:
 
 
 def pinned(name: str, *, config: str | None = None, revision: str | None = None) -> str:
-    """A name that means the same source from now on: of a data set on the Hub, with the commit that it is at.
+    """A name that always refers to the same source: for a Hub dataset, the current commit is appended.
 
-    Raises SourceError as `open_source` does.
+    Raises SourceError like `open_source`.
     """
     path = origins.find_local(name, revision)
     if path:
@@ -131,10 +131,10 @@ def pinned(name: str, *, config: str | None = None, revision: str | None = None)
 
 
 def _is_image_folder(folder: Path, config: str | None) -> bool:
-    """Whether it is a folder to be read for its pictures, and not as a data set.
+    """Whether to read a folder for its images rather than as a dataset.
 
-    It is none that holds parquet files, apart from metadata of images and from the galleries of artifacts in it; nor
-    one of whose configurations is asked for: these are only known to the data set's card.
+    A folder with parquet files is a dataset, unless they are image metadata or belong to an artifact inside it. A
+    folder for which a configuration is requested is a dataset too: only a dataset card declares configurations.
     """
 
     def in_artifact(path: Path) -> bool:
@@ -177,7 +177,7 @@ def _data_set(origin: origins.Origin, image_column: str | None, label_column: st
 
 
 def _positions(name: str, streams: Mapping[str, Any], after: Any) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Each row after a position, behind its own: split, number in it, and what `datasets` calls the state."""
+    """Each row after a position, preceded by its own: split, number in the split, and the state from `datasets`."""
     splits = list(streams)
     for split in splits[splits.index(after["split"]) if after else 0 :]:
         number, state = (after["number"], after["state"]) if after and after["split"] == split else (-1, None)
@@ -188,7 +188,7 @@ def _positions(name: str, streams: Mapping[str, Any], after: Any) -> Iterator[tu
 
 
 def _own_path(path: str | None, root: str) -> str | None:
-    """The path that a row names, where it lies in the data set: else a row could name any file of this machine."""
+    """A row's path if it lies inside the dataset, else None: a row must not reach other files on this machine."""
     if not path:
         return None
     if root.startswith("hf://"):
@@ -199,18 +199,18 @@ def _own_path(path: str | None, root: str) -> str | None:
 
 
 def _image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
-    """A folder of images: class folders are labels *and* metadata columns are attributes.
+    """A folder of images, where class folders give labels *and* metadata columns give attributes.
 
-    `datasets` takes the one or the other, drops the labels where files lie at different depths, reads only files
-    named `test` where there is one, and goes by the ends of the names. So it reads the metadata, then all
-    the images, and what is left over is handed on too, for the decoder to judge by content.
+    `datasets` supports only one of them at a time, drops labels if files lie at different depths, reads only files
+    named `test` if there is one, and judges by file extension. So it reads the metadata first, then all the images;
+    remaining files are passed on too, and the decoder judges them by content.
     """
     root = folder.resolve()
     options: dict[str, Any] = {"data_dir": escape(str(root))}
     folders = _split_folders(root)
     if split is None:
-        options["data_files"] = {"train": "**"}  # one split of everything
-    elif folders:  # by name: `datasets` leaves out folders that are called otherwise, and `Val`, `Training` too
+        options["data_files"] = {"train": "**"}  # everything as one split
+    elif folders:  # by name: `datasets` skips folders with other names, `Val` and `Training` included
         options["data_files"] = {part: [f"{escape(name)}/**" for name in names] for part, names in folders.items()}
     plain = origins.load_builder(str(folder), "imagefolder", drop_metadata=True, drop_labels=True, **options)
     streams = [origins.streams(str(folder), plain, split)]
@@ -236,7 +236,7 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
                 yield str(file), {}
 
     def rows() -> Iterator[RawImage]:
-        seen = {""}  # a row of the metadata that names no file
+        seen = {""}  # a metadata row without a file name
         for path, row in found():
             if path in seen or Path(path).name in _METADATA:
                 continue
@@ -257,12 +257,12 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
 
 
 def _as_text(path: str) -> str:
-    """A path in letters that can be written and printed: its bytes need not be UTF-8."""
+    """A path as text that can be written and printed, even if its bytes are not UTF-8."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _split_folders(root: Path) -> dict[str, list[str]]:
-    """Split -> the folders with its images; none where the folders are not splits, but classes."""
+    """Split -> the folders with its images; empty if the folders are classes, not splits."""
     found: dict[str, list[str]] = {part: [] for part in dict.fromkeys(_PART_OF.values())}
     for name in sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         found.setdefault(part_of_split(name) or name, []).append(name)
@@ -271,14 +271,14 @@ def _split_folders(root: Path) -> dict[str, list[str]]:
 
 
 def _files(root: Path, folder: str = "") -> Iterator[Path]:
-    """The files of a folder, or of one in it; not hidden ones."""
+    """The visible files below a folder, or below one of its subfolders, sorted."""
     for path in sorted((root / folder).rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
             yield path
 
 
 def _empty_folders(root: Path) -> tuple[str, ...]:
-    """Folders that hold nothing: classes that somebody meant to have."""
+    """Names of the empty folders: classes declared without an image."""
     return tuple(sorted({path.name for path in root.rglob("*") if path.is_dir() and not any(path.iterdir())}))
 
 

@@ -1,1 +1,1 @@
-"""Vector stores: they hold unit vectors and answer nearest neighbours by cosine."""
+"""Vector stores: they hold unit vectors and find nearest neighbours by cosine similarity."""

@@ -1,4 +1,4 @@
-"""What every vector store promises; one contract test holds each of them against brute force."""
+"""The interface of every vector store; a shared contract test compares each store with brute force."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError
 
 MISSING = -1
-"""The id that stands where there are fewer than k vectors to find; its score is minus infinity."""
+"""The id used as padding if fewer than k vectors can be found; its score is minus infinity."""
 
 
 class Store(Protocol):
-    """Vectors by row number. Scores are inner products: cosines, for unit vectors; higher is better."""
+    """Vectors by row number. Scores are inner products, which are cosines for unit vectors; higher is better."""
 
     dim: int
 
     def add(self, vectors: Vectors) -> None:
-        """Append (N, D) float32 unit vectors; their ids go on from `len(self)`, since an id is a gallery row."""
+        """Append (N, D) float32 unit vectors; their ids continue from `len(self)`, because an id is a gallery row."""
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
-        """The k best rows of each query, best first: ids (Q, k) int64 and scores (Q, k) float32.
+        """The k best rows for each query, best first: ids (Q, k) int64 and scores (Q, k) float32.
 
-        `allowed` are the only rows that may be found; the filter is applied before the search, so that a rare
-        one still gives k hits where it has as many rows. Raises StoreError for a wrong shape or row, or k < 1.
+        Only rows in `allowed` are returned. The filter is applied before the search, so a rare value still gives k hits
+        if it has that many rows. Raises StoreError for a wrong shape or row, or k < 1.
         """
 
     def vectors(self, ids: Ids) -> Vectors:
-        """The stored vectors of those rows, (N, D) float32, as exact as the store keeps them.
+        """The stored vectors of these rows, (N, D) float32, as precise as the store keeps them.
 
-        Raises StoreError for a row that is not there.
+        Raises StoreError for a row that does not exist.
         """
 
     def __len__(self) -> int:
-        """How many vectors there are."""
+        """Number of vectors."""
 
 
 def check_added(vectors: Vectors, dim: int) -> Vectors:
-    """The vectors as contiguous float32, or StoreError where their shape breaks the promise of `Store.add`."""
+    """The vectors as contiguous float32; raises StoreError for a shape that `Store.add` does not accept."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise StoreError(f"vectors of shape (N, {dim}) were expected, these are {vectors.shape}.")
     return np.ascontiguousarray(vectors, np.float32)
 
 
 def check_search(queries: Vectors, k: int, dim: int) -> Vectors:
-    """The queries as contiguous float32, or StoreError where shape or k break the promise of `Store.search`."""
+    """The queries as contiguous float32; raises StoreError for a shape or k that `Store.search` does not accept."""
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise StoreError(f"queries of shape (Q, {dim}) were expected, these are {queries.shape}.")
     if k < 1:
@@ -56,7 +56,7 @@ def check_search(queries: Vectors, k: int, dim: int) -> Vectors:
 
 
 def check_rows(ids: Ids, size: int) -> Ids:
-    """The row numbers as int64, or StoreError where one of them is not a row of a store of that size."""
+    """The row numbers as int64; raises StoreError unless each is a row of a store of this size."""
     rows = np.asarray(ids, np.int64)
     if rows.size and not 0 <= rows.min() <= rows.max() < size:
         raise StoreError(f"there are {size} rows, from 0 on; rows from {rows.min()} to {rows.max()} were asked for.")
@@ -64,16 +64,16 @@ def check_rows(ids: Ids, size: int) -> Ids:
 
 
 def check_allowed(ids: Ids, size: int) -> Ids:
-    """The row numbers ascending and each once, or StoreError as `check_rows` raises it."""
+    """The row numbers, sorted and without repetition; raises StoreError like `check_rows`."""
     mask = np.zeros(size, bool)  # `np.unique` takes half a second for a million rows, this a few milliseconds
     mask[check_rows(ids, size)] = True
     return np.flatnonzero(mask)
 
 
 def others(own: Ids, ids: Ids, *beside: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """(Q, k + 1) ids found for queries, and what stands beside them, to (Q, k) each without the query itself.
+    """Remove each query itself from its (Q, k + 1) ids and from the parallel arrays `beside`: (Q, k) each.
 
-    `own` (Q,) is the row that each query is, or -1 for none. Where a query was not found, the last is left out.
+    `own` (Q,) is the row of each query, or -1 for none. If a query was not found, its last result is dropped.
     """
     itself = (ids == own[:, None]) & (own[:, None] != MISSING)
     itself[~itself.any(axis=1), -1] = True

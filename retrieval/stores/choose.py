@@ -1,9 +1,9 @@
-"""Which index for how many vectors, and with what effort it is searched.
+"""Choose the index type for a number of vectors, and tune how much of it a search visits.
 
-Flat, which is exact, up to 50,000 rows. Beyond, an inverted file over vectors in 16-bit floats: scores are the cosines
-to four digits, rows can be taken out and put back without loss, and on 1,000,000 x 256 it finds more of the true
-neighbours in 524 bytes a vector than a graph (HNSW32) with 8-bit vectors does in 528. Where that would still be too
-much memory, 8-bit vectors. `nprobe` is as small as the wanted recall allows, measured on the vectors at hand.
+Up to 50,000 rows a flat index, which is exact. Above that, an inverted file over 16-bit float vectors: its scores are
+cosines to four digits, rows can be removed and restored without loss, and on 1,000,000 x 256 vectors it reaches higher
+recall with 524 bytes per vector than a graph (HNSW32) over 8-bit vectors with 528. If that needs too much memory,
+8-bit vectors. `nprobe` is the smallest value that reaches the wanted recall, measured on the given vectors.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from retrieval.stores.base import others
 from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
 from retrieval.stores.recall import recall_at_k
 
-FLAT_UP_TO = 50_000  # rows: a flat search of them takes about as long as one image takes in the encoder
-HALF_PRECISION_UP_TO = 8 * 2**30  # bytes of vectors in 16 bits; an index above that stores 8
-WANTED_RECALL = 0.985  # of rows of the index as queries; the effort that gives it is then doubled for new pictures
-_WORTH_DOUBLING = 0.002  # of recall: vectors in 8 bits may never give what is wanted, and a full scan would not help
-_SAMPLE = 500  # rows that recall is measured with
+FLAT_UP_TO = 50_000  # rows: a flat search of this many takes about as long as encoding one image
+HALF_PRECISION_UP_TO = 8 * 2**30  # bytes of 16-bit vectors; a larger index stores 8 bits
+WANTED_RECALL = 0.985  # measured with index rows as queries; the effort that reaches it is then doubled, for new images
+_WORTH_DOUBLING = 0.002  # recall gain: 8-bit vectors may never reach the wanted recall, and a full scan would not help
+_SAMPLE = 500  # rows used to measure recall
 _K = 10  # recall@10
-_TRAINING_ROWS_A_LIST = 40  # what k-means of FAISS wants; more did not change the recall
+_TRAINING_ROWS_A_LIST = 40  # recommended for FAISS's k-means; more did not change the recall
 
 
 def choose_factory(rows: int, dim: int) -> str:
-    """The FAISS factory string for so many vectors of so many numbers."""
+    """The FAISS factory string for this number of vectors and dimension."""
     if rows <= FLAT_UP_TO:
         return "Flat"
     lists = 2 ** round(math.log2(4 * math.sqrt(rows)))
-    coarse = f"IVF{lists}_HNSW32" if lists >= 2**14 else f"IVF{lists}"  # so many centroids want an index of their own
+    coarse = f"IVF{lists}_HNSW32" if lists >= 2**14 else f"IVF{lists}"  # this many centroids need an index of their own
     return f"{coarse},SQfp16" if rows * dim * 2 <= HALF_PRECISION_UP_TO else f"{coarse},SQ8"
 
 
 def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None = None) -> FaissStore:
-    """An index with all the vectors, (N, D) float32, in it.
+    """Build an index that contains all the vectors, (N, D) float32 of unit length.
 
-    `like` is an index whose factory and training are taken over, unless it was chosen by size and another one would
-    be chosen now. Raises StoreError for a factory string that FAISS does not know.
+    `like` is an index whose factory and training are reused, unless it was chosen by size and the choice would now be
+    different. Raises StoreError for a factory string that FAISS does not know.
     """
     automatic = factory == AUTO if like is None else like.settings.chosen == AUTO
     wanted = choose_factory(*vectors.shape) if automatic else factory
@@ -56,7 +56,7 @@ def fit_index(vectors: Vectors, factory: str = AUTO, *, like: FaissStore | None 
 
 
 def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) -> FaissStore:
-    """The store with the least effort that gives the wanted recall@10, or what more would not add to; it is noted."""
+    """Set the smallest search effort that reaches the wanted recall@10, or stops improving it; stored in `settings`."""
     rows = np.sort(np.random.default_rng(0).permutation(len(vectors))[:_SAMPLE])
     [truth] = others(rows, faiss.knn(vectors[rows], vectors, _K + 1, faiss.METRIC_INNER_PRODUCT)[1])
     effort = store.effort
@@ -75,20 +75,20 @@ def tuned(store: FaissStore, vectors: Vectors, wanted: float = WANTED_RECALL) ->
             value, before = 2 * value, found
             found = recall(value)
             gained = found - before
-        found = recall(2 * value)  # new pictures lie further from the rows than the rows from each other
+        found = recall(2 * value)  # new images are further from the rows than the rows are from each other
     size = store.size_in_bytes() / len(vectors)
     store.settings = replace(store.settings, recall_at_10=round(found, 4), bytes_per_vector=round(size, 1))
     return store
 
 
 def _training_sample(vectors: Vectors, lists: int) -> Vectors:
-    """As many vectors as the index learns from, drawn at random: the first ones may all be of a kind."""
+    """The vectors that the index is trained on, drawn at random: the first rows may all belong to one class."""
     count = min(len(vectors), max(lists * _TRAINING_ROWS_A_LIST, 50_000))
     return vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[:count])]
 
 
 def _serves(have: str, wanted: str) -> bool:
-    """Whether an index of one kind may go on where another would be made now: a few times too few lists do no harm."""
+    """Whether an index of type `have` can replace `wanted`: the same type, with list counts within a factor of 4."""
     lists = [int(number) for factory in (have, wanted) for number in re.findall(r"IVF(\d+)", factory)]
     same = re.sub(r"IVF\d+", "IVF", have) == re.sub(r"IVF\d+", "IVF", wanted)
     return same and (not lists or max(lists) < 4 * min(lists))

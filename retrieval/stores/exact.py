@@ -1,4 +1,4 @@
-"""Brute force in numpy, over some vectors of a store."""
+"""Brute-force search in numpy over selected vectors of a store."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.stores.base import MISSING
 
-_CHUNK = 64  # queries at a time, so that the score matrix stays small
+_CHUNK = 64  # queries at a time, to keep the score matrix small
 
 
 def search_rows(queries: Vectors, vectors: Vectors, rows: Ids, k: int) -> tuple[Ids, Floats]:
-    """The k best of the given vectors for each query by brute force; `rows` (N,) are the ids of `vectors` (N, D)."""
+    """The k best vectors for each query by brute force; `rows` (N,) are the ids of `vectors` (N, D)."""
     ids = np.full((len(queries), k), MISSING, np.int64)
     scores = np.full((len(queries), k), -np.inf, np.float32)
     found = min(k, len(rows))

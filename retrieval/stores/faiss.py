@@ -1,4 +1,4 @@
-"""FAISS: the store of every artifact. Unit vectors and inner product, so that scores are cosines."""
+"""The FAISS store, used by every artifact: unit vectors with inner products, so scores are cosines."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from retrieval.forking import Lock, in_child
 from retrieval.stores.base import MISSING, check_added, check_allowed, check_rows, check_search
 from retrieval.stores.exact import search_rows
 
-# The threads that FAISS computes with do not exist in a forked child, which would wait for them for ever.
+# FAISS's worker threads do not exist in a forked child, which would wait for them forever.
 in_child(lambda: faiss.omp_set_num_threads(1))
 
-AUTO = "AUTO"  # in the place of a factory string: choose one by size
-_EXACT_BELOW = 2_000  # allowed rows: so few are read back and compared one by one, which is exact and takes 2 ms
-# What FAISS calls an index and keeps the promises of a store: scores are inner products with the vectors that it gives
-# back; rows can be filtered, read back and added to an emptied copy. Not PCA (scores of centred vectors), LSH, PQ (its
-# scores are off by tenths, and rows drift when they are added again), refined or mapped ones; a graph with less than 2
-# links a node crashes FAISS.
+AUTO = "AUTO"  # instead of a factory string: choose one by size
+_EXACT_BELOW = 2_000  # allowed rows: up to this many are searched by brute force, which is exact and takes 2 ms
+# FAISS factory strings that satisfy the store interface: scores are inner products with the vectors that it returns;
+# rows can be filtered, read back, and added to an emptied copy. Excluded: PCA (scores of centred vectors), LSH, PQ (its
+# scores are off by tenths, and rows drift when added again), refined and mapped indexes. A graph with fewer than 2
+# links per node crashes FAISS.
 _FACTORIES = re.compile(
     r"((IVF[1-9]\d{0,6}(_HNSW([2-9]|[1-9]\d\d?))?|HNSW([2-9]|[1-9]\d\d?)),)?(Flat|SQfp16|SQbf16|SQ8|SQ6)"
     r"|HNSW([2-9]|[1-9]\d\d?)"
@@ -35,21 +35,21 @@ _FACTORIES = re.compile(
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """How an index was made and is searched; stands in the manifest, since FAISS keeps only a part of it."""
+    """How an index was built and is searched; stored in the manifest, because FAISS keeps only part of it."""
 
     factory: str = "Flat"
     chosen: str = AUTO
-    """`AUTO` where the factory string was chosen by size, else `asked`."""
+    """`AUTO` if the factory string was chosen by size, else `asked`."""
     search: Mapping[str, int] = field(default_factory=dict)
     """`nprobe` for an IVF index, `efSearch` for HNSW."""
     recall_at_10: float | None = None
-    """Against exact search, on a sample of the rows; None before it was measured."""
+    """Measured against exact search on a sample of the rows, in [0, 1]; None if not measured yet."""
     bytes_per_vector: float | None = None
 
 
 @dataclass(frozen=True)
 class Effort:
-    """A search parameter, and the least and most that make sense."""
+    """A search parameter, with the smallest and largest useful value."""
 
     name: str
     least: int
@@ -57,7 +57,7 @@ class Effort:
 
 
 class FaissStore:
-    """A FAISS index made from a factory string; rows are its ids."""
+    """A FAISS index built from a factory string; its ids are row numbers."""
 
     def __init__(self, dim: int, settings: IndexSettings | None = None, *, index: Any = None) -> None:
         self.dim = dim
@@ -69,13 +69,13 @@ class FaissStore:
 
     @staticmethod
     def check_factory(factory: str, dim: int) -> None:
-        """Raise StoreError where FAISS cannot make such an index, or it would break a promise of a store."""
+        """Raise StoreError if FAISS cannot build this index, or if it would violate the store interface."""
         if factory != AUTO:
             FaissStore(dim, IndexSettings(factory))
 
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> FaissStore:
-        """Read an index file; raises IntegrityError where it is not one, or its metric is not the inner product."""
+        """Read an index file; raises IntegrityError unless it is an inner-product index that matches the settings."""
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
@@ -88,7 +88,7 @@ class FaissStore:
         stated, found = _kind(_made(index.d, store.settings.factory)), _kind(index)
         if stated != found:
             raise IntegrityError(f"{path.name}: the manifest says {store.settings.factory} ({stated}), found {found}.")
-        store._know_places()  # now, while no other thread searches
+        store._know_places()  # now, while no other thread is searching
         return store
 
     def save(self, path: Path) -> None:
@@ -97,13 +97,13 @@ class FaissStore:
         faiss.write_index(self._index, str(path))
 
     def train(self, vectors: Vectors) -> None:
-        """Learn what the index needs to know of the vectors before they are added (clusters, ranges).
+        """Train the index on vectors, (N, D) float32, before any are added (cluster centres, value ranges).
 
-        Raises StoreError where there are too few of them.
+        Raises StoreError if there are too few of them.
         """
         if isinstance(self._inverted, faiss.IndexIVFScalarQuantizer):
-            # Store the vectors themselves, not what is left after their list's centre: it costs half a percent of
-            # recall, and a row that is read back and added again is then the same to the bit.
+            # Store the vectors themselves, not residuals to the list's centre: it costs half a percent of recall, but a
+            # row that is read back and added again stays bit-identical.
             self._inverted.by_residual = False
         if self._index.is_trained:
             return
@@ -116,14 +116,14 @@ class FaissStore:
             ) from error
 
     def add(self, vectors: Vectors) -> None:
-        """See `Store.add`; raises StoreError before `train` where the index needs that."""
+        """See `Store.add`; raises StoreError if the index still has to be trained."""
         vectors = check_added(vectors, self.dim)
         if not self._index.is_trained:
             raise StoreError(f"an index {self.settings.factory!r} has to be trained before vectors are added.")
         self._index.add(vectors)
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
-        """See `Store.search`; exact for a flat index, and for a filter that lets few rows through."""
+        """See `Store.search`; exact for a flat index, and for a filter that accepts few rows."""
         queries = check_search(queries, k, self.dim)
         if allowed is not None:
             allowed = check_allowed(allowed, len(self))
@@ -132,7 +132,8 @@ class FaissStore:
             few = np.arange(0) if allowed is None else allowed
             return search_rows(queries, self.vectors(few), few, k)
         ids, scores = self._search(queries, k, allowed, len(self) / rows)
-        # Where it looked there were fewer: the filter's rows lie in other lists, lists are short, a graph has islands.
+        # Too few results in the lists visited: the allowed rows are in other lists, lists are short, or a graph is
+        # disconnected.
         short = np.flatnonzero(ids[:, min(k, rows) - 1] == MISSING)
         if len(short):
             ids[short], scores[short] = self._search(queries[short], k, allowed, math.inf)
@@ -148,25 +149,25 @@ class FaissStore:
 
     @property
     def effort(self) -> Effort | None:
-        """What can be turned up for more recall and more time; None for an index that looks at every vector."""
+        """The parameter that trades time for recall; None for an index that compares every vector."""
         if self._inverted is not None:
             return Effort("nprobe", 1, self._inverted.nlist)
         return Effort("efSearch", 16, 1024) if self._graph else None
 
     @property
     def lists(self) -> int:
-        """How many lists an inverted file has; 0 for any other index."""
+        """Number of lists of an inverted file; 0 for any other index."""
         return 0 if self._inverted is None else int(self._inverted.nlist)
 
     def size_in_bytes(self) -> int:
-        """The size of the index file."""
+        """Size of the index file in bytes."""
         self._forget_places()
         pieces: list[int] = []
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda piece: pieces.append(len(piece))))
         return sum(pieces)
 
     def emptied(self) -> FaissStore:
-        """A store with the same settings and training and no vectors."""
+        """A store with the same settings and training, but without vectors."""
         index = faiss.clone_index(self._index)
         index.reset()
         return FaissStore(self.dim, self.settings, index=index)
@@ -175,25 +176,25 @@ class FaissStore:
         return int(self._index.ntotal)
 
     def _know_places(self) -> None:
-        """Have an inverted file know in which list each row lies, 8 bytes a row, so that rows can be read back."""
+        """Build an inverted file's map from row to list (8 bytes per row), which reading rows back requires."""
         with self._places:
             if self._inverted is not None and self._inverted.direct_map.no():
                 self._inverted.make_direct_map()
 
     def _forget_places(self) -> None:
-        """The opposite: what can be made again in a moment is not written to disk."""
+        """Drop that map: it is rebuilt in a moment, so it is not written to disk."""
         if self._inverted is not None:
             self._inverted.set_direct_map_type(faiss.DirectMap.NoMap)
 
     def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Floats]:
-        """One search of the index; `widen` is how many times more of it to look at because of a filter, inf: all."""
-        # A graph loses its way where most of its nodes may not be found; its vectors are gone through one by one.
+        """Search the index once; because of a filter, visit `widen` times more of it (infinity: all of it)."""
+        # A graph search gets stuck if most nodes are excluded; its vectors are scanned instead.
         index = self._index.storage if self._graph and (allowed is not None or math.isinf(widen)) else self._index
         scores, ids = index.search(queries, k, params=self._parameters(allowed, widen))
         return ids, np.where(ids == MISSING, -np.inf, scores).astype(np.float32)
 
     def _parameters(self, allowed: Ids | None, widen: float) -> Any:
-        """Search parameters are made for each search: an index's own are shared by all threads."""
+        """Search parameters, new for each search: an index's own parameters are shared by all threads."""
         selector = {} if allowed is None else {"sel": faiss.IDSelectorBitmap(_bitmap(allowed, len(self)))}
         if self._inverted is not None:
             nprobe = min(self.settings.search.get("nprobe", 1) * widen, self._inverted.nlist)
@@ -204,7 +205,7 @@ class FaissStore:
 
 
 def _made(dim: int, factory: str) -> Any:
-    """An empty FAISS index; StoreError where it cannot be a store, or FAISS cannot make it for so many dimensions."""
+    """An empty FAISS index; raises StoreError if it cannot be a store, or not with this dimension."""
     if not _FACTORIES.fullmatch(factory):
         raise StoreError(
             f"an index {factory!r} cannot be a store, whose scores are inner products and whose rows can be filtered "
@@ -219,8 +220,8 @@ def _made(dim: int, factory: str) -> Any:
 
 
 def _kind(index: Any) -> str:
-    """The classes that an index is made of, with lists and bits: what its factory string says, read off itself."""
-    # Under another name: the wrapper given owns the memory, and has to live as long as the one of the right class.
+    """Describe an index by its classes, lists and bits: what its factory string says, read from the index itself."""
+    # A new name: the original wrapper owns the memory, and must live as long as the downcast one.
     kind = faiss.downcast_index(index)
     name = "IndexFlat" if isinstance(kind, faiss.IndexFlat) else type(kind).__name__
     if hasattr(kind, "sq"):

@@ -1,4 +1,4 @@
-"""How much of the exact answer an index finds, and how long it takes for that."""
+"""Recall and latency of an index, compared with exact search."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Figures = dict[str, Any]
 
 
 def recall_at_k(found: Rows, truth: Rows) -> float:
-    """(Q, k) ids found and (Q, k) ids of the exact search to the share of the exact ones that were found.
+    """Recall@k: the share of the exact (Q, k) ids `truth` that are among the (Q, k) ids `found`, in [0, 1].
 
-    An id below 0 stands for none: where there are fewer than k to find, nothing is missed.
+    Ids below 0 are padding: if there are fewer than k vectors to find, nothing counts as missed.
 
     >>> recall_at_k(np.array([[1, 2, 3]]), np.array([[3, 1, 7]])).__round__(4)
     0.6667
@@ -32,10 +32,10 @@ def recall_at_k(found: Rows, truth: Rows) -> float:
 
 
 def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Ids | None = None) -> Figures:
-    """Recall@10 of a store against exact search of the (N, D) vectors in it, and the times of both.
+    """Recall@10 of a store against exact search of its (N, D) vectors, and the latency of both.
 
-    `queries` are (Q, D) float32 unit rows; `own` (Q,) is the row of the store that a query itself is, which is not
-    counted, or -1. Times are milliseconds a query, asked one by one on one core.
+    `queries` are (Q, D) float32 unit rows; `own` (Q,) is the store row of each query, which is not counted, or -1 for
+    none. Times are in milliseconds per query, one query at a time on one core.
     """
     own = np.full(len(queries), -1) if own is None else own
     truth = faiss.knn(queries, vectors, min(11, len(vectors)), faiss.METRIC_INNER_PRODUCT)[1]
@@ -54,7 +54,7 @@ def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Id
 
 
 def latency(call: Callable[[Any], Any], arguments: list[Any]) -> tuple[float, float]:
-    """Median and 95th percentile, in milliseconds, after a warm-up."""
+    """Median and 95th percentile of the latency in milliseconds, after a warm-up."""
     for argument in arguments[:5]:
         call(argument)
     times = []

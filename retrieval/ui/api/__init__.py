@@ -1,1 +1,1 @@
-"""The endpoints for programs."""
+"""Endpoints for programs."""

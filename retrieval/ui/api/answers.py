@@ -1,21 +1,22 @@
-"""What the endpoints answer, as typed JSON; and errors in words."""
+"""Types of the endpoints' JSON answers."""
 
-# Gradio reads these annotations as they are, so they must not be turned into text (no `from __future__` here).
+# Gradio inspects these annotations as objects, so they must not become strings (no `from __future__` here).
 
 from typing import Any, TypedDict
 
 from retrieval.encoders.explain import HeatMap
 
 _Value = str | float | bool | None
-WhereJson = dict[str, _Value | list[_Value]]  # as Gradio tells it to clients, so no other name for it
+WhereJson = dict[str, _Value | list[_Value]]  # a plain alias: Gradio shows clients the expanded type
 
 
 class HitJson(TypedDict):
     """One hit.
 
-    `score` is the cosine in [-1, 1]; `chance` that of being of the query's kind, if that kind is in the gallery, in
-    [0, 1], or null where it is not known; `confident` whether it is a match: that asks besides that the kind be there;
-    `thumbnail` the address of a JPEG, `alike` the ids of the near-duplicates that were folded into it.
+    `score` is the cosine similarity in [-1, 1]. `chance` is the match probability: that the hit has the same class as
+    the query, given that the class is in the gallery, in [0, 1]; null if unknown. `confident` is whether it is a match,
+    which also requires that the class is in the gallery. `thumbnail` is the URL of a JPEG. `alike` holds the ids of the
+    near-duplicates folded into the hit.
     """
 
     id: str
@@ -30,16 +31,16 @@ class HitJson(TypedDict):
 
 
 class Answer(TypedDict):
-    """The hits, best first, and whether the best is a confident match (null where that is not known)."""
+    """The hits, best first, and whether the best one is a confident match (null if unknown)."""
 
     hits: list[HitJson]
     confident: bool | None
 
 
 class HeatJson(TypedDict):
-    """What each cell of a picture adds to the cosine, row by row; with `bias` they add up to `sum`.
+    """The contribution of each cell of an image to the cosine, row by row; the cells plus `bias` add up to `sum`.
 
-    `box` is the part of the picture that the cells cover: left, top, right, bottom, as shares.
+    `box` is the part of the image that the cells cover: left, top, right, bottom, as fractions.
     """
 
     cells: list[list[float]]
@@ -49,9 +50,9 @@ class HeatJson(TypedDict):
 
 
 class Explanation(TypedDict):
-    """Why two pictures are similar: `cosine` is the score of the search.
+    """Why two images are similar: `cosine` is the search score.
 
-    `query` adds up to it where a picture was searched with; what is made from a thumbnail, as `hit` is, nearly does.
+    `query` adds up to it if the query was an image; a map made from a thumbnail, like `hit`, adds up to nearly that.
     """
 
     cosine: float
@@ -60,7 +61,7 @@ class Explanation(TypedDict):
 
 
 class ImageJson(TypedDict):
-    """An image of a group; `score` is its cosine to the first of the group."""
+    """An image of a group; `score` is its cosine similarity to the group's first image."""
 
     id: str
     score: float
@@ -70,14 +71,14 @@ class ImageJson(TypedDict):
 
 
 class Groups(TypedDict):
-    """Groups of near-duplicates, the largest first, and how many there are in all."""
+    """Groups of near-duplicates, largest first, and the total number of groups."""
 
     groups: list[list[ImageJson]]
     found: int
 
 
 class Info(TypedDict):
-    """What is being searched; `commit` is empty for a folder, `offline` true where the Hub could not be asked."""
+    """The searched artifact; `commit` is empty for a folder, `offline` is true if the Hub could not be reached."""
 
     artifact: str
     commit: str

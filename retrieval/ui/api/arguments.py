@@ -1,4 +1,4 @@
-"""The arguments of the endpoints as they come from anybody, checked; what is wrong with one is said in words."""
+"""Validate the untrusted arguments of the endpoints; a wrong one raises QueryError with a readable message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_IDS = 100
 
 
 def root_of(request: gr.Request | None) -> str:
-    """The address of the app as the client sees it, behind a proxy or a share link too."""
+    """The app's URL as the client sees it, also behind a proxy or a share link."""
     if request is None or request.request is None:
         return ""
     root_path = request.request.scope.get("root_path") or None
@@ -24,10 +24,10 @@ def root_of(request: gr.Request | None) -> str:
 
 
 def uploaded(image: Any) -> str:
-    """The path of an uploaded picture.
+    """The path of an uploaded image.
 
-    Gradio has checked that it lies among the uploads, but only where the value says that it is a file; without this
-    check any path of the server's could be named.
+    Gradio verifies that the path is an upload, but only if the value is marked as a file; without this check, a client
+    could name any path on the server.
     """
     if not is_file_obj_with_meta(image):
         raise QueryError(strings.NO_PICTURE)
@@ -35,14 +35,14 @@ def uploaded(image: Any) -> str:
 
 
 def words(value: Any, name: str) -> str:
-    """A string."""
+    """Require a string."""
     if not isinstance(value, str):
         raise _wrong(name, "a string", value)
     return value
 
 
 def ids(value: Any, name: str) -> list[str]:
-    """A list of ids, or none."""
+    """Require a list of ids; None gives an empty list."""
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
@@ -53,7 +53,7 @@ def ids(value: Any, name: str) -> list[str]:
 
 
 def whole(value: Any, name: str) -> int:
-    """A whole number, also as the float that JSON may have made of it."""
+    """Require an integer; a float with an integer value, which JSON may produce, is converted."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -62,21 +62,21 @@ def whole(value: Any, name: str) -> int:
 
 
 def number(value: Any, name: str) -> float:
-    """A number."""
+    """Require a number; clipped to [-1e9, 1e9]."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(name, "a number", value)
-    return float(min(max(value, -1e9), 1e9))  # JSON can hold whole numbers that no float can
+    return float(min(max(value, -1e9), 1e9))  # JSON can hold integers that no float can
 
 
 def flag(value: Any, name: str) -> bool:
-    """True or false."""
+    """Require true or false."""
     if not isinstance(value, bool):
         raise _wrong(name, "true or false", value)
     return value
 
 
 def filter_of(value: Any) -> Mapping[str, Any] | None:
-    """A filter as `Gallery.rows_where` takes it."""
+    """Require an object or null, as `Gallery.rows_where` accepts it."""
     if value is not None and not isinstance(value, dict):
         raise _wrong("where", "an object, column -> value or list of values", value)
     return value

@@ -1,6 +1,6 @@
-"""The endpoints for programs, by `gradio_client`, JavaScript, plain HTTP or MCP: searches, explanations, duplicates."""
+"""Endpoints for programs (`gradio_client`, JavaScript, plain HTTP, MCP): search, explanations, near-duplicates."""
 
-# Gradio reads the annotations of these functions as they are, so they must not be turned into text
+# Gradio inspects the annotations of these functions as objects, so they must not become strings
 # (no `from __future__ import annotations` here).
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from retrieval.ui.api.arguments import filter_of, flag, ids, number, root_of, up
 from retrieval.ui.pieces.errors import in_words
 from retrieval.ui.pieces.thumbnails import Thumbnails
 
-CONCURRENCY = 4  # searches at a time: more would only share the same cores
+CONCURRENCY = 4  # parallel searches: more would only share the same cores
 _MOST_GROUPS = 1000
 
 
 class Endpoints:
-    """Functions whose names, arguments and descriptions are what programs see."""
+    """The endpoint functions; clients see their names, arguments and docstrings."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Endpoints:
         self._searcher, self._thumbnails, self._artifact, self._find = searcher, thumbnails, artifact, find_groups
 
     def add(self) -> None:
-        """Add them to the Blocks that is being made; near-duplicates take all cores: one search at a time."""
+        """Register them with the current Blocks; near-duplicate search uses all cores, so only one runs at a time."""
         for function in (self.search, self.search_by_id, self.search_text, self.explain, self.info):
             gr.api(function, api_name=function.__name__, concurrency_limit=CONCURRENCY, concurrency_id="search")
         gr.api(self.duplicates, api_name="duplicates", concurrency_limit=1, concurrency_id="duplicates")

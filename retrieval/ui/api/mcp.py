@@ -1,4 +1,4 @@
-"""The endpoints as MCP tools: Gradio's own server of them, with arguments that are safe to take and answers in JSON."""
+"""Serve the endpoints as MCP tools with Gradio's MCP server, but with safe arguments and JSON answers."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _FILE_ROUTE = "/gradio_api/file="
 
 
 class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
-    """What a client of the Model Context Protocol sees: a tool for each public endpoint, at `/gradio_api/mcp/`."""
+    """The tools that a Model Context Protocol client sees, one per public endpoint, at `/gradio_api/mcp/`."""
 
     def get_input_schema(
         self, tool_name: str, parameters: dict[str, str] | None = None
     ) -> tuple[dict[str, Any], list[Any]]:
-        """The JSON schema of a tool's arguments, and which of them are pictures."""
+        """The JSON schema of a tool's arguments, and the paths of those that are images."""
         schema, places = super().get_input_schema(tool_name, parameters)
-        pictures = sorted({name for name, *_ in places})  # one that may be left out lies deeper: image, oneOf, 1
+        pictures = sorted({name for name, *_ in places})  # an optional one is nested deeper: image, oneOf, 1
         for name in pictures:
             said = schema["properties"][name].get("description", "")
             schema["properties"][name] = {"type": "string", "description": f"{said} {strings.TOOL_PICTURE}".strip()}
         return schema, [[name] for name in pictures]
 
     def convert_strings_to_filedata(self, value: dict[str, Any], filedata_positions: list[Any]) -> dict[str, Any]:
-        """The arguments as the endpoint takes them: pictures become files, whose deletion is seen to.
+        """Convert a tool's arguments for the endpoint: images become files that are registered for deletion.
 
-        Raises QueryError for an argument that is a file already. Gradio gives the arguments to a client of its own,
-        which runs on this machine and would upload any file that they name to where everyone may read it.
+        Raises QueryError for an argument that is already a file. Gradio passes the arguments to its own client, which
+        runs on this machine and would upload any file they name to a publicly readable place.
         """
         if _holds_a_file(value):
             raise QueryError(strings.TOOL_FILE)
@@ -49,13 +49,13 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
         return taken
 
     def postprocess_output_data(self, data: Any, root_url: str) -> list[Any]:
-        """The answers as JSON; Gradio would give the text that Python prints."""
+        """The answers as JSON; Gradio would return Python's `str` of them."""
         as_text = [output if is_file_obj_with_meta(output) else json.dumps(output) for output in data]
         return list(super().postprocess_output_data(as_text, root_url))
 
 
 def offer_tools() -> bool:
-    """Have Gradio serve the tools as they are here; False where the package that it takes is not installed."""
+    """Make Gradio use these tools; returns False if the `mcp` package is not installed."""
     if find_spec("mcp") is None:
         return False
     gradio.mcp.GradioMCPServer = Tools
