@@ -267,7 +267,7 @@ def test_a_reader_never_sees_a_half(workers, scene, tmp_path):
         shutil.copytree(base if number % 2 else base.parent / "new", folders[-1])
         (tmp_path / f"{number}" / LAYOUT.card).write_text(f"card {number}")
         reseal(tmp_path / f"{number}")
-    child = workers.start("alternate", out=str(out), folders=folders)
+    child = workers.start("alternate", out=str(out), folders=5 * folders)
     seen = []
     while Path(f"/proc/{child}/exe").exists():
         seen.append(load_artifact(out).gallery.ids)
