@@ -1,1 +1,1 @@
-"""The network that learns, its loss and its head."""
+"""The network being trained, its loss and its embedding head."""

@@ -1,7 +1,7 @@
-"""Heads fitted to features: before the network learns, and once more when it has.
+"""Fitting the embedding head to backbone features, before fine-tuning and again after it.
 
-A head that fits the features disturbs the backbone less when both begin to learn (Kumar et al., "Fine-Tuning can
-Distort Pretrained Features", arXiv:2202.10054).
+Starting from a head that already fits the features distorts the backbone less during fine-tuning (Kumar et al.,
+"Fine-Tuning can Distort Pretrained Features", arXiv:2202.10054).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from training.data.pixels import Pixels
 from training.model.learner import Learner, embed_rows
 
 _BATCH = 64
-_LEAST_VARIANCE = 1e-5  # of a principal component, as a share of the first one's
-_RATE = 2e-3  # of AdamW, falling to 0
-_DECAY = 1e-4
-_SHRINKAGE = 0.03  # variance that is added within classes, as a share of all there is: new images vary more
+_LEAST_VARIANCE = 1e-5  # of a principal component, relative to the variance of the first one
+_RATE = 2e-3  # learning rate of AdamW, decays linearly to 0
+_DECAY = 1e-4  # weight decay of AdamW
+_SHRINKAGE = 0.03  # added to the within-class variance, relative to the mean variance: new images vary more
 
 
 def features_of(
     learner: Learner, pixels: Pixels, rows: Rows, size: int, progress: Callable[[int, int], None] | None = None
 ) -> torch.Tensor:
-    """(N, F) float32: the pooled features of those rows, before the head. Raises TrainingError where they are NaN."""
+    """Pooled backbone features of `rows`, (N, F) float32. Raises TrainingError if a value is not finite."""
     features = embed_rows(learner, pixels, rows, size, head=False, progress=progress)
     if not torch.isfinite(features).all():
         raise TrainingError("the weights give features that are not finite: they are damaged, or not this network's.")
@@ -33,11 +33,11 @@ def features_of(
 
 
 def start_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) -> None:
-    """Fit the head to (N, F) features of the training images and their (N,) int64 classes.
+    """Fit the head to the features (N, F) of the training images and their int64 classes (N,).
 
-    A linear head starts as the principal components of the features: whitened for `pca`, divided by the root of the
-    deviation for `linear`, where head_start is above 0. The class vectors start as the means of their classes. Then
-    head and class vectors learn for `head_start` epochs.
+    The head is initialised with the principal components of the features. `pca` whitens them; `linear` divides them by
+    the square root of their standard deviation, if head_start > 0. The class vectors are initialised with the class
+    means. Head and class vectors are then trained for `head_start` epochs, with the backbone frozen.
     """
     recipe = learner.recipe
     features, targets = features.to(learner.mean.device), targets.to(learner.mean.device)
@@ -81,14 +81,14 @@ def _learn(learner: Learner, head: torch.nn.Module, features: torch.Tensor, targ
 
 
 def finish_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor) -> None:
-    """Compute the linear head anew from the (N, F) features of a trained network and their (N,) int64 classes.
+    """Recompute the linear head from the features (N, F) of the trained network and their int64 classes (N,).
 
-    Features are whitened within their classes (Hatch et al., "Within-class covariance normalization", Interspeech
-    2006). The first numbers of an embedding, half of them at most, are then the linear discriminants (Fisher 1936; Rao
-    1948), which tell the classes of training apart. All others are the principal components of what is left: what
-    varies between images, but does not tell these classes apart, is what other classes are known by. They get
-    `generic_share` of the squared length of an embedding, on the mean of the training images. The class vectors of the
-    objective become the means of their classes.
+    Features are first whitened within classes (Hatch et al., "Within-class covariance normalization", Interspeech
+    2006). The first dimensions of the embedding, at most half, are linear discriminants (Fisher 1936; Rao 1948): they
+    separate the training classes. The other dimensions are the principal components of the residual. Directions that
+    do not separate the training classes can still separate unseen ones. These dimensions get `generic_share` of the
+    squared norm of an embedding, on average over the training images. The class vectors of the objective are set to
+    the class means.
     """
     head, share = learner.network.get_classifier(), learner.recipe.generic_share
     centre = features.mean(dim=0)
@@ -110,38 +110,38 @@ def finish_head(learner: Learner, features: torch.Tensor, targets: torch.Tensor)
 
 
 def _class_means(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(C, F): the mean of each class."""
+    """The mean feature of each class, (C, F)."""
     means = features.new_zeros(int(targets.max()) + 1, features.shape[1]).index_add_(0, targets, features)
     return means / torch.bincount(targets)[:, None]
 
 
 def _directions(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Variances (F,), the largest first, of (N, F) features without their mean, and their directions, (F, F) rows."""
+    """Principal variances (F,), in descending order, and directions (F, F), one per row, of centred features (N, F)."""
     covariance = (features.T @ features).double() / max(1, len(features) - 1)
     variances, columns = torch.linalg.eigh(covariance)
     return variances.flip(0).clamp(min=0).to(features.dtype), columns.T.flip(0).to(features.dtype)
 
 
 def _whitening(deviations: torch.Tensor, floor: float) -> torch.Tensor:
-    """(F, F): the inverse root of the covariance of (N, F) deviations, to which `floor` is added in all directions."""
+    """Whitening matrix (F, F): inverse square root of (covariance of `deviations` (N, F) + `floor` * identity)."""
     variances, directions = _directions(deviations)
     scale = (variances + floor + 1e-12).rsqrt()
     return torch.as_tensor((directions.T * scale) @ directions)
 
 
 def _principal(features: torch.Tensor, count: int, power: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (count, F) and bias of the first principal components, each divided by deviation ** power.
+    """Weight (count, F) and bias (count,) that project onto the first components, divided by deviation ** power.
 
-    What comes out has length 1 on the mean. `power` 1 is whitening (Jégou & Chum, "Negative evidences and co-occurences
-    in image retrieval", ECCV 2012). Directions that hardly vary are not blown up: deviations below a hundredth of the
-    largest count as that.
+    The projections have an average norm of 1. `power` 1 is whitening (Jégou & Chum, "Negative evidences and
+    co-occurences in image retrieval", ECCV 2012). Standard deviations are clamped to at least 1% of the largest, so
+    low-variance directions are not amplified.
     """
     mean = features.mean(dim=0)
     variances, directions = _directions(features - mean)
     deviations = variances.sqrt()
     deviations = deviations.clamp(min=float(deviations[0]) * 1e-2 + 1e-12)
     weight = features.new_zeros(count, features.shape[1])
-    # What the images of training do not have at all, new images have at any length: it would drown the rest.
+    # Directions without variance in training can have any length in new images and would dominate: drop them.
     known = min(count, int((variances > variances[0] * _LEAST_VARIANCE).sum()))
     weight[:known] = directions[:known] / deviations[:known, None] ** power
     weight = _scaled(weight, 1.0, features - mean)
@@ -149,6 +149,6 @@ def _principal(features: torch.Tensor, count: int, power: float) -> tuple[torch.
 
 
 def _scaled(weight: torch.Tensor, length: float, features: torch.Tensor) -> torch.Tensor:
-    """The weight, so that what it makes of the features has that length on the mean."""
+    """Rescale `weight` so that its projections of `features` have the average norm `length`."""
     mean = float((features @ weight.T).norm(dim=1).mean())
     return weight * (length / max(mean, 1e-12))

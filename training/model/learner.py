@@ -1,4 +1,4 @@
-"""Network: the timm model that learns, with what it learns by, as one module for the Trainer."""
+"""Learner: the timm model and its loss as one module for the Trainer."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
 class Learner(torch.nn.Module):
-    """Pictures and labels in, loss out; `network` is a timm model, `objective` the loss with its class vectors."""
+    """Maps images and labels to the loss; `network` is a timm model, `objective` the loss with its class vectors."""
 
     def __init__(self, encoder: Encoder, recipe: Recipe, classes: int, *, bf16: bool = False) -> None:
         super().__init__()
         self.recipe, self.bf16 = recipe, bf16
-        self.layout = torch.channels_last  # which convolutions of processors and GPUs are fastest in
+        self.layout = torch.channels_last  # the fastest layout for convolutions, on CPUs and GPUs
         self.network: Any = encoder.model
         self.objective = Objective(recipe, classes, encoder.dim)
         mean, std = (torch.tensor(encoder.data_config[key]).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
@@ -41,11 +41,11 @@ class Learner(torch.nn.Module):
         self.open_stages(0.0)
 
     def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(N, 3, S, S) uint8 and (N,) int64 classes to the loss and its parts."""
+        """Loss and its parts for images (N, 3, S, S) uint8, classes (N,) int64; see `Objective.forward`."""
         return dict(self.objective(self.network(self.normalised(pixels)), labels))
 
     def normalised(self, pixels: torch.Tensor, size: int | None = None) -> torch.Tensor:
-        """(N, 3, S, S) uint8 to the float32 that the network takes, resized if asked to."""
+        """Images (N, 3, S, S) uint8 as normalised float32 input of the network, resized to `size` if it is given."""
         if size is not None and size != pixels.shape[-1]:
             pixels = functional.resize(pixels, [size, size], self.interpolation, antialias=True)
         scaled = (pixels.float() - self.mean) / self.std
@@ -53,7 +53,7 @@ class Learner(torch.nn.Module):
 
     @torch.no_grad()
     def embed(self, pixels: torch.Tensor, size: int, *, head: bool = True) -> torch.Tensor:
-        """(N, 3, S, S) uint8 to (N, D) float32, in eval mode; without the head the pooled features."""
+        """Embed images (N, 3, S, S) uint8 as (N, D) float32 in eval mode; without head: pooled features (N, F)."""
         was_training = self.training
         self.eval()
         inputs = self.normalised(pixels.to(self.mean.device), size)
@@ -64,25 +64,25 @@ class Learner(torch.nn.Module):
         return torch.as_tensor(out).float()
 
     def open_stages(self, epoch: float) -> None:
-        """Let those stages learn that the recipe lets learn at that epoch, and no others."""
+        """Unfreeze the stages that the recipe trains at this epoch, and freeze all others."""
         frozen = [modules for stride, modules in self.stages if stride <= self.recipe.frozen_stride]
         opened = sum(epoch >= at for at in self.recipe.unfreeze)
         self._closed = [module for modules in frozen[: max(0, len(frozen) - opened)] for module in modules]
         closed = {id(parameter) for module in self._closed for parameter in module.parameters(recurse=False)}
-        # Several processes agree once on what has gradients; where stages open later, those are thrown away instead.
+        # DDP fixes the trainable parameters at the start: if stages unfreeze later, discard their gradients until then.
         keep = bool(self.recipe.unfreeze) and torch.distributed.is_initialized()
         for parameter in self.network.parameters():
             parameter.requires_grad_(keep or id(parameter) not in closed)
         self.train(self.training)
 
     def forget_closed(self) -> None:
-        """Throw away the gradients of what does not learn, where it has any: the optimiser then passes it over."""
+        """Discard gradients of frozen stages: the optimiser skips parameters without one."""
         for module in self._closed:
             for parameter in module.parameters(recurse=False):
                 parameter.grad = None
 
     def train(self, mode: bool = True) -> Learner:
-        """As in torch; what does not learn keeps the statistics of its batch norm too."""
+        """As in torch, but batch norm of frozen stages (freeze_norm: of the backbone) stays in eval mode."""
         super().train(mode)
         still = list(self.network.modules()) if self.recipe.freeze_norm else self._closed
         head = set(self.network.get_classifier().modules())
@@ -92,7 +92,7 @@ class Learner(torch.nn.Module):
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Backbone and head with rates of their own; weight decay on matrices and filters alone, not on the loss."""
+        """Separate learning rates for backbone and head; no weight decay on norms, biases and the loss."""
         recipe = self.recipe
         head = list(self.network.get_classifier().parameters())
         of_head = {id(parameter) for parameter in head}
@@ -116,7 +116,7 @@ def embed_rows(
     head: bool = True,
     progress: Progress | None = None,
 ) -> torch.Tensor:
-    """(N, D) float32, on the processor: what `Learner.embed` makes of those rows, some at a time."""
+    """`Learner.embed` of `rows` in batches: (N, D) float32 on the CPU."""
     chunks = []
     for start in range(0, len(rows), _BATCH):
         chunks.append(learner.embed(pixels.batch(rows[start : start + _BATCH]), size, head=head).cpu())
@@ -126,10 +126,10 @@ def embed_rows(
 
 
 def starting_encoder(recipe: Recipe) -> Encoder:
-    """The encoder that training starts from: the recipe's backbone and head, at the size that it will be used at.
+    """The initial encoder of a run: the recipe's backbone and head, with an input size of test_size.
 
-    Raises EncoderError for a backbone or weights that cannot be had, RecipeError for a size that it cannot take, or
-    for a backbone that cannot be trained by this recipe.
+    Raises EncoderError if the backbone or its weights cannot be loaded, and RecipeError if the backbone does not
+    support the image size or cannot be trained with this recipe.
     """
     kind, _, size = recipe.head.rpartition("-")
     linear = kind in ("linear", "pca")
@@ -164,16 +164,16 @@ def _check_network(network: Any, recipe: Recipe) -> None:
 
 
 def at_size(network: Any, size: int) -> Encoder:
-    """An encoder of that network which squeezes pictures to size x size."""
+    """Wrap `network` in an encoder that resizes images to size x size, ignoring their aspect ratio."""
     network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (3, size, size), "test_input_size": None}
     return Encoder(network)
 
 
 def _stages(network: Any) -> list[tuple[int, list[torch.nn.Module]]]:
-    """The backbone from the picture to the head as (pixels to a cell, modules), as timm's `feature_info` divides it.
+    """The stages of the backbone in forward order, as (stride in pixels, modules), split by timm's `feature_info`.
 
-    Modules are taken in the order in which they are registered, which in timm's networks is that of the forward pass.
-    Raises RecipeError where it names a stage that is no module.
+    Modules are taken in registration order, which in timm is the order of the forward pass.
+    Raises RecipeError if `feature_info` names a module that does not exist.
     """
     ends = {int(info["reduction"]): str(info["module"]) for info in network.feature_info}
     head = set(network.get_classifier().modules())

@@ -1,9 +1,9 @@
-"""Loss: triplets and a softmax over classes, both from pytorch-metric-learning, over the batch of all processes.
+"""Loss: triplet loss and softmax over classes, from pytorch-metric-learning, on the batch of all processes.
 
-- Triplet loss (Schroff et al., FaceNet, arXiv:1503.03832) with the hardest positive and negative of each anchor
-  (Hermans et al., arXiv:1703.07737), with semi-hard ones, or with random ones, on unit vectors.
-- Normalised softmax (Wang et al., NormFace, arXiv:1704.06369; Zhai & Wu, arXiv:1811.12649): cosines with one vector a
-  class, divided by a temperature.
+- Triplet loss (Schroff et al., FaceNet, arXiv:1503.03832) on unit vectors. Triplets are mined with the hardest
+  positive and negative of each anchor (Hermans et al., arXiv:1703.07737), semi-hard, or drawn at random.
+- Normalised softmax (Wang et al., NormFace, arXiv:1704.06369; Zhai & Wu, arXiv:1811.12649): cosine similarities
+  with one vector per class, divided by a temperature.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from training.recipe import Recipe
 
 
 class Objective(torch.nn.Module):
-    """The loss of a recipe over (N, D) embeddings, which need not have unit length, and (N,) int64 classes."""
+    """The loss of a recipe for embeddings (N, D), not necessarily of unit length, and int64 classes (N,)."""
 
     def __init__(self, recipe: Recipe, classes: int, dim: int) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class Objective(torch.nn.Module):
         self.classifier = torch.nn.Linear(dim, classes) if recipe.softmax == "linear" else None
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`loss` and its parts `triplet` and `softmax`, each a scalar; only the parts that the recipe has.
+        """`loss`, `spread`, and the parts `triplet` and `softmax` that the recipe uses; all are scalars.
 
-        In full precision, whatever the network was computed in: bfloat16 tells cosines 0.004 apart at best.
+        Always computed in float32: near 1, bfloat16 resolves cosine similarities only to 0.004.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             return self._parts(*gathered(embeddings.float(), labels))
@@ -60,7 +60,7 @@ class Objective(torch.nn.Module):
         return {"loss": torch.stack(weighted).sum(), **parts, "spread": spread(embeddings)}
 
     def logits(self, embeddings: torch.Tensor) -> torch.Tensor | None:
-        """(N, C) scores of the classes for (N, D) embeddings; None for a recipe that has no softmax."""
+        """Class logits (N, C) float32 of embeddings (N, D); None for a recipe without a softmax."""
         if self.classifier is not None:
             return torch.as_tensor(self.classifier(embeddings.float()))
         if self.softmax is None:
@@ -69,17 +69,17 @@ class Objective(torch.nn.Module):
         return unit(embeddings.float(), dim=1) @ unit(self.softmax.W, dim=0) / self.recipe.temperature
 
     def set_class_vectors(self, vectors: torch.Tensor) -> None:
-        """Make the normalised softmax that of (C, D) class means (Qi et al., weight imprinting, arXiv:1712.07136)."""
+        """Set the weights of the normalised softmax to class means (C, D) (Qi et al., arXiv:1712.07136)."""
         if self.softmax is not None:
             with torch.no_grad():
                 self.softmax.W.copy_(torch.nn.functional.normalize(vectors, dim=1).T)
 
 
 def gathered(embeddings: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Those of all the processes, in their order, so that triplets are mined in the whole batch.
+    """Embeddings and labels of all processes, in rank order: triplets are mined in the whole batch.
 
-    Gradients reach a process's own embeddings alone, as many times over as there are processes: the mean over the
-    processes, which the Trainer takes, is then what one process with the whole batch would have.
+    Gradients flow only to the process's own embeddings, multiplied by the number of processes. DDP averages gradients
+    over processes, so the result equals that of one process with the whole batch.
     """
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         return embeddings, labels
@@ -95,8 +95,8 @@ def gathered(embeddings: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 
 
 def spread(embeddings: torch.Tensor) -> torch.Tensor:
-    """1 - mean cosine of the pairs of a batch, in [0, 2): 0 where all the embeddings are the same."""
-    # Embeddings that are all zero have no direction, but they are alike.
+    """1 - mean cosine similarity over all pairs of a batch, in [0, 2); 0 if all embeddings are the same."""
+    # Zero embeddings have no direction; the offset makes them count as identical.
     unit = torch.nn.functional.normalize(embeddings.detach() + 1e-20, dim=1, eps=1e-30)
     count = len(unit)
     return 1 - (unit.sum(dim=0).square().sum() - count) / max(1, count * (count - 1))
