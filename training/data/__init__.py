@@ -1,1 +1,1 @@
-"""Labelled images: read, split, decoded, drawn into batches, audited."""
+"""Labelled images: reading, splitting, decoding, batching, and the leak audit."""

@@ -1,9 +1,9 @@
-"""Leak audit: held-out images of which a near-duplicate is among those that a run has learned or was chosen by.
+"""Leak audit: find held-out images that have a near-duplicate in the training or validation images.
 
-A near-duplicate is the same photograph: another file of it, other compression, size or tone, or a crop. (Caltech-101
-has many: `Faces_easy` holds the photographs of `Faces`, cropped.) Candidates are an image's nearest neighbours by the
-features of the untouched backbone; a candidate counts where the one picture, made smaller, is found in the other by
-normalised cross-correlation (Lewis, "Fast Template Matching", Vision Interface 1995).
+A near-duplicate shows the same photograph: another file, compression, size or tone, or a crop. (Caltech-101 has many:
+`Faces_easy` holds cropped photographs of `Faces`.) Candidates are the nearest neighbours of an image in the features of
+the pretrained backbone. A candidate counts if one image, scaled down, is found in the other by normalised
+cross-correlation (Lewis, "Fast Template Matching", Vision Interface 1995).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch.nn import functional
 
 from retrieval.arrays import Numbers
 
-CANDIDATES = 64  # nearest images that are looked at: a crop can be far down among others of its kind
-SIMILAR = 0.92  # correlation from which on two pictures are the same photograph
-_WORTH_A_LOOK = 0.85  # correlation at a coarse scale from which on the fine one is tried
-_LOOKS = 3  # candidates of an image that are tried at the fine scale
-_LEAST_COSINE = 0.4  # of centred features: others are not looked at
-_FINE = [0.96**step for step in range(20)]  # sizes of the smaller picture, down to 0.46 of its own
+CANDIDATES = 64  # nearest neighbours to examine: a crop can rank low among similar images
+SIMILAR = 0.92  # correlation threshold for the same photograph
+_WORTH_A_LOOK = 0.85  # threshold of the coarse correlation for trying the fine one
+_LOOKS = 3  # candidates per image to compare at the fine scale
+_LEAST_COSINE = 0.4  # cosine similarity threshold, of centred features, for candidates
+_FINE = [0.96**step for step in range(20)]  # scales of the template, down to 0.46
 _COARSE = [0.92**step for step in range(10)]
-_LEAST_SHARE = 0.2  # of the longer side: anything smaller looks like anything
-_LEAST_DEVIATION = 8.0  # grey levels: a blank picture correlates with nothing
+_LEAST_SHARE = 0.2  # least template size relative to the longer side: tiny templates match everything
+_LEAST_DEVIATION = 8.0  # in grey levels: blank images correlate with nothing
 _CHUNK = 512
 
 Grey = npt.NDArray[np.uint8]
@@ -34,7 +34,7 @@ Grey = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pair:
-    """A held-out row, the other row that is the same photograph, and their correlation in [0, 1]."""
+    """A held-out row, another row that shows the same photograph, and their correlation in [0, 1]."""
 
     held_out: int
     other: int
@@ -48,9 +48,9 @@ def near_duplicates(
     grey: Mapping[int, Grey],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """The pairs of held-out and other rows that show the same photograph, the best one for each held-out row.
+    """Pairs of a held-out and another row that show the same photograph; at most one, the best, per held-out row.
 
-    `features` are (F,) float32 vectors by row, `grey` (h, w) uint8 pictures with a longer side of 64.
+    `features` maps rows to vectors (F,) float32, `grey` to thumbnails (h, w) uint8 with a longer side of 64.
     """
     base = torch.stack([features[row] for row in others])
     mean = base.mean(dim=0)
@@ -75,9 +75,9 @@ def near_duplicates(
 
 
 def same_photograph(one: Grey, other: Grey) -> float:
-    """The best correlation, in [0, 1], of the one picture within the other or the other within the one.
+    """The best correlation, in [0, 1], of either image as a template within the other.
 
-    Tried at twenty sizes, aspect kept; tones and contrast do not count.
+    Tries 20 scales at constant aspect ratio; invariant to brightness and contrast.
     """
     images = _tensor(one), _tensor(other)
     return float(max(_best(images[0], images[1], _FINE)[0], _best(images[1], images[0], _FINE)[0]))
@@ -88,21 +88,21 @@ def _tensor(*pictures: Grey) -> torch.Tensor:
 
 
 def _coarse(picture: Grey) -> Grey:
-    """At half the size, the sides rounded to even numbers, so that many pictures have the same shape."""
+    """Half the size, with sides rounded to even numbers so that many images share a shape and can be batched."""
     size = [max(2, 2 * round(side / 4)) for side in picture.shape]
     return np.asarray(functional.interpolate(_tensor(picture), size, mode="area")[0, 0].round(), np.uint8)
 
 
 def _in_each(small: Grey, large: Sequence[Grey]) -> Numbers:
-    """For each of the large pictures the best correlation of `small`, at any size and place in it."""
+    """Best correlation of the template `small` in each image of `large`, over all scales and positions."""
     height, width = (max(picture.shape[axis] for picture in large) if large else 1 for axis in (0, 1))
-    # Made the same size with their last rows and columns: what is added matches nothing but what was there.
+    # Edge padding gives all images one shape without adding content that could match.
     padded = [np.pad(one, ((0, height - one.shape[0]), (0, width - one.shape[1])), mode="edge") for one in large]
     return _best(_tensor(small), _tensor(*padded), _COARSE) if large else np.zeros(0)
 
 
 def _each_in(small: Sequence[Grey], large: Grey) -> Numbers:
-    """For each of the small pictures its best correlation, at any size and place in `large`."""
+    """Best correlation of each template of `small` in the image `large`, over all scales and positions."""
     best = np.zeros(len(small))
     for shape in {picture.shape for picture in small}:
         alike = [number for number, picture in enumerate(small) if picture.shape == shape]
@@ -111,7 +111,7 @@ def _each_in(small: Sequence[Grey], large: Grey) -> Numbers:
 
 
 def _best(templates: torch.Tensor, images: torch.Tensor, scales: Sequence[float]) -> Numbers:
-    """Best normalised cross-correlation over sizes and places of (T, 1, h, w) in (I, 1, H, W), T or I being 1."""
+    """Best correlation of templates (T, 1, h, w) in images (I, 1, H, W) over scales and positions; T or I is 1."""
     best = np.zeros(max(len(templates), len(images)))
     room, least = images.shape[2:], _LEAST_SHARE * max(images.shape[2:])
     for scale in scales:

@@ -1,4 +1,4 @@
-"""Batches: which images are drawn together, and what happens to a picture on its way into a batch."""
+"""Batches: class-balanced sampling and augmentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.recipe import Recipe
 
 
 def augmentation(recipe: Recipe) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What happens to a (3, S, S) uint8 picture on its way into a batch; draws from torch's generator."""
+    """The random transform of an image (3, S, S) uint8 to the training size; uses torch's global generator."""
     size = (recipe.image_size, recipe.image_size)
     steps: list[torch.nn.Module] = []
     if recipe.rotation or recipe.shift:
@@ -35,9 +35,9 @@ def augmentation(recipe: Recipe) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Augmented training images. A key is a row and a number that all that is random about the picture comes from.
+    """Augmented training images. A key is (row, seed of the augmentation).
 
-    So a picture does not depend on which process, worker or run makes it, and a resumed run sees the same ones.
+    So an image does not depend on the process or worker that makes it, and a resumed run sees the same images.
     """
 
     def __init__(
@@ -51,23 +51,23 @@ class Batches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
         row, draw = key
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(draw)  # and no other: those of GPUs would not be put back
+            torch.default_generator.manual_seed(draw)  # CPU only: fork_rng does not restore GPUs
             picture = self.augment(self.pixels[row])
         return {"pixels": picture, "labels": torch.tensor(self.targets[row])}
 
 
 class ClassSampler(torch.utils.data.Sampler[tuple[int, int]]):
-    """P classes x K images, batch after batch; a pass is as many batches as the rows fill.
+    """Batches of P classes x K images; an epoch has as many full batches as the images fill.
 
-    pytorch-metric-learning's MPerClassSampler draws all classes alike, and from numpy's global state. Here a class is
-    drawn in proportion to its images to the power `balance` (0: all alike, 1: as in the data), and a pass is a
-    function of seed and epoch alone, which is what lets a run be resumed. No class is twice in a batch. Within a batch
-    the images of a class differ as far as it has K; a smaller class repeats some. With K = 1 the images are shuffled
-    and their classes do not count.
+    pytorch-metric-learning's MPerClassSampler draws classes uniformly and uses numpy's global state. Here the
+    probability of a class is proportional to (number of images) ** `balance` (0: uniform, 1: as in the data). An epoch
+    depends only on seed and epoch number, so runs can be resumed. The classes of a batch are distinct. So are the
+    images of a class, if it has at least K; smaller classes are drawn with replacement. With K = 1, images are
+    shuffled without regard to class.
     """
 
     def __init__(self, rows_of: Sequence[Sequence[int]], recipe: Recipe) -> None:
-        """`rows_of[i]` are the rows of class i; raises ValueError where a batch has more classes than there are."""
+        """`rows_of[i]` are the rows of class i. Raises ValueError if a batch needs more classes than exist."""
         if recipe.images_per_class > 1 and recipe.classes_per_batch > len(rows_of):
             raise ValueError(f"{recipe.classes_per_batch} classes in a batch, {len(rows_of)} in all")
         self._rows_of = [np.asarray(rows, np.int64) for rows in rows_of]

@@ -1,7 +1,7 @@
-"""Data: labelled images of any source, split into train, validation and test, and checked before the first step.
+"""Data: labelled images of any source, split into train, validation and test, and checked before training.
 
-The rows lie undecoded in one Arrow file that is mapped and not read into memory. See `training.data.splits` for where
-validation and test come from.
+The undecoded rows are stored in one memory-mapped Arrow file. See `training.data.splits` for how validation and test
+are chosen.
 """
 
 from __future__ import annotations
@@ -32,49 +32,49 @@ _FEATURES = datasets.Features(
         "split": datasets.Value("string"),
     }
 )
-_PINNED = "source"  # a file in the run's folder: by which name it reads its data
+_PINNED = "source"  # file in the run's folder that holds the pinned name of the source
 
 
 @dataclass(frozen=True)
 class Data:
-    """Images and labels of a run; the parts hold row numbers."""
+    """Images and labels of a run; `parts` holds row numbers, int64."""
 
     name: str
-    pinned: str  # the same source, on the Hub by the commit that all of the run reads
-    about: Mapping[str, str]  # what is known of it: see `retrieval.images.sources.Source`
+    pinned: str  # the source; on the Hub, with the commit that the whole run reads
+    about: Mapping[str, str]  # metadata, see `retrieval.images.sources.Source`
     images: Any  # a datasets.Dataset with the columns of _FEATURES
-    labels: tuple[str, ...]  # of every row; "" for one that is left out
-    parts: Mapping[str, Rows]  # train, validation, test: no row is in two of them
-    described: str  # where test comes from, in words
-    splits: tuple[str, ...]  # all that the source has, in its order
-    gallery_split: str  # the splits of the source that become the gallery, as `open_source` takes them
+    labels: tuple[str, ...]  # of every row; "" if the row is not used
+    parts: Mapping[str, Rows]  # train, validation, test; disjoint
+    described: str  # origin of the test images, for messages and the card
+    splits: tuple[str, ...]  # all splits of the source, in its order
+    gallery_split: str  # splits that form the gallery, as an argument of `open_source`
     held_out: tuple[str, ...] = ()  # classes that training never sees
-    left_out: tuple[str, ...] = ()  # what was not used, in words: each begins with how many images
-    skipped: tuple[tuple[str, str], ...] = ()  # images that cannot be opened, and why
+    left_out: tuple[str, ...] = ()  # notes on unused images; each starts with their count
+    skipped: tuple[tuple[str, str], ...] = ()  # (image, reason) of images that cannot be opened
 
     @cached_property
     def train(self) -> Rows:
-        """Rows to learn from: those of train whose class is not held out."""
+        """Training rows: those of train whose class is not held out."""
         return self.seen("train")
 
     @cached_property
     def unseen(self) -> Rows:
-        """All the rows, of whatever part, whose class is held out."""
+        """Rows of all parts whose class is held out."""
         return self.only(self.everything, unseen=True)
 
     @cached_property
     def everything(self) -> Rows:
-        """The rows of all parts: train, validation, test."""
+        """Rows of all parts, in the order train, validation, test."""
         return np.concatenate([self.parts[part] for part in PARTS])
 
     @cached_property
     def classes(self) -> list[str]:
-        """The classes to learn, in order; class i of the loss is the i-th of them."""
+        """The training classes, sorted; class i of the loss is `classes[i]`."""
         return sorted({self.labels[row] for row in self.parts["train"]} - set(self.held_out))
 
     @cached_property
     def targets(self) -> Rows:
-        """(N,) int64: the numbers of the classes of the rows of `train`."""
+        """Class numbers (N,) int64 of the rows in `train`."""
         numbers = {label: number for number, label in enumerate(self.classes)}
         return np.array([numbers[self.labels[row]] for row in self.train], np.int64)
 
@@ -83,7 +83,7 @@ class Data:
         return self.only(self.parts[part], unseen=False)
 
     def only(self, rows: Rows, *, unseen: bool) -> Rows:
-        """Those of the rows whose class is held out, or is not."""
+        """The given rows whose class is held out (`unseen`), or is not."""
         held_out = set(self.held_out)
         return np.array([row for row in rows if (self.labels[row] in held_out) == unseen], np.int64)
 
@@ -94,12 +94,12 @@ class Data:
 
 
 def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
-    """Read the recipe's source into `work`, where it has not been read before, split it and check it.
+    """Read the recipe's source into `work`, unless it is already there, then split and check it.
 
-    A run that is `resumed` reads the very revision that it began with.
+    A `resumed` run reads the same revision as when it started.
 
-    Raises SourceError where the source, or a column of it, is not there; TrainingError for missing labels, for
-    classes with too few images (or leaves them out, with `skip_unusable`), and for batches larger than the data.
+    Raises SourceError if the source or a column does not exist. Raises TrainingError for missing labels or classes
+    with fewer than two training images (`skip_unusable` drops both), and for batches larger than the data.
     """
     if not recipe.data:
         raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
@@ -125,7 +125,7 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
 
 
 def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
-    """The data without rows that cannot be opened, checked again; raises TrainingError as `open_data` does."""
+    """Drop the `bad` rows, which cannot be opened, and check again; raises TrainingError as `open_data` does."""
     if not bad:
         return data
     skipped = tuple((str(data.images[row]["source"]), bad[row]) for row in sorted(bad))
@@ -138,15 +138,15 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
 
 
 def open_splits(recipe: Recipe, fixed: str, names: Sequence[str], wanted: str) -> Source:
-    """One split of the recipe's source, pinned as `fixed`, or several as `a+b`; `names` are all that it has."""
-    # A folder whose sub-folders are classes, and not splits, is called by the name of its one split, `train`.
+    """Open one split, or several as `a+b`, of the source pinned as `fixed`; `names` lists all its splits."""
+    # A folder of class folders has one split, named `train`, but no folder of that name: open it whole.
     whole = None if wanted == "+".join(names) else wanted
     columns = {"image_column": recipe.image_column, "label_column": recipe.label_column}
     return open_source(fixed, **columns, split=whole, config=recipe.data_config)
 
 
 def _pinned(recipe: Recipe, work: Path, resumed: bool) -> str:
-    """The recipe's source, pinned for the whole run: its other processes and a resumed one read what it began with."""
+    """The recipe's source, pinned: all processes, and a resumed run, read the same revision."""
     begun = resumed or int(os.environ.get("RANK", 0)) > 0
     if begun and (work / _PINNED).is_file() and not Path(recipe.data).expanduser().exists():
         return (work / _PINNED).read_text(encoding="utf-8")
@@ -154,7 +154,7 @@ def _pinned(recipe: Recipe, work: Path, resumed: bool) -> str:
 
 
 def _stored(sources: Mapping[str, Source], work: Path) -> Any:
-    """The rows of all the splits in an Arrow file, which the same sources are read from the next time."""
+    """The rows of all splits in an Arrow file, which is reused for unchanged sources."""
     key = "-".join(source.fingerprint[:16] for source in sources.values())
     path = work / f"images-{key}.arrow"
     if not path.is_file():
@@ -192,7 +192,7 @@ def _check_labels(recipe: Recipe, images: Any, labels: Sequence[str]) -> list[st
 
 
 def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], declared: Sequence[str]) -> list[str]:
-    """Raise TrainingError for a class without two training images, or take its images out of all the parts."""
+    """Classes with fewer than two training images: drop them from all parts (skip_unusable) or raise TrainingError."""
     counts = Counter(labels[row] for row in parts["train"])
     everywhere = {labels[row] for rows in parts.values() for row in rows} | set(declared)
     small = {label: counts[label] for label in sorted(everywhere) if counts[label] < 2}
@@ -213,7 +213,7 @@ def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], de
 
 
 def _held_out(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
-    """The classes to keep from training, drawn with the recipe's seed."""
+    """The held-out classes, sorted; drawn with the recipe's seed."""
     count = round(len(classes) * recipe.hold_out_classes)
     if recipe.hold_out_classes and not 0 < count < len(classes) - 1:
         raise TrainingError(

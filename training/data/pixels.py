@@ -1,8 +1,8 @@
-"""Pixels: every image decoded once, before the first step, and kept at the size that training needs.
+"""Pixels: decode every image once before training, and cache it at the size that training needs.
 
-One pass over the data opens each image by the one door (`retrieval.images.open`), squeezes it to a square as the
-encoder will, and keeps it as bytes as long as there is memory for it; the rest is decoded again whenever it is asked
-for. What cannot be opened is known before training begins. The same pass takes what the leak audit compares.
+One pass over the data opens each image with `retrieval.images.open` and resizes it to a square, as the encoder does.
+Images are cached as uint8 up to a memory limit; the others are decoded again on each access. Images that cannot be
+opened are found before training starts. The same pass makes the thumbnails and hashes for the leak audit.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from retrieval.errors import ImageError
 from retrieval.images.open import open_image
 from retrieval.images.sources import RawImage
 
-GREY_SIDE = 64  # longer side of the grey pictures that the leak audit compares
-_AHEAD = 64  # images that are handed to the decoding threads at a time: bounds the memory
+GREY_SIDE = 64  # longer side, in pixels, of the grey thumbnails that the leak audit compares
+_AHEAD = 64  # images submitted to the decoding threads at a time: bounds memory use
 
 Progress = Callable[[int, int], None]
 
@@ -31,11 +31,11 @@ class Pixels:
     """Images of a data set as (3, S, S) uint8 tensors, by row."""
 
     def __init__(self, raw: Callable[[int], RawImage], side: int, interpolation: str, memory_gb: float) -> None:
-        """`raw` gives the undecoded image of a row; `memory_gb` bounds what is kept, in 10^9 bytes."""
+        """`raw` returns the undecoded image of a row; `memory_gb` limits the cache, in 10^9 bytes."""
         self.side = side
-        self.bad: dict[int, str] = {}  # row -> why it cannot be opened
-        self.sha256: dict[int, str] = {}  # row -> hash of the file
-        self.grey: dict[int, npt.NDArray[np.uint8]] = {}  # row -> (h, w), the longer side GREY_SIDE
+        self.bad: dict[int, str] = {}  # row -> reason why it cannot be opened
+        self.sha256: dict[int, str] = {}  # row -> hash of the file's bytes
+        self.grey: dict[int, npt.NDArray[np.uint8]] = {}  # row -> (h, w) thumbnail with longer side GREY_SIDE
         self._raw = raw
         self._resample = Image.Resampling[interpolation.upper()]
         self._room = int(memory_gb * 1e9 / (3 * side * side))
@@ -43,7 +43,7 @@ class Pixels:
         self._slots: dict[int, int] = {}
 
     def fill(self, rows: Sequence[int], progress: Progress | None = None) -> None:
-        """Decode those rows, in that order, and keep as many as there is room for."""
+        """Decode `rows` in order and cache as many as fit; rows that cannot be opened go to `bad`."""
         self._kept = torch.empty(min(self._room, len(rows)), 3, self.side, self.side, dtype=torch.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(rows), _AHEAD):
@@ -57,16 +57,16 @@ class Pixels:
 
     @property
     def kept(self) -> int:
-        """How many images are held in memory."""
+        """Number of cached images."""
         return len(self._slots)
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        """(3, S, S) uint8; raises ImageError for a row that is in `bad`."""
+        """The image of a row, (3, S, S) uint8. Raises ImageError if it cannot be opened."""
         slot = self._slots.get(int(row))
         return self._kept[slot] if slot is not None else self._squeezed(open_image(self._raw(row).read()))
 
     def batch(self, rows: Iterable[int]) -> torch.Tensor:
-        """(N, 3, S, S) uint8."""
+        """The images of `rows`, (N, 3, S, S) uint8. Raises ImageError if one cannot be opened."""
         return torch.stack([self[row] for row in rows])
 
     def _first_look(self, row: int) -> torch.Tensor | None:

@@ -1,9 +1,9 @@
-"""Splits: which images are learned from, which choose the checkpoint, and which the figures are made from.
+"""Splits: which images train the network, which select the checkpoint, and which give the reported metrics.
 
-A source with splits for training, validation and test, also by names such as `training`, `val`, `dev` or `eval`,
-is taken as it is. What is missing is cut from what is there, class by class, with a seed: test is half of validation
-where there is a validation split, and a tenth of train where there is none, like validation. So a checkpoint is never
-chosen on the images that its figures are made from. A split of another name beside train is left out.
+Train, validation and test splits of the source, also under names such as `training`, `val`, `dev` or `eval`, are used
+as they are. Missing splits are carved out by a seeded, stratified draw. Test is half of the validation split if there
+is one, else a tenth of train; validation is a tenth of train. So the checkpoint is never selected on the images that
+it is evaluated on. If there is a train split, splits with other names are not used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from retrieval.errors import short
 from retrieval.images.sources import part_of_split
 
 PARTS = ("train", "validation", "test")
-_CARVED = 0.1  # share of train that becomes validation, and test, where the source has none
+_CARVED = 0.1  # share of train that becomes validation, or test, if the source has none
 
 
 def parts_of(splits: Iterable[str]) -> dict[str, str]:
-    """Each split that is used -> its part, `train`, `validation` or `test`; the others are left out.
+    """Map each used split to its part, `train`, `validation` or `test`; unused splits are omitted.
 
-    Where no name says train, the splits whose names say nothing are; where there are none of those, all are.
+    If no name means train, splits with unrecognised names become train; if there are none, all splits do.
 
     >>> parts_of(["train", "val", "extra"]), parts_of(["images", "val"]), parts_of(["val"])
     ({'train': 'train', 'val': 'validation'}, {'images': 'train', 'val': 'validation'}, {'val': 'train'})
@@ -38,26 +38,27 @@ def parts_of(splits: Iterable[str]) -> dict[str, str]:
 
 
 def unused(split: str, images: int | None) -> str:
-    """What to say of a split that is left out; how many images it has may be unknown, as nothing of it is read."""
+    """Note on an unused split; `images` is None if its size is unknown, as it is not read."""
     count = "all images" if images is None else counted(images)
     return f"{count} of the split {short(split, 60)!r}, whose name is not one for training, validation or test"
 
 
 def counted(images: int) -> str:
-    """A number of images, in words."""
+    """A count of images as text, such as `1,200 images`."""
     return f"{images:,} image{'' if images == 1 else 's'}"
 
 
 def split_rows(splits: Any, labels: Any, seed: int) -> tuple[dict[str, Rows], str, str]:
-    """(N,) names of splits, all of them used, and (N,) labels, "" for none, to the rows of the three parts, where the
-    test rows come from in words, and the splits of the source that become the gallery.
+    """Split rows into (parts, origin of the test rows as text, splits that form the gallery, joined by `+`).
+
+    `splits` (N,) are the names of used splits; `labels` (N,) is "" for rows without a label, which no part gets.
     """
     rows = np.flatnonzero(labels != "")
     names = list(dict.fromkeys(splits.tolist()))
     part_of = parts_of(names)
     own = np.array([part_of[split] for split in splits[rows].tolist()], str)
     given = {part: rows[own == part] for part in PARTS}
-    if not len(given["train"]):  # its images have no labels: all the others are to be divided
+    if not len(given["train"]):  # train has no labels: divide all labelled rows instead
         given = {"train": rows, "validation": rows[:0], "test": rows[:0]}
     gallery = "+".join(name for name in names if part_of[name] != "test" or not len(given["test"])) or names[0]
     if len(given["validation"]) and not len(given["test"]):
@@ -73,7 +74,7 @@ def split_rows(splits: Any, labels: Any, seed: int) -> tuple[dict[str, Rows], st
 
 
 def _divided(rows: Rows, labels: Any, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Cut a share from each class, at random, rounded at random, so that small classes count too; two always stay."""
+    """Draw a share of each class, rounded randomly so that small classes count; below a half, two images stay."""
     random = np.random.default_rng(seed)
     cut: list[int] = []
     for label in np.unique(labels[rows]):
