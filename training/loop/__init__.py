@@ -1,1 +1,1 @@
-"""The training loop, its guards and its folder."""
+"""The training loop, its failure checks and its working folder."""

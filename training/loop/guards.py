@@ -1,4 +1,4 @@
-"""Guards: a run that has failed says so, and why, in place of going on to its end."""
+"""Guards: stop a failed run early, with an error that says why."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from transformers.trainer_utils import get_last_checkpoint
 from retrieval.errors import TrainingError
 from training.recipe import Recipe
 
-PATIENCE = 30  # steps in a row before the alarm
-_LEAST_SPREAD = 0.01  # 1 - mean cosine of a batch; untouched networks have 0.1 and more
-_NEAR_MARGIN = 0.02  # of the margin: a triplet loss that close to it has told nothing apart
+PATIENCE = 30  # consecutive steps before the run is stopped
+_LEAST_SPREAD = 0.01  # 1 - mean cosine similarity of a batch; pretrained networks have 0.1 or more
+_NEAR_MARGIN = 0.02  # relative to the margin: a triplet loss this close to it means no separation
 
 
 class CollapseGuard:
-    """Stops a run whose embeddings have become all alike.
+    """Stops a run whose embeddings have collapsed.
 
-    Either they are (mean cosine above 0.99), or the triplet loss stands at its margin, which it does where an anchor
-    is as far from its positives as from its negatives; and that for PATIENCE steps in a row.
+    Either the mean cosine similarity is above 0.99, or the triplet loss stays at its margin, so anchors are as far from
+    positives as from negatives. Either must hold for PATIENCE consecutive steps.
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
-        """`folder` is the run's own, which the advice names."""
+        """`folder` is the working folder of the run, for the error message."""
         self._recipe, self._folder = recipe, folder
         self._alike: deque[bool] = deque(maxlen=PATIENCE)
         self._stuck: deque[bool] = deque(maxlen=PATIENCE)
 
     def watch(self, step: int, parts: Mapping[str, torch.Tensor]) -> None:
-        """Look at the parts of the loss of one step; raises TrainingError, with advice."""
+        """Check the parts of the loss after one step. Raises TrainingError, with advice, on collapse."""
         margin = self._recipe.margin
         self._alike.append(float(parts["spread"]) < _LEAST_SPREAD)
         triplet = parts.get("triplet")
@@ -59,19 +59,19 @@ class CollapseGuard:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The last of the checkpoints in a run's folder, all of which are whole; None where there is none."""
+    """The last checkpoint in a working folder, or None. All checkpoints there are complete."""
     found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     return Path(found) if found else None
 
 
 def check_finite(step: int, loss: torch.Tensor, recipe: Recipe, folder: Path) -> None:
-    """Raise TrainingError for a loss that is NaN or infinite, naming the last checkpoint in the folder."""
+    """Raise TrainingError if the loss is NaN or infinite; the message names the last checkpoint."""
     if not torch.isfinite(loss).all():
         raise _diverged(f"the loss is {float(loss):g}", step, recipe, folder)
 
 
 def check_weights(step: int, model: torch.nn.Module, recipe: Recipe, folder: Path) -> None:
-    """Raise TrainingError as `check_finite` does, for a model with weights that are not finite: no checkpoint."""
+    """Raise TrainingError if a weight is NaN or infinite: such weights must not become a checkpoint."""
     numbers = (value for value in model.state_dict().values() if value.is_floating_point())
     if not all(bool(torch.isfinite(value).all()) for value in numbers):
         raise _diverged("the weights are not finite", step, recipe, folder)

@@ -1,6 +1,6 @@
-"""Trainer: the loop of `transformers`, with batches of classes, two rates, validation by retrieval, whole checkpoints.
+"""Trainer: the `transformers` Trainer with class-balanced batches, validation by retrieval, and atomic checkpoints.
 
-What is not ours to write, the Trainer has: precision, processes, schedule, logging, resuming.
+Mixed precision, distribution, schedule, logging and resuming are those of `transformers`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.loop.guards import CollapseGuard, check_finite, check_weights
 from training.model.learner import Learner
 from training.recipe import Recipe
 
-METRIC = "mAP"  # of validation, by which the checkpoint is chosen
+METRIC = "mAP"  # validation metric that selects the checkpoint
 _UNFINISHED = "unfinished"
 _SHOWN = ("loss", "triplet", "softmax", "spread")
 _SAY_EVERY = 50  # steps
@@ -32,7 +32,7 @@ Validate = Callable[[Learner], dict[str, float]]
 
 
 class MetricTrainer(transformers.Trainer):
-    """Trains a Learner by its recipe; checkpoints lie in `args.output_dir`, whole or not at all."""
+    """Trains a Learner by its recipe; writes checkpoints to `args.output_dir` atomically."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class MetricTrainer(transformers.Trainer):
         args: transformers.TrainingArguments,
         say: Callable[[str], None] = print,
     ) -> None:
-        """`rows_of[i]` are the training rows of class i; `validate` gives the figures of validation, mAP among them."""
+        """`rows_of[i]` are the training rows of class i; `validate` returns validation metrics, including mAP."""
         self.learner, self.folder = learner, Path(str(args.output_dir))
         self.recipe: Recipe = learner.recipe
         self.sampler = ClassSampler(rows_of, self.recipe)
@@ -55,14 +55,14 @@ class MetricTrainer(transformers.Trainer):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of a pass, over all processes."""
+        """Batches per epoch; a batch is shared by all processes."""
         return len(self.sampler) // self.recipe.batch_size
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[Any]:
         return self.sampler
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over the Learner's groups."""
+        """AdamW with the Learner's parameter groups."""
         if self.optimizer is None:
             self.optimizer = torch.optim.AdamW(self.learner.parameter_groups())
         return self.optimizer
@@ -70,7 +70,7 @@ class MetricTrainer(transformers.Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss of a batch; stops the run where it is not finite, or where the embeddings have collapsed."""
+        """The loss of a batch. Raises TrainingError if it is not finite or the embeddings have collapsed."""
         outputs = model(**inputs)
         loss = outputs["loss"]
         step = self.state.global_step + 1
@@ -82,20 +82,20 @@ class MetricTrainer(transformers.Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As in transformers; what does not learn has no gradients after it."""
+        """As in transformers, then discard the gradients of frozen stages."""
         loss = super().training_step(*args, **kwargs)
         self.learner.forget_closed()
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As in transformers, with the parts of the loss since the last time."""
+        """As in transformers, plus the parts of the loss, averaged since the last log."""
         if "loss" in logs:
             logs = {**logs, **{name: float(np.mean(values)) for name, values in self.sums.items()}}
             self.sums.clear()
         super().log(logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The figures of validation, made by the first process and told to the others."""
+        """The validation metrics, computed by the first process and broadcast to the others."""
         figures = [self.validate(self.learner) if self.is_world_process_zero() else None]
         metrics = {f"eval_{name}": value for name, value in (broadcast_object_list(figures)[0] or {}).items()}
         self.log(metrics)
@@ -106,7 +106,7 @@ class MetricTrainer(transformers.Trainer):
         return str(self.folder / _UNFINISHED)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write the checkpoint under another name, then give it its own; keep the last one and the best one."""
+        """Write the checkpoint under a temporary name, then rename it; keep only the last and the best one."""
         check_weights(self.state.global_step, self.learner, self.recipe, self.folder)
         unfinished = Path(self._get_output_dir(trial))
         if self.args.should_save:
@@ -116,7 +116,7 @@ class MetricTrainer(transformers.Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
-            # It names the folder that this one is about to leave; which step was best stands beside it.
+            # This path names the temporary folder; best_global_step identifies the best checkpoint.
             self.state.best_model_checkpoint = None
             self.state.save_to_json(str(unfinished / name / transformers.trainer.TRAINER_STATE_NAME))
             _sync(unfinished / name)
@@ -138,7 +138,7 @@ class MetricTrainer(transformers.Trainer):
 
 
 class _Epochs(transformers.TrainerCallback):
-    """What happens at the ends of epochs: other batches, stages that open, a checkpoint after validation."""
+    """Per epoch: reseed the sampler, unfreeze stages, validate and save. Also reports the logs."""
 
     def __init__(self, trainer: MetricTrainer, learner: Learner, say: Callable[[str], None]) -> None:
         self.trainer, self.learner, self.say = trainer, learner, say
@@ -156,10 +156,10 @@ class _Epochs(transformers.TrainerCallback):
             self._open(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # The end of the epoch validates and then saves; saving before it, too, would be one time too many.
+        # The end of an epoch validates and then saves: do not also save here.
         if state.global_step % self.trainer.steps_per_epoch == 0 or state.global_step >= state.max_steps:
             control.should_save = False
-        control.should_log = control.should_log or control.should_save  # so that a resumed run's log is the same
+        control.should_log = control.should_log or control.should_save  # keeps the log of a resumed run identical
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs = kwargs["logs"]
@@ -173,12 +173,12 @@ class _Epochs(transformers.TrainerCallback):
 
 
 def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transformers.TrainingArguments:
-    """The Trainer's settings for a recipe; with several processes, as `accelerate launch` starts them, joins them."""
+    """The Trainer's settings for a recipe; joins the process group if started with `accelerate launch`."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
-        # One batch is divided among the processes, so that it has the same classes however many they are.
+        # Each batch is split across processes: its classes do not depend on how many there are.
         per_device_train_batch_size=recipe.batch_size,
         accelerator_config={"split_batches": True, "dispatch_batches": False},
         lr_scheduler_type="cosine",
@@ -188,13 +188,13 @@ def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transform
         use_cpu=not torch.cuda.is_available(),
         ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
         ddp_find_unused_parameters=False,
-        ddp_timeout=86_400,  # seconds: the other processes wait while the first one reads and audits the data
+        ddp_timeout=86_400,  # seconds: other processes wait while the first one reads and audits the data
         dataloader_num_workers=recipe.workers,
         dataloader_drop_last=True,
         remove_unused_columns=False,
         save_strategy="steps",
         save_steps=recipe.save_steps,
-        eval_strategy="no",  # the ends of epochs ask for it: `evaluate` needs no data set of the Trainer's
+        eval_strategy="no",  # on_epoch_end requests it; `evaluate` does not need an eval_dataset
         metric_for_best_model=METRIC,
         greater_is_better=True,
         logging_steps=10,
@@ -203,13 +203,13 @@ def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transform
         disable_tqdm=True,
         seed=recipe.seed,
     )
-    # One process has one GPU, or none: the Trainer would divide its batch among all that there are (DataParallel).
+    # Use at most one GPU per process: the Trainer would use DataParallel on all visible GPUs.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 
 
 def has_bf16() -> bool:
-    """Whether the GPU, or else the processor, multiplies bfloat16 by itself and does not only imitate it."""
+    """Whether the GPU, or the CPU if there is none, multiplies bfloat16 natively, without emulation."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,7 +1,7 @@
-"""Work: the folder of a run that is not finished yet, and whether it may go on there.
+"""The working folder of an unfinished run, and the checks for resuming it.
 
-It lies beside the artifact that it will end in, as `OUT.training`, and holds the recipe, the rows, what the leak audit
-found, and the checkpoints.
+It is next to the artifact, at `OUT.training`, and holds the recipe, the rows, the result of the leak audit, and the
+checkpoints.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from training.recipe import Recipe, without_places
 
 
 def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
-    """Whether `out` is what this run has ended in; raises TrainingError where it is another artifact."""
+    """Whether `out` is this run's artifact. Raises TrainingError if it is another run's, or not `resume`."""
     recover(out)
     if not is_artifact(out):
         return False
     if not resume:
         raise TrainingError(f"{out} holds an artifact, which would be lost: name another folder, or delete that one.")
     training = read_metrics(out).training
-    before = without_places(training.settings if training else {})  # one of 0.2.0 has the places, too
+    before = without_places(training.settings if training else {})  # artifacts of 0.2.0 hold full paths
     _check_same(without_places(recipe.settings()), before, f"{out} holds an artifact", "name another folder")
     return True
 
 
 @contextmanager
 def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> Iterator[None]:
-    """Keep every other process from training in the run's folder until the block ends.
+    """Lock the working folder against other processes until the block ends.
 
-    Raises TrainingError where another process trains there, or the folder holds another run, or one that has ended.
+    Raises TrainingError if another process trains there, or the folder holds another run, or `out` is finished.
     """
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
@@ -57,7 +57,7 @@ def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> Iterator[None]
 
 
 def _begin(work: Path, out: Path, recipe: Recipe, resume: bool) -> None:
-    """Check that the recipe may go on with what lies in the run's folder, or write it there where a run begins."""
+    """Check that the recipe matches the checkpoints in the folder, or store it if the run is new."""
     if is_finished(recipe, out, resume):
         raise TrainingError(f"another process has finished {out} meanwhile.")
     stamp, last = work / "recipe.json", last_checkpoint(work)
@@ -73,7 +73,7 @@ def _begin(work: Path, out: Path, recipe: Recipe, resume: bool) -> None:
 
 
 def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:
-    """Raise TrainingError where a run is resumed with other images: its row numbers would mean others."""
+    """Raise TrainingError if a run is resumed with other images: stored row numbers would be wrong."""
     lines = [
         f"{row} {part} {data.labels[row]} {pixels.sha256.get(row)}" for part in data.parts for row in data.parts[part]
     ]
