@@ -1,1 +1,1 @@
-"""What a run ends in: figures, an artifact, a comparison."""
+"""Results of a run: metrics, the artifact, comparisons."""

@@ -1,7 +1,7 @@
-"""Runs side by side: one table and one picture from the figures that lie in their artifacts.
+"""Compare runs: one table and one plot from the metrics in their artifacts.
 
-The unseen figures of a recipe come from a second run with some classes kept from it. Where both runs are there they are
-one row: seen figures from the run that learned from every class, and unseen ones from its fellow.
+The unseen figures of a recipe come from a second run with some classes held out. If both runs are given, they share one
+row: seen figures of the run trained on all classes, unseen figures of its partner with held-out classes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from retrieval.evaluation.plots import draw_comparison
 
 _FIGURES = ("hit@1", "P@5", "mAP", "MAP@R", "R-precision")
 _PARTS = ("seen", "unseen")
-# Settings that two runs may differ in and yet be of one recipe: what was kept from it, and what only costs time.
+# Settings that may differ between runs of the same recipe: held-out classes, texts, and what only affects speed.
 _NO_MATTER = {"hold_out_classes", "about", "data_license", "threads", "workers", "cache_gb", "save_steps"}
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A finished run: its folder, and two sections of its metrics.json."""
+    """A finished run: its folder and two sections of its metrics.json."""
 
     folder: Path
     training: TrainingSection
     evaluation: EvaluationSection
     paired: bool = False
-    """Whether the unseen figures are those of a fellow that was given too."""
+    """Whether the unseen figures were taken from a partner run."""
 
     @property
     def name(self) -> str:
@@ -40,42 +40,42 @@ class _Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        # A key that has come since an older run was made is null in one that does not use it.
+        # Older runs lack newer keys: treat a missing key like null.
         return {
             key: value for key, value in self.training.settings.items() if key not in _NO_MATTER and value is not None
         }
 
     @property
     def recipe(self) -> tuple[Any, ...]:
-        """What two runs have in common if they are of one recipe and one data set."""
+        """The key that two runs share if they use the same recipe and data set."""
         training, data = self.training, self.training.data
-        # Folders of one name can hold other images; the held-out ones are among the parts of a run that kept them, too.
+        # Folders of the same name can differ, so compare image counts; the parts include images of held-out classes.
         images = sum(data.split_sizes.values())
         return training.recipe, training.seed, data.source, data.about.get("revision"), images, self.settings
 
     def is_fellow_of(self, other: _Run) -> bool:
-        """Whether this run is the other one with some of the classes kept from it."""
+        """Whether this run is the same as `other`, but with classes held out."""
         held_out, theirs = self.training.data.held_out, other.training.data.held_out
         return self.recipe == other.recipe and bool(held_out) and not theirs
 
     def with_unseen_of(self, fellow: _Run) -> _Run:
-        """This run with the other's figures of the classes that it had not."""
+        """This run with the unseen figures of its partner."""
         parts, run = fellow.evaluation.parts(), {"from_run": fellow.folder.name}
         names = ("unseen", "unseen_without_near_duplicates")
         unseen = {name: parts[name].model_copy(update=run) if name in parts else None for name in names}
         return replace(self, evaluation=self.evaluation.model_copy(update=unseen), paired=True)
 
     def point(self, part: str, name: str) -> Point | None:
-        """A figure with its interval; None where there is none."""
+        """The figure `name` of a part with its confidence interval; None if the run lacks that part."""
         found = self.evaluation.parts().get(part)
         return found.figures.by_name()[name] if found else None
 
 
 def compare(folders: Sequence[Path], plot: Path | None = None) -> str:
-    """A Markdown table, a row a run, with the best of each column in bold; and the same as a picture at `plot`.
+    """A Markdown table with one row per run and the best value of each column in bold; optionally plotted to `plot`.
 
-    Raises ArtifactError, naming the folder, where one is no artifact or has no evaluation, and LookalikeError for a
-    picture that is to be no PNG file.
+    Raises ArtifactError, with the folder, if one is not an artifact or has no evaluation, and LookalikeError if `plot`
+    does not end in .png.
     """
     if plot and plot.suffix.lower() != ".png":
         raise LookalikeError(f"{plot}: the picture is a PNG file; give it a name that ends in .png.")
@@ -90,9 +90,9 @@ def compare(folders: Sequence[Path], plot: Path | None = None) -> str:
 
 
 def update_cards(folders: Sequence[Path]) -> list[Path]:
-    """Put the unseen figures of a run with held-out classes into the artifact of its fellow that has all classes.
+    """Copy the unseen figures of a run with held-out classes into the artifact of its partner trained on all classes.
 
-    Returns the folders that were changed: none where no two of the runs belong together. Raises as `compare` does.
+    Returns the changed folders; empty if no two runs are partners. Raises as `compare` does.
     """
     runs = [run for run in _paired(_read(folders)) if run.paired]
     for run in runs:
@@ -122,7 +122,7 @@ def _read(folders: Sequence[Path]) -> list[_Run]:
 
 
 def _paired(runs: Sequence[_Run]) -> list[_Run]:
-    """The runs, those with held-out classes as part of a fellow that has all of them, where it is there."""
+    """Merge each run with held-out classes into its partner trained on all classes, if that is among `runs`."""
     fellows: dict[Path, _Run] = {}
     for run in runs:
         for other in runs:
@@ -138,7 +138,7 @@ def _paired(runs: Sequence[_Run]) -> list[_Run]:
 
 
 def _column(points: Sequence[Point | None]) -> list[str]:
-    """The cells of a column; what is best, as it is shown, is bold."""
+    """The cells of a column, with the best value in bold; values equal after rounding tie."""
     values = [f"{point.value:.3f}" for point in points if point]
     best = max(values)
     cells = [with_interval(point) if point else "" for point in points]
@@ -146,7 +146,7 @@ def _column(points: Sequence[Point | None]) -> list[str]:
 
 
 def _notes(runs: Sequence[_Run]) -> list[str]:
-    """What a reader of the table has to know besides: where figures come from, and what cannot be compared."""
+    """Notes below the table: the origin of unseen figures, and runs measured on different images."""
     notes = [
         f"- unseen figures of {run.name}: from {run.evaluation.unseen.from_run}, with classes held out"
         for run in runs

@@ -1,7 +1,7 @@
-"""The evaluation of a training run: held-out images as queries, other images as gallery, as sections of metrics.json.
+"""Evaluation of a training run as sections of metrics.json: held-out images query a gallery of other images.
 
-Seen classes (the run trained on other images of them) and unseen ones stand side by side, each searched in the whole
-gallery, which holds images of both: that is how the artifact is used. Every figure has a 95% bootstrap interval.
+Seen classes (with other images in training) and unseen classes are reported separately. Both are searched in the whole
+gallery, as in use of the artifact. Every figure has a 95% bootstrap confidence interval.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from retrieval.stores.faiss import FaissStore
 from retrieval.stores.recall import against_exact
 
 _CLASS_FIGURES = ("hit_at_1", "p_at_5", "map")
-_CONFUSIONS = 3  # wrong labels named for each class
+_CONFUSIONS = 3  # most frequent wrong labels listed per class
 _INDEX_QUERIES = 1000
 
 
@@ -51,11 +51,11 @@ def evaluate(
 ) -> EvaluationSection:
     """The section `evaluation`: `queries` (Q, D) searched in `gallery` (N, D), float32 unit rows.
 
-    `train_counts` holds the number of training images of each class, `unseen` the classes that training did not have.
-    `near_duplicate` (Q,) marks queries with a near-duplicate in the gallery: figures without them are given too.
-    `correct` (Q,) marks queries whose class a classifier told right. `own_row` (Q,) is the row of the gallery that is
-    the query itself, which is left out of its search, or -1. Raises QueryError where no query of a seen class
-    has an image of its class in the gallery.
+    `train_counts` is the number of training images per class, `unseen` the classes held out of training.
+    `near_duplicate` (Q,) marks queries with a near-duplicate in the gallery: figures without them are added.
+    `correct` (Q,) marks queries that the classifier gets right. `own_row` (Q,) is the gallery row of the query
+    itself, which is excluded from its results, or -1. Raises QueryError if no query of a seen class has an
+    image of the same class in the gallery.
     """
     found = query_figures(queries, query_labels, gallery, gallery_labels, exclude=own_row)
     is_unseen, parts = np.array([label in unseen for label in query_labels], bool), dict[str, EvaluationPart | None]()
@@ -74,11 +74,11 @@ def evaluate(
 
 
 def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_row: Rows) -> IndexSection:
-    """The section `index`: an artifact's store against exact search of the same (N, D) vectors.
+    """The section `index`: recall and speed of an artifact's store relative to exact search in `vectors` (N, D).
 
-    Of more than 1,000 queries (Q, D), as many are drawn; `own_row` (Q,) is the row that a query itself is, which does
-    not count as found, or -1. The times are medians in milliseconds, one query at a time on
-    one core: of all the figures the only ones that differ from run to run.
+    At most 1,000 queries (Q, D) are used, drawn at random. `own_row` (Q,) is the row of the query itself, which does
+    not count as a result, or -1. Times are medians in milliseconds, for one query at a time on one core. They are
+    the only figures that vary from run to run.
     """
     if len(queries) > _INDEX_QUERIES:
         drawn = np.sort(np.random.default_rng(0).choice(len(queries), _INDEX_QUERIES, replace=False))
@@ -94,7 +94,7 @@ def evaluate_index(store: FaissStore, vectors: Vectors, queries: Vectors, own_ro
 
 
 def _part(found: QueryFigures, labels: Sequence[str], chosen: Mask, images: int) -> EvaluationPart | None:
-    """Figures of those queries that are `chosen` (Q,); None where none of them has anything to find."""
+    """Figures of the `chosen` (Q,) queries; None if no image in the gallery has the class of any of them."""
     mask = chosen[found.rows]
     if not mask.any():
         return None
@@ -117,7 +117,7 @@ def _with_interval(values: Numbers) -> Point:
 
 
 def _classes(found: QueryFigures, labels: Sequence[str], train_counts: Mapping[str, int]) -> list[ClassFigures]:
-    """A row for each class of training and of the queries, the worst mAP first, those without queries last."""
+    """Figures per class, over training and query classes; lowest mAP first, classes without queries last."""
     of_row = np.array([labels[row] for row in found.rows], np.object_)
     top = np.array(found.top, np.object_)
     classes = []

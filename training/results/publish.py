@@ -1,4 +1,4 @@
-"""Publish: the end of a run, an artifact built with the best checkpoint, its figures, pictures and card."""
+"""Publish: build the artifact of a finished run from its best checkpoint, with metrics, plots and card."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from training.model.learner import Learner, at_size, embed_rows
 from training.recipe import Recipe, without_places
 from training.results.evaluate import evaluate, evaluate_index
 
-_LISTED = 1000  # pairs of near-duplicates, at most: the most alike
+_LISTED = 1000  # at most so many near-duplicate pairs are listed, the most similar first
 _BATCH = 64
 _VERSIONS = ("torch", "timm", "transformers", "accelerate", "pytorch-metric-learning", "datasets", "faiss-cpu", "numpy")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training run, and all that its artifact is made from."""
+    """A finished training run: everything that its artifact is built from."""
 
     recipe: Recipe
     data: Data
@@ -52,12 +52,12 @@ class Run:
     learner: Learner
     pairs: list[Pair]
     state: Any  # transformers' TrainerState
-    finished: dict[str, float]  # figures of validation that the finished head has
-    seconds: float | None  # None for a run that was resumed
+    finished: dict[str, float]  # validation metrics with the final head
+    seconds: float | None  # None for a resumed run
 
 
 def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
-    """Write the artifact `out`: every image of the gallery's splits, embedded by the trained network."""
+    """Write the artifact `out`: all images of the gallery splits, embedded by the trained network."""
     encoder = at_size(run.learner.network, run.recipe.test_size)
     source = open_splits(run.recipe, run.data.pinned, run.data.splits, run.data.gallery_split)
 
@@ -73,8 +73,8 @@ def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
 def figures(run: Run, draft: Draft) -> dict[str, Any]:
     """The sections `evaluation` and `index`.
 
-    Queries are the test images of seen classes, taken out of the gallery where they are in it, and every image of the
-    unseen classes, each left out of its own search.
+    Queries are the test images of seen classes, which the gallery leaves out, and all images of unseen classes,
+    each excluded from its own results.
     """
     data, gallery = run.data, draft.gallery
     hashes = gallery.table["sha256"].to_pylist()
@@ -85,8 +85,8 @@ def figures(run: Run, draft: Draft) -> dict[str, Any]:
     place = {int(row): number for number, row in enumerate(kept)}
     queries = [*seen, *unseen]
     vectors, at = _embedded(run, draft, queries)
-    # A query that stays in the gallery is of an unseen class, or the same file as a training image: the first is left
-    # out of its own search, the second is what the audit counts.
+    # A query still in the gallery is of an unseen class or identical to a training file. Exclude the former from its
+    # own results; keep the latter, which the leak audit counts.
     own = [place.get(int(row), -1) if number >= len(seen) else -1 for number, row in enumerate(at)]
     leaked = {pair.held_out for pair in run.pairs}
     evaluation = evaluate(
@@ -106,9 +106,9 @@ def figures(run: Run, draft: Draft) -> dict[str, Any]:
 
 
 def calibration_section(run: Run, draft: Draft) -> CalibrationSection | None:
-    """The section `calibration`: learned from validation and checked on test, both searched among the other images.
+    """The section `calibration`: fitted on validation queries, checked on test queries, with both out of the gallery.
 
-    Images that the encoder has learned from find each other too easily to learn it from them.
+    Training images would bias it: the encoder matches them better than new images.
     """
     held_out = [run.data.seen(part).tolist() for part in ("validation", "test")]
     hashes = {run.pixels.sha256[row] for rows in held_out for row in rows}
@@ -123,24 +123,24 @@ def calibration_section(run: Run, draft: Draft) -> CalibrationSection | None:
 
 
 def _embedded(run: Run, draft: Draft, rows: list[int]) -> tuple[Any, Any]:
-    """(N, D): embeddings of images of the data, and (N,): their rows in the gallery, -1 where they are not in it."""
+    """Embeddings (N, D) of data rows, and their gallery rows (N,) int64, -1 if not in the gallery."""
     row_of = {sha: row for row, sha in enumerate(draft.gallery.table["sha256"].to_pylist())}
     at = np.array([row_of.get(run.pixels.sha256[row], -1) for row in rows], np.int64)
     vectors = draft.vectors[at]
-    if (apart := np.flatnonzero(at < 0)).size:  # a test split is not in the gallery
+    if (apart := np.flatnonzero(at < 0)).size:  # a test split of the source is not in the gallery
         vectors[apart] = _embed(run, draft, [rows[number] for number in apart])
     return vectors, at
 
 
 def _embed(run: Run, draft: Draft, rows: list[int]) -> Any:
-    """(N, D): embeddings of images that are not in the gallery, some at a time."""
+    """Embeddings (N, D) of images outside the gallery, in batches."""
     chunks = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
     images = ([open_image(run.data.raw(row).read()) for row in chunk] for chunk in chunks)
     return np.concatenate([draft.encoder.embed_images(chunk) for chunk in images])
 
 
 def _classified(run: Run, queries: list[int]) -> Any:
-    """(Q,) bool: whether the recipe's classifier names the class; None for a recipe without one."""
+    """Whether the classifier predicts the correct class, (Q,) bool; None for a recipe without a softmax."""
     if run.recipe.softmax == "none" or not run.recipe.epochs:
         return None
     logits = run.learner.objective.logits(embed_rows(run.learner, run.pixels, queries, run.recipe.test_size))
@@ -150,7 +150,7 @@ def _classified(run: Run, queries: list[int]) -> Any:
 
 
 def training_section(run: Run) -> TrainingSection:
-    """The section `training`: all that is needed to do the run again, and how it went."""
+    """The section `training`: everything needed to reproduce the run, and its history."""
     state, data, settings = run.state, run.data, without_places(run.recipe.settings())
     versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _VERSIONS}}
     return TrainingSection(
@@ -183,12 +183,12 @@ def training_section(run: Run) -> TrainingSection:
 
 
 def _key(name: str) -> str:
-    """The key in `history` of what the Trainer logs under a name."""
+    """The key in `history` for a metric that the Trainer logs as `name`."""
     return key_of(name.replace("eval_", "validation "))
 
 
 def audit_section(run: Run) -> AuditSection:
-    """The section `audit`: near-duplicates between held-out and other images, counted and listed."""
+    """The section `audit`: count and list of near-duplicates between held-out and other images."""
     images, labels = run.data.images, run.data.labels
     listed = [
         NearDuplicate(
