@@ -1,1 +1,1 @@
-"""The starter artifact: drawn, trained and built by `python -m training.starter`."""
+"""The starter artifact: `python -m training.starter` draws its images, trains its encoder and builds it."""

@@ -2,9 +2,9 @@
 
     python -m training.starter --out retrieval/starter
 
-The encoder learns from fresh drawings, never from those of the gallery. One embedding has to serve four questions
-(which article, which colour, which pattern, and all three at once), so that what differs in one of them only stays
-near: a striped red shirt finds striped red shirts first, then other red or other striped ones.
+The encoder is trained on fresh drawings, never on gallery images. One embedding serves four classification tasks
+(article, colour, pattern, and all three combined), so items that differ in one attribute stay close: a striped red
+shirt finds striped red shirts first, then other red or striped ones.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from training.starter.catalogue import ARTICLES, COLOURS, PATTERNS, Item, catalo
 from training.starter.nothing import KINDS as NOTHINGS
 from training.starter.nothing import draw_nothing
 
-GALLERY_SIDE = 160  # pixels of the pictures in the gallery: what fits into the repository
-TRAIN_SIDE = 160  # pixels of the training pictures, which are cropped to INPUT_SIDE
+GALLERY_SIDE = 160  # pixels of gallery images: small enough for the repository
+TRAIN_SIDE = 160  # pixels of training images, before the crop to INPUT_SIDE
 INPUT_SIDE = 144
-RENDERINGS = 6  # fresh drawings of every article, colour, pattern and view
-GROUPS, MEMBERS = 24, 4  # a batch: so many (article, colour, pattern) times so many drawings of each
+RENDERINGS = 6  # training drawings per article, colour, pattern and view
+GROUPS, MEMBERS = 24, 4  # batch: number of (article, colour, pattern) classes x drawings of each
 ABOUT = {
     "name": "drawings of the project's own",
     "license": "apache-2.0",
     "made": "Drawn, trained and built by python -m training.starter; the encoder learned from other drawings.",
 }
-FIRST_SEED = 1_000_000  # far from the gallery's seeds, which are the positions in the catalogue
+FIRST_SEED = 1_000_000  # disjoint from the gallery's seeds, which are positions in the catalogue
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """Training pictures, (N, 3, TRAIN_SIDE, TRAIN_SIDE) uint8, and (N, 3) int64: article, colour, pattern."""
+    """Images (N, 3, TRAIN_SIDE, TRAIN_SIDE) uint8, and their article, colour and pattern (N, 3) int64."""
 
     pictures: torch.Tensor
     kinds: torch.Tensor
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def new_encoder(backbone: str, embedding_size: int) -> Encoder:
-    """A small encoder with random weights, whose own preprocessing is a plain resize to INPUT_SIDE."""
+    """A small encoder with random weights; its preprocessing is a plain resize to INPUT_SIDE."""
     encoder = Encoder.create(backbone, pretrained=False, embedding_size=embedding_size)
     encoder.model.pretrained_cfg = {
         **encoder.model.pretrained_cfg,
@@ -103,7 +103,7 @@ def _pixels(item: Item) -> npt.NDArray[np.uint8]:
 
 
 def render(renderings: int, first_seed: int) -> Drawings:
-    """Draw every item of the catalogue afresh, so many times."""
+    """Draw every item of the catalogue `renderings` times, with seeds from `first_seed` on."""
     items = [replace(item, seed=first_seed + i) for i, item in enumerate(catalogue() * renderings)]
     with ProcessPoolExecutor() as pool:
         pictures = torch.from_numpy(np.stack(list(pool.map(_pixels, items, chunksize=64))))
@@ -113,8 +113,8 @@ def render(renderings: int, first_seed: int) -> Drawings:
 
 
 def with_nothing(drawings: Drawings) -> Drawings:
-    """The same and pictures of nothing, as many of each kind as of each kind of drawing: an article, a colour and
-    patterns that no drawing has."""
+    """Add images without an object, as an extra article and colour, with one extra pattern per kind; each kind gets
+    2 * RENDERINGS images."""
     each = RENDERINGS * 2
     pictures = [
         np.asarray(draw_nothing(kind, TRAIN_SIDE, seed)).transpose(2, 0, 1)
@@ -127,14 +127,14 @@ def with_nothing(drawings: Drawings) -> Drawings:
 
 
 def questions(kinds: torch.Tensor) -> dict[str, torch.Tensor]:
-    """(N, 3) article, colour, pattern to the class numbers of each question that the embedding has to answer."""
+    """The class numbers (N,) int64 of each task, from article, colour and pattern (N, 3) int64."""
     article, colour, pattern = kinds.unbind(1)
     together = (article * len(COLOURS) + colour) * len(PATTERNS) + pattern
     return {"article": article, "colour": colour, "pattern": pattern, "together": together}
 
 
 def _augment() -> Any:
-    """What the drawings do not vary: the frame, the light (not the hue, which is the colour), sharpness, grain."""
+    """Augment framing, light, sharpness and grain, which the drawings do not vary; hue stays, as it is a label."""
     return v2.Compose(
         [
             v2.RandomResizedCrop(INPUT_SIDE, scale=(0.6, 1.0), ratio=(0.85, 1.18), antialias=True),
@@ -196,7 +196,7 @@ def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> En
 
 
 def evaluate(encoder: Encoder, drawings: Drawings) -> dict[str, tuple[float, float]]:
-    """Leave-one-out P@1 and P@5 for each question, on pictures that were not trained on."""
+    """Leave-one-out P@1 and P@5, in [0, 1], for each task; `drawings` must not be training images."""
     shrink = v2.Compose(
         [v2.Resize(INPUT_SIDE, antialias=True), v2.ToDtype(torch.float32, scale=True), _augment().transforms[-1]]
     )
@@ -209,7 +209,7 @@ def evaluate(encoder: Encoder, drawings: Drawings) -> dict[str, tuple[float, flo
 
 
 def write_catalogue(path: Path) -> None:
-    """The gallery's pictures as a parquet file that `datasets` reads: image, label (the article), the attributes."""
+    """Write the gallery as a parquet file for `datasets`: image, label (the article), and the other attributes."""
     rows = []
     for item in catalogue():
         buffer = io.BytesIO()

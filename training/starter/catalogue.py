@@ -1,8 +1,8 @@
-"""The starter catalogue: 1152 product-like pictures that the project draws itself.
+"""The starter catalogue: 1152 product-like images that the project draws itself.
 
-Twelve articles in eight colours, four patterns and three views, painted with Pillow alone: no fonts, no photographs,
-no downloads. They are the first pictures that a fresh copy of the app searches, and, because any seed gives another
-rendering of the same item, an endless supply of training pairs. All of it is the project's own work (Apache-2.0).
+Twelve articles in eight colours, four patterns and three views, drawn with Pillow alone: no fonts, photographs or
+downloads. They are the default gallery of a fresh copy of the app. Each seed gives a different rendering of an item,
+so training images are unlimited. All drawings are the project's own work (Apache-2.0).
 """
 
 import math
@@ -32,7 +32,7 @@ PATTERNS: tuple[str, ...] = ("plain", "striped", "dotted", "checked")
 VIEWS: tuple[str, ...] = ("front", "tilted", "close-up")
 
 _SUPERSAMPLING = 3
-_FIXED: dict[str, Rgb] = {  # materials that keep their colour whatever colour the article has
+_FIXED: dict[str, Rgb] = {  # materials whose colour does not depend on the article's
     "ivory": (247, 243, 234),
     "tan": (176, 122, 78),
     "sand": (206, 160, 116),
@@ -43,7 +43,7 @@ _FIXED: dict[str, Rgb] = {  # materials that keep their colour whatever colour t
     "ink": (44, 42, 46),
 }
 _TONES: dict[str, float] = {"cloth": 0.0, "self": 0.06, "pale": 0.22, "deep": -0.24, "night": -0.62, "gloom": -0.55}
-_INKS: dict[str, tuple[int, int, int, int]] = {  # what marks are made of: red, green, blue, opacity
+_INKS: dict[str, tuple[int, int, int, int]] = {  # colours of marks: red, green, blue, opacity
     "shade": (22, 14, 40, 34),
     "haze": (60, 50, 80, 40),
     "deepen": (22, 14, 40, 84),
@@ -63,7 +63,7 @@ _BACKDROPS: tuple[Rgb, ...] = ((247, 245, 241), (244, 245, 248), (248, 243, 240)
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to draw; every `seed` is another rendering of the same article, colour, pattern and view."""
+    """One item to draw; different seeds give different renderings of the same article, colour, pattern and view."""
 
     article: str
     colour: str
@@ -73,14 +73,14 @@ class Item:
 
 
 def catalogue() -> list[Item]:
-    """Every combination once: 12 x 8 x 4 x 3 = 1152 items in a fixed order, each with its position as its seed."""
+    """Each combination once: 12 x 8 x 4 x 3 = 1152 items in a fixed order; the seed of an item is its position."""
     kinds = [(a, c, p, v) for a in ARTICLES for c in COLOURS for p in PATTERNS for v in VIEWS]
     return [Item(*kind, seed=position) for position, kind in enumerate(kinds)]
 
 
 def draw(item: Item, size: int = 224) -> Image.Image:
-    """The item's picture: RGB, `size` x `size`, the same on every call and in every process."""
-    # A string seeds Random through SHA-512; hash() would differ from process to process.
+    """Draw an item: RGB, `size` x `size` pixels, deterministic across calls and processes."""
+    # Random hashes string seeds with SHA-512; hash() of a string differs between processes.
     rng = random.Random(f"{item.article}/{item.colour}/{item.pattern}/{item.view}/{item.seed}")
     article = SHAPES[item.article]
     camera = _camera(rng, article, item.view, size * _SUPERSAMPLING)
@@ -93,7 +93,7 @@ def draw(item: Item, size: int = 224) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Camera:
-    """Where box coordinates fall on a canvas of `side` pixels: stretch, taper, turn, perspective, then shift."""
+    """Maps box coordinates to a canvas of `side` pixels: stretch, taper, rotation, perspective, then shift."""
 
     side: int
     row_x: tuple[float, float]
@@ -104,7 +104,7 @@ class _Camera:
     scale: float
 
     def place(self, points: Path, moved: Point = (0.0, 0.0)) -> list[Point]:
-        """Canvas positions of box points, `moved` by some pixels."""
+        """Canvas positions of box points, shifted by `moved` pixels."""
         (a, b), (c, d), (e, f), taper = self.row_x, self.row_y, self.depth, self.taper
         left, top = self.shift[0] + moved[0], self.shift[1] + moved[1]
         placed = []
@@ -116,7 +116,7 @@ class _Camera:
 
 
 def _camera(rng: random.Random, article: Article, view: str, side: int) -> _Camera:
-    """A view of the article on a canvas of `side` pixels, jittered."""
+    """A randomly jittered camera for a view of the article on a canvas of `side` pixels."""
     sway = 0.8 if article.stands else 2.5
     turn, zoom, squeeze, depth, focus = rng.uniform(-sway, sway), rng.uniform(0.77, 0.82), 1.0, (0.0, 0.0), (0.0, 0.0)
     if view == "tilted":
@@ -137,30 +137,30 @@ def _camera(rng: random.Random, article: Article, view: str, side: int) -> _Came
 
 
 def _mix(one: Rgb, other: Rgb, share: float) -> Rgb:
-    """`one` with `share` (0 to 1) of `other` in it."""
+    """Linear mix of two colours; `share`, in [0, 1], is the weight of `other`."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
 def _vary(rng: random.Random, colour: Rgb) -> Rgb:
-    """The colour a little lighter or darker, and a touch off its hue: no two dyes are the same."""
+    """The colour with random small changes of lightness and hue."""
     light = rng.uniform(0.95, 1.05)
     red, green, blue = (min(255, max(0, round(channel * light + rng.uniform(-4, 4)))) for channel in colour)
     return red, green, blue
 
 
 def _tone(colour: Rgb, share: float) -> Rgb:
-    """The colour lightened (share above 0) or darkened (below 0) without turning grey."""
+    """The colour, lighter (share > 0) or darker (share < 0), but not greyer."""
     if share >= 0:
         return _mix(colour, (255, 250, 244), share)
-    # The strongest channel falls least: a darker yellow shall be ochre, not mud.
+    # Reduce the strongest channel least: this keeps dark colours saturated.
     red, green, blue = (round(channel * (1 + share * (1.25 - 0.5 * channel / max(colour)))) for channel in colour)
     return red, green, blue
 
 
 def _backdrop(rng: random.Random, article: Article, view: str, camera: _Camera) -> Image.Image:
-    """A light studio wall with the article's soft shadow on it."""
-    # Drawn at an eighth of the canvas: there is nothing sharp in it, and blurring is then almost free.
+    """A light studio backdrop with the soft shadow of the article."""
+    # Draw at an eighth of the canvas size: nothing in it is sharp, and blurring is much faster.
     small = max(16, camera.side // 8)
     ratio = small / camera.side
     paper = _mix(rng.choice(_BACKDROPS), rng.choice(_BACKDROPS), rng.random())
@@ -183,7 +183,7 @@ def _backdrop(rng: random.Random, article: Article, view: str, camera: _Camera) 
         pen.ellipse((min(feet), floor * ratio - small * 0.03, max(feet), floor * ratio + small * 0.022), fill=150)
     shadow = shadow.filter(ImageFilter.GaussianBlur(small * (0.03 if view == "tilted" else 0.02)))
     image.paste((70, 62, 88), mask=shadow)
-    # Smoothly up to the finished size, and from there by repeating pixels, which downscaling undoes: twice as fast.
+    # Upscale smoothly to the final size, then repeat pixels, which the final downscaling undoes: twice as fast.
     finished = camera.side // _SUPERSAMPLING
     image = image.resize((finished, finished), Image.Resampling.BICUBIC)
     return image.resize((camera.side, camera.side), Image.Resampling.NEAREST)
@@ -191,20 +191,20 @@ def _backdrop(rng: random.Random, article: Article, view: str, camera: _Camera) 
 
 @lru_cache(maxsize=1)
 def _vignette() -> Image.Image:
-    """Black in the middle, white in the corners, 64 x 64."""
+    """Radial gradient, black in the middle and white in the corners, 64 x 64."""
     return Image.radial_gradient("L").resize((64, 64), Image.Resampling.BILINEAR)
 
 
 @lru_cache(maxsize=1)
 def _slope() -> Image.Image:
-    """Light from the upper left: 0 there, growing to the lower right, 256 x 256."""
+    """Shading for light from the upper left: 0 there, increasing to the lower right, 256 x 256."""
     slope = Image.new("L", (256, 256))
     slope.putdata([max(0, round((2.2 * x + y - 224) * 0.119)) for y in range(256) for x in range(256)])
     return slope
 
 
 class _Cloth:
-    """The article's dyed stuff: its colour, and its pattern in box units."""
+    """The material of the article: its colour, and its pattern in box units."""
 
     def __init__(self, colour: Rgb, pattern: str, article: Article, rng: random.Random) -> None:
         self.colour = colour
@@ -215,11 +215,11 @@ class _Cloth:
         self.thread = (*_tone(colour, 0.86), 255 if pattern != "checked" else 118)
 
     def fill(self, name: str) -> Rgb:
-        """The colour of a paint."""
+        """The RGB colour of the paint `name`."""
         return _FIXED[name] if name in _FIXED else _tone(self.colour, _TONES[name])
 
     def figures(self, part: Part) -> Iterator[Path]:
-        """The outlines of the pattern's figures upon a part, in box coordinates."""
+        """Outlines of the pattern elements (stripes, checks, dots) on a part, in box coordinates."""
         angle = math.radians(self.turn + part.angle)
         cos, sin = math.cos(angle), math.sin(angle)
         across = [x * cos + y * sin for x, y in part.path]
@@ -258,7 +258,7 @@ class _Cloth:
 
 
 def _paint(canvas: Image.Image, part: Part, camera: _Camera, cloth: _Cloth) -> None:
-    """Put one part on the canvas."""
+    """Paint one part on the canvas."""
     outline = camera.place(part.path)
     if part.width:
         pen = ImageDraw.Draw(canvas)
@@ -268,7 +268,7 @@ def _paint(canvas: Image.Image, part: Part, camera: _Camera, cloth: _Cloth) -> N
     right = min(camera.side, math.ceil(max(x for x, _ in outline)) + 1)
     bottom = min(camera.side, math.ceil(max(y for _, y in outline)) + 1)
     if right <= left or bottom <= top:
-        return  # a close-up leaves some parts outside the picture
+        return  # in a close-up, some parts are outside the image
     back, extent = (-left, -top), (right - left, bottom - top)
     layer = Image.new("RGB", extent, cloth.fill(part.paint))
     pen = ImageDraw.Draw(layer, "RGBA")
@@ -291,5 +291,5 @@ def _paint(canvas: Image.Image, part: Part, camera: _Camera, cloth: _Cloth) -> N
 
 
 def _stroke(pen: ImageDraw.ImageDraw, points: list[Point], ink: tuple[int, ...], width: float) -> None:
-    """A line with round joints, at least two canvas pixels thick so that it survives the downscaling."""
+    """A line with round joints, at least two canvas pixels wide to stay visible after downscaling."""
     pen.line(points, fill=ink, width=max(2, round(width)), joint="curve")

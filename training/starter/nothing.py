@@ -1,7 +1,7 @@
-"""Pictures of nothing: noise, ramps, blobs and lines of letters, drawn at random.
+"""Random images without an object: noise, colour gradients and lines of letters.
 
-An encoder that has only seen what its gallery shows puts anything else somewhere among it. Shown these too, as kinds of
-their own, it learns to keep a place for what is none of it (outlier exposure, Hendrycks et al., ICLR 2019).
+An encoder trained only on gallery-like images embeds out-of-distribution images among them. Training with these images
+as extra classes teaches it to embed such images elsewhere (outlier exposure, Hendrycks et al., ICLR 2019).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import string
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-KINDS = 24  # four ways at six scales
+KINDS = 24  # four methods (two of noise) at six scales
 
 
 def draw_nothing(kind: int, side: int, seed: int) -> Image.Image:
-    """An RGB picture of `side` pixels; `kind` is from 0 to KINDS - 1."""
+    """A square RGB image of `side` pixels, deterministic in its arguments; `kind` is in [0, KINDS)."""
     random = np.random.default_rng([kind, seed])
     way, scale = kind % 4, 2 ** (kind // 4)
     if way == 0:
@@ -28,7 +28,7 @@ def draw_nothing(kind: int, side: int, seed: int) -> Image.Image:
 
 
 def _noise(random: np.random.Generator, side: int, scale: int, *, grey: bool = False) -> Image.Image:
-    """Cells of `scale` pixels in random colours, sharp or blurred."""
+    """Cells of `scale` pixels in random colours, with sharp or smooth edges."""
     cells = max(2, side // scale)
     values = random.integers(0, 256, (cells, cells, 1 if grey else 3), dtype=np.uint8)
     picture = Image.fromarray(np.broadcast_to(values, (cells, cells, 3)).copy())
@@ -36,7 +36,7 @@ def _noise(random: np.random.Generator, side: int, scale: int, *, grey: bool = F
 
 
 def _ramp(random: np.random.Generator, side: int, scale: int) -> Image.Image:
-    """From one colour to another along a line, `scale` times over; once is nearly one colour."""
+    """A linear gradient between two colours, repeated `scale` times; at scale 1 almost a single colour."""
     angle, (start, end) = random.uniform(0, 2 * np.pi), random.uniform(0, 255, (2, 3))
     y, x = np.mgrid[0:side, 0:side] / side
     along = (x * np.cos(angle) + y * np.sin(angle)) * scale
@@ -45,7 +45,7 @@ def _ramp(random: np.random.Generator, side: int, scale: int) -> Image.Image:
 
 
 def _letters(random: np.random.Generator, side: int, size: int) -> Image.Image:
-    """Lines of letters, dark on light or the other way round."""
+    """Lines of random letters, dark on light or light on dark."""
     colours = [tuple(int(value) for value in random.integers(*ends, 3)) for ends in ((0, 90), (180, 256))]
     ink, paper = colours if random.random() < 0.7 else colours[::-1]
     picture = Image.new("RGB", (side, side), paper)

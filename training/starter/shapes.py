@@ -1,7 +1,7 @@
-"""The outlines of the catalogue's articles: small drawings of numbers, without a single picture file.
+"""Outlines of the catalogue's articles as vector drawings in code, without image files.
 
-Every article lies in a box of x and y from -50 to 50, y pointing down, and is a tuple of `Part`s painted in order.
-A part's marks (shades, seams, highlights) are clipped to the part, so that they may be written generously.
+An article fits into a box with x and y in [-50, 50], y pointing down. It is a tuple of `Part`s, painted in order.
+The marks of a part (shades, seams, highlights) are clipped to the part, so their paths may extend beyond it.
 All drawings are the project's own work (Apache-2.0).
 """
 
@@ -19,7 +19,7 @@ _CURVE_STEPS = 9
 
 
 class Mark(NamedTuple):
-    """A detail upon a part: `kind` names its ink; `width` 0 fills the path, above 0 strokes it (box units)."""
+    """A detail on a part: `kind` names its ink; `width` 0 fills the path, `width` > 0 strokes it (box units)."""
 
     kind: str
     path: Path
@@ -28,10 +28,10 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of an article: `paint` names what fills `path`; "cloth" is the paint that carries the pattern.
+    """One piece of an article: `paint` names the fill of `path`; only the paint "cloth" shows the pattern.
 
-    `angle` turns the pattern on this piece (degrees), `bow` bends it downwards in the middle (box units at x = 50),
-    and `width` above 0 strokes the path instead of filling it.
+    `angle` rotates the pattern on this piece (degrees). `bow` bends the pattern downwards in the middle (box units at
+    x = 50). `width` > 0 strokes the path instead of filling it.
     """
 
     paint: str
@@ -44,17 +44,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Article:
-    """An article: its parts in painting order, the point that a close-up looks at, and whether it stands on a floor."""
+    """An article: parts in painting order, the centre of a close-up, and whether it stands on a floor."""
 
     parts: tuple[Part, ...]
     focus: Point = (0.0, 0.0)
     stands: bool = False
-    upright: bool = False  # stripes run down the article, not across it
-    weave: float = 1.0  # how coarse the pattern is: small or narrow pieces want a finer one
+    upright: bool = False  # stripes are vertical, not horizontal
+    weave: float = 1.0  # scale of the pattern: small or narrow pieces need a finer one
 
 
 def path(text: str) -> Path:
-    """Points along an outline written with M, L, Q and C (absolute, as in SVG); a leading | mirrors a right half."""
+    """Points of an outline written with the absolute SVG commands M, L, Q, C; a leading | adds its mirror image."""
     points: list[Point] = []
     for command, body in re.findall(r"([MLQC])([^MLQC]*)", text):
         numbers = [float(n) for n in body.replace(",", " ").split()]
@@ -71,7 +71,7 @@ def path(text: str) -> Path:
 
 
 def _curve(control: list[Point]) -> list[Point]:
-    """Points of a Bezier curve after its first, found by De Casteljau's halving of every segment."""
+    """Points of a Bezier curve without its first one, by De Casteljau's algorithm."""
     found: list[Point] = []
     for step in range(1, _CURVE_STEPS + 1):
         t, level = step / _CURVE_STEPS, control
@@ -82,7 +82,7 @@ def _curve(control: list[Point]) -> list[Point]:
 
 
 def oval(x: float, y: float, rx: float, ry: float | None = None, steps: int = 20) -> Path:
-    """An ellipse about (x, y), a circle if `ry` is left out."""
+    """An ellipse with centre (x, y), or a circle without `ry`, as a polygon with `steps` corners."""
     turns = [2 * math.pi * i / steps for i in range(steps)]
     return tuple((x + rx * math.cos(t), y + (rx if ry is None else ry) * math.sin(t)) for t in turns)
 
