@@ -1,1 +1,1 @@
-"""Learning: everything that only training needs. Imports `retrieval`, never the other way round."""
+"""Training: everything that only training needs. It imports `retrieval`, never the other way round."""

@@ -13,7 +13,7 @@ INTERRUPTED = "a run goes on after its last checkpoint when it is given --resume
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, `train` where none is named; see `run_app`."""
+    """Run one command; the default is `train`. Returns the exit status; see `run_app`."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words and words[0] in _OTHERS:
         words[0] = _OTHERS[words[0]]

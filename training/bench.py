@@ -1,6 +1,6 @@
-"""Bench: what mixed precision, frozen stages and the decode cache gain, as ratios of things measured in turn.
+"""Bench: speed-ups from mixed precision, frozen stages and the decode cache.
 
-Each pair is run in turn, several times over, and the medians are compared: machines are shared and noisy.
+Variants are timed alternately, several times, and their medians compared, which is robust to noise on shared machines.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from training.recipe import Recipe
 from training.starter.catalogue import catalogue, draw
 
 _TURNS = 5
-_STEPS = 2  # of training in a turn
-_IMAGES = 256  # whose decoding is timed
-_SIDE = 300  # of the pictures that are drawn where no data is named
+_STEPS = 2  # training steps per timing
+_IMAGES = 256  # images whose decoding is timed
+_SIDE = 300  # pixels, of the images that are drawn if the recipe names no data
 
 
 def bench(recipe: Recipe) -> dict[str, Any]:
-    """Measure a recipe on its data, or on drawn pictures where it names none; rates are images/s.
+    """Measure a recipe on its data, or on drawn images if it names none. Rates are in images/s.
 
-    Raises RecipeError for a recipe that does not train.
+    Raises RecipeError for a recipe without training (epochs=0).
     """
     if not recipe.epochs:
         raise RecipeError(f"{recipe.name} does not train: there is nothing to measure; take another recipe.")
@@ -55,7 +55,7 @@ def bench(recipe: Recipe) -> dict[str, Any]:
 
 
 def _drawn(folder: Path) -> Path:
-    """Drawn pictures as JPEG files in class folders, those that the tests use."""
+    """Draw a part of the starter catalogue as JPEG files in class folders; returns `folder`."""
     for number, item in enumerate(catalogue()[::8]):
         path = folder / f"{item.article} {item.pattern}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def _drawn(folder: Path) -> Path:
 
 
 def _training(recipe: Recipe, classes: int) -> dict[str, Any]:
-    """Steps of the network alone: plain, in bf16 and channels last, and so with the recipe's stages frozen."""
+    """Speed of training steps: fp32, bf16 with channels last, and the latter with the recipe's frozen stages."""
     plain = _stepper(recipe.changed({"frozen_stride": 0, "unfreeze": []}), classes, bf16=False, plain=True)
     mixed = _stepper(recipe.changed({"frozen_stride": 0, "unfreeze": []}), classes, bf16=True)
     frozen = _stepper(recipe, classes, bf16=True)
@@ -104,7 +104,7 @@ def _stepper(recipe: Recipe, classes: int, *, bf16: bool, plain: bool = False) -
 
 
 def _decoding(recipe: Recipe, rows: list[int], kept: Pixels, none: Pixels) -> dict[str, Any]:
-    """Batches of augmented pictures, from memory and by decoding each file again."""
+    """Speed of preparing augmented images, from the cache and by decoding each file again."""
     targets = dict.fromkeys(rows, 0)
     cached, again = (Batches(pixels, targets, augmentation(recipe)) for pixels in (kept, none))
     keys = [(row, row) for row in rows]
@@ -119,7 +119,7 @@ def _decoding(recipe: Recipe, rows: list[int], kept: Pixels, none: Pixels) -> di
 
 
 def _in_turn(images: int, *tasks: Callable[[], Any]) -> list[float]:
-    """Images a second of each task, the median of several turns after one that does not count."""
+    """Images per second of each task: median over alternating runs, after one warm-up run."""
     times: list[list[float]] = [[] for _ in tasks]
     for turn in range(_TURNS + 1):
         for task, taken in zip(tasks, times, strict=True):

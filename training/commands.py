@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 commands = typer.Typer()
-# Keys of a recipe that have an option of their own; the second names are what `build` calls them.
+# Recipe keys with their own options; the second names match the options of `build`.
 Data = Annotated[
     str | None, typer.Option(metavar="SOURCE", help="a folder, a parquet file, or a data set's folder or Hub name")
 ]
@@ -164,7 +164,7 @@ def bench_training(
 
 
 def _keys(context: typer.Context) -> dict[str, Any]:
-    """The keys of a recipe that options of the command line name."""
+    """Recipe keys set by their own command-line options."""
     return {key: value for key in (*_KEYS, "hold_out_classes") if (value := context.params[key]) is not None}
 
 

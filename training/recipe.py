@@ -1,7 +1,7 @@
 """Recipe: the settings of a training run, as YAML on disk and as a frozen pydantic model in memory.
 
-Every key is checked before anything else happens: for an unknown key the error names the nearest one that exists, for a
-value of the wrong type or out of range it says what was expected.
+Every key is validated first. The error for an unknown key suggests the closest valid key; the error for a wrong type or
+an out-of-range value says what is expected.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _TYPES = {
     "bool_type": "true or false",
     "string_type": "text",
     "tuple_type": "a list of numbers",
-}  # kinds of errors of pydantic -> what was expected
+}  # pydantic error type -> expected value, for messages
 _RANGE = ("greater_than_equal", "less_than_equal", "finite_number")
 
 
 def _number(value: Any) -> Any:
-    """YAML reads 5e-4 as text."""
+    """Convert numeric text to float: YAML reads 5e-4 as text."""
     if isinstance(value, str):
         with suppress(ValueError):
             return float(value)
@@ -53,11 +53,11 @@ def _number(value: Any) -> Any:
 
 _Number = Annotated[float, BeforeValidator(_number)]
 _Share = Annotated[_Number, Field(ge=0, le=1)]
-_Times = Annotated[tuple[Annotated[_Number, Field(ge=0)], ...], Strict(False)]  # YAML has lists
+_Times = Annotated[tuple[Annotated[_Number, Field(ge=0)], ...], Strict(False)]  # not strict: YAML has lists, not tuples
 
 
 class Recipe(BaseModel):
-    """One training run. Sizes in pixels, rates per step of AdamW, times in epochs."""
+    """Settings of one training run. Sizes are in pixels, learning rates are AdamW's, times are in epochs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -141,12 +141,12 @@ class Recipe(BaseModel):
 
     @property
     def batch_size(self) -> int:
-        """Images in a batch, over all processes."""
+        """Images per batch, summed over all processes."""
         return self.classes_per_batch * self.images_per_class
 
     @property
     def embedding_size(self) -> int:
-        """Numbers in an embedding; 0: as many as the backbone gives."""
+        """Embedding dimension; 0 means that of the backbone."""
         return 0 if self.head == "none" else int(self.head.rpartition("-")[2])
 
     @field_validator("head")
@@ -161,7 +161,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:
-        """Refuse settings that contradict each other."""
+        """Reject contradictory settings."""
         if self.epochs and self.triplet == "none" and self.softmax == "none":
             raise ValueError("triplet and softmax are both none: there is nothing to learn by; set one, or epochs=0.")
         if self.epochs and self.triplet != "none" and self.images_per_class < 2:
@@ -175,24 +175,24 @@ class Recipe(BaseModel):
         return self
 
     def changed(self, values: Mapping[str, Any]) -> Recipe:
-        """The recipe with other values, checked; raises RecipeError."""
+        """A copy with `values` replaced, validated. Raises RecipeError for an invalid key or value."""
         try:
             return Recipe.model_validate({**dict(self), **values})
         except ValidationError as error:
             raise RecipeError(_in_words(error)) from error
 
     def settings(self) -> dict[str, Any]:
-        """All keys and values, as YAML and JSON hold them."""
+        """All keys with JSON-compatible values."""
         return self.model_dump(mode="json")
 
 
 def recipe_keys() -> list[tuple[str, str, Any]]:
-    """The keys of a recipe in their order: name, description, default."""
+    """(name, description, default) of each recipe key, in order of definition."""
     return [(name, field.description or "", field.default) for name, field in Recipe.model_fields.items()]
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings for others to see: of a folder or file on this disk its name, and not where it lies."""
+    """Settings safe to publish: local paths are reduced to their last component."""
 
     def seen(key: str, value: Any) -> Any:
         here = key in ("data", "weights") and value and Path(value).expanduser().exists()
@@ -202,9 +202,9 @@ def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe by its name, or a YAML file by its path, and change some of its keys.
+    """Load a built-in recipe by name or a YAML file by path, with `changes` applied.
 
-    Raises RecipeError where there is none of that name, or where a key or a value cannot be.
+    Raises RecipeError if the recipe does not exist, is not valid YAML, or has an invalid key or value.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
@@ -219,12 +219,12 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the project."""
+    """Names of the built-in recipes, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def parse_changes(pairs: Iterable[str]) -> dict[str, Any]:
-    """`key=value` words of a command line to a dict; values are YAML. Raises RecipeError for anything else."""
+    """Parse `key=value` arguments into a dict; values are YAML. Raises RecipeError for malformed arguments."""
     changes = {}
     for pair in pairs:
         key, sign, text = pair.partition("=")
@@ -238,7 +238,7 @@ def parse_changes(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def _in_words(error: ValidationError) -> str:
-    """The first thing that is wrong, in a line: the key, what was expected, and what was found."""
+    """The first validation error in one line: key, expected value, actual value."""
     first = error.errors(include_url=False)[0]
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
     if kind == "value_error":
@@ -259,7 +259,7 @@ def _in_words(error: ValidationError) -> str:
 
 def _limits(setting: FieldInfo) -> str:
     bounds = {name: getattr(each, name) for each in setting.metadata for name in ("ge", "le") if hasattr(each, name)}
-    low = bounds.get("ge", 0)  # which each item of a list has
+    low = bounds.get("ge", 0)  # items of a list are at least 0
     return f"from {low:g} to {bounds['le']:g}" if "le" in bounds else f"at least {low:g}"
 
 

@@ -1,7 +1,7 @@
-"""Run: a recipe from its data to its artifact, read from top to bottom.
+"""Run: train a recipe, from data to artifact.
 
-The run's own files (rows, checkpoints, audit) lie in a folder beside the artifact, `OUT.training`, until the artifact
-is whole.
+Intermediate files (rows, checkpoints, audit) are kept in a folder next to the artifact, `OUT.training`, until the
+artifact is complete.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from training.model.learner import Learner, embed_rows, starting_encoder
 from training.recipe import Recipe
 from training.results.publish import Run, publish
 
-_GALLERY_OF_A_CLASS = 10  # training images of each class that validation is searched in: enough to choose by
+_GALLERY_OF_A_CLASS = 10  # training images per class in the validation gallery: enough to select a checkpoint
 
 Say = Callable[[str], None]
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) -> Path:
-    """Train by a recipe and write the artifact `out`; returns it.
+    """Train a recipe and write the artifact `out`; returns `out`.
 
-    `resume` goes on after the last checkpoint of a run that was cut off, or begins, where there is none.
-    Raises TrainingError, SourceError, EncoderError or ArtifactError, before the first step where that can be.
+    `resume` continues from the last checkpoint of an interrupted run, or starts a new run if there is none.
+    Raises TrainingError, SourceError, EncoderError or ArtifactError, before the first step if possible.
     """
     started = time.monotonic()
     check_target(out)
     work = out.parent / f"{out.name}.training"
     if is_finished(recipe, out, resume):
         say(f"{out} is finished: there is nothing to resume")
-        shutil.rmtree(work, ignore_errors=True)  # which a kill may have left
+        shutil.rmtree(work, ignore_errors=True)  # may remain if the run was killed
         return out
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     transformers.set_seed(recipe.seed)
@@ -76,7 +76,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
         state = _learn(learner, data, pixels, arguments, last, say)
         if first:
             finished = _finish(learner, data, pixels, say)
-            seconds = None if last else time.monotonic() - started  # of a run that was cut off, no process knows them
+            seconds = None if last else time.monotonic() - started  # unknown for a resumed run
             run = Run(recipe, data, pixels, learner, pairs, state, finished, seconds)
             publish(run, out, _counter(say, "indexed"))
             shutil.rmtree(work)
@@ -91,13 +91,13 @@ def _learn(
     last: Path | None,
     say: Say,
 ) -> transformers.TrainerState:
-    """Train from the start or from the last checkpoint; the learner ends with the weights that validation chose."""
+    """Train from scratch or from the last checkpoint; the learner ends with the weights of the best checkpoint."""
     recipe = learner.recipe
     if not recipe.epochs:
         return transformers.TrainerState()
     trainer = _trainer(learner, data, pixels, arguments, say)
     state = transformers.TrainerState.load_from_json(str(last / TRAINER_STATE_NAME)) if last else trainer.state
-    # With a fraction of an epoch, the Trainer would take one step more than there are.
+    # For fractional epochs, resuming a completed training would run one step too many.
     if state.global_step < math.ceil(recipe.epochs * trainer.steps_per_epoch):
         how = f"{'bf16' if arguments.bf16 else 'fp32'}, processes: {arguments.world_size}"
         say(f"training for {recipe.epochs:g} epochs of {trainer.steps_per_epoch} steps, {how}")
@@ -111,7 +111,7 @@ def _learn(
 
 
 def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> dict[str, float]:
-    """Make the network the one that the artifact holds; returns its figures of validation."""
+    """Recompute the head if the recipe asks for it (generic_share); returns the final validation metrics."""
     learner.eval()
     if learner.recipe.generic_share:
         features = features_of(learner, pixels, data.train, learner.recipe.test_size, _counter(say, "looked at"))
@@ -122,7 +122,7 @@ def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> dict[str,
 
 
 def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> tuple[Learner, Data, Pixels]:
-    """The network to be trained, and the data, decoded and checked."""
+    """The learner, the checked data, and its decoded images."""
     encoder = starting_encoder(recipe)
     FaissStore.check_factory(recipe.index, encoder.dim)
     say(f"reading {recipe.data}")
@@ -154,7 +154,7 @@ def _describe(data: Data, pixels: Pixels, say: Say) -> None:
 
 
 def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bool, say: Say) -> list[Pair]:
-    """What is done once, before the first step, with features of the untouched backbone: leak audit, head."""
+    """Leak audit and head initialisation, once before training, from features of the pretrained backbone."""
     path = work / "audit.json"
     if not fresh and path.is_file():
         return [Pair(**pair) for pair in json.loads(path.read_text(encoding="utf-8"))]
@@ -182,7 +182,7 @@ def _trainer(
 
 
 def _validated(learner: Learner, data: Data, pixels: Pixels) -> dict[str, float]:
-    """Figures of the images of validation, searched in the first training images of each class."""
+    """Metrics of validation images as queries; the gallery is the first training images of each class."""
     parts: list[list[int]] = [data.seen("validation").tolist(), []]
     room = dict.fromkeys(data.classes, _GALLERY_OF_A_CLASS)
     for row in data.train.tolist():
@@ -201,7 +201,7 @@ def _silent(_: str) -> None:
 
 
 def _counter(say: Say, what: str) -> Callable[[int, int | None], None]:
-    """Says how far something is, every ten seconds."""
+    """A callback that reports progress at most every ten seconds."""
     last = time.monotonic()
 
     def count(done: int, total: int | None) -> None:
