@@ -20,7 +20,7 @@ from retrieval.images.sources import open_source
 
 # A process that has everything imported, and forks a child for each job: a job starts at once, as often as needed.
 FORKING = """
-import ctypes, json, os, shutil, signal, sys, traceback, types
+import ctypes, json, os, shutil, signal, sys, time, traceback, types
 from pathlib import Path
 
 import faiss, torch
@@ -58,11 +58,23 @@ def clear(out):
         pass
 
 
-def alternate(out, folders):
-    for folder in folders:
+def alternate(out, folders, reads):
+    for number, folder in enumerate(folders):
         with writing(Path(out), LAYOUT.names()), replacing(Path(out), LAYOUT.names()) as fresh:
             for path in Path(folder).iterdir():
                 shutil.copy(path, fresh)
+        if number % 3 == 0:
+            wait_for_reads(Path(reads), 2)  # the second one has begun after the replacement
+
+
+# A load takes longer than a replacement: a reader that nobody waits for is overtaken each time.
+def wait_for_reads(reads, more):
+    wanted = reads.stat().st_size + more
+    for _ in range(60_000):
+        if reads.stat().st_size >= wanted:
+            return
+        time.sleep(0.001)
+    raise TimeoutError("nobody reads")
 
 
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "ctypes.dlopen"}
@@ -267,10 +279,14 @@ def test_a_reader_never_sees_a_half(workers, scene, tmp_path):
         shutil.copytree(base if number % 2 else base.parent / "new", folders[-1])
         (tmp_path / f"{number}" / LAYOUT.card).write_text(f"card {number}")
         reseal(tmp_path / f"{number}")
-    child = workers.start("alternate", out=str(out), folders=5 * folders)
+    reads = tmp_path / "reads"
+    reads.touch()
+    child = workers.start("alternate", out=str(out), folders=folders, reads=str(reads))
     seen = []
     while Path(f"/proc/{child}/exe").exists():
         seen.append(load_artifact(out).gallery.ids)
+        with reads.open("ab") as file:  # never shorter for a moment, as if written anew
+            file.write(b".")
     assert workers.end() == 0
     assert all(ids in (old, new["build"]) for ids in seen)
     assert old in seen
