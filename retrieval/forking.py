@@ -1,7 +1,8 @@
-"""Fork-safe primitives: a lock and a single-thread executor (`os.fork`, `multiprocessing`, DataLoader workers).
+"""Fork-safe primitives: a lock, a cache and a single-thread executor.
 
-A forked child has only the thread that called fork. A lock held by another thread would stay locked for ever, and an
-executor would wait for ever for a thread that does not exist. So both are recreated in the child.
+A child of `os.fork` (`multiprocessing`, DataLoader workers) has only the thread that called it. A lock held by another
+thread would stay locked for ever, and an executor would wait for ever for a thread that does not exist. So both are
+recreated in the child.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
-
+_Key = TypeVar("_Key", bound=Hashable)
 
 _here: weakref.WeakSet[Lock | OneThread] = weakref.WeakSet()
 
@@ -35,6 +37,30 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+class Cache(Generic[_Key, _T]):
+    """The most recently used values, at most `size` of them. Thread-safe; no value may be None."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[_Key, _T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: _Key) -> _T | None:
+        """The value of a key; None if it is not cached (any more)."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: _Key, value: _T) -> None:
+        """Cache a value; the least recently used one is dropped if there are too many."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
 
 
 class OneThread:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from retrieval.errors import EncoderError, QueryError
 from retrieval.evaluation.confidence import Calibration, Confidence
 from retrieval.evaluation.duplicates import THRESHOLD, Group, find_groups
 from retrieval.evaluation.duplicates import fold as leaders_of
-from retrieval.forking import Lock
+from retrieval.forking import Cache
 from retrieval.hub.pull import open_artifact
 from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery, Where
@@ -78,8 +77,7 @@ class Searcher:
         self.artifact = artifact
         self.confidence = Confidence(calibration, self.store, self.gallery.labels) if calibration else None
         self.pictures = Pictures(self.gallery)
-        self._vectors: OrderedDict[Any, Vector] = OrderedDict()
-        self._lock = Lock()
+        self._vectors = Cache[tuple[Any, ...], Vector](_REMEMBERED)
 
     @classmethod
     def open(cls, name: Path | str) -> Searcher:
@@ -218,16 +216,11 @@ class Searcher:
         if part.row is None and not part.words:
             check_picture(part.image)
         key = (by_text, known) if (known := key_of(part)) else None
-        with self._lock:
-            if key in self._vectors:
-                self._vectors.move_to_end(key)
-                return self._vectors[key]
+        if key and (cached := self._vectors.get(key)) is not None:
+            return cached
         vector = self._embedded(part, by_text)
         if key:
-            with self._lock:
-                self._vectors[key] = vector
-                while len(self._vectors) > _REMEMBERED:
-                    self._vectors.popitem(last=False)
+            self._vectors.put(key, vector)
         return vector
 
     def picture(self, part: Part) -> Image.Image:

@@ -291,8 +291,9 @@ def test_a_search_by_picture_in_a_forked_child(searcher, photo):
         torch.set_num_threads(2)
         faiss.omp_set_num_threads(2)
         searcher.store.search(np.tile(searcher.store.vectors(np.arange(60)), (50, 1)), 10)
-        searcher._vectors.clear()
-        with searcher._lock, searcher.gallery._lock, searcher.pictures._lock:
+        searcher._vectors._values.clear()
+        caches = searcher._vectors, searcher.gallery._groups, searcher.pictures._cells
+        with searcher.gallery._lock, caches[0]._lock, caches[1]._lock, caches[2]._lock:
             assert searched_in_a_child(searcher, photo) == [expected] * 9
     finally:
         torch.set_num_threads(threads[0])

@@ -66,7 +66,7 @@ class Artifact:
     @property
     def state(self) -> str:
         """`commit 0123abc` or `offline, commit 0123abc`; empty for a local folder."""
-        return f"{'offline, ' if self.offline else ''}commit {self.commit[:7]}" if self.commit else ""
+        return state_of(self.commit, self.offline)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _opened_again, (self.folder, self.manifest["manifest_sha256"], self.name, self.commit, self.offline)
@@ -81,6 +81,11 @@ def _opened_again(folder: Path, sha256: str, name: str, commit: str | None, offl
             f"{sha256[:12]}, it is {artifact.manifest['manifest_sha256'][:12]}. Open the folder here instead."
         )
     return replace(artifact, name=name, commit=commit, offline=offline)
+
+
+def state_of(commit: str | None, offline: bool) -> str:
+    """`commit 0123abc` or `offline, commit 0123abc`; empty without a commit."""
+    return f"{'offline, ' if offline else ''}commit {commit[:7]}" if commit else ""
 
 
 def is_artifact(folder: Path) -> bool:

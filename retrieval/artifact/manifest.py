@@ -57,7 +57,7 @@ def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
     """Raise IntegrityError unless the file exists and has the size and SHA-256 listed in the manifest."""
     if not (folder / name).is_file():
-        raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
+        raise _missing(folder, name)
     agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
     agree(f"{name}: SHA-256", stated["sha256"], measure(folder / name)["sha256"])
 
@@ -67,10 +67,14 @@ def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
     try:
         content = (folder / name).read_bytes()
     except FileNotFoundError as error:
-        raise IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.") from error
+        raise _missing(folder, name) from error
     agree(f"{name}: size in bytes", stated["size"], len(content))
     agree(f"{name}: SHA-256", stated["sha256"], hashlib.sha256(content).hexdigest())
     return content
+
+
+def _missing(folder: Path, name: str) -> IntegrityError:
+    return IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
-from retrieval.artifact.load import Artifact, check_target, is_artifact, load_artifact
+from retrieval.artifact.load import Artifact, check_target, is_artifact, load_artifact, state_of
 from retrieval.artifact.manifest import check_file, check_files, read_manifest, stated_files
 from retrieval.console import progress_bar, say
 from retrieval.errors import ArtifactError, AwayError, HubError, IntegrityError
@@ -38,7 +38,7 @@ class Resolved:
     @property
     def state(self) -> str:
         """`commit 0123abc`, or `offline, commit 0123abc`; empty for a folder."""
-        return f"{'offline, ' if self.offline else ''}commit {self.commit[:7]}" if self.commit else ""
+        return state_of(self.commit, self.offline)
 
 
 def open_reference(name: str | Path) -> Resolved:

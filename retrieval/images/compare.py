@@ -18,7 +18,6 @@ a shade of colour can be mistaken for one.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.arrays import Mask, Rows
-from retrieval.forking import Lock
+from retrieval.forking import Cache
 from retrieval.images.align import NOISE, compare, smooth, tangent_plane
 from retrieval.images.gallery import ROWS_A_GROUP
 from retrieval.images.open import open_image
@@ -66,8 +65,7 @@ class Pictures:
         self._coarse = np.empty((len(gallery), _COARSE, _COARSE, 3), np.uint8)  # only written pages take memory
         self._length = np.zeros(len(gallery), np.float32)  # norm of the coarse image less its mean
         self._aspect = np.zeros(len(gallery), np.float32)  # width / height; 0: not decoded yet
-        self._cells: OrderedDict[int, _Cells] = OrderedDict()
-        self._lock = Lock()
+        self._cells = Cache[int, _Cells](_CACHED)
 
     def same(self, row: int, others: Rows) -> Mask:
         """(N,) bool mask of the other rows (N,) that show the same image as `row`."""
@@ -112,10 +110,8 @@ class Pictures:
 
     def _signature(self, row: int) -> _Cells:
         """Signature of a row, (SIDE, SIDE, 3) uint8: its image resized to a square."""
-        with self._lock:
-            if row in self._cells:
-                self._cells.move_to_end(row)
-                return self._cells[row]
+        if (cached := self._cells.get(row)) is not None:
+            return cached
         picture = open_image(self._gallery.thumbnail(row), at_least=2 * SIDE)
         cells = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
         step = SIDE // _COARSE
@@ -123,8 +119,5 @@ class Pictures:
         self._coarse[row] = coarse = np.rint(smooth(coarse))
         self._length[row] = np.linalg.norm(coarse - coarse.mean())
         self._aspect[row] = picture.width / picture.height
-        with self._lock:
-            self._cells[row] = cells
-            while len(self._cells) > _CACHED:
-                self._cells.popitem(last=False)
+        self._cells.put(row, cells)
         return cells

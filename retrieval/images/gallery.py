@@ -7,7 +7,7 @@ demand.
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import QueryError, SourceError, short
-from retrieval.forking import Lock
+from retrieval.forking import Cache, Lock
 from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6
@@ -72,7 +72,7 @@ class Gallery:
         self.table: pa.Table = self._file.read(columns=names)
         group_sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._group_starts = np.cumsum([0, *group_sizes])
-        self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self._groups = Cache[int, pa.ChunkedArray](_GROUPS_CACHED)
         self._lock = Lock()  # a ParquetFile is not thread-safe
 
     def __len__(self) -> int:
@@ -112,12 +112,10 @@ class Gallery:
         """The JPEG bytes of a row, as stored."""
         group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
         with self._lock:
-            column = self._groups.pop(group, None)
+            column = self._groups.get(group)
             if column is None:
                 column = self._file.read_row_group(group, columns=["thumbnail"])["thumbnail"]
-                while len(self._groups) >= _GROUPS_CACHED:
-                    self._groups.popitem(last=False)
-            self._groups[group] = column
+                self._groups.put(group, column)
         return cast(bytes, column[row - int(self._group_starts[group])].as_py())
 
     def counts(self, column: str) -> dict[str, int]:

@@ -242,9 +242,8 @@ def _complaint(data: bytes) -> str:
 def _check_size(name: str, image: Image.Image) -> None:
     """Check the size in the header against the limits; Pillow itself rejects images without pixels."""
     sizes = [image.size]
-    if image.format == "TIFF" and hasattr(
-        image, "tag_v2"
-    ):  # a tile is decoded whole, and may be far larger than the image cropped from it
+    # A tile is decoded whole, and may be far larger than the image cropped from it.
+    if image.format == "TIFF" and hasattr(image, "tag_v2"):
         sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))
     for width, height in sizes:
         if width * height > MAX_PIXELS:

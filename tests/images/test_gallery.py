@@ -110,7 +110,7 @@ def test_thumbnails_stay_on_disk(gallery):
     assert "thumbnail" not in gallery.table.column_names
     for row in range(ROWS):
         gallery.thumbnail(row)
-    held = sum(len(column) for column in gallery._groups.values())
+    held = sum(len(column) for column in gallery._groups._values.values())
     assert held <= module._GROUPS_CACHED * module.ROWS_A_GROUP < ROWS
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from retrieval.evaluation.duplicates import Group, find_groups
-from retrieval.forking import Lock
+from retrieval.forking import Cache, Lock
 from retrieval.search import Searcher
 
 _REMEMBERED = 8  # thresholds
@@ -16,18 +14,18 @@ class Finder:
 
     def __init__(self, searcher: Searcher) -> None:
         self._searcher = searcher
-        self._found: OrderedDict[float, list[Group]] = OrderedDict()
+        self._found = Cache[float, list[Group]](_REMEMBERED)
         self._lock = Lock()  # a second visitor waits for the answer instead of computing it too
 
     def __call__(self, threshold: float) -> list[Group]:
         """The groups; raises QueryError as `find_groups` does."""
         key = round(float(threshold), 3)
         with self._lock:
-            if key not in self._found:
-                self._found[key] = find_groups(self._searcher.store, self._searcher.pictures.same, key)
-                while len(self._found) > _REMEMBERED:
-                    self._found.popitem(last=False)
-            return self._found[key]
+            found = self._found.get(key)
+            if found is None:
+                found = find_groups(self._searcher.store, self._searcher.pictures.same, key)
+                self._found.put(key, found)
+            return found
 
     def known(self, threshold: float) -> list[Group] | None:
         """The groups if they are cached, without waiting; else None."""
