@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -291,3 +292,11 @@ def test_importing_loads_nothing_heavy(modules, needed):
     code = f"import sys, {modules}; print([m for m in {sorted(HEAVY - needed)} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_pytest_collects_every_test_file(request):
+    """Folders that are never searched go by their name alone, and `build` is one of pytest's own list."""
+    skipped = request.config.getini("norecursedirs")
+    files = [path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert files
+    assert [file for file in files if any(fnmatch(part, each) for part in file.parts for each in skipped)] == []

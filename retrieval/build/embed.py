@@ -63,7 +63,8 @@ class _Work:
     def __init__(self, encoder: Encoder, shards: Shards, seen: dict[str, str], consumed: int) -> None:
         self._encoder, self._shards = encoder, shards
         self.seen = seen
-        """SHA-256 -> source of every image in a shard, and of the known ones."""
+        """SHA-256 -> source of every image in a shard, of the known ones, and of those that could not be embedded."""
+        self._refused: dict[str, str] = {}  # SHA-256 -> why the image could not be embedded
         self._waiting: list[tuple[dict[str, Any], Any]] = []  # pairs of row and tensor
         self._begin(consumed)
 
@@ -76,6 +77,8 @@ class _Work:
         shard.consumed, shard.position = shard.consumed + 1, raw.position
         if isinstance(result, ImageError):
             shard.skipped.append((raw.source, str(result)))
+        elif result.sha256 in self._refused:
+            shard.skipped.append((raw.source, self._refused[result.sha256]))
         elif result.sha256 in self.seen:
             shard.duplicates.append((raw.source, self.seen[result.sha256]))
         else:
@@ -116,7 +119,7 @@ class _Work:
     def _skip(self, row: dict[str, Any], reason: str) -> None:
         """Turn a row and its duplicates into skipped images."""
         shard, source = self.shard, row["source"]
-        del self.seen[row["sha256"]]
+        self._refused[row["sha256"]] = reason  # it stays in `seen`: copies of it may have been read without decoding
         shard.rows = [other for other in shard.rows if other is not row]
         same = [name for name, first in shard.duplicates if first == source]
         shard.duplicates = [pair for pair in shard.duplicates if pair[1] != source]

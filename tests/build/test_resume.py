@@ -261,22 +261,38 @@ def test_a_kill_after_a_kill_loses_nothing_either(killed_build, many, counted, t
     assert counted.embedded == report.indexed - before + GOLDEN
 
 
-def test_a_picture_in_which_the_encoder_sees_nothing_is_skipped_with_its_reason(tmp_path):
+def black(path):
+    Image.new("RGB", (32, 32)).save(path)
+
+
+def blind_to_black():
+    """An encoder for which black is zero, and whose network has no biases: it sees nothing in a black picture."""
     model = Encoder.create(BACKBONE, pretrained=False, seed=0).model
-    model.pretrained_cfg = {
-        **model.pretrained_cfg,
-        "mean": (0, 0, 0),
-        "std": (1, 1, 1),
-    }  # without biases: black is zero
-    folder = draw_noise(tmp_path / "class", 11)  # the network has no biases: for it, black is zero
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    return Encoder(model)
+
+
+def test_a_picture_in_which_the_encoder_sees_nothing_is_skipped_with_its_reason(tmp_path):
+    folder = draw_noise(tmp_path / "class", 11)
     for number in (3, 4, 9):
-        Image.new("RGB", (32, 32)).save(folder / f"{number:04d}.png")
-    report = build_artifact(open_source(str(tmp_path)), tmp_path / "it", Encoder(model))
+        black(folder / f"{number:04d}.png")
+    report = build_artifact(open_source(str(tmp_path)), tmp_path / "it", blind_to_black())
     assert (report.found, report.indexed, report.duplicates) == (11, 8, [])
     assert [source for source, _ in sorted(report.skipped)] == [f"class/{number:04d}.png" for number in (3, 4, 9)]
     assert all("sees nothing here" in reason for _, reason in report.skipped)
     built = load_artifact(tmp_path / "it")
     np.testing.assert_allclose(np.linalg.norm(vectors_of(built), axis=1), 1, atol=1e-6)
+
+
+def test_copies_of_a_picture_in_which_the_encoder_sees_nothing_are_skipped_too(tmp_path):
+    """Also those that were read ahead, and not decoded, before the first one was embedded."""
+    folder = draw_noise(tmp_path / "class", 60)
+    blank = [number for number in range(60) if number not in (30, 31, 32, 45, 59)]
+    for number in blank:
+        black(folder / f"{number:04d}.png")
+    report = build_artifact(open_source(str(tmp_path)), tmp_path / "it", blind_to_black())
+    assert (report.found, report.indexed, report.duplicates) == (60, 5, [])
+    assert sorted(source for source, _ in report.skipped) == [f"class/{number:04d}.png" for number in blank]
 
 
 # A build that is interrupted
