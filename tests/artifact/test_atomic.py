@@ -1,4 +1,4 @@
-"""Folders that are replaced whole: real processes are killed while they build, add to and remove from an artifact."""
+"""Folders that are replaced whole, whenever the process that builds, adds or removes is killed."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from retrieval.images.sources import open_source
 
 # A process that has everything imported, and forks a child for each job: a job starts at once, as often as needed.
 FORKING = """
-import ctypes, json, os, shutil, signal, sys, time, traceback, types
+import ctypes, json, os, shutil, signal, subprocess, sys, time, traceback, types
 from pathlib import Path
 
 import faiss, torch
@@ -81,24 +81,35 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-def die_at(number):
-    count = 0
+def before_each_change(act):
+    count, acting = 0, False
 
     def hook(event, arguments):
-        nonlocal count
-        if event in CHANGES or (event == "open" and (arguments[2] or 0) & WRITES):
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+        nonlocal count, acting
+        if not acting and (event in CHANGES or (event == "open" and (arguments[2] or 0) & WRITES)):
+            count, acting = count + 1, True
+            act(count)
+            acting = False
 
     sys.addaudithook(hook)
 
 
-def run(kind, arguments, die=None, two_renames=False):
+def die_at(number):
+    before_each_change(lambda count: os.kill(os.getpid(), signal.SIGKILL) if count == number else None)
+
+
+# What a kill would leave in `folder` at each moment. Locks are not copied: a kill frees them, too.
+def keep(folder, kept):
+    before_each_change(lambda count: subprocess.run(["cp", "-a", folder, f"{kept}/{count:03}"], check=True))
+
+
+def run(kind, arguments, die=None, kept=None, two_renames=False):
     if two_renames:  # a system that cannot exchange two folders in one call
         ctypes.CDLL = lambda *_, **__: types.SimpleNamespace()
     if die:
         die_at(die)
+    if kept:
+        keep(Path(arguments["out"]).parent, kept)
     jobs = {"build": build, "add": add, "remove": remove, "update": update, "clear": clear, "alternate": alternate}
     jobs[kind](**arguments)
 
@@ -126,9 +137,9 @@ class Workers:
         self.process = WARM.start("-c", FORKING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout.readline() == "ready\n"
 
-    def start(self, kind, *, die=None, two_renames=False, **arguments):
+    def start(self, kind, *, die=None, kept=None, two_renames=False, **arguments):
         """Start a job; returns the id of its process."""
-        job = {"kind": kind, "arguments": arguments, "die": die, "two_renames": two_renames}
+        job = {"kind": kind, "arguments": arguments, "die": die, "kept": kept, "two_renames": two_renames}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -192,9 +203,26 @@ def is_tried(number, left, seen):
 
 
 def fresh_copy(folder, tmp_path):
-    for path in tmp_path.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return Path(shutil.copytree(folder, tmp_path / "artifact"))
+    shutil.rmtree(tmp_path / "at", ignore_errors=True)
+    (tmp_path / "at").mkdir()
+    return Path(shutil.copytree(folder, tmp_path / "at" / "artifact"))
+
+
+def moments(workers, base, tmp_path, kind, **arguments):
+    """What a kill leaves of the artifact before each change of the file system, in order; at last, the whole change.
+
+    The change runs once, and all is copied before each of its steps; some true kills leave the same files.
+    """
+    (tmp_path / "kept").mkdir()
+    out = fresh_copy(base, tmp_path)
+    assert workers.run(kind, out=str(out), kept=str(tmp_path / "kept"), **arguments) == 0
+    kept = [*sorted((tmp_path / "kept").iterdir()), Path(shutil.move(tmp_path / "at", tmp_path / "whole"))]
+    assert len(kept) > 10
+    for number in range(1, len(kept), 8):
+        out = fresh_copy(base, tmp_path)
+        assert workers.run(kind, out=str(out), die=number, **arguments) == -signal.SIGKILL
+        assert contents(out.parent).keys() == contents(kept[number - 1]).keys()
+    return [folder / "artifact" for folder in kept]
 
 
 @pytest.mark.parametrize(
@@ -206,15 +234,11 @@ def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, s
     """Before the first file that it writes, makes, renames or removes, before the second, ... until it is through."""
     base, old, new, arguments = scene
     outcomes, seen = [], []
-    for number in range(1, 200):
-        out = fresh_copy(base, tmp_path)
-        how = workers.run(kind, out=str(out), die=number, two_renames=two_renames, **arguments[kind])
+    *killed, whole = moments(workers, base, tmp_path, kind, two_renames=two_renames, **arguments[kind])
+    for number, out in enumerate(killed):
         ids = load_artifact(out).gallery.ids
         assert ids in (old, new[kind])
         outcomes.append(ids == new[kind])
-        if how == 0:
-            break
-        assert how == -signal.SIGKILL
         # The next one that writes clears up after the killed one, and loses nothing that is not the project's.
         if not is_tried(number, (rest(out), ids == old), seen):
             assert workers.run("clear", out=str(out), two_renames=two_renames) == 0
@@ -230,8 +254,7 @@ def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, s
         assert load_artifact(out).gallery.ids == (ids if kind == "remove" and ids != old else new[kind])
         assert (out / "notes.txt").read_text() == "mine"
         assert rest(out) == set()
-    assert how == 0
-    assert len(outcomes) > 10
+    assert load_artifact(whole).gallery.ids == new[kind]
     assert outcomes == sorted(outcomes)  # old up to some moment, new from then on
     assert outcomes[0] is False
 
@@ -242,18 +265,14 @@ def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures,
         noise(draft.folder / "plots" / "one.png", 1)
         return {"note": "old"}
 
-    build_run(open_source(str(pictures)), tmp_path / "base" / "run", encoder, evaluate, limit=8)
-    (tmp_path / "base" / "run" / "notes.txt").write_text("mine")
-    outcomes, seen, how = [], [], None
-    for number in range(1, 200):
-        (tmp_path / "at").mkdir(exist_ok=True)
-        out = fresh_copy(tmp_path / "base" / "run", tmp_path / "at")
-        how = workers.run("update", out=str(out), changes={"note": "new"}, die=number, two_renames=two_renames)
+    base = tmp_path / "run"
+    build_run(open_source(str(pictures)), base, encoder, evaluate, limit=8)
+    (base / "notes.txt").write_text("mine")
+    outcomes, seen = [], []
+    changed = moments(workers, base, tmp_path, "update", two_renames=two_renames, changes={"note": "new"})
+    for number, out in enumerate(changed):
         outcomes.append(read_metrics(out).sections()["note"])
         load_artifact(out)
-        if how == 0:
-            break
-        assert how == -signal.SIGKILL
         if is_tried(number, (rest(out), outcomes[-1]), seen):
             assert workers.run("update", out=str(out), changes={"note": "newer"}, two_renames=two_renames) == 0
             assert read_metrics(out).sections()["note"] == "newer"
@@ -263,8 +282,6 @@ def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures,
         assert LAYOUT.plots_in(load_artifact(out).folder) == ["plots/one.png"]
         assert (out / "notes.txt").read_text() == "mine"
         assert rest(out) == set()
-    assert how == 0
-    assert len(outcomes) > 10
     assert outcomes == sorted(outcomes, reverse=True)  # old up to some moment, new from then on
     assert set(outcomes) == {"old", "new"}
 

@@ -21,7 +21,8 @@ class Visitor:
 
     def __init__(self, server: str) -> None:
         self._api, self._session = f"{server}/gradio_api", f"visitor-{next(_numbers)}"
-        config = httpx.get(f"{server}/config").json()
+        self._http = httpx.Client(timeout=60)
+        config = self._http.get(f"{server}/config").json()
         self._first = {one["id"]: one["props"].get("value") for one in config["components"]}
         self._type = {one["id"]: one["type"] for one in config["components"]}
         self.elem_id = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
@@ -40,11 +41,11 @@ class Visitor:
         values |= given or {}
         sent = [None if one in states else values[self.elem_id[one]] for one in event["inputs"]]
         body = {"data": sent, "fn_index": event["id"], "session_hash": self._session, "event_data": data}
-        joined = httpx.post(f"{self._api}/queue/join", json=body, timeout=60)
+        joined = self._http.post(f"{self._api}/queue/join", json=body)
         if not joined.is_success:
             return joined.text
         answers = f"{self._api}/queue/data?session_hash={self._session}"
-        with httpx.stream("GET", answers, timeout=60) as lines:
+        with self._http.stream("GET", answers) as lines:
             return "\n".join(until_done(lines.iter_lines()))
 
     def click(self) -> None:
