@@ -10,6 +10,9 @@ from typing import Any
 
 from retrieval.errors import LookalikeError
 
+Progress = Callable[[int, int | None], None]
+"""Called with the number of images, or rows, done and their total, or None if the total is unknown."""
+
 
 def run_command(task: Callable[[], None], interrupted: str) -> int:
     """Run a command; returns its exit status: 0 on success, 1 after an error (one line on standard error).

@@ -35,7 +35,7 @@ _STATUSES = {
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def in_words(error: Exception, what: str, hub: str, wait: float | None = None) -> HubError:
+def hub_error(error: Exception, what: str, hub: str, wait: float | None = None) -> HubError:
     """Convert an error of the Hub's client; `what` was requested from the Hub at the URL `hub`.
 
     Returns an AwayError, with the seconds to wait, if a retry or a local copy may help.
@@ -58,7 +58,7 @@ def in_words(error: Exception, what: str, hub: str, wait: float | None = None) -
     return HubError(f"{what} {meaning or f'was refused ({status}): {_said(error)}.'}")
 
 
-def cache_in_words(error: OSError, what: str, folder: Path) -> HubError:
+def cache_error(error: OSError, what: str, folder: Path) -> HubError:
     """The HubError for a file that cannot be written into the cache in `folder`."""
     if error.errno in _NO_ROOM:
         there = next(place for place in (folder, *folder.parents) if place.exists())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
 from retrieval.artifact.text import TextPart
+from retrieval.console import Progress
 from retrieval.encoders.base import Explainer, ImageEncoder
 from retrieval.encoders.explain import Explanation, explain
 from retrieval.errors import EncoderError, QueryError
@@ -324,7 +325,7 @@ def is_indexed(part: Part) -> bool:
 
 
 def find_duplicates(
-    source: Artifact | Searcher, threshold: float = THRESHOLD, progress: Callable[[int, int], None] | None = None
+    source: Artifact | Searcher, threshold: float = THRESHOLD, progress: Progress | None = None
 ) -> list[Group]:
     """Find groups of near-duplicates in a gallery: images that show the same picture. The largest group comes first.
 

@@ -179,7 +179,7 @@ class Recipe(BaseModel):
         try:
             return Recipe.model_validate({**dict(self), **values})
         except ValidationError as error:
-            raise RecipeError(_in_words(error)) from error
+            raise RecipeError(_sentence(error)) from error
 
     def settings(self) -> dict[str, Any]:
         """All keys with JSON-compatible values."""
@@ -237,7 +237,7 @@ def parse_changes(pairs: Iterable[str]) -> dict[str, Any]:
     return changes
 
 
-def _in_words(error: ValidationError) -> str:
+def _sentence(error: ValidationError) -> str:
     """The first validation error in one line: key, expected value, actual value."""
     first = error.errors(include_url=False)[0]
     kind, value, context = first["type"], first["input"], first.get("ctx", {})

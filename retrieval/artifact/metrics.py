@@ -83,7 +83,7 @@ def parse_metrics(content: bytes | str) -> Metrics:
     try:
         return Metrics.model_validate(held)
     except ValidationError as error:
-        raise IntegrityError(_in_words(error)) from error
+        raise IntegrityError(_sentence(error)) from error
 
 
 def key_of(name: str) -> str:
@@ -124,7 +124,7 @@ def _upgraded(old: Any) -> Any:
 _MEND = "The artifact is damaged: build it again."
 
 
-def _in_words(error: ValidationError) -> str:
+def _sentence(error: ValidationError) -> str:
     """The first validation error in one line: where it is, what was expected, and what was found."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(step) for step in first["loc"] if step not in ("int", "float"))  # members of Number

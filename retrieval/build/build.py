@@ -18,9 +18,10 @@ from retrieval.artifact.load import check_target
 from retrieval.artifact.map import PCA, check_method, write_map
 from retrieval.artifact.report import Report
 from retrieval.artifact.text import write_text
-from retrieval.build.embed import Progress, embed_source
+from retrieval.build.embed import embed_source
 from retrieval.build.shards import Shards
 from retrieval.build.write import Draft, write_artifact
+from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
 from retrieval.errors import SourceError

@@ -20,7 +20,6 @@ from retrieval.artifact.map import MAP, map_method_of, write_map
 from retrieval.artifact.metrics import Metrics, new_metrics
 from retrieval.artifact.text import TEXT, rewrite_text
 from retrieval.build.build import embed, report_of
-from retrieval.build.embed import Progress
 from retrieval.build.write import (
     CALIBRATION,
     LEAVE_ONE_OUT,
@@ -30,6 +29,7 @@ from retrieval.build.write import (
     write_artifact,
     write_description,
 )
+from retrieval.console import Progress
 from retrieval.errors import QueryError
 from retrieval.images.gallery import Gallery, joined, read_tables, write_gallery
 from retrieval.images.sources import Source

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import Any
 
 from retrieval.arrays import Vectors
 from retrieval.build.shards import VECTOR, Kept, Shard, Shards
+from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, ImageError
 from retrieval.images.gallery import ID_LENGTH, THUMBNAIL_SIDE
@@ -25,9 +26,6 @@ SHARD = 128 * BATCH  # images lost by an interruption, at most; a multiple of BA
 _MOST_READ = 8 * SHARD  # source rows read between two shards, at most, even if few of them are new
 _PATIENCE = 15  # seconds of work lost by an interruption, at most, if images are slow
 _AHEAD = 24  # images decoded in advance, to bound memory
-
-Progress = Callable[[int, int | None], None]
-"""Called with the number of images done and the total, or None if the total is unknown."""
 
 
 def embed_source(

@@ -58,7 +58,7 @@ class TextEncoder:
         if folder.is_dir():
             made = cls.load(folder)
         else:
-            with _in_words(name, " Give the folder of one that is here, or check the name and the network."):
+            with _loading(name, " Give the folder of one that is here, or check the name and the network."):
                 made = cls(*_opened(name, local=False), name)
         picture = made._on_thread(partial(made._images, [Image.new("RGB", (64, 64))]))
         check_shape(picture, 1, made.dim, made.name)  # texts and images must share one space
@@ -67,7 +67,7 @@ class TextEncoder:
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
         """Load what `save` wrote, only from this folder; raises EncoderError if its files are invalid."""
-        with _in_words(f"the folder {folder.name}"):
+        with _loading(f"the folder {folder.name}"):
             model, processor = _opened(str(folder), local=True)
             own = getattr(model.config, _OWN_KEY, None) or {}
             return cls(model, processor, short(str(own.get("name") or folder.resolve().name), 100))
@@ -159,7 +159,7 @@ def _opened(where: str, *, local: bool) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _in_words(what: str, hint: str = "") -> Iterator[None]:
+def _loading(what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:  # transformers, the Hub client and safetensors each raise their own exceptions

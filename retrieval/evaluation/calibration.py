@@ -17,7 +17,7 @@ import numpy as np
 
 from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection, Checked, Point, Reliability, Wanted
-from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Nearest, evidence, kinds, nearest
+from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Nearest, class_codes, evidence, nearest
 from retrieval.evaluation.duplicates import THRESHOLD, Same
 from retrieval.stores.base import MISSING, Store
 
@@ -119,7 +119,7 @@ def _pairs(
     same: Same | None,
     seed: int,
 ) -> _Pairs | None:
-    codes, wanted, names = kinds(labels, queries.labels)
+    codes, wanted, names = class_codes(labels, queries.labels)
     own = np.full(len(wanted), MISSING) if queries.own is None else queries.own
     of_label = np.bincount(codes[codes >= 0], minlength=max(len(names), 1))
     usable = np.flatnonzero((wanted >= 0) & (of_label[np.maximum(wanted, 0)] > (own >= 0)))

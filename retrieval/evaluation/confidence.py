@@ -22,7 +22,7 @@ from retrieval.evaluation.metrics import coded_labels
 from retrieval.stores.base import MISSING, Store, others
 
 NEIGHBOURS = 10  # neighbours considered for a query, and for a hit
-NO_KIND = -2  # the code of a background class; -1 is an unlabelled image
+BACKGROUND_CLASS = -2  # the code of a background class; -1 is an unlabelled image
 # Many datasets have a background class: BACKGROUND_Google in Caltech-101, "other", "unknown". Two of its images need
 # not show the same thing, so it never counts as a match.
 _NOTHING = re.compile(r"background(_google)?|clutter|distractors?|misc|others?|unknown|none|nothing", re.IGNORECASE)
@@ -99,15 +99,15 @@ class Density:
         return np.where(rows == MISSING, np.float32(1), self._known[np.maximum(rows, 0)])
 
 
-def kinds(labels: Sequence[str | None], queries: Sequence[str | None] = ()) -> tuple[Rows, Rows, list[str]]:
+def class_codes(labels: Sequence[str | None], queries: Sequence[str | None] = ()) -> tuple[Rows, Rows, list[str]]:
     """Encode gallery and query labels as integers; also returns the label of each code (see `metrics.coded_labels`).
 
-    -1 is an unlabelled image, NO_KIND a background class, which counts as disagreeing with every hit.
+    -1 is an unlabelled image, BACKGROUND_CLASS a background class, which counts as disagreeing with every hit.
     """
     codes, wanted, names = coded_labels(labels, queries)
     nothing = [code for code, name in enumerate(names) if _NOTHING.fullmatch(name.strip())]
     for numbers in (codes, wanted):
-        numbers[np.isin(numbers, nothing)] = NO_KIND
+        numbers[np.isin(numbers, nothing)] = BACKGROUND_CLASS
     return codes, wanted, names
 
 
@@ -116,7 +116,7 @@ def evidence(found: Nearest, hits: Nearest, codes: Rows, density: Density) -> Nu
 
     The features are the share of the other labelled neighbours that have the hit's label; the hit's cosine similarity
     divided by its density; and the neighbours' mean similarity divided by their mean density. They are NaN for a hit
-    that is missing, unlabelled, or in a background class. `codes` (N,) are the label codes from `kinds`.
+    that is missing, unlabelled, or in a background class. `codes` (N,) are the label codes from `class_codes`.
     """
     around, label = (np.where(rows == MISSING, -1, codes[rows]) for rows in (found.rows, hits.rows))
     # Exclude the hit itself, and unlabelled images.
@@ -147,7 +147,7 @@ class Confidence:
 
     def __init__(self, calibration: Calibration, store: Store, labels: Sequence[str | None]) -> None:
         self._calibration, self._store = calibration, store
-        self._codes = kinds(labels)[0]
+        self._codes = class_codes(labels)[0]
         self._density = Density(store)
 
     def of(

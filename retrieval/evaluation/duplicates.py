@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval.arrays import Ids, Mask, Vectors
+from retrieval.console import Progress
 from retrieval.errors import QueryError
 from retrieval.images.gallery import Gallery
 from retrieval.stores.base import MISSING, Store
@@ -29,7 +30,6 @@ _BLOCK_BYTES = 2**25  # memory for a block of scores
 _NEIGHBOURS = 33  # neighbours taken from an approximate index: the row itself and 32 others
 _READ = 4096  # vectors read at a time
 
-Progress = Callable[[int, int], None]
 Same = Callable[[int, Ids], Mask]
 """(row, (N,) rows) -> (N,) bool: which rows show the same picture; `Pictures(gallery).same` compares thumbnails."""
 

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from retrieval.errors import AwayError, HubError
-from retrieval.hub_errors import in_words
+from retrieval.hub_errors import hub_error
 
 _TRIES = 3  # consecutive attempts without progress
 _PROGRESS = 1 << 20  # bytes that count as progress
@@ -50,7 +50,7 @@ def tell(what: str, call: Callable[[], _T]) -> _T:
     except (httpx2.HTTPError, *_OF_THE_HUB) as error:
         if isinstance(error, CutOffError):
             raise AwayError(f"{what} was cut off ({error}): try again.") from error
-        raise in_words(error, what, HUB, _wait(error)) from error
+        raise hub_error(error, what, HUB, _wait(error)) from error
     except ValueError as error:  # invalid card or name
         raise HubError(f"{what} is not as the Hub wants it: {' '.join(str(error).split())}") from error
 

@@ -15,9 +15,9 @@ from retrieval.errors import HubError
 from retrieval.hub.cache import RepoCache
 from retrieval.hub.client import HUB, CutOffError, ask
 from retrieval.hub.references import COMMIT, Reference
-from retrieval.hub_errors import cache_in_words
+from retrieval.hub_errors import cache_error
 
-Progress = Callable[[int], None]
+Received = Callable[[int], None]
 """Called with the number of additional bytes (negative if a download restarts)."""
 
 
@@ -47,7 +47,7 @@ def resolve(reference: Reference, name: str) -> str:
     return str(metadata.commit_hash)
 
 
-def fetch(repo: str, commit: str, name: str, progress: Progress | None = None, stopped: Event | None = None) -> Path:
+def fetch(repo: str, commit: str, name: str, progress: Received | None = None, stopped: Event | None = None) -> Path:
     """The cached path of a file of a commit; downloads it if missing, and makes no request otherwise.
 
     Stops when `stopped` is set. Raises HubError, and AwayError if the Hub cannot be reached or the transfer breaks off
@@ -62,7 +62,7 @@ def fetch(repo: str, commit: str, name: str, progress: Progress | None = None, s
         ask(download.what, download.try_once, so_far=download.so_far, stopped=download.stopped)
     except OSError as error:
         cache.discard_parts()  # or a full disk stays full
-        raise cache_in_words(error, download.what, cache.place) from error
+        raise cache_error(error, download.what, cache.place) from error
     return path
 
 
@@ -78,7 +78,7 @@ class _Download:
     cache: RepoCache
     commit: str
     name: str
-    progress: Progress
+    progress: Received
     stopped: Event
     part: Path | None = None
 

@@ -17,7 +17,7 @@ from retrieval.artifact.load import Artifact, check_target, is_artifact, load_ar
 from retrieval.artifact.manifest import check_file, check_files, read_manifest, stated_files
 from retrieval.console import progress_bar, say
 from retrieval.errors import ArtifactError, AwayError, HubError, IntegrityError
-from retrieval.hub.download import Progress, cache_of, fetch, resolve
+from retrieval.hub.download import Received, cache_of, fetch, resolve
 from retrieval.hub.references import Reference, is_reference, parse_reference
 
 _T = TypeVar("_T")
@@ -133,7 +133,7 @@ def _fetch_all(pinned: Reference, folder: Path, files: Mapping[str, Mapping[str,
 
 
 def _right(
-    pinned: Reference, stopped: Event, name: str, check: Callable[[], _T], progress: Progress | None = None
+    pinned: Reference, stopped: Event, name: str, check: Callable[[], _T], progress: Received | None = None
 ) -> _T:
     """Fetch a file and check it; a wrong one is deleted from the cache and fetched once more."""
     for again in (True, False):

@@ -13,7 +13,7 @@ from retrieval.errors import HubError, IntegrityError
 from retrieval.hub import upload
 from retrieval.hub.download import fetch, is_cached
 from retrieval.hub.references import check_repository
-from retrieval.hub.upload import Head, Pushed
+from retrieval.hub.upload import Pushed, RepoHead
 
 
 def check_push(name: str, *, private: bool = False) -> None:
@@ -48,7 +48,7 @@ def push(folder: Path | str, name: str, *, private: bool = False, message: str |
         return upload.push(head, files, message=said, own=before.__contains__)
 
 
-def _files_before(head: Head) -> frozenset[str]:
+def _files_before(head: RepoHead) -> frozenset[str]:
     """The artifact files now in the repository; raises HubError if the repository contains something else."""
     if head.commit and LAYOUT.manifest in head.files:
         path = fetch(head.repo, head.commit, LAYOUT.manifest)

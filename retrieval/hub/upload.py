@@ -30,7 +30,7 @@ class Pushed:
 
 
 @dataclass(frozen=True)
-class Head:
+class RepoHead:
     """The state of a repository before a push."""
 
     repo: str
@@ -69,7 +69,7 @@ def _refuse_public(what: str, info: Any) -> None:
         raise HubError(f"{what} is there already, and public: make it private in its settings, or push elsewhere.")
 
 
-def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", **space: Any) -> Head:
+def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", **space: Any) -> RepoHead:
     """The head of a repository, which is created if missing; `space` holds the initial settings of a new Space.
 
     Raises HubError, also if it should be private but already is public.
@@ -79,10 +79,10 @@ def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", *
     info: Any = ask(what, lambda: api.repo_info(repo, repo_type=kind))
     if private:
         _refuse_public(what, info)
-    return Head(repo, kind, what, info.sha or None, tuple(file.rfilename for file in info.siblings or []))
+    return RepoHead(repo, kind, what, info.sha or None, tuple(file.rfilename for file in info.siblings or []))
 
 
-def push(head: Head, files: Mapping[str, Path], *, message: str, own: Callable[[str], bool]) -> Pushed:
+def push(head: RepoHead, files: Mapping[str, Path], *, message: str, own: Callable[[str], bool]) -> Pushed:
     """Push files in one commit on top of a head; unchanged files are not sent.
 
     Files in the repository that satisfy `own` and are not in `files` are deleted in the same commit. If somebody else

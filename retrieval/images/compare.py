@@ -44,7 +44,7 @@ _MANY = 64  # from this many missing rows on, whole row groups are decoded: thei
 _Cells = npt.NDArray[np.uint8]
 
 
-class Thumbnails(Protocol):
+class HasThumbnails(Protocol):
     """JPEG thumbnails by row; `Gallery` implements it."""
 
     def thumbnail(self, row: int) -> bytes:
@@ -60,7 +60,7 @@ class Pictures:
     A row is decoded on first use. 440 bytes of it are then kept, plus the full signature of the most recent rows.
     """
 
-    def __init__(self, gallery: Thumbnails) -> None:
+    def __init__(self, gallery: HasThumbnails) -> None:
         self._gallery = gallery
         self._coarse = np.empty((len(gallery), _COARSE, _COARSE, 3), np.uint8)  # only written pages take memory
         self._length = np.zeros(len(gallery), np.float32)  # norm of the coarse image less its mean

@@ -20,7 +20,7 @@ from datasets.load import DatasetCard
 from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY, cached_path
 
 from retrieval.errors import SourceError, first_line, short
-from retrieval.hub_errors import GATED, LOG_IN, in_words
+from retrieval.hub_errors import GATED, LOG_IN, hub_error
 
 _HUB_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*(/[\w.-]+)?)(@(?P<revision>\w[\w./-]*))?", re.ASCII)
 
@@ -186,7 +186,7 @@ def source_error(name: str, error: Exception) -> SourceError:
     # After its last retry, `datasets` only reports a disconnection; the cause says more.
     known = error.__cause__ if isinstance(error, ConnectionError) and error.__cause__ else error
     if isinstance(known, Exception) and _is_hubs(known):
-        return SourceError(str(in_words(known, name, datasets.config.HF_ENDPOINT)))
+        return SourceError(str(hub_error(known, name, datasets.config.HF_ENDPOINT)))
     return SourceError(f"{name} cannot be read: {first_line(error)}")
 
 
@@ -218,7 +218,7 @@ def _is_hubs(error: Exception) -> bool:
 
 def _not_found(name: str, revision: str | None, error: Exception) -> str:
     if isinstance(error.__cause__, Exception) and _is_hubs(error.__cause__):
-        return str(in_words(error.__cause__, f"{name}@{revision}", datasets.config.HF_ENDPOINT))
+        return str(hub_error(error.__cause__, f"{name}@{revision}", datasets.config.HF_ENDPOINT))
     if "is a gated dataset" in str(error):
         return f"{name} {GATED}"
     return (

@@ -17,7 +17,7 @@ from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.finder import Finder
 from retrieval.ui.pieces.html import STATIC, render
 from retrieval.ui.pieces.theme import head, theme
-from retrieval.ui.pieces.thumbnails import Thumbnails
+from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 from retrieval.ui.tabs.duplicates import DuplicatesTab
 from retrieval.ui.tabs.facts import add_about, add_evaluation
 from retrieval.ui.tabs.map import MapTab, map_method
@@ -34,7 +34,7 @@ def create_app(searcher: Searcher) -> gr.Blocks:
     artifact = searcher.artifact
     if artifact is None:
         raise ArtifactError("the page shows an artifact: open the Searcher by Searcher.open, or Searcher.of.")
-    thumbnails = Thumbnails(searcher.gallery)
+    thumbnails = ThumbnailFiles(searcher.gallery)
     cards = Cards(searcher, thumbnails)
     find_groups = Finder(searcher)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:

@@ -19,7 +19,7 @@ from retrieval.artifact.sections import CalibrationSection
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation.calibration import PRECISION, REFUSED, Queries, calibrate
-from retrieval.evaluation.confidence import Calibration, Confidence, Density, Nearest, evidence, kinds, nearest
+from retrieval.evaluation.confidence import Calibration, Confidence, Density, Nearest, class_codes, evidence, nearest
 from retrieval.images.open import open_image
 from retrieval.images.sources import open_source
 from retrieval.stores.choose import fit_index
@@ -455,7 +455,7 @@ def test_a_label_that_names_no_kind_is_never_a_match(name):
     "name", ["mother", "Other Stories", "Nothing Phone (2)", "none of these", "backgrounds of red"]
 )
 def test_other_labels_are_kinds(name):
-    assert (kinds([name])[0] >= 0).all()
+    assert (class_codes([name])[0] >= 0).all()
 
 
 def test_near_duplicates_teach_nothing():

@@ -13,7 +13,7 @@ from retrieval.search import Hit, Part
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.html import render
-from retrieval.ui.pieces.thumbnails import Thumbnails
+from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 from retrieval.ui.visit import Asked
 
 UI = Path(__file__).parents[2] / "retrieval" / "ui"
@@ -23,7 +23,7 @@ ROW = Part(row=1)
 @pytest.fixture(scope="module")
 def cards(starter: Path) -> Cards:
     searcher = Searcher.open(starter)
-    return Cards(searcher, Thumbnails(searcher.gallery))
+    return Cards(searcher, ThumbnailFiles(searcher.gallery))
 
 
 def text(html: str) -> str:

@@ -17,7 +17,7 @@ from retrieval import Searcher
 from retrieval.search import Hit, Part
 from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.html import render
-from retrieval.ui.pieces.thumbnails import Thumbnails
+from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 from retrieval.ui.tabs.why import Why
 from retrieval.ui.visit import Asked, Visit
 
@@ -59,7 +59,7 @@ def searcher(starter: Path) -> Searcher:
 
 @pytest.fixture(scope="module")
 def cards(searcher: Searcher) -> Cards:
-    return Cards(searcher, Thumbnails(searcher.gallery))
+    return Cards(searcher, ThumbnailFiles(searcher.gallery))
 
 
 def hit_called(name: str | None, source: str = "a.png") -> Hit:

@@ -6,11 +6,10 @@ Starting from a head that already fits the features distorts the backbone less d
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from retrieval.arrays import Rows
+from retrieval.console import Progress
 from retrieval.errors import TrainingError
 from training.data.pixels import Pixels
 from training.model.learner import Learner, embed_rows
@@ -23,7 +22,7 @@ _SHRINKAGE = 0.03  # added to the within-class variance, relative to the mean va
 
 
 def features_of(
-    learner: Learner, pixels: Pixels, rows: Rows, size: int, progress: Callable[[int, int], None] | None = None
+    learner: Learner, pixels: Pixels, rows: Rows, size: int, progress: Progress | None = None
 ) -> torch.Tensor:
     """Pooled backbone features of `rows`, (N, F) float32. Raises TrainingError if a value is not finite."""
     features = embed_rows(learner, pixels, rows, size, head=False, progress=progress)

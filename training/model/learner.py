@@ -10,10 +10,11 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from retrieval.arrays import Rows
+from retrieval.console import Progress
 from retrieval.encoders.heads import Head
 from retrieval.encoders.image import Encoder
 from retrieval.errors import RecipeError
-from training.data.pixels import Pixels, Progress
+from training.data.pixels import Pixels
 from training.model.loss import Objective
 from training.recipe import Recipe
 

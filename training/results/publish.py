@@ -24,8 +24,8 @@ from retrieval.artifact.sections import (
     TrainingSection,
 )
 from retrieval.build.build import building
-from retrieval.build.embed import Progress
 from retrieval.build.write import Draft
+from retrieval.console import Progress
 from retrieval.evaluation.calibration import Queries, calibrate
 from retrieval.images.open import open_image
 from retrieval.stores.faiss import FaissStore

@@ -49,7 +49,7 @@ class HeatJson(TypedDict):
     box: list[float]
 
 
-class Explanation(TypedDict):
+class ExplanationJson(TypedDict):
     """Why two images are similar: `cosine` is the search score.
 
     `query` adds up to it if the query was an image; a map made from a thumbnail, like `hit`, adds up to nearly that.

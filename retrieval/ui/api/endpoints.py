@@ -14,7 +14,7 @@ from retrieval.evaluation.duplicates import THRESHOLD, Group
 from retrieval.search import Hit, Searcher
 from retrieval.ui.api.answers import (
     Answer,
-    Explanation,
+    ExplanationJson,
     Groups,
     HitJson,
     ImageJson,
@@ -23,8 +23,8 @@ from retrieval.ui.api.answers import (
     heat_json,
 )
 from retrieval.ui.api.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
-from retrieval.ui.pieces.errors import in_words
-from retrieval.ui.pieces.thumbnails import Thumbnails
+from retrieval.ui.pieces.errors import errors_as_sentences
+from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 
 CONCURRENCY = 4  # parallel searches: more would only share the same cores
 _MOST_GROUPS = 1000
@@ -36,7 +36,7 @@ class Endpoints:
     def __init__(
         self,
         searcher: Searcher,
-        thumbnails: Thumbnails,
+        thumbnails: ThumbnailFiles,
         artifact: Artifact,
         find_groups: Callable[[float], list[Group]],
     ) -> None:
@@ -72,7 +72,7 @@ class Endpoints:
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
         """
-        with in_words():
+        with errors_as_sentences():
             picture = {"image": uploaded(image), "region": region}
             return self._answer(request, k, min_score, where, like, unlike, fold, **picture)
 
@@ -98,7 +98,7 @@ class Endpoints:
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
         """
-        with in_words():
+        with errors_as_sentences():
             return self._answer(request, k, min_score, where, like, unlike, fold, id=words(id, "id"))
 
     def search_text(
@@ -123,7 +123,7 @@ class Endpoints:
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
         """
-        with in_words():
+        with errors_as_sentences():
             if not words(text, "text").strip():
                 raise QueryError('there are no words to search for; give some, "a red bag" for example.')
             return self._answer(request, k, min_score, where, like, unlike, fold, words=text.strip())
@@ -134,7 +134,7 @@ class Endpoints:
         image: gr.FileData | None = None,
         id: str | None = None,  # noqa: A002  the name that a client sees
         region: list[float] | None = None,
-    ) -> Explanation:
+    ) -> ExplanationJson:
         """Why a hit is similar to a picture, or to an image of the gallery: what each place of both adds to the cosine.
 
         Args:
@@ -143,7 +143,7 @@ class Endpoints:
             id: the id of the image of the gallery that was searched with.
             region: the part of it that was searched with: left, top, right and bottom, as shares from 0 to 1.
         """
-        with in_words():
+        with errors_as_sentences():
             picture, other = None if image is None else uploaded(image), None if id is None else words(id, "id")
             why = self._searcher.explain(words(hit, "hit"), picture, id=other, region=region)
             return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
@@ -155,7 +155,7 @@ class Endpoints:
             threshold: the least cosine of an image to the first of its group, 0.8 to 1.
             limit: how many groups, 1 to 1000.
         """
-        with in_words():
+        with errors_as_sentences():
             if not 1 <= whole(limit, "limit") <= _MOST_GROUPS:
                 raise QueryError(f"limit is how many groups to give, from 1 to {_MOST_GROUPS}; it is {limit}.")
             groups = self._find(number(threshold, "threshold"))

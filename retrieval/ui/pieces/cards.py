@@ -11,7 +11,7 @@ from retrieval.images.gallery import Row
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.html import render
-from retrieval.ui.pieces.thumbnails import PREVIEW, Thumbnails
+from retrieval.ui.pieces.thumbnails import PREVIEW, ThumbnailFiles
 from retrieval.ui.visit import Asked, Visit, is_gone, link_of, mark_of
 
 _STEPS = 8  # of the trail that are shown
@@ -35,7 +35,7 @@ class Tile:
 class Cards:
     """HTML of a gallery's images, and of visitors' pictures."""
 
-    def __init__(self, searcher: Searcher, thumbnails: Thumbnails) -> None:
+    def __init__(self, searcher: Searcher, thumbnails: ThumbnailFiles) -> None:
         self._searcher, self._thumbnails = searcher, thumbnails
 
     def name(self, part: Part) -> str:

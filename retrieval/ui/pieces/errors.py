@@ -14,7 +14,7 @@ from retrieval.errors import LookalikeError
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
+def errors_as_sentences() -> Iterator[None]:
     """Send our own errors to a client as their sentence, without a traceback."""
     try:
         yield

@@ -20,7 +20,7 @@ from retrieval.images.open import open_image, thumbnail_jpeg
 PREVIEW = 480  # pixels of the longer side
 
 
-class Thumbnails:
+class ThumbnailFiles:
     """The thumbnails of a gallery in a folder of this process, which Gradio serves and which ends with it."""
 
     def __init__(self, gallery: Gallery) -> None:

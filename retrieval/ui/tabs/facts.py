@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from retrieval.artifact.load import Artifact
 from retrieval.evaluation import markdown as report
 from retrieval.ui.pieces.html import render, script
-from retrieval.ui.pieces.thumbnails import Thumbnails
+from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 
 # Anybody may have written the card of an artifact: HTML is escaped, and pictures, which could be on any host, left out.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
@@ -19,7 +19,7 @@ _PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
-def add_evaluation(artifact: Artifact, thumbnails: Thumbnails) -> None:
+def add_evaluation(artifact: Artifact, thumbnails: ThumbnailFiles) -> None:
     """The figures and plots of an artifact's evaluation."""
     metrics = artifact.metrics
     blocks = [

@@ -16,7 +16,7 @@ from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import name_of
 from retrieval.ui.pieces.html import for_scripts, render, script
-from retrieval.ui.pieces.thumbnails import Thumbnails
+from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 
 _POINTS = 50_000  # as many as a browser draws smoothly
 _NO_LABEL = 65_535
@@ -26,7 +26,7 @@ _LEGEND = 12  # the most common labels
 class MapTab:
     """The map tab; a click on a point finds similar images."""
 
-    def __init__(self, searcher: Searcher, thumbnails: Thumbnails, method: str) -> None:
+    def __init__(self, searcher: Searcher, thumbnails: ThumbnailFiles, method: str) -> None:
         self._searcher, self._thumbnails = searcher, thumbnails
         gr.HTML(
             render("map", method=method),

@@ -22,7 +22,7 @@ from gradio_client.utils import python_type_to_json_schema
 from PIL import Image
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
-from retrieval.ui.api.answers import Answer, Explanation, Groups, Info
+from retrieval.ui.api.answers import Answer, ExplanationJson, Groups, Info
 from training.starter.catalogue import catalogue, draw
 
 PUBLIC = {"search", "search_by_id", "search_text", "explain", "duplicates", "info"}
@@ -134,7 +134,7 @@ def test_openapi_describes_them_all_with_their_types(server: str, searcher: Sear
         "info": {},
     }
     searches = dict.fromkeys(["search", "search_by_id", "search_text"], Answer)
-    for name, result in {**searches, "explain": Explanation, "duplicates": Groups, "info": Info}.items():
+    for name, result in {**searches, "explain": ExplanationJson, "duplicates": Groups, "info": Info}.items():
         assert str(python_type_to_json_schema(result)) in asked[name]["description"]
         assert f"/gradio_api/call/{name}/{{event_id}}" in paths
 
