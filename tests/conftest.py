@@ -1,11 +1,11 @@
-"""What several test files share: real pictures, a real (tiny) encoder, a real artifact, a real server."""
+"""Shared by several test files: real images, a real (tiny) encoder, a real artifact, a real server."""
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything that reads it is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # set before importing anything that reads it
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core has a worker of its own
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core runs its own test worker
 
 import csv
 import gc
@@ -71,7 +71,7 @@ EMBEDDING_SIZE = 16
 
 
 def noise(path, seed, side=32):
-    """Save a picture that is like no other; the format goes by the name. Returns the path."""
+    """Save an image of random noise, different for each seed; the name sets the format. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, {".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower(), "PNG"))
@@ -79,7 +79,7 @@ def noise(path, seed, side=32):
 
 
 def png(picture):
-    """The bytes of a PNG file of a picture, or of noise with a seed."""
+    """The bytes of a PNG file of an image, or of noise if a seed is given."""
     if isinstance(picture, int):
         picture = Image.fromarray(np.random.default_rng(picture).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     buffer = io.BytesIO()
@@ -88,9 +88,9 @@ def png(picture):
 
 
 def write_data_set(folder, label_column="label", names=None, **splits):
-    """Write a data set as `datasets` does, a parquet file a split, whose rows are (bytes of a picture, label).
+    """Write a data set as `datasets` does: one parquet file per split, from rows of (image bytes, label).
 
-    With the `names` of its classes the column of the labels is a ClassLabel. Returns the folder.
+    If the `names` of the classes are given, the label column is a ClassLabel. Returns the folder.
     """
     kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("string")
     features = datasets.Features({"image": datasets.Image(), label_column: kind})
@@ -103,7 +103,7 @@ def write_data_set(folder, label_column="label", names=None, **splits):
 
 
 def tiny_recipe(name=None, **changes):
-    """A recipe of the project, or the defaults, with a tiny network of random weights and small pictures."""
+    """A recipe of the project, or the defaults, changed to a tiny network with random weights and small images."""
     tiny = {"backbone": BACKBONE, "pretrained": False, "image_size": 64, "test_size": 64, "bf16": False}
     small = {"classes_per_batch": 4, "images_per_class": 4, "epochs": 1, "head": "linear-16", "label_column": None}
     if name is None:
@@ -111,11 +111,11 @@ def tiny_recipe(name=None, **changes):
     return load_recipe(name, {**tiny, **changes})
 
 
-WARM = Warm()  # python processes that know no Hub, and start at once
+WARM = Warm()  # Python processes that start at once and do not use the Hub
 
 
 def python(*arguments, **options):
-    """Run `python ARGUMENTS` to its end, in a process that has everything imported: exit status, stdout, stderr."""
+    """Run `python ARGUMENTS` to its end in a preloaded process; returns exit status, stdout and stderr."""
     return WARM.run(*arguments, **options)
 
 
@@ -125,25 +125,25 @@ def cold_in_the_end():
     WARM.close()
 
 
-# What goes to one worker, beside the tests of a file, for the Chromium or the Hub that they share.
+# Tests of these files run on one worker because they share a Chromium or a Hub; other files are a group of their own.
 GROUPS = {"tests/ui/test_": "page", "tests/hub/": "hub", "tests/images/test_sources_hub": "hub"}
 
 
 def group_of(nodeid):
-    """The group of a test: those of a group go to one worker, one after the other."""
+    """The group of a test; the tests of a group run on one worker, one after the other."""
     file = nodeid.partition("::")[0]
     return next((group for start, group in GROUPS.items() if file.startswith(start)), file)
 
 
 def pytest_collection_modifyitems(items):
-    """The groups that take longest go first, so that the workers end at about the same time."""
+    """Run the slowest groups first, so that the workers finish at about the same time."""
     order = ["page", "hub", "tests/artifact/test_atomic.py", "tests/training/test_training_run.py"]
     items.sort(key=lambda item: [*order, group_of(item.nodeid)].index(group_of(item.nodeid)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """How tests are handed out to workers."""
+    """Distribute tests to workers by group."""
 
     class Groups(LoadScopeScheduling):
         def _split_scope(self, nodeid):
@@ -153,7 +153,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_finish():
-    """What has been imported stays: no collection of garbage needs to look through it again."""
+    """Exclude everything imported so far from garbage collection: it stays until the end."""
     gc.collect()
     gc.freeze()
 
@@ -163,13 +163,13 @@ def pytest_sessionfinish():
 
 
 def in_a_thread(function, *arguments):
-    """What a function returns in a thread of its own, where no event loop runs."""
+    """Call a function in a new thread, where no event loop runs; returns its result."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def free_port():
-    """A port of this machine that nobody listens on."""
+    """A local port that nobody listens on."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -191,9 +191,9 @@ if torch.distributed.is_initialized():
 
 
 def start_two_processes(function, *arguments):
-    """Start a function in two processes that `torch.distributed` and `accelerate` take for a pair.
+    """Start a function in two processes that form one group for `torch.distributed` and `accelerate`.
 
-    Returns the processes, and the folder that will hold what it returns in each, pickled.
+    Returns the processes, and the folder that will hold the pickled result of each.
     """
     folder = Path(tempfile.mkdtemp(prefix="pair-"))
     (folder / "asked").write_bytes(pickle.dumps((sys.path, pickle.dumps((function, arguments)))))
@@ -208,7 +208,7 @@ def start_two_processes(function, *arguments):
 
 
 def in_two_processes(function, *arguments):
-    """What a function returns in each of two processes of a pair."""
+    """Call a function in two processes of one group; returns both results."""
     processes, folder = start_two_processes(function, *arguments)
     try:
         for rank, process in enumerate(processes):
@@ -220,7 +220,7 @@ def in_two_processes(function, *arguments):
 
 @pytest.fixture
 def one_thread():
-    """Small networks are not faster with more, and other programs of the machine are less in the way."""
+    """Limit torch to one thread: small networks are no faster with more, and other programs disturb less."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -237,7 +237,7 @@ def sha256(data):
 
 
 def refused(folder, *words):
-    """The artifact there is refused, in one line that holds all of these words."""
+    """Check that loading the artifact fails with a one-line message that contains all of these words."""
     with pytest.raises(IntegrityError) as raised:
         load_artifact(folder)
     message = str(raised.value)
@@ -246,14 +246,14 @@ def refused(folder, *words):
 
 
 def sealed(manifest):
-    """A manifest as bytes, with a right hash of itself."""
+    """A manifest as bytes, with the correct hash of itself."""
     zeros = "0" * 64
     text = json.dumps({**manifest, "manifest_sha256": zeros}, indent=2, sort_keys=True) + "\n"
     return text.replace(zeros, sha256(text.encode())).encode()
 
 
 def reseal(folder, **changes):
-    """Make the manifest agree with whatever lies in the folder now, as one who forges an artifact would."""
+    """Make the manifest match the present files of the folder, as a forger of an artifact would."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for name in manifest["files"]:
         data = (folder / name).read_bytes()
@@ -291,7 +291,7 @@ SHOWN = {"train": range(6), "validation": range(6, 9), "test": range(9, 12)}  # 
 
 
 def coloured(split, count):
-    """Rows of a data set for one of its splits, so many drawings of each colour."""
+    """Rows for one split of a data set: `count` drawings of each colour."""
     mine = [item for item in catalogue() if ARTICLES.index(item.article) in SHOWN[split]]
     for name in COLOURED:
         items = [item for item in mine if item.colour == name]
@@ -301,16 +301,16 @@ def coloured(split, count):
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory):
-    """A data set of 132 drawings with three splits, whose classes are colours; no article is in two of the splits."""
+    """A data set of 132 drawings in three splits, with colours as classes; no article is in more than one split."""
     splits = {split: list(coloured(split, count)) for split, count in (("train", 14), ("validation", 4), ("test", 4))}
     return write_data_set(tmp_path_factory.mktemp("drawings") / "set", names=COLOURED, **splits)
 
 
 @pytest.fixture(scope="session")
 def encoder(pictures):
-    """A tiny timm network with fixed random weights, 16 numbers an embedding."""
+    """A tiny timm network with fixed random weights and embeddings of 16 numbers."""
     encoder = Encoder.create(BACKBONE, pretrained=False, embedding_size=EMBEDDING_SIZE, seed=0)
-    # Random weights map all pictures to nearly the same point; batch norm that has seen some spreads them out.
+    # Random weights map all images to nearly the same point; batch norm statistics of real images spread them out.
     seen = torch.stack([encoder.preprocess(open_image(path)) for path in sorted(pictures.rglob("*.png"))])
     with torch.no_grad():
         for _ in range(20):
@@ -320,7 +320,7 @@ def encoder(pictures):
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory):
-    """The folder of a tiny CLIP of random weights, as `transformers` saves it."""
+    """The folder of a tiny CLIP with random weights, as `transformers` saves it."""
     from text_models import write_clip  # transformers takes seconds to import
 
     return write_clip(tmp_path_factory.mktemp("models") / "clip-tiny")
@@ -328,14 +328,14 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def artifact(pictures, encoder, tmp_path_factory):
-    """The folder of an artifact of the 60 pictures. Read-only: `copied_artifact` is there to be changed."""
+    """The folder of an artifact of the 60 images. Read-only: use `copied_artifact` to change it."""
     folder = tmp_path_factory.mktemp("artifact") / "drawings"
     build_artifact(open_source(str(pictures)), folder, encoder)
     return folder
 
 
 def run_sections(draft, held_out=(), **training):
-    """What a training run adds to an artifact: sections of metrics.json; every third row is a query."""
+    """The sections that a training run adds to metrics.json; every third row is a query."""
     labels, vectors = np.array(draft.gallery.labels), draft.vectors
     asked = np.arange(len(labels)) % 3 == 0
     evaluation = evaluate(
@@ -377,7 +377,7 @@ def run_sections(draft, held_out=(), **training):
 
 @pytest.fixture(scope="session")
 def twins(encoder, clip, tmp_path_factory):
-    """The folder of an artifact of 24 drawings without labels, 16 of them saved again, and a text model. Read-only."""
+    """The folder of an artifact with a text model: 24 drawings without labels, and copies of 16 of them. Read-only."""
     folder = tmp_path_factory.mktemp("twins")
     (folder / "pictures").mkdir()
     rows = [("file_name", "colour", "copy")]
@@ -398,7 +398,7 @@ def twins(encoder, clip, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(pictures, encoder, tmp_path_factory):
-    """The folder of an artifact as a training run makes it. Read-only: `copied_run` is there to be changed."""
+    """The folder of an artifact as a training run makes it. Read-only: use `copied_run` to change it."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     build_run(open_source(str(pictures)), folder, encoder, run_sections)
     return folder
@@ -406,21 +406,21 @@ def trained(pictures, encoder, tmp_path_factory):
 
 @pytest.fixture
 def copied_run(trained, tmp_path):
-    """The folder of a copy of the finished run, to be changed or spoiled."""
+    """A copy of the folder of the finished run, which a test may change or damage."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
 def copied_artifact(artifact, tmp_path):
-    """The folder of a copy of the artifact, to be changed or spoiled."""
+    """A copy of the folder of the artifact, which a test may change or damage."""
     return Path(shutil.copytree(artifact, tmp_path / "copied"))
 
 
 @contextmanager
 def serving(*arguments, start=WARM.start, **options):
-    """`python app.py` as a process of its own, until the block ends; its address, and what it has said so far.
+    """Run `python app.py` in its own process until the block ends; yields its address and its output so far.
 
-    `start` may be a HubClient's, whose processes know its Hub.
+    `start` can be that of a HubClient, whose processes use its Hub.
     """
     port = free_port()
     command = ["app.py", "--host", "127.0.0.1", "--port", port, *arguments]
@@ -431,7 +431,7 @@ def serving(*arguments, start=WARM.start, **options):
             if "Running on local URL" in line:
                 break
         assert app.poll() is None, f"app.py ended before it served: {''.join(said)}"
-        # Read on to the end: a server whose pipe is full waits for a reader for ever.
+        # Keep reading: a server whose pipe is full would wait forever.
         reader = Thread(target=deque, args=(app.stdout, 0), daemon=True)
         reader.start()
         try:
@@ -443,21 +443,21 @@ def serving(*arguments, start=WARM.start, **options):
 
 @pytest.fixture(scope="session")
 def server():
-    """`python app.py` on the starter artifact, as a process of its own; its address."""
+    """The address of `python app.py` on the starter artifact, in its own process."""
     with serving() as (address, _):
         yield address
 
 
 @pytest.fixture(scope="session")
 def twins_server(twins):
-    """The same on the artifact with near-duplicates and a text model, whose encoder explains."""
+    """The same on the artifact with near-duplicates, a text model and an encoder that can explain its hits."""
     with serving("--artifact", twins) as (address, _):
         yield address
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """A Chromium. While it is there, Playwright's event loop runs in this thread: others want a thread of their own."""
+    """A Chromium. Playwright's event loop runs in this thread; use `in_a_thread` for anything with its own loop."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here (apt-get install -y chromium)")
     with sync_playwright() as playwright:
@@ -468,7 +468,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def npm_folder(tmp_path_factory):
-    """A folder outside the checkout with the `node_modules` that tests/package.json asks for."""
+    """A folder outside the checkout with the `node_modules` of tests/package.json."""
     if not (npm := shutil.which("npm")):
         pytest.skip("no npm here (apt-get install -y npm)")
     folder = tmp_path_factory.mktemp("npm")
@@ -484,13 +484,13 @@ def npm_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def axe(npm_folder):
-    """The file of axe-core, which looks a page over for what shuts people out."""
+    """The file of axe-core, which checks a page for accessibility."""
     return npm_folder / "node_modules" / "axe-core" / "axe.min.js"
 
 
 @pytest.fixture(scope="session")
 def hub_process(tmp_path_factory):
-    """A Hub of the tests' own, and a process that runs our commands against it."""
+    """A local Hub for the tests, and a process that runs our commands against it."""
     with HubServer(tmp_path_factory.mktemp("hub")) as hub:
         client = HubClient(hub, tmp_path_factory.mktemp("home"))
         yield hub, client
@@ -499,7 +499,7 @@ def hub_process(tmp_path_factory):
 
 @pytest.fixture
 def hub(hub_process):
-    """The Hub, with nothing in the way and no request on record; its repositories stay from test to test."""
+    """The Hub without faults or recorded requests; its repositories stay from test to test."""
     hub, _ = hub_process
     hub.faults.clear()
     hub.clear()
@@ -509,7 +509,7 @@ def hub(hub_process):
 
 @pytest.fixture(scope="module")
 def first(request, hub_process, trained):
-    """The files of a run's artifact as they are on the Hub, in the REPO of a test file, and their commit."""
+    """The files of a run's artifact, committed to the REPO of the test file on the Hub, and the commit."""
     files = contents(trained)
     return files, hub_process[0].commit("model", request.module.REPO, files)
 
@@ -529,7 +529,7 @@ def starter():
 
 @pytest.fixture(scope="session")
 def shirt(tmp_path_factory):
-    """A striped red shirt, drawn anew: not one of the gallery's pictures."""
+    """A new drawing of a striped red shirt, which is not in the gallery."""
     path = tmp_path_factory.mktemp("query") / "shirt.png"
     draw(Item("shirt", "red", "striped", "front", seed=987_654), 256).save(path)
     return path

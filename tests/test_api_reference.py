@@ -1,4 +1,4 @@
-"""The API reference says what the docstrings say, and each of its examples runs."""
+"""The API reference matches the docstrings, and each of its examples runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ make_api = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(make_api)
 
 EXAMPLES = make_api.examples()
-# They would need a login, and a Hub: tests/hub runs what they call against a Hub of the tests' own.
+# These would need a login and a Hub: tests/hub runs what they call against a local Hub.
 ON_THE_HUB = {"push", "pull", "deploy"}
 WITHOUT_EXAMPLE = {name for name in retrieval.__all__ if name.endswith("Error")} - {"LookalikeError"}
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
-    """A folder as the examples want it."""
+    """A folder with the files that the examples use."""
     folder = tmp_path_factory.mktemp("examples")
     draw(catalogue()[4], 200).save(folder / "photo.jpg")
     for item in catalogue()[:240:40]:

@@ -1,4 +1,4 @@
-"""The command line: each command as a person types it, what it prints, and the one line that an error is."""
+"""The command line: each command as a person types it, what it prints, and that every error is one line."""
 
 import json
 import os
@@ -35,14 +35,14 @@ FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-
 
 
 def run(*arguments):
-    """`python -m retrieval ...` as a process of its own."""
+    """Run `python -m retrieval ...` in its own process."""
     command = [sys.executable, "-m", "retrieval", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
 def here(capsys):
-    """The same in this process, which has everything imported: (exit status, standard output, standard error)."""
+    """Runs a command in this process; returns (exit status, standard output, standard error)."""
 
     def run_here(*arguments):
         capsys.readouterr()
@@ -52,12 +52,12 @@ def here(capsys):
     return run_here
 
 
-# build, in processes of their own
+# build, in its own process
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """What `build` said of a folder with a picture that comes twice, a broken one and a text file in it."""
+    """The result of `build` on a folder with a duplicate, a broken image and a text file."""
     root = tmp_path_factory.mktemp("built")
     for seed in range(6):
         noise(root / "photos" / f"c{seed % 2}" / f"{seed}.png", seed)
@@ -163,7 +163,7 @@ def test_search_prints_json(artifact, pictures, here):
 
 
 def test_search_with_everything(twins, shirt, here):
-    """A part of a picture, likes, unlikes and near-duplicates, as the `Searcher` finds them."""
+    """A region of an image, likes, unlikes and folded near-duplicates give the same hits as the `Searcher`."""
     searcher = Searcher.open(twins)
     ids = searcher.gallery.ids
     options = ["--region", "0.25,0,0.75,0.5", "--like", ids[3], "--like", ids[8], "--unlike", ids[5], "--fold"]
@@ -176,7 +176,7 @@ def test_search_with_everything(twins, shirt, here):
     assert [hit["alike"] for hit in found] == [[ids[row] for row in hit.alike] for hit in expected]
     assert any(hit["alike"] for hit in found)
     assert {(hit["chance"], hit["confident"]) for hit in found} == {(None, None)}
-    status, printed, _ = here("search", twins, "-k", 7, *options, shirt)  # IMAGE may stand behind the options
+    status, printed, _ = here("search", twins, "-k", 7, *options, shirt)  # IMAGE may come after the options
     assert status == 0
     for line, hit in zip(printed.splitlines(), expected, strict=True):
         alike = [f"+{len(hit.alike)}", "alike"] if hit.alike else []
@@ -222,7 +222,7 @@ def test_a_hit_whose_chance_is_not_known_is_in_line_with_the_others():
 
 
 def test_search_with_filters(artifact, pictures, here):
-    """Of one column either value will do; of two columns both must hold."""
+    """Values of the same column are alternatives; conditions on different columns must all hold."""
     query = sorted(pictures.rglob("*.png"))[0]
     where = ["--where", "colour=red", "--where", "colour=teal", "--where", "pattern=plain"]
     status, printed, _ = here("search", artifact, query, "-k", 60, "--json", *where)
@@ -402,7 +402,7 @@ def test_wrong_usage_is_status_2(arguments, capsys):
 
 
 def usage(arguments, capsys, door=lookalike.main):
-    """The exit status of a command line that runs no command, and what it printed."""
+    """The exit status, output and errors of a command line that ends before it runs a command."""
     with pytest.raises(SystemExit) as raised:
         door(arguments)
     return raised.value.code, *capsys.readouterr()
@@ -469,11 +469,11 @@ def test_a_port_in_use_is_an_error_in_our_words(starter, here):
     assert len(error.splitlines()) == 1
 
 
-# What is loaded when
+# Lazy imports
 
 
 HEAVY = {"torch", "numpy", "faiss", "datasets", "PIL", "pyarrow", "timm", "gradio", "huggingface_hub", "rich"}
-AT_ONCE = [  # what was typed, and the exit status
+AT_ONCE = [  # the arguments, and the exit status
     (["--help"], 0),
     (["--version"], 0),
     *[([name, "--help"], 0) for name in COMMANDS],
@@ -530,7 +530,7 @@ def test_every_public_name_is_there():
 
 
 def test_file_names_that_are_no_text(tmp_path, here):
-    """A name of bytes that are no UTF-8, as old archives hold them, stops nothing."""
+    """File names in another encoding than UTF-8, as old archives have them, do not stop a build."""
     noise(tmp_path / "photos" / "1.png", 1)
     noise(tmp_path / "photos" / "2.png", 2).rename(tmp_path / "photos" / os.fsdecode(b"caf\xe9.png"))
     options = ["--backbone", BACKBONE, "--no-pretrained"]
@@ -542,7 +542,7 @@ def test_file_names_that_are_no_text(tmp_path, here):
 
 
 def test_an_error_on_the_way_out_after_ctrl_c(capsys):
-    """Python closes what is open, and can fail at that where the interrupt came just then."""
+    """After an interrupt Python closes open files, which can fail in turn; the exit status must stay 130."""
 
     def interrupted_while_closing():
         try:

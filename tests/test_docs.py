@@ -1,4 +1,4 @@
-"""What README and docs/ say is true: their commands, their links, their tree, their versions."""
+"""README and docs/ are correct: their commands, links, file tree and versions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md",
 TEXTS += sorted((ROOT / "docs").glob("*.md"))
 TEST_COMMAND = "pip install -r requirements-dev.txt && python -m pytest"
 APP_COMMAND = "pip install -r requirements.txt && python app.py"
-MOST_WORDS = 25  # in the cell of a table
+MOST_WORDS = 25  # in a table cell
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The fenced blocks of a language, in their order."""
+    """The fenced code blocks of a language, in order."""
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [body for name, body in fenced if name == language]
 
@@ -45,7 +45,7 @@ def pinned(name: str) -> str:
     return versions[0]
 
 
-# The form of the texts.
+# The form of the texts
 
 
 def test_the_readme_is_short() -> None:
@@ -105,7 +105,7 @@ def test_the_changelog_begins_with_the_latest_version_and_what_breaks() -> None:
     assert re.findall(r"^### (.+)$", text.split("\n## ")[1], re.MULTILINE)[0].startswith("Breaking changes")
 
 
-# Commands.
+# Commands
 
 
 def test_the_two_commands_stand_on_lines_of_their_own() -> None:
@@ -137,11 +137,11 @@ def test_everything_installed_is_pinned() -> None:
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """(command, text) for each place of a page that names options of `python -m retrieval COMMAND`."""
+    """(command, text) for each place in the docs that names options of `python -m retrieval COMMAND`."""
     for text in PAGES.values():
         yield from re.findall(r"^python -m retrieval (\w+)(.*)$", text, re.MULTILINE)
         yield from re.findall(r"^\| `(\w+) (?:SOURCE|DIR|OWNER)(.*)$", text, re.MULTILINE)
-        # A section about one command: the options in the first column of its table.
+        # In a section about one command, the options are in the first column of its table.
         for command, section in re.findall(r"^##+ (?:Options of )?`(\w+)`\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.M):
             yield from ((command, cell) for cell in re.findall(r"^\| (`-.*?) \|", section, re.MULTILINE))
 
@@ -157,7 +157,7 @@ def options_in(text: str) -> set[str]:
 def test_every_option_of_a_command_exists(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # no option is cut off
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough that no option is truncated
     with pytest.raises(SystemExit) as ended:
         retrieval_main([command, "--help"])
     assert ended.value.code == 0
@@ -183,7 +183,7 @@ def test_what_the_docs_say_of_training_exists(
             training_main(words)
     usage = capsys.readouterr().out
     text = PAGES["train.md"].replace("python app.py --artifact", "")
-    text = re.sub(r"accelerate\s+launch.*?-m training", "", text, flags=re.DOTALL)  # whose options are not ours
+    text = re.sub(r"accelerate\s+launch.*?-m training", "", text, flags=re.DOTALL)  # the options of accelerate
     said = options_in(text)
     assert {"--resume", "--hold-out-classes", "--plot"} <= said
     assert {option for option in said if option not in usage} == set()

@@ -1,4 +1,4 @@
-"""The code in README and docs/ runs, and says what the pages say it does."""
+"""The code in README and docs/ runs and prints what the pages say."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ ADDRESS = "http://127.0.0.1:7860"
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture under the name that the pages give it, in a folder of its own."""
+    """An image with the file name that the docs use, in its own folder."""
     path = tmp_path_factory.mktemp("photo") / "photo.jpg"
     draw(catalogue()[4], 200).save(path)
     return path
 
 
 def run_beside(folder: Path, code: str) -> None:
-    """Run a block of a page as a program whose working directory is that folder."""
+    """Run a code block of the docs as a program in that working directory."""
     with chdir(folder):
         exec(compile(code.replace('"retrieval/starter"', repr(str(STARTER))), "a page", "exec"), {})
 
 
 def test_every_block_of_code_is_run() -> None:
-    """By the tests below; whoever adds one has to add a test."""
+    """The tests below run each of these blocks; a new block needs a new test."""
     counts = {
         (name, language): len(found)
         for name, text in PAGES.items()
@@ -74,7 +74,7 @@ def test_the_code_for_python_clients_runs(server: str, photo: Path, capsys: pyte
 
 
 def test_the_code_for_refined_searches_runs(twins_server: str, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a text model, an encoder that explains and near-duplicates, which the starter does not all have."""
+    """This needs a text model, an encoder that explains and near-duplicates, which the starter does not all have."""
     first, refined = blocks(PAGES["endpoints.md"], "python")
     first = first.replace(ADDRESS, twins_server).replace(', where={"label": "shirt"}', "")
     lines = [line for line in refined.splitlines() if "client.predict" in line]
@@ -93,7 +93,7 @@ print(json.dumps([len(part["hits"]), len(near["hits"]), len(said["hits"]), total
 
 
 def said_by(command: list[str], folder: Path) -> str:
-    """What another program than Python says."""
+    """The output of a program that is not Python."""
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -1,4 +1,4 @@
-"""The project as a package: a wheel that is built, installed elsewhere, and used from a folder outside the checkout."""
+"""The project as a package: a wheel is built, installed elsewhere, and used from a folder outside the checkout."""
 
 import io
 import os
@@ -48,10 +48,10 @@ def test_what_is_optional_is_tested_too(extra):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A function that gives the command line and environment of `lookalike`, installed from a wheel, and its folder."""
+    """The folder where the wheel is installed, and an empty folder elsewhere to run in."""
     root = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("__pycache__", "*.building", "*.lock")
-    for name in SOURCES:  # a copy: setuptools leaves folders beside what it builds
+    for name in SOURCES:  # a copy, because setuptools leaves folders beside the sources
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, root / "source" / name, ignore=ignored)
         else:
@@ -106,7 +106,7 @@ def test_an_installed_package_has_all_that_it_needs(installed, lookalike):
 
 
 def test_an_installed_package_does_not_deploy(installed, lookalike):
-    """A Space has a README.md and a requirements.txt, which no wheel has."""
+    """A Space needs README.md and requirements.txt, which are not in the wheel."""
     status, out, err = answer(lookalike("deploy", "me/space", "--artifact", "me/shirts"))
     assert (status, out) == (1, "")
     assert err == f"error: README.md is not in {installed[0]}: deploy from a checkout of the project.\n"

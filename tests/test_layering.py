@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows of the design, read from the code itself; and that the parts stay small."""
+"""Which module may import which, checked on the code itself; and limits for files, functions and folders."""
 
 import ast
 import subprocess
@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From the ground up. A module imports modules of the rows below its own, or of its own folder, and no others. A folder
-# of `retrieval` is one part, and so is a file that lies in no folder. A new one has to be given its place here.
+# From the lowest layer to the highest. A module may import only modules of the rows above its own in this list, or of
+# its own folder. Each folder of `retrieval` is one part, and so is each file outside a folder. Add new parts here.
 LAYERS = [
     ["errors", "arrays", "forking", "version", "words"],
     ["console", "hub_errors", "stores", "encoders"],
@@ -68,7 +68,7 @@ OWNERS = {
     "jinja2": ["retrieval/ui/"],
     **{name: [] for name in ("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")},
 }
-# What starts, and the modules of ours that it may import.
+# Entry points, and the modules of the project that they may import.
 DOORS = {
     "app": {"retrieval.__main__"},
     "lookalike": {"retrieval.__main__", "retrieval.commands.run", "training.commands"},
@@ -98,7 +98,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8"), name) for name, path 
 
 
 def module_of(name):
-    """`retrieval/ui/page.py` -> `retrieval.ui.page`; a package is called as its folder is."""
+    """`retrieval/ui/page.py` -> `retrieval.ui.page`; a package is named like its folder."""
     return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -106,7 +106,7 @@ MODULES = {module_of(name): name for name in PATHS}
 
 
 def imports_of(name, tree):
-    """(line, full name) of all that a file imports, wherever in it; `from x import y` is x.y where that is a file."""
+    """(line, full name) of every import anywhere in a file; `from x import y` counts as x.y if that is a module."""
     package = module_of(name).split(".") if name.endswith("__init__.py") else module_of(name).split(".")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -132,7 +132,7 @@ def height(part, layers):
 
 
 def wrong_arrow(importer, imported):
-    """What is wrong with a module of ours importing another, in words; None where nothing is."""
+    """Why one module of the project may not import another; None if it may."""
     if importer in DOORS:
         return None if imported in DOORS[importer] else "a door knows the commands, and nothing behind them"
     if imported.startswith("training") and importer.startswith("training"):
@@ -140,7 +140,7 @@ def wrong_arrow(importer, imported):
     if not imported.startswith("retrieval"):
         return "nothing imports a door, and only training imports training"
     if importer == "retrieval":
-        return None  # the front door, which names what lies behind it and loads it late
+        return None  # the package itself, which lists its public names and imports them lazily
     if imported == "retrieval":
         return None if importer.startswith("training") else "modules of retrieval import each other by name"
     if importer.startswith("training"):
@@ -194,7 +194,7 @@ def test_there_is_no_circle():
     graph = {
         module: {imported for _, imported in IMPORTS[name] if imported in MODULES}
         for module, name in MODULES.items()
-        if module != "retrieval"  # which loads late what it names
+        if module != "retrieval"  # it imports lazily
     }
     try:
         TopologicalSorter(graph).prepare()
@@ -239,7 +239,7 @@ def test_every_way_to_import_is_read():
 
 
 def pickling(tree):
-    """Lines that would run code from a file: torch's own format, or numpy's for objects."""
+    """Lines that could run code from a file: torch's own format, or numpy object arrays."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in PICKLING:
             yield node.lineno, ast.unparse(node)
@@ -288,7 +288,7 @@ HEAVY = set(OWNERS) - {"marshal", "pickle", "_pickle"} | {"numpy", "pyarrow", "P
     ],
 )
 def test_importing_loads_nothing_heavy(modules, needed):
-    """The package at all, and what the workflow deploys with, which installs the Hub's client and no more."""
+    """Checks the package, and the deploy module, which the workflow runs with only the Hub's client installed."""
     code = f"import sys, {modules}; print([m for m in {sorted(HEAVY - needed)} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""A face for programs: what a Searcher takes and refuses, and where it works: threads, forks, other processes."""
+"""The Python API: what a Searcher accepts and refuses, and that it works in threads, forks and other processes."""
 
 import asyncio
 import io
@@ -45,11 +45,11 @@ def found(searcher, *arguments, **options):
     return [(hit.id, round(hit.score, 5)) for hit in searcher.search(*arguments, **options)]
 
 
-# What a picture may be given as
+# Forms of a query image
 
 
 def forms(path):
-    """The same picture in every form that a program may have it in."""
+    """The same image in every form that a program may have it in."""
     picture = Image.open(path)
     pixels = np.asarray(picture.convert("RGB"))
     opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
@@ -88,7 +88,7 @@ def test_an_array_with_alpha_lies_on_white():
 
 
 def test_a_pil_image_is_read_as_its_file_is_and_not_changed(tmp_path):
-    """Orientation, transparency and 16 bits, as for the file; the caller's image stays what it was."""
+    """Orientation, transparency and 16 bits are handled as for the file; the caller's image stays unchanged."""
     turned = Image.new("RGB", (4, 2), "red")
     turned.putpixel((0, 0), (0, 0, 255))
     exif = Image.Exif()
@@ -135,7 +135,7 @@ def test_a_pil_image_over_the_limits_is_refused():
         open_image(Image.new("RGB", (0, 3)))
 
 
-# What is refused, with what to give in its place
+# Refused arguments, and what to pass instead
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_path_that_is_not_there(searcher):
         searcher.search("a.jpg")
 
 
-# One search, however it is composed
+# Searches that combine several things
 
 
 def test_pictures_ids_likes_and_unlikes_compose(searcher, photo):
@@ -234,7 +234,7 @@ def test_explain_and_duplicates_need_no_page(artifact, searcher, photo):
 
 
 class Flipped:
-    """An encoder of somebody else's: it keeps the Protocol and nothing more."""
+    """A third-party encoder that implements the Protocol and nothing more."""
 
     name = "flipped"
     fingerprint = "flipped-1"
@@ -259,11 +259,11 @@ def test_any_encoder_that_keeps_the_protocol_will_do(artifact, photo):
         broken.search(photo)
 
 
-# Wherever Python programs are
+# Forks, worker processes and threads
 
 
 def searched_in_a_child(searcher, photo):
-    """What a forked child finds, which ends by itself within a minute."""
+    """What a forked child finds; the child is killed after a minute."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -284,7 +284,7 @@ def searched_in_a_child(searcher, photo):
 
 
 def test_a_search_by_picture_in_a_forked_child(searcher, photo):
-    """The encoder's thread, and those of FAISS, do not exist there; locks may be held by threads that are gone."""
+    """The threads of the encoder and of FAISS do not exist in a fork, and threads that are gone may hold locks."""
     expected = found(searcher, photo.read_bytes(), k=5)
     threads = torch.get_num_threads(), faiss.omp_get_max_threads()
     try:
@@ -353,12 +353,12 @@ def test_searches_in_threads_of_asyncio(searcher, photo):
     async def all_at_once():
         return await asyncio.gather(*(asyncio.to_thread(found, searcher, photo.read_bytes(), k=k) for k in range(1, 9)))
 
-    with ThreadPoolExecutor(1) as apart:  # Playwright has a loop of its own in the thread of the tests
+    with ThreadPoolExecutor(1) as apart:  # Playwright runs its own event loop in the thread of the tests
         answers = apart.submit(asyncio.run, all_at_once()).result()
     assert answers == [found(searcher, photo, k=k) for k in range(1, 9)]
 
 
-# One artifact, opened once
+# Opened artifacts
 
 
 def test_an_open_artifact_holds_all_of_it(artifact, trained):
@@ -373,7 +373,7 @@ def test_an_open_artifact_holds_all_of_it(artifact, trained):
 
 
 def test_figures_are_those_of_the_artifact_that_was_opened(copied_artifact, artifact):
-    """The folder may be another by the time that the page is made: nothing is read a second time."""
+    """The folder may have changed by the time the page is made, so nothing is read a second time."""
     searcher = Searcher.open(copied_artifact)
     before = searcher.artifact
     remove_images(copied_artifact, searcher.gallery.ids[:30])

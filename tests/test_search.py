@@ -1,4 +1,4 @@
-"""The searcher, with an encoder that can be worked out by hand: the mean colour of a picture, as a direction."""
+"""The searcher, with an encoder that can be computed by hand: the normalised mean colour of an image."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +26,13 @@ COLOURS = [
     (200, 200, 10),
     (10, 10, 250),
     (90, 90, 90),
-    (255, 0, 0),  # the first picture again
+    (255, 0, 0),  # a copy of the first image
 ]
 LABELS = ["warm", "cool", "cool", "warm", "warm", "warm", None, "cool", "grey", "warm"]
 
 
 class MeanColour:
-    """A small real encoder: the mean red, green and blue of a picture, at unit length."""
+    """A small real encoder: the mean red, green and blue of an image, scaled to unit length."""
 
     dim = 3
     name = "mean-colour"
@@ -54,7 +54,7 @@ def direction(colour):
 
 
 def cosines(colour):
-    """The score of every row for a picture of one colour, by hand."""
+    """The score of every row for an image of one colour, computed by hand."""
     return np.array([direction(colour) @ direction(other) for other in COLOURS])
 
 
@@ -107,7 +107,7 @@ def test_picture_of_the_gallery_finds_itself_and_its_copy_with_a_score_of_one(se
 
 
 def test_no_score_is_above_one(searcher):
-    # These vectors are a hair longer than 1, as vectors kept in 16 bits can be.
+    # These vectors are slightly longer than 1, as vectors stored in 16 bits can be.
     for colour in COLOURS:
         vector = direction(colour).astype(np.float32) * np.float32(1.0004)
         scores = [hit.score for hit in searcher.find(Query(vector), k=10)]
@@ -123,7 +123,7 @@ def test_search_by_id_leaves_the_image_itself_out_and_nothing_else(searcher):
         assert sorted(hit.row for hit in hits) == [other for other in range(10) if other != row]
         assert [hit.score for hit in hits] == pytest.approx(-np.sort(-expected), abs=2e-3)
         assert len(searcher.search_by_id(f"id{row}", k=4)) == 4
-    # A copy of the picture under another id stays.
+    # A copy of the image under another id stays.
     assert searcher.search_by_id("id0", k=1)[0].id == "id9"
     assert searcher.search_by_id("id9", k=1)[0].id == "id0"
 
@@ -174,7 +174,7 @@ def test_filter_comes_before_the_search(searcher, where, rows):
     hits = searcher.search(png((255, 0, 0)), k=10, where=where)
     assert {hit.row for hit in hits} == rows
     assert [hit.score for hit in hits] == pytest.approx(-np.sort(-cosines((255, 0, 0))[sorted(rows)]), abs=1e-3)
-    # Far fewer than the rows between them and the query, and still as many as there are.
+    # The filter leaves fewer rows than lie between them and the query, and still all of them are found.
     assert len(searcher.search(png((255, 0, 0)), k=2, where=where)) == min(2, len(rows))
     by_id = searcher.search_by_id("id0", k=10, where=where)
     assert {hit.row for hit in by_id} == rows - {0}
@@ -194,7 +194,7 @@ def test_wrong_filter_or_id_is_an_error_in_words(searcher):
         searcher.search_by_id("id10")
 
 
-# Several things at once
+# Queries with several parts
 
 
 def test_combine_is_the_weighed_sum_at_unit_length():
@@ -275,7 +275,7 @@ def test_words_are_searched_for_among_the_vectors_of_their_encoder(twins):
 
 
 def doubled(folder, heaps, side=8, dim=32):
-    """A searcher whose rows are heaps of so many copies of a picture each, and their vectors, in a drawn order."""
+    """A searcher over shuffled groups of near-duplicates of these sizes, its vectors, and the group of each row."""
     rng = np.random.default_rng(0)
     of_row = rng.permutation(np.repeat(np.arange(len(heaps)), heaps))
     centres = rng.standard_normal((len(heaps), dim))
@@ -302,7 +302,7 @@ def doubled(folder, heaps, side=8, dim=32):
 
 
 def by_hand(order, of_row):
-    """{the first row of each heap: the rows of it that follow}, in the order of the hits."""
+    """[(the first row of each group, the other rows of it)], in the order of the hits."""
     firsts = {}
     for row in order:
         firsts.setdefault(of_row[row], []).append(int(row))
@@ -310,7 +310,7 @@ def by_hand(order, of_row):
 
 
 def test_folding_goes_on_until_there_are_k_leaders(tmp_path):
-    """Of the nearest, hundreds are copies of one picture."""
+    """Hundreds of the nearest rows are copies of one image."""
     searcher, vectors, of_row = doubled(tmp_path, [300, 1, 5, 2, 1, 3])
     query = Query(vectors[np.flatnonzero(of_row == 0)[0]])
     order = np.argsort(-(vectors @ query.vector), kind="stable")
@@ -334,7 +334,7 @@ def test_folding_goes_on_until_there_are_k_leaders(tmp_path):
 
 
 def test_as_many_leaders_as_hits_without_folding(tmp_path):
-    """For which more rows are looked at than are ever given."""
+    """This takes more rows than the largest k."""
     searcher, vectors, of_row = doubled(tmp_path, [2] * 700)
     order = np.argsort(-(vectors @ vectors[0]), kind="stable")
     expected = by_hand(order, of_row)[:650]
@@ -342,7 +342,7 @@ def test_as_many_leaders_as_hits_without_folding(tmp_path):
     assert [hit.row for hit in searcher.find(Query(vectors[0]), 650, fold=True)] == [row for row, _ in expected]
 
 
-# Chances
+# Match probabilities
 
 
 def test_chances_are_those_of_the_calibration(artifact, pictures):
@@ -400,13 +400,13 @@ def test_artifact_of_a_real_encoder_is_opened_and_searched(artifact, pictures):
         by_id = searcher.search_by_id(row.id, k=60)
         assert len(by_id) == 59
         assert row.id not in {hit.id for hit in by_id}
-        # The vector of the picture is the vector of the index: both ways give the same scores.
+        # The embedding of the image is the vector in the index, so both searches give the same scores.
         assert [hit.score for hit in by_id] == pytest.approx([hit.score for hit in others], abs=1e-5)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "SQfp16"])
 def test_the_very_opposite_is_a_hit_too(factory, tmp_path):
-    """Rounding brings its score a hair below -1, which is the least score that can be asked for."""
+    """Rounding can bring its score slightly below -1, the lowest allowed `min_score`."""
     drawn = np.random.default_rng(0).standard_normal((20, 1280))
     vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
     rows = [{"id": f"{n}", "thumbnail": b"", "source": "", "sha256": ""} for n in range(20)]

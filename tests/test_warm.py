@@ -1,4 +1,4 @@
-"""Processes that are forked and not started: they behave as those of `python` do."""
+"""Processes that are forked from a preloaded one: they behave like processes started with `python`."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The artifact: whatever is changed in its folder is found and named before it is used, and other tools read it."""
+"""The artifact: any change in its folder is detected and named before it is used, and other tools can read it."""
 
 import json
 import random
@@ -44,7 +44,7 @@ def write_index(folder, vectors, metric=faiss.METRIC_INNER_PRODUCT):
     faiss.write_index(index, str(folder / LAYOUT.index))
 
 
-# As it is
+# An intact artifact
 
 
 def test_it_has_the_files_that_the_layout_names_and_no_other(artifact):
@@ -67,7 +67,7 @@ def test_what_was_opened_is_what_was_built(artifact, encoder):
 
 
 def test_other_tools_read_it(artifact, pictures):
-    """timm, FAISS and pyarrow alone find what this project finds."""
+    """timm, FAISS and pyarrow on their own give the same results as this project."""
     opened = load_artifact(artifact)
     model = timm.create_model(f"local-dir:{artifact}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
@@ -106,7 +106,7 @@ def test_nothing_in_it_is_a_pickle(artifact):
         assert data[:1] != b"\x80", f"{name} starts like a pickle"
 
 
-# Spoiled
+# Damaged files
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -115,7 +115,7 @@ def test_a_flipped_bit(copied_artifact, name):
     data = path.read_bytes()
     draw = random.Random(name)
     bits = {0, 8 * len(data) - 1, *(draw.randrange(8 * len(data)) for _ in range(22))}
-    if name == LAYOUT.manifest:  # the one file that has to be parsed before it can be checked
+    if name == LAYOUT.manifest:  # the only file that has to be parsed before it can be checked
         bits |= set(range(0, 8 * len(data), 7))
     for bit in sorted(bits):
         spoiled = bytearray(data)
@@ -155,23 +155,23 @@ def test_a_manifest_that_is_missing_or_cut_short(copied_artifact):
 
 @pytest.mark.parametrize("name", [LAYOUT.index, LAYOUT.weights, LAYOUT.gallery, LAYOUT.config])
 def test_a_file_that_failed_its_hash_is_not_parsed(copied_artifact, name):
-    """Rubbish of the same size, which no parser takes: what is said is said by the check, and not by a parser."""
+    """Garbage of the same size breaks every parser, so the error must come from the hash check before it."""
     size = (copied_artifact / name).stat().st_size
     rubbish = random.Random(0).randbytes(size)
     (copied_artifact / name).write_bytes(rubbish)
     refused(copied_artifact, f"{name}: SHA-256", sha256(rubbish))
-    # The other files were not looked at either: a spoiled one comes out by its hash though all others are rubbish too.
+    # The other files are not parsed either: the error is about a hash although every file is garbage.
     for other in FILES[:-1]:
         if other != name:
             (copied_artifact / other).write_bytes(b"rubbish")
     refused(copied_artifact, "the manifest says", "found")
 
 
-# Files of another artifact, under a manifest that agrees with them
+# Files of another artifact, with a manifest forged to match them
 
 
 def test_an_untouched_artifact_can_be_sealed_again(copied_artifact):
-    """The tests below forge manifests with `reseal`; that it is not `reseal` that is refused there is shown here."""
+    """The tests below forge manifests with `reseal`; this shows that `reseal` alone is not what makes them fail."""
     (copied_artifact / LAYOUT.manifest).write_bytes((copied_artifact / LAYOUT.manifest).read_bytes())
     reseal(copied_artifact)
     assert len(load_artifact(copied_artifact).gallery) == 60
@@ -226,7 +226,7 @@ def test_rows_in_another_order(copied_artifact):
         "gallery.parquet: hash of the ids",
         *(sha256("\n".join(each).encode()) for each in (ids, found)),
     )
-    # Even where the hash of the ids is forged too, the picture of the golden query is not the one that was asked.
+    # Even if the hash of the ids is forged too, the golden query now has another image.
     pq.write_table(table.take(pa.array([*range(1, 60), 0])), copied_artifact / LAYOUT.gallery)
     reseal(copied_artifact, ids_sha256=sha256("\n".join([*ids[1:], ids[0]]).encode()))
     refused(copied_artifact, "golden query")
@@ -251,7 +251,7 @@ def test_weights_of_another_model(copied_artifact, tmp_path):
         "the model wants",
         "the file has",
     )
-    shutil.copy(other / LAYOUT.config, copied_artifact / LAYOUT.config)  # a whole encoder, but another one
+    shutil.copy(other / LAYOUT.config, copied_artifact / LAYOUT.config)  # a complete encoder, but another one
     reseal(copied_artifact)
     stated = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["encoder"]["fingerprint"]
     refused(copied_artifact, "encoder fingerprint", f"says {stated}", f"found {Encoder.load(other).fingerprint}")
@@ -308,7 +308,7 @@ def test_format_of_the_future(copied_artifact):
     refused(copied_artifact, "manifest.json: format 2", "reads format 1", "upgrade")
 
 
-# What is no artifact
+# Not an artifact
 
 
 def test_not_an_artifact(tmp_path):
@@ -324,7 +324,7 @@ def test_not_an_artifact(tmp_path):
 def test_where_an_artifact_may_be_written(copied_artifact, tmp_path):
     check_target(tmp_path / "new")
     check_target(copied_artifact)
-    (copied_artifact / LAYOUT.manifest).write_text("{damaged")  # what its error tells one to do is to build it again
+    (copied_artifact / LAYOUT.manifest).write_text("{damaged")  # its error message says to build it again
     check_target(copied_artifact)
     (tmp_path / "empty").mkdir()
     check_target(tmp_path / "empty")
@@ -336,7 +336,7 @@ def test_where_an_artifact_may_be_written(copied_artifact, tmp_path):
 
 
 def test_a_folder_with_a_manifest_of_something_else_is_not_overwritten(pictures, encoder, tmp_path):
-    """A web page's or a browser extension's folder has a `manifest.json` too, and a README.md."""
+    """The folder of a web page or a browser extension also has a `manifest.json` and a README.md."""
     (tmp_path / "manifest.json").write_text('{"name": "my web page"}')
     (tmp_path / "README.md").write_text("years of work")
     with pytest.raises(ArtifactError, match="holds files that are not an artifact's"):

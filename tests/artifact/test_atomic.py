@@ -1,4 +1,4 @@
-"""Folders that are replaced whole, whenever the process that builds, adds or removes is killed."""
+"""Folders are replaced as a whole, whenever the process that builds, adds or removes is killed."""
 
 import json
 import shutil
@@ -18,14 +18,14 @@ from retrieval.build.change import add_images, remove_images
 from retrieval.errors import ArtifactError
 from retrieval.images.sources import open_source
 
-# A process that has everything imported, and forks a child for each job: a job starts at once, as often as needed.
+# A process that has everything imported and forks a child for each job, so that each job starts at once.
 FORKING = """
 import ctypes, json, os, shutil, signal, subprocess, sys, time, traceback, types
 from pathlib import Path
 
 import faiss, torch
 
-torch.set_num_threads(1)  # threads of the parent do not live on in a child
+torch.set_num_threads(1)  # the parent's threads do not exist in a forked child
 faiss.omp_set_num_threads(1)
 
 from retrieval.artifact.load import load_artifact
@@ -64,10 +64,10 @@ def alternate(out, folders, reads):
             for path in Path(folder).iterdir():
                 shutil.copy(path, fresh)
         if number % 3 == 0:
-            wait_for_reads(Path(reads), 2)  # the second one has begun after the replacement
+            wait_for_reads(Path(reads), 2)  # the second read started after the replacement
 
 
-# A load takes longer than a replacement: a reader that nobody waits for is overtaken each time.
+# A load takes longer than a replacement: without this wait, every load would be overtaken by the next replacement.
 def wait_for_reads(reads, more):
     wanted = reads.stat().st_size + more
     for _ in range(60_000):
@@ -104,7 +104,7 @@ def keep(folder, kept):
 
 
 def run(kind, arguments, die=None, kept=None, two_renames=False):
-    if two_renames:  # a system that cannot exchange two folders in one call
+    if two_renames:  # simulates a system that cannot exchange two folders in one call
         ctypes.CDLL = lambda *_, **__: types.SimpleNamespace()
     if die:
         die_at(die)
@@ -131,7 +131,7 @@ for line in sys.stdin:
 
 
 class Workers:
-    """Runs jobs in processes of their own, one after the other."""
+    """Runs jobs one after the other, each in its own process."""
 
     def __init__(self):
         self.process = WARM.start("-c", FORKING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -145,7 +145,7 @@ class Workers:
         return int(self.process.stdout.readline())
 
     def end(self):
-        """Wait for the job that was started; returns how it ended (0, 1, or minus the signal)."""
+        """Wait for the job that was started; returns its exit status (0, 1, or minus the signal)."""
         return int(self.process.stdout.readline())
 
     def run(self, *arguments, **options):
@@ -163,7 +163,7 @@ def workers():
 
 @pytest.fixture(scope="module")
 def scene(encoder, tmp_path_factory):
-    """An artifact of 12 pictures, and for each operation: how it is called and what ids it leaves."""
+    """An artifact of 12 images, its ids, and for each operation the ids that it leaves and its arguments."""
     root = tmp_path_factory.mktemp("scene")
     for seed in range(12):
         noise(root / "one" / f"c{seed % 3}" / f"{seed}.png", seed)
@@ -173,7 +173,7 @@ def scene(encoder, tmp_path_factory):
     encoder.save(root / "encoder")
     one, two = (open_source(str(root / name)) for name in ("one", "two"))
     build_artifact(one, root / "old", encoder)
-    (root / "old" / "notes.txt").write_text("mine")  # what somebody has put there
+    (root / "old" / "notes.txt").write_text("mine")  # a user's own file
     old = load_artifact(root / "old").gallery.ids
     new = {"remove": old[5:]}
     build_artifact(two, root / "new", encoder)
@@ -191,12 +191,12 @@ def scene(encoder, tmp_path_factory):
 
 
 def rest(folder):
-    """What lies beside an artifact, its lock excepted."""
+    """Names of the files and folders beside an artifact, except its lock."""
     return {path.name for path in folder.parent.iterdir()} - {folder.name, f".{folder.name}.lock"}
 
 
 def is_tried(number, left, seen):
-    """Whether what a kill has left is met by a whole change, too: each kind of it, and every fourth time."""
+    """Whether to run a complete change after this kill: for each new kind of leftovers, and after every fourth kill."""
     tried = number % 4 == 1 or left not in seen
     seen.append(left)
     return tried
@@ -231,7 +231,7 @@ def moments(workers, base, tmp_path, kind, **arguments):
     ids=["build", "add", "remove", "remove by two renames"],
 )
 def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, scene, tmp_path):
-    """Before the first file that it writes, makes, renames or removes, before the second, ... until it is through."""
+    """The process is killed before its first change of a file, then before its second, ... until it finishes."""
     base, old, new, arguments = scene
     outcomes, seen = [], []
     *killed, whole = moments(workers, base, tmp_path, kind, two_renames=two_renames, **arguments[kind])
@@ -239,7 +239,7 @@ def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, s
         ids = load_artifact(out).gallery.ids
         assert ids in (old, new[kind])
         outcomes.append(ids == new[kind])
-        # The next one that writes clears up after the killed one, and loses nothing that is not the project's.
+        # The next writer cleans up after the killed one and loses no file that belongs to the user.
         if not is_tried(number, (rest(out), ids == old), seen):
             assert workers.run("clear", out=str(out), two_renames=two_renames) == 0
             assert load_artifact(out).gallery.ids == ids
@@ -255,11 +255,11 @@ def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, s
         assert (out / "notes.txt").read_text() == "mine"
         assert rest(out) == set()
     assert load_artifact(whole).gallery.ids == new[kind]
-    assert outcomes == sorted(outcomes)  # old up to some moment, new from then on
+    assert outcomes == sorted(outcomes)  # the old artifact up to some change, the new one from then on
     assert outcomes[0] is False
 
 
-@pytest.mark.parametrize("two_renames", [False, True], ids=["", "two renames"])
+@pytest.mark.parametrize("two_renames", [False, True], ids=["one exchange", "two renames"])
 def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures, encoder, tmp_path):
     def evaluate(draft):
         noise(draft.folder / "plots" / "one.png", 1)
@@ -282,12 +282,12 @@ def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures,
         assert LAYOUT.plots_in(load_artifact(out).folder) == ["plots/one.png"]
         assert (out / "notes.txt").read_text() == "mine"
         assert rest(out) == set()
-    assert outcomes == sorted(outcomes, reverse=True)  # old up to some moment, new from then on
+    assert outcomes == sorted(outcomes, reverse=True)  # the old artifact up to some change, the new one from then on
     assert set(outcomes) == {"old", "new"}
 
 
 def test_a_reader_never_sees_a_half(workers, scene, tmp_path):
-    """An artifact is replaced by one after the other, no two of them the same, while it is loaded over and over."""
+    """An artifact is loaded over and over while it is replaced 60 times, each time by a different one."""
     base, old, new, _ = scene
     out = fresh_copy(base, tmp_path)
     folders = []
@@ -302,7 +302,7 @@ def test_a_reader_never_sees_a_half(workers, scene, tmp_path):
     seen = []
     while Path(f"/proc/{child}/exe").exists():
         seen.append(load_artifact(out).gallery.ids)
-        with reads.open("ab") as file:  # never shorter for a moment, as if written anew
+        with reads.open("ab") as file:  # append: a rewritten file would be shorter for a moment
             file.write(b".")
     assert workers.end() == 0
     assert all(ids in (old, new["build"]) for ids in seen)
@@ -310,7 +310,7 @@ def test_a_reader_never_sees_a_half(workers, scene, tmp_path):
     assert new["build"] in seen
 
 
-# The parts
+# `writing`, `replacing` and `recover`
 
 
 OWN = ["own"]
@@ -345,7 +345,7 @@ def test_an_error_leaves_the_old_folder(tmp_path, error):
         raise error
     assert held(folder) == {"own": "old", "notes": "mine"}
     assert rest(folder) == set()
-    with writing(folder, OWN):  # the lock was given back
+    with writing(folder, OWN):  # the lock was released
         pass
 
 
@@ -397,7 +397,7 @@ def test_the_folder_one_is_in(tmp_path, monkeypatch):
     assert rest(folder) == set()
 
 
-# Who else is writing
+# Other writers
 
 HOLD = """
 import sys
@@ -411,7 +411,7 @@ with writing(Path(sys.argv[1]), []):
 
 @pytest.fixture
 def writer(copied_artifact):
-    """Another process that is writing the copied artifact."""
+    """Another process that holds the write lock of the copied artifact."""
     process = WARM.start("-c", HOLD, copied_artifact, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "held\n"
     yield process
@@ -421,7 +421,7 @@ def writer(copied_artifact):
 
 def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
     before = contents(copied_artifact)
-    artifact = load_artifact(copied_artifact)  # reading is free
+    artifact = load_artifact(copied_artifact)  # reading needs no lock
     source = open_source(str(pictures))
     with pytest.raises(ArtifactError, match=r"another process is writing .*copied; wait until it has ended"):
         build_artifact(source, copied_artifact, encoder)
@@ -440,7 +440,7 @@ def test_a_killed_writer_holds_no_lock(writer, copied_artifact):
 
 
 def test_a_swap_that_is_going_on_is_not_ended_by_a_reader(writer, copied_artifact):
-    """Between its two renames a writer that is alive is left to make the second one."""
+    """While a writer is between its two renames, a reader leaves the second rename to it."""
     copied_artifact.rename(copied_artifact.parent / ".copied.old")
     with pytest.raises(ArtifactError, match="another process is writing"):
         load_artifact(copied_artifact)

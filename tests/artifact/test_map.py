@@ -1,4 +1,4 @@
-"""Projection: maps against plain numpy and scikit-learn, and what has no second axis, or no first."""
+"""The 2-D map of a gallery, checked with numpy and scikit-learn, also for vectors that span fewer than two axes."""
 
 import importlib.util
 import subprocess
@@ -15,7 +15,7 @@ from retrieval.ui import strings
 
 
 def clouds(rows=90, dim=12, seed=0):
-    """Unit vectors in three clouds, and which each is of."""
+    """Unit vectors in three clusters, and the cluster of each vector."""
     rng = np.random.default_rng(seed)
     which = np.arange(rows) % 3
     vectors = rng.standard_normal((3, dim))[which] * 3 + rng.standard_normal((rows, dim))
@@ -29,7 +29,7 @@ def test_pca_is_what_others_find(rows, dim):
     found = pca(vectors.astype(np.float32))
     assert found.shape == (rows, 2)
     assert found.dtype == np.float32
-    for column in range(2):  # the same but for direction and place, and both axes on one scale
+    for column in range(2):  # equal up to the sign of each axis, an offset and one common scale
         expected[:, column] *= np.sign(expected[:, column] @ found[:, column])
     scale = 2 / np.ptp(expected, axis=0).max()
     middle = (expected.max(axis=0) + expected.min(axis=0)) / 2
@@ -42,7 +42,7 @@ def test_an_axis_points_the_same_way_whatever_the_order_and_the_rounding():
     order = np.random.default_rng(1).permutation(len(vectors))
     np.testing.assert_allclose(pca(vectors[order]), found[order], atol=1e-5)
     np.testing.assert_allclose(pca((vectors * (1 + 1e-6)).astype(np.float32)), found, atol=1e-4)
-    line = np.outer([-1, 0, 2], [1, -1]).astype(np.float32)  # of whose two numbers none is the larger
+    line = np.outer([-1, 0, 2], [1, -1]).astype(np.float32)  # both components are equally large
     np.testing.assert_allclose(pca(line), [[-1, 0], [-1 / 3, 0], [1, 0]], atol=1e-6)
     np.testing.assert_allclose(pca(line * np.float32([1, 1 + 1e-7])), pca(line), atol=1e-6)
 
@@ -80,7 +80,7 @@ def test_two_vectors_and_a_line_have_one_axis():
 
 
 def test_memory_is_bounded():
-    """A chunk and D x D numbers, not a second copy of the vectors in double precision."""
+    """PCA may hold one chunk of rows and a D x D matrix, not a second copy of the vectors in double precision."""
     code = """
 import resource, numpy as np
 from retrieval.artifact.map import pca

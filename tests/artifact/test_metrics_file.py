@@ -1,4 +1,4 @@
-"""metrics.json: one typed model for every version of the file, or a sentence that says what is wrong with it."""
+"""metrics.json: every version of the file is read into one typed model; a damaged file gives a clear error."""
 
 import doctest
 import json
@@ -102,12 +102,12 @@ OLD = {
             "refused": 0.95,
         },
     },
-}  # as 0.4.0 wrote it
+}  # as version 0.4.0 wrote it
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def keys_in(data):
-    """Every key, however deep."""
+    """Every key, at any depth."""
     if isinstance(data, dict):
         yield from data
         for value in data.values():
@@ -119,7 +119,7 @@ def keys_in(data):
 
 @pytest.fixture
 def old():
-    """What a run of 0.4.0 wrote."""
+    """The metrics that a training run of version 0.4.0 wrote."""
     return parse_metrics(json.dumps(OLD))
 
 
@@ -156,7 +156,7 @@ def test_a_file_of_an_older_version_is_read_with_every_figure_in_its_place(old):
 
 
 def test_nothing_of_an_older_file_is_lost(old):
-    """Every number and text is still there; NaN alone has become null."""
+    """Every number and string is still there; only NaN has become null."""
 
     def leaves(data):
         if not isinstance(data, dict | list):

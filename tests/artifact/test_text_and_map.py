@@ -1,4 +1,4 @@
-"""What an artifact may have beside what each has: stored, refused when spoiled, made anew when rows come and go."""
+"""The optional parts of an artifact: stored, refused when damaged, and updated when rows are added or removed."""
 
 import importlib.util
 import io
@@ -33,7 +33,7 @@ def npy(array):
     return buffer.getvalue()
 
 
-# Without any
+# Without optional parts
 
 
 def test_an_artifact_without_them_is_what_it_was(artifact):
@@ -151,7 +151,7 @@ def test_a_spoiled_map_is_refused(copied_map):
 
 @pytest.mark.parametrize("method", ["isomap", "", None, ["pca"], 7])
 def test_a_map_by_an_unknown_method_is_refused(copied_map, method):
-    """When it is opened, and not when the page or a change of the gallery first comes to its map."""
+    """The error comes when the artifact is opened, not later when the page or a change needs the map."""
     reseal(copied_map, map={"method": method})
     refused(copied_map, f"manifest.json states a map made by {method!r}", "knows pca, tsne, umap", "Upgrade it")
     reseal(copied_map, map={})
@@ -170,7 +170,7 @@ def test_an_unknown_method_is_refused_before_anything_is_embedded(pictures, enco
 
 @pytest.mark.parametrize("section", [{"method": "pca"}, None])
 def test_a_map_that_is_not_stated_and_one_that_is_not_there(copied_map, copied_artifact, section):
-    if section:  # stated, and no file
+    if section:  # the manifest states a map, but there is no file
         reseal(copied_artifact, map=section)
         refused(copied_artifact, "map.npy: a map", "says True, found False")
     else:
@@ -215,7 +215,7 @@ def text_vectors(artifact):
 
 
 def seen_by(folder, gallery, rows):
-    """The thumbnails of those rows as `transformers` alone embeds them."""
+    """Embeddings of the thumbnails of those rows, computed with `transformers` alone."""
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     images = [Image.open(io.BytesIO(gallery.thumbnail(row))).convert("RGB") for row in rows]
     found = model.get_image_features(**processor(images=images, return_tensors="pt")).pooler_output.detach().numpy()

@@ -1,4 +1,4 @@
-"""`bench` of an artifact: every figure is there, and none is nonsense. How large they are is not for a test."""
+"""`bench` of an artifact: every figure is there and plausible. How fast anything is, is not tested."""
 
 import json
 
@@ -7,7 +7,7 @@ from retrieval.bench import artifact as bench
 
 
 def test_an_artifact_is_measured_at_work(artifact, monkeypatch, capsys):
-    """In this process, over HTTP and through gradio_client, by the command that the README names."""
+    """The command that the README names measures in this process, over HTTP and through gradio_client."""
     monkeypatch.setattr(bench, "_IMAGES", 12)
     monkeypatch.setattr(bench, "_QUERIES", 5)
     assert main(["bench", str(artifact), "--json"]) == 0

@@ -1,4 +1,4 @@
-"""The bench of the page: it runs on the starter and gives every figure. How long anything takes is not for a test."""
+"""The bench of the page: it runs on the starter and gives every figure. How fast anything is, is not tested."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ def test_every_figure_is_given(starter, monkeypatch, capsys):
         assert figures[f"{name}, all in view, p50 ms"] >= figures[f"{name} p50 ms"]
         assert figures[f"{name} p50 / encoder p50"] == pytest.approx(figures[f"{name} p50 ms"] / encoder)
     assert figures["start to first answer s"] > 0
-    assert figures["page requests"] > 24  # a picture for each image on the page, and the page itself
+    assert figures["page requests"] > 24  # one for each image on the page, and the page itself
     assert figures["page KiB"] > 100
 
 

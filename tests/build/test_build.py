@@ -1,4 +1,4 @@
-"""Build, add and remove: real pictures in, an artifact out, and nothing lost or made up on the way."""
+"""Build, add and remove: real images go in, an artifact comes out, and no image is lost or invented."""
 
 import copy
 import json
@@ -46,9 +46,9 @@ def sources_of(artifact):
 
 
 def check_consistent(folder, lossy=False):
-    """An artifact whose parts say the same of its rows; what `load_artifact` does not look at, too.
+    """Load an artifact and check that its parts agree, including what `load_artifact` does not check.
 
-    The figures are made of the vectors as they came from the encoder: a lossy index gives others back.
+    The metrics are computed from the encoder's vectors; a lossy index returns slightly different ones.
     """
     artifact = load_artifact(folder)
     rows = len(artifact.gallery)
@@ -106,7 +106,7 @@ def test_rows_are_the_pictures_in_the_order_of_the_source(artifact, pictures, en
     for row in (0, 31, 59):
         thumbnail = open_image(opened.gallery.thumbnail(row))
         original = open_image(pictures / order[row])
-        assert thumbnail.size == original.size  # which is below the limit
+        assert thumbnail.size == original.size  # below the size limit
         difference = np.asarray(thumbnail, int) - np.asarray(original, int)
         assert np.abs(difference).mean() < 4
 
@@ -223,7 +223,7 @@ def test_pictures_without_labels_have_no_figures(tmp_path, encoder):
 
 
 def test_an_error_in_the_middle_leaves_the_old_artifact(copied_artifact, tmp_path, encoder):
-    """And the next build is of its own source, whatever the broken one has left."""
+    """The next build uses only its own source, whatever the interrupted one left behind."""
     before = load_artifact(copied_artifact).manifest
 
     def progress(done, _):
@@ -244,7 +244,7 @@ def test_an_error_in_the_middle_leaves_the_old_artifact(copied_artifact, tmp_pat
 
 @pytest.fixture
 def grown(copied_artifact, pictures, tmp_path):
-    """The artifact before, and the source of two new pictures, of which one comes twice, and two that are known."""
+    """An artifact, and a source with two new images (one of them twice) and two that the artifact already has."""
     more = tmp_path / "more"
     draw(more / "new class" / "a.png", 100)
     draw(more / "new class" / "b.png", 101)
@@ -293,7 +293,7 @@ def test_adding_again_changes_nothing(grown):
 
 
 def test_add_needs_nothing_of_what_was_there_before(tmp_path, encoder):
-    """The pictures that the artifact was made of are gone: they are not embedded again."""
+    """The original images are deleted, so they cannot be embedded again."""
     for seed in range(10):
         draw(tmp_path / "old" / "ab"[seed % 2] / f"{seed}.png", seed)
     build(tmp_path / "old", tmp_path / "it", encoder)
@@ -394,7 +394,7 @@ def test_what_cannot_be_loaded_does_not_take_the_place_of_what_can(copied_artifa
     before = (copied_artifact / "manifest.json").read_bytes()
     changed = Encoder(copy.deepcopy(encoder.model))
     with torch.no_grad():
-        next(changed.model.parameters()).mul_(2)  # its fingerprint is no longer that of its weights
+        next(changed.model.parameters()).mul_(2)  # the fingerprint no longer matches the weights
     with pytest.raises(IntegrityError, match="fingerprint"):
         build_artifact(open_source(str(pictures)), copied_artifact, changed)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The card: what a finished run did, with which figures, for a person; and as metadata for the Hub."""
+"""The model card: what a finished run did and how well, as text for people and as metadata for the Hub."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from retrieval.images.sources import open_source
 
 @pytest.fixture
 def card(copied_run):
-    """Writes the card of the finished run again, with other metrics; returns its text and its metadata."""
+    """A function that rewrites the run's card with changed metrics; it returns the card's text and metadata."""
     artifact = load_artifact(copied_run)
     metrics = json.loads((copied_run / LAYOUT.metrics).read_text())
 
@@ -38,7 +38,7 @@ def card(copied_run):
 
 
 def row(text, first):
-    """The cells of the first row of a Markdown table that starts with a word."""
+    """The cells of the first Markdown table row whose first cell is `first`."""
     line = next(line for line in text.splitlines() if line.startswith(f"| {first} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 

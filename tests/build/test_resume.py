@@ -1,4 +1,4 @@
-"""Kills: a build that is killed goes on where it was, and an artifact is the old or the new one at every moment."""
+"""Killed builds resume where they stopped, and an artifact is always either the old or the new one."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from retrieval.encoders.files import WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
 from retrieval.images.sources import open_source
 
-IMAGES = 2 * SHARD + 276  # two whole shards and a piece of one
+IMAGES = 2 * SHARD + 276  # two full shards and part of a third
 KILLS = 20
 BACKBONE = "test_resnet"
 
@@ -46,7 +46,7 @@ def vectors_of(artifact):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A folder of pictures, of which one is broken and one comes twice, in each shard."""
+    """A folder of images; each shard has one broken image and one duplicate."""
     folder = draw_noise(tmp_path_factory.mktemp("many") / "class", IMAGES)
     for number in (100, SHARD + 100, 2 * SHARD + 100):
         (folder / f"{number:04d}.png").write_bytes(b"\x89PNG and no more")
@@ -63,7 +63,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def same_encoder(weights):
-    """What the command of `killed_build` makes of its options."""
+    """The encoder that the command of `killed_build` creates from its options."""
     return Encoder.create(BACKBONE, weights=weights, seed=0)
 
 
@@ -77,7 +77,7 @@ def uninterrupted(many, same_encoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed_build(many, weights, tmp_path_factory):
-    """The command, the artifact's folder, and a copy of the work folder, of a build killed after its first shard."""
+    """A build killed after its first shard: the command, the artifact's folder and a copy of the work folder."""
     out = tmp_path_factory.mktemp("killed") / "it"
     command = ["-m", "retrieval", "build", str(many), "--out", str(out)]
     command += ["--backbone", BACKBONE, "--weights", str(weights)]
@@ -110,21 +110,21 @@ def test_the_same_command_goes_on_to_the_same_artifact(killed_build, uninterrupt
     assert np.array_equal(vectors_of(again), vectors_of(whole))
     assert again.gallery.table.equals(whole.gallery.table)
     assert again.manifest["build"] == whole.manifest["build"]
-    assert again.manifest["files"] == whole.manifest["files"]  # indeed every file is the same, to the byte
+    assert again.manifest["files"] == whole.manifest["files"]  # every file is identical, byte for byte
 
 
 def test_what_is_in_a_shard_is_not_embedded_again(killed_build, many, same_encoder, uninterrupted, tmp_path):
     _, _, work = killed_build
     shards = sorted(work.glob("*.parquet"))
     consumed = [json.loads(pq.read_schema(path).metadata[b"lookalike"])["consumed"] for path in shards]
-    assert consumed[0] == SHARD + 2  # the first has as many rows as a shard has, and two files more were looked at
+    assert consumed[0] == SHARD + 2  # a full shard of rows, plus the broken image and the duplicate
     shutil.copytree(work, work_folder(tmp_path / "it"))
     done = []
     report = build_artifact(
         open_source(str(many)), tmp_path / "it", same_encoder, progress=lambda number, _: done.append(number)
     )
     assert done == list(range(consumed[-1] + 1, IMAGES + 1))
-    assert len(report.skipped) == len(report.duplicates) == 3  # those of the first run too
+    assert len(report.skipped) == len(report.duplicates) == 3  # including those of the first run
     assert np.array_equal(vectors_of(load_artifact(tmp_path / "it")), vectors_of(load_artifact(uninterrupted)))
 
 
@@ -133,7 +133,7 @@ class StopEarly(Exception):
 
 
 def first_embedded(work, out, source, encoder, **options):
-    """The number of the first image that a build embeds which finds that work folder."""
+    """The number of the first image that a build embeds when it starts from that work folder."""
     shutil.copytree(work, work_folder(out))
 
     def stop(number, _):
@@ -155,11 +155,11 @@ def test_a_shard_that_was_being_written_counts_for_nothing(killed_build, many, s
     assert first_embedded(cut, tmp_path / "other", open_source(str(many)), same_encoder) == SHARD + 3
 
 
-# A build that is not quite the one that was interrupted
+# A build that differs from the interrupted one
 
 
 class Counted(Encoder):
-    """An encoder that remembers how many pictures went through the network."""
+    """An encoder that counts the images that went through the network."""
 
     embedded = 0
 
@@ -176,7 +176,7 @@ def counted(weights):
 
 
 def finished_after(work, out, source, encoder, **options):
-    """The artifact of a build that finds that work folder, and its report."""
+    """The artifact and the report of a build that starts from that work folder."""
     shutil.copytree(work, work_folder(out))
     report = build_artifact(source, out, encoder, **options)
     assert not work_folder(out).exists()
@@ -184,7 +184,7 @@ def finished_after(work, out, source, encoder, **options):
 
 
 def check_same_but_for_rounding(built, new):
-    """Rows, labels and attributes are those of a build that was never interrupted, and vectors but for rounding."""
+    """Check that the table is that of an uninterrupted build, and that the vectors differ only by rounding."""
     assert built.gallery.table.equals(new.gallery.table)
     assert built.manifest["build"] == new.manifest["build"]
     np.testing.assert_allclose(vectors_of(built), vectors_of(new), atol=1e-6)
@@ -194,13 +194,13 @@ def rows_in(work):
     return sum(pq.read_metadata(path).num_rows for path in work.glob("*.parquet"))
 
 
-GOLDEN = 1  # image that a build embeds once more, when all of them are
+GOLDEN = 1  # the golden query: one image that a build embeds again at the end
 
 
 def test_only_new_images_are_embedded_where_the_source_has_changed(
     killed_build, many, same_encoder, counted, tmp_path, capsys
 ):
-    """Images have come, the others are of another class now, and have a price."""
+    """New images are added; the others move to another class and get a price."""
     _, _, work = killed_build
     folder = Path(shutil.copytree(many, tmp_path / "other"))
     draw_noise(folder / "an earlier class", 5, seed=9)
@@ -248,7 +248,7 @@ def test_what_another_encoder_has_left_is_not_used_and_that_is_said(killed_build
 
 
 def test_a_kill_after_a_kill_loses_nothing_either(killed_build, many, counted, tmp_path):
-    """The source has changed, and the build of it is cut off as well, before its first shard."""
+    """The source changes, and its build is interrupted as well, before it finishes a shard."""
     _, _, work = killed_build
     before = rows_in(work)
     folder = Path(shutil.copytree(many, tmp_path / "other"))
@@ -266,7 +266,7 @@ def black(path):
 
 
 def blind_to_black():
-    """An encoder for which black is zero, and whose network has no biases: it sees nothing in a black picture."""
+    """An encoder without biases for which black is zero, so a black picture gives a zero embedding."""
     model = Encoder.create(BACKBONE, pretrained=False, seed=0).model
     model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0, 0, 0), "std": (1, 1, 1)}
     return Encoder(model)
@@ -285,7 +285,7 @@ def test_a_picture_in_which_the_encoder_sees_nothing_is_skipped_with_its_reason(
 
 
 def test_copies_of_a_picture_in_which_the_encoder_sees_nothing_are_skipped_too(tmp_path):
-    """Also those that were read ahead, and not decoded, before the first one was embedded."""
+    """Including copies that were read ahead without decoding, before the first one failed."""
     folder = draw_noise(tmp_path / "class", 60)
     blank = [number for number in range(60) if number not in (30, 31, 32, 45, 59)]
     for number in blank:
@@ -299,7 +299,7 @@ def test_copies_of_a_picture_in_which_the_encoder_sees_nothing_are_skipped_too(t
 
 
 def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp_path):
-    """Ctrl+C, and not a kill."""
+    """The build gets SIGINT here, not SIGKILL."""
     command, out, _ = killed_build
     command = [str(tmp_path / "it") if each == str(out) else each for each in command]
     with WARM.start(*command, stderr=subprocess.PIPE) as process:
@@ -313,9 +313,9 @@ def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp
     assert not (tmp_path / "it").exists()
 
 
-# A kill at any moment
+# Kills at any moment
 
-# Imports once, then does each command of its standard input in a fork of its own, whose id it prints first.
+# Imports everything once, then runs each command from standard input in its own fork and prints the fork's id first.
 CHANGER = """
 import json, os, sys
 from pathlib import Path
@@ -343,13 +343,13 @@ for line in sys.stdin:
 
 
 class Changer:
-    """A process that changes artifacts, in forks that can be killed."""
+    """A process that changes artifacts in forks, which can be killed."""
 
     def __init__(self, process):
         self._process = process
 
     def run(self, command, kill_after=None):
-        """Do one command; kill it after so many seconds, if it still runs. Whether it finished, and its seconds."""
+        """Run one command, and kill it after `kill_after` seconds; returns whether it finished and how long it ran."""
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         pid = int(self._process.stdout.readline())
@@ -372,7 +372,7 @@ def changer():
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """An artifact of 80 pictures, and a folder of 40 others."""
+    """An artifact of 80 images, and a folder of 40 others."""
     root = tmp_path_factory.mktemp("small")
     old, new = draw_noise(root / "old" / "class", 80, seed=1).parent, draw_noise(root / "new", 40, seed=2)
     build_artifact(open_source(str(old)), root / "it", Encoder.create(BACKBONE, pretrained=False, seed=0))
@@ -381,7 +381,7 @@ def small(tmp_path_factory):
 
 
 def state(folder):
-    """What tells two artifacts apart. Loading it checks every byte against the manifest, and replays the query."""
+    """What distinguishes two artifacts. Loading checks every byte against the manifest and repeats the golden query."""
     artifact = load_artifact(folder)
     assert (folder / "notes.txt").is_file() or (folder.parent / f".{folder.name}.new" / "notes.txt").is_file()
     return artifact.manifest["files"], artifact.gallery.ids
@@ -396,7 +396,7 @@ def test_kill_at_20_random_moments(changer, small, kind, tmp_path):
         return Path(shutil.copytree(artifact, tmp_path / name / "it"))
 
     seconds = []
-    for name in ("first", "second"):  # the second is not slowed by what is loaded late
+    for name in ("first", "second"):  # the second run is not slowed by lazy imports
         finished, took = changer.run((kind, str(fresh(name)), argument))
         assert finished
         seconds.append(took)
@@ -405,7 +405,7 @@ def test_kill_at_20_random_moments(changer, small, kind, tmp_path):
     draw, killed, found = random.Random(kind), 0, []
     for number in range(KILLS):
         folder = fresh(str(number))
-        moment = (number + draw.random()) / KILLS * min(seconds)  # one in each twentieth of the time that it takes
+        moment = (number + draw.random()) / KILLS * min(seconds)  # one kill in each twentieth of the running time
         finished, _ = changer.run((kind, str(folder), argument), kill_after=moment)
         killed += not finished
         found.append(state(folder))
@@ -414,11 +414,11 @@ def test_kill_at_20_random_moments(changer, small, kind, tmp_path):
     assert old in found
     finished, _ = changer.run((kind, str(folder), argument)) if found[-1] == old else (True, 0)
     assert finished
-    assert state(folder) == new  # and a kill is in nobody's way
+    assert state(folder) == new  # the same command still works after a kill
 
 
 def test_killed_over_and_over_in_one_folder(changer, small, tmp_path):
-    """What one killed run leaves behind does not harm the next."""
+    """What a killed process leaves behind does not harm the next one."""
     artifact, pictures = small
     folder = Path(shutil.copytree(artifact, tmp_path / "it"))
     draw = random.Random(0)

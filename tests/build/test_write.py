@@ -1,4 +1,4 @@
-"""What a training run adds to an artifact: sealed like the rest, refused when spoiled, kept when rows come and go."""
+"""What a training run adds to an artifact: hashed like the rest, refused when damaged, kept by add and remove."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SECTIONS = ["leave_one_out", "calibration", "training", "evaluation", "audit", "
 
 
 def held(folder):
-    """Every file below a folder: its path -> its bytes and its number on the disk."""
+    """Every file below a folder: its path -> its bytes and its inode."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_ino) for path in paths}
 
@@ -38,7 +38,7 @@ def sections_of(folder):
     return [name for name, section in read_metrics(folder).sections().items() if section is not None]
 
 
-# Sealed
+# Files and hashes
 
 
 def test_figures_and_plots_are_part_of_the_artifact(trained):
@@ -105,7 +105,7 @@ def test_an_artifact_without_plots_loads(copied_artifact):
     assert len(load_artifact(copied_artifact).gallery) == 60
 
 
-# Spoiled
+# Damaged files
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -127,7 +127,7 @@ def test_a_plot_that_was_changed_or_is_missing(copied_run, name):
 @pytest.mark.parametrize("name", ["plots/more.png", "plots/notes.txt", "plots/deeper/more.png", "plots"])
 def test_a_plot_that_is_not_listed(copied_run, copied_artifact, name):
     for folder in (copied_run, copied_artifact):
-        if name == "plots":  # a file of that name, where there are no pictures
+        if name == "plots":  # a file of that name, in an artifact without plots
             update_metrics(folder, dict.fromkeys(SECTIONS))
             assert not (folder / name).exists()
         noise(folder / name, 0)
@@ -175,7 +175,7 @@ def test_a_damaged_run_can_be_built_again(copied_run, pictures, encoder):
     assert sections_of(copied_run) == [name for name in SECTIONS if name != "calibration"]
 
 
-# Rows come and go
+# Adding and removing rows
 
 
 def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copied_run, tmp_path):
@@ -196,7 +196,7 @@ def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copi
             remove_images(copied_run, load_artifact(copied_run).gallery.ids[:2])
 
 
-# Figures come later
+# Updating metrics later
 
 
 def test_sections_that_come_later(copied_run):
@@ -210,9 +210,9 @@ def test_sections_that_come_later(copied_run):
     assert "another-run" in (copied_run / LAYOUT.card).read_text()
     after = held(copied_run)
     for name in (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery):
-        assert after[name] == before[name]  # the very same file
+        assert after[name] == before[name]  # the same bytes in the same file
     drawn = {name for name in before if name.startswith("plots/") and after[name][0] != before[name][0]}
-    assert drawn == {"plots/recall_at_k.png", "plots/intervals.png"}  # those that show unseen classes
+    assert drawn == {"plots/recall_at_k.png", "plots/intervals.png"}  # the plots that show unseen classes
     assert set(after) == set(before)
 
 
@@ -247,7 +247,7 @@ def test_an_artifact_without_a_run_can_be_given_sections_too(copied_artifact):
 def test_an_update_that_fails_changes_nothing(copied_run):
     before = held(copied_run)
     with pytest.raises(TypeError):
-        update_metrics(copied_run, {"note": object()})  # which JSON has no word for
+        update_metrics(copied_run, {"note": object()})  # not JSON serializable
     assert held(copied_run) == before
     assert {path.name for path in copied_run.parent.iterdir()} == {"run", ".run.lock"}
     (copied_run / LAYOUT.index).write_bytes(b"spoiled")
@@ -256,7 +256,7 @@ def test_an_update_that_fails_changes_nothing(copied_run):
 
 
 def test_the_old_plots_are_not_written_into(copied_run, tmp_path):
-    """A run that somebody serves keeps its bytes while it is written anew: the files are other files."""
+    """An artifact that is being served keeps its bytes during an update, because new files are written."""
     shutil.copytree(copied_run, tmp_path / "linked", copy_function=os.link)
     before = contents(copied_run)
     evaluation = {**metrics_of(copied_run)["evaluation"], "unseen": metrics_of(copied_run)["evaluation"]["seen"]}

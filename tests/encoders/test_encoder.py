@@ -1,4 +1,4 @@
-"""Encoder: real timm networks, tiny ones with random weights and MobileNetV2 with real ones."""
+"""Encoder: real timm networks, tiny ones with random weights and MobileNetV2 with pretrained weights."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_rows_of_unit_length(encoder, images):
     assert vectors.shape == (6, encoder.dim) == (6, 16)
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert len(np.unique(vectors.round(6), axis=0)) == 6  # and they tell the pictures apart
+    assert len(np.unique(vectors.round(6), axis=0)) == 6  # different images have different embeddings
     assert encoder.embed_images([]).shape == (0, 16)
 
 
@@ -60,7 +60,7 @@ def test_dim_is_what_comes_out(images, backbone, size, dim):
 
 
 def test_an_embedding_head_is_linear_on_the_pooled_features(images):
-    """The same seed makes the same backbone, so the head's answer can be worked out from the headless one."""
+    """The same seed gives the same backbone, so the output of the head can be computed from the headless encoder."""
     with_head = tiny(embedding_size=16)
     head = with_head.model.get_classifier()
     with torch.inference_mode():
@@ -117,7 +117,7 @@ def test_transformers_reads_it_too(tmp_path, encoder, images):
     model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     with torch.inference_mode():
         answer = model(torch.stack([encoder.preprocess(image) for image in images]))
-    found = answer.logits.numpy()  # what it calls logits is what the last layer gives
+    found = answer.logits.numpy()  # transformers calls the output of the last layer logits
     assert np.allclose(found / np.linalg.norm(found, axis=1, keepdims=True), encoder.embed_images(images), atol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_the_fingerprint_is_of_weights_and_preprocessing(tmp_path):
     config["pretrained_cfg"]["mean"] = [0.5, 0.5, 0.51]
     (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
     others.append(Encoder.load(tmp_path))
-    with torch.no_grad():  # and the last digit of one weight
+    with torch.no_grad():  # change one weight by the smallest possible step
         weight = next(each for each in same.model.parameters() if each.ndim == 1)
         weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
     others.append(Encoder(same.model))
@@ -144,7 +144,7 @@ def test_a_seed_makes_the_same_weights_in_every_process():
     torch.manual_seed(7)
     before = torch.get_rng_state()
     tiny()
-    assert torch.equal(torch.get_rng_state(), before)  # and torch's own generator is left alone
+    assert torch.equal(torch.get_rng_state(), before)  # torch's global generator is unchanged
     drawn = {tiny(seed=None).fingerprint for _ in range(2)}
     assert len(drawn) == 2
 
@@ -168,7 +168,7 @@ def test_weights_from_a_file(tmp_path, images):
     first = tiny(embedding_size=16)
     first.save(tmp_path)
     weights = tmp_path / WEIGHTS_FILE
-    body = Encoder.create("test_resnet", weights=weights, seed=1)  # its head is left out
+    body = Encoder.create("test_resnet", weights=weights, seed=1)  # the head in the file is not used
     assert body.dim == 96
     assert torch.equal(body.model.conv1[0].weight, first.model.conv1[0].weight)
     assert Encoder.create("test_resnet", weights=weights, seed=1).fingerprint == body.fingerprint
@@ -255,12 +255,12 @@ def test_a_config_cannot_have_timm_read_other_files(encoder, tmp_path):
         Encoder.load(tmp_path)
 
 
-# What is no embedding
+# Networks and outputs that are refused
 
 
 @pytest.fixture
 def tokens():
-    """The name of a network of timm that gives what its tokens are, and does not pool them."""
+    """The name of a timm network that returns its tokens without pooling them."""
 
     def test_vit_tokens(**options):
         return timm.create_model("test_vit", global_pool="", **options)
@@ -288,12 +288,12 @@ def test_vit_broken(**options):
     return model
 
 
-test_vit_broken.__test__ = False  # a network, and not a test
+test_vit_broken.__test__ = False  # a network, not a test
 
 
 @pytest.fixture(scope="module")
 def blind_to_black():
-    """A network without biases, for which black is zero."""
+    """An encoder without biases that normalises black to zero, so a black image gives a zero embedding."""
     model = tiny().model
     model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0, 0, 0), "std": (1, 1, 1)}
     return Encoder(model)

@@ -1,4 +1,4 @@
-"""Explain: the cosine that the search shows, taken apart over the cells of both pictures and put together again."""
+"""Explain: the cosine of a hit is split into contributions of the cells of both images, which sum to it again."""
 
 import math
 import threading
@@ -23,7 +23,7 @@ SHIRT, MUG = (Item(article, "red", "striped", "front", seed=7) for article in ("
 
 
 def with_statistics(encoder):
-    """The encoder with numbers of batch norm as training leaves them, not the zeros and ones of a fresh network."""
+    """The encoder with batch norm statistics as after training, not the zeros and ones of a fresh network."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for part in encoder.model.modules():
@@ -40,7 +40,7 @@ def random_one(backbone, **options):
 
 
 def check_sums(encoder, query, hit):
-    """Every number of an explanation against the vectors that the encoder itself makes of the two pictures."""
+    """Check every sum of an explanation against the embeddings of the two images."""
     asked, found = encoder.embed_images([query, hit]).astype(np.float64)
     why = explain(encoder, query, hit, found.astype(np.float32))
     cosine = asked @ found
@@ -77,7 +77,7 @@ def test_the_parts_add_up_on_a_map_that_is_not_square():
 
 
 def test_each_cell_adds_what_its_features_say(encoder):
-    """The class activation map, made here of the feature map and the weights of the head."""
+    """The class activation map is computed here from the feature map and the weights of the head."""
     shirt, mug = draw(SHIRT), draw(MUG)
     vector = encoder.embed_images([mug])[0]
     head = encoder.model.get_classifier()
@@ -132,7 +132,7 @@ def test_a_search_is_explained_by_its_own_scores(artifact):
 
 
 def test_a_gallery_image_as_a_query_keeps_both_numbers(encoder):
-    """The index has the vector of the original; what is at hand is a thumbnail, and its map is the thumbnail's own."""
+    """The index holds the embedding of the original, but only the thumbnail can be explained: both cosines are kept."""
     original, hit = draw(SHIRT, 512), draw(MUG)
     thumbnail = original.resize((48, 48))
     asked, found, of_thumbnail = encoder.embed_images([original, hit, thumbnail])
@@ -172,7 +172,7 @@ def test_pooling_that_is_not_an_average_is_refused(pool):
 
 
 def test_a_bend_that_no_picture_reaches_is_seen():
-    """A ReLU far below zero: the features of any picture pass it straight, and still it is not linear."""
+    """With a large bias no value reaches the ReLU below zero, so it never clips, and still it is not linear."""
     model = Encoder.create("test_resnet", pretrained=False, head="8-relu-4", seed=0).model
     with torch.no_grad():
         next(part for part in model.get_classifier().modules() if isinstance(part, torch.nn.Linear)).bias.fill_(1e3)
@@ -184,9 +184,10 @@ def test_layers_that_are_linear_together_are_explained():
 
 
 def side_by_side(encoder, colours, narrow):
-    """Pictures of two drawings, and how much more the left half than the right adds when the hit shows either.
+    """For images of two drawings side by side: how much more the left half contributes than the right, for each hit.
 
-    `narrow` is how many columns of cells count at either edge; those in the middle see both drawings.
+    The hit shows the left drawing first, then the right one. `narrow` is how many columns of cells count at either
+    edge; the cells in the middle see both drawings.
     """
     for article, other in zip(ARTICLES, (*ARTICLES[1:], ARTICLES[0]), strict=True):
         kinds = list(zip((article, other), colours, strict=True))
@@ -203,8 +204,8 @@ def side_by_side(encoder, colours, narrow):
 
 def test_the_half_that_shows_the_hit_carries_more_of_the_cosine(encoder):
     leads = np.array(list(side_by_side(encoder, ("charcoal", "yellow"), 2)))
-    assert (leads[:, 0] > leads[:, 1]).all()  # whichever half it is
-    assert (leads * [1, -1] > 0).mean() > 0.7  # and nearly always more than the other half, however busy that one is
+    assert (leads[:, 0] > leads[:, 1]).all()  # a half contributes more when the hit shows it than when it does not
+    assert (leads * [1, -1] > 0).mean() > 0.7  # and mostly more than the other half, even if that one is busier
 
 
 @needs_data
@@ -216,7 +217,7 @@ def test_real_weights_find_the_half_that_shows_the_hit():
 
 
 def prepared(mode, percent, size):
-    """An encoder that prepares pictures that way."""
+    """An encoder with this crop mode, crop percentage and input size."""
     model = Encoder.create("test_resnet", pretrained=False, seed=0).model
     changed = {"crop_mode": mode, "crop_pct": percent, "input_size": (3, *size)}
     model.pretrained_cfg = {**model.pretrained_cfg, **changed}
@@ -238,12 +239,12 @@ def prepared(mode, percent, size):
     ],
 )
 def test_the_box_is_what_the_network_is_shown(mode, percent, shown, size):
-    """A white mark on black comes out of timm's own transform at the place that the box says."""
+    """A white mark on black must come out of timm's own transform where the box predicts it."""
     encoder = prepared(mode, percent, shown)
     left, top, right, bottom = seen_box(encoder.data_config, size)
     black = Image.new("RGB", size)
     for across, down in [(0.3, 0.4), (0.5, 0.5), (0.7, 0.65)]:
-        # Where the mark is to be seen, as shares of what the network is shown; the pixels nearest to that.
+        # `across` and `down` are positions in the network's input, as fractions; the mark is put at the nearest pixels.
         centre = (left + across * (right - left)) * size[0], (top + down * (bottom - top)) * size[1]
         box = [math.floor(at) + reach for reach in (-4, 4) for at in centre]
         if not (min(box[:2]) >= 0 and box[2] <= size[0] and box[3] <= size[1]):

@@ -1,4 +1,4 @@
-"""Heads that are not linear: what a word makes, and encoders with such a head, saved and loaded again."""
+"""Nonlinear heads: the layers that a spec such as 512-relu-256 builds, and saving and loading encoders with them."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_a_recipe_with_a_wrong_word_is_refused_in_words(word):
 def test_saved_and_loaded_it_is_the_same(backbone, images, tmp_path):
     encoder = Encoder.create(backbone, pretrained=False, head=WORD, seed=0)
     network = encoder.model
-    with torch.no_grad():  # statistics of batch norm other than those it begins with
+    with torch.no_grad():  # change the batch norm statistics from their initial values
         network.train()(torch.stack([encoder.preprocess(image) for image in images]))
     encoder = Encoder(network)
     assert encoder.dim == 8
@@ -102,7 +102,7 @@ def test_saved_and_loaded_it_is_the_same(backbone, images, tmp_path):
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
 
-    with torch.inference_mode():  # and it is what stands in the word, on top of the pooled features
+    with torch.inference_mode():  # the head computes what the spec says, from the pooled features
         inputs = torch.stack([encoder.preprocess(image) for image in images])
         pooled = network.forward_head(network.forward_features(inputs), pre_logits=True).numpy()
     weights = {name: value.detach().numpy() for name, value in network.get_classifier().state_dict().items()}

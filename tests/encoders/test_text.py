@@ -1,4 +1,4 @@
-"""The second encoder: texts and images against `transformers` called plainly, and what is no model for it."""
+"""The text encoder: its embeddings match those of plain `transformers`, and unsuitable models are refused."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def drawn(count):
 
 
 def plainly(folder, **inputs):
-    """What `transformers` gives for texts or images, with its own processor and model."""
+    """Embeddings of texts or images, computed with the processor and the model of `transformers`."""
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     if "text" in inputs:
         inputs |= {"padding": "max_length", "max_length": WORDS, "truncation": True}
@@ -66,7 +66,7 @@ def test_texts_are_embedded_as_transformers_does_it(folder, encoder):
 
 
 def test_images_are_embedded_as_transformers_does_it(folder, encoder):
-    images = drawn(11)  # more than go through the network together
+    images = drawn(11)  # more than one batch
     vectors = encoder.embed_images(images)
     assert vectors.dtype == np.float32
     assert vectors.shape == (11, encoder.dim)
@@ -105,7 +105,7 @@ def test_several_threads_get_the_answers_of_one(encoder):
     np.testing.assert_array_equal(np.stack(together), np.stack(alone))
 
 
-# Saved and loaded
+# Saving and loading
 
 
 def test_what_was_saved_is_the_same_encoder(folder, encoder, tmp_path):
@@ -153,7 +153,7 @@ def test_another_part_is_another_fingerprint(copied, encoder, change):
     assert TextEncoder.create(str(copied)).fingerprint != encoder.fingerprint
 
 
-# What is no model for it
+# Models that are refused
 
 
 def refused(where, *words):

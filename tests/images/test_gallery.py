@@ -1,4 +1,4 @@
-"""The gallery on disk: rows in many row groups, thumbnails from many threads, filters and what wrong ones are told."""
+"""The gallery on disk: rows in many row groups, thumbnails from many threads, filters and errors for wrong ones."""
 
 import hashlib
 import random
@@ -15,7 +15,7 @@ from retrieval.errors import QueryError
 from retrieval.images import gallery as module
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, parse_where, write_gallery
 
-ROWS = 1500  # a dozen row groups, more than are kept in memory
+ROWS = 1500  # a dozen row groups, more than the cache holds
 SCHEMA = pa.schema(
     [
         *BASE_SCHEMA,
@@ -30,7 +30,7 @@ LABELS = ["watch", "shirt", "mug", None, ""]
 
 
 def thumbnail(row):
-    """Bytes that no other row has, of a length of their own."""
+    """Bytes that are different for every row, of varying length."""
     return hashlib.sha256(str(row).encode()).digest() * (row % 5 + 1)
 
 
@@ -96,7 +96,7 @@ def test_thumbnails_from_several_threads(gallery):
 
 
 def test_filters_and_rows_from_several_threads(path):
-    gallery = Gallery(path)  # nothing has been looked up in it yet
+    gallery = Gallery(path)  # a fresh one, with nothing cached yet
     wanted = ["red", "Blue", "grün"] * 40
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda colour: gallery.rows_where({"colour": colour}), wanted))
@@ -262,7 +262,7 @@ def test_conditions_of_a_command_line():
         parse_where(["red"])
 
 
-# What a page can be filtered by
+# Columns to filter by
 
 
 def test_columns_to_filter_by_have_several_values_and_not_one_a_row(gallery, tmp_path):
@@ -323,7 +323,7 @@ def test_facets_count_what_choosing_a_value_would_leave(gallery, where):
 
 
 def _as_column(value):
-    """As Arrow writes it."""
+    """The value as text, as Arrow formats it."""
     if isinstance(value, bool):
         return str(value).lower()
     return {1.0: "1", 1e20: "1e+20"}.get(value, str(value)) if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What comes in through `retrieval.images.open`: files made here by Pillow or by hand, and a folder of hostile ones."""
+"""Images opened by `retrieval.images.open`: files made here with Pillow or by hand, and a folder of hostile files."""
 
 import io
 import math
@@ -27,8 +27,8 @@ from retrieval.images.open import (
 )
 
 HOSTILE = DATA / "hostile_images"
-# Pillow warns of metadata that it passes over, which is what these tests feed it; only a run with warnings as errors
-# would make them more than that.
+# These tests feed Pillow broken metadata on purpose, and it warns when it ignores them: not a failure, even in a run
+# that turns warnings into errors.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 needs_hostile = pytest.mark.skipif(not HOSTILE.is_dir(), reason=f"no folder of hostile images at {HOSTILE}")
 
@@ -36,7 +36,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def picture(width=96, height=64):
-    """A smooth picture of which no two corners, and no two channels, are alike."""
+    """A smooth image whose corners all differ, and whose channels all differ."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     image = Image.fromarray((np.stack([x, y, 1 - x * y], axis=-1) * 255).astype(np.uint8))
     ImageDraw.Draw(image).rectangle((4, 4, 20, 12), fill=(250, 30, 30))
@@ -44,7 +44,7 @@ def picture(width=96, height=64):
 
 
 def noise(width=160, height=120):
-    """A picture that no format can make small, so that every part of a file carries some of it."""
+    """An image that no format can compress well, so that every part of the file holds pixels."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -67,7 +67,7 @@ def exif(orientation):
 
 
 def png(width, height, depth, colour, rows, *chunks):
-    """A PNG file by hand, for what Pillow cannot write: any header, extra chunks, raw rows (or nothing) as data."""
+    """A PNG file made by hand, for what Pillow cannot write: any header, extra chunks, raw rows or no data."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -79,13 +79,13 @@ def png(width, height, depth, colour, rows, *chunks):
 
 
 def tiff(tags, data=b""):
-    """A little-endian TIFF by hand: `data` stands at byte 8, and every tag is one unsigned 32-bit number."""
+    """A little-endian TIFF made by hand: `data` starts at byte 8, and every tag is one unsigned 32-bit number."""
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def bmp(width, height, bits, compression, data):
-    """A BMP by hand, with a grey palette of 256."""
+    """A BMP made by hand, with a palette of 256 greys."""
     palette = b"".join(bytes((i, i, i, 0)) for i in range(256))
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(data), 0, 0, 256, 0)
     start = 14 + len(info) + len(palette)
@@ -93,7 +93,7 @@ def bmp(width, height, bits, compression, data):
 
 
 def refused(source, *words):
-    """Check that `source` is refused, in one clean line that holds all the words; the message."""
+    """Check that `source` is refused with a one-line message that contains all the words; returns the message."""
     with pytest.raises(ImageError) as caught:
         open_image(source)
     message = str(caught.value)
@@ -205,7 +205,7 @@ def test_no_decoder_of_another_format_is_ever_asked(monkeypatch):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("TIFF", {}), ("AVIF", {})])
 def test_orientation_is_applied_once(kind, options, orientation):
-    # Stored as a camera would: the upright picture, turned by the inverse of what the tag asks for.
+    # Stored as a camera does: the upright image, transformed by the inverse of the tag.
     inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
     stored = picture() if inverse is None else picture().transpose(Image.Transpose(inverse))
     if kind in ("JPEG", "WEBP", "AVIF"):
@@ -271,12 +271,12 @@ def test_a_half_transparent_palette_entry():
 @pytest.mark.parametrize(
     ("depth", "colour", "row", "key", "expected"),
     [
-        (1, 0, b"\x40", ">H 1", [0, 255, 0]),  # pixels 0, 1, 0, of which 1 is white already
+        (1, 0, b"\x40", ">H 1", [0, 255, 0]),  # pixels 0, 1, 0; 1 is white anyway
         (1, 0, b"\x40", ">H 0", [255, 255, 255]),
         (2, 0, b"\x18", ">H 1", [0, 255, 170]),  # pixels 0, 1, 2 of 3
         (4, 0, b"\x09\x30", ">H 9", [0, 255, 51]),  # pixels 0, 9, 3 of 15
         (8, 0, b"\x07\x09\x08", ">H 9", [7, 255, 8]),
-        (16, 0, b"\x10\x10\x20\x20\x20\x21", ">H 8224", [16, 255, 32]),  # only all 16 bits tell the last two apart
+        (16, 0, b"\x10\x10\x20\x20\x20\x21", ">H 8224", [16, 255, 32]),  # the last two differ only in the lower byte
         (8, 2, b"\1\1\1\2\2\2\3\3\3", ">HHH 2", [1, 255, 3]),
         (16, 2, b"\1\0" * 3 + b"\2\0" * 3 + b"\3\0" * 3, ">HHH 512", [1, 255, 3]),
     ],
@@ -334,9 +334,9 @@ def test_16_bit_colour_and_alpha_in_png(channels):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (np.array([[0.0, 0.25, 0.5, 1.0]], np.float32), [0, 64, 128, 255]),  # in [0, 1]: times 255
+        (np.array([[0.0, 0.25, 0.5, 1.0]], np.float32), [0, 64, 128, 255]),  # in [0, 1]: multiplied by 255
         (np.array([[0.1, 0.2, 0.2, 0.3]], np.float32), [26, 51, 51, 77]),
-        (np.array([[-1.0, 0.0, 1.0, 3.0]], np.float32), [0, 64, 128, 255]),  # else from the least to the greatest
+        (np.array([[-1.0, 0.0, 1.0, 3.0]], np.float32), [0, 64, 128, 255]),  # otherwise scaled from minimum to maximum
         (np.array([[-3e38, 0, 0, 3e38]], np.float32), [0, 128, 128, 255]),
         (np.array([[np.nan, 0.0, 1.0, np.inf]], np.float32), [0, 0, 255, 255]),
         (np.array([[-np.inf, 10.0, 20.0, np.nan]], np.float32), [0, 0, 255, 0]),
@@ -371,7 +371,7 @@ def test_1_bit(kind, options):
 
 
 def adobe_like():
-    """An RGB profile that is not sRGB: sRGB with the columns of red and green exchanged."""
+    """An RGB profile that is not sRGB: sRGB with its red and green columns swapped."""
     table = {SRGB[132 + 12 * i : 136 + 12 * i]: 132 + 12 * i for i in range(struct.unpack(">I", SRGB[128:132])[0])}
     profile = bytearray(SRGB)
     red, green = table[b"rXYZ"], table[b"gXYZ"]
@@ -380,7 +380,7 @@ def adobe_like():
 
 
 def grey_profile(gamma=1.0):
-    """A grey profile by hand (version 2), with D50 as its white and one gamma."""
+    """A grey profile made by hand (version 2), with D50 as the white point and one gamma."""
     curve = struct.pack(">4sIIH", b"curv", 0, 1, round(gamma * 256)) + bytes(2)
     white = struct.pack(">4sIiii", b"XYZ ", 0, 63190, 65536, 54061)
     tags = struct.pack(">I", 2) + struct.pack(">4sII4sII", b"kTRC", 156, len(curve), b"wtpt", 172, len(white))
@@ -394,7 +394,7 @@ def test_an_embedded_profile_is_applied(kind):
     options = {"quality": 95} if kind in ("JPEG", "WEBP", "AVIF") else {}
     opened = open_image(encode(picture(), kind, icc_profile=adobe_like(), **options))
     red, green, blue = picture().split()
-    # With red and green exchanged in the profile, so they are in the picture.
+    # Red and green are swapped in the profile, and therefore in the opened image.
     assert difference(opened, Image.merge("RGB", (green, red, blue))) < 4
     assert "icc_profile" not in opened.info
 
@@ -411,7 +411,7 @@ def test_alpha_is_kept_while_colour_is_converted():
 
 
 def test_a_grey_profile_is_applied():
-    image = Image.new("L", (2, 1), 55)  # linear 55 / 255 = 0.2157, which sRGB writes as 0.5020 * 255 = 128
+    image = Image.new("L", (2, 1), 55)  # linear 55 / 255 = 0.2157, which is 0.5020 * 255 = 128 in sRGB
     for kind in ("PNG", "TIFF"):
         opened = np.asarray(open_image(encode(image, kind, icc_profile=grey_profile()))).astype(int)
         assert np.abs(opened - 128).max() <= 1
@@ -441,8 +441,8 @@ def test_cmyk_without_a_profile(kind, tolerance):
 
 
 def cmyk_profile():
-    """A CMYK profile by hand (version 2, lut8): ink 0 is Lab white, and all else comes from a 2-point grid in which
-    the lightness falls with the black ink alone."""
+    """A CMYK profile made by hand (version 2, lut8): no ink is Lab white, and the other colours come from a 2-point
+    grid in which only black ink reduces the lightness."""
     identity = bytes(range(256))
     grid = b"".join(bytes((0 if i & 1 else 255, 128, 128)) for i in range(16))
     matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
@@ -456,7 +456,7 @@ def cmyk_profile():
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk_with_a_profile(kind):
-    # Cyan is no ink in this profile, so that only its use leaves a cyan picture white.
+    # Cyan has no effect in this profile, so a cyan image becomes white only if the profile is applied.
     for ink, expected in (((255, 0, 0, 0), 255), ((0, 0, 0, 255), 0)):
         image = Image.new("CMYK", (8, 8), ink)
         opened = np.asarray(open_image(encode(image, kind, icc_profile=cmyk_profile()))).astype(int)
@@ -499,7 +499,7 @@ def test_a_file_that_is_cut_short_is_refused(monkeypatch, name, lenient):
     kind, options = CUTS[name]
     data = encode(noise(), kind, **options)
     open_image(data)
-    # What any other library in the process may have set; it must not let a broken picture in here.
+    # Another library in the process may have set this; a broken image must still be refused.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     for share in (0.01, 0.1, 0.3, 0.6, 0.9, 0.99):
         refused(data[: int(len(data) * share)])
@@ -526,19 +526,19 @@ def test_png_cut_between_and_inside_its_idat_chunks():
     for start in starts[1:]:
         refused(data[: start - 4], "PNG")  # after a whole chunk
         refused(data[: start + 500], "PNG")  # inside the next
-        refused(data[: start - 4] + data[-12:], "PNG")  # chunks missing, but an end that looks right
+        refused(data[: start - 4] + data[-12:], "PNG")  # chunks are missing, but the end chunk is there
 
 
 def test_bmp_with_run_lengths_cut_short():
     data = bmp(64, 64, 8, 1, b"".join(bytes((32, i, 32, 255 - i, 0, 0)) for i in range(64)) + b"\0\1")
     opened = np.asarray(open_image(data))
-    assert opened[-1, 0].tolist() == [0] * 3  # rows stand from the bottom up
+    assert opened[-1, 0].tolist() == [0] * 3  # rows are stored from the bottom up
     assert opened[0, 63].tolist() == [255 - 63] * 3
     for share in (0.3, 0.6, 0.9, 0.99):
         refused(data[: int(len(data) * share)])
 
 
-# Nothing, and too much
+# Empty files, and files that are too large
 
 
 @pytest.mark.parametrize(
@@ -628,7 +628,7 @@ def test_bytes_are_capped(tmp_path):
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.write(encode(picture(), "PNG"))
-        file.truncate(MAX_BYTES + 1)  # sparse: it takes no room
+        file.truncate(MAX_BYTES + 1)  # a sparse file: it takes no disk space
     assert refused(path) == "large.png is too large; at most 64 MiB are accepted"
     with path.open("rb") as file:
         refused(file, "large.png", "64 MiB")
@@ -655,7 +655,7 @@ def test_a_stream_that_never_ends_is_read_to_the_cap_only():
     assert endless.given == MAX_BYTES + 1
 
 
-# Files that are none
+# Not regular files
 
 
 def test_a_missing_file(tmp_path):
@@ -665,9 +665,9 @@ def test_a_missing_file(tmp_path):
 
 def test_folders_fifos_and_devices_are_not_opened(tmp_path):
     refused(tmp_path, "is a folder")
-    refused("", "is a folder")  # the working folder, as pathlib has it
+    refused("", "is a folder")  # pathlib takes this for the working directory
     fifo = tmp_path / "pipe.jpg"
-    os.mkfifo(fifo)  # opening it would wait for a writer for ever
+    os.mkfifo(fifo)  # opening it would wait forever for a writer
     assert refused(fifo) == "pipe.jpg is not a regular file"
     refused("/dev/zero", "zero is not a regular file")
     with pytest.raises(ImageError, match="not a regular file"):
@@ -769,7 +769,7 @@ def test_the_hostile_folder():
             assert 0 < image.width * image.height <= MAX_PIXELS
             assert max(image.size) <= MAX_ASPECT * min(image.size)
             opened.append(path.name)
-    # Fixed, so that a change of Pillow or of the rules that opens or refuses others is looked at.
+    # Listed here so that the test fails when a change in Pillow or in the rules opens or refuses other files.
     for suffix in (".psd", ".ico", ".cur", ".tga", ".dds", ".fli", ".heif", ".pcx", ".qoi", ".jp2", ".emf"):
         assert not [name for name in opened if name.endswith(suffix)]
     for suffix in (".webp", ".avif"):
@@ -788,7 +788,7 @@ def test_the_turned_photographs_all_look_alike():
 
 @needs_hostile
 def test_a_transparent_grey_of_4_bits_against_its_reference():
-    """The reference is farbfeld, the simplest of formats: 16-bit RGBA behind a header of 16 bytes."""
+    """The reference is a farbfeld file, a very simple format: a header of 16 bytes, then 16-bit RGBA."""
     pixels = (HOSTILE / "irs__tests__images__farbfeld__transparency__tbbn0g04.ff").read_bytes()[16:]
     reference = np.frombuffer(pixels, ">u2").reshape(32, 32, 4) / 65535
     expected = 255 * (reference[..., :3] * reference[..., 3:] + 1 - reference[..., 3:])
@@ -806,7 +806,7 @@ def test_a_jpeg_may_be_decoded_smaller():
     assert open_image(file.getvalue(), at_least=261).size == (400, 260)
 
 
-# A part of a picture
+# A region of an image
 
 
 def test_a_region_is_cut_out_in_whole_pixels():

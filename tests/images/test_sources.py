@@ -1,4 +1,4 @@
-"""Sources: real folders, zip and parquet files, read through `datasets`, and what is said where one is wrong."""
+"""Sources: real folders, zip and parquet files, read through `datasets`, and the errors for wrong ones."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from retrieval.images.sources import open_source, pinned, split_names
 
 
 def read(source):
-    """source -> row, after a check that no image came twice and that two readings agree."""
+    """{source: row}; checks that no image comes twice and that a second pass gives the same rows."""
     rows = list(source.rows())
     assert [(row.source, row.label, row.attributes) for row in rows] == [
         (row.source, row.label, row.attributes) for row in source.rows()
@@ -35,7 +35,7 @@ def decodes(row):
 
 
 def data_set(path, columns, features=None):
-    """A parquet file as `datasets` writes it, with the features in its metadata."""
+    """Write a parquet file as `datasets` does, with the features in its metadata; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     datasets.Dataset.from_dict(columns, features=datasets.Features(features) if features else None).to_parquet(path)
     return str(path)
@@ -138,7 +138,7 @@ def test_rows_come_in_the_same_order_wherever_the_folder_lies(tmp_path):
     orders = []
     for number, seeds in enumerate([range(12), reversed(range(12))]):
         root = tmp_path / str(number) / "root"
-        for seed in seeds:  # written in another order, so that the disk may list them in another one
+        for seed in seeds:  # written in another order, so that the file system may list them in another order
             noise(root / f"c{seed % 3}" / f"{seed}.png", seed)
         orders.append([row.source for row in open_source(str(root)).rows()])
     assert orders[0] == orders[1]
@@ -371,7 +371,7 @@ def test_label_column(tmp_path):
     assert set(labels(open_source(path)).values()) == {"x", "y"}
     asked = open_source(path, label_column="kind")
     assert set(labels(asked).values()) == {"3", "4"}
-    # No column is lost: the one that was asked for is an attribute too, and `label` makes way for it.
+    # No column is lost: the chosen one is also an attribute, and the original `label` column becomes `label_`.
     assert sorted(row.attributes["kind"] for row in asked.rows()) == [3, 4]
     assert sorted(row.attributes["label_"] for row in asked.rows()) == ["x", "y"]
     with pytest.raises(SourceError, match="no column 'colour'; its columns are image, label, kind"):
@@ -430,7 +430,7 @@ def test_types_of_attributes(tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     source = open_source(str(tmp_path / "x.parquet"))
     (row,) = source.rows()
-    table = pa.Table.from_pylist([row.attributes], schema=source.schema)  # values are of the types that are promised
+    table = pa.Table.from_pylist([row.attributes], schema=source.schema)  # fails if a value does not fit its type
     assert json.loads(row.attributes.pop("size")) == {"w": 1, "h": [2, 3]}
     day = row.attributes.pop("day")
     assert day.startswith("1970-01-01")
@@ -454,7 +454,7 @@ def test_data_set_folder_with_splits(tmp_path):
 
 def test_an_artifact_or_a_hidden_file_inside_does_not_make_a_data_set(tmp_path, artifact):
     noise(tmp_path / "cat" / "1.png", 1)
-    (tmp_path / "found").symlink_to(artifact)  # `rglob` does not follow it: only what is really inside counts
+    (tmp_path / "found").symlink_to(artifact)  # `rglob` does not follow links: only real content of the folder counts
     (tmp_path / "mine").mkdir()
     for name in ("gallery.parquet", "manifest.json"):
         (tmp_path / "mine" / name).write_bytes((artifact / name).read_bytes())
@@ -558,7 +558,7 @@ def test_a_folder_that_is_called_like_a_format(tmp_path, monkeypatch):
     assert len(read(open_source("parquet"))) == 2
 
 
-# Fingerprints: whether what an earlier run left can be gone on with
+# Fingerprints: they tell whether the work of an earlier run can be resumed
 
 
 def test_fingerprint_tells_sources_apart(tmp_path):
@@ -583,7 +583,7 @@ def test_fingerprint_follows_the_files(tmp_path):
     assert open_source(str(tmp_path)).fingerprint == before
     times = first.stat().st_atime_ns, first.stat().st_mtime_ns
 
-    noise(first, 3, side=40)  # another size, though the same time
+    noise(first, 3, side=40)  # another size, but the same modification time
     os.utime(first, ns=times)
     resized = open_source(str(tmp_path)).fingerprint
     os.utime(first, ns=(times[0], times[1] + 1_000_000_000))
@@ -595,7 +595,7 @@ def test_fingerprint_follows_the_files(tmp_path):
     assert len({before, resized, touched, renamed, described}) == 5
 
 
-# What is not there
+# Missing and unreadable sources
 
 
 def test_empty_and_missing(tmp_path):
@@ -624,7 +624,7 @@ def test_a_hub_name_that_cannot_be_reached(name):
 
 
 def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path):
-    """Else a parquet file from a stranger could bring any picture of this machine into a gallery that is published."""
+    """Otherwise a stranger's parquet file could put any image on the user's disk into a published gallery."""
     noise(tmp_path / "private.png", seed=1)
     noise(tmp_path / "data" / "own.png", seed=2)
     paths = [str(tmp_path / "private.png"), "../private.png", "http://127.0.0.1:9/x.png", "own.png"]

@@ -1,4 +1,4 @@
-"""Data sets on the Hub: streamed, by configuration and revision, all of a build or a run from one commit."""
+"""Data sets on the Hub: streamed, by configuration and revision, with one commit for a whole build or training run."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def quiet(hub):
 
 
 def pictures(*seeds):
-    """Rows of a data set; the classes take turns."""
+    """Rows of a data set, alternating between two classes."""
     return [(png(seed), f"c{number % 2}") for number, seed in enumerate(seeds)]
 
 
@@ -83,14 +83,14 @@ def hashes(rows):
 
 
 def files_read(hub):
-    """The parquet files of which bytes were asked for."""
+    """Names of the parquet files from which bytes were requested."""
     paths = [request.path.split("?")[0] for request in hub.requests if request.method == "GET"]
     return {path.rpartition("/")[2] for path in paths if "/resolve/" in path and path.endswith(".parquet")}
 
 
 @pytest.fixture(scope="module")
 def shoes(hub, tmp_path_factory):
-    """`me/shoes`, of two configurations, the small one with other pictures in each of two commits: rows and commits."""
+    """`me/shoes`, with two configurations and two commits that change the small one: the rows and the commits."""
     tmp_path = tmp_path_factory.mktemp("shoes")
     old, new = pictures(*range(6)), pictures(*range(10, 16))
     big = inside("big", parquet(tmp_path, train=pictures(20, 21), test=pictures(22)))
@@ -101,7 +101,7 @@ def shoes(hub, tmp_path_factory):
     return (old, new), commits
 
 
-# What was asked for, and what is recorded
+# What is requested, and what is recorded
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
     assert built["source"]["revision"] == commit != hub.head("dataset", "me/moving")
 
 
-# What cannot be had
+# What is not available
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_repository_without_data(client, hub, tmp_path):
     assert "doesn't contain any data files" in said
 
 
-# Streamed
+# Streaming
 
 
 def test_a_limit_asks_for_no_more_than_it_takes(client, hub, tmp_path):
@@ -264,16 +264,16 @@ def test_neither_the_disk_nor_the_memory_holds_the_whole(hub, client, tmp_path):
     assert grown < read / 2
 
 
-# What goes wrong on the way
+# Failures during a download
 
 BUILD = """
 import sys, time
 waits = []
-time.sleep = waits.append  # the libraries' patience, in no time
+time.sleep = waits.append  # record the waits of the libraries instead of waiting
 from pathlib import Path
 from retrieval import Encoder, LookalikeError, build_artifact, open_source
 from retrieval.build import embed
-embed.SHARD, embed._AHEAD = 8, 0  # what a failure can cost is a shard, and what was read ahead
+embed.SHARD, embed._AHEAD = 8, 0  # a failure loses at most one shard and what was read ahead
 
 def attempt():
     waits.clear()
@@ -302,7 +302,7 @@ def test_a_failure_that_stays_is_an_error_and_the_build_goes_on_later(hub, clien
     name = f"me/failing-{fault.times}"
     shards = [parquet(tmp_path, train=pictures(*range(8 * n, 8 * n + 8)))["train.parquet"] for n in range(3)]
     hub.commit("dataset", name, {f"data/train-0000{n}-of-00003.parquet": data for n, data in enumerate(shards)})
-    # For a while, first: of that nobody is told.
+    # First come failures that pass: they are retried without a message.
     passing = Fault("train-00001", status=503, times=2), Fault("GET /cdn.*train-00001", cut=100, times=2)
     hub.faults += [*passing, fault]
     first, second = in_process(client, "-c", BUILD, name, tmp_path / "it", BACKBONE).splitlines()
@@ -337,14 +337,14 @@ print(done[0], done[-1])
 
 
 def test_a_build_that_goes_on_does_not_download_again_what_it_has(hub, client, tmp_path):
-    """Files that were read are not asked for, but for the schema, which stands in the first."""
+    """Files that were read are not requested again, except the first one, which has the schema."""
     rows = [pictures(*range(8 * n, 8 * n + 8)) for n in range(5)]
     files = {f"train-0000{n}-of-00005.parquet": parquet(tmp_path, train=rows[n])["train.parquet"] for n in range(4)}
     files["test-00000-of-00001.parquet"] = parquet(tmp_path, train=rows[4])["train.parquet"]
     hub.commit("dataset", "me/resumed", inside("data", files))
 
     def until(number):
-        """From and to which image it built, how often the first file was asked for, and which files were."""
+        """The first and last image built, the number of requests for the first file, and the files requested."""
         hub.clear()
         said = in_process(client, "-c", STOP, "me/resumed", tmp_path / "it", BACKBONE, number)
         first = sum("train-00000" in request.path for request in hub.requests if request.method == "GET")

@@ -1,4 +1,4 @@
-"""Which index for how many vectors: the choice by size, the effort that was measured, and what growing keeps."""
+"""Choosing an index: the type by the number of vectors, the measured search effort, and what a growing index keeps."""
 
 import json
 from dataclasses import asdict, replace
@@ -15,7 +15,7 @@ ROWS, DIM = 60_000, 32
 
 
 def heaps(rows, seed, dim=DIM, loose=0.5):
-    """Unit vectors in 300 heaps, the same heaps for every seed."""
+    """Unit vectors in 300 clusters, the same clusters for every seed."""
     centres = np.random.default_rng(0).standard_normal((300, dim))
     rng = np.random.default_rng([1, seed])
     vectors = centres[rng.integers(len(centres), size=rows)] + loose * rng.standard_normal((rows, dim))
@@ -23,7 +23,7 @@ def heaps(rows, seed, dim=DIM, loose=0.5):
 
 
 def recall_at_10(store, vectors, queries):
-    """The share of the ten nearest, by plain numpy, that the store finds."""
+    """The fraction of the ten exact nearest neighbours, by plain numpy, that the store finds."""
     found = store.search(queries, 10)[0]
     truth = np.argpartition(-(queries @ vectors.T), 10, axis=1)[:, :10]
     return np.mean([len(set(one) & set(other)) / 10 for one, other in zip(found.tolist(), truth.tolist(), strict=True)])
@@ -36,7 +36,7 @@ def vectors():
 
 @pytest.fixture(scope="module")
 def queries():
-    """Vectors from the same heaps, none of which is in the index."""
+    """Vectors from the same clusters, none of them in the index."""
     return heaps(400, seed=2)
 
 
@@ -72,9 +72,9 @@ def test_new_queries_find_nearly_all(fitted, vectors, queries):
 
 
 def test_a_filter_costs_no_recall(fitted, vectors, queries):
-    """A label goes along with the place: most of the lists that are nearest to a query hold no row that is allowed."""
+    """The filter correlates with position: most of the lists nearest to a query hold no allowed row."""
     allowed = np.flatnonzero(vectors[:, 0] > 0.25)
-    assert 2_000 < len(allowed) < ROWS / 10  # so many that the index itself is asked
+    assert 2_000 < len(allowed) < ROWS / 10  # enough that the index is searched, not brute force
     found = fitted.search(queries, 10, allowed)[0]
     assert np.isin(found, allowed).all()
     truth = allowed[np.argpartition(-(queries @ vectors[allowed].T), 10, axis=1)[:, :10]]
@@ -85,7 +85,8 @@ def test_a_filter_costs_no_recall(fitted, vectors, queries):
 def test_the_bytes_a_vector_are_those_of_the_file(fitted, tmp_path):
     fitted.save(tmp_path / "index.faiss")
     assert fitted.settings.bytes_per_vector == pytest.approx((tmp_path / "index.faiss").stat().st_size / ROWS, abs=0.1)
-    assert 2 * DIM < fitted.settings.bytes_per_vector < 2 * DIM + 12  # 16 bits a number, a row number, the centres
+    # Two bytes per component, a row number and the centroids.
+    assert 2 * DIM < fitted.settings.bytes_per_vector < 2 * DIM + 12
 
 
 def test_the_effort_is_stored_and_used_after_loading(fitted, vectors, queries, tmp_path):
@@ -116,7 +117,7 @@ def test_a_few_rows_are_all_found(rows, vectors):
 
 
 def test_what_an_index_has_learned_is_kept_while_it_grows():
-    """8-bit vectors keep the ranges of the first rows: what falls outside is cut off, as it would not be made anew."""
+    """An 8-bit index keeps the value ranges of its first rows; values outside are clipped, unlike in a new index."""
     narrow, wide = heaps(2_000, seed=3, loose=0.0)[:50].repeat(40, axis=0), heaps(2_000, seed=4, loose=2.0)
     first = fit_index(narrow, "SQ8")
     grown = fit_index(np.concatenate([narrow, wide]), "SQ8", like=first)
@@ -137,7 +138,7 @@ def test_an_index_chosen_by_size_is_chosen_again_when_the_size_calls_for_it(fitt
 
 
 def test_the_number_of_lists_may_lag_behind_the_rows():
-    """131,073 rows want 2,048 lists, but to make 1,024 into those would mean to learn all anew."""
+    """131,073 rows would get 2,048 lists, but changing from 1,024 would mean training the index again."""
     many = heaps(131_073, 6, dim=16)
     assert choose_factory(*many.shape) == "IVF2048,SQfp16"
     first = FaissStore(16, IndexSettings("IVF1024,SQfp16"))
@@ -150,7 +151,7 @@ def test_the_number_of_lists_may_lag_behind_the_rows():
 def test_an_index_that_was_asked_for_stays_whatever_the_size(vectors):
     asked = fit_index(vectors[:2_000], "IVF16,Flat")
     grown = fit_index(vectors[:3_000], asked.settings.factory, like=asked)
-    shrunk = fit_index(vectors[:5], asked.settings.factory, like=asked)  # too few to train it, but it was
+    shrunk = fit_index(vectors[:5], asked.settings.factory, like=asked)  # too few to train, but it is trained already
     assert {store.settings.factory for store in (grown, shrunk)} == {"IVF16,Flat"}
     assert (grown.lists, shrunk.lists, len(shrunk)) == (16, 16, 5)
     assert set(shrunk.search(vectors[:1], 5)[0][0].tolist()) == set(range(5))
@@ -165,7 +166,7 @@ def test_an_index_that_cannot_be_is_refused_in_words(vectors):
 
 @pytest.mark.parametrize("factory", ["IVF256,SQ6", "HNSW16,SQ6"])
 def test_no_effort_is_spent_on_what_few_bits_cannot_give(factory, vectors, queries):
-    """In 6 bits nine of ten are found, however long one looks: that shall not end in looking at everything."""
+    """With 6 bits recall stays near 0.9 at any effort; the tuning must not end in searching everything."""
     few = vectors[:10_000]
     store = fit_index(few, factory)
     assert store.settings.search[store.effort.name] <= store.effort.most / 8
@@ -175,7 +176,7 @@ def test_no_effort_is_spent_on_what_few_bits_cannot_give(factory, vectors, queri
 
 
 def test_more_effort_costs_no_recall(fitted, vectors, queries):
-    """The oracle of the tests above: with every list looked at, an index in 16 bits finds what numpy finds."""
+    """This checks the oracle of the tests above: with every list searched, a 16-bit index finds what numpy finds."""
     tuned = fitted.settings
     try:
         fitted.settings = replace(tuned, search={"nprobe": fitted.lists})
@@ -194,7 +195,7 @@ def test_a_cloud_is_seeded_unit_vectors(dim):
     np.testing.assert_array_equal(drawn, Cloud(real, dim).draw(700, seed=1))
     other = cloud.draw(700, seed=2)
     assert (drawn @ other.T).max() < 0.9999  # no row of one seed is a row of another
-    # And they lie near real ones, nearer than the same numbers in another order do.
+    # They lie near real vectors, nearer than the same values with shifted components.
     near, elsewhere = ((way @ project(real, dim).T).max(axis=1) for way in (drawn, np.roll(drawn, 1, axis=1)))
     assert np.median(near) > np.median(elsewhere) + 0.02
 
@@ -205,5 +206,5 @@ def test_projecting_changes_no_cosine_that_it_need_not():
         wider = project(real, dim)
         assert wider.shape == (100, dim)
         np.testing.assert_allclose(wider @ wider.T, real @ real.T, atol=1e-6)
-    flat = np.pad(real, ((0, 0), (0, 4)))  # six dimensions in a space of ten: six axes hold all of it
+    flat = np.pad(real, ((0, 0), (0, 4)))  # six dimensions in a space of ten: six axes keep everything
     np.testing.assert_allclose(project(flat, 6) @ project(flat, 6).T, real @ real.T, atol=1e-5)

@@ -1,4 +1,4 @@
-"""One contract for every store: brute force in plain numpy, on ids and on scores."""
+"""One contract for every store: ids and scores must match brute force in plain numpy."""
 
 import json
 from collections import Counter
@@ -16,8 +16,8 @@ from retrieval.stores.base import MISSING
 from retrieval.stores.faiss import _EXACT_BELOW, AUTO, FaissStore, IndexSettings
 
 ROWS, DIM = 3_000, 32
-ROUNDING = 2e-6  # of float32 sums
-# What a stored vector, and so a score, may be off by.
+ROUNDING = 2e-6  # rounding error of float32 sums
+# The largest error of a stored vector, and so of a score.
 TOLERANCES = {
     "exact": ROUNDING,
     "Flat": ROUNDING,
@@ -30,7 +30,7 @@ TOLERANCES = {
     "HNSW16,Flat": ROUNDING,
     "HNSW32,SQ8": 8e-3,
 }
-# Those whose scores are of another formula, or whose rows cannot be filtered and read back; and those that are none.
+# Indexes with another score, or whose rows cannot be filtered or read back; and strings that name no index.
 REFUSED = [
     *("LSH", "PCA16,Flat", "OPQ8,IVF16,PQ8", "PQ8", "HNSW16,PQ8", "IVF16,PQ8x4fs", "IVF16,PQ8+16", "IVF16,PQ8"),
     *("Flat,RFlat", "IVF16,Flat,RFlat", "SQfp16,Refine(Flat)"),
@@ -49,7 +49,7 @@ ALLOWED = {
 
 
 def drawn(rows, seed):
-    """Unit vectors in 30 loose heaps, the same heaps for every seed."""
+    """Unit vectors in 30 loose clusters, the same clusters for every seed."""
     centres = np.random.default_rng(0).standard_normal((30, DIM))
     rng = np.random.default_rng([1, seed])
     vectors = centres[rng.integers(len(centres), size=rows)] + 0.6 * rng.standard_normal((rows, DIM))
@@ -66,7 +66,7 @@ class Filled(NamedTuple):
 
 
 def empty_store(name):
-    """An empty store that has learned what it needs to, and searches with all the effort there is."""
+    """An empty store, trained if necessary, that searches with the greatest effort."""
     if name == "exact":
         return ExactStore(DIM)
     store = FaissStore(DIM, IndexSettings(name))
@@ -78,19 +78,19 @@ def empty_store(name):
 
 def filled_store(name):
     store = empty_store(name)
-    for piece in np.split(np.arange(ROWS), [1, 1, 1_000]):  # one of them of no rows
+    for piece in np.split(np.arange(ROWS), [1, 1, 1_000]):  # one of the pieces is empty
         store.add(VECTORS[piece])
     return store
 
 
 @pytest.fixture(scope="module", params=TOLERANCES)
 def filled(request):
-    """A store that holds VECTORS; not to be changed."""
+    """A store that holds VECTORS; tests must not change it."""
     return Filled(filled_store(request.param), TOLERANCES[request.param])
 
 
 def assert_agrees(answer, queries, k, vectors, allowed, tolerance):
-    """Ids and scores are those of brute force; rows with scores nearer than the tolerance may change places."""
+    """Check ids and scores against brute force; rows whose scores differ by less than the tolerance may swap."""
     ids, scores = answer
     rows = np.arange(len(vectors)) if allowed is None else np.unique(np.array(allowed, np.int64))
     there = min(k, len(rows))
@@ -116,7 +116,7 @@ def test_a_search_is_brute_force(filled, allowed, k):
     assert_agrees(answer, QUERIES, k, VECTORS, allowed, filled.tolerance)
     stored = filled.store.vectors(np.arange(ROWS))
     np.testing.assert_allclose(stored, VECTORS, atol=filled.tolerance, rtol=0)
-    assert_agrees(answer, QUERIES, k, stored, allowed, ROUNDING)  # a score is that of the vector as it is stored
+    assert_agrees(answer, QUERIES, k, stored, allowed, ROUNDING)  # scores are computed from the vectors as stored
 
 
 def test_allowed_rows_may_come_in_any_order_and_twice(filled):
@@ -130,7 +130,7 @@ def test_allowed_rows_may_come_in_any_order_and_twice(filled):
 @pytest.mark.parametrize("filled", [name for name in TOLERANCES if "," in name], indirect=True)
 @pytest.mark.parametrize("allowed", ["rare", "few", "large", "all", "no filter"])
 def test_the_least_effort_still_fills_k(filled, allowed):
-    """Little effort may cost the best rows, but never the number of hits, the filter or the truth of a score."""
+    """Low effort may miss the best rows, but the number of hits, the filter and the scores stay correct."""
     store, full = filled.store, filled.store.settings
     rows = None if ALLOWED[allowed] is None else np.array(ALLOWED[allowed])
     count = ROWS if rows is None else len(rows)
@@ -182,7 +182,7 @@ def test_no_queries_are_no_answers(filled):
 
 
 def test_threads_get_the_answers_of_one_after_the_other():
-    """Sixty searches with filters of their own at once, in a store that has yet to learn where its rows lie."""
+    """Sixty concurrent searches, each with its own filter, in a store that has not cached its row positions yet."""
     rng = np.random.default_rng(4)
     sizes = [1, 5, 50, _EXACT_BELOW, _EXACT_BELOW + 1, ROWS - 1] * 10
     filters = [np.sort(rng.choice(ROWS, size, replace=False)) for size in sizes]
@@ -199,7 +199,7 @@ def test_threads_get_the_answers_of_one_after_the_other():
 
 @pytest.mark.parametrize("name", TOLERANCES)
 def test_ties_are_all_found(name):
-    """Forty rows that are the same: any of them may come first, none twice, all with one score."""
+    """With forty identical rows any of them may come first, none comes twice, and all have the same score."""
     same = np.arange(100, 140)
     vectors = VECTORS.copy()
     vectors[same] = VECTORS[100]
@@ -239,7 +239,7 @@ def test_a_saved_index_comes_back_the_same(name, tmp_path):
         for found, wanted in zip(loaded.search(QUERIES, 9, allowed), store.search(QUERIES, 9, allowed), strict=True):
             np.testing.assert_array_equal(found, wanted)
     assert store.size_in_bytes() == (tmp_path / "index.faiss").stat().st_size
-    loaded.add(QUERIES[-1:])  # and it can be added to
+    loaded.add(QUERIES[-1:])  # vectors can still be added
     assert loaded.search(QUERIES[-1:], 1)[0].tolist() == [[ROWS]]
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the page do in a browser: visit it as a person would, give it a picture, keep what they saw."""
+"""Helpers of the page tests: visit the page in a browser, upload an image, read the hits, take screenshots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
 
 @contextmanager
 def served(searcher: Searcher) -> Iterator[str]:
-    """The app on the artifact of a searcher, in this process; its address."""
+    """Serve the app for a searcher's artifact in this process; yields its address."""
     app = create_app(searcher)
     try:
         _, address, _ = launch(app, port=free_port(), prevent_thread_lock=True, quiet=True)
@@ -39,9 +39,9 @@ def served(searcher: Searcher) -> Iterator[str]:
 
 @contextmanager
 def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 8, query: str = "") -> Iterator[Page]:
-    """A visitor of its own, who must see no error in the console and cause no request to another host.
+    """Open the page in a fresh browser context; fails on console errors and on requests to other hosts.
 
-    `query` stands behind the address: "?__theme=dark".
+    `query` is appended to the address, e.g. "?__theme=dark".
     """
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, permissions=["camera"])
@@ -53,7 +53,7 @@ def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 
     page.on("request", lambda r: None if r.url.startswith((server, "data:", "blob:")) else strangers.append(r.url))
     page.goto(server + query)
     expect(page.locator("#examples img")).to_have_count(examples)
-    page.wait_for_function("window.lookalike")  # its scripts run a little later
+    page.wait_for_function("window.lookalike")  # the scripts of the page run a little later
     yield page
     context.close()
     assert errors == []
@@ -67,31 +67,31 @@ def upload(page: Page, path: Path) -> None:
 
 
 def names(page: Page) -> list[str]:
-    """What the hits are called, best first."""
+    """The names of the hits, best first."""
     return page.locator("#hits .hit .name").all_inner_texts()
 
 
 def scores(page: Page) -> list[float]:
-    """The cosines of the hits, as they are shown."""
+    """The displayed cosine similarities of the hits."""
     return [float(text) for text in page.locator("#hits .hit .score").all_inner_texts()]
 
 
 def rows(page: Page) -> list[int]:
-    """The rows of the gallery that the hits are."""
+    """The gallery rows of the hits."""
     return page.evaluate(ROWS)
 
 
 def rows_of(searcher: Searcher, *parts: Part, k: int = 24, where: dict[str, Any] | None = None) -> list[int]:
-    """What the page should show for a query of these parts."""
+    """The rows that the page should show for a query with these parts."""
     return [hit.row for hit in searcher.find(searcher.query(parts), k, where=where, fold=True)]
 
 
 def expect_rows(page: Page, expected: list[int]) -> None:
-    """Wait until these are the hits."""
+    """Wait until the hits are these rows."""
     try:
         page.wait_for_function(f"expected => JSON.stringify({ROWS}) === JSON.stringify(expected)", arg=expected)
     except PlaywrightTimeoutError:
-        assert rows(page) == expected  # says which
+        assert rows(page) == expected  # fails with the rows in its message
 
 
 def choose(page: Page, column: str, value: str) -> None:
@@ -103,21 +103,21 @@ def choose(page: Page, column: str, value: str) -> None:
 
 
 def close_list(page: Page, column: str) -> None:
-    """Leave a filter, whose list opens again when it is come back to."""
+    """Close the list of a filter; it opens again on the next focus."""
     page.keyboard.press("Escape")
     page.locator(f"#where-{column} input").blur()
     expect(page.locator("[role=option]")).to_have_count(0)
 
 
 def open_settings(page: Page) -> None:
-    """Open the settings, which Gradio makes only then: before all of it is in place, what is typed can be lost."""
+    """Open the settings. Gradio renders them only then, and text typed before they are complete can be lost."""
     page.locator("#settings > button").click()
     expect(page.locator("#k input[type=number]")).to_have_value("24")
     page.wait_for_timeout(1000)
 
 
 def open_tab(page: Page, name: str) -> None:
-    """Open a tab, which on a phone is in the menu of those that there is no room for."""
+    """Open a tab; on a phone it may be in the overflow menu."""
     tab = page.get_by_role("tab", name=name, exact=True)
     if not tab.is_visible():
         page.locator("#tabs .overflow-menu > button").click()
@@ -133,8 +133,8 @@ def keep_screenshot(page: Page, name: str) -> None:
 
 
 def serious_findings(page: Page, axe: Path) -> list[str]:
-    """What axe-core finds serious or critical by WCAG 2 A and AA in the page as it stands: a line for each element."""
-    page.evaluate(_STILL)  # a colour in transition is neither of the two
+    """Serious and critical violations of WCAG 2 A and AA that axe-core finds in the page: one line per element."""
+    page.evaluate(_STILL)  # wait for animations: a colour in transition can fail the contrast check
     page.add_script_tag(path=axe)
     found = page.evaluate("rules => axe.run({runOnly: rules})", _RULES)
     return [

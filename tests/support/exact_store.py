@@ -1,4 +1,4 @@
-"""A store by brute force in numpy: the oracle that the others are held against."""
+"""A brute-force store in numpy: the reference for the other stores."""
 
 import numpy as np
 

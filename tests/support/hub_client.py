@@ -1,6 +1,6 @@
-"""A process of its own that runs our command line against a Hub, time and again: importing torch once is enough.
+"""A separate process that runs many of our commands against a Hub, so that torch is imported only once.
 
-The Hub's client reads its settings when it is imported, so it cannot be pointed elsewhere in the process of the tests.
+The Hub's client reads its settings at import, so the test process cannot point it to another address.
 """
 
 import json
@@ -35,13 +35,13 @@ class HubClient:
         self.process = self.warm.start(__file__, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def start(self, *arguments, token=None, settings=None, **options):
-        """Start `python ARGUMENTS` as another process of the same home: a token may be another one, or none."""
+        """Start `python ARGUMENTS` as another process with the same home, and with this token or none."""
         return self.warm.start(
             *arguments, env={**self.hub.environment(self.home, token), **(settings or {})}, **options
         )
 
     def start_anew(self, *arguments, token=None, settings=None, **options):
-        """The same by starting Python, and not by forking a process that has everything imported."""
+        """The same, but start Python afresh instead of forking a preloaded process."""
         environment = {**self.hub.environment(self.home, token), **(settings or {})}
         return subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, text=True, **options)
 
@@ -59,11 +59,11 @@ class HubClient:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def run(self, *command, token=None, setting=None):
-        """Run a command; `setting` is one of the client's own (RLIMIT_FSIZE: bytes) for this command alone."""
+        """Run a command; `setting` (RLIMIT_FSIZE: bytes) applies to this command only."""
         self.process.stdin.write(json.dumps({"command": [str(c) for c in command], "token": token, **(setting or {})}))
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        watch = Timer(_LIMIT, self.process.kill)  # then there is no line, and the test fails
+        watch = Timer(_LIMIT, self.process.kill)  # then no line is read, and the test fails
         watch.start()
         answer = Answer(**json.loads(self.process.stdout.readline()))
         watch.cancel()
@@ -77,7 +77,7 @@ class HubClient:
 
 
 def main():
-    """Run what comes in, a line of JSON each, and print what came of it."""
+    """Run the commands on standard input, one JSON object per line, and print each result as JSON."""
     import io
     import resource
     import traceback
@@ -86,7 +86,7 @@ def main():
     from retrieval.__main__ import main as command
     from retrieval.hub import client
 
-    client._SECOND = 0.02  # what is said of waits is what matters here
+    client._SECOND = 0.02  # shorter waits: the tests check the messages about waits, not their length
 
     for line in sys.stdin:
         asked = json.loads(line)
@@ -97,7 +97,7 @@ def main():
         if size := asked.get("RLIMIT_FSIZE"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
         out, err = io.StringIO(), io.StringIO()
-        # What a logger has no handler for, Python writes to the stderr of that moment; so it is caught, too.
+        # Python writes log records without a handler to the current stderr, so this captures them too.
         with redirect_stdout(out), redirect_stderr(err):
             try:
                 code = command(asked["command"])

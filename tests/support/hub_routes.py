@@ -1,4 +1,4 @@
-"""What the Hub of `hub_server` answers to each request: a function for each address, from a call to a reply.
+"""The answers of the Hub in `hub_server`: one function per route, from a call to a reply.
 
 They follow what `huggingface_hub` 2 sends and expects.
 """
@@ -26,7 +26,7 @@ class Call:
     """A request on its way through the server."""
 
     method: str
-    path: str  # as it came, percent-encoded: a revision or a folder may have slashes
+    path: str  # as received, percent-encoded: a revision or a folder may contain slashes
     raw_query: str
     headers: dict[str, str]
     body: bytearray = field(default_factory=bytearray)
@@ -54,7 +54,7 @@ class Reply:
 
 
 class Denied(Exception):
-    """What the server does not do for this user, or at all, with the Hub's code for it where it has one."""
+    """A request that the server refuses, with the Hub's error code if there is one."""
 
     def __init__(self, status, message, code=None, headers=None):
         super().__init__(message)
@@ -66,15 +66,15 @@ class Denied(Exception):
 
 
 def as_json(value, status=200, headers=None):
-    body = json.dumps(value, default=str).encode()  # a card may have dates, of which JSON knows nothing
+    body = json.dumps(value, default=str).encode()  # a card may contain dates, which JSON does not have
     return Reply(status, body, {"Content-Type": "application/json", **(headers or {})})
 
 
 def route(methods, pattern, access=""):
-    """Have a function answer these requests.
+    """Register a function to answer these requests.
 
-    `access` is what it does to its repository: "read" it, read its "files" (which gates keep shut), or "write" to it;
-    "signed" is for addresses that carry their own permission, where no token is looked at.
+    `access` is what it does with its repository: "read" it, read its "files" (which may be gated), or "write" to it;
+    "signed" is for addresses that carry a signature, where no token is checked.
     """
 
     def add(function):
@@ -154,7 +154,7 @@ def info(hub, call, repo, revision):
 
 
 def card_of(hub, commit):
-    """What the Hub tells of a repository because its card does."""
+    """What the Hub reports about a repository from its card."""
     readme = commit.files.get("README.md")
     try:
         data = card(hub.store.read(readme.sha256).decode("utf-8", "replace")) if readme else {}
@@ -274,7 +274,7 @@ def preupload(hub, call, repo, revision):
 
     def told(path, size):
         mode = "lfs" if is_lfs(path, size) else "regular"
-        # The client does not send what has this hash: the content's sha256, or where git has it, git's.
+        # The client does not upload a file that has this hash: sha256 of the content for LFS, otherwise git's.
         oid = {"oid": there[path].etag} if path in there else {}
         return {"path": path, "uploadMode": mode, "shouldIgnore": False, **oid}
 
@@ -369,14 +369,14 @@ def from_cdn(hub, call, sha256):
 
 
 def content(hub, call, entry, path, headers):
-    """A file's bytes, or those that a Range asks for."""
+    """The bytes of a file, or of the requested range."""
     name = quote(PurePosixPath(path).name)
     headers |= {"ETag": f'"{entry.etag}"', "Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
     headers["Content-Disposition"] = f"inline; filename*=UTF-8''{name}; filename=\"{name}\";"
     if call.method == "HEAD":
         return Reply(200, b"", {**headers, "Content-Length": str(entry.size)})
     found = re.fullmatch(r"bytes=(\d+-\d*|-\d+)", call.headers.get("range", ""))
-    if found is None:  # several ranges at once may be answered with the whole
+    if found is None:  # a request for several ranges may be answered with the whole file
         return Reply(200, hub.store.read(entry.sha256), headers)
     first, _, last = found[1].partition("-")
     start = int(first) if first else max(0, entry.size - int(last))

@@ -1,9 +1,8 @@
-"""A small but real Hugging Face Hub on 127.0.0.1, for the real clients: HF_ENDPOINT leads them here, without Xet.
+"""A small Hugging Face Hub on 127.0.0.1 for the real clients, which HF_ENDPOINT sends here, without Xet.
 
-It answers what `huggingface_hub`, and with it timm, transformers and datasets, ask of repositories, checks what it is
-sent, and hands big files out through another host name, as the Hub does. Tests read every request that arrived in
-`HubServer.requests` and put errors in the way by `HubServer.faults`. The answers are in `hub_routes`, the repositories
-in `hub_store`.
+It answers the requests of `huggingface_hub`, which timm, transformers and datasets use, checks uploads, and serves big
+files from another host name, as the Hub does. Tests find every request in `HubServer.requests` and inject failures with
+`HubServer.faults`. The answers are in `hub_routes`, the repositories in `hub_store`.
 """
 
 import asyncio
@@ -29,12 +28,12 @@ TOKENS = {
     "hf_read": {"name": "me", "role": "read"},
     "hf_other": {"name": "somebody", "role": "write"},
 }
-UNRECORDED = ("/api/agent-harnesses", "/api/telemetry/")  # sent now and then, by no test's doing
+UNRECORDED = ("/api/agent-harnesses", "/api/telemetry/")  # sent by the client itself now and then
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived; its status is 499 where the client went away in the middle of it."""
+    """One request as received; its status is 499 if the client disconnected before the answer."""
 
     method: str
     path: str  # not percent-encoded, with the query
@@ -46,24 +45,24 @@ class Request:
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose "METHOD /path?query" has a match; the first fault that has one applies."""
+    """A failure for requests whose "METHOD /path?query" matches; the first fault that matches applies."""
 
     match: str
-    times: int | None = 1  # None: with all of them
-    status: int | None = None  # answered instead
-    headers: dict[str, str | None] = field(default_factory=dict)  # put into the answer; None takes one out
-    delay: float = 0.0  # seconds before anything is done; where the client leaves meanwhile, nothing is
-    cut: int | None = None  # the connection breaks after so many bytes of the body
-    corrupt: bool = False  # bytes in the middle are others
-    before: Callable[[], None] | None = None  # called first, in a thread of its own
-    short: int | None = None  # the body is only that long, and its Content-Length says so, too
+    times: int | None = 1  # None: for all of them
+    status: int | None = None  # the status to answer instead
+    headers: dict[str, str | None] = field(default_factory=dict)  # set in the answer; None removes one
+    delay: float = 0.0  # seconds to wait first; if the client disconnects meanwhile, nothing is done
+    cut: int | None = None  # the connection breaks after this many bytes of the body
+    corrupt: bool = False  # bytes in the middle are changed
+    before: Callable[[], None] | None = None  # called first, in its own thread
+    short: int | None = None  # the body is cut to this length, and its Content-Length agrees
     used: int = 0
 
 
 class HubServer:
     """`with HubServer(folder) as hub:` serves at `hub.url`; `stop` and `start` keep the address.
 
-    A repository's type may be said as "model" or as "models". `tokens` are {token: {"name", "role", maybe "orgs"}}.
+    A repository type may be given as "model" or "models". `tokens` are {token: {"name", "role", optional "orgs"}}.
     """
 
     def __init__(self, folder, tokens=None):
@@ -84,11 +83,11 @@ class HubServer:
 
     @property
     def cdn(self):
-        """The same server by another name, which the clients take for another host: no token may get there."""
+        """The same server under another name, which the clients treat as another host: no token may be sent there."""
         return f"http://localhost:{self.port}"
 
     def start(self):
-        # Only for a socket that says it is of TCP does asyncio send small packets at once.
+        # asyncio sends small packets at once only for sockets with the protocol set to TCP.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
@@ -114,7 +113,7 @@ class HubServer:
         self.requests.clear()
 
     def environment(self, home, token=None):
-        """The environment of a process whose clients shall take this server for the Hub, and know nothing else."""
+        """The environment of a process whose Hub clients use only this server."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         ours |= {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         return ours | {"NO_PROXY": "127.0.0.1,localhost"} | ({"HF_TOKEN": token} if token else {})
@@ -125,7 +124,7 @@ class HubServer:
         return self.store.repos[f"{repo_type.rstrip('s')}s", repo_id]
 
     def commit(self, repo_type, repo_id, files, message="a commit"):
-        """{path: content, or None to remove it} in one commit, whose sha is returned; makes the repository."""
+        """Commit {path: content, or None to remove it}, creating the repository if needed; returns the commit's sha."""
         store, kind = self.store, f"{repo_type.rstrip('s')}s"
         repo = store.repos.get((kind, repo_id)) or store.create(kind, repo_id)
         changes = [
@@ -161,7 +160,7 @@ class HubServer:
 
     def _repo(self, kind, name, user, access):
         if access == "write" and user is None:
-            # By the code, clients raise over http what they raise over https for a 401 without one.
+            # With this code, clients raise the same error over http as over https for a 401 without a code.
             raise Denied(401, "Invalid username or password.", "RepoNotFound")
         repo, own = self.store.repos.get((kind, name)), owns(user, name)
         if repo is None or (repo.private and not own):
@@ -206,13 +205,13 @@ class HubServer:
         return Fault("")
 
     def _handle(self, call, fault):
-        """Runs in a thread, so that what is called here may itself ask something of the server."""
+        """Runs in a thread, so that the functions called here can send requests to this server."""
         try:
             if fault.before:
                 fault.before()
             reply = Denied(fault.status, "a fault").reply() if fault.status else self._answer(call)
         except Exception:
-            traceback.print_exc()  # a mistake of the server's or of a test's, which would else be a mere 500
+            traceback.print_exc()  # a bug in this server or in a test, which would otherwise be just a 500
             reply = Denied(500, "Internal Server Error").reply()
         _spoil(reply, fault)
         changed = {name.lower() for name in fault.headers}
@@ -236,7 +235,7 @@ class HubServer:
         self._record(call, reply.status)
         raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items() if value]
         await send({"type": "http.response.start", "status": reply.status, "headers": raw})
-        # Where more is said to come and does not, uvicorn closes the connection.
+        # If more is announced and does not come, uvicorn closes the connection.
         await send({"type": "http.response.body", "body": reply.body[: fault.cut], "more_body": fault.cut is not None})
 
     def _record(self, call, status):
@@ -246,7 +245,10 @@ class HubServer:
 
 
 async def _gone(call, receive, forever=False):
-    """Take in the body of a call; whether its client left before that was whole, or `forever`, at any time."""
+    """Receive the body of a call; returns whether the client disconnected before it was complete.
+
+    With `forever` it waits until the client disconnects.
+    """
     more = True
     while more or forever:
         message = await receive()
@@ -264,7 +266,7 @@ def _spoil(reply, fault):
         reply.body = reply.body[:middle] + bad + reply.body[middle + 16 :]
     if fault.short is not None:
         reply.body = reply.body[: fault.short]
-        if "Content-Length" in reply.headers:  # of an answer to HEAD
+        if "Content-Length" in reply.headers:  # in an answer to HEAD
             reply.headers["Content-Length"] = str(min(fault.short, int(reply.headers["Content-Length"])))
         if found := re.fullmatch(r"bytes (\d+)-\d+/(\d+)", reply.headers.get("Content-Range", "")):
             reply.headers["Content-Range"] = f"bytes {found[1]}-{int(found[1]) + len(reply.body) - 1}/{found[2]}"

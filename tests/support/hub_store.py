@@ -1,7 +1,6 @@
-"""The repositories of a small Hugging Face Hub, on disk: blobs by their content, commits, branches, tags and cards.
+"""The repositories of a small Hugging Face Hub, on disk: blobs named by content, commits, branches, tags and cards.
 
-There is no HTTP in here; `hub_server` puts it on the network. The hashes are git's and LFS's own, computed from the
-contents, because the clients compute them, too, and compare.
+HTTP is in `hub_server`. The hashes are those of git and LFS, because the clients compute and compare them.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-# What the Hub's own .gitattributes names, near enough, and pictures.
+# Approximately the suffixes in the Hub's own .gitattributes, and those of images.
 LFS_SUFFIXES = tuple(
     f".{name}"
     for names in (
@@ -35,7 +34,7 @@ _FRONT_MATTER = re.compile(r"\A\s*---[\r\n]+(.*?)[\r\n]+---(\r?\n|\Z)", re.DOTAL
 
 
 class NotThere(Exception):
-    """What was asked for is missing: `code` is what the Hub calls that, `sha` the commit it was looked for in."""
+    """Something requested does not exist: `code` is the Hub's error code, `sha` the commit that was searched."""
 
     def __init__(self, code, message, sha=None):
         super().__init__(message)
@@ -43,16 +42,16 @@ class NotThere(Exception):
 
 
 class Refused(Exception):
-    """A change that does not hold together."""
+    """An invalid change."""
 
 
 class Stale(Refused):
-    """A commit on top of one that is the head no more."""
+    """A commit whose parent is no longer the head."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a commit. `oid` is git's name for what git keeps: the content, or where LFS has that, a pointer."""
+    """A file of a commit. `oid` is the git hash of what git stores: the content, or a pointer for LFS files."""
 
     sha256: str
     size: int
@@ -77,13 +76,13 @@ class Commit:
 
 @dataclass
 class Repo:
-    """One repository; tests may set whatever they like of it. `kind` is models, datasets or spaces."""
+    """One repository; tests may set any of its fields. `kind` is models, datasets or spaces."""
 
     kind: str
     id: str
     private: bool = False
     gated: bool | str = False
-    granted: list[str] = field(default_factory=list)  # who may read a gated one, beside its owner
+    granted: list[str] = field(default_factory=list)  # users who may read it if it is gated, besides its owner
     sdk: str | None = None
     hardware: str | None = None
     sleep_time: int | None = None
@@ -94,7 +93,7 @@ class Repo:
     commits: list[Commit] = field(default_factory=list)  # oldest first
 
     def at(self, revision="main"):
-        """The commit of a branch, a tag or a sha, which may be cut to 7 digits or more."""
+        """The commit of a branch, a tag or a sha; a sha may be shortened to 7 digits or more."""
         name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
         sha = self.branches.get(name) or self.tags.get(name) or name
         found = [c for c in self.commits if c.sha == sha or (len(sha) >= 7 and c.sha.startswith(sha))]
@@ -111,7 +110,7 @@ class Repo:
             yield commit
 
     def last_change(self, commit, path):
-        """The commit that gave a file, or what lies in a folder, its present content."""
+        """The commit that last changed a file or the content of a folder."""
 
         def state(of):
             return {name: file.oid for name, file in of.files.items() if name == path or name.startswith(f"{path}/")}
@@ -129,7 +128,7 @@ def git_hash(kind, data):
 
 
 def pointer(sha256, size):
-    """What git keeps of a file that LFS has."""
+    """The pointer that git stores for an LFS file."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
@@ -142,7 +141,7 @@ def parent(path):
 
 
 def folders(files):
-    """Folder -> git's hash of it, for all that these files lie in; "" is the root."""
+    """{folder: git hash} for every folder that contains these files; "" is the root."""
     rows = {"": []}
     for path, entry in files.items():
         for folder in PurePosixPath(path).parents[:-1]:
@@ -163,7 +162,7 @@ def now():
 
 
 class Store:
-    """All repositories under a folder; what a process before this one left there is taken up again."""
+    """All repositories under a folder, including those that an earlier process saved there."""
 
     def __init__(self, root):
         self.root = Path(root)
@@ -186,7 +185,7 @@ class Store:
         return path.is_file() and size in (None, path.stat().st_size)
 
     def put(self, data, sha256=None):
-        """Keep a content, and return its sha256; Refused where that is not the one it was said to have."""
+        """Store a content and return its sha256; raises Refused if it differs from the given one."""
         real = hashlib.sha256(data).hexdigest()
         if sha256 not in (None, real):
             raise Refused(f"the content has the sha256 {real}, not {sha256}")
@@ -204,7 +203,7 @@ class Store:
         return Entry(sha256, len(data), lfs, git_hash("blob", pointer(sha256, len(data)) if lfs else data))
 
     def lfs_entry(self, sha256):
-        """The entry for a content that was uploaded before."""
+        """The entry for content that was uploaded before."""
         if not self.has(sha256):
             raise Refused(f"LFS pointer pointed to a file that does not exist: {sha256}")
         size = self.path(sha256).stat().st_size
@@ -219,7 +218,7 @@ class Store:
     # --- repositories ---
 
     def create(self, kind, name, **what):
-        """A new repository with the commit that the Hub begins each with."""
+        """A new repository with the initial commit that the Hub makes."""
         with self.lock:
             if kind == "spaces":
                 what = {"hardware": "cpu-basic", "sdk": "gradio", **what}
@@ -229,14 +228,14 @@ class Store:
             return repo
 
     def save(self, repo):
-        """On disk a commit is there whole or not at all."""
+        """Write the repository to disk, completely or not at all."""
         path = self.root / "repos" / repo.kind / f"{repo.id.replace('/', '--')}.json"
         self._write(path, json.dumps(asdict(repo), indent=1).encode())
 
     def commit(self, repo, changes, message, description="", onto=None, branch="main", author=""):
-        """Changes are (path, Entry), or (path, None) to remove a file, and with a slash at its end, a folder.
+        """Changes are (path, Entry), or (path, None) to remove a file, or a folder if the path ends in a slash.
 
-        `onto` is the head that the changes were made for; Stale where it is another one by now.
+        `onto` is the head that the changes were made for; raises Stale if the head has changed since.
         """
         with self.lock:
             head = repo.branches.get(branch)
@@ -246,7 +245,7 @@ class Store:
                 raise Stale("A commit has happened since. Please refresh and try again.")
             files = _changed(repo.at(head).files if head else {}, changes)
             date = now()
-            # A real commit of git's, but for the lines that make two alike commits within a millisecond two.
+            # Like a git commit, plus a unique line so that two equal commits within a millisecond differ.
             text = f"tree {folders(files)['']}\nparent {head}\nauthor {author} {time.time_ns()}\n\n{message}"
             sha = git_hash("commit", f"{text}\n{uuid.uuid4()}".encode())
             repo.commits.append(Commit(sha, head, message, description, author, date, files))
@@ -277,13 +276,13 @@ def _changed(files: Mapping[str, Entry], changes: Iterable[tuple[str, Entry | No
 
 
 def card(text):
-    """The metadata of a README, {} where it has none; raises yaml.YAMLError for what is no YAML."""
+    """The metadata of a README, {} if it has none; raises yaml.YAMLError for invalid YAML."""
     found = _FRONT_MATTER.match(text)
     return (yaml.safe_load(found[1]) if found else None) or {}
 
 
 def card_problems(text, kind):
-    """What the Hub has against the metadata of a README, and what it only warns of."""
+    """The Hub's errors and warnings about the metadata of a README."""
     try:
         data = card(text)
     except yaml.YAMLError as error:
@@ -324,7 +323,7 @@ def _part(value, name):
 
 
 def _items(values, where):
-    """(item, its path); what is no list counts as one item, of which nothing is right."""
+    """(item, its path) for each item; anything but a list counts as one invalid item."""
     if values is not None:
         yield from ((item, f"{where}[{i}]") for i, item in enumerate(values if isinstance(values, list) else [values]))
 

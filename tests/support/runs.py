@@ -1,9 +1,9 @@
-"""Artifacts as a training run makes them: with sections of metrics.json beside those that follow from the gallery."""
+"""Artifacts as a training run makes them: metrics.json has more sections than those computed from the gallery."""
 
 from retrieval.build.build import building
 
 
 def build_run(source, out, encoder, sections, **options):
-    """Build an artifact whose draft gets the sections that `sections(draft)` gives."""
+    """Build an artifact, with the sections that `sections(draft)` returns added to its metrics."""
     with building(source, out, encoder, **options) as (draft, _):
         draft.sections.update(sections(draft))

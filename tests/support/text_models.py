@@ -1,4 +1,4 @@
-"""Models for text, made by `transformers` itself: real architectures, tiny, of random weights, with real tokenizers."""
+"""Text models made with `transformers`: real but tiny architectures, random weights, real tokenizers."""
 
 import io
 import json
@@ -19,14 +19,14 @@ from transformers import (
     SiglipTokenizer,
 )
 
-WORDS = 16  # tokens that the models have places for
+WORDS = 16  # the maximum number of tokens of the models
 SENTENCES = ["a red shirt", "a blue hat", "striped green trousers", "a photo of a shoe", "0123456789 yellow dress"] * 20
 _TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SEES = {**_TOWER, "image_size": 32, "patch_size": 8}
 
 
 def write_clip(folder):
-    """A CLIP of 24 numbers an embedding; returns the folder."""
+    """Write a CLIP with embeddings of 24 numbers; returns the folder."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     learned = CLIPTokenizer().backend_tokenizer
     letters = pre_tokenizers.ByteLevel.alphabet()
@@ -44,7 +44,7 @@ def write_clip(folder):
 
 
 def write_siglip(folder, **sees):
-    """A SigLIP of 32 numbers an embedding; `sees` changes its tower for images. Returns the folder."""
+    """Write a SigLIP with embeddings of 32 numbers; `sees` changes its image tower. Returns the folder."""
     folder.mkdir(parents=True)
     (folder / "spiece.model").write_bytes(sentence_pieces())
     tokenizer = SiglipTokenizer(str(folder / "spiece.model"), model_max_length=WORDS)
@@ -55,7 +55,7 @@ def write_siglip(folder, **sees):
 
 
 def sentence_pieces(*more):
-    """The bytes of a SentencePiece model that has learned from these sentences, too."""
+    """The bytes of a SentencePiece model trained on SENTENCES and these sentences."""
     pieces = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*SENTENCES, *more]), model_writer=pieces, vocab_size=60, hard_vocab_limit=False,

@@ -1,8 +1,8 @@
-"""Python processes that start at once: each is a fork of one that has imported everything that is slow to import.
+"""Python processes that start at once: each is a fork of a preloaded one, which has imported all slow modules.
 
-`Warm().start("-m", "retrieval", "verify", ...)` does what `python -m retrieval verify ...` does: the process has an
-environment, a folder, standard streams and an exit status of its own. Libraries such as the Hub's clients read the
-environment when they are imported: what they are to find there is given to `Warm(environment)`, which imports them.
+`Warm().start("-m", "retrieval", "verify", ...)` does what `python -m retrieval verify ...` does: the process has its
+own environment, working directory, standard streams and exit status. Libraries such as the Hub's clients read the
+environment at import; pass what they should find there to `Warm(environment)`, which imports them.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ IMPORTED = [
     "training.run",
     "training.__main__",
 ]
-LIMIT = 300  # seconds for a process that somebody waits for
+LIMIT = 300  # seconds to wait for a process
 
 
 class Started:
-    """A process that was started, with what the tests use of `subprocess.Popen`."""
+    """A process that was started, with the part of the `subprocess.Popen` interface that the tests use."""
 
     def __init__(self, ears, streams):
         self.returncode, self._ears = None, ears
@@ -57,7 +57,7 @@ class Started:
         self.pid = int(ears.recv(16))
 
     def wait(self, timeout=LIMIT):
-        """Its exit status, minus the signal where one ended it; raises TimeoutError."""
+        """Wait for the exit status, which is minus the signal if one ended the process; raises TimeoutError."""
         if self.returncode is None:
             self._ears.settimeout(timeout)
             self.returncode = int(self._ears.recv(16) or -signal.SIGKILL)
@@ -92,7 +92,7 @@ class Started:
 
 
 class Warm:
-    """The process that is forked. It starts with the first command; `close` ends it."""
+    """The preloaded process that is forked. It starts with the first command; `close` ends it."""
 
     def __init__(self, environment=None):
         self._environment, self._server, self._mouth = environment, None, None
@@ -107,7 +107,7 @@ class Warm:
     def start(self, *arguments, cwd=ROOT, env=None, stdin=None, stdout=None, stderr=None):
         """Start `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...` or `FILE ...`.
 
-        The streams are as for Popen, in text, but for None, which is DEVNULL.
+        The streams are text streams as for Popen, except that None means DEVNULL.
         """
         if self._server is None:
             self._warm_up()
@@ -131,7 +131,7 @@ class Warm:
         return Started(ears, ours)
 
     def run(self, *arguments, timeout=LIMIT, check=False, **options):
-        """Run it to its end: what `subprocess.run(..., capture_output=True, text=True)` gives."""
+        """Run to the end; returns what `subprocess.run(..., capture_output=True, text=True)` does."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             with self.start(*arguments, stdout=out, stderr=err, **options) as process:
                 process.wait(timeout)
@@ -143,14 +143,14 @@ class Warm:
         return done
 
     def close(self):
-        """End it, and all that it has started."""
+        """End it, and every process that it has started."""
         if self._server is not None:
             self._mouth.close()
             self._server.wait(20)
 
 
 def _pipe(number):
-    """A pipe for a standard stream: our end as a file, and the other's descriptor."""
+    """A pipe for a standard stream: our end as a file, and the descriptor of the other end."""
     read, write = os.pipe()
     if number == 0:
         return os.fdopen(write, "w", encoding="utf-8"), read
@@ -161,8 +161,8 @@ def _pipe(number):
 
 
 def serve(commands):
-    """Fork for each command that comes in; returns the command in the fork, and None at the end."""
-    running = {}  # by what tells of its end: the id, and whom to tell
+    """Fork for each command received; returns the command in the fork, and None at the end."""
+    running = {}  # pidfd -> process id, and the socket to report its end to
     with selectors.DefaultSelector() as selector:
         selector.register(commands, selectors.EVENT_READ)
         while True:
@@ -194,15 +194,15 @@ def serve(commands):
 
 
 def _tell(end, pid, told):
-    """How a process has ended, to whom it was started for."""
+    """Report the exit status of a process to the one that started it."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os.close(end)
-    with told, suppress(OSError):  # nobody may wait any more
+    with told, suppress(OSError):  # there may be nobody waiting any more
         told.send(str(status).encode())
 
 
 def become(job):
-    """Do what Python would do with these arguments, started from there; ends the process."""
+    """Do what a newly started Python would do with this job, then end the process."""
     status = 1
     try:
         _run(job)
@@ -218,7 +218,7 @@ def become(job):
         os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
-    # As Python ends, but for the seconds that it takes to forget all that was imported.
+    # End as Python does, but skip the seconds that freeing all imported modules takes.
     threading._shutdown()
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
@@ -228,12 +228,12 @@ def become(job):
 
 
 def _run(job):
-    # A shell has what it runs in the background ignore Ctrl-C, and that is inherited.
+    # A shell makes its background processes ignore Ctrl-C, and forks inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
-    tempfile.tempdir = None  # TMPDIR may be another now
+    tempfile.tempdir = None  # TMPDIR may have changed
     kind, *rest = job["arguments"]
     sys.path.remove(str(Path(__file__).parent))
     if kind == "-m":
@@ -253,7 +253,7 @@ def _run(job):
 if __name__ == "__main__":
     for module in IMPORTED:
         import_module(module)
-    gc.freeze()  # so that a fork does not copy all of it to look for what it can forget
+    gc.freeze()  # so that garbage collection in a fork does not touch, and copy, all of this memory
     asked = serve(socket.socket(fileno=int(sys.argv[1])))
     if asked:
         become(asked)
