@@ -1,4 +1,4 @@
-"""Calibration: evidence, chances and the threshold, held against plain numpy and against clusters that are known."""
+"""Calibration: evidence, match probability and threshold, checked against plain numpy and known clusters."""
 
 import math
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_evidence_worked_out_by_hand():
     around = (cosine(5) + cosine(5) + cosine(15) + cosine(85)) / sum(density.values())
     hits = Nearest(np.array([[1, 2, 3, -1]]), np.array([[cosine(5), cosine(15), cosine(85), -np.inf]], np.float32))
     expected = [
-        [1 / 2, cosine(5) / density[1], around],  # of the two others that have a label, one has this one
+        [1 / 2, cosine(5) / density[1], around],  # one of the two other labelled images has the same label
         [0, cosine(15) / density[2], around],
         [np.nan] * 3,  # no label
         [np.nan] * 3,  # no hit
@@ -85,7 +85,7 @@ def test_a_query_that_is_an_image_of_the_gallery_does_not_find_itself():
 
 
 def test_a_hit_beyond_the_nearest_has_all_of_them_as_witnesses():
-    """Twelve images: the eleventh is not among the ten nearest, so that it leaves none of them out."""
+    """Twelve images: the eleventh is not among the ten nearest, so all ten count for it."""
     store, codes = exact(angles(*range(0, 24, 2))), np.array([0] * 5 + [1] * 7)
     found = nearest(store, angles(-1))
     assert found.rows[0].tolist() == list(range(10))
@@ -112,7 +112,7 @@ def test_evidence_against_loops():
             np.testing.assert_allclose(given[query, place], expected, rtol=1e-4)
 
 
-# What a calibration says
+# Strength, match probability and confidence
 
 
 def test_strength_chance_and_confidence_of_a_line():
@@ -121,17 +121,17 @@ def test_strength_chance_and_confidence_of_a_line():
     assert LINE.chance(np.array([-5, -0.5, 1, 9, -np.inf])).tolist() == pytest.approx([0.1, 0.3, 0.7, 0.9, 0.1])
     assert LINE.confident(np.array([[1.0, 0.99], [3.0, 1.0]]), np.array([0.6, 0.59])).tolist() == [
         [True, False],
-        [False, False],  # too far from its nearest
+        [False, False],  # the best hit is too far away
     ]
     never = replace(LINE, threshold=None)
     assert not never.confident(np.array([[1e9]]), np.ones(1)).any()
 
 
-# Learned
+# Fitting
 
 
 def clusters(count, labels, per_label, seed, noisy=0.0, spread=0.5):
-    """`labels` of `count` directions, each with images around it, and a share of images that lie around another."""
+    """Clusters around the `labels` of `count` directions; a share `noisy` of the images lies in another cluster."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(count, 16))
     names = np.repeat(labels, per_label)
@@ -141,14 +141,14 @@ def clusters(count, labels, per_label, seed, noisy=0.0, spread=0.5):
 
 @cache
 def learned(noisy=0.15, spread=0.6):
-    """30 kinds with 30 images each, where some are not what their label says: store, labels and section."""
+    """30 classes of 30 images each, some of them mislabelled: store, labels and section."""
     vectors, labels = clusters(40, np.arange(30), 30, seed=0, noisy=noisy, spread=spread)
     store = exact(vectors)
     return store, labels, calibrate(store, labels, Queries(vectors, labels, np.arange(len(vectors))))
 
 
 def answers(store, labels, section, queries):
-    """Of the ten hits of each query: (Q, 10) chances, confident, and the labels."""
+    """For the ten hits of each query, each (Q, 10): match probability, confident or not, and label."""
     confidence = Confidence(Calibration.of(section), store, labels)
     rows, scores = store.search(queries, 10)
     given = [confidence.of(*each) for each in zip(queries, rows, scores, strict=True)]
@@ -156,7 +156,7 @@ def answers(store, labels, section, queries):
 
 
 def within(successes, trials):
-    """The two ends that a share may have, with a certainty of 99.9%."""
+    """The 99.9% confidence interval of a share."""
     ends = binomtest(int(successes), int(trials)).proportion_ci(0.999, "wilson")
     return ends.low, ends.high
 
@@ -201,7 +201,7 @@ def test_where_labels_say_nothing_no_hit_is_confident():
 
 
 def test_the_threshold_is_the_least_that_keeps_both_promises():
-    """On the queries that it was learned from, with the lower ends of Clopper and Pearson."""
+    """On the queries used for fitting, with lower bounds of the Clopper-Pearson interval."""
     store, labels, section = learned(noisy=0.03)
     one, codes = Calibration.of(section), np.array([int(label) for label in labels])
     vectors, own = store.vectors(np.arange(len(store))), np.arange(len(store))
@@ -222,7 +222,7 @@ def test_the_threshold_is_the_least_that_keeps_both_promises():
         refusing = beta.ppf(0.05, below, len(codes) - below + 1)
         return bool(precise >= PRECISION and refusing >= REFUSED)
 
-    assert keeps(one.threshold - 1e-9)  # one of them has just this strength
+    assert keeps(one.threshold - 1e-9)  # a query has exactly this strength
     lower = np.unique(strengths["known"][np.isfinite(strengths["known"]) & (strengths["known"] < one.threshold - 1e-9)])
     assert not any(keeps(strength) for strength in lower[1:])
 
@@ -243,7 +243,7 @@ def test_the_error_and_the_curve_are_those_of_the_queries_that_check_it():
             for name, value in zip(curve, (chances[mask].mean(), right[mask].mean(), mask.sum()), strict=True):
                 curve[name].append(float(value))
     given = section.checked
-    # Queries that are searched together have cosines that differ in the last digits from those of one alone.
+    # The last digits of a cosine depend on whether queries are searched together or one by one.
     assert given.expected_calibration_error == pytest.approx(error, abs=1e-3)
     for name, values in curve.items():
         assert getattr(given.reliability, name) == pytest.approx(values, abs=2 if name == "pairs" else 1e-3)
@@ -279,7 +279,7 @@ def test_what_labels_cannot_teach():
     assert of(labels)
     assert of([None] * 80) is None
     assert of(["one"] * 80) is None
-    assert of([str(row) for row in range(80)]) is None  # no other image of the label
+    assert of([str(row) for row in range(80)]) is None  # no label has two images
     assert of(labels, slice(15, 30)) is None  # too few queries
     queries = Queries(vectors, ["another"] * 80)
     assert calibrate(exact(vectors), labels, queries) is None
@@ -291,7 +291,7 @@ def test_images_without_a_label_are_no_evidence_and_no_strangers():
     store = exact(vectors)
     section = calibrate(store, some, Queries(vectors, some, np.arange(len(vectors))))
     assert section.queries == sum(label is not None for label in some)
-    # As where all have a label: the query's own kind is not taken for a stranger.
+    # As with all labels: unlabelled images of the query's own class are not taken for hits of an unknown class.
     assert section.checked.refused >= REFUSED - 0.05
     assert section.checked.shown > 0.3
     chances, confident, found = answers(store, some, section, vectors[:60])
@@ -308,7 +308,7 @@ def test_a_query_without_hits_and_one_that_is_a_row():
     assert rows[:, 0].tolist() == list(range(50))
     found = [confidence.of(*each)[0][1:] for each in zip(vectors, rows, scores, strict=True)]
     own = [confidence.of(vectors[row], rows[row, 1:], scores[row, 1:], own=row)[0] for row in range(50)]
-    assert found != own  # a picture from outside that is a row has itself among its nearest
+    assert found != own  # without `own`, a query that equals a gallery image has that image among its nearest
 
 
 @pytest.mark.parametrize("factory", ["IVF8,SQfp16", "HNSW16"])
@@ -353,7 +353,7 @@ def test_rows_that_come_and_go_teach_it_anew(copied_artifact, tmp_path):
     assert grown.weights != before.weights
     gallery = load_artifact(copied_artifact).gallery
     remove_images(copied_artifact, gallery.ids[10:])
-    assert section_of(copied_artifact) is None  # of one label, or hardly any queries
+    assert section_of(copied_artifact) is None  # a single label, or too few queries
     assert not (copied_artifact / LAYOUT.plots).exists()
 
 
@@ -389,7 +389,7 @@ def test_files_that_another_artifact_shares_keep_their_bytes(copied_artifact, tm
 
 
 def photographs(split, kinds, most):
-    """Up to so many of each kind in the real data: pictures and labels."""
+    """Up to `most` images of each class of the real data: pictures and labels."""
     import datasets
 
     path = DATA / "caltech101" / f"{split}.parquet"
@@ -434,7 +434,7 @@ def test_photographs_and_pictures_of_nothing():
 
 @pytest.mark.parametrize("name", ["BACKGROUND_Google", "background", "Other", "unknown", "misc"])
 def test_a_label_that_names_no_kind_is_never_a_match(name):
-    """It is a witness against other hits, and no hit of its own is confident or has a chance."""
+    """It counts as evidence against other hits, but its own hits are never confident and have no match probability."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(6, 24))
     vectors = np.repeat(centres, 40, axis=0) + 0.15 * random.normal(size=(240, 24))
@@ -459,7 +459,7 @@ def test_other_labels_are_kinds(name):
 
 
 def test_near_duplicates_teach_nothing():
-    """Where every image has a copy, a new picture that has none is confident as it would be without them."""
+    """When every gallery image has a copy, new pictures without one still get confident matches."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(12, 32))
 

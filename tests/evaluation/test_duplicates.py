@@ -1,4 +1,4 @@
-"""Near-duplicates: which pictures are taken for the same, the rule of leaders, and brute force as the oracle."""
+"""Near-duplicates: which pictures count as the same, and how they are grouped, checked against brute force."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ from training.starter.catalogue import Item, draw
 
 
 class Shown(list):
-    """Thumbnails of pictures, by row, as a gallery gives them."""
+    """Thumbnails of pictures by row, like those of a gallery."""
 
     def __init__(self, pictures):
         super().__init__(thumbnail_jpeg(picture) for picture in pictures)
@@ -51,7 +51,7 @@ def stored(vectors, factory="Flat"):
 
 
 def heaps(rows, dim=48, spread=0.25, seed=0):
-    """Unit vectors in heaps, whose cosines within one run over the thresholds."""
+    """Unit vectors in clusters; cosines within a cluster lie on both sides of the thresholds."""
     rng = np.random.default_rng(seed)
     centres = unit(rng.standard_normal((rows // 8, dim)))
     return unit(
@@ -60,7 +60,7 @@ def heaps(rows, dim=48, spread=0.25, seed=0):
 
 
 def leaders_of(vectors, threshold):
-    """The rule by brute force: each row joins the first leader that is near."""
+    """The rule by brute force: each row joins the first leader within the threshold, or becomes a leader."""
     near = vectors @ vectors.T >= threshold
     leaders = np.arange(len(vectors))
     for row in range(len(vectors)):
@@ -70,12 +70,12 @@ def leaders_of(vectors, threshold):
 
 
 def members(leaders):
-    """{leader: its rows} of the groups of two and more."""
+    """{leader: its rows} for the groups of two or more."""
     groups = {leader: np.flatnonzero(np.array(leaders) == leader).tolist() for leader in set(leaders)}
     return {leader: rows for leader, rows in groups.items() if len(rows) > 1}
 
 
-# the pictures
+# Comparing pictures
 
 
 def saved_anew(picture):
@@ -85,18 +85,18 @@ def saved_anew(picture):
 
 
 def cropped(picture, left, top, right, bottom):
-    """Without those shares of its width and height."""
+    """Cut off these shares of the width and height."""
     width, height = picture.size
     box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
     return picture.crop(tuple(round(edge) for edge in box))
 
 
 CHANGES = {
-    "saved anew": saved_anew,
+    "recompressed": saved_anew,
     "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
     "brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.1),
     "darker": lambda picture: ImageEnhance.Brightness(picture).enhance(0.9),
-    "cropped all round": lambda picture: cropped(picture, 0.02, 0.02, 0.02, 0.02),
+    "cropped on all sides": lambda picture: cropped(picture, 0.02, 0.02, 0.02, 0.02),
     "cropped at a corner": lambda picture: cropped(picture, 0.04, 0.04, 0, 0),
 }
 DRAWN = [("shirt", "red"), ("backpack", "blue"), ("boot", "green"), ("dress", "purple"), ("umbrella", "charcoal")]
@@ -108,9 +108,9 @@ def drawn(article, colour, pattern="plain", view="front", seed=1):
 
 @pytest.fixture(scope="module")
 def different():
-    """Five drawings, each in three patterns, and in another colour and view.
+    """Five drawings, each in three patterns, and also in another colour and another view.
 
-    Not dotted: dots can be finer than a cell, and are for the embedding to tell.
+    None is dotted: dots can be finer than a cell of the comparison, and only the embedding can tell them apart.
     """
     patterns = ("plain", "striped", "checked")
     pictures = [drawn(*kind, pattern) for kind in DRAWN for pattern in patterns]
@@ -157,7 +157,7 @@ def test_changed_photographs(change):
     assert all(set(rows) <= {row} for row, rows in enumerate(found))
 
 
-# the groups
+# Groups
 
 
 @pytest.mark.parametrize("threshold", [0.8, 0.9, 0.97, 1.0])
@@ -171,10 +171,10 @@ def test_changed_photographs(change):
         unit(np.abs(np.random.default_rng(4).standard_normal((600, 160)))),
         np.repeat(heaps(40), 9, axis=0),
     ],
-    ids=["heaps", "of many numbers", "loose", "random", "positive", "nine times"],
+    ids=["clusters", "high dimension", "loose clusters", "random", "positive", "nine copies each"],
 )
 def test_all_pairs_are_seen(vectors, threshold):
-    """No pair lies within rounding of a threshold but those of a vector with itself."""
+    """Only identical vectors have a cosine within rounding error of a threshold."""
     expected = members(leaders_of(vectors.astype(np.float64), threshold - 2e-6))
     groups = find_groups(stored(vectors), always, threshold)
     assert {group.rows[0]: group.rows for group in groups} == expected
@@ -193,7 +193,7 @@ def test_the_largest_group_comes_first_and_its_leader_leads():
 
 
 def test_there_is_no_chain():
-    """Steps of 11.5 degrees: each is near the next (cosine 0.98), none near the one after that (0.92)."""
+    """Steps of 11.5 degrees: each vector is near the next (cosine 0.98), but not near the one after that (0.92)."""
     angles = np.arange(7) * 0.2
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert [group.rows for group in find_groups(stored(vectors), always, 0.95)] == [[0, 1], [2, 3], [4, 5]]
@@ -244,7 +244,7 @@ def test_a_threshold_that_cannot_be(threshold):
         fold(np.arange(2), heaps(16)[:2], always, threshold)
 
 
-# the hits
+# Folding hits
 
 
 @pytest.mark.parametrize("threshold", [0.85, 0.95])
@@ -262,7 +262,7 @@ def test_hits_are_compared_by_their_rows_in_the_gallery(different):
     assert fold(np.array([3, 0, 2]), vectors, pictures.same).tolist() == [0, 1, 0]
 
 
-# the file and the command
+# The CSV file and the command
 
 
 def test_csv(artifact, tmp_path):
@@ -281,7 +281,7 @@ def test_csv(artifact, tmp_path):
 
 @pytest.fixture(scope="module")
 def with_copies(encoder, tmp_path_factory):
-    """An artifact of eight drawings, of which two are there again, under names that a CSV file must quote."""
+    """An artifact of eight drawings and two copies of one of them, with file names that CSV must quote."""
     from retrieval.build.build import build_artifact
     from retrieval.images.sources import open_source
 

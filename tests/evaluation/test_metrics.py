@@ -1,4 +1,4 @@
-"""Retrieval metrics held against loops that follow the definitions word for word, and against scikit-learn."""
+"""Retrieval metrics, checked against loops that follow the definitions literally, and against scikit-learn."""
 
 import doctest
 import math
@@ -30,7 +30,7 @@ from retrieval.stores.recall import recall_at_k
 SEEDS = range(12)
 
 
-# The oracle: plain Python over one ranked list of booleans.
+# The reference: plain Python over one ranked list of booleans.
 
 
 def slow_precision(ranked, k):
@@ -61,13 +61,13 @@ SLOW = {
 
 
 def order(query, gallery, leave_out=-1):
-    """The rows of a gallery, best first; equal scores in the order of the rows."""
+    """The rows of a gallery, best first; rows with equal scores keep their order."""
     scores = {row: float(query @ vector) for row, vector in enumerate(gallery) if row != leave_out}
     return sorted(scores, key=lambda row: -scores[row])
 
 
 def ranking(vectors, labels, query):
-    """The relevance of all others for one query, best first."""
+    """Whether each other image is relevant to the query, best hit first."""
     return [labels[row] == labels[query] for row in order(vectors[query], vectors, query)]
 
 
@@ -82,10 +82,10 @@ def unit(vectors):
 
 
 def case(seed, ties=False, dim=None):
-    """Vectors and labels, some of them None, some of them of one image alone."""
+    """Vectors and labels; some labels are None, some occur only once."""
     rng, pick = np.random.default_rng(seed), random.Random(seed)
     rows, dim = pick.randint(2, 90), dim or pick.choice([2, 3, 16])
-    # With ties: whole axes, whose products are exactly 0, 1 or -1 in any order of summing.
+    # With ties: unit axes, so that every dot product is exactly 0, 1 or -1 in any order of summation.
     axes = np.concatenate([np.eye(dim), -np.eye(dim)])
     vectors = axes[rng.integers(2 * dim, size=rows)] if ties else rng.standard_normal((rows, dim))
     names = [None, "", "cup", "Cup", "cup ", "größe", *(f"class {i}" for i in range(pick.randint(0, 6)))]
@@ -113,7 +113,11 @@ def test_figures_of_a_ranking(seed):
     np.testing.assert_allclose(r_precision(relevant), [SLOW["R-precision"](row) for row in rows])
 
 
-@pytest.mark.parametrize("figure", [average_precision, map_at_r, r_precision, lambda ranked: hit_at_k(ranked, 3)])
+@pytest.mark.parametrize(
+    "figure",
+    [average_precision, map_at_r, r_precision, lambda ranked: hit_at_k(ranked, 3)],
+    ids=["average precision", "MAP@R", "R-precision", "hit@3"],
+)
 def test_ends_of_the_scale(figure):
     first, last, none = [1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1], [0] * 7
     assert figure(np.array([first, last, none], bool)).tolist()[::2] == [1, 0]
@@ -123,7 +127,7 @@ def test_ends_of_the_scale(figure):
 def test_average_precision_agrees_with_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     relevant = rng.random((8, 50)) < 0.3
-    relevant[:, 7] = True  # scikit-learn wants one at least
+    relevant[:, 7] = True  # scikit-learn needs at least one
     falling = np.arange(50, 0, -1.0)
     expected = [average_precision_score(row, falling) for row in relevant]
     np.testing.assert_allclose(average_precision(relevant), expected, rtol=1e-12)
@@ -157,7 +161,7 @@ def test_leave_one_out(seed, ties):
 def test_images_without_a_label_are_neither_queries_nor_relevant():
     vectors = unit(np.array([[1, 0], [1, 0.1], [1, 0.2], [1, 0.3], [0, 1]]))
     found = leave_one_out(vectors, ["", None, None, None, ""])
-    # The only other "" is the farthest of four.
+    # The only other image labelled "" is the farthest of four.
     assert (found["queries"], found["labels"]) == (2, 1)
     assert found["mAP"] == pytest.approx(1 / 4)
     assert found["hit@1"] == found["MAP@R"] == 0
@@ -233,11 +237,11 @@ def test_nothing_to_evaluate_is_an_error_in_words(labels):
         leave_one_out(np.zeros((len(labels), 4), np.float32), labels)
 
 
-# Queries against a gallery of others
+# Queries against a separate gallery
 
 
 def gallery_case(seed, ties=False):
-    """Queries and a gallery; some labels of the queries are None or of no image of the gallery, and the other way."""
+    """Queries and a gallery; on both sides some labels are None or do not occur on the other side."""
     dim = 2 + seed % 6
     return *case(seed + 1000, ties, dim), *case(seed, ties, dim)
 
@@ -268,7 +272,7 @@ def test_queries_against_a_gallery(seed, ties):
     given = gallery_case(seed, ties)
     nobody = np.full(len(given[0]), -1)
     check_against_loops(query_figures(*given), *given, nobody)
-    # Some queries have an image of the gallery that is not to be found, and some have none.
+    # For some queries one gallery image is excluded, for others none is (-1).
     exclude = np.random.default_rng(seed).integers(-1, len(given[2]), len(given[0]))
     check_against_loops(query_figures(*given, exclude=exclude), *given, exclude)
 
@@ -291,7 +295,7 @@ def test_queries_of_which_the_gallery_has_nothing_are_left_out():
     assert found.rows.tolist() == [0, 3]
     assert found.top == ["cup", "fork"]
     assert found.means()["mAP"] == 1
-    alone = np.array([0, -1, -1, -1])  # without its one cup there is nothing left for the first
+    alone = np.array([0, -1, -1, -1])  # the only cup is excluded, so the first query has no relevant image
     assert query_figures(queries, ["cup", "plate", None, "fork"], gallery, ["cup", "fork"], exclude=alone).rows == [3]
 
 

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: real PNG files, with something on them, whatever the figures are."""
+"""The plots of an evaluation: valid, non-empty PNG files for any metrics."""
 
 import copy
 import subprocess
@@ -40,7 +40,7 @@ CALIBRATION = {
 
 @pytest.fixture
 def metrics(trained):
-    """The sections of a finished run, with figures of unseen classes too, and a calibration."""
+    """The sections of a finished run, including metrics of unseen classes and a calibration."""
     sections = read_metrics(trained).model_dump()
     sections["evaluation"]["unseen"] = copy.deepcopy(sections["evaluation"]["seen"])
     return {**sections, "calibration": {**CALIBRATION, "checked": CHECKED}}
@@ -55,7 +55,7 @@ def drawn(folder):
 
 
 def check_picture(path):
-    """A PNG that fits a page, with more on it than a frame."""
+    """A PNG of a sensible size that shows more than an empty frame."""
     with Image.open(path) as image:
         image.load()
         assert image.format == "PNG"
@@ -150,7 +150,7 @@ def test_a_calibration_whose_hits_all_have_one_chance(tmp_path):
         [{"step": 5, "validation_map": 0.5, "epoch": 1.0}],
         [{"step": step, "loss": 1 / step, "triplet": None, "epoch": step / 9} for step in range(1, 200)],
     ],
-    ids=["one loss", "one figure", "many losses"],
+    ids=["one loss", "one validation score", "many losses"],
 )
 def test_histories(history, tmp_path):
     draw(tmp_path, {"training": {"history": history}})

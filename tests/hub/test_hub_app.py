@@ -1,4 +1,4 @@
-"""From training to the Hub, from the Hub to a page, and from a page to a Space: the same hits everywhere."""
+"""Training pushes to the Hub, a page serves from the Hub, and a Space runs the page: the same hits everywhere."""
 
 import json
 import re
@@ -20,7 +20,7 @@ SMALL = {"classes_per_batch": 4, "images_per_class": 4, "head": "linear-16", "ge
 
 @pytest.fixture(scope="module")
 def run(hub_process, drawings, tmp_path_factory):
-    """A short training run that pushed itself: its folder, and what it said."""
+    """A short training run that was pushed to the Hub: its folder and its output."""
     _, client = hub_process
     folder = tmp_path_factory.mktemp("run") / "colours"
     settings = [part for key, value in {**TINY, **SMALL}.items() for part in ("--set", f"{key}={value}")]
@@ -32,7 +32,7 @@ def run(hub_process, drawings, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def queries(drawings, tmp_path_factory):
-    """Some pictures of the data as files."""
+    """Some pictures of the data set as files."""
     import pyarrow.parquet as pq
 
     folder = tmp_path_factory.mktemp("queries")
@@ -43,13 +43,13 @@ def queries(drawings, tmp_path_factory):
 
 
 def code_of(hub, language):
-    """The blocks of code of the card that is on the Hub."""
+    """The code blocks of the card on the Hub in one language."""
     card = hub.files("model", REPO)[LAYOUT.card].decode()
     return re.findall(rf"^```{language}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
 
 
 def same_hits(address, folder, queries):
-    """Whether a page gives the hits that the local artifact gives, with the same scores."""
+    """Check that a page gives the same hits and scores as the local artifact; return its `/info`."""
     client, searcher = Client(address, verbose=False), Searcher.open(folder)
     for path in queries:
         mine = searcher.search(path, k=10)
@@ -81,7 +81,7 @@ def test_training_does_not_begin_where_nobody_may_push(client, drawings, tmp_pat
 def test_a_page_from_the_hub_has_the_same_hits_and_again_with_the_hub_away(hub, client, run, queries):
     head = hub.head("model", REPO)
     with serving("--artifact", REPO, start=client.start) as (address, said):
-        assert f"{REPO}@{head[:7]}" in said  # progress
+        assert f"{REPO}@{head[:7]}" in said  # the progress bar
         info = same_hits(address, run[0], queries)
         assert (info["artifact"], info["commit"], info["offline"]) == (REPO, head, False)
     hub.stop()
@@ -167,7 +167,7 @@ def test_a_space_is_made_in_one_commit_and_pinned(hub, client, run):
 
 
 def test_a_space_that_was_made_in_vain_is_pinned_all_the_same(hub, client, run):
-    """Whatever breaks off after it was made: it never serves anything else than what was asked for."""
+    """Whatever fails after the Space is created, it never serves any other artifact than the one given."""
     hub.faults.append(Fault("POST .*/commit/", times=None, status=500))
     assert client.run("deploy", "me/in-vain", "--artifact", REPO, token=TOKEN).code == 1
     assert hub.repo("space", "me/in-vain").variables == {"LOOKALIKE_ARTIFACT": f"{REPO}@{hub.head('model', REPO)}"}
@@ -238,9 +238,9 @@ def test_a_space_runs_from_what_was_uploaded(hub, client, run, queries, tmp_path
     settings = {"SPACE_ID": SPACE, "SYSTEM": "spaces", "PYTHONDONTWRITEBYTECODE": "1"}
     settings |= hub.repo("space", SPACE).variables
     hub.clear()
-    # What the artifact's repository becomes later changes nothing here.
+    # The Space is pinned: later commits to the artifact's repository have no effect.
     hub.faults.append(Fault("resolve/main", times=None, status=500))
-    # What was sent has to hold all that it needs: Python is started anew there, with nothing imported.
+    # The uploaded files must be complete: a fresh Python process starts there, with nothing imported.
     with serving(start=partial(client.start_anew, settings=settings), cwd=folder) as (address, _):
         info = same_hits(address, run[0], queries)
         assert f"{REPO}@{info['commit']}" == hub.repo("space", SPACE).variables["LOOKALIKE_ARTIFACT"]

@@ -1,4 +1,4 @@
-"""What is kept of the Hub on this disk: shared with other clients and processes, and never trusted unseen."""
+"""The local cache of the Hub: shared with other clients and processes, and always verified before use."""
 
 import json
 import os
@@ -21,7 +21,7 @@ REPO = "me/cached"
 
 @pytest.fixture
 def cache(tmp_path):
-    """An empty part of a cache, for the repository `me/it`."""
+    """An empty cache for the repository `me/it`."""
     return RepoCache(tmp_path / "hub", "me/it")
 
 
@@ -51,6 +51,7 @@ def test_a_server_without_etags_is_no_hub(hub, client, first):
         lambda manifest: manifest["files"].update({LAYOUT.index: None}),
         lambda manifest: manifest.update(files=[LAYOUT.index]),
     ],
+    ids=["no files", "no size", "size is text", "entry is null", "files as a list"],
 )
 def test_a_manifest_of_another_shape_is_refused_in_words(hub, client, trained, change):
     files = contents(trained)
@@ -73,7 +74,7 @@ def test_a_wait_until_a_date_is_honoured(hub, client, first):
 
 
 def test_a_copy_that_was_checked_serves_whatever_other_clients_asked_for_since(hub, client, trained, tmp_path):
-    """`timm` has asked for a newer commit's weights alone, and by that for what `main` means."""
+    """`timm` downloads a file of a newer commit only, which moves `main` in the shared cache."""
     old = hub.commit("model", "me/moved", contents(trained))
     assert client.run("verify", "me/moved").code == 0
     hub.commit("model", "me/moved", {"notes.md": b"a newer commit"})
@@ -107,7 +108,7 @@ def test_two_processes_at_once_bring_each_file_once(hub, client, first):
 
 
 def until(stream, words):
-    """What a process says, up to the line with these words."""
+    """The output of a process up to the first line that contains these words."""
     said = ""
     for line in stream:
         said += line
@@ -122,7 +123,7 @@ def test_ctrl_c_ends_it_at_once_and_keeps_what_there_is(hub, client, first, comm
     with client.start(*command, REPO, stderr=subprocess.PIPE) as process:
         assert "Trying again in 55 s" in until(process.stderr, "Trying again")
         process.send_signal(signal.SIGINT)
-        process.wait(50)  # before the Hub's time is over
+        process.wait(50)  # sooner than the Hub asked to wait
         err = process.stderr.read()
     assert process.returncode == 130
     assert "interrupted" in err
@@ -131,7 +132,7 @@ def test_ctrl_c_ends_it_at_once_and_keeps_what_there_is(hub, client, first, comm
     assert client.run("verify", REPO).code == 0
 
 
-# --- the cache itself ---
+# --- The cache itself ---
 
 
 def put(cache, etag, commit, name, data):

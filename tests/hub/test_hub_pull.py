@@ -1,6 +1,6 @@
-"""From the Hub: one commit, every byte checked, and each thing that can go wrong in words, with the next call right.
+"""Pulling from the Hub: one commit, every byte verified, a clear message for every failure, and the next call works.
 
-The client is a process of its own, the Hub a server on 127.0.0.1 that keeps commits on disk (`hub_server`).
+The client is a separate process; the Hub is a server on 127.0.0.1 that keeps commits on disk (`hub_server`).
 """
 
 import json
@@ -22,7 +22,7 @@ REPO = "me/pulled"
 
 @pytest.fixture
 def other(copied_run):
-    """Another artifact: the same files but for its manifest, its figures and its card."""
+    """Another artifact: the same files except for its manifest, metrics and card."""
     (copied_run / LAYOUT.metrics).write_text("{}")
     (copied_run / LAYOUT.card).write_text("another")
     reseal(copied_run)
@@ -34,7 +34,7 @@ def asked(hub):
 
 
 def body_of(name):
-    """Where the bytes of a file come from: a large or binary one's from another host."""
+    """A pattern for the request that downloads a file; large and binary files come from another host."""
     binary = name.endswith((".faiss", ".parquet", ".safetensors", ".png"))
     return rf"GET /cdn/.*{name}" if binary else rf"GET .*/resolve/.*{name}"
 
@@ -44,7 +44,7 @@ def seconds_slept(answer):
 
 
 def state_of(hub, home, **settings):
-    """What a process with that home says of the repository."""
+    """The state of the repository as a process with that home folder sees it."""
     code = f"from retrieval.hub.pull import open_reference as o; print(o('{REPO}').state)"
     command, env = [sys.executable, "-c", code], {**hub.environment(home), **settings}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
@@ -56,7 +56,7 @@ def test_every_file_comes_from_one_commit_and_is_the_same(hub, client, first, tm
     assert answer.code == 0, answer.err
     assert contents(tmp_path / "out") == files
     assert f"{REPO}, commit {commit[:7]}" in answer.out
-    assert f"{REPO}@{commit[:7]}" in answer.err  # the bar
+    assert f"{REPO}@{commit[:7]}" in answer.err  # the progress bar
     assert asked(hub)[0] == f"HEAD /{REPO}/resolve/main/{LAYOUT.manifest}"
     assert all(commit in line or "/cdn/" in line for line in asked(hub)[1:])
 
@@ -121,7 +121,7 @@ def test_a_file_that_went_bad_in_the_cache_is_replaced(hub, client, first):
     assert (snapshot / LAYOUT.weights).read_bytes() == first[0][LAYOUT.weights]
 
 
-# --- what the Hub answers ---
+# --- Error responses of the Hub ---
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(client, first):
     assert "ellipsis" not in answer.err
 
 
-# --- bytes that do not come ---
+# --- Interrupted downloads ---
 
 
 def test_a_cut_connection_is_resumed_where_it_was_cut(hub, client, first, tmp_path):
@@ -235,8 +235,8 @@ def test_another_process_goes_on_where_a_killed_one_was(hub, client, tmp_path):
     commit = hub.commit("model", repo, {"model.safetensors": big})
     code = f"from retrieval.hub.download import fetch; fetch({repo!r}, {commit!r}, 'model.safetensors')"
     hub.faults.append(Fault(r"GET /cdn/.*safetensors", cut=16 << 20))
-    hub.faults.append(Fault(r"HEAD .*safetensors"))  # the first passes,
-    hub.faults.append(Fault(r"HEAD .*safetensors", delay=60))  # the second waits, and is killed in its wait
+    hub.faults.append(Fault(r"HEAD .*safetensors"))  # the first request passes,
+    hub.faults.append(Fault(r"HEAD .*safetensors", delay=60))  # the second is delayed until the kill
     blobs = client.cache / "models--me--big" / "blobs"
     with client.start("-c", code) as killed:
         while not hub.faults[2].used:
@@ -256,7 +256,7 @@ def test_another_process_goes_on_where_a_killed_one_was(hub, client, tmp_path):
     assert not part.exists()
 
 
-# --- no Hub ---
+# --- Offline ---
 
 
 def test_with_the_hub_away_a_whole_copy_serves_and_says_so(hub, client, first, tmp_path):
@@ -305,11 +305,11 @@ def test_offline_by_setting_asks_nothing(hub, client, first):
     assert hub.requests == []
 
 
-# --- nowhere to put it ---
+# --- No room for the cache ---
 
 
 def test_no_room_is_said_with_the_place_and_nothing_half_is_left(hub, client, first):
-    answer = client.run("verify", REPO, setting={"RLIMIT_FSIZE": 60_000})  # no file may grow larger
+    answer = client.run("verify", REPO, setting={"RLIMIT_FSIZE": 60_000})  # in bytes: no file may grow larger
     assert answer.code == 1
     assert "no room for" in answer.err
     assert str(client.cache) in answer.err
@@ -320,7 +320,7 @@ def test_no_room_is_said_with_the_place_and_nothing_half_is_left(hub, client, fi
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of 3 MB; where none can be mounted, its tests skip."""
+    """A 3 MB disk; skips the test if none can be mounted."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", disk]
@@ -387,7 +387,7 @@ def test_a_cache_that_is_no_folder_is_said(hub, client, first):
     assert client.run("verify", REPO).code == 0
 
 
-# --- what must not be ---
+# --- What must be refused ---
 
 
 def test_a_manifest_that_names_files_outside_is_refused_before_they_are_asked_for(hub, client, copied_run):

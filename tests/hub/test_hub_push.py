@@ -1,4 +1,4 @@
-"""To the Hub: verified, in one commit on top of what was looked at, and nothing but the artifact's own files."""
+"""Pushing to the Hub: a verified artifact, in one commit on top of the expected head, and only its own files."""
 
 import json
 import re
@@ -18,7 +18,7 @@ TOKEN = "hf_write"
 
 @pytest.fixture
 def repo(request):
-    """A repository of the test's own."""
+    """A repository name that only this test uses."""
     return f"me/{re.sub('[^a-z0-9]+', '-', request.node.name.lower())[-60:].strip('-')}"
 
 
@@ -27,7 +27,7 @@ def methods(hub):
 
 
 def writes(hub):
-    """What was sent that a repository could keep."""
+    """The requests that upload a file or make a commit."""
     return [line for line in methods(hub) if line.startswith("PUT") or "/commit/" in line]
 
 
@@ -113,7 +113,7 @@ def test_a_push_of_somebody_else_in_between_is_not_written_over(hub, client, cop
 def test_a_kill_in_the_middle_leaves_the_repository_as_it_was(hub, client, copied_run, repo, during, tmp_path):
     before = hub.commit("model", repo, {"README.md": b"as it was"})
     gone = load_artifact(copied_run).gallery.ids[len(during)]
-    assert client.run("remove", copied_run, gone).code == 0  # so that there is something new to upload
+    assert client.run("remove", copied_run, gone).code == 0  # so there is something new to upload
     fault = Fault(during, times=None, delay=60)
     hub.faults.append(fault)
     with client.start("-m", "retrieval", "push", copied_run, repo, token=TOKEN) as killed:

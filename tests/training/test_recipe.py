@@ -1,4 +1,4 @@
-"""Recipes: those that come with the project, and what is said of a key or a value that cannot be."""
+"""Recipes: those that ship with the project, and the errors for invalid keys and values."""
 
 import json
 
@@ -22,7 +22,7 @@ def refused(**changes):
     return str(raised.value)
 
 
-# Those that come with the project
+# Shipped recipes
 
 
 def test_what_comes_with_the_project():
@@ -61,7 +61,7 @@ def test_frozen():
 
 
 def head_of(name):
-    """The layers of the head that a recipe starts with, without the number of features that go in."""
+    """The layers of the head that a recipe starts with."""
     return list(starting_encoder(tiny_recipe(name)).model.get_classifier())
 
 
@@ -104,7 +104,7 @@ def test_defaults_can_be_and_cannot_be_changed_in_place():
         Recipe().epochs = 3
 
 
-# Keys and values that cannot be
+# Invalid keys and values
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_value_is_what_it_was_meant_to_be():
     assert Recipe().seed == 0, "the one that was changed is another"
 
 
-# A command line, and files
+# Command line and files
 
 
 def test_changes_of_a_command_line():

@@ -1,4 +1,4 @@
-"""The bench of training: rates that are rates, and ratios that are theirs. How large they are is not for a test."""
+"""The training benchmark: rates are finite and ratios fit the rates. The speed itself is not tested."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_rates_and_their_ratios(drawings):
 
 
 def test_the_command_draws_its_own_pictures(capsys):
-    """Of as many kinds as a batch of the recipe has classes of, or more."""
+    """Of at least as many classes as a batch of the recipe has."""
     changes = {"pretrained": "false", "image_size": 32, "test_size": 32, "images_per_class": 2}
     pairs = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
     assert main(["bench", "--backbone", "test_resnet", *pairs]) == 0

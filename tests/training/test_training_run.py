@@ -1,4 +1,4 @@
-"""Whole runs: each recipe from its data to its artifact, and the figures in it counted again one query at a time."""
+"""Complete runs: each recipe from data to artifact, and its metrics recomputed one query at a time."""
 
 import io
 import json
@@ -34,7 +34,7 @@ from training.run import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Rates at which a tiny network learns from random weights, in the few steps that there is time for.
+# Learning rates at which a tiny network with random weights learns within a few steps.
 QUICK = {"learning_rate": 2e-3, "head_learning_rate": 1e-2, "crop": 0.7, "jitter": 0.0}
 OURS = {
     "head": "linear-16",
@@ -61,7 +61,7 @@ RUNS = {  # name -> recipe, data, changes
 
 @pytest.fixture(scope="module")
 def weights(encoder, tmp_path_factory):
-    """A file of weights to start from, whose batch norm has seen pictures; its head is of another size."""
+    """A weights file to start from: its batch norm has seen pictures, and its head has another size."""
     folder = tmp_path_factory.mktemp("weights")
     encoder.save(folder)
     return folder / "model.safetensors"
@@ -69,7 +69,7 @@ def weights(encoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory):
-    """Three splits of drawings; the last two of test are of train: the same file, and a smaller picture of another."""
+    """Three splits of drawings; the last two test images leak from train: an identical file and a smaller copy."""
     train = list(coloured("train", 14))
     smaller = png(Image.open(io.BytesIO(train[33][0])).resize((50, 50)))
     test = [*coloured("test", 4), train[5], (smaller, train[33][1])]
@@ -79,7 +79,7 @@ def leaky(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def untidy(tmp_path_factory):
-    """One split with labels in a column of their own: some are missing, a class has one image, one file is broken."""
+    """One split with a custom label column: some labels are missing, a class has one image, one file is broken."""
     rows = [*coloured("train", 12), (png(1), None), (png(2), "umber"), (png(3)[:200], "red"), (png(4), None)]
     rows += coloured("test", 6)
     return write_data_set(tmp_path_factory.mktemp("untidy") / "set", label_column="articleType", train=rows)
@@ -87,7 +87,7 @@ def untidy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(leaky, untidy, weights, tmp_path_factory):
-    """A function that trains a run by its name, the first time that it is asked for: its recipe, its artifact."""
+    """A function that trains a run by name, once, and returns its recipe and the artifact's folder."""
     folder = tmp_path_factory.mktemp("runs")
 
     @cache
@@ -114,7 +114,7 @@ def rows_of(source, split, column="label"):
     return list(zip([image["bytes"] for image in table["image"].to_pylist()], named, strict=True))
 
 
-# What every recipe ends in
+# The artifact of every recipe
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -150,7 +150,7 @@ def test_sections_say_how_it_was_made(runs, name):
         LAYOUT.card,
         LAYOUT.metrics,
         LAYOUT.manifest,
-    ):  # whoever sees it on the Hub learns nothing of this disk
+    ):  # no local paths are published on the Hub
         assert str(Path(recipe.data).parent) not in (out / text).read_text(encoding="utf-8")
     assert training.seed == recipe.seed
     assert {"python", "torch", "timm", "transformers", "datasets"} <= training.versions.keys()
@@ -198,11 +198,11 @@ def test_card_and_pictures(runs, name):
         Image.open(out / LAYOUT.plots / plot).verify()
 
 
-# Figures, counted again
+# Metrics, recomputed
 
 
 def counted(queries, query_labels, gallery, gallery_labels, own):
-    """The figures, one query at a time; `own` are the rows that a query is not to find, None for none."""
+    """The metrics, one query at a time; `own` is the row that each query must not find, or None."""
     found = []
     for vector, label, mine in zip(queries, query_labels, own, strict=True):
         order = [
@@ -301,7 +301,7 @@ def test_the_audit_finds_what_was_planted(runs, name):
 
 
 def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
-    """Where there is one split, a tenth of it is tested: in the gallery, and out of it while figures are made."""
+    """With one split, a tenth of it is tested: in the gallery, but left out of it for the evaluation."""
     recipe, out = runs("fashion")
     artifact, metrics = load_artifact(out), read_metrics(out)
     vectors, labels, row_of = gallery_of(artifact)
@@ -346,9 +346,9 @@ def test_figures_of_classes_that_were_held_out(runs):
     assert images == {label: 0 if label in held_out else 14 for label in COLOURED}
 
 
-@pytest.mark.parametrize("name", ["classifier", "random-triplet"])  # validation sees the head that is served
+@pytest.mark.parametrize("name", ["classifier", "random-triplet"])  # validation uses the final head
 def test_the_artifact_has_the_weights_that_validation_chose(runs, name):
-    """Its figures on the images of validation are those of the best step, and not of another."""
+    """Its metrics on the validation images equal those recorded for the best step."""
     recipe, out = runs(name)
     artifact, training = load_artifact(out), read_metrics(out).training
     vectors, _, row_of = gallery_of(artifact)
@@ -363,11 +363,11 @@ def test_the_artifact_has_the_weights_that_validation_chose(runs, name):
     assert max(others) - min(others) > 2e-3, "or this would tell nothing"
 
 
-# What was learned
+# Learned weights
 
 
 def test_the_head_is_computed_anew_at_the_end(runs):
-    """Five discriminants tell the six classes of training apart; the rest of an embedding does not."""
+    """Five discriminants separate the six training classes; the rest of an embedding does not."""
     recipe, out = runs("ours")
     encoder = load_artifact(out).encoder
     rows = rows_of(recipe.data, "train")
@@ -385,7 +385,7 @@ def test_the_head_is_computed_anew_at_the_end(runs):
 
 
 def test_training_pays(runs):
-    """Colours of articles that it has never seen: a network that has learned them beats its own start."""
+    """Classes are the colours of articles it has never seen: a trained network beats its own starting weights."""
     before, after = (read_metrics(runs(name)[1]).evaluation.seen.figures for name in ("frozen", "ours"))
     assert after.map.value > before.map.value + 0.1
     history = read_metrics(runs("ours")[1]).training.history
@@ -408,7 +408,7 @@ def test_frozen_stages_are_as_they_were(runs, weights):
     assert same == still
 
 
-# Side by side
+# Comparing runs
 
 
 def test_unseen_figures_come_into_the_card_of_the_fellow(runs, tmp_path, capsys):
@@ -440,7 +440,7 @@ def test_unseen_figures_come_into_the_card_of_the_fellow(runs, tmp_path, capsys)
 
 
 def test_resnet50(tmp_path):
-    """With random weights, on two classes of a few small pictures: forward, steps, checkpoint, artifact and search."""
+    """From random weights, on a few small pictures of two classes: training steps, checkpoint, artifact and search."""
     splits = {
         split: [row for row in coloured(split, count) if row[1] in ("red", "blue")]
         for split, count in (("train", 4), ("validation", 2), ("test", 2))
@@ -461,7 +461,7 @@ def test_resnet50(tmp_path):
 
 
 def test_the_command(weights, tmp_path, capsys):
-    """A recipe of one's own, with options and --set over it, on folders of classes; and again, to the same place."""
+    """A custom recipe file with options and --set, on class folders; then again with the same output folder."""
     path, folder, out = tmp_path / "mine.yaml", tmp_path / "pictures", tmp_path / "out"
     path.write_text("head: linear-8\nimage_size: 64\ntest_size: 64\nepochs: 1\nclasses_per_batch: 6\nbf16: false\n")
     for number, (data, label) in enumerate(coloured("train", 14)):
@@ -488,7 +488,7 @@ def test_the_command(weights, tmp_path, capsys):
         (["--resume", "--set", "seed=3"], f"error: {out} holds an artifact made with seed=0, not 3: resume it with"),
         (["--resume"], f"{out} is finished: there is nothing to resume"),
     ):
-        (tmp_path / "out.training" / "checkpoint-1").mkdir(parents=True, exist_ok=True)  # what a kill may have left
+        (tmp_path / "out.training" / "checkpoint-1").mkdir(parents=True, exist_ok=True)  # as after a killed run
         assert main([*command, *again]) == int("error" in said)
         assert said in "".join(capsys.readouterr())
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
@@ -549,7 +549,7 @@ def test_data_that_cannot_be_learned_from_is_an_error_before_the_first_step(leak
 
 
 def test_few_classes_are_enough_for_a_network_that_does_not_learn(tmp_path):
-    """A batch of the recipe has more classes than there are; but no batch is made."""
+    """A batch of the recipe has more classes than the data, but a frozen network needs no batches."""
     splits = {split: list(coloured(split, 2)) for split in ("train", "validation", "test")}
     data = write_data_set(tmp_path / "set", **splits)
     train(tiny_recipe("frozen", data=str(data)), tmp_path / "out", say=lambda _: None)
@@ -575,7 +575,7 @@ def test_exit_codes():
 
 
 def test_an_encoder_reads_it_without_this_project(runs):
-    """A linear head is timm's own classifier: the artifact's folder is a model of timm."""
+    """A linear head is timm's own classifier, so the artifact's folder is a timm model."""
     out = runs("ours")[1]
     import timm
 

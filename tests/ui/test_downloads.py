@@ -1,4 +1,4 @@
-"""Results saved as files, read back with plain readers."""
+"""Results saved as files and read back with standard libraries."""
 
 from __future__ import annotations
 

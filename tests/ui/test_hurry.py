@@ -16,7 +16,7 @@ from retrieval.search import Hit, Part
 
 
 class Slow(Searcher):
-    """Answers slowly, as over a slow connection or on a busy machine."""
+    """A searcher that answers slowly, as over a slow connection or on a busy machine."""
 
     def find(self, *arguments: Any, **options: Any) -> list[Hit]:
         time.sleep(0.7)

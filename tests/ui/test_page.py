@@ -301,7 +301,7 @@ def test_a_link_brings_a_search_back(browser: Browser, server: str, size: str) -
 @pytest.mark.parametrize("clipboard", [True, False], ids=["clipboard", "plain HTTP"])
 def test_a_link_is_copied(browser: Browser, server: str, clipboard: bool) -> None:
     with visit(browser, server, query="?__theme=light") as page:
-        if not clipboard:  # as in a browser that opens another machine without TLS
+        if not clipboard:  # as when the page is opened from another machine without TLS
             page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
         search_for(page, 2)
         page.locator("#tools [data-copy]").click()
@@ -465,7 +465,7 @@ def test_a_search_by_keyboard_alone(browser: Browser, server: str) -> None:
 
 
 def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder: Encoder) -> None:
-    """Neither Markdown, HTML nor a template: else a label could have every visitor's browser call another host."""
+    """Not as Markdown, HTML or a template: otherwise a label could make every visitor's browser call another host."""
     label = "![x](http://stranger.invalid/p.png) <img src=http://stranger.invalid/q.png> *b* ${alert(1)} {{value}} `"
     pictures = []
     for seed in range(3):

@@ -1,4 +1,4 @@
-"""The sentences of the page: each is used, and the line above the results says what is known of them."""
+"""The sentences of the page: each is used, and the status line describes the query and the match."""
 
 from __future__ import annotations
 

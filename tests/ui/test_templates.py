@@ -34,7 +34,7 @@ UI = Path(__file__).parents[2] / "retrieval" / "ui"
 
 
 class Seen(HTMLParser):
-    """The tags of some HTML with the names of their attributes, the values of these, and the text."""
+    """The tags of an HTML fragment with their attribute names, the attribute values, and the text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def test_a_value_missing_for_a_template_is_an_error() -> None:
 
 
 def test_no_html_is_put_together_from_strings() -> None:
-    """An f-string, or a constant that closes an element: templates escape, and these would not."""
+    """Neither in an f-string nor in a constant with a closing tag: templates escape values, strings do not."""
     found = []
     for path in UI.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The leak audit: a photograph that was saved anew is found among others, and another one is not."""
+"""The leak audit: it finds resaved or cropped copies of a photograph, and nothing else."""
 
 import io
 from itertools import combinations
@@ -57,7 +57,7 @@ CROPPED = {
 
 @pytest.fixture(scope="module")
 def pictures():
-    """A drawing of each article: none is like another."""
+    """One drawing of each article, no two alike."""
     items = {article: [item for item in catalogue() if item.article == article] for article in ARTICLES}
     return [draw(items[article][7 * number], 128) for number, article in enumerate(ARTICLES)]
 
@@ -108,10 +108,10 @@ def test_blank_pictures_are_like_nothing(pictures):
 
 
 def audited(held_out, train, **options):
-    """The pairs among pictures, by the features of the starter's encoder, as (number held out, number of train)."""
+    """The pairs found with the starter's encoder, as (index in `held_out`, index in `train`)."""
     everything = [*held_out, *train]
     features = torch.from_numpy(Encoder.load(STARTER).embed_images(everything))
-    rows = [3 * number + 1 for number in range(len(everything))]  # of a data set, say
+    rows = [3 * number + 1 for number in range(len(everything))]  # like rows of a data set: not consecutive
     pairs = near_duplicates(
         rows[: len(held_out)],
         rows[len(held_out) :],
@@ -124,7 +124,7 @@ def audited(held_out, train, **options):
 
 
 def test_near_duplicates_among_others(pictures, noises):
-    """Half of the held-out pictures are of the training ones, saved anew; the others are like none of them."""
+    """Some held-out pictures are resaved training pictures; the others resemble none of them."""
     held_out = [change(picture) for picture in pictures[:3] for change in SAVED_ANEW.values()]
     strangers = [*pictures[6:10], *noises[:2]]
     train = [*pictures[:6], *noises[2:]]
@@ -135,7 +135,7 @@ def test_near_duplicates_among_others(pictures, noises):
 
 
 def test_most_crops_are_found_among_others(pictures, noises):
-    """Most and not all: what is left of a picture need not look like the whole of it to a network."""
+    """Most, not all: the features of a crop can differ from those of the whole picture."""
     held_out = [change(picture) for picture in pictures[:6] for change in CROPPED.values()]
     found = audited(held_out, [*pictures, *noises])
     assert len(found) >= 0.75 * len(held_out)
@@ -150,7 +150,7 @@ def test_an_image_is_counted_once_with_its_best_pair(pictures):
 
 @needs_data
 def test_faces_and_faces_easy_are_the_same_photographs():
-    """Faces_easy of Caltech-101 are the photographs of Faces, cropped; 7 in 10 of them have their fellow in train."""
+    """In Caltech-101, Faces_easy holds cropped photographs of Faces; 70% of them have their original in train."""
     file = pq.ParquetFile(DATA / "caltech101" / "train.parquet")
     names = datasets.Features.from_arrow_schema(file.schema_arrow)["label"].names
     table = file.read()

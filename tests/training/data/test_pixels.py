@@ -1,4 +1,4 @@
-"""Pictures on their way into a batch: the cache of decoded ones, augmentation, and which make a batch."""
+"""From files to batches: the cache of decoded pictures, augmentation, and which images form a batch."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ SIDE = 48
 
 
 def rows_of(files):
-    """What gives the undecoded image of a row: of bytes or of paths."""
+    """A function from a row to its undecoded image; each file is given as bytes or as a path."""
     return [
         RawImage(f"row {number}", data=file) if isinstance(file, bytes) else RawImage(f"row {number}", path=str(file))
         for number, file in enumerate(files)
@@ -29,7 +29,7 @@ def rows_of(files):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Pictures of several shapes, in memory and on disk; row 3 is no picture and row 6 is cut off."""
+    """Pictures of several shapes, in memory and on disk; row 3 is not a picture and row 6 is truncated."""
     folder = tmp_path_factory.mktemp("files")
     drawn = [draw(item, 80) for item in catalogue()[::150]]
     wide, tall = drawn[0].resize((120, 50)), drawn[1].resize((30, 90))
@@ -184,7 +184,7 @@ def test_each_key_changes_pictures(files, key):
 
 
 def sampler(sizes, **changes):
-    """A sampler over classes of so many rows each; row = 1000 * class + number."""
+    """A sampler over classes with these numbers of images; row = 1000 * class + number."""
     rows_of = [[1000 * label + number for number in range(size)] for label, size in enumerate(sizes)]
     return ClassSampler(rows_of, tiny_recipe(**changes))
 
@@ -234,7 +234,7 @@ def test_classes_are_drawn_in_proportion(balance):
     batches = 150 * (80 // 4)
     share = np.array(sizes, float) ** balance
     share /= share.sum()
-    # The chance to be one of two that are drawn one after the other, without putting the first back.
+    # The probability of being one of two classes drawn in turn without replacement.
     for label, own in enumerate(share):
         chance = own + sum(first * own / (1 - first) for other, first in enumerate(share) if other != label)
         deviation = (batches * chance * (1 - chance)) ** 0.5

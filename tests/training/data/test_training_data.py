@@ -1,4 +1,4 @@
-"""The data of a run: splits that are given or cut, classes that are held out, and errors before the first step."""
+"""The data of a run: given or generated splits, held-out classes, and errors before the first step."""
 
 import shutil
 from collections import Counter
@@ -18,7 +18,7 @@ COUNTS = {"cat": 20, "dog": 13, "eel": 7, "fox": 2}
 
 
 def rows(counts, seed=0):
-    """Rows of a data set, a picture like no other each, in an order that goes through the classes in turn."""
+    """Rows of a data set in random order, each with a unique picture."""
     labels = [label for label, count in counts.items() for _ in range(count)]
     order = np.random.default_rng(seed).permutation(len(labels))
     return [(png(1000 * seed + int(number)), labels[number]) for number in order]
@@ -40,7 +40,7 @@ def counts_of(data, part):
 
 
 def check_parts(data, left_out=0):
-    """No row is in two parts, and all are in one."""
+    """Every row that is not left out is in exactly one part."""
     everything = data.everything.tolist()
     assert sorted(set(everything)) == sorted(everything)
     assert len(everything) == len(data.images) - left_out
@@ -165,7 +165,7 @@ def draw_folders(folder, splits):
 
 
 def declare(folder, given):
-    """A data set whose card says what its splits are called; of files, `datasets` would go by the usual names."""
+    """A data set whose card names its splits; without a card, `datasets` recognises only the usual file names."""
     folder = write_data_set(folder, **{name: rows(each, seed) for seed, (name, each) in enumerate(given.items())})
     files = "".join(f"  - {{split: {name}, path: {name}.parquet}}\n" for name in given)
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: all\n  data_files:\n{files}---\n")
@@ -173,7 +173,7 @@ def declare(folder, given):
 
 
 def add_up(data):
-    """The images that are in a part, and those that `left_out` says are not, are all that the source has."""
+    """Check that used and left-out images add up to all images of the source; return the left-out counts."""
     total = sum(1 for _ in open_source(data.name).rows())
     left_out = [int(note.split()[0]) for note in data.left_out]
     assert len(data.everything) + sum(left_out) == total
@@ -252,14 +252,14 @@ def test_rows_are_read_once(tmp_path):
     second = opened(folder, tmp_path / "work", seed=1)
     assert file.stat().st_mtime_ns == written
     assert second.labels == first.labels
-    file.rename(file.with_suffix(".unfinished"))  # what a kill leaves
+    file.rename(file.with_suffix(".unfinished"))  # what a killed process leaves
     file.with_suffix(".unfinished").write_bytes(b"cut off")
     assert opened(folder, tmp_path / "work").labels == first.labels
     write_data_set(folder, train=rows({"cat": 8, "dog": 8}, 2))
     assert counts_of(opened(folder, tmp_path / "work"), "train") == {"cat": 8, "dog": 8}
 
 
-# Classes that are held out
+# Held-out classes
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +387,7 @@ def test_a_batch_larger_than_the_data(tmp_path):
     assert message.startswith("a batch has 4 x 11 = 44 images, the data 42 to learn from")
     options = {"triplet": "none", "images_per_class": 1}
     assert "43 x 1 = 43 images, the data 42" in refused(folder, tmp_path / "work", classes_per_batch=43, **options)
-    opened(folder, tmp_path / "work", classes_per_batch=42, **options)  # of K = 1 the classes do not count
+    opened(folder, tmp_path / "work", classes_per_batch=42, **options)  # with K = 1 any number of classes will do
     opened(folder, tmp_path / "work", classes_per_batch=99, epochs=0)
     message = refused(folder, tmp_path / "work", classes_per_batch=4, hold_out_classes=0.25)
     assert "a batch has 4 classes, the data 3" in message
@@ -395,17 +395,17 @@ def test_a_batch_larger_than_the_data(tmp_path):
 
 @pytest.mark.parametrize("missing", ["validation", "test"])
 def test_nothing_to_choose_or_to_measure_by(tmp_path, missing):
-    """So few images that none is left for validation or test: found out now, and not after the last epoch."""
+    """So few images that none is left for validation or test: reported now, not after the last epoch."""
     held = {"validation": {"test": rows({"cat": 3, "dog": 3}, 1)}, "test": {"validation": rows({"cat": 1}, 1)}}[missing]
     folder = write_data_set(tmp_path / "set", train=rows({"cat": 2, "dog": 2}), **held)
     assert missing in refused(folder, tmp_path / "work")
 
 
-# Images that cannot be opened
+# Unreadable images
 
 
 def spoiled(tmp_path, cats):
-    """A data set of so many cats and 12 dogs to learn from, in which rows 0 and 5 cannot be opened."""
+    """A data set with `cats` cats and 12 dogs for training, where rows 0 and 5 cannot be opened."""
     train = [(png(number), "cat") for number in range(cats)] + [(png(100 + number), "dog") for number in range(12)]
     train[0] = (train[0][0][:60], train[0][1])
     train[5] = (b"no picture", train[5][1])

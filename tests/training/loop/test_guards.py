@@ -1,4 +1,4 @@
-"""Guards: real runs that fail, and say so; and what is left of them."""
+"""Guards: real runs that fail with a clear message, and the checkpoints they leave."""
 
 import json
 from collections import deque
@@ -22,7 +22,7 @@ FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "
 
 
 def stopped(recipe, out, **options):
-    """What a run says that does not come to its end."""
+    """The error message of a run that is stopped."""
     with pytest.raises(TrainingError) as raised:
         train(recipe, out, say=lambda _: None, **options)
     assert "\n" not in str(raised.value)
@@ -31,7 +31,7 @@ def stopped(recipe, out, **options):
 
 
 def check_last_checkpoint(work):
-    """The last checkpoint is whole and every number of it is one; returns its step."""
+    """The last checkpoint is complete and all its numbers are finite; returns its step."""
     last = last_checkpoint(work)
     assert all((last / name).is_file() for name in FILES)
     weights = load_file(last / "model.safetensors")
@@ -45,7 +45,7 @@ def check_last_checkpoint(work):
 
 @pytest.fixture
 def rewritten(tmp_path):
-    """A function that makes a file of weights of the tiny network, each tensor as another function has it."""
+    """A function that applies `change(name, tensor)` to the tiny network's weights and saves them to a file."""
 
     def write(change):
         network = Encoder.create(BACKBONE, pretrained=False, seed=0).model
@@ -60,7 +60,7 @@ def rewritten(tmp_path):
 
 
 def test_a_run_that_collapses_is_stopped_with_advice(drawings, tmp_path):
-    """Hard triplets alone at a huge rate: soon all pictures have the same embedding."""
+    """Hard triplets alone at a huge learning rate: soon all pictures have the same embedding."""
     changes = {"backbone": "test_convnext", "softmax": "none", "learning_rate": 10.0, "epochs": 20, "margin": 0.1}
     recipe = tiny_recipe(data=str(drawings), images_per_class=2, **changes)
     said = stopped(recipe, tmp_path / "out")
@@ -80,7 +80,7 @@ def test_a_start_that_tells_nothing_apart_is_stopped(drawings, tmp_path, rewritt
 
 
 def alarm(parts_of_steps, **changes):
-    """The step at which the guard stops a run with such losses; None where it does not."""
+    """The step at which the guard stops a run with these losses; None if it does not."""
     guard = CollapseGuard(tiny_recipe(margin=0.2, **changes), Path("run"))
     for step, parts in enumerate(parts_of_steps, 1):
         try:
@@ -131,11 +131,11 @@ def test_no_alarm_for_a_loss_without_a_margin():
     deque((guard.watch(step, {"triplet": torch.tensor(0.0), "spread": torch.tensor(0.5)}) for step in range(99)), 0)
 
 
-# Numbers that are none
+# NaN and infinity
 
 
 def test_nan_stops_the_run_and_the_last_good_checkpoint_stays(drawings, tmp_path, capsys):
-    """A transformer at a huge rate overflows after some steps; the command says so in a line, and does not end well."""
+    """A transformer at a huge learning rate overflows after some steps: a one-line error and exit status 1."""
     sizes = {"backbone": "test_vit", "image_size": 160, "test_size": 160, "images_per_class": 2, "classes_per_batch": 2}
     rates = {"learning_rate": 10.0, "head_learning_rate": 10.0, "warmup": 0.0, "softmax": "none", "epochs": 20}
     path = tmp_path / "wild.yaml"

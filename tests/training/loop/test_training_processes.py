@@ -28,9 +28,9 @@ CLASSES, IMAGES = 4, 4
 
 
 def trained(recipe, work):
-    """What `training.run` makes of a recipe, as far as the end of training, and what its batches are made of.
+    """Train a recipe as `training.run` does, up to the end of training.
 
-    Returns the batches of the second epoch that this process gets, as (label, hash of the picture), and all weights
+    Returns this process's batches of the second epoch, as (label, hash of the picture), and all weights
     before and after training.
     """
     transformers.set_seed(recipe.seed)
@@ -65,7 +65,7 @@ def trained_by(settings, work):
 
 @pytest.fixture(scope="module")
 def both(drawings, tmp_path_factory):
-    """What one process makes of a recipe, and each of two; batch norm, which sees half a batch there, is frozen."""
+    """The results of one process and of each of two; batch norm is frozen, as each of two sees only half a batch."""
     changes = {"data": str(drawings), "classes_per_batch": CLASSES, "images_per_class": IMAGES, "freeze_norm": True}
     work = tmp_path_factory.mktemp("work")
     halves = in_two_processes(trained_by, changes, work / "two")
@@ -96,7 +96,7 @@ def test_the_weights_are_those_of_one_process(both):
 
 
 def test_a_launch_ends_in_one_artifact(drawings, tmp_path):
-    """Head with batch norm and dropout, and stages of which one opens on the way: the others stay as they were."""
+    """A head with batch norm and dropout; one stage is unfrozen during training, the others stay unchanged."""
     changes = {"classes_per_batch": 12, "epochs": 2, "unfreeze": [0.3], "threads": 1}
     recipe = tiny_recipe("classifier", data=str(drawings), head="16-bn-relu-dropout0.5-8", **changes)
     (tmp_path / "two.yaml").write_text(json.dumps({**recipe.settings(), "name": "two"}))

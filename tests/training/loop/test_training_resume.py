@@ -1,4 +1,4 @@
-"""Never lost: runs that are killed, by SIGKILL and at different moments, and go on to the very same weights."""
+"""Runs killed by SIGKILL at different moments resume and reach exactly the same weights."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from training.run import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# With one epoch the last checkpoint is the one that is kept; with more, the losses of all the steps tell.
+# With one epoch the last checkpoint is also the best one; with more, the losses of all steps are compared.
 RECIPES = {
     "dropout": (
         "classifier",
@@ -44,7 +44,7 @@ RECIPES = {
         },
     ),
 }
-STEPS = 7  # of an epoch, in both
+STEPS = 7  # per epoch, in both recipes
 LAST = {"dropout": STEPS, "random triplets": 13}  # 1.8 epochs, rounded up
 
 
@@ -63,7 +63,7 @@ def started(file, out, *options):
 
 
 def finished(file, out, *options):
-    """Run it to its end; returns the artifact's folder."""
+    """Run to the end; return the artifact's folder."""
     process = started(file, out, *options)
     assert process.wait() == 0
     return out
@@ -74,7 +74,7 @@ def work_of(out):
 
 
 class Stopped:
-    """A run that stands still, at the very moment that was asked for, until it is let go or killed."""
+    """A run that is paused (SIGSTOP) at a given moment until it is continued or killed."""
 
     def __init__(self, file, out, moment, *options):
         self.process = started(file, out, *options)
@@ -118,7 +118,7 @@ def weights_of(out):
 
 
 def history_of(out):
-    """Losses and figures, step by step."""
+    """Losses and metrics by step."""
     return [
         {name: value for name, value in entry.items() if name != "seconds"}
         for entry in read_metrics(out).training.history
@@ -136,7 +136,7 @@ def check_same(out, whole):
 
 
 def learned(out, name):
-    """What a run has in its last checkpoint: losses and figures, step by step, and the weights."""
+    """The losses and metrics by step and the weights in a run's last checkpoint."""
     last = work_of(out) / f"checkpoint-{LAST[name]}"
     history = json.loads((last / "trainer_state.json").read_text())["log_history"]
     timed = ("runtime", "_per_second", "seconds")
@@ -145,14 +145,14 @@ def learned(out, name):
 
 
 def learned_by(files, name, out, *options):
-    """The same of a run that goes as far as that checkpoint, and makes no artifact."""
+    """The same for a run that is killed at its last checkpoint, before it makes an artifact."""
     assert Stopped(files[name], out, checkpoint(LAST[name]), *options).end() == -signal.SIGKILL
     return learned(out, name)
 
 
 @pytest.fixture(scope="module")
 def unbroken(files, tmp_path_factory):
-    """The artifacts of the runs that were not killed, and what had been learned when they had yet to be made."""
+    """For each uninterrupted run: its artifact, and its last checkpoint from before the artifact was made."""
     folder, found = tmp_path_factory.mktemp("whole"), {}
     for name, file in files.items():
         run = Stopped(file, folder / name, checkpoint(LAST[name]))
@@ -163,31 +163,31 @@ def unbroken(files, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(unbroken):
-    """The artifacts of the runs that were not killed."""
+    """The artifacts of the uninterrupted runs."""
     return {name: out for name, (out, _) in unbroken.items()}
 
 
 @pytest.fixture(scope="module")
 def lessons(unbroken):
-    """What they had learned."""
+    """The last checkpoints of the uninterrupted runs."""
     return {name: found for name, (_, found) in unbroken.items()}
 
 
 @pytest.fixture(scope="module")
 def early(files, tmp_path_factory):
-    """The folder of a run that was killed as soon as its first checkpoint was there."""
+    """The folder of a run that was killed as soon as its first checkpoint existed."""
     return killed(files["dropout"], tmp_path_factory.mktemp("early") / "it", checkpoint(2))
 
 
 @pytest.fixture
 def copied(early, tmp_path):
-    """The name of an artifact, beside which lies a copy of what the killed run has left."""
+    """The path of an artifact to make, next to a copy of the killed run's working folder."""
     shutil.copytree(work_of(early), work_of(tmp_path / "it"))
     return tmp_path / "it"
 
 
 def test_runs_that_are_not_killed(whole):
-    """What follows is worth something: the last weights are those that are kept, and there are losses of many steps."""
+    """The later tests rely on this: the last weights are the ones kept, and many steps have a recorded loss."""
     training = read_metrics(whole["dropout"]).training
     assert training.best.step == training.steps == STEPS
     assert [entry["step"] for entry in training.history if "loss" in entry] == [2, 4, 6, 7]
@@ -202,13 +202,13 @@ def test_killed_as_soon_as_there_is_a_checkpoint(files, whole, copied):
 
 
 def test_workers_and_memory_change_nothing(files, lessons, tmp_path):
-    """What goes into a batch does not depend on which process makes it, or on whether it was decoded before."""
+    """A batch does not depend on which process makes it, or on whether its pictures are cached."""
     found = learned_by(files, "dropout", tmp_path / "it", "--set", "workers=1", "--set", "cache_gb=0")
     assert found == lessons["dropout"]
 
 
 def test_without_the_state_of_the_generator_it_is_another_run(files, lessons, copied):
-    """The negative control: dropout and initial weights alone would not show that anything else was kept."""
+    """The negative control: shows that the tests notice when the random state is not restored."""
     (work_of(copied) / "checkpoint-2" / "rng_state.pth").unlink()
     history, weights = learned_by(files, "dropout", copied, "--resume")
     expected, other_weights = lessons["dropout"]
@@ -226,7 +226,7 @@ def test_killed_while_a_checkpoint_was_being_written(files, lessons, tmp_path):
 
 
 def test_killed_before_the_first_checkpoint(files, lessons, tmp_path):
-    """There is nothing to resume, and nothing in the way."""
+    """There is nothing to resume, and nothing blocks a new start."""
     out = killed(files["dropout"], tmp_path / "it", being_written(2))
     assert last_checkpoint(work_of(out)) is None
     assert learned_by(files, "dropout", out, "--resume") == lessons["dropout"]
@@ -238,7 +238,7 @@ def test_killed_between_epochs(files, lessons, tmp_path):
 
 
 def test_killed_again_and_again(files, whole, tmp_path):
-    """In the first epoch, in the second, and while the artifact is made."""
+    """Killed in the first epoch, in the second, and while the artifact is written."""
     file, out = files["random triplets"], tmp_path / "it"
     killed(file, out, checkpoint(4))
     assert Stopped(file, out, checkpoint(STEPS + 3), "--resume").end() == -signal.SIGKILL
@@ -253,7 +253,7 @@ def resumable(file, out):
 
 
 def test_two_processes_that_are_killed(files, tmp_path):
-    """Each has a generator of its own, which has to go on where it was."""
+    """Each process has its own random state, which must be restored."""
     file, whole, out = files["dropout"], tmp_path / "whole" / "it", tmp_path / "killed" / "it"
     assert in_two_processes(resumable, file, whole) == [0, 0]
     processes, _ = start_two_processes(resumable, file, out)
@@ -270,7 +270,7 @@ def test_two_processes_that_are_killed(files, tmp_path):
 
 
 def test_checkpoints_that_are_needed_no_more_are_gone(files, tmp_path):
-    """The last one and the best one are kept."""
+    """The last one and the best one are kept, older ones are deleted."""
     out = tmp_path / "it"
     run = Stopped(files["random triplets"], out, checkpoint(STEPS + 5))
     found = {path.name for path in work_of(out).glob("checkpoint-*")}
@@ -311,7 +311,7 @@ def test_another_recipe_cannot_go_on_with_it(files, copied, changes, said):
 
 
 def test_other_data_cannot_go_on_with_it(files, copied, drawings, tmp_path):
-    """The same recipe, whose data has changed meanwhile: rows would mean other images."""
+    """The same recipe, but the data has changed: row numbers would refer to other images."""
     moved = Path(shutil.copytree(drawings, tmp_path / "moved"))
     settings = json.loads((work_of(copied) / "recipe.json").read_text())
     (work_of(copied) / "recipe.json").write_text(json.dumps({**settings, "data": str(moved)}))

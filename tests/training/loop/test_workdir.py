@@ -1,4 +1,4 @@
-"""The folder of a run that is not finished: whose it is, and until when."""
+"""The working folder of an unfinished run: only one run at a time may use it."""
 
 import pytest
 from conftest import tiny_recipe
@@ -17,7 +17,7 @@ def test_a_folder_is_free_again_when_its_run_has_ended(tmp_path):
             pass
     with claimed(tmp_path):
         pass
-    del kept  # whatever the first run gave was alive until here: the folder did not wait for it
+    del kept  # still referenced until here: the folder is released without waiting for garbage collection
 
 
 def test_a_folder_is_free_again_when_its_run_has_failed(tmp_path):
@@ -30,4 +30,4 @@ def test_a_folder_is_free_again_when_its_run_has_failed(tmp_path):
         pass
     with claimed(tmp_path):
         pass
-    del failed, refused  # the frames of both, and all that is in them, were alive until here
+    del failed, refused  # the stack frames of both errors were still alive until here

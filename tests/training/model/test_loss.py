@@ -1,4 +1,4 @@
-"""The loss, held against plain loops over the batch, in one process and in two."""
+"""The loss, checked against plain loops over the batch, in one process and in two."""
 
 import math
 
@@ -21,7 +21,7 @@ def objective(seed=0, **changes):
 
 @pytest.fixture(scope="module")
 def batch():
-    """(12, 6) embeddings of different lengths, and their classes."""
+    """(12, 6) embeddings of different norms, and their classes."""
     generator = torch.Generator().manual_seed(4)
     centres = torch.randn(CLASSES, DIM, generator=generator)
     noise = torch.randn(len(LABELS), DIM, generator=generator)
@@ -30,7 +30,7 @@ def batch():
 
 
 def distances(embeddings, squared=False):
-    """distance[i][j] of unit vectors, as lists of floats."""
+    """distance[i][j] between the normalised embeddings, as lists of floats."""
     unit = [[value / math.hypot(*row) for value in row] for row in embeddings.tolist()]
     apart = [[sum((x - y) ** 2 for x, y in zip(one, other, strict=True)) for other in unit] for one in unit]
     return apart if squared else [[math.sqrt(value) for value in row] for row in apart]
@@ -77,7 +77,7 @@ def test_mined_triplets(batch, triplet, expected, squared):
 
 
 def test_random_triplets(batch):
-    """Each anchor draws a positive and a negative, all alike; a mean of many draws is that over all the triplets."""
+    """Each anchor draws a positive and a negative uniformly; over many draws the mean is that of all triplets."""
     embeddings, labels = batch
     distance = distances(embeddings, squared=True)
     of_anchor = [
@@ -96,7 +96,7 @@ def test_random_triplets(batch):
 
 
 def test_nothing_to_mine_is_no_loss(batch):
-    """Classes far apart: nothing is within the margin, and the gradient is zero and not missing."""
+    """Classes far apart: no triplet is within the margin, and the gradient is zero or not set."""
     labels = torch.tensor([0, 0, 1, 1])
     apart = torch.tensor([[1.0, 0], [1, 0.01], [-1, 0], [-1, 0.01]]).repeat(1, 3).requires_grad_()
     for triplet in ("hard", "semihard", "random"):
@@ -107,7 +107,7 @@ def test_nothing_to_mine_is_no_loss(batch):
         assert apart.grad is None or not apart.grad.any()
 
 
-# Loss over classes
+# Softmax loss over classes
 
 
 def log_softmax(logits):
@@ -116,7 +116,7 @@ def log_softmax(logits):
 
 
 def smoothed(logits, smoothing):
-    """Mean over the batch of (1 - s) times the right class's share and s times the mean over all the classes."""
+    """Mean cross-entropy, smoothed: (1 - s) times -log p of the right class plus s times the mean of -log p."""
     values = []
     for row, label in zip(logits, LABELS, strict=True):
         shares = log_softmax(row)
@@ -181,14 +181,14 @@ def test_class_vectors_that_are_set(batch):
     loss.set_class_vectors(means)
     assert np.allclose(loss.logits(embeddings).detach(), normalised_logits(embeddings, means.T), atol=1e-5)
     assert float(loss(embeddings, labels)["loss"].detach()) < before
-    objective(triplet="hard", softmax="none").set_class_vectors(means)  # there is none to set
+    objective(triplet="hard", softmax="none").set_class_vectors(means)  # does nothing: this loss has no class vectors
 
 
 @pytest.mark.parametrize(
     ("triplet", "softmax"), [("hard", "normalised"), ("semihard", "none"), ("random", "none"), ("none", "linear")]
 )
 def test_gradients_flow_to_embeddings_and_class_vectors(batch, triplet, softmax):
-    """And are those of a small step: the loss goes down along them, as fast as they say."""
+    """A small step against the gradients lowers the loss by the predicted amount."""
     embeddings, labels = batch[0].clone().requires_grad_(), batch[1]
     loss = objective(triplet=triplet, softmax=softmax)
 
@@ -227,7 +227,7 @@ def test_spread(batch):
 
 
 def gradients(pictures, labels, changes):
-    """Loss and gradients of a small network and the loss's own numbers, averaged over the processes."""
+    """The loss, and the gradients of a small network and of the loss's parameters, averaged over the processes."""
     torch.manual_seed(8)
     network, loss = torch.nn.Linear(10, DIM), objective(seed=9, **changes)
     torch.manual_seed(10)  # of the random triplets
@@ -248,7 +248,7 @@ def halves(pictures, labels, changes):
 
 
 def test_two_processes_are_one_with_the_whole_batch():
-    """The two halves have classes in common, and some of the triplets lie across them."""
+    """The two halves share classes, so some triplets span both."""
     pictures = torch.randn(12, 10, generator=torch.Generator().manual_seed(3))
     changes = [
         {"triplet": "hard", "softmax": "normalised"},

@@ -1,4 +1,4 @@
-"""The network that learns: which parts of it do, at which rates, and how its head starts."""
+"""The network in training: which parts learn, at which learning rates, and how its head is initialised."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def changed(module, before):
 
 
 def learn(model, steps=3):
-    """Some steps as the Trainer takes them; which tensors of the network they have changed."""
+    """Take some steps as the Trainer does; return the names of the tensors that changed."""
     before = state(model.network)
     optimiser = torch.optim.AdamW(model.parameter_groups())
     labels = torch.arange(16) % CLASSES
@@ -49,7 +49,7 @@ def learn(model, steps=3):
 
 
 def parts(name):
-    """Of test_efficientnet: the stride at which a tensor works, 0 for the head."""
+    """The stride at which a tensor of test_efficientnet works; 0 for the head."""
     if name.startswith("classifier"):
         return 0
     if name.startswith(("conv_head", "bn2")):
@@ -62,7 +62,7 @@ def parts(name):
 
 @pytest.mark.parametrize("stride", [0, 2, 8, 32])
 def test_stages_that_are_frozen_stay_as_they_are(stride):
-    """Weights and the statistics of batch norm; all the others learn."""
+    """Neither weights nor batch-norm statistics change; everything else learns."""
     model = learner(frozen_stride=stride)
     found = learn(model)
     names = set(model.network.state_dict())
@@ -168,7 +168,7 @@ def test_each_number_learns_at_one_rate(backbone, head, softmax):
     assert {group["weight_decay"] for group in groups} == {0, 0.03}
 
 
-# Pictures in, vectors out
+# From pictures to vectors
 
 
 def test_what_goes_in():
@@ -247,12 +247,12 @@ def test_a_start_from_a_file(tmp_path):
     assert seeds[0] == seeds[1] != seeds[2]
 
 
-# The start of the head
+# Initialising the head
 
 
 @pytest.fixture
 def clusters():
-    """(200, 256) features of four classes, with deviations from large to small; and their classes."""
+    """(200, 256) features with standard deviations from large to small, and their four classes."""
     generator = torch.Generator().manual_seed(5)
     targets = torch.arange(200) % CLASSES
     scales = torch.logspace(1, -1, 256)
@@ -300,7 +300,7 @@ def test_a_linear_head_starts_half_whitened(clusters):
 
 @pytest.mark.parametrize("rows", [6, 200])
 def test_directions_that_do_not_vary_are_not_blown_up(clusters, rows):
-    """Of six images there are five directions, of features that repeat themselves four: the rest stays small."""
+    """Only four features are independent, and six images span at most five directions: the rest stays small."""
     features = clusters[0][:rows].clone()
     features[:, 4:] = features[:, :4].repeat(1, 63)
     model = learner(head="pca-16", triplet="none", softmax="none", epochs=0)
@@ -333,13 +333,13 @@ def test_a_head_that_has_learned_tells_classes_apart(clusters, head, softmax):
     assert accuracy(model) > max(0.9, before)
     again = learner(head=head, softmax=softmax, triplet="none", head_start=20)
     if "dropout" not in head:
-        torch.manual_seed(77)  # what is drawn comes from the recipe's seed
+        torch.manual_seed(77)  # has no effect: random numbers come from the recipe's seed
         start_head(again, features, targets)
         assert changed(again, state(model)) == set()
 
 
 def finished(clusters, share, head="linear-24"):
-    """A learner whose head is computed from the clusters, and what it makes of them."""
+    """A learner whose head is computed from the clusters, and its embeddings of them."""
     features, targets = clusters
     model = learner(int(targets.max()) + 1, head=head, generic_share=share)
     finish_head(model, features, targets)
@@ -347,7 +347,7 @@ def finished(clusters, share, head="linear-24"):
 
 
 def test_a_finished_head_begins_with_linear_discriminants(clusters):
-    """Those of scipy's generalised eigenvectors of the scatter between and within classes, up to rotation and scale."""
+    """They equal scipy's generalised eigenvectors of between- and within-class scatter, up to rotation and scale."""
     features, targets = clusters[0].numpy().astype(np.float64), clusters[1].numpy()
     count = targets.max() + 1
     means = np.stack([features[targets == label].mean(axis=0) for label in range(count)])
@@ -394,7 +394,7 @@ def test_classes_never_seen_are_found_by_the_rest(clusters):
 
 @pytest.mark.parametrize("head", ["linear-2", "linear-3", "linear-300"])
 def test_a_finished_head_has_any_size_and_can_be_saved(clusters, head, tmp_path):
-    """Fewer numbers than classes, or more than features; of four images, of which two are the same."""
+    """Smaller than the number of classes or larger than the features; also with four images, two of them equal."""
     few = (torch.cat([clusters[0][:3], clusters[0][:1]]), torch.tensor([0, 0, 1, 1]))
     for data in (clusters, few):
         model, found = finished(data, 0.5, head)

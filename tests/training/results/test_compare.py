@@ -1,4 +1,4 @@
-"""Runs side by side: from real artifacts to one table, one picture, and cards with the figures of unseen classes."""
+"""Comparing runs: one table and one plot from real artifacts, and unseen-class metrics added to cards."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ COLUMNS = ["hit@1", "P@5", "mAP", "MAP@R", "R-precision"]
 
 @pytest.fixture(scope="module")
 def held_out(pictures, encoder, tmp_path_factory):
-    """The same run with two classes kept from it."""
+    """The same run with two classes held out."""
     folder = tmp_path_factory.mktemp("held out") / "without-two"
     evaluate = partial(run_sections, held_out=ARTICLES[:2])
     build_run(open_source(str(pictures)), folder, encoder, evaluate)
@@ -32,13 +32,13 @@ def held_out(pictures, encoder, tmp_path_factory):
 
 @pytest.fixture
 def runs(trained, held_out, tmp_path):
-    """Copies of both, to be changed."""
+    """Copies of both runs that a test may change."""
     folders = [tmp_path / "full", tmp_path / "without-two"]
     return [Path(shutil.copytree(*each)) for each in zip((trained, held_out), folders, strict=True)]
 
 
 def change(folder, edit):
-    """Other figures in a finished run, as if they were its own."""
+    """Edit the metrics of a finished run and reseal it."""
     metrics = read_metrics(folder).model_dump()
     edit(metrics)
     (folder / LAYOUT.metrics).write_text(json.dumps(metrics))
@@ -72,7 +72,7 @@ def test_a_run_and_its_fellow_are_one_row(runs):
         lambda metrics: metrics["training"]["data"].update(source="other/data"),
         lambda metrics: metrics["evaluation"].update(unseen=None),
     ],
-    ids=["seed", "recipe", "settings", "data", "no figures"],
+    ids=["seed", "recipe", "settings", "data", "no unseen metrics"],
 )
 def test_another_run_is_no_fellow(runs, edit):
     change(runs[1], edit)

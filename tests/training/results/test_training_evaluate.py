@@ -1,4 +1,4 @@
-"""The evaluation of a run, held against figures of each of its parts that are counted one query at a time."""
+"""The evaluation of a run, each part checked against metrics computed one query at a time."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def cloud(seed, count, classes="abcde", spread=1.5):
 
 @pytest.fixture(scope="module")
 def run():
-    """Queries, their labels, gallery, its labels, and which queries have a near-duplicate or were told right."""
+    """Queries, labels, gallery, labels, which queries have a near-duplicate, and which were classified correctly."""
     rng = np.random.default_rng(5)
     return *cloud(1, 120), *cloud(2, 300), rng.random(120) < 0.2, rng.random(120) < 0.9
 
@@ -138,7 +138,7 @@ def test_index_against_exact_search(factory):
     found = store.search(queries[:50], 10)[0]
     truth = np.argsort(-(queries[:50] @ vectors.T), axis=1)[:, :10]
     shared = [len(set(one) & set(other)) / 10 for one, other in zip(found.tolist(), truth.tolist(), strict=True)]
-    assert section.recall_at_10 == pytest.approx(np.mean(shared), abs=0.003)  # exact scores may differ in a last digit
+    assert section.recall_at_10 == pytest.approx(np.mean(shared), abs=0.003)  # scores may differ in the last digit
     assert section.queries == 50
 
 

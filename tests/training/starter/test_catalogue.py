@@ -1,4 +1,4 @@
-"""The pictures that the project draws itself: all there, the same everywhere, and of the colour that they say."""
+"""The pictures that the project draws itself: complete, identical everywhere, and in the colour they are named for."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ def pixels(item, size=SIDE):
 
 
 def share_near(picture, colour, distance=60):
-    """The share of the pixels that are within some levels of a colour, in RGB."""
+    """The share of pixels whose RGB distance from a colour is below `distance`."""
     return (np.linalg.norm(picture - np.array(colour), axis=-1) < distance).mean()
 
 
@@ -39,7 +39,7 @@ def test_every_article_draws_in_every_pattern_and_view(article):
     assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", (SIDE, SIDE))}
     assert len({picture.tobytes() for picture in pictures}) == len(items)
     for picture in pictures:
-        assert np.asarray(picture, float).std(axis=(0, 1)).min() > 15  # there is something upon the wall
+        assert np.asarray(picture, float).std(axis=(0, 1)).min() > 15  # not just the plain background
 
 
 def test_a_whole_catalogue_has_no_picture_twice():
@@ -57,7 +57,7 @@ def test_any_size_can_be_drawn(size):
 def test_the_same_item_is_the_same_bytes_and_another_seed_is_not(view):
     item = Item("mug", "blue", "dotted", view, seed=9)
     first = draw(item, SIDE).tobytes()
-    draw(replace(item, seed=10), SIDE)  # nothing is left behind by another drawing
+    draw(replace(item, seed=10), SIDE)  # drawing another item in between changes nothing
     assert draw(item, SIDE).tobytes() == first
     assert len({draw(replace(item, seed=seed), SIDE).tobytes() for seed in range(12)}) == 12
 
@@ -80,7 +80,7 @@ def test_another_process_draws_the_same_bytes():
 @pytest.mark.parametrize("article", ARTICLES)
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_plain_article_has_its_colour(article, colour):
-    """Most of a close-up, and much of the whole, is of the colour by name; of all the colours it is the nearest one."""
+    """The named colour covers a good share of the picture, and more of it than any other colour does."""
     for view, least in (("front", 0.05), ("close-up", 0.1)):
         picture = pixels(Item(article, colour, "plain", view, seed=3))
         shares = {name: share_near(picture, value) for name, value in COLOURS.items()}
@@ -91,7 +91,7 @@ def test_a_plain_article_has_its_colour(article, colour):
 @pytest.mark.parametrize("article", ARTICLES)
 @pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern != "plain"])
 def test_a_pattern_leaves_the_colour_and_adds_a_light_one(article, pattern):
-    """Much of a patterned article is still of its colour, but less than of the plain one: the rest is light thread."""
+    """A patterned article still shows its colour, but less of it than a plain one: the rest is light thread."""
 
     def blue(kind):
         items = [Item(article, "blue", kind, "close-up", seed) for seed in range(4)]

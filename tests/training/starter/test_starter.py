@@ -1,4 +1,4 @@
-"""The artifact that ships with the repository: its bytes, its size, and that it finds what a person would expect."""
+"""The artifact that ships with the repository: its files, its size, and that it finds what a person would expect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.starter.nothing import KINDS, draw_nothing
 
 @pytest.fixture(scope="module")
 def searcher() -> Searcher:
-    """Opening it checks every byte and replays the golden query."""
+    """Opening it verifies every byte and repeats the stored test query."""
     return Searcher.open(STARTER)
 
 
@@ -49,7 +49,7 @@ def test_its_card_is_what_is_written_today(tmp_path: Path) -> None:
 
 
 def test_a_red_striped_shirt_finds_striped_red_shirts(searcher: Searcher, tmp_path: Path) -> None:
-    """The very thing first, and its other two views among the first four."""
+    """A match first, and all three views of that item among the first four hits."""
     path = tmp_path / "shirt.png"
     for seed in range(5):
         draw(Item("shirt", "red", "striped", "tilted", seed=5_000_000 + seed), 300).save(path)
@@ -73,7 +73,7 @@ def test_its_encoder_can_be_explained(searcher: Searcher) -> None:
 
 
 def test_fresh_drawings_find_their_kind(searcher: Searcher, tmp_path: Path) -> None:
-    """A drawing of each 11th item, with another seed: nearly always the first hit is the very same thing."""
+    """A drawing of every 11th item with another seed: the first hit is nearly always the same item."""
     right = Counter[str]()
     items = catalogue()[5::11]
     for item in items:
@@ -87,7 +87,7 @@ def test_fresh_drawings_find_their_kind(searcher: Searcher, tmp_path: Path) -> N
 
 
 def test_similar_things_stay_near(searcher: Searcher) -> None:
-    """What is not the same thing shares something with it: the ten hits after it have its colour or its article."""
+    """Nearly all of the ten nearest hits share the query's colour or its article."""
     ids = [searcher.gallery.ids[row] for row in range(0, 1152, 37)]
     for image_id in ids:
         query = searcher.gallery.take([searcher.gallery.row_of(image_id)])[0]

@@ -1,4 +1,4 @@
-"""The endpoints, over HTTP, against `python app.py` as a process of its own."""
+"""The endpoints over HTTP, served by `python app.py` in a separate process."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def perhaps(schema: dict) -> dict:
 
 
 def test_openapi_describes_them_all_with_their_types(server: str, searcher: Searcher, shirt: Path) -> None:
-    """Arguments as schemas; results in the description of the call, which is as far as Gradio goes."""
+    """Arguments have schemas; results are only described in the text of the call, as Gradio offers no more."""
     paths = httpx.get(f"{server}/gradio_api/openapi.json").json()["paths"]
     asked = {path.removeprefix("/gradio_api/call/v2/"): of["post"] for path, of in paths.items() if "/call/v2/" in path}
     assert asked.keys() == PUBLIC
@@ -194,7 +194,7 @@ def test_unknown_id_in_words(client: Client) -> None:
 
 @pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
 def test_a_file_of_the_server_cannot_be_named(server: str, shirt: Path, meta: dict) -> None:
-    """A picture of the server's that nobody uploaded is not searched with, and not shown to exist."""
+    """A picture on the server that nobody uploaded is not searched, and the error does not reveal that it exists."""
     data = [{"path": str(shirt), **meta}, 3, -1.0, None]
     event = httpx.post(f"{server}/gradio_api/call/search", json={"data": data}).json()["event_id"]
     answer = httpx.get(f"{server}/gradio_api/call/search/{event}").text

@@ -1,4 +1,4 @@
-"""The page's own events, posted as the page posts them by whoever leaves the page out, before a click and after."""
+"""The page's private events, posted directly to the server without the page, before and after a first click."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 
 class Visitor:
-    """A session of the page, without the page: every event takes the inputs that the page would send for it."""
+    """A session without a browser: every event is posted with the inputs that the page would send."""
 
     def __init__(self, server: str) -> None:
         self._api, self._session = f"{server}/gradio_api", f"visitor-{next(_numbers)}"
@@ -35,7 +35,7 @@ class Visitor:
         return found
 
     def post(self, event: dict[str, Any], given: dict[str, Any] | None = None, **data: Any) -> str:
-        """All that the server answers to an event; `given` are values by elem_id, in the place of the first ones."""
+        """The whole answer of the server to an event; `given` replaces initial values, by elem_id."""
         values = {self.elem_id[one]: self._first[one] for one in event["inputs"]}
         states = [one for one in event["inputs"] if self._type[one] == "state"]
         values |= given or {}
@@ -49,7 +49,7 @@ class Visitor:
             return "\n".join(until_done(lines.iter_lines()))
 
     def click(self) -> None:
-        """Search for the like of the first image, after which Gradio has made the components anew."""
+        """Search for images similar to the first one; Gradio re-creates the components after it."""
         assert '"success":true' in self.post(self.event("act"), do="search", row=0).replace(" ", "")
 
 
@@ -74,13 +74,13 @@ def takes_a_file(visitor: Visitor, event: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("clicked", [False, True])
 def test_a_file_of_the_server_cannot_be_named(visitor: Visitor, shirt: Path, tmp_path: Path) -> None:
-    """Nothing of the picture comes back, nor whether there is one: in whatever input of whatever event it stands."""
+    """Neither the picture nor its existence is revealed, whichever input of whichever event names it."""
     tried = 0
     for event in visitor.events:
         for elem_id in (visitor.elem_id[one] for one in event["inputs"]):
             for do in ("picture", "pictures", "search", "filter", "words", "settings"):
                 answers = []
-                for path in (shirt, tmp_path / shirt.name):  # one that is there, and one that is not
+                for path in (shirt, tmp_path / shirt.name):  # an existing file and a missing one
                     for meta in ({}, FILE):
                         value = {"path": str(path), **meta}
                         several = [value] if elem_id == "add" or str(elem_id).startswith("where-") else value
@@ -90,12 +90,12 @@ def test_a_file_of_the_server_cannot_be_named(visitor: Visitor, shirt: Path, tmp
                 if elem_id in takes_a_file(visitor, event):
                     tried += 1
                     assert all('"success":false' in answer.replace(" ", "") for answer in answers if "msg" in answer)
-    assert tried == 12  # the two places for pictures
+    assert tried == 12  # the two inputs that take pictures
 
 
 @pytest.mark.parametrize("clicked", [False, True])
 def test_an_uploaded_picture_is_searched_with(visitor: Visitor, twins_server: str, shirt: Path) -> None:
-    """What the guards let through: without this, the test above would pass where nothing can be given at all."""
+    """The control: without it, the test above would also pass if no picture were accepted at all."""
     for elem_id, do in (("query", "picture"), ("add", "pictures")):
         [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
         value = {"path": path, **FILE}

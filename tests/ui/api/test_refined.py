@@ -1,4 +1,4 @@
-"""The endpoints that refine a search, read words and explain, over HTTP, against plain numpy over the same vectors."""
+"""The endpoints for refined search, text search and explanations over HTTP, checked against plain numpy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cosines(vectors: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def check(answer: Any, searcher: Searcher, scores: np.ndarray, left_out: tuple[int, ...] = ()) -> None:
-    """The hits are the best of all rows but those, in order, each with its own score."""
+    """The hits are the best rows except those left out, in order, each with its own score."""
     rows = [searcher.gallery.row_of(hit["id"]) for hit in answer["hits"]]
     assert len(set(rows)) == len(rows) > 0
     assert not set(rows) & set(left_out)
@@ -49,7 +49,7 @@ def check(answer: Any, searcher: Searcher, scores: np.ndarray, left_out: tuple[i
     assert scores[rows] == pytest.approx(best, abs=1e-5)
 
 
-# Likes, unlikes, a part of the picture
+# Liked and disliked examples, part of a picture
 
 
 def test_likes_and_unlikes_are_added_to_a_picture(
@@ -84,7 +84,7 @@ def test_a_region_is_searched_as_the_cropped_file_would_be(client: Client, shirt
     assert [hit["score"] for hit in part] != pytest.approx([hit["score"] for hit in whole], abs=1e-4)
 
 
-# Words
+# Text
 
 
 def test_words_find_what_the_text_encoder_finds(client: Client, searcher: Searcher) -> None:
@@ -102,7 +102,7 @@ def test_words_find_what_the_text_encoder_finds(client: Client, searcher: Search
 
 
 def folded(searcher: Searcher, vectors: np.ndarray, order: list[int]) -> dict[int, list[int]]:
-    """The rule by brute force: in the order of the hits, each joins the first leader that it is a duplicate of."""
+    """The rule by brute force: in order, each hit joins the first leader that it is a near-duplicate of."""
     followers: dict[int, list[int]] = {}
     for row in order:
         for leader in followers:
@@ -154,7 +154,7 @@ def test_groups_are_those_of_the_gallery(client: Client, searcher: Searcher) -> 
     assert (few["found"], few["groups"]) == (answer["found"], answer["groups"][:2])
 
 
-# Why
+# Explanations
 
 
 def check_sums(why: Any) -> None:
@@ -187,7 +187,7 @@ def test_images_of_the_gallery_are_explained_by_their_thumbnails(client: Client,
     assert part["cosine"] != pytest.approx(why["cosine"], abs=1e-4)
 
 
-# What is not known, and what cannot be
+# Missing information and invalid requests
 
 
 def test_without_labels_no_chance_is_known(client: Client, searcher: Searcher) -> None:
@@ -199,7 +199,7 @@ def test_without_labels_no_chance_is_known(client: Client, searcher: Searcher) -
 
 
 def said(server: str, name: str, body: str) -> str:
-    """What an endpoint answers to a body that no client of Gradio's would send."""
+    """The error of an endpoint for a request body that no Gradio client would send."""
     options = {"headers": {"content-type": "application/json"}, "timeout": 60}
     event = httpx.post(f"{server}/gradio_api/call/v2/{name}", content=body, **options).json()["event_id"]
     answer = httpx.get(f"{server}/gradio_api/call/{name}/{event}", timeout=60).text

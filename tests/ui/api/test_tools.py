@@ -1,4 +1,4 @@
-"""The endpoints as MCP tools, by a real client of the protocol, against `python app.py` as a process of its own."""
+"""The endpoints as MCP tools, called by a real MCP client, served by `python app.py` in a separate process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILE = {"meta": {"_type": "gradio.FileData"}}
 
 
 def ask(server: str, tool: str | None = None, **arguments: Any) -> Any:
-    """What a client gets: the tools, or the result of one."""
+    """The list of tools, or the result of one, as a client receives it."""
 
     async def once() -> Any:
         async with (
@@ -97,7 +97,7 @@ def test_a_data_url_finds_what_the_searcher_finds(server: str, searcher: Searche
 
 @pytest.mark.parametrize("form", ["{path}", "{server}/gradio_api/file={path}"])
 def test_an_uploaded_picture_is_searched_with(server: str, searcher: Searcher, shirt: Path, form: str) -> None:
-    """As the upload answers it, and as an address, which is what `gradio upload-mcp` makes of it."""
+    """Named by the path that the upload returns, or by its URL, as `gradio upload-mcp` does."""
     [path] = httpx.post(f"{server}/gradio_api/upload", files={"files": ("a b.png", shirt.read_bytes())}).json()
     image = form.format(server=server, path=path.replace(" ", "%20") if "server" in form else path)
     hits = answer(ask(server, "search", image=image, k=3))["hits"]
@@ -105,7 +105,7 @@ def test_an_uploaded_picture_is_searched_with(server: str, searcher: Searcher, s
 
 
 def test_a_picture_that_may_be_left_out_is_taken_like_any_other(twins_server: str, twins: Path, shirt: Path) -> None:
-    """In a data URL, as an upload, or not at all."""
+    """As a data URL or an upload; without a picture, `id` is needed instead."""
     one, other = Searcher.open(twins).gallery.ids[:2]
     [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
     found = [answer(ask(twins_server, "explain", hit=one, image=image)) for image in (data_url(shirt), path)]
@@ -147,7 +147,7 @@ def test_a_picture_comes_in_by_the_same_door(server: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("tool", ["search", "search_by_id", "explain"])
 def test_a_file_of_the_server_cannot_be_named(server: str, tmp_path: Path, shirt: Path, tool: str) -> None:
-    """Nor reach the uploads, where everyone could read it: Gradio's server would copy it there."""
+    """It must not be copied to the uploads either, where everyone could read it, as Gradio's own server does."""
     secret = tmp_path / f"{tmp_path.name}.png"
     secret.write_bytes(shirt.read_bytes())
     file, first = {"path": str(secret), **FILE}, "id" if tool == "search_by_id" else "image"
@@ -194,7 +194,7 @@ def test_a_picture_in_a_data_url_is_deleted_with_the_uploads(tools: Tools, shirt
 
 @pytest.fixture
 def neighbour(shirt: Path) -> Iterator[tuple[str, list[str]]]:
-    """Another server of this machine with a picture: its address, and what it has been asked for."""
+    """Another server on the same machine that holds a picture: its address, and the requests it has received."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
