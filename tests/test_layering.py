@@ -69,7 +69,7 @@ OWNERS = {
     **{name: [] for name in ("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")},
 }
 # Entry points, and the modules of the project that they may import.
-DOORS = {
+ENTRY_POINTS = {
     "app": {"retrieval.__main__"},
     "lookalike": {"retrieval.__main__", "retrieval.commands.run", "training.commands"},
 }
@@ -78,13 +78,13 @@ PICKLING = {"torch.load", "torch.save", "pandas.read_pickle"}
 LONGEST_FILE, LONGEST_FUNCTION = 250, 40
 MOST_MODULES = 10  # in a folder
 LONGER_FILES = {
-    "training/starter/shapes.py": "the outlines of twelve articles: data, not logic",
-    "training/starter/catalogue.py": "one drawing program, which reads best as one",
-    "retrieval/images/gallery.py": "the rows of a gallery: what can be asked of them, and how they are written",
-    "retrieval/images/open.py": "the one door for pictures: each check belongs beside the others",
-    "retrieval/images/sources.py": "one kind of source after the other, with what they share",
-    "retrieval/search.py": "the one face for programs",
-    "training/recipe.py": "sixty settings, a line or three each: a table, not logic",
+    "training/starter/shapes.py": "outlines of twelve articles: data, not logic",
+    "training/starter/catalogue.py": "one drawing program, read from top to bottom",
+    "retrieval/images/gallery.py": "the rows of a gallery: queries, filters and writing",
+    "retrieval/images/open.py": "every check of a picture from outside, in one place",
+    "retrieval/images/sources.py": "one function per kind of source, and what they share",
+    "retrieval/search.py": "the public search API, in one class",
+    "training/recipe.py": "sixty settings with one to three lines each: a table, not logic",
 }
 LONGER_FUNCTIONS = {
     "retrieval/images/sources.py:_image_folder": "the row reader needs what the folder was found to hold",
@@ -133,12 +133,12 @@ def height(part, layers):
 
 def wrong_arrow(importer, imported):
     """Why one module of the project may not import another; None if it may."""
-    if importer in DOORS:
-        return None if imported in DOORS[importer] else "a door knows the commands, and nothing behind them"
+    if importer in ENTRY_POINTS:
+        return None if imported in ENTRY_POINTS[importer] else "an entry point imports only the commands"
     if imported.startswith("training") and importer.startswith("training"):
         return climbs(importer, imported, TRAINING_LAYERS) if "." in imported and "." in importer else None
     if not imported.startswith("retrieval"):
-        return "nothing imports a door, and only training imports training"
+        return "nothing imports an entry point, and only training imports training"
     if importer == "retrieval":
         return None  # the package itself, which lists its public names and imports them lazily
     if imported == "retrieval":
@@ -167,7 +167,7 @@ def test_imports_follow_the_arrows(name):
     wrong = []
     for line, imported in IMPORTS[name]:
         package = imported.split(".")[0]
-        if package in {"retrieval", "training", *DOORS}:
+        if package in {"retrieval", "training", *ENTRY_POINTS}:
             reason = wrong_arrow(importer, imported)
         else:
             owners = OWNERS.get(package)
