@@ -21,7 +21,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
 from retrieval.artifact.metrics import name_of
 from retrieval.commands.search import lines_of
-from retrieval.console import run_command
+from retrieval.console import command, run_command
 from retrieval.evaluation.confidence import percent
 from retrieval.evaluation.metrics import leave_one_out
 from retrieval.search import Hit, Part, Searcher
@@ -36,8 +36,8 @@ FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-
 
 def run(*arguments):
     """`python -m retrieval ...` as a process of its own."""
-    command = [sys.executable, "-m", "retrieval", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    program = [sys.executable, "-m", "retrieval", *map(str, arguments)]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ def test_build(built):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "found 9 = indexed 6 + skipped 2 + duplicate 1" in lines
-    assert f"{root / 'it'} is ready: python app.py --artifact {root / 'it'}" in lines
+    out = root / "it"
+    assert f"{out} is ready: {command(f'serve --artifact {out}')}" in lines
     assert any(line.startswith("skipped broken.png: the image is damaged") for line in lines)
     assert any(line.startswith("skipped notes.txt: the image is not a picture") for line in lines)
     assert "duplicate c1/again.png: the same content as c0/0.png" in lines
@@ -343,7 +344,7 @@ def test_an_error_is_one_line_and_no_traceback(tmp_path):
     assert done.stdout == ""
     assert done.stderr == (
         f"error: {tmp_path / 'nothing'} is not an artifact: no such folder. "
-        "`python -m retrieval build SOURCE --out DIR` makes one.\n"
+        f"`{command('build SOURCE --out DIR')}` makes one.\n"
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from retrieval.artifact.atomic import recover
 from retrieval.commands.paths import check_source
+from retrieval.console import command
 from retrieval.errors import HubError, LookalikeError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def compare(
 ) -> None:
     """Compare finished runs, side by side."""
     if not folders:
-        raise LookalikeError("compare needs the artifacts of runs: python -m training compare DIR DIR ...")
+        raise LookalikeError(f"compare needs the artifacts of runs: {command('compare DIR DIR ...')}")
     for folder in folders:
         recover(folder)
         if not folder.is_dir():
@@ -179,7 +180,7 @@ def _run(recipe: Recipe, out: Path, resume: bool, push_to_hub: str | None, priva
 
     made = train(recipe, out, resume=resume, say=_say)
     if first:
-        _say(f"\n{compare([made])}\nserve it: python app.py --artifact {made}")
+        _say(f"\n{compare([made])}\nserve it: {command(f'serve --artifact {made}')}")
         if push_to_hub:
             _push(made, push_to_hub, private=private)
 
@@ -190,7 +191,7 @@ def _push(out: Path, name: str, *, private: bool) -> None:
     try:
         print(push(out, name, private=private))
     except HubError as error:
-        again = f"python -m retrieval push {out} {name}{' --private' if private else ''}"
+        again = command(f"push {out} {name}{' --private' if private else ''}")
         raise HubError(f"{error} The artifact is whole; to push it: {again}") from error
 
 

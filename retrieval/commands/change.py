@@ -11,6 +11,7 @@ import typer
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_source
 from retrieval.commands.printing import Bar, print_report
+from retrieval.console import command
 
 commands = typer.Typer()
 _SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
@@ -77,7 +78,7 @@ def build(
             opened, out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
         )
     print_report(report)
-    print(f"{out} is ready: python app.py --artifact {out}")
+    print(f"{out} is ready: {command(f'serve --artifact {out}')}")
 
 
 @commands.command()

@@ -9,6 +9,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder
+from retrieval.console import command
 
 commands = typer.Typer()
 _REMOTE = "an artifact on the Hub, and a branch, tag or commit (default: main)"
@@ -37,7 +38,7 @@ def pull(
     from retrieval.hub.pull import pull
 
     pulled = pull(artifact, out)
-    print(f"{out} is {pulled.name}, {pulled.state}: python app.py --artifact {out}")
+    print(f"{out} is {pulled.name}, {pulled.state}: {command(f'serve --artifact {out}')}")
 
 
 @commands.command()

@@ -476,7 +476,8 @@ def test_the_command(weights, tmp_path, capsys):
     assert f"\n{learned} images of 6 classes to learn from\n" in said.out
     assert "leak audit: " in said.out
     assert "| mine (out) |" in said.out
-    assert f"serve it: python app.py --artifact {out}" in said.out
+    assert "\nserve it: " in said.out
+    assert f" --artifact {out}\n" in said.out
     assert "Traceback" not in said.err
     training = read_metrics(out).training
     assert sum(training.data.split_sizes.values()) == len(load_artifact(out).gallery) == 84
