@@ -71,7 +71,7 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
     """
     artifact = load_artifact(folder)
     if len(artifact.store) < 2:
-        raise QueryError("vectors are drawn around at least two images; this artifact has one.")
+        raise QueryError("bench --rows needs an artifact with at least two images; this one has one.")
     cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
     vectors, queries = cloud.draw(rows, seed=1), cloud.draw(1000, seed=2)
     started = time.perf_counter()

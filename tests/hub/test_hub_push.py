@@ -143,7 +143,7 @@ def test_private_on_request_and_never_by_halves(hub, client, copied_run, repo):
 
 @pytest.mark.parametrize(
     ("token", "words"),
-    [(None, ["hf auth login", "HF_TOKEN"]), ("hf_read", ["may only read"]), ("hf_bad", ["token", "hf auth login"])],
+    [(None, ["hf auth login", "HF_TOKEN"]), ("hf_read", ["can only read"]), ("hf_bad", ["token", "hf auth login"])],
 )
 def test_who_may_not_write_is_told_before_anything_is_done(hub, client, copied_run, repo, token, words):
     before = contents(copied_run)

@@ -154,7 +154,7 @@ def test_a_key_that_is_no_word():
         ("triplet", "semi-hard", "did you mean 'semihard'?"),
         ("triplet", "Hard", "did you mean 'hard'?"),
         ("softmax", "normalized", "did you mean 'normalised'?"),
-        ("softmax", True, "there is none, normalised, linear."),
+        ("softmax", True, "choose one of none, normalised, linear."),
         ("triplet", None, "did you mean 'none'?"),
         ("triplet", ["hard"], "did you mean 'hard'?"),
     ],
@@ -233,7 +233,7 @@ def test_a_head_that_is_none(head):
 
 
 def test_what_contradicts_itself():
-    assert "there is nothing to learn by" in refused(triplet="none", softmax="none")
+    assert "so there is no loss" in refused(triplet="none", softmax="none")
     assert "set images_per_class to 2" in refused(images_per_class=1)
     assert "set head=linear-256" in refused(softmax="linear", head="none")
     Recipe().changed({"triplet": "none", "softmax": "none", "epochs": 0})
@@ -274,7 +274,7 @@ def test_changes_of_a_command_line():
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"), [("epochs", "key=value, not 'epochs'"), ("a=[1", "--set a: '[1' is no value")]
+    ("pair", "said"), [("epochs", "key=value, not 'epochs'"), ("a=[1", "--set a: '[1' is not a valid YAML value")]
 )
 def test_a_change_that_is_none(pair, said):
     with pytest.raises(RecipeError) as raised:
@@ -296,12 +296,12 @@ def test_a_file_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"epochs: [1", "is not YAML"),
-        (b"\xff\xfe\x00epochs", "is not YAML"),
-        (b"- epochs\n- 2\n", "holds no keys and values"),
-        (b"", "holds no keys and values"),
+        (b"epochs: [1", "is not valid YAML"),
+        (b"\xff\xfe\x00epochs", "is not valid YAML"),
+        (b"- epochs\n- 2\n", "does not contain keys and values"),
+        (b"", "does not contain keys and values"),
         (b"epochs: 2\nepoch: 3\n", "no key 'epoch'; did you mean 'epochs'?"),
-        (b"!!python/object/apply:os.getcwd []\n", "is not YAML"),
+        (b"!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_recipe(tmp_path, content, said):

@@ -79,7 +79,7 @@ def compare(folders: Sequence[Path], plot: Path | None = None) -> str:
     does not end in .png.
     """
     if plot and plot.suffix.lower() != ".png":
-        raise LookalikeError(f"{plot}: the picture is a PNG file; give it a name that ends in .png.")
+        raise LookalikeError(f"{plot}: the plot is a PNG file, so its name must end in .png.")
     runs = _paired(_read(folders))
     if plot:
         draw_comparison(plot, [(run.name, run.evaluation) for run in runs], _FIGURES)
@@ -162,4 +162,4 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
 
 def _measured(run: _Run) -> str:
     seen, source = run.evaluation.seen, run.training.data.source or "no source named"
-    return f"{seen.queries} of {run.evaluation.split} in {seen.images} of {run.evaluation.gallery}, {source}"
+    return f"{seen.queries} queries from {run.evaluation.split}, searched in {run.evaluation.gallery}, {source}"
