@@ -80,7 +80,7 @@ def train(
     hold_out_classes: HoldOut = None,
     list_: Annotated[bool, typer.Option("--list", help="list the recipes, and the keys for --set")] = False,
 ) -> None:
-    """Fine-tune an encoder with a recipe, and build its artifact."""
+    """Fine-tune an encoder, and build its artifact."""
     if list_ or (recipe is None and out is None):
         recipes()
         return
@@ -129,7 +129,7 @@ def compare(
 
 @commands.command()
 def recipes() -> None:
-    """List the recipes, and the keys of a recipe with their defaults."""
+    """List the recipes, and all keys with their defaults."""
     from training.recipe import load_recipe, recipe_keys, recipe_names
 
     print("recipes:")

@@ -100,7 +100,7 @@ def add(
     revision: options.Revision = None,
     limit: options.Limit = None,
 ) -> None:
-    """Add the images of a source that the artifact does not contain yet."""
+    """Add images that the artifact does not contain yet."""
     check_folder(artifact)
     check_source(source)
     from retrieval.build.change import add_images

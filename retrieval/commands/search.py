@@ -32,6 +32,12 @@ PartOfImage = Annotated[
 Words = Annotated[
     str | None, typer.Option(metavar="WORDS", help="words to search for; needs an artifact with a text model")
 ]
+Like = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="id of a gallery image to be similar to; may be repeated")
+]
+Unlike = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="id of a gallery image to be dissimilar to; may be repeated")
+]
 
 
 @commands.command()
@@ -40,19 +46,15 @@ def search(
     image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="an image file")] = None,
     region: PartOfImage = None,
     text: Words = None,
-    like: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="id of a gallery image to be similar to; may be repeated")
-    ] = None,
-    unlike: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="id of a gallery image to be dissimilar to; may be repeated")
-    ] = None,
+    like: Like = None,
+    unlike: Unlike = None,
     fold: Annotated[bool, typer.Option("--fold", help="fold near-duplicates into one hit")] = False,
     k: Annotated[int, typer.Option("-k", metavar="K", help="number of hits")] = 5,
     min_score: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity; -1: all")] = -1.0,
     where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="filter; may be repeated")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find images similar to a picture, to images of the gallery, or to words."""
+    """Find images similar to a picture, other images, or words."""
     check_artifact(artifact)
     box = _region(region, image)
     from retrieval.images.gallery import parse_where

@@ -127,14 +127,14 @@ def test_a_file_that_went_bad_in_the_cache_is_replaced(hub, client, first):
 @pytest.mark.parametrize(
     ("status", "headers", "words"),
     [
-        (401, {"X-Error-Code": "RepoNotFound"}, ["not on the Hub", "hf auth login"]),
+        (401, {"X-Error-Code": "RepoNotFound"}, ["not found on the Hub", "hf auth login"]),
         (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, ["token", "expired"]),
-        (403, {"X-Error-Code": "GatedRepo"}, ["gated", "ask for access"]),
-        (403, {}, ["not allowed", "403"]),
-        (404, {"X-Error-Code": "RepoNotFound"}, ["not on the Hub", "check the name"]),
+        (403, {"X-Error-Code": "GatedRepo"}, ["gated", "request access"]),
+        (403, {}, ["forbidden", "403"]),
+        (404, {"X-Error-Code": "RepoNotFound"}, ["not found on the Hub", "check the name"]),
         (404, {"X-Error-Code": "RevisionNotFound"}, ["no such revision", "a branch, a tag or a commit"]),
         (404, {"X-Error-Code": "EntryNotFound"}, ["not in the repository", LAYOUT.manifest]),
-        (404, {}, ["not on the Hub"]),
+        (404, {}, ["not found on the Hub"]),
         (418, {}, ["refused (418)"]),
     ],
 )
@@ -194,7 +194,7 @@ def test_gated_and_private_repositories_open_for_a_login(hub, client, first, tra
 def test_a_token_that_cannot_be_sent_is_not_shown(client, first):
     answer = client.run("verify", REPO, token="hf_with-an-ellipsis…")
     assert answer.code == 1
-    assert "mend HF_TOKEN" in answer.err
+    assert "fix HF_TOKEN" in answer.err
     assert "ellipsis" not in answer.err
 
 
@@ -311,7 +311,7 @@ def test_offline_by_setting_asks_nothing(hub, client, first):
 def test_no_room_is_said_with_the_place_and_nothing_half_is_left(hub, client, first):
     answer = client.run("verify", REPO, setting={"RLIMIT_FSIZE": 60_000})  # no file may grow larger
     assert answer.code == 1
-    assert "no room for" in answer.err
+    assert "no space for" in answer.err
     assert str(client.cache) in answer.err
     assert "HF_HOME" in answer.err
     assert not list(client.cache.rglob("*.part"))
@@ -364,7 +364,7 @@ def test_a_full_disk_is_said_and_one_that_is_read_only_serves_what_it_has(hub, f
 def fill_and_lock(disk, state, commit):
     (disk / "full").write_bytes(bytes(2_800_000))
     answer = state()
-    assert "no room for" in answer
+    assert "no space for" in answer
     assert "MB free" in answer
     (disk / "full").unlink()
     remount = ["mount", "-o", "remount,ro", disk]

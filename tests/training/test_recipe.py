@@ -113,8 +113,8 @@ def test_defaults_can_be_and_cannot_be_changed_in_place():
         ("caltech", "did you mean 'caltech101'?"),
         ("Fashion", "did you mean 'fashion'?"),
         ("random_triplet", "did you mean 'random-triplet'?"),
-        ("zzz", f"there is {', '.join(recipe_names())}."),
-        ("", f"there is {', '.join(recipe_names())}."),
+        ("zzz", f"choose one of {', '.join(recipe_names())}."),
+        ("", f"choose one of {', '.join(recipe_names())}."),
         ("../recipes/zzz", "there is no recipe '../recipes/zzz'"),
     ],
 )
@@ -134,7 +134,7 @@ def test_an_unknown_recipe_names_the_nearest(name, near):
         ("lerning_rate", "did you mean 'learning_rate'?"),
         ("Margin", "did you mean 'margin'?"),
         ("classes_per_bach", "did you mean 'classes_per_batch'?"),
-        ("xyzzy", "there is name, about, data,"),
+        ("xyzzy", "choose one of name, about, data,"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(key, near):
@@ -229,7 +229,9 @@ def test_times_are_numbers_of_epochs(changes):
 @pytest.mark.parametrize("head", ["", "linear", "linear-0", "pca-", "512-tanh-256", "linear-256\n"])
 def test_a_head_that_is_none(head):
     message = refused(head=head)
-    assert message.startswith(f"head={head!r} is not a head: use none, linear-256, pca-256, or layers like 512-relu-")
+    assert message.startswith(
+        f"head={head!r} is not a valid head: use none, linear-256, pca-256, or layers such as 512-"
+    )
 
 
 def test_what_contradicts_itself():

@@ -161,5 +161,8 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
 
 
 def _measured(run: _Run) -> str:
-    seen, source = run.evaluation.seen, run.training.data.source or "no source named"
-    return f"{seen.queries} queries from {run.evaluation.split}, searched in {run.evaluation.gallery}, {source}"
+    seen, source = run.evaluation.seen, run.training.data.source or "unknown source"
+    images = (
+        f"{seen.queries} queries from {run.evaluation.split}, {seen.images} gallery images ({run.evaluation.gallery})"
+    )
+    return f"{images}, {source}"

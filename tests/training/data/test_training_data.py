@@ -297,7 +297,7 @@ def test_too_few_or_too_many_are_held_out(ten_classes, tmp_path, share, count):
 
 
 def test_no_data_is_named(tmp_path):
-    with pytest.raises(TrainingError, match="names no data: give --data"):
+    with pytest.raises(TrainingError, match="names no data: use --data"):
         open_data(tiny_recipe(), tmp_path)
     message = refused(tmp_path / "nothing", tmp_path / "work", SourceError)
     assert str(tmp_path / "nothing") in message
@@ -376,7 +376,7 @@ def test_an_empty_class(tmp_path):
 def test_one_class_is_too_few(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows({"cat": 30}))
     assert refused(folder, tmp_path / "work").endswith("has too few classes to train on: 1, at least 2 are needed.")
-    assert "1 class to learn" in refused(folder, tmp_path / "work", epochs=0)
+    assert "too few classes to train on: 1," in refused(folder, tmp_path / "work", epochs=0)
 
 
 def test_a_batch_larger_than_the_data(tmp_path):
@@ -386,7 +386,9 @@ def test_a_batch_larger_than_the_data(tmp_path):
     message = refused(folder, tmp_path / "work", classes_per_batch=4, images_per_class=11)
     assert message.startswith("a batch needs 4 x 11 = 44 images, but there are only 42 training images")
     options = {"triplet": "none", "images_per_class": 1}
-    assert "43 x 1 = 43 images, the data 42" in refused(folder, tmp_path / "work", classes_per_batch=43, **options)
+    assert "43 x 1 = 43 images, but there are only 42" in refused(
+        folder, tmp_path / "work", classes_per_batch=43, **options
+    )
     opened(folder, tmp_path / "work", classes_per_batch=42, **options)  # of K = 1 the classes do not count
     opened(folder, tmp_path / "work", classes_per_batch=99, epochs=0)
     message = refused(folder, tmp_path / "work", classes_per_batch=4, hold_out_classes=0.25)
@@ -438,7 +440,7 @@ def test_too_few_are_left(tmp_path):
     data = open_data(recipe, tmp_path / "work")
     with pytest.raises(TrainingError, match=r"1 of 2 classes have fewer than two training images: 'cat' \(1\)"):
         without(recipe, data, bad_rows(data))
-    with pytest.raises(TrainingError, match="has 1 class to learn"):
+    with pytest.raises(TrainingError, match="has too few classes to train on: 1,"):
         without(recipe.changed({"skip_unusable": True}), data, bad_rows(data))
     large = recipe.changed({"images_per_class": 7})
     assert len(open_data(large, tmp_path / "work").train) == 14

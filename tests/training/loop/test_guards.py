@@ -123,7 +123,7 @@ def test_advice_is_none_that_has_been_taken():
     with pytest.raises(TrainingError) as raised:
         for step in range(PATIENCE):
             guard.watch(step, {name: torch.tensor(value) for name, value in ALIKE.items()})
-    assert "lower the rates" in str(raised.value)
+    assert "lower the learning rates" in str(raised.value)
     assert "--set" not in str(raised.value)
 
 

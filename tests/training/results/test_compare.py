@@ -120,7 +120,7 @@ def test_runs_on_other_images_are_told_apart(runs, tmp_path):
     change(runs[1], lambda metrics: metrics["training"].update(seed=8))
     text = compare(runs)
     assert "- not all runs were measured on the same images:" in text
-    assert "  - drawn (full): 20 of test in 40 of train+validation, me/drawings" in text
+    assert "  - drawn (full): 20 queries from test, 40 gallery images (train+validation), me/drawings" in text
 
 
 def test_the_picture(runs, tmp_path):
