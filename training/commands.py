@@ -108,7 +108,7 @@ def compare(
         bool,
         typer.Option(
             "--update-cards",
-            help="copy the figures for unseen classes from a run with held-out classes to the matching one without",
+            help="copy the unseen-class figures of a run with held-out classes to the matching run on all classes",
         ),
     ] = False,
 ) -> None:

@@ -22,7 +22,9 @@ ImageColumn = Annotated[
     str | None, typer.Option(metavar="C", help="the image column (default: the first column that contains images)")
 ]
 LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the label column (default: label)")]
-Split = Annotated[str | None, typer.Option(metavar="S", help="use only this split (default: all)")]
+Split = Annotated[
+    str | None, typer.Option(metavar="S", help="one split, or several as train+validation (default: all)")
+]
 Config = Annotated[str | None, typer.Option(metavar="NAME", help="the data set's configuration, if it has several")]
 Revision = Annotated[
     str | None,

@@ -516,12 +516,12 @@ def test_the_list(capsys):
         (["frozen", "--out", "o", "--set", "epochs"], "--set takes key=value, not 'epochs'."),
         (["frozen", "--out", "o", "--hold-out-classes", "2"], "hold_out_classes must be from 0 to 0.9"),
         (["frozen", "--out", "o", "--backbone", "resnet5O"], "timm has no model 'resnet5O'; did you mean"),
-        (["frozen", "--out", "o", "--backbone", BACKBONE], "the recipe names no data: give --data"),
+        (["frozen", "--out", "o", "--backbone", BACKBONE], "the recipe names no data: use --data"),
         (["frozen", "--out", "o", "--backbone", BACKBONE, "--data", "./nowhere"], "no such file or folder: ./nowhere;"),
         (["frozen", "--out", "o", "--backbone", BACKBONE, "--weights", "none.safetensors"], "none.safetensors"),
         (["compare"], "compare needs the artifacts of runs"),
         (["compare", "nowhere"], "nowhere does not contain a finished run"),
-        (["compare", ".", "--plot", "o.pdf"], "o.pdf: the picture is a PNG file"),
+        (["compare", ".", "--plot", "o.pdf"], "o.pdf: the plot is a PNG file"),
     ],
 )
 def test_errors_are_a_line(arguments, said, capsys, tmp_path, monkeypatch):
