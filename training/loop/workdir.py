@@ -90,7 +90,8 @@ def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:
 
 
 def _check_same(settings: dict[str, Any], before: dict[str, Any], what: str, mend: str) -> None:
-    if changed := [key for key in settings if settings[key] != before.get(key)]:
+    changed = [key for key in settings if settings[key] != before.get(key)]
+    if changed := [key for key in changed if key != "about"]:  # a text, which another version may word differently
         key = changed[0]
         raise TrainingError(
             f"{what} made with {key}={before.get(key)!r}, not {settings[key]!r}: resume it with the same recipe, or "
