@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     app = new_app(
         "Image-to-image search: build an artifact, search it, serve it, train an encoder for it.", *GROUPS, training
     )
-    return run_app(app, argv, "lookalike", "given again, the command goes on from here (train: with --resume)")
+    return run_app(app, argv, "lookalike", "run the same command again to continue (train: add --resume)")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,20 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from retrieval.errors import LookalikeError
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of images, or rows, done and their total, or None if the total is unknown."""
+
+# Commands that a checkout of the project starts in another way than `python -m retrieval NAME`.
+_IN_A_CHECKOUT = {
+    "serve": "python app.py",
+    "train": "python -m training",
+    "compare": "python -m training compare",
+}
 
 
 def run_command(task: Callable[[], None], interrupted: str) -> int:
@@ -48,6 +56,25 @@ def progress_bar(**options: Any) -> Any:
 def say(text: str) -> None:
     """Print a status message to standard error at once; results go to standard output."""
     print(text, file=sys.stderr, flush=True)
+
+
+def command(line: str) -> str:
+    """What to type for the command `line`, for messages: where the package is not installed, there is no `lookalike`.
+
+    `serve --artifact DIR` is `lookalike serve --artifact DIR`, or `python app.py --artifact DIR` in a checkout.
+    """
+    if _is_installed():
+        return f"lookalike {line}"
+    name, space, rest = line.partition(" ")
+    return f"{_IN_A_CHECKOUT.get(name, f'python -m retrieval {name}')}{space}{rest}"
+
+
+@cache
+def _is_installed() -> bool:
+    """Whether the distribution is installed; a wheel built in a checkout leaves metadata there, but no RECORD."""
+    from importlib.metadata import distributions
+
+    return any(found.read_text("RECORD") for found in distributions(name="lookalike"))
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

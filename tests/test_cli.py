@@ -21,7 +21,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
 from retrieval.artifact.metrics import name_of
 from retrieval.commands.search import lines_of
-from retrieval.console import run_command
+from retrieval.console import command, run_command
 from retrieval.evaluation.confidence import percent
 from retrieval.evaluation.metrics import leave_one_out
 from retrieval.search import Hit, Part, Searcher
@@ -36,8 +36,8 @@ FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-
 
 def run(*arguments):
     """Run `python -m retrieval ...` in its own process."""
-    command = [sys.executable, "-m", "retrieval", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    program = [sys.executable, "-m", "retrieval", *map(str, arguments)]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ def test_build(built):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "found 9 = indexed 6 + skipped 2 + duplicate 1" in lines
-    assert f"{root / 'it'} is ready: python app.py --artifact {root / 'it'}" in lines
+    out = root / "it"
+    assert f"{out} is ready; serve it: {command(f'serve --artifact {out}')}" in lines
     assert any(line.startswith("skipped broken.png: the image is damaged") for line in lines)
     assert any(line.startswith("skipped notes.txt: the image is not a picture") for line in lines)
     assert "duplicate c1/again.png: the same content as c0/0.png" in lines
@@ -200,10 +201,10 @@ def test_search_without_a_picture(twins, here):
     [
         ([], "a query has a picture, an image of the gallery or words; there is nothing"),
         (["--text", "a red shirt"], "no encoder that understands text: build it with --text-model"),
-        (["--region", "0,0,1,1"], "--region is a part of IMAGE, and there is no IMAGE"),
+        (["--region", "0,0,1,1"], "--region selects a part of IMAGE, but no IMAGE was given"),
         (["x.png", "--region", "0,0,1"], "a region is [left, top, right, bottom]"),
         (["x.png", "--region", "0,0,1,2"], "a region is [left, top, right, bottom]"),
-        (["x.png", "--region", "all"], "a region is LEFT,TOP,RIGHT,BOTTOM, shares from 0 to 1; 'all' is not"),
+        (["x.png", "--region", "all"], "a region is LEFT,TOP,RIGHT,BOTTOM, each from 0 to 1, not 'all'"),
         (["--like", "nothing"], "no image with the id 'nothing'"),
         (["--unlike", "nothing"], "no image with the id 'nothing'"),
     ],
@@ -300,7 +301,7 @@ def test_add_and_remove(copied_artifact, pictures, tmp_path, here):
 def test_verify(copied_artifact, here):
     status, printed, _ = here("verify", copied_artifact)
     assert status == 0
-    assert printed.startswith(f"{copied_artifact} is whole: 60 images, ")
+    assert printed.startswith(f"{copied_artifact} is intact: 60 images, ")
     path = copied_artifact / LAYOUT.index
     data = bytearray(path.read_bytes())
     data[100] ^= 1
@@ -343,14 +344,14 @@ def test_an_error_is_one_line_and_no_traceback(tmp_path):
     assert done.stdout == ""
     assert done.stderr == (
         f"error: {tmp_path / 'nothing'} is not an artifact: no such folder. "
-        "`python -m retrieval build SOURCE --out DIR` makes one.\n"
+        f"`{command('build SOURCE --out DIR')}` makes one.\n"
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["build", "{tmp}/gone", "--out", "{tmp}/it"], "there is no "),
+        (["build", "{tmp}/gone", "--out", "{tmp}/it"], "no such file or folder: "),
         (["build", "{tmp}/empty", "--out", "{tmp}/it"], "is empty"),
         (["build", "{tmp}/words", "--out", "{tmp}/it"], "none of the 1 files found could be indexed. The first: a.txt"),
         (["build", "nobody/nothing", "--out", "{tmp}/it"], "nobody/nothing is no folder or parquet file here"),
@@ -438,7 +439,7 @@ def test_a_mistyped_folder_is_answered_with_the_nearest(asked, tmp_path, capsys)
     (tmp_path / "photos").mkdir()
     assert lookalike.main(["build", str(tmp_path / asked), "--out", str(tmp_path / "it")]) == 1
     hint = "did you mean 'photos'?" if asked == "phots" else "a data set on the Hub is named owner/name."
-    assert capsys.readouterr().err == f"error: there is no {tmp_path / asked} here; {hint}\n"
+    assert capsys.readouterr().err == f"error: no such file or folder: {tmp_path / asked}; {hint}\n"
 
 
 def test_the_version_is_the_same_at_every_door(capsys):
@@ -462,7 +463,10 @@ def test_a_port_in_use_is_an_error_in_our_words(starter, here):
         port = other.getsockname()[1]
         status, printed, error = here("serve", "--artifact", starter, "--port", port)
     assert (status, printed) == (1, "")
-    assert error == f"error: port {port} is in use: give another --port, or none, for the first free one from 7860.\n"
+    assert (
+        error
+        == f"error: port {port} is in use: choose another --port, or omit it to use the first free one from 7860.\n"
+    )
     status, printed, error = here("serve", "--artifact", starter, "--host", "192.0.2.1", "--port", port)
     assert (status, printed) == (1, "")
     assert error.startswith(f"error: cannot listen on 192.0.2.1, port {port}: ")

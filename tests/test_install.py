@@ -105,6 +105,15 @@ def test_an_installed_package_has_all_that_it_needs(installed, lookalike):
     assert all(f"\n  {name} " in out for name in recipe_names())
 
 
+def test_the_hints_of_an_installed_package_name_its_command(lookalike):
+    status, out, err = answer(lookalike("verify", "nowhere"))
+    assert (status, out) == (1, "")
+    assert err.endswith("no such folder. `lookalike build SOURCE --out DIR` makes one.\n")
+    status, out, err = answer(lookalike("compare"))
+    assert (status, out) == (1, "")
+    assert err.endswith(": lookalike compare DIR DIR ...\n")
+
+
 def test_an_installed_package_does_not_deploy(installed, lookalike):
     """A Space needs README.md and requirements.txt, which are not in the wheel."""
     status, out, err = answer(lookalike("deploy", "me/space", "--artifact", "me/shirts"))

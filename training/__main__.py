@@ -9,7 +9,7 @@ from retrieval.commands.run import HELP, new_app, run_app
 from training.commands import commands
 
 _OTHERS = {"compare": "compare", "recipes": "recipes", "bench": "bench-training", "bench-training": "bench-training"}
-INTERRUPTED = "a run goes on after its last checkpoint when it is given --resume"
+INTERRUPTED = "run the same command with --resume to continue from the last checkpoint"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

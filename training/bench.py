@@ -35,7 +35,9 @@ def bench(recipe: Recipe) -> dict[str, Any]:
     Raises RecipeError for a recipe without training (epochs=0).
     """
     if not recipe.epochs:
-        raise RecipeError(f"{recipe.name} does not train: there is nothing to measure; take another recipe.")
+        raise RecipeError(
+            f"{recipe.name} does not train (epochs=0): there is nothing to measure; choose another recipe."
+        )
     with tempfile.TemporaryDirectory() as folder:
         if not recipe.data:
             recipe = recipe.changed({"data": str(_drawn(Path(folder) / "drawn")), "label_column": None})

@@ -10,6 +10,7 @@ import typer
 
 from retrieval.artifact.atomic import recover
 from retrieval.commands.paths import check_source
+from retrieval.console import command
 from retrieval.errors import HubError, LookalikeError
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ Data = Annotated[
 ]
 DataConfig = Annotated[
     str | None,
-    typer.Option(
-        "--data-config", "--config", metavar="NAME", help="the data set's configuration, where it has several"
-    ),
+    typer.Option("--data-config", "--config", metavar="NAME", help="the data set's configuration, if it has several"),
 ]
 DataRevision = Annotated[
     str | None,
@@ -36,23 +35,26 @@ DataLicense = Annotated[
         "--data-license",
         "--license",
         metavar="ID",
-        help="licence of the images, for the card (default: what they state)",
+        help="licence of the images, for the card (default: what the source states)",
     ),
 ]
-ImageColumn = Annotated[str | None, typer.Option(metavar="C", help="the column of the images")]
-LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the column of the labels")]
+ImageColumn = Annotated[str | None, typer.Option(metavar="C", help="the image column")]
+LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the label column")]
 Backbone = Annotated[str | None, typer.Option(metavar="M", help="any timm model")]
 Weights = Annotated[
     str | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
 ]
-HoldOut = Annotated[float | None, typer.Option(metavar="SHARE", help="share of the classes that training never sees")]
+HoldOut = Annotated[float | None, typer.Option(metavar="SHARE", help="fraction of the classes to hold out of training")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a key of the recipe; may be repeated")
 ]
 PushToHub = Annotated[
-    str | None, typer.Option(metavar="OWNER/NAME", help="send the artifact there when it is made, in one commit")
+    str | None,
+    typer.Option(metavar="OWNER/NAME", help="upload the finished artifact to this repository, in one commit"),
 ]
-Private = Annotated[bool, typer.Option("--private", help="with --push-to-hub: only for those who are given access")]
+Private = Annotated[
+    bool, typer.Option("--private", help="with --push-to-hub: make it private, visible only to those with access")
+]
 _KEYS = ("data", "data_config", "data_revision", "data_license", "image_column", "label_column", "backbone", "weights")
 
 
@@ -60,10 +62,10 @@ _KEYS = ("data", "data_config", "data_revision", "data_license", "image_column",
 def train(
     context: typer.Context,
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="a recipe's name, or a YAML file; none: list them")
+        str | None, typer.Argument(metavar="RECIPE", help="a recipe's name, or a YAML file (default: list the recipes)")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="the artifact to write")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with a run that was cut off")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     push_to_hub: PushToHub = None,
     private: Private = False,
     changes: Changes = None,
@@ -76,23 +78,23 @@ def train(
     backbone: Backbone = None,
     weights: Weights = None,
     hold_out_classes: HoldOut = None,
-    list_: Annotated[bool, typer.Option("--list", help="name the recipes and the keys that --set takes")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the recipes, and the keys for --set")] = False,
 ) -> None:
-    """Fine-tune an encoder by a recipe, and build its artifact."""
+    """Fine-tune an encoder, and build its artifact."""
     if list_ or (recipe is None and out is None):
         recipes()
         return
     from training.recipe import load_recipe, parse_changes, recipe_names
 
     if recipe is None:
-        raise LookalikeError(f"no recipe is named: there is {', '.join(recipe_names())}.")
+        raise LookalikeError(f"no recipe was given: choose one of {', '.join(recipe_names())}.")
     chosen = load_recipe(recipe, {**_keys(context), **parse_changes(changes or [])})
     if context.args:
-        raise LookalikeError(f"{context.args[0]} is one word too many: the artifact is named by --out.")
+        raise LookalikeError(f"unexpected argument {context.args[0]}: name the artifact's folder with --out.")
     if out is None:
-        raise LookalikeError("--out is missing: the folder of the artifact that is to be made.")
+        raise LookalikeError("--out is missing: name the folder for the artifact.")
     if private and not push_to_hub:
-        raise LookalikeError("--private is how --push-to-hub pushes: name a repository with that.")
+        raise LookalikeError("--private needs --push-to-hub: name the repository to push to.")
     if chosen.data:
         check_source(chosen.data)
     _run(chosen, out, resume, push_to_hub, private)
@@ -100,34 +102,34 @@ def train(
 
 @commands.command()
 def compare(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="DIR", help="the runs' artifacts")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw the table as a PNG, too")] = None,
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="DIR", help="the artifacts of finished runs")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="also draw the table as a PNG")] = None,
     update_cards: Annotated[
         bool,
         typer.Option(
             "--update-cards",
-            help="put the unseen figures of a run with held-out classes into its fellow that has all classes",
+            help="copy the unseen-class figures of a run with held-out classes to the matching run on all classes",
         ),
     ] = False,
 ) -> None:
     """Compare finished runs, side by side."""
     if not folders:
-        raise LookalikeError("compare needs the artifacts of runs: python -m training compare DIR DIR ...")
+        raise LookalikeError(f"compare needs the artifacts of runs: {command('compare DIR DIR ...')}")
     for folder in folders:
         recover(folder)
         if not folder.is_dir():
-            raise LookalikeError(f"{folder} holds no finished run: there is no such folder.")
+            raise LookalikeError(f"{folder} does not contain a finished run: there is no such folder.")
     from training.results import compare as runs
 
     print(runs.compare(folders, plot))
     if update_cards:
         changed = runs.update_cards(folders)
-        print("\n".join(f"updated {folder}" for folder in changed) or "no run has a fellow with held-out classes")
+        print("\n".join(f"updated {folder}" for folder in changed) or "no run has a matching run with held-out classes")
 
 
 @commands.command()
 def recipes() -> None:
-    """Name the recipes, and the keys of one with their defaults."""
+    """List the recipes, and all keys with their defaults."""
     from training.recipe import load_recipe, recipe_keys, recipe_names
 
     print("recipes:")
@@ -179,7 +181,7 @@ def _run(recipe: Recipe, out: Path, resume: bool, push_to_hub: str | None, priva
 
     made = train(recipe, out, resume=resume, say=_say)
     if first:
-        _say(f"\n{compare([made])}\nserve it: python app.py --artifact {made}")
+        _say(f"\n{compare([made])}\nserve it: {command(f'serve --artifact {made}')}")
         if push_to_hub:
             _push(made, push_to_hub, private=private)
 
@@ -190,8 +192,8 @@ def _push(out: Path, name: str, *, private: bool) -> None:
     try:
         print(push(out, name, private=private))
     except HubError as error:
-        again = f"python -m retrieval push {out} {name}{' --private' if private else ''}"
-        raise HubError(f"{error} The artifact is whole; to push it: {again}") from error
+        again = command(f"push {out} {name}{' --private' if private else ''}")
+        raise HubError(f"{error} The artifact is complete; to push it: {again}") from error
 
 
 def _say(text: str) -> None:

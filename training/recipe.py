@@ -61,82 +61,97 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    name: str = Field("", description="how the recipe is called")
-    about: str = Field("", description="what it is, in a line")
+    name: str = Field("", description="name of the recipe")
+    about: str = Field("", description="description of the recipe, in one line")
     # data
     data: str = Field("", description="a folder, a parquet file, or a data set's folder or Hub name")
-    data_config: str | None = Field(
-        None, description="the configuration of the data set; null: its only or default one"
-    )
+    data_config: str | None = Field(None, description="configuration of the data set; null: its only or default one")
     data_revision: str | None = Field(None, description="branch, tag or commit of a data set on the Hub; null: main")
     data_license: str | None = Field(
-        None, description="of the images, as the Hub writes it (cc-by-4.0); null: what they state"
+        None, description="licence of the images, as named on the Hub, e.g. cc-by-4.0; null: what the source states"
     )
-    image_column: str | None = Field(None, description="the column of the images; null: the first that is one")
-    label_column: str | None = Field(None, description="the column of the labels; null: label")
-    skip_unusable: bool = Field(False, description="go on without images that have no label and classes with one image")
-    hold_out_classes: _Number = Field(0.0, description="share of the classes that training never sees", ge=0, le=0.9)
+    image_column: str | None = Field(None, description="the image column; null: the first column that contains images")
+    label_column: str | None = Field(None, description="the label column; null: label")
+    skip_unusable: bool = Field(
+        False, description="leave out images without a label and classes with fewer than two training images"
+    )
+    hold_out_classes: _Number = Field(0.0, description="fraction of the classes to hold out of training", ge=0, le=0.9)
     # network
     backbone: str = Field("resnet50", description="any timm model")
     weights: str | None = Field(None, description="a local safetensors file instead of the Hub's weights")
-    pretrained: bool = Field(True, description="start from the Hub's weights where no file is given; false: random")
+    pretrained: bool = Field(
+        True, description="start from the Hub's weights if no file is given; false: random weights"
+    )
     head: str = Field(
-        "linear-256", description="none, linear-D, pca-D, or layers like 512-relu-256, 512-bn-relu-dropout0.5-128"
+        "linear-256", description="none, linear-D, pca-D, or layers such as 512-relu-256 or 512-bn-relu-dropout0.5-128"
     )
     head_start: int = Field(
-        0, description="epochs of the head alone on features computed once, before the network learns", ge=0
+        0,
+        description="epochs that train the head alone, on features computed once, before the network is trained",
+        ge=0,
     )
     generic_share: _Share = Field(
-        0.0, description="share of an embedding's squared length for classes never seen, in a head computed at the end"
+        0.0,
+        description="fraction of an embedding's squared length for unseen classes, in a head recomputed after "
+        "training; 0: not recomputed",
     )
-    image_size: int = Field(160, description="side of the square that training sees", ge=16, le=1024)
-    test_size: int = Field(192, description="side that the finished encoder sees", ge=16, le=1024)
+    image_size: int = Field(160, description="side of the square training images", ge=16, le=1024)
+    test_size: int = Field(192, description="side of the square images that the finished encoder gets", ge=16, le=1024)
     # batches
-    classes_per_batch: int = Field(16, description="P: classes in a batch", ge=2)
-    images_per_class: int = Field(4, description="K: images of each; 1: images are drawn whatever their class", ge=1)
-    balance: _Share = Field(0.5, description="a class is drawn in proportion to its images to this power; 0: all alike")
+    classes_per_batch: int = Field(16, description="P: classes per batch", ge=2)
+    images_per_class: int = Field(
+        4, description="K: images of each class; 1: images are drawn regardless of class", ge=1
+    )
+    balance: _Share = Field(
+        0.5, description="classes are drawn in proportion to their number of images to this power; 0: all equally often"
+    )
     # loss
     triplet: Literal["none", "hard", "semihard", "random"] = Field(
-        "hard", description="which triplets of a batch count"
+        "hard", description="which triplets of a batch are used"
     )
     triplet_weight: _Number = Field(0.5, description="weight of the triplet loss", ge=0)
-    margin: _Number = Field(0.1, description="of the triplet loss", ge=0, le=4)
-    squared: bool = Field(False, description="squared distances in the triplet loss")
+    margin: _Number = Field(0.1, description="margin of the triplet loss", ge=0, le=4)
+    squared: bool = Field(False, description="use squared distances in the triplet loss")
     softmax: Literal["none", "normalised", "linear"] = Field(
-        "normalised", description="the loss over classes beside it"
+        "normalised", description="softmax loss over the classes, added to the triplet loss"
     )
-    temperature: _Number = Field(0.05, description="of the normalised softmax", ge=1e-4, le=10)
-    label_smoothing: _Number = Field(0.1, description="of the loss over classes", ge=0, le=0.9)
+    temperature: _Number = Field(0.05, description="temperature of the normalised softmax", ge=1e-4, le=10)
+    label_smoothing: _Number = Field(0.1, description="label smoothing of the softmax loss", ge=0, le=0.9)
     # optimiser
-    epochs: _Number = Field(8.0, description="passes over the training images; 0: the network stays as it is", ge=0)
-    learning_rate: _Number = Field(5e-4, description="of the backbone, at its highest", ge=0, le=10)
-    head_learning_rate: _Number = Field(5e-3, description="of the head and the class vectors", ge=0, le=10)
-    weight_decay: _Share = Field(0.05, description="not on norms and biases")
+    epochs: _Number = Field(8.0, description="passes over the training images; 0: the network is not trained", ge=0)
+    learning_rate: _Number = Field(5e-4, description="highest learning rate of the backbone", ge=0, le=10)
+    head_learning_rate: _Number = Field(
+        5e-3, description="highest learning rate of the head and the class vectors", ge=0, le=10
+    )
+    weight_decay: _Share = Field(0.05, description="weight decay, except for normalisation layers and biases")
     warmup: _Number = Field(
-        0.05, description="share of the steps in which the rates rise; then they fall as a cosine", ge=0, le=0.9
+        0.05,
+        description="fraction of the steps in which the learning rates rise; then they fall to 0 along a cosine",
+        ge=0,
+        le=0.9,
     )
-    max_grad_norm: _Number = Field(0.0, description="gradients longer than this are shortened; 0: never", ge=0)
+    max_grad_norm: _Number = Field(0.0, description="gradients are clipped to this norm; 0: never", ge=0)
     frozen_stride: int = Field(
-        0, description="stages with a cell for so many pixels, or fewer, do not learn; 0: all learn", ge=0
+        0, description="backbone stages with a stride of at most this many pixels are frozen; 0: none", ge=0
     )
-    unfreeze: _Times = Field((), description="epochs at which one more frozen stage learns, the deepest first")
-    freeze_norm: bool = Field(False, description="batch norm of the whole backbone keeps its statistics")
+    unfreeze: _Times = Field((), description="epochs at which one more stage is unfrozen, the deepest first")
+    freeze_norm: bool = Field(False, description="keep the batch norm statistics of the whole backbone")
     # augmentation
     crop: _Number = Field(
-        0.35, description="least share of the picture that a random crop keeps; 1: no crop", ge=0.01, le=1
+        0.35, description="smallest fraction of the picture that a random crop keeps; 1: no crop", ge=0.01, le=1
     )
     flip: bool = Field(True, description="mirror half of the pictures")
-    jitter: _Share = Field(0.2, description="of brightness, contrast and saturation")
-    rotation: _Number = Field(0.0, description="degrees, at most, either way", ge=0, le=180)
-    shift: _Share = Field(0.0, description="share of the side, at most, either way")
-    erasing: _Share = Field(0.0, description="share of the pictures of which a part is blanked")
+    jitter: _Share = Field(0.2, description="largest random change of brightness, contrast and saturation")
+    rotation: _Number = Field(0.0, description="largest random rotation, in degrees", ge=0, le=180)
+    shift: _Share = Field(0.0, description="largest random shift, as a fraction of the side")
+    erasing: _Share = Field(0.0, description="fraction of the pictures in which a random part is erased")
     # the run
-    seed: int = Field(0, description="of everything that is drawn", ge=0)
-    bf16: bool | None = Field(None, description="mixed precision; null: where the processor or GPU has it")
-    threads: int | None = Field(None, description="of the processor; null: torch's own choice", ge=1)
+    seed: int = Field(0, description="seed of all random numbers", ge=0)
+    bf16: bool | None = Field(None, description="bf16 mixed precision; null: if the processor or GPU supports it")
+    threads: int | None = Field(None, description="processor threads; null: torch's default", ge=1)
     workers: int = Field(0, description="processes that prepare batches", ge=0)
-    cache_gb: _Number = Field(4.0, description="memory for decoded images, of each process", ge=0)
-    save_steps: int = Field(100, description="steps between checkpoints; each epoch's end has one too", ge=1)
+    cache_gb: _Number = Field(4.0, description="memory for decoded images in GB, per process", ge=0)
+    save_steps: int = Field(100, description="steps between checkpoints; each epoch also ends with one", ge=1)
     index: str = Field("AUTO", description="FAISS factory string of the artifact")
 
     @property
@@ -154,7 +169,7 @@ class Recipe(BaseModel):
     def _check_head(cls, head: str) -> str:
         if not _HEAD.fullmatch(head):
             raise ValueError(
-                f"head={head!r} is not a head: use none, linear-256, pca-256, or layers like 512-relu-256 or "
+                f"head={head!r} is not a valid head: use none, linear-256, pca-256, or layers such as 512-relu-256 or "
                 "512-bn-relu-dropout0.5-128."
             )
         return head
@@ -163,7 +178,7 @@ class Recipe(BaseModel):
     def _check_together(self) -> Recipe:
         """Reject contradictory settings."""
         if self.epochs and self.triplet == "none" and self.softmax == "none":
-            raise ValueError("triplet and softmax are both none: there is nothing to learn by; set one, or epochs=0.")
+            raise ValueError("triplet and softmax are both none, so there is no loss: set one of them, or epochs=0.")
         if self.epochs and self.triplet != "none" and self.images_per_class < 2:
             raise ValueError("a triplet needs two images of a class: set images_per_class to 2 or more.")
         if self.softmax == "linear" and self.head == "none":
@@ -212,9 +227,9 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"{path} holds no keys and values.")
+        raise RecipeError(f"{path} does not contain keys and values.")
     return Recipe().changed({"name": path.stem, **values, **(changes or {})})
 
 
@@ -233,7 +248,7 @@ def parse_changes(pairs: Iterable[str]) -> dict[str, Any]:
         try:
             changes[key.strip()] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise RecipeError(f"--set {key}: {text!r} is no value.") from error
+            raise RecipeError(f"--set {key}: {text!r} is not a valid YAML value.") from error
     return changes
 
 
@@ -265,4 +280,4 @@ def _limits(setting: FieldInfo) -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    return f"; {did_you_mean(name, names, most=1, otherwise='there is ' + ', '.join(names) + '.')}"
+    return f"; {did_you_mean(name, names, most=1, otherwise='choose one of ' + ', '.join(names) + '.')}"

@@ -114,10 +114,10 @@ def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> dict[str,
     """Recompute the head if the recipe asks for it (generic_share); returns the final validation metrics."""
     learner.eval()
     if learner.recipe.generic_share:
-        features = features_of(learner, pixels, data.train, learner.recipe.test_size, _counter(say, "looked at"))
+        features = features_of(learner, pixels, data.train, learner.recipe.test_size, _counter(say, "embedded"))
         finish_head(learner.cpu(), features, torch.from_numpy(data.targets))
     figures = _validated(learner.cpu(), data, pixels)
-    say(f"the finished head: {', '.join(f'validation {name} {value:.4f}' for name, value in figures.items())}")
+    say(f"final head: {', '.join(f'validation {name} {value:.4f}' for name, value in figures.items())}")
     return figures
 
 
@@ -147,7 +147,7 @@ def _describe(data: Data, pixels: Pixels, say: Say) -> None:
     sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.parts.items())
     say(f"{sizes}; test is {data.described}")
     held_out = f"; {len(data.held_out)} classes held out" if data.held_out else ""
-    say(f"{len(data.train):,} images of {len(data.classes)} classes to learn from{held_out}")
+    say(f"{len(data.train):,} training images of {len(data.classes)} classes{held_out}")
     say(f"{pixels.kept:,} decoded images kept in memory, at {pixels.side} pixels")
     for note in data.left_out:
         say(f"left out: {note}")
@@ -159,7 +159,7 @@ def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bo
     if not fresh and path.is_file():
         return [Pair(**pair) for pair in json.loads(path.read_text(encoding="utf-8"))]
     rows = data.everything
-    features = features_of(learner, pixels, rows, learner.recipe.image_size, _counter(say, "looked at"))
+    features = features_of(learner, pixels, rows, learner.recipe.image_size, _counter(say, "embedded"))
     of_row = dict(zip(rows.tolist(), features, strict=True))
     held_out = [*data.seen("test").tolist(), *data.unseen.tolist()]
     others = [*data.train.tolist(), *data.seen("validation").tolist()]

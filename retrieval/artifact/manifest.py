@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.artifact.layout import LAYOUT
+from retrieval.console import command
 from retrieval.errors import ArtifactError, IntegrityError, short
 
 FORMAT = 1
@@ -21,9 +22,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / LAYOUT.manifest
     if not path.is_file():
         what = f"no {LAYOUT.manifest} in it" if folder.is_dir() else "no such folder"
-        raise ArtifactError(
-            f"{folder} is not an artifact: {what}. `python -m retrieval build SOURCE --out DIR` makes one."
-        )
+        make = command("build SOURCE --out DIR")
+        raise ArtifactError(f"{folder} is not an artifact: {what}. `{make}` makes one.")
     content = path.read_bytes()
     try:
         manifest = json.loads(content)

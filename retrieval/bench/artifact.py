@@ -21,6 +21,7 @@ from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.bench.synthetic import Cloud
 from retrieval.build.embed import embed_source
 from retrieval.build.shards import Shards
+from retrieval.console import command
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
 from retrieval.images.open import open_image
@@ -70,7 +71,7 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
     """
     artifact = load_artifact(folder)
     if len(artifact.store) < 2:
-        raise QueryError("vectors are drawn around at least two images; this artifact has one.")
+        raise QueryError("bench --rows needs an artifact with at least two images; this one has one.")
     cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
     vectors, queries = cloud.draw(rows, seed=1), cloud.draw(1000, seed=2)
     started = time.perf_counter()
@@ -120,8 +121,8 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--artifact", str(folder.resolve()), "--host", "127.0.0.1", "--port", str(port)]
-    command = [sys.executable, "-m", "retrieval", "serve", *options]
-    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL) as app:
+    program = [sys.executable, "-m", "retrieval", "serve", *options]
+    with subprocess.Popen(program, cwd=_ROOT, stdout=subprocess.DEVNULL) as app:
         try:
             yield app, f"http://127.0.0.1:{port}"
         finally:
@@ -138,7 +139,7 @@ def seconds_to_answer(app: subprocess.Popen[bytes], ask: Callable[[], Any]) -> f
             time.sleep(0.05)
         else:
             return time.perf_counter() - started
-    raise LookalikeError(f"the app ended, or did not answer within {_PATIENCE} s; run python app.py to see why")
+    raise LookalikeError(f"the app ended, or did not answer within {_PATIENCE} s; run `{command('serve')}` to see why")
 
 
 def _ask(http: httpx.Client, picture: bytes) -> str:

@@ -211,18 +211,20 @@ def _chromium() -> Iterator[Browser]:
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
-        raise LookalikeError("bench --ui drives a browser by Playwright: pip install playwright") from error
+        raise LookalikeError("bench --ui needs Playwright to drive a browser: pip install playwright") from error
     with sync_playwright() as playwright:
         try:
             path = shutil.which("chromium") or shutil.which("chromium-browser")
             browser = playwright.chromium.launch(executable_path=path)
         except Error as error:
             raise LookalikeError(
-                f"bench --ui found no Chromium that starts: python -m playwright install chromium ({first_line(error)})"
+                f"bench --ui could not start Chromium: python -m playwright install chromium ({first_line(error)})"
             ) from error
         try:
             yield browser
         except Error as error:
-            raise LookalikeError(f"the page did not do as expected: {first_line(error)}; open it to see why") from error
+            raise LookalikeError(
+                f"the page did not behave as expected: {first_line(error)}; open it to see why"
+            ) from error
         finally:
             browser.close()

@@ -11,29 +11,38 @@ import typer
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_source
 from retrieval.commands.printing import Bar, print_report
+from retrieval.console import command
 
 commands = typer.Typer()
 _SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
 Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
 Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
-Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="a local safetensors file, instead of the Hub's")]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
+]
 CropMode = Annotated[
     Literal["squash", "center"],
-    typer.Option(help="squash: the whole picture; center: the middle, as in the model's own evaluation"),
+    typer.Option(help="squash: resize the whole picture to a square; center: crop as in the model's own evaluation"),
 ]
 License = Annotated[
     str | None,
-    typer.Option("--license", metavar="ID", help="of the images, as the Hub writes it: cc-by-4.0 (default: theirs)"),
+    typer.Option(
+        "--license",
+        metavar="ID",
+        help="licence of the images, as named on the Hub, e.g. cc-by-4.0 (default: what the source states)",
+    ),
 ]
-NoPretrained = Annotated[bool, typer.Option("--no-pretrained", help="random weights")]
-Index = Annotated[str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: by size")]
+NoPretrained = Annotated[bool, typer.Option("--no-pretrained", help="use random weights")]
+Index = Annotated[
+    str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: chosen by the number of images")
+]
 TextModel = Annotated[
     str | None,
-    typer.Option(metavar="M", help="CLIP or SigLIP, to be found by words too: its name on the Hub, or its folder"),
+    typer.Option(metavar="M", help="a CLIP or SigLIP model for search by words: its name on the Hub, or a folder"),
 ]
 MapMethod = Annotated[
     Literal["pca", "tsne", "umap"] | None,
-    typer.Option("--map", help="store a map of the gallery (default: the page makes one by PCA)"),
+    typer.Option("--map", help="store a map of the gallery (default: the page computes one with PCA)"),
 ]
 
 
@@ -77,7 +86,7 @@ def build(
             opened, out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
         )
     print_report(report)
-    print(f"{out} is ready: python app.py --artifact {out}")
+    print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
 
 
 @commands.command()
@@ -91,7 +100,7 @@ def add(
     revision: options.Revision = None,
     limit: options.Limit = None,
 ) -> None:
-    """Add the images of a source that are not there yet."""
+    """Add images that the artifact does not contain yet."""
     check_folder(artifact)
     check_source(source)
     from retrieval.build.change import add_images
@@ -108,9 +117,9 @@ def add(
 @commands.command()
 def remove(
     artifact: options.Folder,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="of the images, as search prints them")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="ids of the images, as printed by search")],
 ) -> None:
-    """Take images out, by id."""
+    """Remove images by id."""
     check_folder(artifact)
     from retrieval.build.change import remove_images
 

@@ -9,19 +9,20 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder
+from retrieval.console import command
 
 commands = typer.Typer()
-_REMOTE = "an artifact on the Hub, and a branch, tag or commit (default: main)"
+_REMOTE = "an artifact on the Hub, optionally with a branch, tag or commit (default: main)"
 
 
 @commands.command()
 def push(
     artifact: options.Folder,
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="made where it does not exist")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="a repository; created if it does not exist")],
     private: options.Private = False,
-    message: Annotated[str | None, typer.Option(metavar="M", help="what the commit is called")] = None,
+    message: Annotated[str | None, typer.Option(metavar="M", help="commit message")] = None,
 ) -> None:
-    """Verify an artifact and send it to the Hub, in one commit."""
+    """Verify an artifact and upload it to the Hub in one commit."""
     check_folder(artifact)
     from retrieval.hub.push import push
 
@@ -33,23 +34,24 @@ def pull(
     artifact: Annotated[str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help=_REMOTE)],
     out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write to")],
 ) -> None:
-    """Bring an artifact from the Hub, and check it."""
+    """Download an artifact from the Hub and verify it."""
     from retrieval.hub.pull import pull
 
     pulled = pull(artifact, out)
-    print(f"{out} is {pulled.name}, {pulled.state}: python app.py --artifact {out}")
+    print(f"{pulled.name}, {pulled.state}, is in {out}; serve it: {command(f'serve --artifact {out}')}")
 
 
 @commands.command()
 def deploy(
-    space: Annotated[str, typer.Argument(metavar="OWNER/SPACE", help="made where it does not exist")],
+    space: Annotated[str, typer.Argument(metavar="OWNER/SPACE", help="a Space; created if it does not exist")],
     artifact: Annotated[str, typer.Option(metavar="OWNER/NAME[@REVISION]", help=_REMOTE)],
     private: options.Private = False,
     hardware: Annotated[
-        str | None, typer.Option(metavar="H", help="cpu-basic (default), cpu-upgrade, ...: what the Hub offers")
+        str | None,
+        typer.Option(metavar="H", help="hardware that the Hub offers, e.g. cpu-upgrade (default: cpu-basic)"),
     ] = None,
 ) -> None:
-    """Make or update a Space that serves an artifact."""
+    """Create or update a Space that serves an artifact."""
     from retrieval.hub.deploy import deploy
 
     print(deploy(space, artifact, private=private, hardware=hardware))

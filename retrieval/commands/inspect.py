@@ -20,7 +20,7 @@ commands = typer.Typer()
 
 @commands.command()
 def evaluate(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None:
-    """Leave-one-out figures by label."""
+    """Measure leave-one-out retrieval by label."""
     opened = _opened(artifact)
     import numpy as np
 
@@ -31,10 +31,10 @@ def evaluate(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> 
 
 @commands.command()
 def verify(artifact: options.AnyArtifact) -> None:
-    """Check every byte, and replay the golden query."""
+    """Check every byte, and repeat the stored test query."""
     opened = _opened(artifact)
     size = sum(file["size"] for file in opened.manifest["files"].values())
-    print(f"{artifact} is whole: {len(opened.gallery)} images, {size / 1e6:.1f} MB, {opened.encoder.name}")
+    print(f"{artifact} is intact: {len(opened.gallery)} images, {size / 1e6:.1f} MB, {opened.encoder.name}")
 
 
 @commands.command()
@@ -61,14 +61,14 @@ def export(
 def bench(
     artifact: options.AnyArtifact,
     rows: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="search so many vectors drawn around the artifact's instead")
+        int | None, typer.Option(metavar="N", min=1, help="instead, search N vectors drawn around the artifact's")
     ] = None,
-    dim: Annotated[int, typer.Option(metavar="D", min=1, help="of the vectors drawn")] = 256,
+    dim: Annotated[int, typer.Option(metavar="D", min=1, help="dimension of the vectors drawn")] = 256,
     duplicates: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="find near-duplicates among so many instead")
+        int | None, typer.Option(metavar="N", min=1, help="instead, find near-duplicates among N vectors drawn")
     ] = None,
     ui: Annotated[
-        bool, typer.Option("--ui", help="measure what one waits for at the page, in Chromium, instead")
+        bool, typer.Option("--ui", help="instead, measure the waiting times of the page, in Chromium")
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:

@@ -13,18 +13,21 @@ AnyArtifact = Annotated[
     typer.Argument(metavar="DIR", help="an artifact: its folder, or owner/name[@revision] on the Hub"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Private = Annotated[bool, typer.Option("--private", help="only for those who are given access")]
+Private = Annotated[bool, typer.Option("--private", help="make it private: visible only to those with access")]
 
 SourceName = Annotated[
     str, typer.Argument(metavar="SOURCE", help="a folder, a parquet file, or a data set's folder or Hub name")
 ]
 ImageColumn = Annotated[
-    str | None, typer.Option(metavar="C", help="the column of the images (default: the first that is one)")
+    str | None, typer.Option(metavar="C", help="the image column (default: the first column that contains images)")
 ]
-LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the column of the labels (default: label)")]
-Split = Annotated[str | None, typer.Option(metavar="S", help="one split (default: all)")]
-Config = Annotated[str | None, typer.Option(metavar="NAME", help="the data set's configuration, where it has several")]
+LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the label column (default: label)")]
+Split = Annotated[
+    str | None, typer.Option(metavar="S", help="one split, or several as train+validation (default: all)")
+]
+Config = Annotated[str | None, typer.Option(metavar="NAME", help="the data set's configuration, if it has several")]
 Revision = Annotated[
-    str | None, typer.Option(metavar="REV", help="branch, tag or commit on the Hub; or SOURCE@REV (default: main)")
+    str | None,
+    typer.Option(metavar="REV", help="branch, tag or commit on the Hub (default: main); the same as SOURCE@REV"),
 ]
-Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after so many images")]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after N images")]

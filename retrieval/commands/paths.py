@@ -30,4 +30,4 @@ def check_source(name: str) -> None:
         return
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, beside, otherwise="a data set on the Hub is named owner/name.")
-    raise SourceError(f"there is no {name} here; {hint}")
+    raise SourceError(f"no such file or folder: {name}; {hint}")

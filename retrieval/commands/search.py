@@ -24,28 +24,37 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 _LARGEST = 10  # most groups printed, and most images of each
 PartOfImage = Annotated[
-    str | None, typer.Option(metavar="L,T,R,B", help="the part of IMAGE that counts, as shares from 0 to 1")
+    str | None,
+    typer.Option(
+        metavar="L,T,R,B", help="the part of IMAGE to search with: left, top, right, bottom, each from 0 to 1"
+    ),
 ]
-Words = Annotated[str | None, typer.Option(metavar="WORDS", help="what it shows; for an artifact with a text model")]
+Words = Annotated[
+    str | None, typer.Option(metavar="WORDS", help="words to search for; needs an artifact with a text model")
+]
+Like = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="id of a gallery image to be similar to; may be repeated")
+]
+Unlike = Annotated[
+    list[str] | None, typer.Option(metavar="ID", help="id of a gallery image to be dissimilar to; may be repeated")
+]
 
 
 @commands.command()
 def search(
     artifact: options.AnyArtifact,
-    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="a file")] = None,
+    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="an image file")] = None,
     region: PartOfImage = None,
     text: Words = None,
-    like: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="an image of the gallery to be similar to; may be repeated")
-    ] = None,
-    unlike: Annotated[list[str] | None, typer.Option(metavar="ID", help="the same, not to be similar to")] = None,
-    fold: Annotated[bool, typer.Option("--fold", help="fold near-duplicates of a hit into it")] = False,
-    k: Annotated[int, typer.Option("-k", metavar="K", help="how many")] = 5,
-    min_score: Annotated[float, typer.Option(metavar="COSINE", help="least cosine similarity; -1: all")] = -1.0,
+    like: Like = None,
+    unlike: Unlike = None,
+    fold: Annotated[bool, typer.Option("--fold", help="fold near-duplicates into one hit")] = False,
+    k: Annotated[int, typer.Option("-k", metavar="K", help="number of hits")] = 5,
+    min_score: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity; -1: all")] = -1.0,
     where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="filter; may be repeated")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find images similar to a picture, to others, or to words."""
+    """Find images similar to a picture, other images, or words."""
     check_artifact(artifact)
     box = _region(region, image)
     from retrieval.images.gallery import parse_where
@@ -75,8 +84,10 @@ def search(
 @commands.command()
 def duplicates(
     artifact: options.AnyArtifact,
-    threshold: Annotated[float, typer.Option(metavar="COSINE", help="least cosine similarity, from 0.8 to 1")] = 0.95,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="write all groups there, a line an image")] = None,
+    threshold: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity, from 0.8 to 1")] = 0.95,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write all groups to this file, one line per image")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Find groups of near-duplicates."""
@@ -95,7 +106,8 @@ def duplicates(
         print_json([_listed(group, opened.gallery) for group in groups])
         return
     more = sum(len(group.rows) - 1 for group in groups)
-    print(f"{len(opened.gallery)} images, {len(groups)} groups of near-duplicates, {more} images more than one of each")
+    counts = f"{len(opened.gallery)} images, {len(groups)} groups of near-duplicates"
+    print(f"{counts}, {more} images beyond the first of each group")
     for number, group in enumerate(groups[:_LARGEST], 1):
         print(f"\ngroup {number}, {len(group.rows)} images")
         for image in _listed(group, opened.gallery)["images"][:_LARGEST]:
@@ -118,13 +130,13 @@ def _region(text: str | None, image: str | None) -> Region | None:
     if text is None:
         return None
     if not image:
-        raise QueryError("--region is a part of IMAGE, and there is no IMAGE.")
+        raise QueryError("--region selects a part of IMAGE, but no IMAGE was given.")
     from retrieval.images.open import as_region
 
     try:
         return as_region([float(share) for share in text.split(",")])
     except ValueError as error:
-        raise QueryError(f"a region is LEFT,TOP,RIGHT,BOTTOM, shares from 0 to 1; {text!r} is not.") from error
+        raise QueryError(f"a region is LEFT,TOP,RIGHT,BOTTOM, each from 0 to 1, not {text!r}.") from error
 
 
 def _listed(group: Group, gallery: Gallery) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def serve(
             metavar="DIR",
             envvar="LOOKALIKE_ARTIFACT",
             show_default="the starter",
-            help="a folder, or owner/name[@revision] on the Hub",
+            help="an artifact: its folder, or owner/name[@revision] on the Hub",
         ),
     ] = str(STARTER),
     host: Annotated[
@@ -36,7 +36,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
     ] = None,
-    share: Annotated[bool, typer.Option("--share", help="a public link for a week, through Gradio's servers")] = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="create a public link, valid for a week, through Gradio's servers")
+    ] = False,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -64,7 +66,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                why = f"port {port} is in use: give another --port, or none, for the first free one from 7860."
+                why = f"port {port} is in use: choose another --port, or omit it to use the first free one from 7860."
             else:
-                why = f"cannot listen on {host}, port {port}: {error.strerror}; give another --host or --port."
+                why = f"cannot listen on {host}, port {port}: {error.strerror}; choose another --host or --port."
             raise LookalikeError(why) from error

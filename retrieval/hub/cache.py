@@ -73,7 +73,7 @@ class RepoCache:
             path.resolve().unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise cache_error(error, f"{name}, which is wrong there, anew,", self.place) from error
+            raise cache_error(error, f"a fresh copy of {name}, which is damaged there,", self.place) from error
 
     def discard_parts(self) -> None:
         """Delete unfinished downloads, except those that are in progress."""

@@ -42,17 +42,18 @@ def tell(what: str, call: Callable[[], _T]) -> _T:
     try:
         return call()
     except LocalTokenNotFoundError as error:
-        raise HubError(f"nobody is logged in to write {what}: `hf auth login`, or set HF_TOKEN.") from error
+        raise HubError(f"writing {what} needs a login: run `hf auth login`, or set HF_TOKEN.") from error
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-        raise HubError(f"HF_ENDPOINT is no address of a Hub: {HUB!r}.") from error
+        raise HubError(f"HF_ENDPOINT is not the address of a Hub: {HUB!r}.") from error
     except (httpx2.LocalProtocolError, UnicodeEncodeError):  # their own message contains the token
-        raise HubError(f"the token for {what} has letters that none has: mend HF_TOKEN, or `hf auth login`.") from None
+        wrong = f"the token for {what} contains characters that no token has"
+        raise HubError(f"{wrong}: fix HF_TOKEN, or run `hf auth login`.") from None
     except (httpx2.HTTPError, *_OF_THE_HUB) as error:
         if isinstance(error, CutOffError):
-            raise AwayError(f"{what} was cut off ({error}): try again.") from error
+            raise AwayError(f"the download of {what} was cut off ({error}): try again.") from error
         raise hub_error(error, what, HUB, _wait(error)) from error
     except ValueError as error:  # invalid card or name
-        raise HubError(f"{what} is not as the Hub wants it: {' '.join(str(error).split())}") from error
+        raise HubError(f"{what} is not valid for the Hub: {' '.join(str(error).split())}") from error
 
 
 def ask(

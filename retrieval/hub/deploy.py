@@ -49,13 +49,13 @@ def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | 
     commit = resolve(reference, LAYOUT.manifest)
     fetch(reference.repo, commit, LAYOUT.manifest)  # also checks that a given commit exists
     if upload.wants_login(reference.repo):
-        say(f"{reference.repo} is private or gated: give the Space a token that may read it, as its secret HF_TOKEN.")
+        say(f"{reference.repo} is private or gated: add a token that can read it to the Space, as its secret HF_TOKEN.")
     pinned = f"{reference.repo}@{commit}"
     # For a new Space only; an existing one keeps its variable until the code has been pushed.
     begin = {"space_sdk": "gradio", "space_variables": [{"key": VARIABLE, "value": pinned}]}
     head = upload.open_repository(space, private=private, kind="space", **begin, space_hardware=hardware)
     if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
-        raise HubError(f"the Space {space} is another app: deploy to a Space of its own.")
+        raise HubError(f"the Space {space} contains another app: deploy to another Space.")
     pushed = upload.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
     changed = upload.set_variable(space, VARIABLE, pinned)
     if hardware:

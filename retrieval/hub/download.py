@@ -43,7 +43,7 @@ def resolve(reference: Reference, name: str) -> str:
     impatient = bool(cache_of(reference.repo).remembered(reference.revision))
     metadata = ask(what, lambda: _metadata(reference.repo, reference.revision, name), impatient=impatient)
     if not COMMIT.fullmatch(metadata.commit_hash or ""):  # it becomes a folder name
-        raise HubError(f"{HUB} does not say which commit {what} is of: it is no Hub.")
+        raise HubError(f"{HUB} does not say which commit {what} belongs to: it is not a Hub.")
     return str(metadata.commit_hash)
 
 
@@ -95,9 +95,9 @@ class _Download:
         """Make one attempt to complete the file."""
         metadata = _metadata(self.cache.repo, self.commit, self.name)
         if metadata.commit_hash not in (None, self.commit):
-            raise HubError(f"the Hub gives {self.what} from another commit, {metadata.commit_hash}: try again.")
+            raise HubError(f"the Hub sends {self.what} from another commit, {metadata.commit_hash}: try again.")
         if not metadata.etag:
-            raise HubError(f"{HUB} gives {self.what} no ETag: it is no Hub.")
+            raise HubError(f"{HUB} sends no ETag for {self.what}: it is not a Hub.")
         blob = self.cache.blob(metadata.etag)
         with self.cache.locked(metadata.etag):
             if not blob.is_file():
@@ -129,16 +129,16 @@ class _Download:
             with part.open("ab" if resumed else "wb") as file:
                 for chunk in response.iter_bytes():
                     if self.stopped.is_set():
-                        raise HubError(f"{self.what} was given up.")
+                        raise HubError(f"the download of {self.what} was stopped.")
                     file.write(chunk)
                     self.progress(len(chunk))
                     if size is not None and file.tell() > size:
                         raise self._not_its_beginning(part)
         if size is not None and self.so_far() != size:
-            raise CutOffError(f"{self.so_far():,} of {size:,} bytes came")
+            raise CutOffError(f"{self.so_far():,} of {size:,} bytes received")
 
     def _not_its_beginning(self, part: Path) -> CutOffError:
         have = self.so_far()
         part.unlink()
         self.progress(-have)
-        return CutOffError(f"{have:,} bytes at hand are more than there are")
+        return CutOffError(f"{have:,} bytes received, more than the file has")

@@ -80,7 +80,7 @@ def pull(name: str, out: Path | str) -> Resolved:
                 (fresh / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(resolved.folder / file, fresh / file)
         except OSError as error:
-            raise ArtifactError(f"{out} cannot be written: {error.strerror}; choose another place.") from error
+            raise ArtifactError(f"{out} cannot be written: {error.strerror}; choose another folder.") from error
         load_artifact(fresh)
     return resolved
 
@@ -93,10 +93,10 @@ def _from_hub(reference: Reference) -> Resolved:
         commits = [reference.revision] if reference.pinned else cache.remembered(reference.revision)
         commit = next((commit for commit in commits if _is_whole(cache.snapshot(commit))), None)
         if commit is None:
-            here = f"No whole copy of {reference} is here to serve meanwhile, nor such an artifact."
+            here = f"There is no complete copy of {reference} in the cache, and no such folder here."
             raise AwayError(f"{error} {here}") from error
         copy = Resolved(cache.snapshot(commit), reference.repo, commit, offline=True)
-        say(f"{error} Serving the copy at hand: {copy.state}.")
+        say(f"{error} Using the copy in the cache: {copy.state}.")
         return copy
 
 
@@ -143,9 +143,9 @@ def _right(
         except IntegrityError as error:
             cache_of(pinned.repo).discard(pinned.revision, name)
             if not again:
-                edited = "If it was edited on the Hub, a push of the whole artifact puts it right."
+                edited = "If it was edited on the Hub, push the whole artifact again to fix it."
                 raise IntegrityError(
-                    f"{name} of {pinned}, fetched once more, is still wrong: {error} {edited}"
+                    f"{name} of {pinned} is still wrong after a second download: {error} {edited}"
                 ) from error
     raise AssertionError
 

@@ -36,7 +36,9 @@ def push(folder: Path | str, name: str, *, private: bool = False, message: str |
     """
     folder = Path(folder)
     if is_cached(folder):
-        raise HubError(f"{folder} lies in the Hub's cache: bring it into a folder of its own by `pull`, and push that.")
+        raise HubError(
+            f"{folder} is in the Hub's cache: download it to a folder of its own with `pull`, and push that."
+        )
     check_push(name)
     with writing(folder, LAYOUT.own()):  # lock out changes during the upload
         artifact = load_artifact(folder)
@@ -57,5 +59,5 @@ def _files_before(head: RepoHead) -> frozenset[str]:
         except IntegrityError:  # treat it as empty
             return frozenset()
     if theirs := sorted(({*LAYOUT.names()} - {LAYOUT.card}) & {*head.files}):
-        raise HubError(f"{head.repo} holds {theirs[0]}, and no artifact: push to a repository of its own.")
+        raise HubError(f"{head.repo} contains {theirs[0]} but no artifact: push to another repository.")
     return frozenset()

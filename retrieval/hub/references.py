@@ -40,7 +40,7 @@ def parse_reference(text: str) -> Reference:
     """Parse `owner/name[@revision]`; raises HubError for anything else."""
     found = _REFERENCE.fullmatch(text)
     if found is None:
-        raise HubError(f"{text!r} names no repository on the Hub: that is owner/name, or owner/name@revision.")
+        raise HubError(f"{text!r} is not a repository on the Hub: use owner/name, or owner/name@revision.")
     return Reference(found["repo"], found["revision"] or "main")
 
 
@@ -48,4 +48,4 @@ def check_repository(text: str) -> None:
     """Raise HubError unless the text is `owner/name`, without a revision: a push adds a commit to the branch head."""
     reference = parse_reference(text)
     if "@" in text:
-        raise HubError(f"{text}: a new commit of {reference.repo} is made; leave out what stands after the @.")
+        raise HubError(f"{text}: this makes a new commit in {reference.repo}; leave out the part after the @.")

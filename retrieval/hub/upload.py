@@ -25,7 +25,7 @@ class Pushed:
     changed: bool = True
 
     def __str__(self) -> str:
-        done = "is now at" if self.changed else "has all of it already, at"
+        done = "is now at" if self.changed else "already has the same files, at"
         return f"{self.url} {done} commit {self.commit}"
 
 
@@ -48,8 +48,8 @@ def check_login(what: str) -> None:
     token = (answer.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read":
         raise HubError(
-            f"the token {answer['name']} is logged in with may only read: take one with the right to write "
-            "(Settings, Access Tokens), then `hf auth login` or HF_TOKEN."
+            f"the token of {answer['name']} can only read: create one that can write (Settings, Access Tokens), "
+            "then run `hf auth login`, or set HF_TOKEN."
         )
 
 
@@ -66,7 +66,7 @@ def check_not_public(repo: str) -> None:
 
 def _refuse_public(what: str, info: Any) -> None:
     if info.private is False:
-        raise HubError(f"{what} is there already, and public: make it private in its settings, or push elsewhere.")
+        raise HubError(f"{what} already exists and is public: make it private in its settings, or choose another name.")
 
 
 def open_repository(repo: str, *, private: bool = False, kind: Kind = "model", **space: Any) -> RepoHead:

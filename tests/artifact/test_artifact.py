@@ -312,7 +312,7 @@ def test_format_of_the_future(copied_artifact):
 
 
 def test_not_an_artifact(tmp_path):
-    with pytest.raises(ArtifactError, match=r"missing is not an artifact: no such folder. `python -m retrieval build"):
+    with pytest.raises(ArtifactError, match=r"missing is not an artifact: no such folder. `.* build SOURCE --out"):
         load_artifact(tmp_path / "missing")
     with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest.json in it"):
         load_artifact(tmp_path)

@@ -308,7 +308,7 @@ def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; a build, add or pull goes on from here when it is given again"
+    assert said.splitlines()[-1] == "interrupted; run the same build, add or pull again to continue"
     assert "Traceback" not in said
     assert not (tmp_path / "it").exists()
 

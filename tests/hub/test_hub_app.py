@@ -71,7 +71,7 @@ def test_training_ends_in_a_commit(hub, run):
 
 def test_training_does_not_begin_where_nobody_may_push(client, drawings, tmp_path):
     command = ["-m", "training", "caltech101", "--data", drawings, "--out", tmp_path / "out"]
-    for token, words in (("hf_read", "may only read"), (None, "hf auth login")):
+    for token, words in (("hf_read", "can only read"), (None, "hf auth login")):
         done = client.python(*command, "--push-to-hub", REPO, token=token)
         assert done.returncode == 1
         assert words in done.stderr
@@ -214,8 +214,8 @@ def test_a_space_is_updated_only_where_something_changed(hub, client, run):
     [
         ("me/nothing", TOKEN, "me/nothing"),
         ("retrieval/starter", TOKEN, "retrieval/starter"),
-        (f"{REPO}@{'0' * 40}", TOKEN, "no revision"),
-        (REPO, "hf_read", "may only read"),
+        (f"{REPO}@{'0' * 40}", TOKEN, "no such revision"),
+        (REPO, "hf_read", "can only read"),
         (REPO, None, "hf auth login"),
     ],
 )

@@ -30,7 +30,7 @@ def test_a_server_cannot_name_folders(hub, client, first, commit):
     hub.faults.append(Fault("HEAD .*resolve/main", headers={"X-Repo-Commit": commit}))
     answer = client.run("verify", REPO)
     assert answer.code == 1
-    assert "it is no Hub" in answer.err
+    assert "it is not a Hub" in answer.err
     assert not client.cache.exists()
 
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_thrown_out_is_said(cache, monkeypatch):
         raise OSError(30, os.strerror(30))
 
     monkeypatch.setattr("pathlib.Path.unlink", refuse)
-    with pytest.raises(HubError, match=r"index.faiss, which is wrong there.*Read-only.*HF_HOME"):
+    with pytest.raises(HubError, match=r"index.faiss, which is damaged there.*Read-only.*HF_HOME"):
         cache.discard("c1", "index.faiss")
 
 

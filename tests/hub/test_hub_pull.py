@@ -102,7 +102,7 @@ def test_what_is_wrong_twice_is_refused_by_name_and_not_kept(hub, client, first,
     hub.faults.append(Fault(body_of(LAYOUT.index), times=None, corrupt=True))
     answer = client.run("pull", REPO, "--out", tmp_path / "out")
     assert answer.code == 1
-    assert f"{LAYOUT.index} of {REPO}@{first[1][:7]}, fetched once more, is still wrong" in answer.err
+    assert f"{LAYOUT.index} of {REPO}@{first[1][:7]} is still wrong after a second download" in answer.err
     assert "SHA-256" in answer.err
     assert not (tmp_path / "out").exists()
     assert sum(bool(re.search(body_of(LAYOUT.index), line)) for line in asked(hub)) == 2
@@ -127,14 +127,14 @@ def test_a_file_that_went_bad_in_the_cache_is_replaced(hub, client, first):
 @pytest.mark.parametrize(
     ("status", "headers", "words"),
     [
-        (401, {"X-Error-Code": "RepoNotFound"}, ["not on the Hub", "hf auth login"]),
+        (401, {"X-Error-Code": "RepoNotFound"}, ["not found on the Hub", "hf auth login"]),
         (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, ["token", "expired"]),
-        (403, {"X-Error-Code": "GatedRepo"}, ["gated", "ask for access"]),
-        (403, {}, ["not allowed", "403"]),
-        (404, {"X-Error-Code": "RepoNotFound"}, ["not on the Hub", "check the name"]),
-        (404, {"X-Error-Code": "RevisionNotFound"}, ["no revision", "a branch, a tag or a commit"]),
-        (404, {"X-Error-Code": "EntryNotFound"}, ["not in that repository", LAYOUT.manifest]),
-        (404, {}, ["not on the Hub"]),
+        (403, {"X-Error-Code": "GatedRepo"}, ["gated", "request access"]),
+        (403, {}, ["forbidden", "403"]),
+        (404, {"X-Error-Code": "RepoNotFound"}, ["not found on the Hub", "check the name"]),
+        (404, {"X-Error-Code": "RevisionNotFound"}, ["no such revision", "a branch, a tag or a commit"]),
+        (404, {"X-Error-Code": "EntryNotFound"}, ["not in the repository", LAYOUT.manifest]),
+        (404, {}, ["not found on the Hub"]),
         (418, {}, ["refused (418)"]),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_hub_in_trouble_is_asked_again_and_not_for_ever(hub, client, first, st
     assert answer.code == 1
     assert seconds_slept(answer) == [1, 2]
     assert str(status) in answer.err.splitlines()[-1]
-    assert "No whole copy" in answer.err
+    assert "There is no complete copy" in answer.err
     assert not (tmp_path / "out").exists()
     hub.faults[:] = [Fault(where, status=status)]
     assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
@@ -194,7 +194,7 @@ def test_gated_and_private_repositories_open_for_a_login(hub, client, first, tra
 def test_a_token_that_cannot_be_sent_is_not_shown(client, first):
     answer = client.run("verify", REPO, token="hf_with-an-ellipsis…")
     assert answer.code == 1
-    assert "mend HF_TOKEN" in answer.err
+    assert "fix HF_TOKEN" in answer.err
     assert "ellipsis" not in answer.err
 
 
@@ -266,7 +266,7 @@ def test_with_the_hub_away_a_whole_copy_serves_and_says_so(hub, client, first, t
         answer = client.run("pull", REPO, "--out", tmp_path / "out")
         assert answer.code == 0, answer.err
         assert f"offline, commit {first[1][:7]}" in answer.out
-        assert f"Serving the copy at hand: offline, commit {first[1][:7]}" in answer.err
+        assert f"Using the copy in the cache: offline, commit {first[1][:7]}" in answer.err
         assert contents(tmp_path / "out") == first[0]
         answer = client.run("verify", "me/unseen")
         assert answer.code == 1
@@ -275,7 +275,7 @@ def test_with_the_hub_away_a_whole_copy_serves_and_says_so(hub, client, first, t
         blob.resolve().write_bytes(b"spoiled")
         answer = client.run("verify", REPO)
         assert answer.code == 1
-        assert "No whole copy" in answer.err
+        assert "There is no complete copy" in answer.err
     finally:
         hub.start()
     assert client.run("verify", REPO).code == 0
@@ -311,7 +311,7 @@ def test_offline_by_setting_asks_nothing(hub, client, first):
 def test_no_room_is_said_with_the_place_and_nothing_half_is_left(hub, client, first):
     answer = client.run("verify", REPO, setting={"RLIMIT_FSIZE": 60_000})  # in bytes: no file may grow larger
     assert answer.code == 1
-    assert "no room for" in answer.err
+    assert "no space for" in answer.err
     assert str(client.cache) in answer.err
     assert "HF_HOME" in answer.err
     assert not list(client.cache.rglob("*.part"))
@@ -364,7 +364,7 @@ def test_a_full_disk_is_said_and_one_that_is_read_only_serves_what_it_has(hub, f
 def fill_and_lock(disk, state, commit):
     (disk / "full").write_bytes(bytes(2_800_000))
     answer = state()
-    assert "no room for" in answer
+    assert "no space for" in answer
     assert "MB free" in answer
     (disk / "full").unlink()
     remount = ["mount", "-o", "remount,ro", disk]
@@ -405,7 +405,7 @@ def test_a_repository_that_is_no_artifact_is_said_to_be_none(hub, client):
     hub.commit("model", "me/model", {"README.md": b"a model"})
     answer = client.run("verify", "me/model")
     assert answer.code == 1
-    assert f"{LAYOUT.manifest} of me/model@main is not in that repository" in answer.err
+    assert f"{LAYOUT.manifest} of me/model@main is not in the repository" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_only_what_has_changed_is_sent_again(hub, client, copied_run, repo):
     hub.clear()
     answer = client.run("push", copied_run, repo, token=TOKEN)
     assert answer.code == 0
-    assert "has all of it already" in answer.out
+    assert "already has the same files" in answer.out
     assert writes(hub) == []
     gone = load_artifact(copied_run).gallery.ids[0]
     assert client.run("remove", copied_run, gone).code == 0
@@ -74,7 +74,7 @@ def test_what_is_no_artifact_is_not_written_over(hub, client, copied_artifact, r
     hub.commit("model", repo, {"config.json": b"{}", "README.md": b"a model of theirs"})
     answer = client.run("push", copied_artifact, repo, token=TOKEN)
     assert answer.code == 1
-    assert "holds config.json, and no artifact" in answer.err
+    assert "contains config.json but no artifact" in answer.err
     assert writes(hub) == []
     assert "repository" not in read_manifest(copied_artifact)
 
@@ -85,7 +85,7 @@ def test_what_lies_in_the_cache_is_not_changed(hub, client, trained, repo):
     snapshot = client.cache / f"models--{repo.replace('/', '--')}" / "snapshots" / commit
     answer = client.run("push", snapshot, f"{repo}-copy", token=TOKEN)
     assert answer.code == 1
-    assert "by `pull`" in answer.err
+    assert "with `pull`" in answer.err
     assert contents(snapshot) == contents(trained)
 
 
@@ -102,7 +102,7 @@ def test_a_push_of_somebody_else_in_between_is_not_written_over(hub, client, cop
     hub.faults.append(Fault("POST .*/commit/", before=lambda: hub.commit("model", repo, {"README.md": b"theirs"})))
     answer = client.run("push", copied_run, repo, token=TOKEN)
     assert answer.code == 1
-    assert "by somebody else meanwhile" in answer.err
+    assert "by somebody else in the meantime" in answer.err
     assert hub.files("model", repo)["README.md"] == b"theirs"
     assert LAYOUT.manifest not in hub.files("model", repo)
     assert client.run("push", copied_run, repo, token=TOKEN).code == 0
@@ -143,7 +143,7 @@ def test_private_on_request_and_never_by_halves(hub, client, copied_run, repo):
 
 @pytest.mark.parametrize(
     ("token", "words"),
-    [(None, ["hf auth login", "HF_TOKEN"]), ("hf_read", ["may only read"]), ("hf_bad", ["token", "hf auth login"])],
+    [(None, ["hf auth login", "HF_TOKEN"]), ("hf_read", ["can only read"]), ("hf_bad", ["token", "hf auth login"])],
 )
 def test_who_may_not_write_is_told_before_anything_is_done(hub, client, copied_run, repo, token, words):
     before = contents(copied_run)

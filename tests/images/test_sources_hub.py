@@ -148,7 +148,7 @@ def test_a_folder_of_images_on_the_hub(client, hub, tmp_path):
     assert contents(tmp_path / "it") == hashes(rows)
     hub.faults.append(Fault(r"GET .*/dog/1\.png", status=403))
     said = refused(client, tmp_path / "other", "me/animals")
-    assert said.startswith("dog/1.png is not allowed to this login (403)"), "it is not the picture that is wrong"
+    assert said.startswith("dog/1.png is forbidden for this login (403)"), "it is not the picture that is wrong"
 
 
 def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
@@ -174,11 +174,14 @@ def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
     [
         (["me/shoes"], "has to be named (--config): small, big."),
         (["me/shoes", "--config", "huge"], "me/shoes has no configuration 'huge'; it has small, big."),
-        (["me/shoes@v9"], "me/shoes@v9 is no revision that the Hub has: name a branch, a tag or a commit."),
+        (
+            ["me/shoes@v9"],
+            "me/shoes@v9 was not found: the repository has no such revision. Name a branch, a tag or a commit.",
+        ),
         (["me/shoes@v1", "--revision", "v2"], "me/shoes@v1 names a revision, and so does 'v2': leave one of them out."),
         (["me/shoes@v1", "--config", "big", "--split", "dev"], "me/shoes@v1 has no split 'dev'; it has train, test."),
         (["me/boots"], "me/boots is no folder or parquet file here, nor a data set on the Hub; or it is private, and"),
-        (["boots"], "there is no boots here; a data set on the Hub is named owner/name."),
+        (["boots"], "no such file or folder: boots; a data set on the Hub is named owner/name."),
     ],
 )
 def test_what_is_not_there(client, shoes, asked, said, tmp_path):
@@ -205,7 +208,7 @@ def test_a_hub_in_trouble(client, hub, tmp_path):
     hub.commit("dataset", "me/troubled", parquet(tmp_path, train=pictures(1)))
     hub.faults.append(Fault("GET .*/tree/", status=501, times=None))
     assert refused(client, tmp_path / "it", "me/troubled") == (
-        f"{hub.url} is in trouble: it answers 501 for me/troubled. Try later."
+        f"{hub.url} has a problem: it answered 501 for me/troubled. Try again later."
     )
 
 
@@ -294,7 +297,7 @@ for _ in range(2):
 @pytest.mark.parametrize(
     ("fault", "what", "longest"),
     [
-        (Fault(r"train-00002", status=503, times=6), "is in trouble: it answers 503 for me/", 60),
+        (Fault(r"train-00002", status=503, times=6), "has a problem: it answered 503 for me/", 60),
         (Fault(r"GET /cdn.*train-00002", cut=100, times=6 * 5), "cannot be reached for me/", 300),
     ],
 )

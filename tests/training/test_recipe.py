@@ -113,8 +113,8 @@ def test_defaults_can_be_and_cannot_be_changed_in_place():
         ("caltech", "did you mean 'caltech101'?"),
         ("Fashion", "did you mean 'fashion'?"),
         ("random_triplet", "did you mean 'random-triplet'?"),
-        ("zzz", f"there is {', '.join(recipe_names())}."),
-        ("", f"there is {', '.join(recipe_names())}."),
+        ("zzz", f"choose one of {', '.join(recipe_names())}."),
+        ("", f"choose one of {', '.join(recipe_names())}."),
         ("../recipes/zzz", "there is no recipe '../recipes/zzz'"),
     ],
 )
@@ -134,7 +134,7 @@ def test_an_unknown_recipe_names_the_nearest(name, near):
         ("lerning_rate", "did you mean 'learning_rate'?"),
         ("Margin", "did you mean 'margin'?"),
         ("classes_per_bach", "did you mean 'classes_per_batch'?"),
-        ("xyzzy", "there is name, about, data,"),
+        ("xyzzy", "choose one of name, about, data,"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(key, near):
@@ -154,7 +154,7 @@ def test_a_key_that_is_no_word():
         ("triplet", "semi-hard", "did you mean 'semihard'?"),
         ("triplet", "Hard", "did you mean 'hard'?"),
         ("softmax", "normalized", "did you mean 'normalised'?"),
-        ("softmax", True, "there is none, normalised, linear."),
+        ("softmax", True, "choose one of none, normalised, linear."),
         ("triplet", None, "did you mean 'none'?"),
         ("triplet", ["hard"], "did you mean 'hard'?"),
     ],
@@ -229,11 +229,13 @@ def test_times_are_numbers_of_epochs(changes):
 @pytest.mark.parametrize("head", ["", "linear", "linear-0", "pca-", "512-tanh-256", "linear-256\n"])
 def test_a_head_that_is_none(head):
     message = refused(head=head)
-    assert message.startswith(f"head={head!r} is not a head: use none, linear-256, pca-256, or layers like 512-relu-")
+    assert message.startswith(
+        f"head={head!r} is not a valid head: use none, linear-256, pca-256, or layers such as 512-"
+    )
 
 
 def test_what_contradicts_itself():
-    assert "there is nothing to learn by" in refused(triplet="none", softmax="none")
+    assert "so there is no loss" in refused(triplet="none", softmax="none")
     assert "set images_per_class to 2" in refused(images_per_class=1)
     assert "set head=linear-256" in refused(softmax="linear", head="none")
     Recipe().changed({"triplet": "none", "softmax": "none", "epochs": 0})
@@ -274,7 +276,7 @@ def test_changes_of_a_command_line():
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"), [("epochs", "key=value, not 'epochs'"), ("a=[1", "--set a: '[1' is no value")]
+    ("pair", "said"), [("epochs", "key=value, not 'epochs'"), ("a=[1", "--set a: '[1' is not a valid YAML value")]
 )
 def test_a_change_that_is_none(pair, said):
     with pytest.raises(RecipeError) as raised:
@@ -296,12 +298,12 @@ def test_a_file_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"epochs: [1", "is not YAML"),
-        (b"\xff\xfe\x00epochs", "is not YAML"),
-        (b"- epochs\n- 2\n", "holds no keys and values"),
-        (b"", "holds no keys and values"),
+        (b"epochs: [1", "is not valid YAML"),
+        (b"\xff\xfe\x00epochs", "is not valid YAML"),
+        (b"- epochs\n- 2\n", "does not contain keys and values"),
+        (b"", "does not contain keys and values"),
         (b"epochs: 2\nepoch: 3\n", "no key 'epoch'; did you mean 'epochs'?"),
-        (b"!!python/object/apply:os.getcwd []\n", "is not YAML"),
+        (b"!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_recipe(tmp_path, content, said):

@@ -433,7 +433,7 @@ def test_unseen_figures_come_into_the_card_of_the_fellow(runs, tmp_path, capsys)
     assert "held out of another run of the same recipe, `ours-without-two`" in card
     load_artifact(full)
     assert main(["compare", str(other), str(full), "--update-cards"]) == 0
-    assert "no run has a fellow" in capsys.readouterr().out
+    assert "no run has a matching run" in capsys.readouterr().out
 
 
 # A real backbone
@@ -473,10 +473,11 @@ def test_the_command(weights, tmp_path, capsys):
     said = capsys.readouterr()
     assert "; test is a tenth of the images\n" in said.out
     learned = read_metrics(out).training.data.split_sizes["train"]
-    assert f"\n{learned} images of 6 classes to learn from\n" in said.out
+    assert f"\n{learned} training images of 6 classes\n" in said.out
     assert "leak audit: " in said.out
     assert "| mine (out) |" in said.out
-    assert f"serve it: python app.py --artifact {out}" in said.out
+    assert "\nserve it: " in said.out
+    assert f" --artifact {out}\n" in said.out
     assert "Traceback" not in said.err
     training = read_metrics(out).training
     assert sum(training.data.split_sizes.values()) == len(load_artifact(out).gallery) == 84
@@ -484,8 +485,8 @@ def test_the_command(weights, tmp_path, capsys):
     assert {key: training.settings[key] for key in wanted} == wanted
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for again, said in (
-        ([], f"error: {out} holds an artifact, which would be lost: name another folder, or delete that one."),
-        (["--resume", "--set", "seed=3"], f"error: {out} holds an artifact made with seed=0, not 3: resume it with"),
+        ([], f"error: {out} contains an artifact, which would be overwritten: choose another folder, or delete it."),
+        (["--resume", "--set", "seed=3"], f"error: {out} contains an artifact made with seed=0, not 3: resume it with"),
         (["--resume"], f"{out} is finished: there is nothing to resume"),
     ):
         (tmp_path / "out.training" / "checkpoint-1").mkdir(parents=True, exist_ok=True)  # as after a killed run
@@ -509,18 +510,18 @@ def test_the_list(capsys):
     [
         (["caltech", "--out", "o"], "there is no recipe 'caltech'; did you mean 'caltech101'?"),
         (["frozen"], "--out is missing"),
-        (["--out", "o"], "no recipe is named: there is caltech101, classifier, fashion,"),
-        (["frozen", "more", "--out", "o"], "more is one word too many: the artifact is named by --out."),
+        (["--out", "o"], "no recipe was given: choose one of caltech101, classifier, fashion,"),
+        (["frozen", "more", "--out", "o"], "unexpected argument more: name the artifact's folder with --out."),
         (["frozen", "--out", "o", "--set", "epoch=3"], "a recipe has no key 'epoch'; did you mean 'epochs'?"),
         (["frozen", "--out", "o", "--set", "epochs"], "--set takes key=value, not 'epochs'."),
         (["frozen", "--out", "o", "--hold-out-classes", "2"], "hold_out_classes must be from 0 to 0.9"),
         (["frozen", "--out", "o", "--backbone", "resnet5O"], "timm has no model 'resnet5O'; did you mean"),
-        (["frozen", "--out", "o", "--backbone", BACKBONE], "the recipe names no data: give --data"),
-        (["frozen", "--out", "o", "--backbone", BACKBONE, "--data", "./nowhere"], "there is no ./nowhere here"),
+        (["frozen", "--out", "o", "--backbone", BACKBONE], "the recipe names no data: use --data"),
+        (["frozen", "--out", "o", "--backbone", BACKBONE, "--data", "./nowhere"], "no such file or folder: ./nowhere;"),
         (["frozen", "--out", "o", "--backbone", BACKBONE, "--weights", "none.safetensors"], "none.safetensors"),
         (["compare"], "compare needs the artifacts of runs"),
-        (["compare", "nowhere"], "nowhere holds no finished run"),
-        (["compare", ".", "--plot", "o.pdf"], "o.pdf: the picture is a PNG file"),
+        (["compare", "nowhere"], "nowhere does not contain a finished run"),
+        (["compare", ".", "--plot", "o.pdf"], "o.pdf: the plot is a PNG file"),
     ],
 )
 def test_errors_are_a_line(arguments, said, capsys, tmp_path, monkeypatch):
@@ -538,7 +539,7 @@ def test_data_that_cannot_be_learned_from_is_an_error_before_the_first_step(leak
     assert main([*command, "--data", str(leaky), "--label-column", "kind"]) == 1
     assert "has no column 'kind'; its columns are image, label." in capsys.readouterr().err
     assert main([*command, "--data", str(leaky), "--set", "epochs=1", "--set", "softmax=normalised"]) == 1
-    assert "a batch has 16 classes, the data 6" in capsys.readouterr().err
+    assert "a batch needs 16 classes, but the data has only 6" in capsys.readouterr().err
     noise(tmp_path / "kept" / "notes.png", 1)
     command[2] = str(tmp_path / "kept")
     assert main([*command, "--data", str(leaky)]) == 1

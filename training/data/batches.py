@@ -69,7 +69,9 @@ class ClassSampler(torch.utils.data.Sampler[tuple[int, int]]):
     def __init__(self, rows_of: Sequence[Sequence[int]], recipe: Recipe) -> None:
         """`rows_of[i]` are the rows of class i. Raises ValueError if a batch needs more classes than exist."""
         if recipe.images_per_class > 1 and recipe.classes_per_batch > len(rows_of):
-            raise ValueError(f"{recipe.classes_per_batch} classes in a batch, {len(rows_of)} in all")
+            raise ValueError(
+                f"classes_per_batch is {recipe.classes_per_batch}, but there are only {len(rows_of)} classes"
+            )
         self._rows_of = [np.asarray(rows, np.int64) for rows in rows_of]
         weights = np.array([len(rows) for rows in rows_of], float) ** recipe.balance
         self._weights = weights / weights.sum()

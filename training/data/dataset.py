@@ -102,7 +102,7 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
     with fewer than two training images (`skip_unusable` drops both), and for batches larger than the data.
     """
     if not recipe.data:
-        raise TrainingError("the recipe names no data: give --data with a folder, a parquet file or a data set.")
+        raise TrainingError("the recipe names no data: use --data with a folder, a parquet file or a data set.")
     fixed = _pinned(recipe, work, resumed)
     names = split_names(fixed, config=recipe.data_config)
     used = parts_of(names)
@@ -177,11 +177,11 @@ def _rows(sources: Mapping[str, Source]) -> Iterator[dict[str, Any]]:
 def _check_labels(recipe: Recipe, images: Any, labels: Sequence[str]) -> list[str]:
     missing = [row for row, label in enumerate(labels) if not label]
     if not labels:
-        raise TrainingError(f"{recipe.data} has no image.")
+        raise TrainingError(f"{recipe.data} has no images.")
     if len(missing) == len(labels):
         raise TrainingError(
-            f"{recipe.data} has no labels: training needs one for each image. Name their column with "
-            "--label-column, or give a folder with one sub-folder a class."
+            f"{recipe.data} has no labels: training needs one for each image. Name the label column with "
+            "--label-column, or give a folder with one sub-folder per class."
         )
     if missing and not recipe.skip_unusable:
         raise TrainingError(
@@ -217,30 +217,32 @@ def _held_out(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
     count = round(len(classes) * recipe.hold_out_classes)
     if recipe.hold_out_classes and not 0 < count < len(classes) - 1:
         raise TrainingError(
-            f"hold_out_classes={recipe.hold_out_classes:g} of {len(classes)} classes are {count}: at least one has to "
-            "be held out, and two have to stay."
+            f"hold_out_classes={recipe.hold_out_classes:g} of {len(classes)} classes is {count}: at least one class "
+            "must be held out, and at least two must stay."
         )
     return tuple(sorted(np.random.default_rng(recipe.seed).choice(classes, count, replace=False).tolist()))
 
 
 def _check_batch(recipe: Recipe, data: Data) -> None:
     if len(data.classes) < 2:
-        raise TrainingError(f"{recipe.data} has {len(data.classes)} class to learn; there have to be two or more.")
+        raise TrainingError(
+            f"{recipe.data} has too few classes to train on: {len(data.classes)}, at least 2 are needed."
+        )
     for part in ("validation", "test"):
         if not len(data.seen(part)):
             raise TrainingError(
-                f"no image is left for {part}: {recipe.data} has {len(data.everything)} in all. Add images, or a split "
-                f"called {part}."
+                f"no images are left for {part}: {recipe.data} has {len(data.everything)} in total. Add images, or a "
+                f"split named {part}."
             )
     if not recipe.epochs:
         return
     if recipe.images_per_class > 1 and recipe.classes_per_batch > len(data.classes):
         raise TrainingError(
-            f"a batch has {recipe.classes_per_batch} classes, the data {len(data.classes)}: "
-            f"--set classes_per_batch={len(data.classes)} or less."
+            f"a batch needs {recipe.classes_per_batch} classes, but the data has only {len(data.classes)}: "
+            f"use --set classes_per_batch={len(data.classes)} or less."
         )
     if recipe.batch_size > len(data.train):
         raise TrainingError(
-            f"a batch has {recipe.classes_per_batch} x {recipe.images_per_class} = {recipe.batch_size} images, "
-            f"the data {len(data.train)} to learn from: make classes_per_batch or images_per_class smaller."
+            f"a batch needs {recipe.classes_per_batch} x {recipe.images_per_class} = {recipe.batch_size} images, but "
+            f"there are only {len(data.train)} training images: reduce classes_per_batch or images_per_class."
         )

@@ -40,7 +40,7 @@ def parts_of(splits: Iterable[str]) -> dict[str, str]:
 def unused(split: str, images: int | None) -> str:
     """Note on an unused split; `images` is None if its size is unknown, as it is not read."""
     count = "all images" if images is None else counted(images)
-    return f"{count} of the split {short(split, 60)!r}, whose name is not one for training, validation or test"
+    return f"{count} of the split {short(split, 60)!r}, which is not recognised as training, validation or test"
 
 
 def counted(images: int) -> str:

@@ -37,25 +37,29 @@ class CollapseGuard:
         triplet = parts.get("triplet")
         stuck = triplet is not None and margin > 0 and abs(float(triplet) - margin) < _NEAR_MARGIN * margin
         self._stuck.append(stuck)
-        for name, seen in (("all embeddings are alike", self._alike), ("the triplet loss is its margin", self._stuck)):
+        signs = (
+            ("all embeddings are nearly the same", self._alike),
+            ("the triplet loss equals its margin", self._stuck),
+        )
+        for name, seen in signs:
             if len(seen) == PATIENCE and all(seen):
                 raise TrainingError(
                     f"the embeddings have collapsed: {name} for {PATIENCE} steps up to step {step} "
                     f"({', '.join(f'{key} {float(value):.4f}' for key, value in parts.items())}). "
-                    f"{self._advice()}, after deleting {self._folder}."
+                    f"Delete {self._folder} and start again: {self._advice()}."
                 )
 
     def _advice(self) -> str:
         recipe = self._recipe
         ways = [
-            f"lower the rates (now learning_rate={recipe.learning_rate:g}, "
+            f"lower the learning rates (now learning_rate={recipe.learning_rate:g}, "
             f"head_learning_rate={recipe.head_learning_rate:g})"
         ]
         if recipe.triplet == "hard":
-            ways.append("take semi-hard triplets (--set triplet=semihard)")
+            ways.append("use semi-hard triplets (--set triplet=semihard)")
         if recipe.softmax == "none":
-            ways.append("put a softmax beside the triplets (--set softmax=normalised)")
-        return f"Begin anew: {', or '.join(ways)}"
+            ways.append("add a softmax loss (--set softmax=normalised)")
+        return ", or ".join(ways)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -79,9 +83,9 @@ def check_weights(step: int, model: torch.nn.Module, recipe: Recipe, folder: Pat
 
 def _diverged(what: str, step: int, recipe: Recipe, folder: Path) -> TrainingError:
     last_good = last_checkpoint(folder)
-    kept = f"the checkpoint {last_good.name} in {folder} is whole" if last_good else "there was no checkpoint yet"
+    kept = f"the last good checkpoint is {last_good.name} in {folder}" if last_good else "there is no checkpoint yet"
     return TrainingError(
-        f"{what} at step {step}; {kept}. Lower the rates (now learning_rate={recipe.learning_rate:g}, "
-        f"head_learning_rate={recipe.head_learning_rate:g}), shorten gradients with --set max_grad_norm=1, or compute "
-        "in full precision with --set bf16=false, into a new folder."
+        f"{what} at step {step}; {kept}. Start again in a new folder with lower learning rates (now "
+        f"learning_rate={recipe.learning_rate:g}, head_learning_rate={recipe.head_learning_rate:g}), with clipped "
+        "gradients (--set max_grad_norm=1), or in full precision (--set bf16=false)."
     )

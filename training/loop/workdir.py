@@ -30,10 +30,12 @@ def is_finished(recipe: Recipe, out: Path, resume: bool) -> bool:
     if not is_artifact(out):
         return False
     if not resume:
-        raise TrainingError(f"{out} holds an artifact, which would be lost: name another folder, or delete that one.")
+        raise TrainingError(
+            f"{out} contains an artifact, which would be overwritten: choose another folder, or delete it."
+        )
     training = read_metrics(out).training
     before = without_places(training.settings if training else {})  # artifacts of 0.2.0 hold full paths
-    _check_same(without_places(recipe.settings()), before, f"{out} holds an artifact", "name another folder")
+    _check_same(without_places(recipe.settings()), before, f"{out} contains an artifact", "choose another folder")
     return True
 
 
@@ -48,7 +50,7 @@ def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> Iterator[None]
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise TrainingError(f"another process is training in {work}; wait until it has ended.") from error
+        raise TrainingError(f"another process is training in {work}; wait until it has finished.") from error
     try:
         _begin(work, out, recipe, resume)
         yield
@@ -59,15 +61,15 @@ def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> Iterator[None]
 def _begin(work: Path, out: Path, recipe: Recipe, resume: bool) -> None:
     """Check that the recipe matches the checkpoints in the folder, or store it if the run is new."""
     if is_finished(recipe, out, resume):
-        raise TrainingError(f"another process has finished {out} meanwhile.")
+        raise TrainingError(f"another process has finished {out} in the meantime.")
     stamp, last = work / "recipe.json", last_checkpoint(work)
     if last and not resume:
         raise TrainingError(
-            f"{work} holds an unfinished run with {last.name}: go on with it by --resume, or delete that folder."
+            f"{work} contains an unfinished run with {last.name}: continue it with --resume, or delete that folder."
         )
     if last and stamp.is_file():
         before = json.loads(stamp.read_text(encoding="utf-8"))
-        _check_same(recipe.settings(), before, f"{work} holds a run", "delete that folder")
+        _check_same(recipe.settings(), before, f"{work} contains a run", "delete that folder")
     if not last:
         stamp.write_text(json.dumps(recipe.settings(), indent=2) + "\n", encoding="utf-8")
 
@@ -82,13 +84,14 @@ def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:
         stamp.write_text(found, encoding="utf-8")
     elif stamp.is_file() and stamp.read_text(encoding="utf-8") != found:
         raise TrainingError(
-            f"the images or labels of {data.name} are not those that the run in {work} began with: put them back, or "
-            "begin anew without that folder."
+            f"the images or labels of {data.name} have changed since the run in {work} was started: restore them, or "
+            "delete that folder and start again."
         )
 
 
 def _check_same(settings: dict[str, Any], before: dict[str, Any], what: str, mend: str) -> None:
-    if changed := [key for key in settings if settings[key] != before.get(key)]:
+    changed = [key for key in settings if settings[key] != before.get(key)]
+    if changed := [key for key in changed if key != "about"]:  # a text, which another version may word differently
         key = changed[0]
         raise TrainingError(
             f"{what} made with {key}={before.get(key)!r}, not {settings[key]!r}: resume it with the same recipe, or "

@@ -27,7 +27,7 @@ def features_of(
     """Pooled backbone features of `rows`, (N, F) float32. Raises TrainingError if a value is not finite."""
     features = embed_rows(learner, pixels, rows, size, head=False, progress=progress)
     if not torch.isfinite(features).all():
-        raise TrainingError("the weights give features that are not finite: they are damaged, or not this network's.")
+        raise TrainingError("the weights give features that are not finite: they are damaged, or of another network.")
     return features
 
 

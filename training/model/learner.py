@@ -146,8 +146,8 @@ def starting_encoder(recipe: Recipe) -> Encoder:
     own = encoder.data_config["input_size"][1]
     if fixed and {recipe.image_size, recipe.test_size} != {own}:
         raise RecipeError(
-            f"{recipe.backbone} takes pictures of {own} pixels and no others: "
-            f"--set image_size={own} --set test_size={own}."
+            f"{recipe.backbone} accepts only pictures of {own} pixels: "
+            f"use --set image_size={own} --set test_size={own}."
         )
     _check_network(encoder.model, recipe)
     return at_size(encoder.model, recipe.test_size)
@@ -157,8 +157,8 @@ def _check_network(network: Any, recipe: Recipe) -> None:
     head = network.get_classifier()
     if not isinstance(head, torch.nn.Linear | torch.nn.Identity | Head):
         raise RecipeError(
-            f"{recipe.backbone} does not end in one linear layer, which training needs: take another backbone, like "
-            "resnet50."
+            f"{recipe.backbone} does not end in one linear layer, which training needs: choose another backbone, such "
+            "as resnet50."
         )
     if recipe.frozen_stride or recipe.unfreeze:
         _stages(network)
@@ -185,8 +185,8 @@ def _stages(network: Any) -> list[tuple[int, list[torch.nn.Module]]]:
         inside = [i for i, (name, _) in enumerate(modules) if name == end or name.startswith(f"{end}.")]
         if not inside:
             raise RecipeError(
-                f"{type(network).__name__} does not tell where its stage {end!r} ends: --set frozen_stride=0 --set "
-                "unfreeze=[] lets all of it learn."
+                f"{type(network).__name__} does not say where its stage {end!r} ends: train all of it with "
+                "--set frozen_stride=0 --set unfreeze=[]."
             )
         stop = len(modules) if number == len(ends) - 1 else max(inside) + 1
         stages.append((stride, [module for _, module in modules[start:stop]]))

@@ -14,6 +14,7 @@ from typing import Any
 from retrieval.artifact.load import read_metrics
 from retrieval.artifact.sections import EvaluationSection, Point, TrainingSection
 from retrieval.build.change import update_metrics
+from retrieval.console import command
 from retrieval.errors import ArtifactError, IntegrityError, LookalikeError
 from retrieval.evaluation.markdown import table, with_interval
 from retrieval.evaluation.plots import draw_comparison
@@ -78,7 +79,7 @@ def compare(folders: Sequence[Path], plot: Path | None = None) -> str:
     does not end in .png.
     """
     if plot and plot.suffix.lower() != ".png":
-        raise LookalikeError(f"{plot}: the picture is a PNG file; give it a name that ends in .png.")
+        raise LookalikeError(f"{plot}: the plot is a PNG file, so its name must end in .png.")
     runs = _paired(_read(folders))
     if plot:
         draw_comparison(plot, [(run.name, run.evaluation) for run in runs], _FIGURES)
@@ -109,13 +110,13 @@ def _read(folders: Sequence[Path]) -> list[_Run]:
             raise IntegrityError(f"{folder}: {error}") from error
         except ArtifactError as error:
             raise ArtifactError(
-                f"{folder} holds no finished run: `python -m training RECIPE --out {folder}` makes one, and with "
-                "--resume ends one that was broken off."
+                f"{folder} does not contain a finished run: make one with `{command(f'train RECIPE --out {folder}')}`, "
+                "adding --resume to finish one that was interrupted."
             ) from error
         if not metrics.evaluation:
             raise ArtifactError(
-                f"{folder} is an artifact without an evaluation; those that `python -m training RECIPE --out DIR` "
-                "makes have one."
+                f"{folder} is an artifact without an evaluation; `{command('train RECIPE --out DIR')}` makes artifacts "
+                "with one."
             )
         runs.append(_Run(folder, metrics.training or TrainingSection(), metrics.evaluation))
     return runs
@@ -160,5 +161,8 @@ def _notes(runs: Sequence[_Run]) -> list[str]:
 
 
 def _measured(run: _Run) -> str:
-    seen, source = run.evaluation.seen, run.training.data.source or "no source named"
-    return f"{seen.queries} of {run.evaluation.split} in {seen.images} of {run.evaluation.gallery}, {source}"
+    seen, source = run.evaluation.seen, run.training.data.source or "unknown source"
+    images = (
+        f"{seen.queries} queries from {run.evaluation.split}, {seen.images} gallery images ({run.evaluation.gallery})"
+    )
+    return f"{images}, {source}"

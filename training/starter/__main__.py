@@ -60,8 +60,8 @@ class Drawings:
 def main() -> None:
     """Draw, train, build."""
     parser = argparse.ArgumentParser(prog="python -m training.starter", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("retrieval/starter"), help="where the artifact goes")
-    parser.add_argument("--backbone", default="mobilenetv2_035", help="a timm model that is small")
+    parser.add_argument("--out", type=Path, default=Path("retrieval/starter"), help="folder of the artifact")
+    parser.add_argument("--backbone", default="mobilenetv2_035", help="a small timm model")
     parser.add_argument("--embedding-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -71,7 +71,7 @@ def main() -> None:
     print(f"{len(drawings.pictures)} pictures drawn")
     encoder = new_encoder(arguments.backbone, arguments.embedding_size)
     encoder = train(encoder, drawings, epochs=arguments.epochs, seed=arguments.seed)
-    print(f"on drawings never seen: {evaluate(encoder, render(1, 2 * FIRST_SEED))}")
+    print(f"on drawings not used in training: {evaluate(encoder, render(1, 2 * FIRST_SEED))}")
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder) / "catalogue.parquet"
         write_catalogue(pictures)

@@ -259,6 +259,6 @@ def test_one_image_of_each_class_is_a_shuffle():
 
 
 def test_more_classes_in_a_batch_than_there_are():
-    with pytest.raises(ValueError, match="8 classes in a batch, 7 in all"):
+    with pytest.raises(ValueError, match="classes_per_batch is 8, but there are only 7 classes"):
         sampler(SIZES, classes_per_batch=8, images_per_class=2)
     assert drawn(sampler((2, 2), classes_per_batch=2, images_per_class=4)) == [], "8 images are no batch of 4"

@@ -216,7 +216,7 @@ def test_a_split_of_another_name_is_left_out_and_said_to_be(tmp_path, kind):
     source = (draw_folders if kind == "folder" else declare)(tmp_path / "set", given)
     data = opened(source, tmp_path / "work")
     assert [counts_of(data, part) for part in PARTS] == [COUNTS, {"cat": 3}, {"dog": 2}]
-    assert data.left_out == ("8 images of the split 'extra', whose name is not one for training, validation or test",)
+    assert data.left_out == ("8 images of the split 'extra', which is not recognised as training, validation or test",)
     assert add_up(data) == [8]
     assert data.gallery_split == "train+validation"
     recipe = tiny_recipe(data=str(source))
@@ -290,14 +290,14 @@ def test_held_out_classes_are_kept_from_training(ten_classes, tmp_path):
 @pytest.mark.parametrize(("share", "count"), [(0.04, 0), (0.9, 9)])
 def test_too_few_or_too_many_are_held_out(ten_classes, tmp_path, share, count):
     message = refused(ten_classes, tmp_path, hold_out_classes=share)
-    assert message.startswith(f"hold_out_classes={share:g} of 10 classes are {count}: at least one")
+    assert message.startswith(f"hold_out_classes={share:g} of 10 classes is {count}: at least one")
 
 
 # Errors before the first step
 
 
 def test_no_data_is_named(tmp_path):
-    with pytest.raises(TrainingError, match="names no data: give --data"):
+    with pytest.raises(TrainingError, match="names no data: use --data"):
         open_data(tiny_recipe(), tmp_path)
     message = refused(tmp_path / "nothing", tmp_path / "work", SourceError)
     assert str(tmp_path / "nothing") in message
@@ -306,7 +306,7 @@ def test_no_data_is_named(tmp_path):
 def test_no_labels(tmp_path):
     for seed in range(4):
         noise(tmp_path / "set" / f"{seed}.png", seed)
-    words = "has no labels: training needs one for each image. Name their column with --label-column"
+    words = "has no labels: training needs one for each image. Name the label column with --label-column"
     assert words in refused(tmp_path / "set", tmp_path / "work")
     features = datasets.Features({"image": datasets.Image(), "kind": datasets.Value("string")})
     table = {"image": [{"bytes": data, "path": None} for data, _ in rows(COUNTS)], "kind": [k for _, k in rows(COUNTS)]}
@@ -375,22 +375,24 @@ def test_an_empty_class(tmp_path):
 
 def test_one_class_is_too_few(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows({"cat": 30}))
-    assert refused(folder, tmp_path / "work").endswith("has 1 class to learn; there have to be two or more.")
-    assert "1 class to learn" in refused(folder, tmp_path / "work", epochs=0)
+    assert refused(folder, tmp_path / "work").endswith("has too few classes to train on: 1, at least 2 are needed.")
+    assert "too few classes to train on: 1," in refused(folder, tmp_path / "work", epochs=0)
 
 
 def test_a_batch_larger_than_the_data(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows(COUNTS, 1))
     message = refused(folder, tmp_path / "work", classes_per_batch=5)
-    assert message == "a batch has 5 classes, the data 4: --set classes_per_batch=4 or less."
+    assert message == "a batch needs 5 classes, but the data has only 4: use --set classes_per_batch=4 or less."
     message = refused(folder, tmp_path / "work", classes_per_batch=4, images_per_class=11)
-    assert message.startswith("a batch has 4 x 11 = 44 images, the data 42 to learn from")
+    assert message.startswith("a batch needs 4 x 11 = 44 images, but there are only 42 training images")
     options = {"triplet": "none", "images_per_class": 1}
-    assert "43 x 1 = 43 images, the data 42" in refused(folder, tmp_path / "work", classes_per_batch=43, **options)
+    assert "43 x 1 = 43 images, but there are only 42" in refused(
+        folder, tmp_path / "work", classes_per_batch=43, **options
+    )
     opened(folder, tmp_path / "work", classes_per_batch=42, **options)  # with K = 1 any number of classes will do
     opened(folder, tmp_path / "work", classes_per_batch=99, epochs=0)
     message = refused(folder, tmp_path / "work", classes_per_batch=4, hold_out_classes=0.25)
-    assert "a batch has 4 classes, the data 3" in message
+    assert "a batch needs 4 classes, but the data has only 3" in message
 
 
 @pytest.mark.parametrize("missing", ["validation", "test"])
@@ -438,12 +440,12 @@ def test_too_few_are_left(tmp_path):
     data = open_data(recipe, tmp_path / "work")
     with pytest.raises(TrainingError, match=r"1 of 2 classes have fewer than two training images: 'cat' \(1\)"):
         without(recipe, data, bad_rows(data))
-    with pytest.raises(TrainingError, match="has 1 class to learn"):
+    with pytest.raises(TrainingError, match="has too few classes to train on: 1,"):
         without(recipe.changed({"skip_unusable": True}), data, bad_rows(data))
     large = recipe.changed({"images_per_class": 7})
     assert len(open_data(large, tmp_path / "work").train) == 14
     shutil.rmtree(folder)
     recipe = tiny_recipe(data=str(spoiled(tmp_path, 12)), classes_per_batch=2, images_per_class=12)
     data = open_data(recipe, tmp_path / "work")
-    with pytest.raises(TrainingError, match="2 x 12 = 24 images, the data 22 to learn from"):
+    with pytest.raises(TrainingError, match="2 x 12 = 24 images, but there are only 22 training images"):
         without(recipe, data, bad_rows(data))

@@ -65,9 +65,10 @@ def test_a_run_that_collapses_is_stopped_with_advice(drawings, tmp_path):
     recipe = tiny_recipe(data=str(drawings), images_per_class=2, **changes)
     said = stopped(recipe, tmp_path / "out")
     assert "the embeddings have collapsed" in said
-    assert "Begin anew: lower the rates (now learning_rate=10, head_learning_rate=" in said
-    assert "take semi-hard triplets (--set triplet=semihard)" in said
-    assert said.endswith(f"(--set softmax=normalised), after deleting {tmp_path / 'out.training'}.")
+    assert "and start again: lower the learning rates (now learning_rate=10, head_learning_rate=" in said
+    assert "use semi-hard triplets (--set triplet=semihard)" in said
+    assert f" Delete {tmp_path / 'out.training'} and start again: " in said
+    assert said.endswith("add a softmax loss (--set softmax=normalised).")
     check_last_checkpoint(tmp_path / "out.training")
 
 
@@ -75,7 +76,7 @@ def test_a_start_that_tells_nothing_apart_is_stopped(drawings, tmp_path, rewritt
     weights = rewritten(lambda name, value: (torch.ones_like if name.endswith("bias") else torch.zeros_like)(value))
     recipe = tiny_recipe(data=str(drawings), weights=weights, images_per_class=2, epochs=6)
     said = stopped(recipe, tmp_path / "out")
-    assert f"all embeddings are alike for {PATIENCE} steps up to step {PATIENCE} (" in said
+    assert f"all embeddings are nearly the same for {PATIENCE} steps up to step {PATIENCE} (" in said
     assert "spread 0.0000" in said
 
 
@@ -122,7 +123,7 @@ def test_advice_is_none_that_has_been_taken():
     with pytest.raises(TrainingError) as raised:
         for step in range(PATIENCE):
             guard.watch(step, {name: torch.tensor(value) for name, value in ALIKE.items()})
-    assert "lower the rates" in str(raised.value)
+    assert "lower the learning rates" in str(raised.value)
     assert "--set" not in str(raised.value)
 
 
@@ -149,7 +150,7 @@ def test_nan_stops_the_run_and_the_last_good_checkpoint_stays(drawings, tmp_path
     assert "--set max_grad_norm=1" in said
     work = tmp_path / "out.training"
     step = check_last_checkpoint(work)
-    assert f"the checkpoint checkpoint-{step} in {work} is whole" in said
+    assert f"the last good checkpoint is checkpoint-{step} in {work}" in said
     assert not (tmp_path / "out").exists()
 
     assert main([*command, "--resume"]) == 1, "it can be resumed, and fails in the same way"
@@ -174,14 +175,14 @@ def test_weights_that_are_damaged_stop_the_first_step(drawings, tmp_path, rewrit
 def test_what_is_finite(tmp_path):
     recipe = tiny_recipe()
     for value in ("nan", "inf", "-inf"):
-        with pytest.raises(TrainingError, match=f"the loss is {value} at step 7; there was no checkpoint yet"):
+        with pytest.raises(TrainingError, match=f"the loss is {value} at step 7; there is no checkpoint yet"):
             check_finite(7, torch.tensor(float(value)), recipe, tmp_path / "nothing")
     check_finite(7, torch.tensor(1e30), recipe, tmp_path / "nothing")
     network = starting_encoder(recipe).model
     check_weights(7, network, recipe, tmp_path)
     with torch.no_grad():
         network.bn1.running_var[0] = torch.inf
-    with pytest.raises(TrainingError, match="the weights are not finite at step 7; there was no checkpoint yet"):
+    with pytest.raises(TrainingError, match="the weights are not finite at step 7; there is no checkpoint yet"):
         check_weights(7, network, recipe, tmp_path)
 
 

@@ -289,7 +289,7 @@ def test_a_run_that_was_cut_off_is_not_begun_anew_by_mistake(files, copied):
     before = sorted(path.name for path in work_of(copied).rglob("*"))
     with pytest.raises(TrainingError) as raised:
         train(recipe, copied, say=lambda _: None)
-    said = "holds an unfinished run with checkpoint-2: go on with it by --resume, or delete that folder."
+    said = "contains an unfinished run with checkpoint-2: continue it with --resume, or delete that folder."
     assert str(raised.value) == f"{work_of(copied)} {said}"
     assert sorted(path.name for path in work_of(copied).rglob("*")) == before
 
@@ -316,7 +316,7 @@ def test_other_data_cannot_go_on_with_it(files, copied, drawings, tmp_path):
     settings = json.loads((work_of(copied) / "recipe.json").read_text())
     (work_of(copied) / "recipe.json").write_text(json.dumps({**settings, "data": str(moved)}))
     shutil.copy(moved / "test.parquet", moved / "train.parquet")
-    with pytest.raises(TrainingError, match=r"the images or labels of .* are not those that the run in .* began with"):
+    with pytest.raises(TrainingError, match=r"the images or labels of .* have changed since the run in .* was started"):
         train(load_recipe(str(files["dropout"]), {"data": str(moved)}), copied, resume=True, say=lambda _: None)
 
 

@@ -30,4 +30,6 @@ def test_a_folder_is_free_again_when_its_run_has_failed(tmp_path):
         pass
     with claimed(tmp_path):
         pass
+    with claimed(tmp_path, about="the same recipe in other words"):
+        pass
     del failed, refused  # the stack frames of both errors were still alive until here

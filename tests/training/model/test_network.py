@@ -204,7 +204,11 @@ def test_embeddings_with_and_without_the_head():
     ("backbone", "changes", "said"),
     [
         ("deit_tiny_distilled_patch16_224", {"frozen_stride": 0}, "does not end in one linear layer"),
-        ("hrnet_w18_small", {"frozen_stride": 8}, "does not tell where its stage 'stem' ends: --set frozen_stride=0"),
+        (
+            "hrnet_w18_small",
+            {"frozen_stride": 8},
+            "does not say where its stage 'stem' ends: train all of it with --set frozen_stride=0",
+        ),
     ],
 )
 def test_backbones_that_cannot_be_trained_so(backbone, changes, said):
@@ -226,7 +230,7 @@ def test_the_finished_encoder_sees_pictures_of_its_size(tmp_path):
 
 
 def test_a_network_that_takes_one_size():
-    with pytest.raises(RecipeError, match="test_vit takes pictures of 160 pixels and no others: --set image_size=160"):
+    with pytest.raises(RecipeError, match="test_vit accepts only pictures of 160 pixels: use --set image_size=160"):
         starting_encoder(tiny_recipe(backbone="test_vit"))
     with pytest.raises(RecipeError, match="--set test_size=160"):
         starting_encoder(tiny_recipe(backbone="test_vit", image_size=160))

@@ -120,7 +120,7 @@ def test_runs_on_other_images_are_told_apart(runs, tmp_path):
     change(runs[1], lambda metrics: metrics["training"].update(seed=8))
     text = compare(runs)
     assert "- not all runs were measured on the same images:" in text
-    assert "  - drawn (full): 20 of test in 40 of train+validation, me/drawings" in text
+    assert "  - drawn (full): 20 queries from test, 40 gallery images (train+validation), me/drawings" in text
 
 
 def test_the_picture(runs, tmp_path):
@@ -152,7 +152,7 @@ def test_unseen_figures_come_into_the_card(runs):
 
 
 def test_what_cannot_be_compared_is_named(runs, copied_artifact, tmp_path):
-    with pytest.raises(ArtifactError, match=rf"{tmp_path}/nothing holds no finished run: `python -m training RECIPE"):
+    with pytest.raises(ArtifactError, match=rf"{tmp_path}/nothing does not contain a finished run: make one with `"):
         compare([runs[0], tmp_path / "nothing"])
     with pytest.raises(ArtifactError, match=rf"{copied_artifact} is an artifact without an evaluation"):
         compare([runs[0], copied_artifact])

@@ -119,7 +119,7 @@ def test_queries_of_which_the_gallery_has_nothing_are_counted(run):
     assert section.seen.left_out == query_labels.count("e")
     assert section.seen.queries == sum(label in "abc" for label in query_labels)
     assert [None] in [[each.label for each in row.confusions][:1] for row in section.classes]
-    with pytest.raises(QueryError, match="no query is of a seen class"):
+    with pytest.raises(QueryError, match="no query belongs to a seen class"):
         evaluate(queries, query_labels, gallery, of_three, unseen="abcde", **arguments)
     with pytest.raises(QueryError, match="there is nothing to evaluate"):
         evaluate(queries, query_labels, gallery, [None] * 300, **arguments)
