@@ -251,7 +251,7 @@ def test_what_a_newer_version_has_added_is_kept(copied_run):
 
 @pytest.mark.parametrize("version", [METRICS_FORMAT + 1, 1, 0, "2", None, [2]])
 def test_another_format_is_refused(version):
-    with pytest.raises(IntegrityError, match=r"metrics\.json has format .* reads format 2 and older ones: upgrade"):
+    with pytest.raises(IntegrityError, match=r"metrics\.json has format .* reads format 2 and older: upgrade"):
         parse_metrics(json.dumps({"version": version}))
 
 

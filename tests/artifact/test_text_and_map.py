@@ -124,7 +124,7 @@ WRONG_MAPS = {
     "shape": (np.zeros((59, 2), np.float32), "map.npy: shape", "[60, 2]", "[59, 2]"),
     "axes": (np.zeros((60, 3), np.float32), "map.npy: shape", "[60, 3]"),
     "type": (np.zeros((60, 2)), "map.npy: type", "float32", "float64"),
-    "nan": (np.full((60, 2), np.nan, np.float32), "map.npy holds numbers that are not finite"),
+    "nan": (np.full((60, 2), np.nan, np.float32), "map.npy contains values that are not finite"),
     "objects": (np.array([[{}, {}]] * 60), "map.npy is not what an artifact has", "allow_pickle=False"),
 }
 
@@ -153,7 +153,7 @@ def test_a_spoiled_map_is_refused(copied_map):
 def test_a_map_by_an_unknown_method_is_refused(copied_map, method):
     """When it is opened, and not when the page or a change of the gallery first comes to its map."""
     reseal(copied_map, map={"method": method})
-    refused(copied_map, f"manifest.json states a map made by {method!r}", "knows pca, tsne, umap", "Upgrade it")
+    refused(copied_map, f"manifest.json names the map method {method!r}", "knows only pca, tsne, umap: upgrade")
     reseal(copied_map, map={})
     refused(copied_map, "manifest.json is not what an artifact has", "method")
 
@@ -180,8 +180,8 @@ def test_a_map_that_is_not_stated_and_one_that_is_not_there(copied_map, copied_a
 
 def test_a_file_of_that_name_that_is_somebody_elses(copied_artifact):
     (copied_artifact / LAYOUT.map).write_bytes(b"theirs")
-    refused(copied_artifact, "map.npy is in", "the manifest does not list it")
-    with pytest.raises(ArtifactError, match=r"map\.npy is not the artifact's, and would be lost"):
+    refused(copied_artifact, "map.npy is in", "not listed in the manifest")
+    with pytest.raises(ArtifactError, match=r"map\.npy does not belong to the artifact and would be lost"):
         check_target(copied_artifact)
 
 
@@ -325,8 +325,8 @@ def test_a_stranger_beside_the_text_model(copied_text, copied_artifact, name):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
         first = "/".join(name.split("/")[:2])
-        refused(folder, f"{first} is in", "the manifest does not list it")
-        with pytest.raises(ArtifactError, match=f"{first} is not the artifact's, and would be lost"):
+        refused(folder, f"{first} is in", "not listed in the manifest")
+        with pytest.raises(ArtifactError, match=f"{first} does not belong to the artifact and would be lost"):
             check_target(folder)
 
 
@@ -358,7 +358,7 @@ def test_parts_that_do_not_belong_together_are_refused(copied_text, artifact, cl
     forge(["text/index.faiss: dimension", "says 24, found 16"], **{"text/index.faiss": before["index.faiss"]})
     forge(["text: a text model", "says False, found True"], None)
     forge(["golden query of the text model"], {**stated, "golden": {**stated["golden"], "query": "something else"}})
-    forge(["text: index.faiss is not an index"], **{"text/index.faiss": b"rubbish"})
+    forge(["text: index.faiss is not a readable FAISS index"], **{"text/index.faiss": b"rubbish"})
     forge(["text: the text model of the folder text"], **{"text/config.json": b"{}"})
     forge(["text: the text model of the folder text"], **{"text/tokenizer.json": b"{}"})
     for name, data in before.items():
@@ -372,7 +372,7 @@ def test_an_index_of_other_rows_is_refused(copied_text):
     few.add(text_vectors(opened)[:59])
     few.save(copied_text / LAYOUT.text_index)
     reseal(copied_text)
-    refused(copied_text, "text/index.faiss: vectors", "says 60, found 59")
+    refused(copied_text, "text/index.faiss: number of vectors", "says 60, found 59")
 
 
 def test_a_text_model_of_which_nothing_is_stated_is_looked_for(copied_artifact, copied_text):

@@ -146,7 +146,9 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, pictures, enco
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("dear")
-    with pytest.raises(ArtifactError, match=r"home holds files that are not an artifact's; choose a new or an empty"):
+    with pytest.raises(
+        ArtifactError, match=r"home contains files that do not belong to an artifact; choose a new or empty"
+    ):
         build(pictures, tmp_path / "home", encoder)
     with pytest.raises(ArtifactError, match=r"file is a file; an artifact is a folder"):
         build(pictures, tmp_path / "file", encoder)

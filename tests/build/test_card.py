@@ -90,10 +90,10 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
 
     text, _ = card(alone)
     assert "held out of training. All of their images are queries, each left out of its own search in " in text
-    assert "Without them no query of seen and unseen classes is left: the figures may show no more." in text
+    assert "Without these, no query of seen and unseen classes is left: the metrics may only reflect them." in text
     assert "**Left out:** 2 images without a label; 1 class with one image" in text
-    assert "Without them" not in card()[0]
-    assert "has learned from" not in card(lambda metrics: metrics["training"].update(steps=0))[0]
+    assert "Without these" not in card()[0]
+    assert "was trained on some" not in card(lambda metrics: metrics["training"].update(steps=0))[0]
 
 
 def test_it_names_the_five_worst_classes(card):
@@ -148,7 +148,7 @@ def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
     checked["precision"] = None
     text, _ = card(lambda metrics: metrics.update(calibration={**section, "held_out": False}))
     assert "on 1,234 other images of the gallery, each left out of its own search" in text
-    assert "No top hit is called confident" in text
+    assert "No top hit counts as confident" in text
 
 
 def test_metadata(card):

@@ -304,7 +304,7 @@ def test_an_image_without_a_label_can_be_the_best_hit():
 @pytest.mark.parametrize("gallery_labels", [[None] * 5, ["plate"] * 5, []])
 def test_no_query_that_could_find_anything_is_an_error_in_words(gallery_labels):
     gallery = np.zeros((len(gallery_labels), 4), np.float32)
-    with pytest.raises(QueryError, match="no image of the gallery has the label of a query"):
+    with pytest.raises(QueryError, match="no image in the gallery has the label of a query"):
         query_figures(np.zeros((2, 4), np.float32), ["cup", None], gallery, gallery_labels)
 
 

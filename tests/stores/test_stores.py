@@ -164,7 +164,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(filled):
         with pytest.raises(StoreError, match=rf"\(Q, {DIM}\)"):
             store.search(queries, 5)
     for k in (0, -1):
-        with pytest.raises(StoreError, match=f"k must be at least 1, it is {k}"):
+        with pytest.raises(StoreError, match=f"k must be at least 1, not {k}"):
             store.search(QUERIES, k)
     for rows in ([-1], [0, ROWS], [-ROWS]):
         with pytest.raises(StoreError, match=f"there are {ROWS} rows"):
@@ -287,8 +287,8 @@ def test_a_file_that_is_no_index_of_ours_is_refused(tmp_path):
     faiss.write_index(faiss.IndexFlatIP(DIM), str(path))
     for content in (b"", garbled, path.read_bytes()[:20]):
         path.write_bytes(content)
-        with pytest.raises(IntegrityError, match="not an index that FAISS can read"):
+        with pytest.raises(IntegrityError, match="is not a readable FAISS index"):
             FaissStore.load(path, {})
     faiss.write_index(faiss.IndexFlatL2(DIM), str(path))
-    with pytest.raises(IntegrityError, match="inner product was expected"):
+    with pytest.raises(IntegrityError, match="must be the inner product"):
         FaissStore.load(path, {})
