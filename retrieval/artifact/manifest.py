@@ -76,7 +76,7 @@ def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
 
 
 def _missing(folder: Path, name: str) -> IntegrityError:
-    return IntegrityError(f"{name} is listed in the manifest, but missing from {folder}: build the artifact again.")
+    return IntegrityError(f"{name} is missing from {folder}, although the manifest lists it: build the artifact again.")
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ def test_rows_in_another_order(copied_artifact):
 def test_gallery_of_another_number_of_rows(copied_artifact):
     pq.write_table(pq.read_table(copied_artifact / LAYOUT.gallery).slice(0, 59), copied_artifact / LAYOUT.gallery)
     reseal(copied_artifact)
-    refused(copied_artifact, "gallery.parquet: rows", "says 60", "found 59")
+    refused(copied_artifact, "gallery.parquet: number of rows", "says 60", "found 59")
 
 
 def test_weights_of_another_model(copied_artifact, tmp_path):
@@ -246,7 +246,7 @@ def test_weights_of_another_model(copied_artifact, tmp_path):
     reseal(copied_artifact)
     refused(
         copied_artifact,
-        "the weights in model.safetensors are not those of",
+        "the weights in model.safetensors are not for",
         BACKBONE,
         "the model needs",
         "the file has",

@@ -162,7 +162,7 @@ def test_figures_are_read_only_where_they_are_whole(copied_run, tmp_path):
         read_metrics(copied_run)
     path.write_text("[rubbish")
     reseal(copied_run)
-    with pytest.raises(IntegrityError, match=r"metrics\.json is not what an artifact has"):
+    with pytest.raises(IntegrityError, match=r"metrics\.json does not have the format of an artifact file"):
         read_metrics(copied_run)
     with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest\.json in it"):
         read_metrics(tmp_path)

@@ -152,7 +152,7 @@ def test_a_seed_makes_the_same_weights_in_every_process():
 def test_an_unknown_backbone_is_refused_with_near_ones():
     with pytest.raises(EncoderError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
         Encoder.create("resnet5O")
-    with pytest.raises(EncoderError, match=r"no model '0'; `timm\.list_models\(\)` names them all"):
+    with pytest.raises(EncoderError, match=r"no model '0'; `timm\.list_models\(\)` lists all of them"):
         Encoder.create("0")
 
 
@@ -194,7 +194,7 @@ def test_weights_of_another_model_are_refused_with_both_shapes(tmp_path):
             Encoder.create("test_resnet", weights=tmp_path / f"{file}.safetensors")
         words = f"1 tensors do not fit, the first is {tensor_name!r}: the model needs {wants}, the file has {has}."
         assert str(raised.value).endswith(words)
-        assert f"{file}.safetensors are not those of 'test_resnet'" in str(raised.value)
+        assert f"{file}.safetensors are not for 'test_resnet'" in str(raised.value)
     with pytest.raises(EncoderError, match="not for 'test_vit'"):
         Encoder.create("test_vit", weights=tmp_path / WEIGHTS_FILE)
 
@@ -204,7 +204,7 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content):
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(EncoderError, match=r"weights\.safetensors is not a safetensors file that can be read: \S"):
+    with pytest.raises(EncoderError, match=r"weights\.safetensors is not a readable safetensors file: \S"):
         Encoder.create("test_resnet", weights=path)
 
 
@@ -314,7 +314,7 @@ def test_an_embedding_is_not_the_rounding_of_zero(images):
     with torch.no_grad():
         encoder.model.get_classifier().weight.mul_(1e-12)
         encoder.model.get_classifier().bias.zero_()
-    with pytest.raises(EmbeddingError, match="no direction"):
+    with pytest.raises(EmbeddingError, match="too short to have a direction"):
         encoder.embed_images(images[:1])
 
 

@@ -159,7 +159,7 @@ def test_a_head_that_is_not_linear_is_refused_in_words(backbone, options):
     encoder = random_one(backbone, **options)
     assert not encoder.explains
     vector = np.ones(encoder.dim, np.float32)
-    with pytest.raises(EncoderError, match=f"'{backbone}' finds cannot be split into parts of the picture: ") as raised:
+    with pytest.raises(EncoderError, match=f"'{backbone}' cannot be split into parts of the picture: ") as raised:
         explain(encoder, draw(SHIRT, 64), draw(MUG, 64), vector)
     assert "\n" not in str(raised.value)
 

@@ -376,7 +376,7 @@ def test_label_column(tmp_path):
     assert sorted(row.attributes["label_"] for row in asked.rows()) == ["x", "y"]
     with pytest.raises(SourceError, match="no column 'colour'; its columns are image, label, kind"):
         open_source(path, label_column="colour")
-    with pytest.raises(SourceError, match="the column 'image' of .* contains images or other bytes, not labels"):
+    with pytest.raises(SourceError, match=r"the column 'image' of .* contains images or other bytes, not labels"):
         open_source(path, label_column="image")
 
 

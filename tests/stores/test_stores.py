@@ -158,7 +158,7 @@ def test_vectors_come_in_the_order_asked_for(filled):
 def test_what_cannot_be_is_refused_and_changes_nothing(filled):
     store, two = filled.store, VECTORS[:2]
     for vectors in (two[:, :-1], two[0], two[None]):
-        with pytest.raises(StoreError, match="expected"):
+        with pytest.raises(StoreError, match="must have shape"):
             store.add(vectors)
     for queries in (QUERIES[0], QUERIES[:, :-1], QUERIES[None]):
         with pytest.raises(StoreError, match=rf"\(Q, {DIM}\)"):
