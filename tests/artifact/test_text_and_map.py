@@ -125,7 +125,11 @@ WRONG_MAPS = {
     "axes": (np.zeros((60, 3), np.float32), "map.npy: shape", "[60, 3]"),
     "type": (np.zeros((60, 2)), "map.npy: type", "float32", "float64"),
     "nan": (np.full((60, 2), np.nan, np.float32), "map.npy contains values that are not finite"),
-    "objects": (np.array([[{}, {}]] * 60), "map.npy does not have the format of an artifact file", "allow_pickle=False"),
+    "objects": (
+        np.array([[{}, {}]] * 60),
+        "map.npy does not have the format of an artifact file",
+        "allow_pickle=False",
+    ),
 }
 
 

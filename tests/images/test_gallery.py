@@ -337,7 +337,7 @@ def test_an_unknown_value_is_compared_with_some_thousands_and_no_more(tmp_path):
     assert large.rows_where({"source": f"photo {rows - 1}"}).tolist() == [rows - 1]
     with pytest.raises(QueryError, match="did you mean 'photo 1"):
         large.rows_where({"source": "fhoto 1"})
-    with pytest.raises(QueryError, match=f"it has {rows} others"):
+    with pytest.raises(QueryError, match=f"it has {rows} images"):
         large.row_of("000000x")
 
 

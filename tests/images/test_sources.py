@@ -342,7 +342,7 @@ def test_column_of_images_by_name(tmp_path):
     assert next(open_source(path).rows()).read() == first["bytes"]
     assert open_source(path).schema.names == []
     for name in ("side", "label"):
-        with pytest.raises(SourceError, match=f"no column of images called '{name}'; its columns are front, back"):
+        with pytest.raises(SourceError, match=f"no image column '{name}'; its columns are front, back"):
             open_source(path, image_column=name)
 
 
@@ -361,7 +361,9 @@ def test_broken_pictures_stop_nothing(tmp_path):
 
 def test_no_column_of_images(tmp_path):
     pq.write_table(pa.table({"name": ["a"], "price": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(SourceError, match=r"no column of images; its columns are name, price \(--image-column"):
+    with pytest.raises(
+        SourceError, match=r"no image column; its columns are name, price \(choose one with --image-column"
+    ):
         open_source(str(tmp_path / "x.parquet"))
 
 
@@ -512,7 +514,7 @@ def test_configurations_and_revisions_that_cannot_be(tmp_path):
     noise(tmp_path / "photos" / "cat" / "1.png", 1)
     path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path)})
     data_set(tmp_path / "odd [set]" / "x.parquet", {"image": pair(tmp_path)})
-    with pytest.raises(SourceError, match=r"x\.parquet is one file and has no configurations: leave 'big' out"):
+    with pytest.raises(SourceError, match=r"x\.parquet is a single file and has no configurations: leave out 'big'"):
         open_source(path, config="big")
     with pytest.raises(SourceError, match=r"odd \[set\] has \[, \* or \? in its path, .* rename it"):
         open_source(str(tmp_path / "odd [set]"), config="big")
@@ -603,7 +605,7 @@ def test_empty_and_missing(tmp_path):
         open_source(str(tmp_path / "empty"))
     with pytest.raises(SourceError, match=r"file\.txt is neither a folder nor a parquet file"):
         open_source(str(tmp_path / "file.txt"))
-    with pytest.raises(SourceError, match=r"there is no .*missing here"):
+    with pytest.raises(SourceError, match=r"missing does not exist here"):
         open_source(str(tmp_path / "missing"))
 
 
@@ -616,7 +618,7 @@ def test_a_broken_parquet_file(tmp_path):
 @pytest.mark.parametrize("name", ["nobody-here/nothing", "nothing_of_that_name"])
 def test_a_hub_name_that_cannot_be_reached(name):
     with pytest.raises(
-        SourceError, match=f"{name} is no folder or parquet file here, and https://.* cannot be reached"
+        SourceError, match=f"{name} is not a folder or parquet file here, and https://.* is unreachable"
     ):
         open_source(name)
 

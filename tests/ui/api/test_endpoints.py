@@ -156,7 +156,7 @@ def test_openapi_describes_them_all_with_their_types(server: str, searcher: Sear
         ({"min_score": 5.0}, "from -1 to 1"),
         ({"where": {"lable": "mug"}}, "did you mean 'label'"),
         ({"where": {"label": "muk"}}, "did you mean 'mug'"),
-        ({"where": "label=mug"}, "where is an object"),
+        ({"where": "label=mug"}, "where must be an object"),
     ],
 )
 def test_a_wrong_argument_is_answered_in_words(client: Client, shirt: Path, arguments: dict, words: str) -> None:
