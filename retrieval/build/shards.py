@@ -80,7 +80,7 @@ class Shards:
         for path in reversed(self.files()):  # last first: an interruption leaves a valid prefix
             path.rename(kept / f"{before + int(path.stem):06d}.parquet")
         if count:
-            say(f"{why}: reading it from the start; the embeddings of {count:,} images are reused")
+            say(f"{why}: reading from the start; the embeddings of {count:,} images are reused")
 
     def files(self) -> list[Path]:
         """The paths of the finished shards, in order."""

@@ -90,7 +90,7 @@ def _write_manifest(folder: Path, encoder: Encoder, store: FaissStore, gallery: 
         if name in LAYOUT.plots_in(folder) and not PLOT.fullmatch(name):
             raise ArtifactError(f"{name}: a plot must be a PNG file with a name of letters and digits.")
         if not LAYOUT.is_extra(name):
-            raise ArtifactError(f"{name}: a text model may only have JSON, text, safetensors and similar files.")
+            raise ArtifactError(f"{name} cannot be part of a text model: only JSON, text and safetensors files can.")
     manifest = {
         "format": FORMAT,
         "files": {name: measure(folder / name) for name in [*LAYOUT.names()[:-1], *extras]},

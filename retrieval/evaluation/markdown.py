@@ -114,8 +114,8 @@ def evaluation_lines(evaluation: EvaluationSection) -> list[list[str]]:
 def _unseen(part: EvaluationPart) -> list[str]:
     run = f"another run of the same recipe, `{part.from_run}`, which measured them" if part.from_run else "training"
     return [
-        f"The unseen classes were held out of {run}. Each of their images is a query, searched for in {part.images:,} "
-        "images without the query itself."
+        f"The unseen classes were held out of {run}. Each of their images is a query in a gallery of "
+        f"{part.images:,} images; the query itself is excluded."
     ]
 
 
@@ -138,9 +138,7 @@ def audit_lines(audit: AuditSection | None, evaluation: EvaluationSection | None
     parts = evaluation.parts() if evaluation else {}
     without = [part for part in ("seen", "unseen") if part in parts and f"{part}_without_near_duplicates" not in parts]
     if audit.queries and without:
-        found += (
-            f" Without these, no query of {' and '.join(without)} classes is left: the metrics may only reflect them."
-        )
+        found += f" Without these, no query of {' and '.join(without)} classes is left: the metrics may reflect nothing else."
     return [found]
 
 

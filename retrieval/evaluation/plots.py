@@ -193,7 +193,7 @@ def _reliability(checked: Checked) -> Figure:
     axes.set_ylim(0, 1.03)
     axes.set_ylabel("share of hits of the same class")
     error = f"expected calibration error {checked.expected_calibration_error:.3f}"
-    axes.set_title(f"Match probability and measured share of hits of the same class\n({error})")
+    axes.set_title(f"Match probability and measured share\n({error})")
     axes.grid(alpha=0.3)
     axes.legend()
     sizes.bar(curve.chance, curve.pairs, width=0.04, color=_BLUE)

@@ -89,8 +89,8 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
         metrics["training"]["data"]["left_out"] = ["2 images without a label", "1 class with one image"]
 
     text, _ = card(alone)
-    assert "held out of training. Each of their images is a query, searched for in " in text
-    assert "Without these, no query of seen and unseen classes is left: the metrics may only reflect them." in text
+    assert "held out of training. Each of their images is a query in a gallery of " in text
+    assert "Without these, no query of seen and unseen classes is left: the metrics may reflect nothing else." in text
     assert "**Left out:** 2 images without a label; 1 class with one image" in text
     assert "Without these" not in card()[0]
     assert "was trained on some" not in card(lambda metrics: metrics["training"].update(steps=0))[0]

@@ -209,7 +209,7 @@ def test_only_new_images_are_embedded_where_the_source_has_changed(
     (folder / "metadata.csv").write_text("\n".join(["file_name,price", *lines]))
     built, report = finished_after(work, tmp_path / "it", open_source(str(folder)), counted)
     assert counted.embedded == report.indexed - rows_in(work) + GOLDEN
-    kept = f"the source has changed: reading it from the start; the embeddings of {rows_in(work)} images are reused"
+    kept = f"the source has changed: reading from the start; the embeddings of {rows_in(work)} images are reused"
     assert f"{kept}\n" in capsys.readouterr().err
     build_artifact(open_source(str(folder)), tmp_path / "new", same_encoder)
     check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
@@ -231,7 +231,7 @@ def test_a_build_with_another_limit_goes_on(killed_build, many, same_encoder, co
     built, report = finished_after(work, tmp_path / "it", open_source(str(many)), counted, limit=limit)
     assert report.found == limit
     assert counted.embedded == max(0, report.indexed - before) + GOLDEN
-    lower = "the limit is lower than before: reading it from the start;"
+    lower = "the limit is lower than before: reading from the start;"
     assert (lower in capsys.readouterr().err) == (limit == 300)
     build_artifact(open_source(str(many)), tmp_path / "new", same_encoder, limit=limit)
     check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))

@@ -262,7 +262,7 @@ def test_half_precision_keeps_what_fits_into_it():
 
 @pytest.mark.parametrize("factory", REFUSED)
 def test_an_index_that_would_break_the_contract_is_refused(factory):
-    with pytest.raises(StoreError, match="cannot") as caught:
+    with pytest.raises(StoreError, match="is not supported") as caught:
         FaissStore.check_factory(factory, DIM)
     assert repr(factory) in str(caught.value)
     with pytest.raises(StoreError):
@@ -276,7 +276,7 @@ def test_an_index_that_keeps_it_is_not():
 
 def test_training_is_asked_for_in_words():
     store = FaissStore(DIM, IndexSettings("IVF16,SQ8"))
-    with pytest.raises(StoreError, match=r"'IVF16,SQ8' has to be trained"):
+    with pytest.raises(StoreError, match=r"'IVF16,SQ8' must be trained"):
         store.add(VECTORS[:5])
     with pytest.raises(StoreError, match=r"'IVF16,SQ8' cannot be trained with 5 vectors"):
         store.train(VECTORS[:5])
