@@ -138,7 +138,8 @@ def audit_lines(audit: AuditSection | None, evaluation: EvaluationSection | None
     parts = evaluation.parts() if evaluation else {}
     without = [part for part in ("seen", "unseen") if part in parts and f"{part}_without_near_duplicates" not in parts]
     if audit.queries and without:
-        found += f" Without these, no query of {' and '.join(without)} classes is left: the metrics may reflect nothing else."
+        classes = " and ".join(without)
+        found += f" Without these, no query of {classes} classes is left: the metrics may reflect nothing else."
     return [found]
 
 
