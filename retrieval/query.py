@@ -61,11 +61,11 @@ def combine(vectors: Vectors, weights: Sequence[float]) -> Vector:
     is close to zero or a weight is not finite.
     """
     if not all(math.isfinite(weight) for weight in weights):
-        raise QueryError(f"the weights of a query are finite numbers, not {list(weights)}.")
+        raise QueryError(f"the weights of a query must be finite numbers, not {list(weights)}.")
     total = np.asarray(weights, np.float32) @ vectors
     length = float(np.linalg.norm(total))
     if length < _NOTHING:
-        raise QueryError("what is liked and what is not cancel each other out: take one of them away.")
+        raise QueryError("the liked and disliked examples cancel each other out: remove one of them.")
     return np.asarray(total / length, np.float32)
 
 
@@ -76,9 +76,9 @@ def check_k(k: Any) -> int:
             raise TypeError
         count = operator.index(k)
     except TypeError:
-        raise QueryError(f"k is a whole number, how many hits to give, not {short(repr(k), 100)}.") from None
+        raise QueryError(f"k, the number of hits, must be a whole number, not {short(repr(k), 100)}.") from None
     if not 1 <= count <= MAX_K:
-        raise QueryError(f"k is how many hits to give, from 1 to {MAX_K}; it is {count}.")
+        raise QueryError(f"k, the number of hits, must be from 1 to {MAX_K}, not {count}.")
     return count
 
 
@@ -86,7 +86,7 @@ def check_score(score: Any) -> float:
     """A minimum score as a float in [-1, 1]; raises QueryError for anything else, including NaN."""
     number = isinstance(score, int | float | np.integer | np.floating) and not isinstance(score, bool)
     if not number or not -1 <= score <= 1:
-        raise QueryError(f"the minimum score is a cosine, from -1 to 1; it is {short(repr(score), 100)}.")
+        raise QueryError(f"the minimum score must be a cosine similarity from -1 to 1, not {short(repr(score), 100)}.")
     return float(score)
 
 

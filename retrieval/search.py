@@ -170,16 +170,14 @@ class Searcher:
         not decompose into a sum over image regions, ImageError, or QueryError.
         """
         if (image is None) == (id is None):
-            raise QueryError("an explanation is of one picture: give image, or id, and not both.")
+            raise QueryError("an explanation needs exactly one picture: give either image or id, not both.")
         [part] = self._main_parts(image, id, "", region)
         return self.explain_parts(part, Part(row=self.gallery.row_of(hit)))
 
     def explain_parts(self, query: Part, hit: Part) -> Explanation:
         """Explain why a gallery image is similar to a part of a query; raises the same errors as `explain`."""
         if not isinstance(self.encoder, Explainer):
-            raise EncoderError(
-                f"the similarity that {self.encoder.name!r} finds cannot be split over a picture's cells."
-            )
+            raise EncoderError(f"the similarity of {self.encoder.name!r} cannot be split into parts of the picture.")
         vector = self.vector(query) if is_indexed(query) else None
         pictures = self.picture(query), self.picture(hit)
         return explain(self.encoder, *pictures, self.vector(hit), vector)
@@ -196,7 +194,7 @@ class Searcher:
         ImageError for a picture that cannot be read.
         """
         if not parts:
-            raise QueryError("a query has a picture, an image of the gallery or words; there is nothing.")
+            raise QueryError("the query is empty: give a picture, an image of the gallery, or words.")
         by_text = any(part.words for part in parts)
         vectors = np.stack([self.vector(part, by_text=by_text) for part in parts])
         rows = tuple(part.row for part in parts if part.row is not None)
@@ -258,12 +256,12 @@ class Searcher:
     ) -> list[Part]:
         """The query parts other than `like` and `unlike`: the image, id, region and words."""
         if region is not None and (image is None) == (image_id is None):
-            raise QueryError("a region is a part of one picture: give it with image, or with id.")
+            raise QueryError("a region needs exactly one picture: give it with either image or id.")
         box = None if region is None else as_region(region)
         parts = [] if image is None else [Part(image, region=box)]
         parts += [] if image_id is None else [Part(row=self.gallery.row_of(image_id), region=box)]
         if not isinstance(words, str):
-            raise QueryError(f"words are a text, not {type(words).__qualname__}.")
+            raise QueryError(f"words must be a string, not {type(words).__qualname__}.")
         return parts + ([Part(words=words)] if words else [])
 
     def _embedded(self, part: Part, by_text: bool) -> Vector:
@@ -274,8 +272,8 @@ class Searcher:
         vectors = encoder.embed_images([self.picture(part)])
         if vectors.shape != (1, store.dim) or not np.isfinite(vectors).all():
             raise EncoderError(
-                f"the encoder {encoder.name!r} gives {vectors.shape} for one picture where the index has vectors of "
-                f"{store.dim} numbers: it has to be (1, {store.dim}), and finite. Take the encoder of the artifact."
+                f"the encoder {encoder.name!r} returned embeddings of shape {vectors.shape} for one picture, but the "
+                f"index needs finite values of shape (1, {store.dim}). Use the encoder of the artifact."
             )
         return np.asarray(vectors[0], np.float32)
 
@@ -307,10 +305,7 @@ class Searcher:
     @property
     def _text(self) -> TextPart:
         if self.text is None:
-            raise QueryError(
-                "this artifact has no encoder that understands text: build it with --text-model, or search by "
-                "a picture."
-            )
+            raise QueryError("this artifact has no text model: build it with --text-model, or search by picture.")
         return self.text
 
 
@@ -338,5 +333,5 @@ def find_duplicates(
 
 def _ids(ids: Any, name: str) -> Sequence[str]:
     if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
-        raise QueryError(f"{name} is a list of ids of the gallery, not {ids!r}.")
+        raise QueryError(f"{name} must be a list of gallery ids, not {ids!r}.")
     return list(ids)

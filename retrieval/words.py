@@ -18,7 +18,7 @@ def did_you_mean(asked: str, known: Iterable[str], *, most: int = 3, otherwise: 
     >>> did_you_mean("color", ["colour", "label"])
     "did you mean 'colour'?"
     >>> did_you_mean("price", ["colour", "label"])
-    "there are for example 'colour', 'label'."
+    "examples: 'colour', 'label'."
     """
     names = list(islice(known, _COMPARED))
     lowered = {name.lower(): name for name in names}
@@ -26,7 +26,7 @@ def did_you_mean(asked: str, known: Iterable[str], *, most: int = 3, otherwise: 
         return f"did you mean {_listed(near)}?"
     if otherwise is not None:
         return otherwise
-    return f"there are for example {_listed(names[:_EXAMPLES])}." if names else "there are none."
+    return f"examples: {_listed(names[:_EXAMPLES])}." if names else "there are none."
 
 
 def _listed(names: list[str]) -> str:

@@ -71,14 +71,14 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArtifactError(f"{folder.parent} cannot be made: {error.strerror}.") from error
+        raise ArtifactError(f"{folder.parent} cannot be created: {error.strerror}.") from error
     if not os.access(folder.parent, os.W_OK):
-        raise ArtifactError(f"{folder.parent} cannot be written to; choose another place.")
+        raise ArtifactError(f"{folder.parent} is not writable; choose another folder.")
     lock = FileLock(_beside(folder, "lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ArtifactError(f"another process is writing {folder}; wait until it has ended.") from error
+        raise ArtifactError(f"another process is writing {folder}; wait until it has finished.") from error
     try:
         yield
     finally:

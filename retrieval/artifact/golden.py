@@ -56,6 +56,6 @@ def _compare(what: str, golden: dict[str, Any], query: Vectors, store: FaissStor
     for scores in (best[0], store.vectors(np.array(golden["rows"], np.int64)) @ query[0]):
         if not np.allclose(scores, stated, atol=_TOLERANCE):
             raise IntegrityError(
-                f"{what}: the manifest says scores {golden['scores']}, found "
-                f"{[round(float(s), 6) for s in scores]}: {parts} do not belong together."
+                f"{what}: the manifest says the scores are {golden['scores']}, found "
+                f"{[round(float(s), 6) for s in scores]}: {parts} do not match."
             )

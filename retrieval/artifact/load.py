@@ -77,8 +77,9 @@ def _opened_again(folder: Path, sha256: str, name: str, commit: str | None, offl
     artifact = load_artifact(folder)
     if artifact.manifest["manifest_sha256"] != sha256:
         raise ArtifactError(
-            f"{folder} holds another artifact than the one that was sent here: its manifest's SHA-256 was "
-            f"{sha256[:12]}, it is {artifact.manifest['manifest_sha256'][:12]}. Open the folder here instead."
+            f"{folder} does not hold the artifact that was sent to this process: the SHA-256 of its manifest was "
+            f"{sha256[:12]}, here it is {artifact.manifest['manifest_sha256'][:12]}. Open the folder in this process "
+            "instead."
         )
     return replace(artifact, name=name, commit=commit, offline=offline)
 
@@ -100,11 +101,13 @@ def check_target(folder: Path) -> None:
     # Other software writes a `manifest.json` too, so look for one more file. A damaged artifact may be overwritten.
     ours = is_artifact(folder) and any((folder / name).is_file() for name in (LAYOUT.index, LAYOUT.gallery))
     if folder.is_dir() and any(folder.iterdir()) and not ours:
-        raise ArtifactError(f"{folder} holds files that are not an artifact's; choose a new or an empty folder.")
+        raise ArtifactError(f"{folder} contains files that do not belong to an artifact; choose a new or empty folder.")
     for name in LAYOUT.extras_in(folder):
         with suppress(IntegrityError):  # with a damaged manifest, go by the file names alone
             if not LAYOUT.is_extra(name) or name not in read_manifest(folder)["files"]:
-                raise ArtifactError(f"{folder / name} is not the artifact's, and would be lost; move it elsewhere.")
+                raise ArtifactError(
+                    f"{folder / name} does not belong to the artifact and would be lost; move it elsewhere."
+                )
 
 
 def load_artifact(folder: Path) -> Artifact:
@@ -144,12 +147,12 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     with reading(LAYOUT.gallery):
         gallery = Gallery(folder / LAYOUT.gallery)
         ids_hash = hash_of_ids(gallery.ids)
-    agree(f"{LAYOUT.gallery}: rows", manifest["rows"], len(gallery))
+    agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
     agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)
     store = FaissStore.load(folder / LAYOUT.index, manifest["index"])
     agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
-    agree(f"{LAYOUT.index}: vectors", manifest["rows"], len(store))
+    agree(f"{LAYOUT.index}: number of vectors", manifest["rows"], len(store))
     replay(manifest["golden"], encoder, store, gallery)
     files = manifest["files"]
     return Artifact(

@@ -35,7 +35,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     found = hashlib.sha256(content.replace(str(stated).encode(), _UNSEALED.encode())).hexdigest()
     agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
     if version != FORMAT:
-        raise IntegrityError(f"{LAYOUT.manifest}: format {version}, this version reads format {FORMAT}; upgrade it.")
+        raise IntegrityError(
+            f"{LAYOUT.manifest} has format {version}, but this version of Lookalike reads format {FORMAT}: upgrade it."
+        )
     return dict(manifest)
 
 
@@ -45,9 +47,9 @@ def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     with reading(LAYOUT.manifest):
         for name, stated in files.items():
             if not LAYOUT.is_file(name) or name == LAYOUT.manifest:
-                raise IntegrityError(f"{LAYOUT.manifest} lists {name!r}, which is no file of an artifact.")
+                raise IntegrityError(f"{LAYOUT.manifest} lists {name!r}, which is not an artifact file.")
             if not (isinstance(stated["size"], int) and isinstance(stated["sha256"], str)):
-                raise IntegrityError(f"{LAYOUT.manifest} does not state size and SHA-256 of {name}: {stated}.")
+                raise IntegrityError(f"{LAYOUT.manifest} does not state the size and SHA-256 of {name}: {stated}.")
     for name in LAYOUT.names()[:-1]:
         if name not in files:
             raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
@@ -74,7 +76,7 @@ def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
 
 
 def _missing(folder: Path, name: str) -> IntegrityError:
-    return IntegrityError(f"{name} is missing from {folder}, and the manifest lists it: build it again.")
+    return IntegrityError(f"{name} is missing from {folder}, although the manifest lists it: build the artifact again.")
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> None:
@@ -82,7 +84,7 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
     files = stated_files(manifest)
     for name in LAYOUT.extras_in(folder):
         if name not in files:
-            raise IntegrityError(f"{name} is in {folder}, and the manifest does not list it: move it elsewhere.")
+            raise IntegrityError(f"{name} is in {folder}, but not listed in the manifest: move it elsewhere.")
     for name, stated in files.items():
         check_file(folder, name, stated)
 
@@ -103,7 +105,8 @@ def agree(what: str, stated: object, found: object) -> None:
     """Raise IntegrityError with both values unless the manifest's value equals the one found."""
     if stated != found:
         raise IntegrityError(
-            f"{what}: the manifest says {stated}, found {found}. The artifact is damaged or mixed: build it again."
+            f"{what}: the manifest says {stated}, found {found}. The artifact is damaged, or its files come from "
+            "different builds: build it again."
         )
 
 
@@ -115,4 +118,4 @@ def reading(name: str) -> Iterator[None]:
     except IntegrityError:
         raise
     except Exception as error:  # each parser raises its own types
-        raise IntegrityError(f"{name} is not what an artifact has: {error!r}.") from error
+        raise IntegrityError(f"{name} does not have the format of an artifact file: {error!r}.") from error

@@ -34,10 +34,10 @@ _NEIGHBOURS = 15
 def check_method(method: str) -> None:
     """Raise MapError if the method is unknown or its package is not installed; does not import the package."""
     if method not in METHODS:
-        raise MapError(f"there is no map method {method!r}; choose one of {', '.join(METHODS)}.")
+        raise MapError(f"unknown map method {method!r}; choose one of {', '.join(METHODS)}.")
     module, package = _PACKAGES.get(method, ("numpy", "numpy"))
     if importlib.util.find_spec(module) is None:
-        raise MapError(f"a map by {method!r} needs a package that is not here: pip install {package}")
+        raise MapError(f"the map method {method!r} needs a package that is not installed: pip install {package}")
 
 
 def project(vectors: Vectors, method: str = PCA) -> Vectors:
@@ -131,13 +131,13 @@ def read_map(folder: Path, manifest: Mapping[str, Any]) -> Vectors | None:
 
     Raises IntegrityError if the map does not have one finite point per row, or its method is unknown.
     """
-    agree(f"{LAYOUT.map}: a map", MAP in manifest, LAYOUT.map in manifest["files"])
+    agree(f"{LAYOUT.map}: map present", MAP in manifest, LAYOUT.map in manifest["files"])
     if MAP not in manifest:
         return None
     if (method := manifest[MAP]["method"]) not in METHODS:
         raise IntegrityError(
-            f"{LAYOUT.manifest} states a map made by {method!r}; this version knows {', '.join(METHODS)}. Upgrade it, "
-            "or build the artifact again."
+            f"{LAYOUT.manifest} names the map method {method!r}, but this version of Lookalike knows only "
+            f"{', '.join(METHODS)}: upgrade Lookalike, or build the artifact again."
         )
     with reading(LAYOUT.map):
         map_: Vectors = np.load(folder / LAYOUT.map, allow_pickle=False)
@@ -145,5 +145,5 @@ def read_map(folder: Path, manifest: Mapping[str, Any]) -> Vectors | None:
     agree(f"{LAYOUT.map}: shape", [manifest["rows"], 2], shape)
     agree(f"{LAYOUT.map}: type", "float32", dtype)
     if not np.isfinite(map_).all():
-        raise IntegrityError(f"{LAYOUT.map} holds numbers that are not finite: build the artifact again.")
+        raise IntegrityError(f"{LAYOUT.map} contains values that are not finite: build the artifact again.")
     return map_

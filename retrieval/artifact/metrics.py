@@ -72,13 +72,13 @@ def parse_metrics(content: bytes | str) -> Metrics:
     """
     held = json.loads(content, parse_constant=lambda _: None)  # older versions could write NaN
     if not isinstance(held, dict):
-        raise IntegrityError(f"{LAYOUT.metrics} must hold sections by name, found {short(repr(held), 60)}. {_MEND}")
+        raise IntegrityError(f"{LAYOUT.metrics} must be an object of sections, found {short(repr(held), 60)}. {_MEND}")
     if "version" not in held:
         held = {**_upgraded(held), "version": METRICS_FORMAT}
     if held["version"] != METRICS_FORMAT:
         raise IntegrityError(
-            f"{LAYOUT.metrics} has format {held['version']!r}, and Lookalike {VERSION} reads format {METRICS_FORMAT} "
-            "and older ones: upgrade Lookalike, or build the artifact again."
+            f"{LAYOUT.metrics} has format {held['version']!r}, but Lookalike {VERSION} reads format {METRICS_FORMAT} "
+            "and older: upgrade Lookalike, or build the artifact again."
         )
     try:
         return Metrics.model_validate(held)
@@ -132,7 +132,7 @@ def _sentence(error: ValidationError) -> str:
         return f"{LAYOUT.metrics} has no {where}. {_MEND}"
     if first["type"] == "value_error":
         return f"{LAYOUT.metrics}: {where}: {first['ctx']['error']}. {_MEND}"
-    message = "Input should be keys and values" if first["type"] == "model_type" else first["msg"]
+    message = "Input should be an object" if first["type"] == "model_type" else first["msg"]
     subject, _, wanted = message.partition(" should ")
     what = where if subject == "Input" else f"{where}: {subject}"  # such as "List", in an error about its length
     return f"{LAYOUT.metrics}: {what} must {wanted}, found {short(repr(first['input']), 60)}. {_MEND}"

@@ -112,13 +112,12 @@ class CalibrationSection(Section):
     @model_validator(mode="after")
     def _check_curve(self) -> CalibrationSection:
         if len(self.strengths) != len(self.chances):
-            raise ValueError(
-                f"each strength has one chance: {len(self.strengths)} strengths, {len(self.chances)} chances"
-            )
+            lengths = f"{len(self.strengths)} strengths, {len(self.chances)} chances"
+            raise ValueError(f"strengths and chances must have the same length: {lengths}")
         if any(low > high for each in (self.strengths, self.chances) for low, high in pairwise(each)):
-            raise ValueError("strengths and chances must ascend")
+            raise ValueError("strengths and chances must be in ascending order")
         if not all(0 <= chance <= 1 for chance in self.chances):
-            raise ValueError("chances must be from 0 to 1")
+            raise ValueError("chances must be between 0 and 1")
         return self
 
 

@@ -76,7 +76,7 @@ def _write_vectors(
 def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Vectors:
     """Embeddings of the gallery's thumbnails from row `start` on: (N - start, D) float32."""
     vectors = np.empty((len(gallery) - start, encoder.dim), np.float32)
-    with progress_bar(total=len(vectors), unit="images", desc=f"by {encoder.name}", delay=0.5) as bar:
+    with progress_bar(total=len(vectors), unit="images", desc=f"embedding with {encoder.name}", delay=0.5) as bar:
         for first in range(start, len(gallery), _AT_ONCE):
             rows = range(first, min(first + _AT_ONCE, len(gallery)))
             images = [open_image(gallery.thumbnail(row)) for row in rows]
@@ -91,7 +91,7 @@ def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
     Raises IntegrityError if the model or the index does not match the manifest.
     """
     listed = any(name.startswith(f"{LAYOUT.text}/") for name in manifest["files"])
-    agree(f"{LAYOUT.text}: a text model", TEXT in manifest, listed)
+    agree(f"{LAYOUT.text}: text model present", TEXT in manifest, listed)
     if TEXT not in manifest:
         return None
     stated = manifest[TEXT]
@@ -106,6 +106,6 @@ def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
         raise IntegrityError(f"{LAYOUT.text}: {error}") from error
     agree(f"{LAYOUT.text_index}: dimension", stated["dimension"], store.dim)
     agree(f"{LAYOUT.text}: dimension", stated["dimension"], encoder.dim)
-    agree(f"{LAYOUT.text_index}: vectors", manifest["rows"], len(store))
+    agree(f"{LAYOUT.text_index}: number of vectors", manifest["rows"], len(store))
     replay_text(stated["golden"], encoder, store)
     return TextPart(encoder, store)

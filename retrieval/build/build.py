@@ -122,6 +122,6 @@ def report_of(shards: Shards) -> Report:
 
 def _nothing(report: Report) -> str:
     if not report.found:
-        return "the source has no image."
-    first = f" The first: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
+        return "the source has no images."
+    first = f" The first one: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
     return f"none of the {report.found} files found could be indexed.{first}"

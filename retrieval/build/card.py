@@ -26,13 +26,13 @@ from retrieval.stores.faiss import FaissStore
 _USE = """\
 ## Use
 
-As a page and an API, from a checkout of Lookalike:
+As a web page and an API, from a checkout of Lookalike:
 
 ```bash
 python app.py --artifact {name}
 ```
 
-From a program that calls this page, or a Space (its `owner/space` is the address):
+From a program, through this page or a Space (then give its `owner/space` as the address):
 
 ```python
 from gradio_client import Client, handle_file
@@ -53,9 +53,9 @@ import timm
 import torch{imports}
 from PIL import Image
 
-model = timm.create_model("{model}", pretrained=True).eval()  # images -> embeddings; divide them by their length
+model = timm.create_model("{model}", pretrained=True).eval()  # images -> embeddings; normalise them to length 1
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-index = faiss.read_index({index})  # inner product: the cosine
+index = faiss.read_index({index})  # inner product = cosine similarity
 rows = pq.read_table({gallery})  # row i is vector i of the index
 
 image = Image.open("photo.jpg").convert("RGB")
@@ -68,7 +68,7 @@ for score, row in zip(scores[0], found[0]):
 """
 _TASK = "image-feature-extraction"
 _Facts = Mapping[str, Any]
-_PARTS = {"seen": "Image retrieval", "unseen": "Image retrieval, classes that training did not see"}
+_PARTS = {"seen": "Image retrieval", "unseen": "Image retrieval, classes not seen in training"}
 
 
 def write_card(
@@ -182,13 +182,13 @@ def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: IndexSe
     recall = store.settings.recall_at_10
     lines = [
         f"- **Gallery:** {len(gallery):,} images; columns: {plain(', '.join(['label', *gallery.attributes]))}",
-        f"- **Encoder:** timm `{encoder.name}`, input {size}, embeddings of {encoder.dim} numbers, cosine",
-        f"- **Index:** FAISS `{store.settings.factory}`, recall@10 against exact search {recall:.3f}",
+        f"- **Encoder:** timm `{encoder.name}`, input {size}, {encoder.dim}-dimensional embeddings, cosine similarity",
+        f"- **Index:** FAISS `{store.settings.factory}`, recall@10 {recall:.3f} relative to exact search",
     ]
     if index:
         lines[-1] += (
-            f"; with {index.queries:,} held-out images {index.recall_at_10:.3f}, in {index.approximate_ms:.2f} "
-            f"ms a query against {index.exact_ms:.2f} ms"
+            f"; with {index.queries:,} held-out images as queries {index.recall_at_10:.3f}, at "
+            f"{index.approximate_ms:.2f} ms per query (exact search: {index.exact_ms:.2f} ms)"
         )
     return lines
 
@@ -197,7 +197,7 @@ def _text(section: Mapping[str, Any] | None) -> list[str]:
     if not section:
         return []
     name, dim = plain(section["name"]), section["dimension"]
-    return [f"- **Text search:** with {name}, embeddings of {dim} numbers"]
+    return [f"- **Text search:** {name}, {dim}-dimensional embeddings"]
 
 
 def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> list[str]:
@@ -223,7 +223,7 @@ def _made(training: TrainingSection | None, about: _Facts) -> list[list[str]]:
     if about.get("made"):
         return [[plain(about["made"])]]
     if not training:
-        return [["The images were embedded by the encoder as it is, without training (`python -m retrieval build`)."]]
+        return [["The images were embedded with the encoder as it is, without training (`python -m retrieval build`)."]]
     return [report.training_lines(training), report.settings_lines(training.settings)]
 
 
@@ -239,9 +239,10 @@ def _limits(encoder: Encoder, evaluation: EvaluationSection | None, *, trained: 
     seen, unseen = (evaluation.seen, evaluation.unseen) if evaluation else (None, None)
     if seen and unseen and unseen.figures.map.value < seen.figures.map.value:
         lines.append(
-            f"- Classes that were held out of training are found less well: mAP {unseen.figures.map.value:.3f} against "
-            f"{seen.figures.map.value:.3f}, each among its own gallery."
+            "- Results are worse for classes that were held out of training: mAP "
+            f"{unseen.figures.map.value:.3f}, compared with {seen.figures.map.value:.3f} for the classes seen in "
+            "training, each with its own gallery."
         )
     elif seen and trained and not unseen:
-        lines.append("- The figures are for classes that were part of training; other classes may be found less well.")
+        lines.append("- The metrics are for classes seen in training; results for other classes may be worse.")
     return lines

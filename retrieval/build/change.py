@@ -71,7 +71,7 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
     errors of `open_artifact`.
     """
     if isinstance(ids, str):
-        raise QueryError(f"the ids of the images to remove are a list, [{ids!r}] for one, not a text.")
+        raise QueryError(f"the ids of the images to remove must be a list, such as [{ids!r}], not a string.")
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
@@ -79,7 +79,7 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
         gone = {old.gallery.row_of(image_id) for image_id in ids}
         kept = np.array([row for row in range(len(old.gallery)) if row not in gone], np.int64)
         if not len(kept):
-            raise QueryError("an artifact has at least one image; to remove them all, delete its folder.")
+            raise QueryError("an artifact must keep at least one image; to remove all of them, delete its folder.")
         path = folder / LAYOUT.gallery
         tables, schema = read_tables(path, kept), pq.read_schema(path)
         return _replaced(old, kept, old.store.vectors(kept), tables, schema, {"remove": len(gone)})

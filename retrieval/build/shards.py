@@ -50,11 +50,11 @@ class Shards:
         found, wanted = _read_stamp(folder / "key"), {"key": key, "encoder": f"{encoder} {THUMBNAIL_SIDE}"}
         if found.get("encoder") != wanted["encoder"]:
             if count := self._count(folder.rglob("*.parquet")):
-                say(f"{count:,} images that an interrupted build had embedded are lost: its encoder was another one")
+                say(f"discarding {count:,} images embedded by an interrupted build: it used a different encoder")
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         elif found["key"] != key:
-            self.set_aside("the source is not what it was")
+            self.set_aside("the source has changed")
         if found != wanted:
             write_whole(folder / "key", lambda path: path.write_text(json.dumps(wanted), encoding="utf-8"))
         self.kept = Kept(folder / "kept")
@@ -67,7 +67,7 @@ class Shards:
         last = (self.facts() or [{"consumed": 0, "position": None}])[-1]
         if limit is None or last["consumed"] <= limit:
             return last["consumed"], last["position"]
-        self.set_aside("the limit is lower now")
+        self.set_aside("the limit is lower than before")
         self.kept = Kept(self.folder / "kept")
         return 0, None
 
@@ -80,7 +80,7 @@ class Shards:
         for path in reversed(self.files()):  # last first: an interruption leaves a valid prefix
             path.rename(kept / f"{before + int(path.stem):06d}.parquet")
         if count:
-            say(f"{why}: it is read from the start; {count:,} images embedded before a break are not embedded again")
+            say(f"{why}: reading from the start; the embeddings of {count:,} images are reused")
 
     def files(self) -> list[Path]:
         """The paths of the finished shards, in order."""

@@ -88,9 +88,9 @@ def _write_manifest(folder: Path, encoder: Encoder, store: FaissStore, gallery: 
     extras = LAYOUT.extras_in(folder)
     for name in extras:
         if name in LAYOUT.plots_in(folder) and not PLOT.fullmatch(name):
-            raise ArtifactError(f"{name}: a picture of an artifact is a PNG file called by letters and digits.")
+            raise ArtifactError(f"{name}: a plot must be a PNG file with a name of letters and digits.")
         if not LAYOUT.is_extra(name):
-            raise ArtifactError(f"{name}: the text model of an artifact has JSON, text, safetensors and no such files.")
+            raise ArtifactError(f"{name} cannot be part of a text model: only JSON, text and safetensors files can.")
     manifest = {
         "format": FORMAT,
         "files": {name: measure(folder / name) for name in [*LAYOUT.names()[:-1], *extras]},

@@ -30,9 +30,9 @@ def make_network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
     try:
         return timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
     except Exception as error:  # timm, torch and the Hub client each raise their own exceptions
-        what = f"the Hub weights of {backbone!r} could not be had" if from_hub else f"cannot make {backbone!r}"
+        what = f"the Hub weights of {backbone!r} could not be downloaded" if from_hub else f"cannot create {backbone!r}"
         raise EncoderError(
-            f"{what}: {first_line(error)}. Give the weights with --weights FILE (safetensors), or take random ones "
+            f"{what}: {first_line(error)}. Give the weights with --weights FILE (safetensors), or use random ones "
             "(--no-pretrained; in training --set pretrained=false)."
         ) from error
 
@@ -41,7 +41,9 @@ def put_head(model: Any, spec: str) -> None:
     """Replace timm's classifier by the head described by `spec`; raises EncoderError if there is no single one."""
     names = classifier_names(model)
     if len(names) != 1:
-        raise EncoderError(f"{model.pretrained_cfg['architecture']!r} has no single classifier to put a head in.")
+        raise EncoderError(
+            f"the head of {model.pretrained_cfg['architecture']!r} cannot be replaced: it needs exactly one classifier."
+        )
     head = Head(spec, feature_count(model))
     model.set_submodule(names[0], head)
     model.num_classes = head.dim
@@ -67,7 +69,7 @@ def check_name(backbone: str) -> None:
     """Raise EncoderError, with the nearest names, if timm has no such model."""
     if timm.is_model(backbone.split(".")[0]) or backbone.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         return
-    hint = did_you_mean(backbone, timm.list_models(), otherwise="`timm.list_models()` names them all.")
+    hint = did_you_mean(backbone, timm.list_models(), otherwise="`timm.list_models()` lists all of them.")
     raise EncoderError(f"timm has no model {backbone!r}; {hint}")
 
 
@@ -76,7 +78,7 @@ def load_weights(model: Any, path: Path, skip: Sequence[str]) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise EncoderError(f"{path.name} is not a safetensors file that can be read: {first_line(error)}") from error
+        raise EncoderError(f"{path.name} is not a readable safetensors file: {first_line(error)}") from error
 
     def kept(name: str) -> bool:
         return not name.startswith(tuple(f"{layer}." for layer in skip))
@@ -89,9 +91,9 @@ def load_weights(model: Any, path: Path, skip: Sequence[str]) -> None:
     if wrong := [name for name in wrong if name not in optional]:
         name = wrong[0]
         raise EncoderError(
-            f"the weights in {path.name} are not those of {model.pretrained_cfg['architecture']!r}: "
+            f"the weights in {path.name} are not for {model.pretrained_cfg['architecture']!r}: "
             f"{len(wrong)} tensors do not fit, the first is {name!r}: "
-            f"the model wants {wanted.get(name, 'none')}, the file has {found.get(name, 'none')}."
+            f"the model needs {wanted.get(name, 'none')}, the file has {found.get(name, 'none')}."
         )
     model.load_state_dict({name: state[name] for name in found}, strict=False)
 

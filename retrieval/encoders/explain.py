@@ -113,8 +113,8 @@ def seen_box(data_config: dict[str, Any], size: tuple[int, int]) -> Box:
         resized = [round(side / min(ratios)) for side in size]
     else:
         raise EncoderError(
-            f"which part of a picture the encoder sees is not known: its crop mode is {mode!r}, not squash, center or "
-            "border."
+            f"cannot tell which part of a picture the encoder sees: its crop mode is {mode!r}, but only squash, center "
+            "and border are supported."
         )
     (left, right), (top, bottom) = (_span(*sides) for sides in zip(resized, shown, strict=True))
     return left, top, right, bottom

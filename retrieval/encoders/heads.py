@@ -25,7 +25,9 @@ class Head(torch.nn.Sequential):
         for word in spec.split("-"):
             match = _WORD.fullmatch(word)
             if match is None:
-                raise EncoderError(f"{spec!r} is no head: {word!r} is neither a width, bn, relu nor dropout0.5.")
+                raise EncoderError(
+                    f"{spec!r} is not a valid head: {word!r} is not a width, bn, relu or a dropout such as dropout0.5."
+                )
             if match["width"]:
                 layers.append(torch.nn.Linear(width, int(word)))
                 width = int(word)
@@ -36,7 +38,7 @@ class Head(torch.nn.Sequential):
             else:
                 layers.append(torch.nn.Dropout(float(match["rate"])))
         if not isinstance(layers[-1], torch.nn.Linear):
-            raise EncoderError(f"{spec!r} is no head: it has to end in a width, as 512-relu-256 does.")
+            raise EncoderError(f"{spec!r} is not a valid head: the last layer must be a width, as in 512-relu-256.")
         super().__init__(*layers)
         self.spec = spec
         self.dim = width

@@ -136,7 +136,7 @@ class Encoder:
             if not timm.is_model(name):  # a prefix like `hf-hub:` would make timm fetch another model
                 raise ValueError(f"timm has no model {name!r}")
             if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
-                raise ValueError(f"model_args names {', '.join(named)}")
+                raise ValueError(f"model_args must not set {', '.join(named)}")
             model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
             if head := config.get(_OWN_KEY, {}).get("head"):
                 put_head(model, head)
@@ -217,8 +217,8 @@ class Encoder:
         """
         if not self.explains:
             raise EncoderError(
-                f"the similarity that {self.name!r} finds cannot be split into parts of the picture: its embedding is "
-                "not an average over a map of the picture with at most a linear layer on top, as that of resnet50 is."
+                f"the similarity of {self.name!r} cannot be split into parts of the picture: its embedding is not the "
+                "average of a feature map followed by at most a linear layer, as in resnet50."
             )
         return self._thread.run(self._cells, self.preprocess(image))
 

@@ -58,7 +58,7 @@ class TextEncoder:
         if folder.is_dir():
             made = cls.load(folder)
         else:
-            with _loading(name, " Give the folder of one that is here, or check the name and the network."):
+            with _loading(name, " Check the name and the network, or give the folder of a local model."):
                 made = cls(*_opened(name, local=False), name)
         picture = made._on_thread(partial(made._images, [Image.new("RGB", (64, 64))]))
         check_shape(picture, 1, made.dim, made.name)  # texts and images must share one space
@@ -67,7 +67,7 @@ class TextEncoder:
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
         """Load what `save` wrote, only from this folder; raises EncoderError if its files are invalid."""
-        with _loading(f"the folder {folder.name}"):
+        with _loading(f"in the folder {folder.name}"):
             model, processor = _opened(str(folder), local=True)
             own = getattr(model.config, _OWN_KEY, None) or {}
             return cls(model, processor, short(str(own.get("name") or folder.resolve().name), 100))
@@ -90,7 +90,7 @@ class TextEncoder:
         Raises QueryError for an empty text, EmbeddingError for one whose embedding has no direction.
         """
         if any(not text.strip() for text in texts):
-            raise QueryError("a text to search for has at least one letter; this one is empty.")
+            raise QueryError("the text to search for is empty: give at least one letter.")
         # An unpaired surrogate, which JSON can contain, cannot be encoded as UTF-8.
         clean = [text.strip()[:_LONGEST].encode("utf-8", "replace").decode() for text in texts]
         return self._in_batches(clean, self._texts)
@@ -149,7 +149,7 @@ def _opened(where: str, *, local: bool) -> tuple[Any, Any]:
     with _quiet():
         config = AutoConfig.from_pretrained(where, **safe)
         if config.model_type not in _KINDS or hasattr(config, "quantization_config"):
-            raise ValueError(f"it is of the type {config.model_type!r}, and not plain CLIP or SigLIP")
+            raise ValueError(f"its type is {config.model_type!r}, not plain CLIP or SigLIP")
         exact = {"dtype": torch.float32, "attn_implementation": "sdpa", "use_safetensors": True}
         model, found = AutoModel.from_pretrained(where, config=config, output_loading_info=True, **exact, **safe)
         processor = AutoProcessor.from_pretrained(where, **safe)
@@ -164,7 +164,7 @@ def _loading(what: str, hint: str = "") -> Iterator[None]:
         yield
     except Exception as error:  # transformers, the Hub client and safetensors each raise their own exceptions
         why = short(first_line(error), 300)
-        raise EncoderError(f"the text model of {what} could not be loaded: {why}.{hint}") from error
+        raise EncoderError(f"the text model {what} could not be loaded: {why}.{hint}") from error
 
 
 @contextmanager

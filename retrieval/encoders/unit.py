@@ -14,8 +14,8 @@ def check_shape(features: torch.Tensor, count: int, dim: int, name: str) -> None
     """Raise EncoderError unless the features have shape (count, dim): one row per image or text."""
     if tuple(features.shape) != (count, dim):
         raise EncoderError(
-            f"{name!r} gives numbers of shape {tuple(features.shape)} where ({count}, {dim}) were expected, one row "
-            "for each picture or text: what comes out of it is not pooled. Choose another model."
+            f"{name!r} returns an array of shape {tuple(features.shape)}, but ({count}, {dim}) was expected, one row "
+            "per picture or text: its output is not pooled. Choose another model."
         )
 
 
@@ -29,11 +29,11 @@ def unit_rows(features: torch.Tensor, dim: int, name: str) -> Vectors:
     features = features.float()
     lengths = features.norm(dim=1)
     if not torch.isfinite(lengths).all():
-        raise EncoderError(f"the weights of {name!r} give numbers that are not finite; they are damaged.")
+        raise EncoderError(f"{name!r} returns values that are not finite: its weights are damaged.")
     if flat := (lengths < _LEAST_LENGTH).nonzero().flatten().tolist():
         raise EmbeddingError(
-            f"{name!r} sees nothing here: the embedding has the length {float(lengths[flat[0]]):.1g}, and so no "
-            "direction to compare. Give another picture or text; where all are like that, the weights are damaged.",
+            f"{name!r} cannot embed this picture or text: the embedding has length {float(lengths[flat[0]]):.1g}, too "
+            "short to have a direction. Give another one; if this happens with all of them, the weights are damaged.",
             flat,
         )
     vectors: Vectors = torch.nn.functional.normalize(features, dim=1).numpy()

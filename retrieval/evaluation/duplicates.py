@@ -89,7 +89,9 @@ def find_groups(
 def check_threshold(threshold: float) -> None:
     """Raise QueryError unless the near-duplicate threshold is in [LEAST, 1]."""
     if not LEAST <= threshold <= 1:
-        raise QueryError(f"the threshold of near-duplicates is a cosine, from {LEAST} to 1; it is {threshold}.")
+        raise QueryError(
+            f"the near-duplicate threshold must be a cosine similarity from {LEAST} to 1, not {threshold}."
+        )
 
 
 def write_csv(groups: list[Group], gallery: Gallery, file: Path) -> None:

@@ -114,8 +114,8 @@ def evaluation_lines(evaluation: EvaluationSection) -> list[list[str]]:
 def _unseen(part: EvaluationPart) -> list[str]:
     run = f"another run of the same recipe, `{part.from_run}`, which measured them" if part.from_run else "training"
     return [
-        f"The unseen classes were held out of {run}. All of their images are queries, each left out of its own search "
-        f"in {part.images:,} images."
+        f"The unseen classes were held out of {run}. Each of their images is a query in a gallery of "
+        f"{part.images:,} images; the query itself is excluded."
     ]
 
 
@@ -138,7 +138,8 @@ def audit_lines(audit: AuditSection | None, evaluation: EvaluationSection | None
     parts = evaluation.parts() if evaluation else {}
     without = [part for part in ("seen", "unseen") if part in parts and f"{part}_without_near_duplicates" not in parts]
     if audit.queries and without:
-        found += f" Without them no query of {' and '.join(without)} classes is left: the figures may show no more."
+        classes = " and ".join(without)
+        found += f" Without these, no query of {classes} classes is left: the metrics may reflect nothing else."
     return [found]
 
 
@@ -155,7 +156,7 @@ def leave_one_out_lines(metrics: Metrics) -> list[list[str]]:
     if not figures:
         return [["There are no labels, so there is nothing to evaluate."]]
     values = figures.by_name()
-    learned = " The encoder has learned from some of them: for new images see the evaluation."
+    learned = " The encoder was trained on some of these images: for new images, see the evaluation."
     return [
         [
             f"Leave-one-out over {figures.queries:,} images and {figures.labels:,} labels."
@@ -170,7 +171,7 @@ def calibration_lines(calibration: CalibrationSection | None) -> list[str]:
     if not calibration:
         return []
     checked, wanted = calibration.checked, f"{calibration.wanted.precision:.0%}"
-    own = "images of the gallery, each left out of its own search"
+    own = "gallery images, each excluded from its own search"
     of = "held-out images" if calibration.held_out else own
     lines = [
         "The match probability of a hit is the estimated probability that it shows the same class as the query. It is "
@@ -178,7 +179,7 @@ def calibration_lines(calibration: CalibrationSection | None) -> list[str]:
         f"{checked.expected_calibration_error:.3f}, measured on {checked.queries:,} other {of}."
     ]
     if not checked.precision:
-        return [*lines, f"No top hit is called confident: no threshold reaches a precision of {wanted}."]
+        return [*lines, f"No top hit counts as confident: no threshold reaches a precision of {wanted}."]
     return [
         *lines,
         f"The top hit is confident for {checked.shown:.0%} of these queries, and {with_interval(checked.precision)} of "

@@ -107,8 +107,8 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
     rows = np.array([row for row, label in enumerate(labels) if label is not None and of_label[label] > 1], np.int64)
     if not len(rows):
         raise QueryError(
-            "there is nothing to evaluate: no two images have the same label. Build with --label-column, or from "
-            "a folder with one sub-folder a class."
+            "nothing to evaluate: no two images have the same label. Build with --label-column, or from a folder with "
+            "one sub-folder per class."
         )
     most = min(MAX_QUERIES, max(_LEAST_QUERIES, _MOST_PAIRS // len(vectors)))
     if len(rows) > most:
@@ -158,15 +158,15 @@ def query_figures(
     without = np.full(len(queries), -1) if exclude is None else exclude
     if not len(codes) == len(gallery) or not len(wanted) == len(queries) == len(without):
         raise QueryError(
-            f"each image has one label: {len(codes)} for {len(gallery)} images of the gallery, {len(wanted)} for "
-            f"{len(queries)} queries."
+            f"each image needs exactly one label: got {len(codes)} labels for {len(gallery)} gallery images, and "
+            f"{len(wanted)} labels for {len(queries)} queries."
         )
     mine = np.flatnonzero(without >= 0)
     to_find = np.bincount(codes + 1, minlength=len(names) + 1)[wanted + 1]
     to_find[mine] -= codes[without[mine]] == wanted[mine]
     rows = np.flatnonzero((wanted >= 0) & (to_find > 0))
     if not len(rows):
-        raise QueryError("there is nothing to evaluate: no image of the gallery has the label of a query.")
+        raise QueryError("nothing to evaluate: no image in the gallery has the label of a query.")
     ladder = [k for k in LADDER if k <= len(gallery)]
     step = max(1, min(_CHUNK, _CELLS // len(gallery)))
     values, tops, hits = [], [], []
@@ -211,7 +211,7 @@ def bootstrap_interval(
     from scipy.stats import bootstrap  # takes a second to import, and searching does not need it
 
     if not len(values):
-        raise QueryError("an interval is made of one value at least; there is none.")
+        raise QueryError("a bootstrap interval needs at least one value; there are none.")
     if len(values) == 1:
         return float(values[0]), float(values[0])
     drawn = bootstrap(

@@ -118,9 +118,9 @@ def _intervals(evaluation: EvaluationSection) -> Figure:
         points = list(part.figures.by_name().values())
         _bars(axes, [place + offset for place in range(len(names))], points, part=key, upright=True)
     axes.set_xticks(range(len(names)), names)
-    axes.set_xlabel("figure")
+    axes.set_xlabel("metric")
     axes.set_ylabel("mean over the queries")
-    axes.set_title("Figures with 95% bootstrap intervals")
+    axes.set_title("Metrics with 95% bootstrap intervals")
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -150,11 +150,11 @@ def _images_per_class(classes: Sequence[ClassFigures]) -> Figure:
     else:
         axes.set_xlabel(f"the {len(counts)} classes, from the largest to the smallest")
     middle = sorted(counts)[len(counts) // 2]
-    axes.axhline(middle, color=_VERMILION, ls="--", label=f"the median class: {middle:,}")
+    axes.axhline(middle, color=_VERMILION, ls="--", label=f"median: {middle:,} images")
     most, least = ordered[0], ordered[-1]
     axes.set_title(
-        f"Training images per class: {most.images:,} of {_short(most.label)} to "
-        f"{least.images:,} of {_short(least.label)}",
+        f"Training images per class: from {most.images:,} ({_short(most.label)}) to "
+        f"{least.images:,} ({_short(least.label)})",
         parse_math=False,
     )
     axes.set_ylabel("images")
@@ -193,7 +193,7 @@ def _reliability(checked: Checked) -> Figure:
     axes.set_ylim(0, 1.03)
     axes.set_ylabel("share of hits of the same class")
     error = f"expected calibration error {checked.expected_calibration_error:.3f}"
-    axes.set_title(f"Match probability against the measured share\n({error})")
+    axes.set_title(f"Match probability and measured share\n({error})")
     axes.grid(alpha=0.3)
     axes.legend()
     sizes.bar(curve.chance, curve.pairs, width=0.04, color=_BLUE)

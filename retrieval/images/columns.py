@@ -50,8 +50,8 @@ def image_column(name: str, features: Features, asked: str | None) -> str:
         return found[0]
     if asked in found:
         return str(asked)
-    what = "no column of images" if asked is None else f"no column of images called {asked!r}"
-    raise SourceError(f"{name} has {what}; its columns are {', '.join(features)} (--image-column names one).")
+    what = "no image column" if asked is None else f"no image column {asked!r}"
+    raise SourceError(f"{name} has {what}; its columns are {', '.join(features)} (choose one with --image-column).")
 
 
 def label_column(name: str, features: Features, asked: str | None) -> str | None:
@@ -62,7 +62,7 @@ def label_column(name: str, features: Features, asked: str | None) -> str | None
     if asked is not None and asked not in features:
         raise SourceError(f"{name} has no column {asked!r}; its columns are {', '.join(features) or 'none'}.")
     if asked is not None and is_binary(features[asked]):
-        raise SourceError(f"{name} has no labels in its column {asked!r}, but images or other bytes.")
+        raise SourceError(f"the column {asked!r} of {name} contains images or other bytes, not labels.")
     if asked is not None or "label" in features:
         return asked or "label"
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]

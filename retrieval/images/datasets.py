@@ -49,13 +49,13 @@ def find_local(name: str, revision: str | None) -> Path | None:
     Raises SourceError if the name is empty, or if a revision is given for a local source.
     """
     if not name:
-        raise SourceError("no source was named: give a folder, a parquet file, or a data set.")
+        raise SourceError("no source given: name a folder, a parquet file, or a data set.")
     path = Path(name).expanduser()
     if not path.exists():
         return None
     if revision:
         raise SourceError(
-            f"{name} is on this disk and has no revisions: leave {revision!r} out, or name a data set on the Hub."
+            f"{name} is a local path and has no revisions: leave out {revision!r}, or name a data set on the Hub."
         )
     return path
 
@@ -86,23 +86,23 @@ def _on_disk(name: str, path: Path, config: str | None) -> Any:
     if path.is_dir() and plain == escaped:
         return load_builder(name, plain, config)
     if path.is_dir() and config:
-        raise SourceError(f"{name} has [, * or ? in its path, and so its configurations cannot be read: rename it.")
+        raise SourceError(f"{name} has [, * or ? in its path, so its configurations cannot be read: rename it.")
     if path.is_dir():
         return load_builder(name, "parquet", data_dir=escaped)
     if not path.is_file() or path.suffix != ".parquet":
         raise SourceError(f"{name} is neither a folder nor a parquet file.")
     if config:
-        raise SourceError(f"{name} is one file and has no configurations: leave {config!r} out.")
+        raise SourceError(f"{name} is a single file and has no configurations: leave out {config!r}.")
     return load_builder(name, "parquet", data_files=escaped)
 
 
 def _on_hub(name: str, config: str | None, revision: str | None) -> Origin:
     found = _HUB_NAME.fullmatch(name)
     if found is None:
-        raise SourceError(f"there is no {name} here, and that cannot be the name of a data set on the Hub.")
+        raise SourceError(f"{name} does not exist here, and is not a valid name for a data set on the Hub.")
     repo, own = found["repo"], found["revision"]
     if own and revision not in (None, own):
-        raise SourceError(f"{name} names a revision, and so does {revision!r}: leave one of them out.")
+        raise SourceError(f"{name} already names a revision, and {revision!r} is given too: leave one of them out.")
     builder = load_builder(repo, repo, config, revision or own)
     root = f"hf://datasets/{repo}@{builder.hash}"
     if builder.base_path != root:  # the Hub is unreachable, and this is an older download
@@ -222,8 +222,8 @@ def _not_found(name: str, revision: str | None, error: Exception) -> str:
     if "is a gated dataset" in str(error):
         return f"{name} {GATED}"
     return (
-        f"{name} is no folder or parquet file here, nor a data set on the Hub; or it is private, and not shown to this "
-        f"login: check the name; for a private one {LOG_IN}."
+        f"{name} is not a folder or parquet file here, nor a data set on the Hub that you can access: check the name; "
+        f"if it is private, {LOG_IN}."
     )
 
 
@@ -238,12 +238,12 @@ def _wrong_config(name: str, path: str, config: str | None, revision: str | None
         return None if config in known else f"{name} has no configuration {config!r}; it has {listed}."
     if len(known) < 2:
         return None
-    return f"{name} has {len(known)} configurations, of which one has to be named (--config): {listed}."
+    return f"{name} has {len(known)} configurations; choose one with --config: {listed}."
 
 
 def _away(name: str) -> str:
     hub, why = datasets.config.HF_ENDPOINT, " (HF_HUB_OFFLINE is set)" if datasets.config.HF_HUB_OFFLINE else ""
-    return f"{name} is no folder or parquet file here, and {hub} cannot be reached{why}: check the name, or try later."
+    return f"{name} is not a folder or parquet file here, and {hub} is unreachable{why}: check the name, or try later."
 
 
 def _no_data_set(name: str, error: Exception) -> str:

@@ -101,7 +101,7 @@ class Gallery:
         """The row number of an id; raises QueryError if the gallery does not contain it."""
         row = self._row_of_id.get(image_id)
         if row is None:
-            raise QueryError(f"the gallery has no image with the id {_shown(image_id)!r}; it has {len(self)} others.")
+            raise QueryError(f"the gallery has no image with the id {_shown(image_id)!r}; it has {len(self)} images.")
         return row
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[Row]:
@@ -156,7 +156,7 @@ class Gallery:
         Raises QueryError for an unknown column or value, and suggests the nearest ones.
         """
         if where is not None and not isinstance(where, Mapping):
-            raise QueryError(f'a filter is a mapping, {{"label": "shirt"}} for one, not {_shown(repr(where))}.')
+            raise QueryError(f'a filter must be a mapping such as {{"label": "shirt"}}, not {_shown(repr(where))}.')
         if not where:
             return None
         mask = np.ones(len(self), bool)
@@ -226,7 +226,7 @@ def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
     for item in new:
         if types.setdefault(item.name, item.type) != item.type:
             raise SourceError(
-                f"the column {item.name!r} holds {types[item.name]} in the gallery and {item.type} in the source."
+                f"the column {item.name!r} has type {types[item.name]} in the gallery but {item.type} in the source."
             )
     return pa.schema(list(types.items()))
 
@@ -275,7 +275,7 @@ def parse_where(conditions: Iterable[str]) -> Where:
     for condition in conditions:
         column, equals, value = condition.partition("=")
         if not equals:
-            raise QueryError(f"a filter is COLUMN=VALUE, {condition!r} is not.")
+            raise QueryError(f"a filter must have the form COLUMN=VALUE, not {condition!r}.")
         where.setdefault(column, []).append(value or None)
     return where
 

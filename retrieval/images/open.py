@@ -106,7 +106,7 @@ def _from_file(name: str, data: bytes, at_least: int | None) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
     except MemoryError as error:
-        raise ImageError(f"{name} needs more memory than there is to decode it") from error
+        raise ImageError(f"{name} needs more memory to decode than is available") from error
     except Exception as error:
         # Broad on purpose. On malicious files Pillow's plugins raise almost anything: OSError, SyntaxError,
         # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into
@@ -122,7 +122,9 @@ def as_region(value: object) -> Region:
         if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
             return float(left), float(top), float(right), float(bottom)
     found = short(repr(value), 100)
-    raise ImageError(f"a region is [left, top, right, bottom], shares of the picture from 0 to 1, not {found}")
+    raise ImageError(
+        f"a region must be [left, top, right, bottom], as fractions of the picture from 0 to 1, not {found}"
+    )
 
 
 def _is_number(value: object) -> bool:
@@ -197,13 +199,15 @@ def read_bytes(source: File) -> bytes:
 def not_a_file(source: object) -> str | None:
     """The reason why an object cannot be read as a file, with advice; None if it may be readable."""
     if isinstance(source, str) and re.match(r"(?i)\s*(https?|ftp|s3|gs|hf)://", source):
-        return f"{short(source, 100)!r} is an address: download it first, and give its path or its bytes"
+        return f"{short(source, 100)!r} is a URL: download it first, and give its path or bytes"
     if isinstance(source, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(source, "read"):
         return None
     kind = type(source)
     tensor = kind.__module__.partition(".")[0] in {"torch", "tensorflow", "jax", "jaxlib"}
-    advice = "; make it an array first: numpy, uint8, (H, W, 3)" if tensor else ""
-    return f"a picture is a path, bytes, a binary file, a PIL image or a uint8 array, not {kind.__qualname__}{advice}"
+    advice = "; convert it to a NumPy array first: uint8, (H, W, 3)" if tensor else ""
+    return (
+        f"a picture must be a path, bytes, a binary file, a PIL image or a uint8 array, not {kind.__qualname__}{advice}"
+    )
 
 
 def _read_capped(name: str, file: BinaryIO, expected: int) -> bytes:
@@ -211,7 +215,7 @@ def _read_capped(name: str, file: BinaryIO, expected: int) -> bytes:
     parts, room = [], MAX_BYTES + 1
     while room and (part := file.read(min(room, expected + 1))):  # asking for far too much is slow for a small file
         if not isinstance(part, bytes):
-            raise ImageError(f"{name} is open as text; open it in binary mode")
+            raise ImageError(f"{name} is open in text mode; open it in binary mode")
         parts.append(part)
         room -= len(part)
     if not room:
@@ -235,8 +239,8 @@ def _complaint(data: bytes) -> str:
     head = data[:4096]
     found = next((kind for kind, pattern in _SIGNATURES if re.match(pattern, head, re.DOTALL)), None)
     if found and found.upper() in FORMATS:
-        return f"is damaged, cut short, or a rare kind of {found} that cannot be read"
-    return f"is not a picture that can be read{f' (found: {found})' if found else ''}; {_ACCEPTED}"
+        return f"is damaged, cut short, or an unsupported variant of {found}"
+    return f"is not a readable picture{f' (found: {found})' if found else ''}; {_ACCEPTED}"
 
 
 def _check_size(name: str, image: Image.Image) -> None:
@@ -266,8 +270,8 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     if array.dtype == np.uint8 and array.size and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         return Image.fromarray(np.ascontiguousarray(array))
     raise ImageError(
-        f"an array that holds a picture is uint8, of shape (H, W), (H, W, 3) or (H, W, 4), and not empty; this one is "
-        f"{array.dtype}, of shape {array.shape}"
+        f"a picture given as an array must be uint8, of shape (H, W), (H, W, 3) or (H, W, 4), and not empty; this one "
+        f"is {array.dtype}, of shape {array.shape}"
     )
 
 

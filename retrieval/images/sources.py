@@ -249,7 +249,7 @@ def _image_folder(folder: Path, label_column: str | None, split: str | None) -> 
     places = [""] if split is None else [name for part in split.split("+") for name in folders.get(part, [])]
     files = [path for place in places for path in _files(root, place) if path.name not in _METADATA]
     if not files and places:
-        raise SourceError(f"{folder} is empty: there is no file in it that could be an image.")
+        raise SourceError(f"{folder} is empty: it contains no file that could be an image.")
     known = bool(places) and not any(path.suffix.lower() == ".zip" for path in files)
     fingerprint, total = origins.fingerprint(described, split, label), len(files) if known else None
     classes, about = () if label else _empty_folders(root), origins.about_local(root)

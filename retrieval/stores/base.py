@@ -42,16 +42,16 @@ class Store(Protocol):
 def check_added(vectors: Vectors, dim: int) -> Vectors:
     """The vectors as contiguous float32; raises StoreError for a shape that `Store.add` does not accept."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
-        raise StoreError(f"vectors of shape (N, {dim}) were expected, these are {vectors.shape}.")
+        raise StoreError(f"vectors must have shape (N, {dim}), not {vectors.shape}.")
     return np.ascontiguousarray(vectors, np.float32)
 
 
 def check_search(queries: Vectors, k: int, dim: int) -> Vectors:
     """The queries as contiguous float32; raises StoreError for a shape or k that `Store.search` does not accept."""
     if queries.ndim != 2 or queries.shape[1] != dim:
-        raise StoreError(f"queries of shape (Q, {dim}) were expected, these are {queries.shape}.")
+        raise StoreError(f"queries must have shape (Q, {dim}), not {queries.shape}.")
     if k < 1:
-        raise StoreError(f"k must be at least 1, it is {k}.")
+        raise StoreError(f"k must be at least 1, not {k}.")
     return np.ascontiguousarray(queries, np.float32)
 
 
@@ -59,7 +59,7 @@ def check_rows(ids: Ids, size: int) -> Ids:
     """The row numbers as int64; raises StoreError unless each is a row of a store of this size."""
     rows = np.asarray(ids, np.int64)
     if rows.size and not 0 <= rows.min() <= rows.max() < size:
-        raise StoreError(f"there are {size} rows, from 0 on; rows from {rows.min()} to {rows.max()} were asked for.")
+        raise StoreError(f"there are {size} rows, numbered from 0; got rows from {rows.min()} to {rows.max()}.")
     return rows
 
 

@@ -79,10 +79,10 @@ class FaissStore:
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise IntegrityError(f"{path.name} is not an index that FAISS can read.") from error
+            raise IntegrityError(f"{path.name} is not a readable FAISS index.") from error
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise IntegrityError(
-                f"{path.name}: metric inner product was expected, FAISS's number {index.metric_type} found."
+                f"{path.name}: the metric must be the inner product, found FAISS's metric number {index.metric_type}."
             )
         store = cls(index.d, IndexSettings(**settings), index=index)
         stated, found = _kind(_made(index.d, store.settings.factory)), _kind(index)
@@ -111,15 +111,15 @@ class FaissStore:
             self._index.train(np.ascontiguousarray(vectors, np.float32))
         except RuntimeError as error:
             raise StoreError(
-                f"an index {self.settings.factory!r} cannot be trained with {len(vectors)} vectors: it wants at least "
-                f"as many as it has lists. {AUTO} chooses one that fits."
+                f"an index {self.settings.factory!r} cannot be trained with {len(vectors)} vectors: it needs at least "
+                f"one per list. {AUTO} chooses one that fits."
             ) from error
 
     def add(self, vectors: Vectors) -> None:
         """See `Store.add`; raises StoreError if the index still has to be trained."""
         vectors = check_added(vectors, self.dim)
         if not self._index.is_trained:
-            raise StoreError(f"an index {self.settings.factory!r} has to be trained before vectors are added.")
+            raise StoreError(f"an index {self.settings.factory!r} must be trained before vectors are added.")
         self._index.add(vectors)
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
@@ -208,14 +208,15 @@ def _made(dim: int, factory: str) -> Any:
     """An empty FAISS index; raises StoreError if it cannot be a store, or not with this dimension."""
     if not _FACTORIES.fullmatch(factory):
         raise StoreError(
-            f"an index {factory!r} cannot be a store, whose scores are inner products and whose rows can be filtered "
-            "and read back. These can: Flat, SQ6, SQ8, SQbf16, SQfp16, alone or after 'IVF1024,' or 'HNSW32,'."
+            f"an index {factory!r} is not supported: its scores must be inner products, and its rows must be "
+            "filterable and readable. "
+            "Supported: Flat, SQ6, SQ8, SQbf16, SQfp16, alone or after 'IVF1024,' or 'HNSW32,'."
         )
     try:
         return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise StoreError(
-            f"FAISS cannot make an index {factory!r} for {dim} dimensions (see its wiki, 'The index factory')."
+            f"FAISS cannot create an index {factory!r} for {dim} dimensions (see its wiki, 'The index factory')."
         ) from error
 
 

@@ -33,7 +33,7 @@ def create_app(searcher: Searcher) -> gr.Blocks:
     """
     artifact = searcher.artifact
     if artifact is None:
-        raise ArtifactError("the page shows an artifact: open the Searcher by Searcher.open, or Searcher.of.")
+        raise ArtifactError("the page needs an artifact: create the Searcher with Searcher.open or Searcher.of.")
     thumbnails = ThumbnailFiles(searcher.gallery)
     cards = Cards(searcher, thumbnails)
     find_groups = Finder(searcher)

@@ -129,7 +129,7 @@ CALL = "Call it from a program"
 
 NO_PICTURE = "No picture was given. With gradio_client, wrap its path or URL: handle_file('photo.jpg')."
 TOOL_PICTURE = "Its URL (http or https), a data URL (at most 4 MiB), or the path that /gradio_api/upload returned."
-TOOL_FILE = "no argument is a file object: give a picture as a URL, a data URL or an uploaded path."
+TOOL_FILE = "an argument must not be a file object: give a picture as a URL, a data URL or an uploaded path."
 NO_TOOLS = "No MCP: the package mcp is not installed (pip install -r requirements.txt)."
 NOT_UPLOADED = "This picture was not uploaded here: upload it again."
 FIND_FIRST = "Find the near-duplicates at this threshold first."

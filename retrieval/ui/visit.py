@@ -161,7 +161,9 @@ def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:
     """The number in the data of a button, from 0 to below `end`; raises QueryError for anything else."""
     text = str(pressed.get(name))
     if not _is_count(text) or int(text) >= end:
-        raise QueryError(f"the page sent {name} {short(text, 40)!r}, which is not one of {end}: reload the page.")
+        raise QueryError(
+            f"the page sent {name} {short(text, 40)!r}, which must be a number below {end}: reload the page."
+        )
     return int(text)
 
 
@@ -200,9 +202,9 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
         gallery.rows_where(where)
         for column, values in where.items():
             if column not in gallery.filters:
-                raise QueryError(f"the page has no filter {short(column, 40)!r}, only: {', '.join(gallery.filters)}.")
+                raise QueryError(f"the page has no filter {short(column, 40)!r}, only {', '.join(gallery.filters)}.")
             asked = asked.filtered(column, gallery.as_texts(column, values))
     count = (query.get("k") or [str(PAGE)])[0]
     if not _is_count(count) or not 1 <= int(count) <= MAX_K:
-        raise QueryError(f"k is the number of results, from 1 to {MAX_K}; the link has {short(count, 40)!r}.")
+        raise QueryError(f"k, the number of results, must be from 1 to {MAX_K}; the link has {short(count, 40)!r}.")
     return asked, int(count)

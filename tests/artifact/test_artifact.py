@@ -192,13 +192,13 @@ def test_index_of_another_dimension(copied_artifact):
 def test_index_of_another_number_of_rows(copied_artifact, rows):
     write_index(copied_artifact, np.resize(vectors_of(copied_artifact), (rows, EMBEDDING_SIZE)))
     reseal(copied_artifact)
-    refused(copied_artifact, "index.faiss: vectors", "says 60", f"found {rows}")
+    refused(copied_artifact, "index.faiss: number of vectors", "says 60", f"found {rows}")
 
 
 def test_index_of_another_metric(copied_artifact):
     write_index(copied_artifact, vectors_of(copied_artifact), faiss.METRIC_L2)
     reseal(copied_artifact)
-    refused(copied_artifact, "index.faiss", "inner product was expected", f"number {faiss.METRIC_L2} found")
+    refused(copied_artifact, "index.faiss", "must be the inner product", f"metric number {faiss.METRIC_L2}")
 
 
 def test_vectors_of_other_rows(copied_artifact):
@@ -235,7 +235,7 @@ def test_rows_in_another_order(copied_artifact):
 def test_gallery_of_another_number_of_rows(copied_artifact):
     pq.write_table(pq.read_table(copied_artifact / LAYOUT.gallery).slice(0, 59), copied_artifact / LAYOUT.gallery)
     reseal(copied_artifact)
-    refused(copied_artifact, "gallery.parquet: rows", "says 60", "found 59")
+    refused(copied_artifact, "gallery.parquet: number of rows", "says 60", "found 59")
 
 
 def test_weights_of_another_model(copied_artifact, tmp_path):
@@ -246,9 +246,9 @@ def test_weights_of_another_model(copied_artifact, tmp_path):
     reseal(copied_artifact)
     refused(
         copied_artifact,
-        "the weights in model.safetensors are not those of",
+        "the weights in model.safetensors are not for",
         BACKBONE,
-        "the model wants",
+        "the model needs",
         "the file has",
     )
     shutil.copy(other / LAYOUT.config, copied_artifact / LAYOUT.config)  # a complete encoder, but another one
@@ -305,7 +305,7 @@ def test_a_manifest_that_says_nonsense_is_refused_in_words(copied_artifact, chan
 
 def test_format_of_the_future(copied_artifact):
     reseal(copied_artifact, format=2)
-    refused(copied_artifact, "manifest.json: format 2", "reads format 1", "upgrade")
+    refused(copied_artifact, "manifest.json has format 2", "reads format 1", "upgrade")
 
 
 # Not an artifact
@@ -331,7 +331,7 @@ def test_where_an_artifact_may_be_written(copied_artifact, tmp_path):
     file = noise(tmp_path / "file.png", 1)
     with pytest.raises(ArtifactError, match=r"file\.png is a file; an artifact is a folder"):
         check_target(file)
-    with pytest.raises(ArtifactError, match="holds files that are not an artifact's"):
+    with pytest.raises(ArtifactError, match="contains files that do not belong to an artifact"):
         check_target(tmp_path)
 
 
@@ -339,7 +339,7 @@ def test_a_folder_with_a_manifest_of_something_else_is_not_overwritten(pictures,
     """The folder of a web page or a browser extension also has a `manifest.json` and a README.md."""
     (tmp_path / "manifest.json").write_text('{"name": "my web page"}')
     (tmp_path / "README.md").write_text("years of work")
-    with pytest.raises(ArtifactError, match="holds files that are not an artifact's"):
+    with pytest.raises(ArtifactError, match="contains files that do not belong to an artifact"):
         build_artifact(open_source(str(pictures)), tmp_path, encoder)
     assert (tmp_path / "README.md").read_text() == "years of work"
 

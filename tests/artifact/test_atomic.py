@@ -423,7 +423,7 @@ def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
     before = contents(copied_artifact)
     artifact = load_artifact(copied_artifact)  # reading needs no lock
     source = open_source(str(pictures))
-    with pytest.raises(ArtifactError, match=r"another process is writing .*copied; wait until it has ended"):
+    with pytest.raises(ArtifactError, match=r"another process is writing .*copied; wait until it has finished"):
         build_artifact(source, copied_artifact, encoder)
     with pytest.raises(ArtifactError, match="another process is writing"):
         add_images(artifact.folder, source)

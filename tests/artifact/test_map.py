@@ -96,11 +96,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_a_method_that_is_unknown_or_not_installed(monkeypatch):
     vectors, _ = clouds()
-    with pytest.raises(MapError, match="there is no map method 'isomap'; choose one of pca, tsne, umap"):
+    with pytest.raises(MapError, match="unknown map method 'isomap'; choose one of pca, tsne, umap"):
         project(vectors, "isomap")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in {"umap", "openTSNE"} else name)
     for method, package in (("tsne", "openTSNE"), ("umap", "umap-learn")):
-        with pytest.raises(MapError, match=f"'{method}' needs a package that is not here: pip install {package}"):
+        with pytest.raises(MapError, match=f"'{method}' needs a package that is not installed: pip install {package}"):
             check_method(method)
     check_method("pca")
 

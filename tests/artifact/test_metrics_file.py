@@ -251,7 +251,7 @@ def test_what_a_newer_version_has_added_is_kept(copied_run):
 
 @pytest.mark.parametrize("version", [METRICS_FORMAT + 1, 1, 0, "2", None, [2]])
 def test_another_format_is_refused(version):
-    with pytest.raises(IntegrityError, match=r"metrics\.json has format .* reads format 2 and older ones: upgrade"):
+    with pytest.raises(IntegrityError, match=r"metrics\.json has format .* reads format 2 and older: upgrade"):
         parse_metrics(json.dumps({"version": version}))
 
 
@@ -263,14 +263,14 @@ def test_another_format_is_refused(version):
     [
         ({"training": {"steps": "many"}}, "training.steps must be a valid integer, found 'many'"),
         ({"training": {"steps": True}}, "training.steps must be a valid integer, found True"),
-        ({"training": 7}, "training must be keys and values, found 7"),
+        ({"training": 7}, "training must be an object, found 7"),
         ({"training": {"data": {"split sizes": [1]}}}, "training.data.split_sizes must be a valid dictionary"),
         ({"training": {"history": [{"loss": "low"}]}}, "training.history.0.loss must be a valid"),
         ({"leave_one_out": {"queries": 4}}, "metrics.json has no leave_one_out.hit_at_1"),
         ({"evaluation": {"split": "test"}}, "metrics.json has no evaluation.gallery"),
         (
             {"evaluation": {**OLD["evaluation"], "seen": None}},
-            "evaluation.seen must be keys and values, found",
+            "evaluation.seen must be an object, found",
         ),
         ({"evaluation": {**OLD["evaluation"], "classes": [{"confusions": 5}]}}, "no evaluation.classes.0.label"),
         ({"index": {**OLD["index"], "recall@10": "all"}}, "index.recall_at_10 must be a valid number, found 'all'"),

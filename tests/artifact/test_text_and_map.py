@@ -124,8 +124,12 @@ WRONG_MAPS = {
     "shape": (np.zeros((59, 2), np.float32), "map.npy: shape", "[60, 2]", "[59, 2]"),
     "axes": (np.zeros((60, 3), np.float32), "map.npy: shape", "[60, 3]"),
     "type": (np.zeros((60, 2)), "map.npy: type", "float32", "float64"),
-    "nan": (np.full((60, 2), np.nan, np.float32), "map.npy holds numbers that are not finite"),
-    "objects": (np.array([[{}, {}]] * 60), "map.npy is not what an artifact has", "allow_pickle=False"),
+    "nan": (np.full((60, 2), np.nan, np.float32), "map.npy contains values that are not finite"),
+    "objects": (
+        np.array([[{}, {}]] * 60),
+        "map.npy does not have the format of an artifact file",
+        "allow_pickle=False",
+    ),
 }
 
 
@@ -144,7 +148,7 @@ def test_a_spoiled_map_is_refused(copied_map):
     refused(copied_map, "map.npy: SHA-256")
     path.write_bytes(b"rubbish")
     reseal(copied_map)
-    refused(copied_map, "map.npy is not what an artifact has")
+    refused(copied_map, "map.npy does not have the format of an artifact file")
     path.unlink()
     refused(copied_map, "map.npy is missing")
 
@@ -153,9 +157,9 @@ def test_a_spoiled_map_is_refused(copied_map):
 def test_a_map_by_an_unknown_method_is_refused(copied_map, method):
     """The error comes when the artifact is opened, not later when the page or a change needs the map."""
     reseal(copied_map, map={"method": method})
-    refused(copied_map, f"manifest.json states a map made by {method!r}", "knows pca, tsne, umap", "Upgrade it")
+    refused(copied_map, f"manifest.json names the map method {method!r}", "knows only pca, tsne, umap: upgrade")
     reseal(copied_map, map={})
-    refused(copied_map, "manifest.json is not what an artifact has", "method")
+    refused(copied_map, "manifest.json does not have the format of an artifact file", "method")
 
 
 @pytest.mark.parametrize("method", ["isomap", ""])
@@ -163,7 +167,7 @@ def test_an_unknown_method_is_refused_before_anything_is_embedded(pictures, enco
     def progress(*_):
         raise AssertionError("an image was embedded")
 
-    with pytest.raises(MapError, match=f"no map method '{method}'; choose one of pca, tsne, umap"):
+    with pytest.raises(MapError, match=f"unknown map method '{method}'; choose one of pca, tsne, umap"):
         source = open_source(str(pictures))
         build_artifact(source, tmp_path / "new", encoder, map_method=method, progress=progress)
 
@@ -172,16 +176,16 @@ def test_an_unknown_method_is_refused_before_anything_is_embedded(pictures, enco
 def test_a_map_that_is_not_stated_and_one_that_is_not_there(copied_map, copied_artifact, section):
     if section:  # the manifest states a map, but there is no file
         reseal(copied_artifact, map=section)
-        refused(copied_artifact, "map.npy: a map", "says True, found False")
+        refused(copied_artifact, "map.npy: map present", "says True, found False")
     else:
         reseal(copied_map, map=None)
-        refused(copied_map, "map.npy: a map", "says False, found True")
+        refused(copied_map, "map.npy: map present", "says False, found True")
 
 
 def test_a_file_of_that_name_that_is_somebody_elses(copied_artifact):
     (copied_artifact / LAYOUT.map).write_bytes(b"theirs")
-    refused(copied_artifact, "map.npy is in", "the manifest does not list it")
-    with pytest.raises(ArtifactError, match=r"map\.npy is not the artifact's, and would be lost"):
+    refused(copied_artifact, "map.npy is in", "not listed in the manifest")
+    with pytest.raises(ArtifactError, match=r"map\.npy does not belong to the artifact and would be lost"):
         check_target(copied_artifact)
 
 
@@ -235,7 +239,7 @@ def test_a_text_model_is_a_part_of_the_artifact(told, artifact, clip):
         assert opened.manifest["files"][name] == {"size": len(data), "sha256": sha256(data)}
     same = set(LAYOUT.names()) - {LAYOUT.manifest, LAYOUT.card}
     assert {name: contents(told)[name] for name in same} == {name: contents(artifact)[name] for name in same}
-    line = "- **Text search:** with clip-tiny, embeddings of 24 numbers"
+    line = "- **Text search:** clip-tiny, 24-dimensional embeddings"
     assert line in (told / LAYOUT.card).read_text().splitlines()
     assert "**Text:**" not in (artifact / LAYOUT.card).read_text()
 
@@ -257,7 +261,7 @@ def test_a_text_finds_the_thumbnails_that_the_model_sees_nearest(told, clip):
 def test_the_command_line_takes_a_model(tmp_path, pictures, clip, capsys):
     command = ["build", str(pictures), "--out", str(tmp_path / "it"), "--backbone", "test_vit", "--no-pretrained"]
     assert main([*command, "--limit", "5", "--text-model", str(tmp_path)]) == 1
-    assert "error: the text model of the folder" in capsys.readouterr().err
+    assert "error: the text model in the folder" in capsys.readouterr().err
     assert not (tmp_path / "it").exists()
     assert main([*command, "--limit", "5", "--text-model", str(clip)]) == 0
     assert len(load_artifact(tmp_path / "it").text.store) == 5
@@ -325,8 +329,8 @@ def test_a_stranger_beside_the_text_model(copied_text, copied_artifact, name):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
         first = "/".join(name.split("/")[:2])
-        refused(folder, f"{first} is in", "the manifest does not list it")
-        with pytest.raises(ArtifactError, match=f"{first} is not the artifact's, and would be lost"):
+        refused(folder, f"{first} is in", "not listed in the manifest")
+        with pytest.raises(ArtifactError, match=f"{first} does not belong to the artifact and would be lost"):
             check_target(folder)
 
 
@@ -356,11 +360,11 @@ def test_parts_that_do_not_belong_together_are_refused(copied_text, artifact, cl
     forge(["text: fingerprint", "0123", stated["fingerprint"]], {**stated, "fingerprint": "0123"})
     forge(["text/index.faiss: dimension", "says 25, found 24"], {**stated, "dimension": 25})
     forge(["text/index.faiss: dimension", "says 24, found 16"], **{"text/index.faiss": before["index.faiss"]})
-    forge(["text: a text model", "says False, found True"], None)
+    forge(["text: text model present", "says False, found True"], None)
     forge(["golden query of the text model"], {**stated, "golden": {**stated["golden"], "query": "something else"}})
-    forge(["text: index.faiss is not an index"], **{"text/index.faiss": b"rubbish"})
-    forge(["text: the text model of the folder text"], **{"text/config.json": b"{}"})
-    forge(["text: the text model of the folder text"], **{"text/tokenizer.json": b"{}"})
+    forge(["text: index.faiss is not a readable FAISS index"], **{"text/index.faiss": b"rubbish"})
+    forge(["text: the text model in the folder text"], **{"text/config.json": b"{}"})
+    forge(["text: the text model in the folder text"], **{"text/tokenizer.json": b"{}"})
     for name, data in before.items():
         (copied_text / name).write_bytes(data)
     load_artifact(copied_text)
@@ -372,12 +376,12 @@ def test_an_index_of_other_rows_is_refused(copied_text):
     few.add(text_vectors(opened)[:59])
     few.save(copied_text / LAYOUT.text_index)
     reseal(copied_text)
-    refused(copied_text, "text/index.faiss: vectors", "says 60, found 59")
+    refused(copied_text, "text/index.faiss: number of vectors", "says 60, found 59")
 
 
 def test_a_text_model_of_which_nothing_is_stated_is_looked_for(copied_artifact, copied_text):
     reseal(copied_artifact, text=json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"])
-    refused(copied_artifact, "text: a text model", "says True, found False")
+    refused(copied_artifact, "text: text model present", "says True, found False")
 
 
 def test_push_and_pull_carry_text_and_map(hub, client, copied_text, tmp_path):
@@ -412,4 +416,4 @@ def test_a_model_of_the_hub_goes_by_its_name(hub, client, pictures, clip, tmp_pa
     assert not any("pytorch_model.bin" in request.path for request in hub.requests)
     answer = client.run(*command, "--text-model", "me/none-of-that-name")
     assert answer.code == 1
-    assert "error: the text model of me/none-of-that-name could not be loaded" in answer.err
+    assert "error: the text model me/none-of-that-name could not be loaded" in answer.err

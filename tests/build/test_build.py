@@ -83,7 +83,7 @@ def test_found_is_indexed_and_skipped_and_duplicate(tmp_path, encoder):
     assert set(reasons) == {"class 0/broken.jpg", "class 0/empty.png", "class 1/notes.txt"}
     assert "cut short" in reasons["class 0/broken.jpg"]
     assert "empty (0 bytes)" in reasons["class 0/empty.png"]
-    assert "not a picture that can be read (found: text)" in reasons["class 1/notes.txt"]
+    assert "not a readable picture (found: text)" in reasons["class 1/notes.txt"]
     assert report.found == report.indexed + len(report.skipped) + len(report.duplicates)
     artifact = check_consistent(tmp_path / "it")
     assert artifact.manifest["build"] == {
@@ -137,7 +137,7 @@ def test_nothing_to_index(tmp_path, encoder):
     (tmp_path / "pictures" / "a.txt").write_text("text")
     with pytest.raises(SourceError) as raised:
         build(tmp_path / "pictures", tmp_path / "out" / "it", encoder)
-    assert "none of the 1 files found could be indexed. The first: a.txt: " in str(raised.value)
+    assert "none of the 1 files found could be indexed. The first one: a.txt: " in str(raised.value)
     assert "\n" not in str(raised.value)
     assert not any(path.is_dir() for path in (tmp_path / "out").iterdir())
 
@@ -146,7 +146,9 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, pictures, enco
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("dear")
-    with pytest.raises(ArtifactError, match=r"home holds files that are not an artifact's; choose a new or an empty"):
+    with pytest.raises(
+        ArtifactError, match=r"home contains files that do not belong to an artifact; choose a new or empty"
+    ):
         build(pictures, tmp_path / "home", encoder)
     with pytest.raises(ArtifactError, match=r"file is a file; an artifact is a folder"):
         build(pictures, tmp_path / "file", encoder)
@@ -335,7 +337,7 @@ def test_a_column_of_another_type_is_refused(tmp_path, encoder):
     (tmp_path / "old" / "metadata.csv").write_text("file_name,price\na/0.png,7\n")
     build(tmp_path / "old", tmp_path / "it", encoder)
     before = load_artifact(tmp_path / "it").manifest
-    with pytest.raises(SourceError, match="the column 'price' holds int64 in the gallery and string in the source"):
+    with pytest.raises(SourceError, match="the column 'price' has type int64 in the gallery but string in the source"):
         add_with_metadata(tmp_path / "new", load_artifact(tmp_path / "it"), {"price": "dear"})
     assert load_artifact(tmp_path / "it").manifest == before
 

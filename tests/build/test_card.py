@@ -58,7 +58,7 @@ def test_it_names_what_the_run_was(card):
         "`test` as queries, `train+validation` as gallery",
         "The run's classifier is correct for 0.800 [",
         "**Gallery:** 60 images",
-        "Leave-one-out over 60 images and 5 labels. The encoder has learned from some of them",
+        "Leave-one-out over 60 images and 5 labels. The encoder was trained on some of these",
     ):
         assert fact in text
 
@@ -78,7 +78,7 @@ def test_its_figures_are_those_of_the_metrics(card):
     for key, figure in sections["unseen"]["figures"].items():
         assert row(text, name_of(key))[2] == f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
     assert row(text, "queries") == ["queries", "20", "1,234", "19"]
-    said = "held out of another run of the same recipe, `fellow`, which measured them. All of their images are queries"
+    said = "held out of another run of the same recipe, `fellow`, which measured them. Each of their images is a query"
     assert said in text
 
 
@@ -89,11 +89,11 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
         metrics["training"]["data"]["left_out"] = ["2 images without a label", "1 class with one image"]
 
     text, _ = card(alone)
-    assert "held out of training. All of their images are queries, each left out of its own search in " in text
-    assert "Without them no query of seen and unseen classes is left: the figures may show no more." in text
+    assert "held out of training. Each of their images is a query in a gallery of " in text
+    assert "Without these, no query of seen and unseen classes is left: the metrics may reflect nothing else." in text
     assert "**Left out:** 2 images without a label; 1 class with one image" in text
-    assert "Without them" not in card()[0]
-    assert "has learned from" not in card(lambda metrics: metrics["training"].update(steps=0))[0]
+    assert "Without these" not in card()[0]
+    assert "was trained on some" not in card(lambda metrics: metrics["training"].update(steps=0))[0]
 
 
 def test_it_names_the_five_worst_classes(card):
@@ -147,8 +147,8 @@ def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
     assert "92% of the queries have no confident hit" in text
     checked["precision"] = None
     text, _ = card(lambda metrics: metrics.update(calibration={**section, "held_out": False}))
-    assert "on 1,234 other images of the gallery, each left out of its own search" in text
-    assert "No top hit is called confident" in text
+    assert "on 1,234 other gallery images, each excluded from its own search" in text
+    assert "No top hit counts as confident" in text
 
 
 def test_metadata(card):

@@ -209,8 +209,8 @@ def test_only_new_images_are_embedded_where_the_source_has_changed(
     (folder / "metadata.csv").write_text("\n".join(["file_name,price", *lines]))
     built, report = finished_after(work, tmp_path / "it", open_source(str(folder)), counted)
     assert counted.embedded == report.indexed - rows_in(work) + GOLDEN
-    kept = f"the source is not what it was: it is read from the start; {rows_in(work)} images embedded before a break"
-    assert f"{kept} are not embedded again\n" in capsys.readouterr().err
+    kept = f"the source has changed: reading from the start; the embeddings of {rows_in(work)} images are reused"
+    assert f"{kept}\n" in capsys.readouterr().err
     build_artifact(open_source(str(folder)), tmp_path / "new", same_encoder)
     check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
 
@@ -231,7 +231,7 @@ def test_a_build_with_another_limit_goes_on(killed_build, many, same_encoder, co
     built, report = finished_after(work, tmp_path / "it", open_source(str(many)), counted, limit=limit)
     assert report.found == limit
     assert counted.embedded == max(0, report.indexed - before) + GOLDEN
-    lower = "the limit is lower now: it is read from the start;"
+    lower = "the limit is lower than before: reading from the start;"
     assert (lower in capsys.readouterr().err) == (limit == 300)
     build_artifact(open_source(str(many)), tmp_path / "new", same_encoder, limit=limit)
     check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
@@ -243,7 +243,7 @@ def test_what_another_encoder_has_left_is_not_used_and_that_is_said(killed_build
     other = Encoder.create(BACKBONE, pretrained=False, seed=4)
     assert first_embedded(work, tmp_path / "it", open_source(str(many)), other) == 1
     assert not list(work_folder(tmp_path / "it").rglob("*.parquet"))
-    said = f"{before} images that an interrupted build had embedded are lost: its encoder was another one"
+    said = f"discarding {before} images embedded by an interrupted build: it used a different encoder"
     assert said in capsys.readouterr().err
 
 
@@ -279,7 +279,7 @@ def test_a_picture_in_which_the_encoder_sees_nothing_is_skipped_with_its_reason(
     report = build_artifact(open_source(str(tmp_path)), tmp_path / "it", blind_to_black())
     assert (report.found, report.indexed, report.duplicates) == (11, 8, [])
     assert [source for source, _ in sorted(report.skipped)] == [f"class/{number:04d}.png" for number in (3, 4, 9)]
-    assert all("sees nothing here" in reason for _, reason in report.skipped)
+    assert all("cannot embed this picture or text" in reason for _, reason in report.skipped)
     built = load_artifact(tmp_path / "it")
     np.testing.assert_allclose(np.linalg.norm(vectors_of(built), axis=1), 1, atol=1e-6)
 

@@ -88,7 +88,7 @@ def test_only_png_files_are_plots(pictures, encoder, tmp_path, name):
         noise(draft.folder / "plots" / name, 0)
         return {}
 
-    with pytest.raises(ArtifactError, match=f"plots/{name}: a picture of an artifact is a PNG file"):
+    with pytest.raises(ArtifactError, match=f"plots/{name}: a plot must be a PNG file"):
         build_run(open_source(str(pictures)), tmp_path / "it", encoder, evaluate, limit=4)
     assert not (tmp_path / "it").exists()
 
@@ -132,8 +132,8 @@ def test_a_plot_that_is_not_listed(copied_run, copied_artifact, name):
             assert not (folder / name).exists()
         noise(folder / name, 0)
         first = "/".join(name.split("/")[:2])
-        refused(folder, f"{first} is in", "the manifest does not list it")
-        with pytest.raises(ArtifactError, match=f"{first} is not the artifact's, and would be lost"):
+        refused(folder, f"{first} is in", "not listed in the manifest")
+        with pytest.raises(ArtifactError, match=f"{first} does not belong to the artifact and would be lost"):
             check_target(folder)
         (folder / name).unlink()
 
@@ -162,7 +162,7 @@ def test_figures_are_read_only_where_they_are_whole(copied_run, tmp_path):
         read_metrics(copied_run)
     path.write_text("[rubbish")
     reseal(copied_run)
-    with pytest.raises(IntegrityError, match=r"metrics\.json is not what an artifact has"):
+    with pytest.raises(IntegrityError, match=r"metrics\.json does not have the format of an artifact file"):
         read_metrics(copied_run)
     with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest\.json in it"):
         read_metrics(tmp_path)

@@ -152,13 +152,13 @@ def test_a_seed_makes_the_same_weights_in_every_process():
 def test_an_unknown_backbone_is_refused_with_near_ones():
     with pytest.raises(EncoderError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
         Encoder.create("resnet5O")
-    with pytest.raises(EncoderError, match=r"no model '0'; `timm\.list_models\(\)` names them all"):
+    with pytest.raises(EncoderError, match=r"no model '0'; `timm\.list_models\(\)` lists all of them"):
         Encoder.create("0")
 
 
 def test_hub_weights_that_cannot_be_had_are_refused_in_words():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    with pytest.raises(EncoderError, match="the Hub weights of 'resnet18' could not be had") as raised:
+    with pytest.raises(EncoderError, match="the Hub weights of 'resnet18' could not be downloaded") as raised:
         Encoder.create("resnet18")
     assert "--weights FILE" in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -192,10 +192,10 @@ def test_weights_of_another_model_are_refused_with_both_shapes(tmp_path):
     ]:
         with pytest.raises(EncoderError) as raised:
             Encoder.create("test_resnet", weights=tmp_path / f"{file}.safetensors")
-        words = f"1 tensors do not fit, the first is {tensor_name!r}: the model wants {wants}, the file has {has}."
+        words = f"1 tensors do not fit, the first is {tensor_name!r}: the model needs {wants}, the file has {has}."
         assert str(raised.value).endswith(words)
-        assert f"{file}.safetensors are not those of 'test_resnet'" in str(raised.value)
-    with pytest.raises(EncoderError, match="not those of 'test_vit'"):
+        assert f"{file}.safetensors are not for 'test_resnet'" in str(raised.value)
+    with pytest.raises(EncoderError, match="not for 'test_vit'"):
         Encoder.create("test_vit", weights=tmp_path / WEIGHTS_FILE)
 
 
@@ -204,7 +204,7 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content):
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(EncoderError, match=r"weights\.safetensors is not a safetensors file that can be read: \S"):
+    with pytest.raises(EncoderError, match=r"weights\.safetensors is not a readable safetensors file: \S"):
         Encoder.create("test_resnet", weights=path)
 
 
@@ -270,7 +270,7 @@ def tokens():
 
 
 def test_a_network_that_does_not_pool_is_refused_when_it_is_made(tokens):
-    with pytest.raises(EncoderError, match=r"'test_vit' gives numbers of shape \(1, 101, 64\) where \(1, 64\) were"):
+    with pytest.raises(EncoderError, match=r"'test_vit' returns an array of shape \(1, 101, 64\), but \(1, 64\) was"):
         Encoder.create(tokens, pretrained=False)
     with pytest.raises(EncoderError, match=r"not pooled\. Choose another model"):
         Encoder.create(tokens, pretrained=False, embedding_size=8)
@@ -303,7 +303,7 @@ def test_a_picture_in_which_the_network_sees_nothing_is_refused(images, blind_to
     black = Image.new("RGB", (64, 64))
     assert blind_to_black.embed_images(images).shape == (6, 96)
     with pytest.raises(
-        EmbeddingError, match="'test_resnet' sees nothing here: the embedding has the length 0, and"
+        EmbeddingError, match="'test_resnet' cannot embed this picture or text: the embedding has length 0, too"
     ) as no:
         blind_to_black.embed_images([images[0], black, images[1], black])
     assert no.value.rows == (1, 3)
@@ -314,7 +314,7 @@ def test_an_embedding_is_not_the_rounding_of_zero(images):
     with torch.no_grad():
         encoder.model.get_classifier().weight.mul_(1e-12)
         encoder.model.get_classifier().bias.zero_()
-    with pytest.raises(EmbeddingError, match="no direction"):
+    with pytest.raises(EmbeddingError, match="too short to have a direction"):
         encoder.embed_images(images[:1])
 
 

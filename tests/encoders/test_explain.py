@@ -159,7 +159,7 @@ def test_a_head_that_is_not_linear_is_refused_in_words(backbone, options):
     encoder = random_one(backbone, **options)
     assert not encoder.explains
     vector = np.ones(encoder.dim, np.float32)
-    with pytest.raises(EncoderError, match=f"'{backbone}' finds cannot be split into parts of the picture: ") as raised:
+    with pytest.raises(EncoderError, match=f"'{backbone}' cannot be split into parts of the picture: ") as raised:
         explain(encoder, draw(SHIRT, 64), draw(MUG, 64), vector)
     assert "\n" not in str(raised.value)
 
@@ -263,7 +263,7 @@ def test_boxes_of_each_way_to_prepare_a_picture():
     assert seen_box(prepared("squash", 1.0, (160, 160)).data_config, wide) == (0, 0, 1, 1)
     assert seen_box(prepared("center", 1.0, (160, 160)).data_config, wide) == pytest.approx((1 / 3, 0, 2 / 3, 1))
     assert seen_box(prepared("border", 1.0, (160, 160)).data_config, wide) == pytest.approx((0, -1, 1, 2), abs=0.03)
-    with pytest.raises(EncoderError, match=r"crop mode is 'fancy', not squash, center or border"):
+    with pytest.raises(EncoderError, match=r"crop mode is 'fancy', but only squash, center and border"):
         seen_box({**prepared("squash", 1.0, (160, 160)).data_config, "crop_mode": "fancy"}, wide)
 
 

@@ -52,25 +52,25 @@ def test_layers_of_a_word(word, made):
 @pytest.mark.parametrize(
     ("word", "wrong"),
     [
-        ("512-gelu-256", "'gelu' is neither a width, bn, relu nor dropout0.5"),
-        ("linear-256", "'linear' is neither"),
-        ("512--256", "'' is neither"),
-        ("-512", "'' is neither"),
-        ("", "'' is neither"),
-        ("0-relu-5", "'0' is neither"),
-        ("512-RELU-256", "'RELU' is neither"),
-        ("512-dropout-256", "'dropout' is neither"),
-        ("512-dropout1.5-256", "'dropout1.5' is neither"),
-        ("512-bn1-256", "'bn1' is neither"),
-        ("1000000", "'1000000' is neither"),
-        (" 512", "' 512' is neither"),
-        ("512-relu", "has to end in a width, as 512-relu-256 does"),
-        ("bn", "has to end in a width"),
-        ("512-dropout0.5", "has to end in a width"),
+        ("512-gelu-256", "'gelu' is not a width, bn, relu or a dropout such as dropout0.5"),
+        ("linear-256", "'linear' is not a width"),
+        ("512--256", "'' is not a width"),
+        ("-512", "'' is not a width"),
+        ("", "'' is not a width"),
+        ("0-relu-5", "'0' is not a width"),
+        ("512-RELU-256", "'RELU' is not a width"),
+        ("512-dropout-256", "'dropout' is not a width"),
+        ("512-dropout1.5-256", "'dropout1.5' is not a width"),
+        ("512-bn1-256", "'bn1' is not a width"),
+        ("1000000", "'1000000' is not a width"),
+        (" 512", "' 512' is not a width"),
+        ("512-relu", "the last layer must be a width, as in 512-relu-256"),
+        ("bn", "the last layer must be a width"),
+        ("512-dropout0.5", "the last layer must be a width"),
     ],
 )
 def test_wrong_words_are_refused(word, wrong):
-    with pytest.raises(EncoderError, match="is no head") as raised:
+    with pytest.raises(EncoderError, match="is not a valid head") as raised:
         Head(word, 40)
     assert wrong in str(raised.value)
     assert repr(word) in str(raised.value)
@@ -132,10 +132,12 @@ def test_a_config_with_another_head_is_refused(spoil, tmp_path):
     config = json.loads((tmp_path / CONFIG_FILE).read_text())
     config["lookalike"]["head"] = spoil
     (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
-    with pytest.raises(EncoderError, match=r"config\.json does not describe|are not those of 'test_efficientnet'"):
+    with pytest.raises(EncoderError, match=r"config\.json does not describe|are not for 'test_efficientnet'"):
         Encoder.load(tmp_path)
 
 
 def test_a_network_without_a_single_classifier_is_refused():
-    with pytest.raises(EncoderError, match="'deit_tiny_distilled_patch16_224' has no single classifier"):
+    with pytest.raises(
+        EncoderError, match="'deit_tiny_distilled_patch16_224' cannot be replaced: it needs exactly one classifier"
+    ):
         Encoder.create("deit_tiny_distilled_patch16_224", pretrained=False, head="8-relu-8")

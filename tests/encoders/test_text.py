@@ -88,7 +88,7 @@ def test_a_long_text_is_cut_to_what_the_model_reads(encoder):
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_an_empty_text_is_refused(encoder, text):
-    with pytest.raises(QueryError, match="this one is empty"):
+    with pytest.raises(QueryError, match="the text to search for is empty"):
         encoder.embed_texts(["a shirt", text])
 
 
@@ -166,13 +166,13 @@ def refused(where, *words):
 
 def test_another_kind_of_model(tmp_path):
     BertConfig().save_pretrained(tmp_path / "bert")
-    refused(tmp_path / "bert", "the folder bert", "of the type 'bert', and not plain CLIP or SigLIP")
+    refused(tmp_path / "bert", "the folder bert", "its type is 'bert', not plain CLIP or SigLIP")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "the folder empty")
 
 
 def test_a_model_that_cannot_be_had():
-    refused("nobody/nothing", "nobody/nothing could not be loaded", "Give the folder of one that is here")
+    refused("nobody/nothing", "nobody/nothing could not be loaded", "give the folder of a local model")
 
 
 def test_weights_that_are_missing_or_do_not_fit(copied):
@@ -219,7 +219,7 @@ def test_a_processor_of_another_kind(copied):
 
 def test_texts_and_pictures_of_two_spaces_are_refused_when_it_is_made(tmp_path):
     write_siglip(tmp_path / "it", hidden_size=48)
-    with pytest.raises(EncoderError, match=r"'it' gives numbers of shape \(1, 48\) where \(1, 32\) were expected"):
+    with pytest.raises(EncoderError, match=r"'it' returns an array of shape \(1, 48\), but \(1, 32\) was expected"):
         TextEncoder.create(str(tmp_path / "it"))
 
 
@@ -227,7 +227,7 @@ def test_a_text_in_which_the_model_sees_nothing_is_refused(tmp_path):
     model, processor = (kind.from_pretrained(write_clip(tmp_path / "it")) for kind in (AutoModel, AutoProcessor))
     torch.nn.init.zeros_(model.text_projection.weight)
     encoder = TextEncoder(model, processor, "blind")
-    with pytest.raises(EmbeddingError, match="'blind' sees nothing here") as refused:
+    with pytest.raises(EmbeddingError, match="'blind' cannot embed this picture or text") as refused:
         encoder.embed_texts(["a hat"] * 9)
     assert refused.value.rows == tuple(range(9))
     assert encoder.embed_images([Image.new("RGB", (32, 32))]).shape == (1, 24)

@@ -238,9 +238,9 @@ def test_progress_ends_with_all_rows():
 
 @pytest.mark.parametrize("threshold", [0.79, 1.01, -1, float("nan")])
 def test_a_threshold_that_cannot_be(threshold):
-    with pytest.raises(QueryError, match=r"from 0\.8 to 1; it is"):
+    with pytest.raises(QueryError, match=r"from 0\.8 to 1, not"):
         find_groups(stored(heaps(16)), always, threshold)
-    with pytest.raises(QueryError, match=r"from 0\.8 to 1; it is"):
+    with pytest.raises(QueryError, match=r"from 0\.8 to 1, not"):
         fold(np.arange(2), heaps(16)[:2], always, threshold)
 
 
@@ -311,7 +311,7 @@ def test_the_command(with_copies, tmp_path, capsys):
 
 def test_the_command_refuses_a_threshold(with_copies, capsys):
     assert main(["duplicates", str(with_copies), "--threshold", "0.5"]) == 1
-    assert "from 0.8 to 1; it is 0.5" in capsys.readouterr().err
+    assert "from 0.8 to 1, not 0.5" in capsys.readouterr().err
 
 
 def test_bench(artifact, capsys):

@@ -308,15 +308,15 @@ def test_an_image_without_a_label_can_be_the_best_hit():
 @pytest.mark.parametrize("gallery_labels", [[None] * 5, ["plate"] * 5, []])
 def test_no_query_that_could_find_anything_is_an_error_in_words(gallery_labels):
     gallery = np.zeros((len(gallery_labels), 4), np.float32)
-    with pytest.raises(QueryError, match="no image of the gallery has the label of a query"):
+    with pytest.raises(QueryError, match="no image in the gallery has the label of a query"):
         query_figures(np.zeros((2, 4), np.float32), ["cup", None], gallery, gallery_labels)
 
 
 def test_as_many_labels_as_images():
     three, two = np.zeros((3, 4), np.float32), ["cup", "cup"]
-    with pytest.raises(QueryError, match="2 for 3 images of the gallery, 3 for 3 queries"):
+    with pytest.raises(QueryError, match="2 labels for 3 gallery images, and 3 labels for 3 queries"):
         query_figures(three, [*two, "cup"], three, two)
-    with pytest.raises(QueryError, match="3 for 3 images of the gallery, 2 for 3 queries"):
+    with pytest.raises(QueryError, match="3 labels for 3 gallery images, and 2 labels for 3 queries"):
         query_figures(three, two, three, [*two, "cup"])
 
 
@@ -367,7 +367,7 @@ def test_interval_is_the_same_each_time_and_narrow_where_all_agree():
     assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
     assert bootstrap_interval(np.ones(40)) == (1, 1)
     assert bootstrap_interval(np.array([0.25])) == (0.25, 0.25)
-    with pytest.raises(QueryError, match="there is none"):
+    with pytest.raises(QueryError, match="there are none"):
         bootstrap_interval(np.array([]))
 
 

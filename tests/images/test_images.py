@@ -833,6 +833,8 @@ def test_a_region_is_cut_out_in_whole_pixels():
      ["0", "0", "1", "1"], [[0], 0, 1, 1], {"left": 0}, {0, 0.5, 1}, [0] * 10**6],
 )  # fmt: skip
 def test_what_is_no_region_is_refused_in_a_line(value):
-    with pytest.raises(ImageError, match=r"a region is \[left, top, right, bottom\], shares of the picture") as raised:
+    with pytest.raises(
+        ImageError, match=r"a region must be \[left, top, right, bottom\], as fractions of the picture"
+    ) as raised:
         crop(Image.new("RGB", (9, 9)), value)
     assert len(str(raised.value)) < 250

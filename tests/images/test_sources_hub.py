@@ -172,15 +172,18 @@ def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["me/shoes"], "has to be named (--config): small, big."),
+        (["me/shoes"], "choose one with --config: small, big."),
         (["me/shoes", "--config", "huge"], "me/shoes has no configuration 'huge'; it has small, big."),
         (
             ["me/shoes@v9"],
             "me/shoes@v9 was not found: the repository has no such revision. Name a branch, a tag or a commit.",
         ),
-        (["me/shoes@v1", "--revision", "v2"], "me/shoes@v1 names a revision, and so does 'v2': leave one of them out."),
+        (
+            ["me/shoes@v1", "--revision", "v2"],
+            "me/shoes@v1 already names a revision, and 'v2' is given too: leave one of them out.",
+        ),
         (["me/shoes@v1", "--config", "big", "--split", "dev"], "me/shoes@v1 has no split 'dev'; it has train, test."),
-        (["me/boots"], "me/boots is no folder or parquet file here, nor a data set on the Hub; or it is private, and"),
+        (["me/boots"], "me/boots is not a folder or parquet file here, nor a data set on the Hub that you can access:"),
         (["boots"], "no such file or folder: boots; a data set on the Hub is named owner/name."),
     ],
 )

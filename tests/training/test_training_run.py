@@ -543,7 +543,7 @@ def test_data_that_cannot_be_learned_from_is_an_error_before_the_first_step(leak
     noise(tmp_path / "kept" / "notes.png", 1)
     command[2] = str(tmp_path / "kept")
     assert main([*command, "--data", str(leaky)]) == 1
-    assert "holds files that are not an artifact's" in capsys.readouterr().err
+    assert "contains files that do not belong to an artifact" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["notes.png"]
     assert main([*command[:2], str(tmp_path / "o"), *command[3:], "--data", str(leaky), "--set", "index=IVF"]) == 1
     assert "IVF" in capsys.readouterr().err

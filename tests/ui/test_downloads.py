@@ -99,7 +99,7 @@ def test_at_most_as_many_results_are_saved_as_a_search_can_give(gallery: Gallery
     ],
 )  # fmt: skip
 def test_anything_but_results_is_refused(gallery: Gallery, shown: Any) -> None:
-    with pytest.raises(QueryError, match="not at most 1000 results, each with its row, score and chance"):
+    with pytest.raises(QueryError, match="expected at most 1000 results, each with row, score and match probability"):
         make_file("csv", shown, gallery)
 
 

@@ -342,7 +342,7 @@ def test_a_picture_can_be_dropped_anywhere(
         ("?where={", "filter in this link cannot be read"),
         ("?where={%22lable%22:%22mug%22}", "did you mean 'label'"),
         ("?id=<img src=http://stranger.invalid/x.png>", "<img src=http://stranger.invalid/x.png>"),
-        ("?k=0", "k is the number of results"),
+        ("?k=0", "k, the number of results"),
     ],
 )
 def test_an_invalid_link_shows_the_reason(browser: Browser, server: str, query: str, words: str) -> None:

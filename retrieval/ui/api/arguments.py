@@ -46,9 +46,9 @@ def ids(value: Any, name: str) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise _wrong(name, "a list of ids of the gallery", value)
+        raise _wrong(name, "a list of gallery ids", value)
     if len(value) > _MOST_IDS:
-        raise QueryError(f"{name} is a list of at most {_MOST_IDS} ids; there are {len(value)}.")
+        raise QueryError(f"{name} must have at most {_MOST_IDS} ids, not {len(value)}.")
     return value
 
 
@@ -78,9 +78,9 @@ def flag(value: Any, name: str) -> bool:
 def filter_of(value: Any) -> Mapping[str, Any] | None:
     """Require an object or null, as `Gallery.rows_where` accepts it."""
     if value is not None and not isinstance(value, dict):
-        raise _wrong("where", "an object, column -> value or list of values", value)
+        raise _wrong("where", "an object that maps columns to a value or list of values", value)
     return value
 
 
 def _wrong(name: str, wanted: str, value: Any) -> QueryError:
-    return QueryError(f"{name} is {wanted}, not {short(repr(value), 100)}.")
+    return QueryError(f"{name} must be {wanted}, not {short(repr(value), 100)}.")

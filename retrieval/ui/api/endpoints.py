@@ -125,7 +125,7 @@ class Endpoints:
         """
         with errors_as_sentences():
             if not words(text, "text").strip():
-                raise QueryError('there are no words to search for; give some, "a red bag" for example.')
+                raise QueryError('the text to search for is empty: give some words, for example "a red bag".')
             return self._answer(request, k, min_score, where, like, unlike, fold, words=text.strip())
 
     def explain(
@@ -157,7 +157,7 @@ class Endpoints:
         """
         with errors_as_sentences():
             if not 1 <= whole(limit, "limit") <= _MOST_GROUPS:
-                raise QueryError(f"limit is how many groups to give, from 1 to {_MOST_GROUPS}; it is {limit}.")
+                raise QueryError(f"limit, the number of groups, must be from 1 to {_MOST_GROUPS}, not {limit}.")
             groups = self._find(number(threshold, "threshold"))
             root = root_of(request)
             return {"groups": [self._group(group, root) for group in groups[: int(limit)]], "found": len(groups)}

@@ -28,7 +28,7 @@ def make_file(kind: str, shown: Any, gallery: Gallery) -> tuple[str, str, bytes]
         raise QueryError(f"results can be saved as {', '.join(_KINDS)}, not as {short(kind, 40)!r}.")
     if not isinstance(shown, list) or len(shown) > MAX_K or not all(_is_hit(one, len(gallery)) for one in shown):
         raise QueryError(
-            f"these are not at most {MAX_K} results, each with its row, score and chance: reload the page."
+            f"expected at most {MAX_K} results, each with row, score and match probability: reload the page."
         )
     mime, make = _KINDS[kind]
     return f"hits.{kind}", mime, make(_records(shown, gallery), [row for row, _, _ in shown], gallery)

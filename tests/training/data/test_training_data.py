@@ -82,9 +82,9 @@ def test_what_the_data_are_is_known(tmp_path):
     )
     assert data.name == data.pinned == str(tmp_path / "set")
     assert len(data.images) == 51
-    assert "one has to be named (--config): small, big" in refused(tmp_path / "set", tmp_path / "work", SourceError)
+    assert "choose one with --config: small, big" in refused(tmp_path / "set", tmp_path / "work", SourceError)
     said = refused(tmp_path / "set", tmp_path / "work", SourceError, data_revision="v1")
-    assert "is on this disk and has no revisions: leave 'v1' out" in said
+    assert "is a local path and has no revisions: leave out 'v1'" in said
 
 
 def test_validation_alone_is_halved(tmp_path):
@@ -335,7 +335,7 @@ def test_a_column_that_is_not_there(tmp_path):
     message = refused(folder, tmp_path / "work", SourceError, label_column="kind")
     assert message == f"{folder} has no column 'kind'; its columns are image, label."
     message = refused(folder, tmp_path / "work", SourceError, image_column="photo")
-    assert "no column of images called 'photo'; its columns are image, label (--image-column names one)." in message
+    assert "no image column 'photo'; its columns are image, label (choose one with --image-column)." in message
     noise(tmp_path / "pictures" / "cat" / "1.png", 1)
     assert "has no column 'kind'" in refused(tmp_path / "pictures", tmp_path / "work", SourceError, label_column="kind")
     assert not list((tmp_path / "work").glob("*"))

@@ -149,14 +149,14 @@ def test_openapi_describes_them_all_with_their_types(server: str, searcher: Sear
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"k": 0}, "k is how many hits to give, from 1 to 1000"),
-        ({"k": "many"}, "k is a whole number"),
-        ({"k": 2.5}, "k is a whole number"),
-        ({"min_score": "high"}, "min_score is a number"),
+        ({"k": 0}, "k, the number of hits, must be from 1 to 1000"),
+        ({"k": "many"}, "k must be a whole number"),
+        ({"k": 2.5}, "k must be a whole number"),
+        ({"min_score": "high"}, "min_score must be a number"),
         ({"min_score": 5.0}, "from -1 to 1"),
         ({"where": {"lable": "mug"}}, "did you mean 'label'"),
         ({"where": {"label": "muk"}}, "did you mean 'mug'"),
-        ({"where": "label=mug"}, "where is an object"),
+        ({"where": "label=mug"}, "where must be an object"),
     ],
 )
 def test_a_wrong_argument_is_answered_in_words(client: Client, shirt: Path, arguments: dict, words: str) -> None:
@@ -168,8 +168,8 @@ def test_a_wrong_argument_is_answered_in_words(client: Client, shirt: Path, argu
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("notes.txt", b"this is only a text file, whatever it is called", "not a picture"),
-        ("notes.png", b"this is only a text file, whatever it is called", "not a picture"),
+        ("notes.txt", b"this is only a text file, whatever it is called", "not a readable picture"),
+        ("notes.png", b"this is only a text file, whatever it is called", "not a readable picture"),
         ("empty.jpg", b"", "empty"),
         ("cut.jpg", None, "damaged|cut short"),
     ],

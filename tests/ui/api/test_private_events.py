@@ -112,7 +112,7 @@ def test_a_text_file_called_a_picture_is_refused_in_words(
     [path] = httpx.post(f"{twins_server}/gradio_api/upload", files=files).json()
     value = {"path": path, **FILE}
     answer = visitor.post(visitor.event("act"), {elem_id: value if elem_id == "query" else [value]}, do=do)
-    assert "is not a picture that can be read" in answer
+    assert "is not a readable picture" in answer
     assert path not in answer
     assert "Traceback" not in answer
 

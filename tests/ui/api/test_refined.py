@@ -210,39 +210,39 @@ def said(server: str, name: str, body: str) -> str:
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("search_by_id", '"like": "abc"', "like is a list of ids of the gallery, not 'abc'"),
-        ("search_by_id", '"like": [1, 2]', r"like is a list of ids of the gallery, not [1, 2]"),
-        ("search_by_id", '"unlike": [null]', "unlike is a list of ids"),
-        ("search_by_id", '"unlike": {"a": 1}', "unlike is a list of ids"),
+        ("search_by_id", '"like": "abc"', "like must be a list of gallery ids, not 'abc'"),
+        ("search_by_id", '"like": [1, 2]', r"like must be a list of gallery ids, not [1, 2]"),
+        ("search_by_id", '"unlike": [null]', "unlike must be a list of gallery ids"),
+        ("search_by_id", '"unlike": {"a": 1}', "unlike must be a list of gallery ids"),
         ("search_by_id", '"like": ["nothing"]', "no image with the id 'nothing'"),
-        ("search_by_id", f'"like": {json.dumps(["x"] * 101)}', "like is a list of at most 100 ids; there are 101"),
+        ("search_by_id", f'"like": {json.dumps(["x"] * 101)}', "like must have at most 100 ids, not 101"),
         ("search_by_id", '"unlike": ["ID"]', "cancel each other out"),
-        ("search_by_id", '"fold": "false"', "fold is true or false, not 'false'"),
-        ("search_by_id", '"fold": null', "fold is true or false, not None"),
-        ("search_by_id", '"min_score": NaN', "from -1 to 1; it is nan"),
+        ("search_by_id", '"fold": "false"', "fold must be true or false, not 'false'"),
+        ("search_by_id", '"fold": null', "fold must be true or false, not None"),
+        ("search_by_id", '"min_score": NaN', "from -1 to 1, not nan"),
         ("search_by_id", f'"min_score": {"9" * 400}', "from -1 to 1"),
-        ("search_by_id", f'"k": {"9" * 400}', "k is how many hits to give, from 1 to 1000"),
-        ("search_by_id", '"k": Infinity', "k is a whole number, not inf"),
-        ("search_by_id", '"k": true', "k is a whole number, not True"),
-        ("search_by_id", '"id": 5', "id is a string, not 5"),
-        ("search_by_id", '"id": null', "id is a string, not None"),
+        ("search_by_id", f'"k": {"9" * 400}', "k, the number of hits, must be from 1 to 1000"),
+        ("search_by_id", '"k": Infinity', "k must be a whole number, not inf"),
+        ("search_by_id", '"k": true', "k must be a whole number, not True"),
+        ("search_by_id", '"id": 5', "id must be a string, not 5"),
+        ("search_by_id", '"id": null', "id must be a string, not None"),
         ("search_by_id", '"id": "' + "x" * 9999 + '"', "…'; it has"),
         ("search_by_id", r'"id": "\ud800"', "no image with the id '?'"),
         ("search_by_id", r'"where": {"colour": "\ud800"}', "no image has colour=?"),
-        ("search_by_id", '"where": [["colour", "red"]]', "where is an object"),
-        ("search_text", '"text": ["red"]', "text is a string, not ['red']"),
-        ("search_text", '"text": " "', "there are no words to search for"),
-        ("explain", '"hit": "ID"', "give image, or id, and not both"),
+        ("search_by_id", '"where": [["colour", "red"]]', "where must be an object"),
+        ("search_text", '"text": ["red"]', "text must be a string, not ['red']"),
+        ("search_text", '"text": " "', "the text to search for is empty"),
+        ("explain", '"hit": "ID"', "give either image or id, not both"),
         ("explain", '"hit": "nothing", "id": "ID"', "no image with the id 'nothing'"),
         ("explain", '"hit": "ID", "id": "nothing"', "no image with the id 'nothing'"),
-        ("explain", '"hit": ["ID"], "id": "ID"', "hit is a string"),
-        ("explain", '"hit": "ID", "id": "ID", "region": [0, 0, 1]', "a region is [left, top, right, bottom]"),
+        ("explain", '"hit": ["ID"], "id": "ID"', "hit must be a string"),
+        ("explain", '"hit": "ID", "id": "ID", "region": [0, 0, 1]', "a region must be [left, top, right, bottom]"),
         ("explain", '"hit": "ID", "image": "photo.jpg"', "No picture was given"),
-        ("duplicates", '"threshold": "0.9"', "threshold is a number, not '0.9'"),
-        ("duplicates", '"threshold": 0.5', "a cosine, from 0.8 to 1; it is 0.5"),
-        ("duplicates", '"threshold": NaN', "a cosine, from 0.8 to 1; it is nan"),
-        ("duplicates", '"limit": 0', "limit is how many groups to give, from 1 to 1000; it is 0"),
-        ("duplicates", '"limit": "all"', "limit is a whole number"),
+        ("duplicates", '"threshold": "0.9"', "threshold must be a number, not '0.9'"),
+        ("duplicates", '"threshold": 0.5', "a cosine similarity from 0.8 to 1, not 0.5"),
+        ("duplicates", '"threshold": NaN', "a cosine similarity from 0.8 to 1, not nan"),
+        ("duplicates", '"limit": 0', "limit, the number of groups, must be from 1 to 1000, not 0"),
+        ("duplicates", '"limit": "all"', "limit must be a whole number"),
     ],
 )
 def test_a_wrong_argument_is_answered_in_words(
@@ -263,7 +263,7 @@ def test_a_wrong_argument_is_answered_in_words(
 def test_a_region_that_is_none_is_refused(twins_server: str, shirt: Path, region: str) -> None:
     [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
     body = f'{{"image": {json.dumps({"path": path, **FILE})}, "region": {region}}}'
-    assert "a region is [left, top, right, bottom], shares of the picture from 0 to 1" in said(
+    assert "a region must be [left, top, right, bottom], as fractions of the picture from 0 to 1" in said(
         twins_server, "search", body
     )
 
@@ -300,5 +300,5 @@ def test_the_starter_explains_and_has_no_words(server: str, starter: Path) -> No
     client, searcher = Client(server, verbose=False), Searcher.open(starter)
     one, other = searcher.gallery.ids[:2]
     check_sums(client.predict(other, id=one, api_name="/explain"))
-    with pytest.raises(AppError, match="no encoder that understands text: build it with --text-model"):
+    with pytest.raises(AppError, match="no text model: build it with --text-model"):
         client.predict("a red shirt", api_name="/search_text")

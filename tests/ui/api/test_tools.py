@@ -113,7 +113,7 @@ def test_a_picture_that_may_be_left_out_is_taken_like_any_other(twins_server: st
     heat = found[0]["query"]
     assert sum(map(sum, heat["cells"])) + heat["bias"] == pytest.approx(found[0]["cosine"], abs=1e-5)
     assert answer(ask(twins_server, "explain", hit=one, id=other))["cosine"] != found[0]["cosine"]
-    assert "give image, or id, and not both" in refusal(ask(twins_server, "explain", hit=one))
+    assert "give either image or id, not both" in refusal(ask(twins_server, "explain", hit=one))
     assert "not both" in refusal(ask(twins_server, "explain", hit=one, image=path, id=other))
 
 
@@ -140,7 +140,9 @@ def test_search_by_id_and_info(server: str, searcher: Searcher) -> None:
 
 
 def test_a_picture_comes_in_by_the_same_door(server: str, tmp_path: Path) -> None:
-    assert "not a picture" in refusal(ask(server, "search", image="data:image/png;base64,bm90IGEgcGljdHVyZQ=="))
+    assert "not a readable picture" in refusal(
+        ask(server, "search", image="data:image/png;base64,bm90IGEgcGljdHVyZQ==")
+    )
     (tmp_path / "cut.png").write_bytes(noise(tmp_path / "whole.png", 1).read_bytes()[:900])
     assert "cut short" in refusal(ask(server, "search", image=data_url(tmp_path / "cut.png")))
 
@@ -180,7 +182,7 @@ def tools(searcher: Searcher, starter: Path) -> Tools:
     "value", [{"where": {"label": {"path": "/etc/hosts", **FILE}}}, {"k": [{"path": "x", "meta": "anything"}]}]
 )
 def test_a_file_object_is_refused_whatever_the_schema_lets_through(tools: Tools, value: dict[str, Any]) -> None:
-    with pytest.raises(QueryError, match="no argument is a file object"):
+    with pytest.raises(QueryError, match="an argument must not be a file object"):
         tools.convert_strings_to_filedata(value, [["image"]])
 
 
