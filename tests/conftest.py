@@ -88,7 +88,7 @@ def png(picture):
 
 
 def write_data_set(folder, label_column="label", names=None, **splits):
-    """Write a data set as `datasets` does: one parquet file per split, from rows of (image bytes, label).
+    """Write a dataset as `datasets` does: one parquet file per split, from rows of (image bytes, label).
 
     If the `names` of the classes are given, the label column is a ClassLabel. Returns the folder.
     """
@@ -291,7 +291,7 @@ SHOWN = {"train": range(6), "validation": range(6, 9), "test": range(9, 12)}  # 
 
 
 def coloured(split, count):
-    """Rows for one split of a data set: `count` drawings of each colour."""
+    """Rows for one split of a dataset: `count` drawings of each colour."""
     mine = [item for item in catalogue() if ARTICLES.index(item.article) in SHOWN[split]]
     for name in COLOURED:
         items = [item for item in mine if item.colour == name]
@@ -301,7 +301,7 @@ def coloured(split, count):
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory):
-    """A data set of 132 drawings in three splits, with colours as classes; no article is in more than one split."""
+    """A dataset of 132 drawings in three splits, with colours as classes; no article is in more than one split."""
     splits = {split: list(coloured(split, count)) for split, count in (("train", 14), ("validation", 4), ("test", 4))}
     return write_data_set(tmp_path_factory.mktemp("drawings") / "set", names=COLOURED, **splits)
 

@@ -36,7 +36,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
     return folder
 
 
-def test_the_page_is_what_the_docstrings_say() -> None:
+def test_api_page_is_up_to_date_with_the_docstrings() -> None:
     written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert written == make_api.api(), "out of date: python -m docs.make_api"
 
@@ -47,7 +47,7 @@ def test_every_public_name_has_a_docstring_and_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_the_example_imports_only_public_names_of_ours(name: str) -> None:
+def test_example_imports_only_public_names(name: str) -> None:
     compile(EXAMPLES[name], name, "exec")
     lines = [line for line in EXAMPLES[name].splitlines() if "retrieval" in line]
     assert lines and all(line.startswith("from retrieval import ") for line in lines)
@@ -55,14 +55,14 @@ def test_the_example_imports_only_public_names_of_ours(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - ON_THE_HUB))
-def test_the_example_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(workplace / "my_artifact", ignore_errors=True)
     shutil.copytree(STARTER, workplace / "my_artifact")
     monkeypatch.chdir(workplace)
     exec(compile(EXAMPLES[name], name, "exec"), {"__name__": name})
 
 
-def test_signatures_read_as_in_the_code() -> None:
+def test_signatures_are_formatted_as_in_the_code() -> None:
     def quick(path: Path | str, k: int = 10, *, word: str = "AUTO") -> list[int]:
         """Anything."""
 
@@ -79,7 +79,7 @@ def test_signatures_read_as_in_the_code() -> None:
     ]
 
 
-def test_sections_of_a_docstring_become_lists() -> None:
+def test_docstring_sections_become_lists() -> None:
     text = (
         "Find.\n\nArgs:\n    k: so many,\n        or less.\n    where: a filter.\n\nRaises:\n    QueryError: never.\n"
     )

@@ -67,7 +67,7 @@ def built(tmp_path_factory):
     return root, run("build", root / "photos", "--out", root / "it", "--backbone", BACKBONE, "--no-pretrained")
 
 
-def test_build(built):
+def test_build_reports_indexed_skipped_and_duplicate_files(built):
     root, done = built
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -84,7 +84,7 @@ def test_build(built):
     assert {path.name for path in root.iterdir()} - {".it.lock"} == {"photos", "it"}
 
 
-def test_build_with_every_option(built, tmp_path, here):
+def test_build_applies_its_options(built, tmp_path, here):
     root, _ = built
     for number, options in enumerate(
         [
@@ -106,7 +106,7 @@ def test_build_with_every_option(built, tmp_path, here):
     assert "\nlicense: mit\n" in (tmp_path / "1" / LAYOUT.card).read_text(encoding="utf-8")
 
 
-def test_build_from_parquet_by_column_and_split(built, tmp_path, here):
+def test_build_reads_the_chosen_columns_and_split_of_parquet_files(built, tmp_path, here):
     import datasets
 
     root, _ = built
@@ -125,7 +125,7 @@ def test_build_from_parquet_by_column_and_split(built, tmp_path, here):
 # search
 
 
-def test_search_prints_a_line_a_hit(artifact, pictures, here):
+def test_search_prints_one_line_per_hit(artifact, pictures, here):
     query = pictures / pq.read_table(artifact / LAYOUT.gallery)["source"][7].as_py()
     status, printed, _ = here("search", artifact, query)
     lines = printed.splitlines()
@@ -138,7 +138,7 @@ def test_search_prints_a_line_a_hit(artifact, pictures, here):
     assert source == f"{query.parent.name}/{query.name}"
 
 
-def test_search_says_when_it_is_not_confident(here, starter, tmp_path):
+def test_search_says_when_there_is_no_confident_match(here, starter, tmp_path):
     noise(tmp_path / "noise.png", 1, side=224)
     status, printed, error = here("search", starter, tmp_path / "noise.png")
     assert status == 0
@@ -163,7 +163,7 @@ def test_search_prints_json(artifact, pictures, here):
     np.testing.assert_allclose([hit["score"] for hit in hits], scores[0][: len(hits)], atol=1e-5)
 
 
-def test_search_with_everything(twins, shirt, here):
+def test_search_combines_region_like_unlike_and_fold(twins, shirt, here):
     """A region of an image, likes, unlikes and folded near-duplicates give the same hits as the `Searcher`."""
     searcher = Searcher.open(twins)
     ids = searcher.gallery.ids
@@ -184,7 +184,7 @@ def test_search_with_everything(twins, shirt, here):
         assert line.split() == [f"{hit.score:.4f}", hit.id, "-", hit.source, *alike]
 
 
-def test_search_without_a_picture(twins, here):
+def test_search_works_without_a_query_image(twins, here):
     searcher = Searcher.open(twins)
     one, other = searcher.gallery.ids[:2]
     status, printed, _ = here("search", twins, "--like", one, "--json")
@@ -209,20 +209,20 @@ def test_search_without_a_picture(twins, here):
         (["--unlike", "nothing"], "no image with the id 'nothing'"),
     ],
 )
-def test_a_query_that_cannot_be(artifact, here, arguments, words):
+def test_invalid_query_is_a_one_line_error(artifact, here, arguments, words):
     status, printed, error = here("search", artifact, *arguments)
     assert (status, printed) == (1, "")
     assert words in error
     assert len(error.splitlines()) == 1
 
 
-def test_a_hit_whose_chance_is_not_known_is_in_line_with_the_others():
+def test_hit_without_a_match_probability_is_aligned_with_the_others():
     hits = [Hit(0, "a", 0.9, "mug", "a.png", chance=1.0), Hit(1, "b", 0.5, None, "b.png")]
     assert [line[:16] for line in lines_of(hits)] == ["0.9000  99%  a  ", "0.5000    -  b  "]
     assert [line[:11] for line in lines_of(hits[1:])] == ["0.5000  b  "]
 
 
-def test_search_with_filters(artifact, pictures, here):
+def test_where_filters_combine_within_and_across_columns(artifact, pictures, here):
     """Values of the same column are alternatives; conditions on different columns must all hold."""
     query = sorted(pictures.rglob("*.png"))[0]
     where = ["--where", "colour=red", "--where", "colour=teal", "--where", "pattern=plain"]
@@ -252,7 +252,7 @@ def test_search_with_filters(artifact, pictures, here):
         (["-k", "1001"], "not 1001"),
     ],
 )
-def test_a_search_that_cannot_be(artifact, pictures, here, options, words):
+def test_invalid_search_option_is_a_one_line_error(artifact, pictures, here, options, words):
     status, printed, error = here("search", artifact, sorted(pictures.rglob("*.png"))[0], *options)
     assert (status, printed) == (1, "")
     assert words in error
@@ -263,7 +263,7 @@ def test_a_search_that_cannot_be(artifact, pictures, here, options, words):
 # evaluate, add, remove, verify, export
 
 
-def test_evaluate(artifact, here):
+def test_evaluate_prints_the_leave_one_out_figures(artifact, here):
     status, printed, _ = here("evaluate", artifact, "--json")
     figures = json.loads(printed)
     opened = load_artifact(artifact)
@@ -279,7 +279,7 @@ def test_evaluate(artifact, here):
     assert float(shown["P@5"]) == pytest.approx(figures["P@5"], abs=1e-3)
 
 
-def test_add_and_remove(copied_artifact, pictures, tmp_path, here):
+def test_add_and_remove_change_the_artifact_and_print_counts(copied_artifact, pictures, tmp_path, here):
     shutil.copy(sorted(pictures.rglob("*.png"))[0], noise(tmp_path / "more" / "hat" / "1.png", 1).parent / "known.png")
     before = load_artifact(copied_artifact).gallery.ids
     status, printed, error = here("add", copied_artifact, tmp_path / "more")
@@ -298,7 +298,7 @@ def test_add_and_remove(copied_artifact, pictures, tmp_path, here):
     assert len(load_artifact(copied_artifact).gallery) == 59
 
 
-def test_verify(copied_artifact, here):
+def test_verify_detects_a_flipped_bit(copied_artifact, here):
     status, printed, _ = here("verify", copied_artifact)
     assert status == 0
     assert printed.startswith(f"{copied_artifact} is intact: 60 images, ")
@@ -311,7 +311,7 @@ def test_verify(copied_artifact, here):
     assert error.startswith("error: index.faiss: SHA-256: the manifest says ")
 
 
-def test_export(artifact, tmp_path, here):
+def test_export_writes_embeddings_paths_and_labels(artifact, tmp_path, here):
     status, printed, _ = here("export", artifact, "--npy", tmp_path / "a" / "b")
     assert (status, printed) == (0, f"60 rows written to {tmp_path / 'a' / 'b'}\n")
     arrays = {path.stem: np.load(path, allow_pickle=False) for path in (tmp_path / "a" / "b").iterdir()}
@@ -323,7 +323,7 @@ def test_export(artifact, tmp_path, here):
     assert arrays["labels"].tolist() == table["label"].to_pylist()
 
 
-def test_a_row_without_a_label_is_exported_too(tmp_path, here):
+def test_export_writes_an_empty_label_for_unlabelled_rows(tmp_path, here):
     noise(tmp_path / "photos" / "1.png", 1)
     noise(tmp_path / "photos" / "cat" / "2.png", 2)
     options = ["--backbone", BACKBONE, "--no-pretrained"]
@@ -338,7 +338,7 @@ def test_a_row_without_a_label_is_exported_too(tmp_path, here):
 # Errors
 
 
-def test_an_error_is_one_line_and_no_traceback(tmp_path):
+def test_error_is_one_line_without_a_traceback(tmp_path):
     done = run("verify", tmp_path / "nothing")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -373,7 +373,7 @@ def test_an_error_is_one_line_and_no_traceback(tmp_path):
         (["export", "{artifact}", "--npy", "{tmp}/words/a.txt"], "a.txt"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(arguments, words, artifact, tmp_path, here):
+def test_failed_command_prints_one_line_and_leaves_nothing_behind(arguments, words, artifact, tmp_path, here):
     (tmp_path / "empty").mkdir()
     (tmp_path / "words").mkdir()
     (tmp_path / "words" / "a.txt").write_text("words, and no picture at all")
@@ -401,7 +401,7 @@ def test_what_cannot_be_done_is_said_in_a_line(arguments, words, artifact, tmp_p
         ["build", "photos", "--out", "it", "--limit", "0"],
     ],
 )
-def test_wrong_usage_is_status_2(arguments, capsys):
+def test_wrong_usage_exits_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 2
@@ -416,7 +416,7 @@ def usage(arguments, capsys, door=lookalike.main):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_help_of_its_own(name, capsys):
+def test_every_command_has_its_own_help(name, capsys):
     listed = usage(["--help"], capsys)[1]
     status, printed, error = usage([name, "--help"], capsys)
     assert (status, error) == (0, "")
@@ -426,7 +426,7 @@ def test_every_command_has_a_help_of_its_own(name, capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_mistyped_flag_shows_the_usage_of_its_command(name, capsys):
+def test_mistyped_option_shows_the_usage_of_its_command(name, capsys):
     status, printed, error = usage([name, "--hlep"], capsys)
     assert (status, printed) == (2, "")
     assert error.startswith(f"Usage: lookalike {name} ")
@@ -434,26 +434,26 @@ def test_a_mistyped_flag_shows_the_usage_of_its_command(name, capsys):
     assert "--help" in error.splitlines()[-1]
 
 
-def test_a_mistyped_command_is_answered_with_the_nearest(capsys):
+def test_mistyped_command_suggests_the_nearest_name(capsys):
     status, _, error = usage(["serach", "it"], capsys)
     assert status == 2
     assert "Did you mean 'search'" in error
 
 
 @pytest.mark.parametrize("asked", ["phots", "nowhere/photos"])
-def test_a_mistyped_folder_is_answered_with_the_nearest(asked, tmp_path, capsys):
+def test_mistyped_folder_suggests_the_nearest_name(asked, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     assert lookalike.main(["build", str(tmp_path / asked), "--out", str(tmp_path / "it")]) == 1
-    hint = "did you mean 'photos'?" if asked == "phots" else "a data set on the Hub is named owner/name."
+    hint = "did you mean 'photos'?" if asked == "phots" else "a dataset on the Hub is named owner/name."
     assert capsys.readouterr().err == f"error: no such file or folder: {tmp_path / asked}; {hint}\n"
 
 
-def test_the_version_is_the_same_at_every_door(capsys):
+def test_every_entry_point_prints_the_same_version(capsys):
     doors = (lookalike.main, main, training.__main__.main)
     assert {usage(["--version"], capsys, door) for door in doors} == {(0, f"lookalike {VERSION}\n", "")}
 
 
-def test_the_recipes_are_listed_at_both_doors(capsys):
+def test_every_entry_point_lists_the_same_recipes(capsys):
     lists = []
     for door, words in ((lookalike.main, ["recipes"]), (lookalike.main, ["train"]), (training.__main__.main, [])):
         assert door(words) == 0
@@ -462,7 +462,7 @@ def test_the_recipes_are_listed_at_both_doors(capsys):
     assert len(set(lists)) == 1
 
 
-def test_a_port_in_use_is_an_error_in_our_words(starter, here):
+def test_port_in_use_is_a_one_line_error(starter, here):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -504,7 +504,7 @@ AT_ONCE = [  # the arguments, and the exit status
 ]
 
 
-def test_help_and_typos_are_answered_before_anything_heavy_is_loaded():
+def test_help_and_typos_load_no_heavy_packages():
     script = f"""
 import contextlib, json, sys, lookalike
 said = []
@@ -521,7 +521,7 @@ print(json.dumps(said))"""
     assert "Traceback" not in done.stderr
 
 
-def test_a_picture_is_looked_for_before_torch_is_loaded(starter):
+def test_missing_query_image_is_reported_before_torch_is_loaded(starter):
     script = f"""
 import sys, lookalike
 print(lookalike.main(["search", {str(starter)!r}, "nowhere.jpg"]), "torch" in sys.modules)"""
@@ -529,7 +529,7 @@ print(lookalike.main(["search", {str(starter)!r}, "nowhere.jpg"]), "torch" in sy
     assert (done.stdout, done.stderr) == ("1 False\n", "error: nowhere.jpg: no such file\n")
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_can_be_imported():
     script = "import retrieval\nprint([getattr(retrieval, name).__name__ for name in retrieval.__all__])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     import retrieval
@@ -539,7 +539,7 @@ def test_every_public_name_is_there():
         retrieval.nothing  # noqa: B018
 
 
-def test_file_names_that_are_no_text(tmp_path, here):
+def test_build_accepts_file_names_that_are_not_utf_8(tmp_path, here):
     """File names in another encoding than UTF-8, as old archives have them, do not stop a build."""
     noise(tmp_path / "photos" / "1.png", 1)
     noise(tmp_path / "photos" / "2.png", 2).rename(tmp_path / "photos" / os.fsdecode(b"caf\xe9.png"))
@@ -551,7 +551,7 @@ def test_file_names_that_are_no_text(tmp_path, here):
     assert sorted(sources) == ["1.png", "caf\N{REPLACEMENT CHARACTER}.png"]
 
 
-def test_an_error_on_the_way_out_after_ctrl_c(capsys):
+def test_ctrl_c_counts_as_interrupted_even_if_closing_fails(capsys):
     """After an interrupt Python closes open files, which can fail in turn; the exit status must stay 130."""
 
     def interrupted_while_closing():

@@ -48,19 +48,19 @@ def pinned(name: str) -> str:
 # The form of the texts
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_under_200_lines() -> None:
     assert len(README.splitlines()) < 200
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_cells_of_tables_are_short(path: Path) -> None:
+def test_table_cells_are_short(path: Path) -> None:
     rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     cells = [cell.strip() for row in rows for cell in row.strip("|").split("|")]
     assert [cell for cell in cells if len(cell.split()) > MOST_WORDS] == []
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_target_exists(path: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in link:
@@ -74,13 +74,13 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             assert anchor in {slug(heading) for heading in headings}, link
 
 
-def test_every_page_is_listed_in_the_readme() -> None:
+def test_readme_lists_every_page_of_the_docs() -> None:
     listed = README.split("## Documentation")[1].split("\n## ")[0]
     pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"api_examples.md"}
     assert set(re.findall(r"\]\(docs/([\w-]+\.md)\)", listed)) == pages
 
 
-def test_the_tree_names_what_is_there() -> None:
+def test_tree_in_the_readme_names_existing_paths() -> None:
     [tree] = blocks(README, "")
     named = [line.split()[0] for line in tree.splitlines()]
     assert [name for name in named if not (ROOT / name).exists()] == []
@@ -88,14 +88,14 @@ def test_the_tree_names_what_is_there() -> None:
 
 
 @pytest.mark.parametrize(("package", "layers"), [("retrieval", LAYERS), ("training", TRAINING_LAYERS)])
-def test_contributing_lists_every_part_in_the_order_of_imports(package: str, layers: list[list[str]]) -> None:
+def test_contributing_lists_every_part_in_import_order(package: str, layers: list[list[str]]) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = text.split(f"| `{package}/` |")[1].split("\n\n")[0]
     rows = [set(re.findall(r"`(\w+)", line.split("|")[1])) for line in table.splitlines()[2:]]
     assert rows == [set(row) for row in layers]
 
 
-def test_the_changelog_begins_with_the_latest_version_and_what_breaks() -> None:
+def test_changelog_starts_with_the_latest_version_and_breaking_changes() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     heads = re.findall(r"^## (\d+)\.(\d+)\.(\d+) - (\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
     versions = [tuple(map(int, head[:3])) for head in heads]
@@ -108,12 +108,12 @@ def test_the_changelog_begins_with_the_latest_version_and_what_breaks() -> None:
 # Commands
 
 
-def test_the_two_commands_stand_on_lines_of_their_own() -> None:
+def test_readme_starts_with_the_app_command_and_the_test_command() -> None:
     lines = [line for block in blocks(README, "bash") for line in block.splitlines()]
     assert lines[:2] == [APP_COMMAND, TEST_COMMAND]
 
 
-def test_ci_runs_the_readmes_test_command() -> None:
+def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     install, test = TEST_COMMAND.split(" && ")
     assert install.replace("pip install", "pip install -q") in script
@@ -121,7 +121,7 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
 
 
-def test_the_front_matter_names_the_pinned_gradio_and_files_that_exist() -> None:
+def test_front_matter_matches_the_pinned_gradio_and_existing_files() -> None:
     matter = dict(re.findall(r"^(\w+): (.+)$", README.split("---")[1], re.MULTILINE))
     assert matter["sdk"] == "gradio"
     assert matter["sdk_version"] == pinned("gradio")
@@ -129,7 +129,7 @@ def test_the_front_matter_names_the_pinned_gradio_and_files_that_exist() -> None
     assert matter["python_version"].strip('"') == f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def test_everything_installed_is_pinned() -> None:
+def test_every_requirement_is_pinned() -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         for line in lines:
@@ -154,7 +154,7 @@ def options_in(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_of_a_command_exists(
+def test_documented_options_of_a_command_exist(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # wide enough that no option is truncated
@@ -174,7 +174,7 @@ def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None
     assert all(command in usage for command in COMMANDS)
 
 
-def test_what_the_docs_say_of_training_exists(
+def test_training_docs_name_existing_options_and_every_recipe(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")

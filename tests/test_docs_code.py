@@ -34,7 +34,7 @@ def run_beside(folder: Path, code: str) -> None:
         exec(compile(code.replace('"retrieval/starter"', repr(str(STARTER))), "a page", "exec"), {})
 
 
-def test_every_block_of_code_is_run() -> None:
+def test_every_code_block_in_the_docs_has_a_test() -> None:
     """The tests below run each of these blocks; a new block needs a new test."""
     counts = {
         (name, language): len(found)
@@ -50,7 +50,7 @@ def test_every_block_of_code_is_run() -> None:
     }
 
 
-def test_the_code_of_the_readme_runs(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_code_of_the_readme_runs(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [block] = blocks(README, "python")
     run_beside(photo.parent, block)
     said = capsys.readouterr().out.splitlines()
@@ -59,21 +59,21 @@ def test_the_code_of_the_readme_runs(photo: Path, capsys: pytest.CaptureFixture[
     assert said[5] == "5 more, 10 like the first and unlike the last"
 
 
-def test_an_artifact_is_read_without_this_project(capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_code_reads_an_artifact_without_this_project(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = blocks(PAGES["artifact.md"], "python")
     assert not re.search(r"(import|from) retrieval", block)
     run_beside(ROOT, block)
     assert capsys.readouterr().out.startswith("['shirt', 'shirt', 'shirt'")
 
 
-def test_the_code_for_python_clients_runs(server: str, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_client_code_runs(server: str, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, _ = blocks(PAGES["endpoints.md"], "python")
     run_beside(photo.parent, first.replace(ADDRESS, server))
     found = re.findall(rf"^0\.\d+ shirt {server}/\S+\.jpg$", capsys.readouterr().out, re.MULTILINE)
     assert len(found) == 5
 
 
-def test_the_code_for_refined_searches_runs(twins_server: str, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refined_search_code_runs(twins_server: str, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """This needs a text model, an encoder that explains and near-duplicates, which the starter does not all have."""
     first, refined = blocks(PAGES["endpoints.md"], "python")
     first = first.replace(ADDRESS, twins_server).replace(', where={"label": "shirt"}', "")
@@ -99,7 +99,7 @@ def said_by(command: list[str], folder: Path) -> str:
     return run.stdout
 
 
-def test_the_code_for_javascript_runs(server: str, photo: Path, npm_folder: Path) -> None:
+def test_javascript_client_code_runs(server: str, photo: Path, npm_folder: Path) -> None:
     [block] = blocks(PAGES["endpoints.md"], "javascript")
     code = photo.with_name("search.mjs")
     code.write_text(block.replace(ADDRESS, server), encoding="utf-8")
@@ -109,7 +109,7 @@ def test_the_code_for_javascript_runs(server: str, photo: Path, npm_folder: Path
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here (apt-get install -y curl)")
-def test_the_code_for_curl_runs(server: str, photo: Path) -> None:
+def test_curl_code_runs(server: str, photo: Path) -> None:
     [block] = blocks(PAGES["endpoints.md"], "bash")
     said = said_by(["bash", "-euo", "pipefail", "-c", block.replace(ADDRESS, server)], photo.parent)
     assert "event: complete" in said
@@ -117,7 +117,7 @@ def test_the_code_for_curl_runs(server: str, photo: Path) -> None:
     assert [hit["label"] for hit in answer["hits"]] == ["shirt"] * 5
 
 
-def test_what_the_endpoints_page_says_of_arguments_and_fields_is_there() -> None:
+def test_endpoints_page_lists_the_real_arguments_and_fields() -> None:
     text = PAGES["endpoints.md"]
 
     def named(heading: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from retrieval.forking import Cache
 
 
-def test_a_full_cache_drops_the_value_that_was_used_least_recently() -> None:
+def test_full_cache_drops_the_least_recently_used_value() -> None:
     cache = Cache[str, int](2)
     cache.put("a", 1)
     cache.put("b", 2)

@@ -34,14 +34,14 @@ def ranges(lines):
     return {canonicalize_name(each.name): each.specifier for each in map(Requirement, lines)}
 
 
-def test_every_pin_lies_in_its_range_and_both_lists_name_the_same_packages():
+def test_requirements_pin_every_dependency_within_its_range():
     allowed, pinned = ranges(PROJECT["dependencies"]), pins("requirements.txt")
     assert allowed.keys() == pinned.keys()
     assert not {name: version for name, version in pinned.items() if version not in allowed[name]}
 
 
 @pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
-def test_what_is_optional_is_tested_too(extra):
+def test_optional_dependencies_are_pinned_for_the_tests(extra):
     allowed, pinned = ranges(PROJECT["optional-dependencies"][extra]), pins("requirements-dev.txt")
     assert all(pinned[name] in allowed[name] for name in allowed)
 
@@ -95,7 +95,7 @@ def answer(process):
     return process.returncode, out, err
 
 
-def test_an_installed_package_has_all_that_it_needs(installed, lookalike):
+def test_installed_package_contains_every_file(installed, lookalike):
     there, _ = installed
     for package in ("retrieval", "training"):
         assert files_of(there / package) == files_of(ROOT / package)
@@ -114,14 +114,14 @@ def test_the_hints_of_an_installed_package_name_its_command(lookalike):
     assert err.endswith(": lookalike compare DIR DIR ...\n")
 
 
-def test_an_installed_package_does_not_deploy(installed, lookalike):
+def test_installed_package_refuses_to_deploy(installed, lookalike):
     """A Space needs README.md and requirements.txt, which are not in the wheel."""
     status, out, err = answer(lookalike("deploy", "me/space", "--artifact", "me/shirts"))
     assert (status, out) == (1, "")
     assert err == f"error: README.md is not in {installed[0]}: deploy from a checkout of the project.\n"
 
 
-def test_an_installed_package_serves_and_searches(installed, lookalike, starter, tmp_path):
+def test_installed_package_serves_and_searches(installed, lookalike, starter, tmp_path):
     searcher = Searcher.open(starter)
     picture = tmp_path / "query.jpg"
     picture.write_bytes(searcher.gallery.thumbnail(3))

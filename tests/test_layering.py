@@ -162,7 +162,7 @@ def is_owner(name, owners):
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_imports_follow_the_arrows(name):
+def test_imports_follow_the_layers(name):
     importer = module_of(name)
     wrong = []
     for line, imported in IMPORTS[name]:
@@ -178,19 +178,19 @@ def test_imports_follow_the_arrows(name):
 
 
 @pytest.mark.parametrize(("package", "layers"), [("retrieval", LAYERS), ("training", TRAINING_LAYERS)])
-def test_every_part_has_its_place(package, layers):
+def test_every_part_is_listed_in_the_layers(package, layers):
     parts = {part_of(module) for module in MODULES if module.startswith(f"{package}.")}
     listed = [part for row in layers for part in row]
     assert len(listed) == len(set(listed))
     assert parts == set(listed)
 
 
-def test_folders_are_small():
+def test_folders_have_few_modules():
     folders = Counter(Path(name).parent.as_posix() for name in PATHS if not name.endswith("__init__.py"))
     assert not (full := {folder: count for folder, count in folders.items() if count > MOST_MODULES}), full
 
 
-def test_there_is_no_circle():
+def test_imports_have_no_cycle():
     graph = {
         module: {imported for _, imported in IMPORTS[name] if imported in MODULES}
         for module, name in MODULES.items()
@@ -224,11 +224,11 @@ def test_there_is_no_circle():
         ("retrieval.new", "retrieval.errors"),
     ],
 )
-def test_a_wrong_arrow_would_be_seen(importer, imported):
+def test_forbidden_import_is_detected(importer, imported):
     assert wrong_arrow(importer, imported)
 
 
-def test_every_way_to_import_is_read():
+def test_every_form_of_import_is_detected():
     source = (
         "import a.b\nfrom .console import c\ndef f():\n from retrieval import search, Encoder\nfrom . import errors"
     )
@@ -249,7 +249,7 @@ def pickling(tree):
             yield node.value.lineno, "allow_pickle"
 
 
-def test_there_is_no_pickle():
+def test_code_uses_no_pickle():
     found = [f"{name}:{line} has {what}" for name, tree in TREES.items() for line, what in pickling(tree)]
     assert not found, "\n".join(found)
     bad = "from torch import load\ntorch.load(p)\nnp.load(p, allow_pickle=True)\nnp.load(p, allow_pickle=False)"
@@ -287,7 +287,7 @@ HEAVY = set(OWNERS) - {"marshal", "pickle", "_pickle"} | {"numpy", "pyarrow", "P
         ("retrieval.__main__, retrieval.hub.deploy", {"huggingface_hub", "httpx2", "typer", "yaml"}),
     ],
 )
-def test_importing_loads_nothing_heavy(modules, needed):
+def test_import_loads_no_heavy_packages(modules, needed):
     """Checks the package, and the deploy module, which the workflow runs with only the Hub's client installed."""
     code = f"import sys, {modules}; print([m for m in {sorted(HEAVY - needed)} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

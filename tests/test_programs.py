@@ -69,25 +69,25 @@ def forms(path):
     }
 
 
-def test_a_picture_in_every_form_finds_the_same(searcher, photo):
+def test_search_gives_the_same_hits_for_every_form_of_an_image(searcher, photo):
     expected = found(searcher, photo, k=5)
     assert expected[0][1] == 1.0
     for form, picture in forms(photo).items():
         assert found(searcher, picture, k=5) == expected, form
 
 
-def test_a_grey_array_is_a_grey_picture():
+def test_2d_array_opens_as_a_grey_image():
     pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
     np.testing.assert_array_equal(np.asarray(open_image(pixels)), np.dstack([pixels] * 3))
 
 
-def test_an_array_with_alpha_lies_on_white():
+def test_array_with_alpha_is_blended_over_white():
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, :, 3] = 255
     assert np.asarray(open_image(pixels)).tolist() == [[[0, 0, 0]] * 2, [[255, 255, 255]] * 2]
 
 
-def test_a_pil_image_is_read_as_its_file_is_and_not_changed(tmp_path):
+def test_pil_image_opens_like_its_file_and_is_not_changed(tmp_path):
     """Orientation, transparency and 16 bits are handled as for the file; the caller's image stays unchanged."""
     turned = Image.new("RGB", (4, 2), "red")
     turned.putpixel((0, 0), (0, 0, 255))
@@ -118,7 +118,7 @@ def test_a_pil_image_is_read_as_its_file_is_and_not_changed(tmp_path):
         np.array([["a"]]),
     ],
 )
-def test_another_array_is_refused_with_its_shape(searcher, array):
+def test_unsupported_array_is_refused_with_its_shape(searcher, array):
     for take in (open_image, searcher.search):
         with pytest.raises(ImageError, match="uint8, of shape") as raised:
             take(array)
@@ -126,7 +126,7 @@ def test_another_array_is_refused_with_its_shape(searcher, array):
         assert str(array.dtype) in str(raised.value)
 
 
-def test_a_pil_image_over_the_limits_is_refused():
+def test_pil_image_over_the_limits_is_refused():
     with pytest.raises(ImageError, match="too long and thin"):
         open_image(Image.new("L", (500, 2)))
     with pytest.raises(ImageError, match="pixels"):
@@ -168,7 +168,7 @@ def test_a_pil_image_over_the_limits_is_refused():
         ({"image": None, "words": "a shirt"}, "this artifact has no text model"),
     ],
 )
-def test_what_cannot_be_searched_is_said_in_words(searcher, photo, arguments, words):
+def test_invalid_search_argument_is_a_one_line_error(searcher, photo, arguments, words):
     with pytest.raises(QueryError) as raised:
         searcher.search(**{"image": photo, **arguments})
     assert words in str(raised.value)
@@ -176,11 +176,11 @@ def test_what_cannot_be_searched_is_said_in_words(searcher, photo, arguments, wo
 
 
 @pytest.mark.parametrize("k", [np.int64(3), np.uint8(3), torch.tensor(3), 3])
-def test_k_is_whatever_python_takes_for_a_whole_number(searcher, photo, k):
+def test_k_can_be_any_integer_type(searcher, photo, k):
     assert found(searcher, photo, k=k) == found(searcher, photo, k=3)
 
 
-def test_a_path_that_is_not_there(searcher):
+def test_search_with_a_missing_file_is_an_error(searcher):
     with pytest.raises(ImageError, match=r"a\.jpg: no such file"):
         searcher.search("a.jpg")
 
@@ -188,7 +188,7 @@ def test_a_path_that_is_not_there(searcher):
 # Searches that combine several things
 
 
-def test_pictures_ids_likes_and_unlikes_compose(searcher, photo):
+def test_search_combines_images_ids_likes_and_unlikes(searcher, photo):
     ids = searcher.gallery.ids
     assert found(searcher, id=ids[3], k=5) == [
         (hit.id, round(hit.score, 5)) for hit in searcher.search_by_id(ids[3], 5)
@@ -204,7 +204,7 @@ def test_pictures_ids_likes_and_unlikes_compose(searcher, photo):
     assert {hit.label for hit in only} == {searcher.gallery.labels[0]}
 
 
-def test_the_vectors_of_pictures_are_remembered_until_the_file_is_another(artifact, pictures, tmp_path):
+def test_embedding_of_a_file_is_cached_until_the_file_changes(artifact, pictures, tmp_path):
     searcher, calls = Searcher.open(artifact), []
     embed = searcher.encoder.embed_images
     searcher.encoder.embed_images = lambda images: calls.append(len(images)) or embed(images)
@@ -219,7 +219,7 @@ def test_the_vectors_of_pictures_are_remembered_until_the_file_is_another(artifa
     assert found(searcher, photo) == found(searcher, other) != first
 
 
-def test_explain_and_duplicates_need_no_page(artifact, searcher, photo):
+def test_explain_and_find_duplicates_work_without_the_page(artifact, searcher, photo):
     ids = searcher.gallery.ids
     why = searcher.explain(ids[0], photo)
     assert why.query.sum == pytest.approx(why.cosine, abs=1e-5)
@@ -246,7 +246,7 @@ class Flipped:
         return np.repeat(-self._inner.embed_images(images), self._rows, axis=0)
 
 
-def test_any_encoder_that_keeps_the_protocol_will_do(artifact, photo):
+def test_any_encoder_that_follows_the_protocol_works(artifact, photo):
     opened = open_artifact(artifact)
     searcher = Searcher(Flipped(opened.encoder), opened.store, opened.gallery)
     scores = -opened.store.vectors(np.arange(60)) @ opened.encoder.embed_images([open_image(photo)])[0]
@@ -283,7 +283,7 @@ def searched_in_a_child(searcher, photo):
             os.waitpid(child, 0)
 
 
-def test_a_search_by_picture_in_a_forked_child(searcher, photo):
+def test_search_works_in_a_forked_child_process(searcher, photo):
     """The threads of the encoder and of FAISS do not exist in a fork, and threads that are gone may hold locks."""
     expected = found(searcher, photo.read_bytes(), k=5)
     threads = torch.get_num_threads(), faiss.omp_get_max_threads()
@@ -311,7 +311,7 @@ class Queries(torch.utils.data.Dataset):
         return found(self.searcher, np.asarray(open_image(self.photo)), k=number + 1)
 
 
-def test_a_search_in_the_workers_of_a_dataloader(searcher, photo):
+def test_search_works_in_dataloader_workers(searcher, photo):
     loader = torch.utils.data.DataLoader(
         Queries(searcher, photo),
         batch_size=None,
@@ -327,7 +327,7 @@ def answer(searcher, photo, sender):
     sender.send(found(searcher, photo, k=5))
 
 
-def test_a_searcher_is_sent_to_a_process_that_is_spawned(searcher, photo):
+def test_searcher_can_be_sent_to_a_spawned_process(searcher, photo):
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=answer, args=(searcher, photo, sender))
@@ -337,7 +337,7 @@ def test_a_searcher_is_sent_to_a_process_that_is_spawned(searcher, photo):
     process.join(60)
 
 
-def test_a_searcher_is_pickled_as_its_artifact(artifact, searcher, photo, copied_artifact):
+def test_searcher_is_pickled_as_a_reference_to_its_artifact(artifact, searcher, photo, copied_artifact):
     sent = pickle.dumps(searcher)
     assert len(sent) < 1000
     assert found(pickle.loads(sent), photo) == found(searcher, photo)
@@ -349,7 +349,7 @@ def test_a_searcher_is_pickled_as_its_artifact(artifact, searcher, photo, copied
         pickle.dumps(Searcher(searcher.encoder, searcher.store, searcher.gallery))
 
 
-def test_searches_in_threads_of_asyncio(searcher, photo):
+def test_search_works_in_asyncio_threads(searcher, photo):
     async def all_at_once():
         return await asyncio.gather(*(asyncio.to_thread(found, searcher, photo.read_bytes(), k=k) for k in range(1, 9)))
 
@@ -361,7 +361,7 @@ def test_searches_in_threads_of_asyncio(searcher, photo):
 # Opened artifacts
 
 
-def test_an_open_artifact_holds_all_of_it(artifact, trained):
+def test_open_artifact_gives_metrics_card_and_plots(artifact, trained):
     opened = open_artifact(str(artifact))
     assert (opened.folder, opened.name, opened.commit, opened.offline) == (artifact, "drawings", None, False)
     assert opened.metrics.leave_one_out.queries == 60
@@ -372,7 +372,7 @@ def test_an_open_artifact_holds_all_of_it(artifact, trained):
     assert "plots/intervals.png" in open_artifact(trained).plots
 
 
-def test_figures_are_those_of_the_artifact_that_was_opened(copied_artifact, artifact):
+def test_open_artifact_ignores_later_changes_of_its_folder(copied_artifact, artifact):
     """The folder may have changed by the time the page is made, so nothing is read a second time."""
     searcher = Searcher.open(copied_artifact)
     before = searcher.artifact
@@ -382,7 +382,7 @@ def test_figures_are_those_of_the_artifact_that_was_opened(copied_artifact, arti
     assert open_artifact(copied_artifact).metrics.leave_one_out.images == 30
 
 
-def test_a_change_returns_the_new_artifact(copied_artifact, tmp_path):
+def test_add_and_remove_return_the_new_artifact(copied_artifact, tmp_path):
     (tmp_path / "more").mkdir()
     Image.new("RGB", (40, 40), "orange").save(tmp_path / "more" / "orange.png")
     grown = add_images(copied_artifact, open_source(str(tmp_path / "more")))
@@ -397,7 +397,7 @@ def test_a_change_returns_the_new_artifact(copied_artifact, tmp_path):
         remove_images(copied_artifact, grown.gallery.ids[0])
 
 
-def test_a_card_or_figures_of_another_artifact_are_refused(copied_artifact):
+def test_replaced_metrics_file_is_refused(copied_artifact):
     (copied_artifact / "metrics.json").write_text("{}")
     with pytest.raises(IntegrityError, match=r"metrics\.json: size in bytes"):
         open_artifact(copied_artifact)

@@ -83,7 +83,7 @@ def searcher(request, gallery):
     return Searcher(encoder, store, gallery)
 
 
-def test_hits_are_the_nearest_best_first_with_their_cosines(searcher):
+def test_hits_are_sorted_by_cosine_similarity(searcher):
     query = (250, 40, 10)
     expected = cosines(query)
     hits = searcher.search(png(query), k=10)
@@ -94,12 +94,12 @@ def test_hits_are_the_nearest_best_first_with_their_cosines(searcher):
     assert [hit.row for hit in searcher.search(png(query), k=2)] == [hit.row for hit in hits[:2]]
 
 
-def test_hit_is_the_row_of_the_gallery(searcher):
+def test_hit_holds_the_fields_of_its_gallery_row(searcher):
     (hit,) = searcher.search(png((10, 10, 250)), k=1)
     assert hit == Hit(7, "id7", hit.score, "cool", "7.png", {"red": 10})
 
 
-def test_picture_of_the_gallery_finds_itself_and_its_copy_with_a_score_of_one(searcher):
+def test_gallery_image_finds_itself_and_its_copy_with_score_one(searcher):
     for row, colour in enumerate(COLOURS):
         best = searcher.search(png(colour, side=32), k=2)
         assert row in {hit.row for hit in best if hit.score > 1 - 1e-3}
@@ -116,7 +116,7 @@ def test_no_score_is_above_one(searcher):
         assert scores == sorted(scores, reverse=True)
 
 
-def test_search_by_id_leaves_the_image_itself_out_and_nothing_else(searcher):
+def test_search_by_id_leaves_out_only_the_image_itself(searcher):
     for row in range(10):
         expected = np.delete(cosines(COLOURS[row]), row)
         hits = searcher.search_by_id(f"id{row}", k=9)
@@ -128,20 +128,20 @@ def test_search_by_id_leaves_the_image_itself_out_and_nothing_else(searcher):
     assert searcher.search_by_id("id9", k=1)[0].id == "id0"
 
 
-def test_k_above_the_size_gives_what_there_is(searcher):
+def test_k_above_the_gallery_size_returns_every_row(searcher):
     assert len(searcher.search(png((1, 2, 3)), k=MAX_K)) == 10
     assert len(searcher.search_by_id("id0", k=MAX_K)) == 9
 
 
 @pytest.mark.parametrize("k", [0, -1, MAX_K + 1])
-def test_k_out_of_bounds_is_an_error_in_words(searcher, k):
+def test_k_out_of_range_is_an_error(searcher, k):
     for ask in (lambda: searcher.search(png((1, 2, 3)), k), lambda: searcher.search_by_id("id0", k)):
         with pytest.raises(QueryError, match=f"from 1 to 1000, not {k}"):
             ask()
 
 
 @pytest.mark.parametrize("least", [-1.0, 0.0, 0.5, 0.9, 0.999])
-def test_minimum_score(searcher, least):
+def test_min_score_drops_lower_hits(searcher, least):
     query = (240, 60, 20)
     expected = cosines(query)
     assert np.abs(expected - least).min() > 2e-3, "no score lies on the edge"
@@ -150,7 +150,7 @@ def test_minimum_score(searcher, least):
     assert len(searcher.search(png(query), k=2, min_score=least)) == min(2, int((expected >= least).sum()))
 
 
-def test_minimum_score_is_met_by_a_score_that_equals_it(searcher):
+def test_min_score_is_inclusive_and_must_be_a_cosine(searcher):
     worst = searcher.search(png((240, 60, 20)), k=5)[-1].score
     assert len(searcher.search(png((240, 60, 20)), k=5, min_score=worst)) == 5
     for none_such in (1.1, -2, float("nan")):
@@ -170,7 +170,7 @@ def test_minimum_score_is_met_by_a_score_that_equals_it(searcher):
         (None, set(range(10))),
     ],
 )
-def test_filter_comes_before_the_search(searcher, where, rows):
+def test_filter_is_applied_before_the_search(searcher, where, rows):
     hits = searcher.search(png((255, 0, 0)), k=10, where=where)
     assert {hit.row for hit in hits} == rows
     assert [hit.score for hit in hits] == pytest.approx(-np.sort(-cosines((255, 0, 0))[sorted(rows)]), abs=1e-3)
@@ -180,12 +180,12 @@ def test_filter_comes_before_the_search(searcher, where, rows):
     assert {hit.row for hit in by_id} == rows - {0}
 
 
-def test_filter_and_minimum_score_together(searcher):
+def test_filter_and_min_score_combine(searcher):
     hits = searcher.search(png((255, 0, 0)), k=10, where={"label": "warm"}, min_score=0.99)
     assert {hit.row for hit in hits} == {0, 4, 5, 9}
 
 
-def test_wrong_filter_or_id_is_an_error_in_words(searcher):
+def test_unknown_filter_value_column_or_id_is_an_error(searcher):
     with pytest.raises(QueryError, match="no image has label=cold; did you mean 'cool'"):
         searcher.search(png((1, 2, 3)), where={"label": "cold"})
     with pytest.raises(QueryError, match="no column 'colour'"):
@@ -197,7 +197,7 @@ def test_wrong_filter_or_id_is_an_error_in_words(searcher):
 # Queries with several parts
 
 
-def test_combine_is_the_weighed_sum_at_unit_length():
+def test_combine_is_the_normalised_weighted_sum():
     vectors = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     total = 2 * vectors[0] + vectors[1] - vectors[2]
@@ -208,7 +208,7 @@ def test_combine_is_the_weighed_sum_at_unit_length():
         combine(vectors[[0, 0]], [1, -1])
 
 
-def test_likes_and_unlikes_are_added_and_left_out(searcher):
+def test_likes_and_unlikes_change_the_query_and_are_left_out(searcher):
     parts = [Part(png((250, 40, 10))), Part(row=3), Part(row=7, weight=-1.0)]
     query = searcher.query(parts)
     total = direction((250, 40, 10)) + direction(COLOURS[3]) - direction(COLOURS[7])
@@ -223,18 +223,18 @@ def test_likes_and_unlikes_are_added_and_left_out(searcher):
     assert {hit.row for hit in warm} == {0, 4, 5, 9}
 
 
-def test_unlike_alone_is_the_opposite(searcher):
+def test_unlike_alone_searches_for_the_opposite(searcher):
     hits = searcher.find(searcher.query([Part(row=2, weight=-1.0)]), 9)
     assert [hit.score for hit in hits] == pytest.approx(-np.sort(np.delete(cosines(COLOURS[2]), 2)), abs=2e-3)
 
 
-def test_one_thing_alone_is_its_own_vector(searcher):
+def test_query_with_one_part_is_its_own_vector(searcher):
     assert searcher.query([Part(row=4)]).single
     np.testing.assert_array_equal(searcher.query([Part(row=4)]).vector, searcher.store.vectors(np.array([4]))[0])
     assert not searcher.query([Part(row=4, weight=-1.0)]).single
 
 
-def test_a_part_of_a_picture(searcher):
+def test_region_embeds_only_that_part_of_the_image(searcher):
     picture = Image.new("RGB", (20, 10), (255, 0, 0))
     picture.paste((0, 0, 255), (10, 0, 20, 10))
     buffer = io.BytesIO()
@@ -246,7 +246,7 @@ def test_a_part_of_a_picture(searcher):
         searcher.query([Part(buffer.getvalue(), region=(0.5, 0, 0.5, 1))])
 
 
-def test_nothing_and_words_that_nobody_reads_are_errors_in_words(searcher):
+def test_empty_query_or_text_without_a_text_model_is_an_error(searcher):
     with pytest.raises(QueryError, match="the query is empty"):
         searcher.query([])
     with pytest.raises(QueryError, match="no text model: build it with --text-model"):
@@ -255,7 +255,7 @@ def test_nothing_and_words_that_nobody_reads_are_errors_in_words(searcher):
         searcher.query([Part(row=1), Part(words="a red shirt")])
 
 
-def test_words_are_searched_for_among_the_vectors_of_their_encoder(twins):
+def test_text_search_uses_the_vectors_of_the_text_model(twins):
     searcher = Searcher.open(twins)
     seen = searcher.text.store.vectors(np.arange(len(searcher.gallery)))
     read = searcher.text.encoder.embed_texts(["a red shirt"])[0]
@@ -309,7 +309,7 @@ def by_hand(order, of_row):
     return [(rows[0], tuple(rows[1:])) for rows in firsts.values()]
 
 
-def test_folding_goes_on_until_there_are_k_leaders(tmp_path):
+def test_folding_near_duplicates_still_returns_k_hits(tmp_path):
     """Hundreds of the nearest rows are copies of one image."""
     searcher, vectors, of_row = doubled(tmp_path, [300, 1, 5, 2, 1, 3])
     query = Query(vectors[np.flatnonzero(of_row == 0)[0]])
@@ -333,7 +333,7 @@ def test_folding_goes_on_until_there_are_k_leaders(tmp_path):
     assert all(hit.alike == () for hit in searcher.find(query, 50))
 
 
-def test_as_many_leaders_as_hits_without_folding(tmp_path):
+def test_folding_looks_past_max_k_rows_for_enough_hits(tmp_path):
     """This takes more rows than the largest k."""
     searcher, vectors, of_row = doubled(tmp_path, [2] * 700)
     order = np.argsort(-(vectors @ vectors[0]), kind="stable")
@@ -345,7 +345,7 @@ def test_as_many_leaders_as_hits_without_folding(tmp_path):
 # Match probabilities
 
 
-def test_chances_are_those_of_the_calibration(artifact, pictures):
+def test_match_probabilities_come_from_the_calibration(artifact, pictures):
     searcher = Searcher.open(artifact)
     path = sorted(pictures.rglob("*.png"))[3]
     hits = searcher.search(path, 8)
@@ -359,12 +359,12 @@ def test_chances_are_those_of_the_calibration(artifact, pictures):
     assert {(hit.chance, hit.confident) for hit in several + unlike} == {(None, None)}
 
 
-def test_without_a_calibration_no_chance_is_known(searcher):
+def test_hits_have_no_match_probability_without_a_calibration(searcher):
     assert searcher.confidence is None
     assert {(hit.chance, hit.confident) for hit in searcher.search(png((9, 8, 7)))} == {(None, None)}
 
 
-def test_picture_may_be_bytes_a_path_or_a_file(searcher, tmp_path):
+def test_query_image_can_be_bytes_a_path_or_a_file(searcher, tmp_path):
     content = png((30, 60, 90))
     (tmp_path / "a.png").write_bytes(content)
     expected = searcher.search(content)
@@ -373,12 +373,12 @@ def test_picture_may_be_bytes_a_path_or_a_file(searcher, tmp_path):
     assert searcher.search(io.BytesIO(content)) == expected
 
 
-def test_what_is_no_picture_is_an_image_error(searcher):
+def test_unreadable_query_image_is_an_image_error(searcher):
     with pytest.raises(ImageError):
         searcher.search(b"no picture")
 
 
-def test_searches_of_several_threads_keep_to_themselves(searcher):
+def test_concurrent_searches_do_not_interfere(searcher):
     asked = [(COLOURS[n % 10], n % 9 + 1, [None, {"label": "cool"}, {"label": "warm"}][n % 3]) for n in range(120)]
 
     def ask(one):
@@ -390,7 +390,7 @@ def test_searches_of_several_threads_keep_to_themselves(searcher):
     assert together == [ask(one) for one in asked]
 
 
-def test_artifact_of_a_real_encoder_is_opened_and_searched(artifact, pictures):
+def test_artifact_with_a_real_encoder_can_be_searched(artifact, pictures):
     searcher = Searcher.open(artifact)
     for number in (0, 17, 59):
         row = searcher.gallery.take([number])[0]
@@ -405,7 +405,7 @@ def test_artifact_of_a_real_encoder_is_opened_and_searched(artifact, pictures):
 
 
 @pytest.mark.parametrize("factory", ["Flat", "SQfp16"])
-def test_the_very_opposite_is_a_hit_too(factory, tmp_path):
+def test_search_returns_the_exact_opposite_vector(factory, tmp_path):
     """Rounding can bring its score slightly below -1, the lowest allowed `min_score`."""
     drawn = np.random.default_rng(0).standard_normal((20, 1280))
     vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)

@@ -21,7 +21,7 @@ from conftest import ROOT, WARM
         ["-m", "retrieval", "verify", "nothing-here"],
     ],
 )
-def test_it_ends_as_one_that_was_started(arguments, tmp_path):
+def test_forked_process_ends_like_a_started_one(arguments, tmp_path):
     environment = {"PATH": "", "PYTHONPATH": str(ROOT), "MINE": "set", "HF_HUB_OFFLINE": "1"}
     options = {"cwd": tmp_path, "env": environment}
     forked = WARM.run(*arguments, **options)
@@ -31,7 +31,7 @@ def test_it_ends_as_one_that_was_started(arguments, tmp_path):
     assert (forked.returncode, forked.stdout, forked.stderr) == (started.returncode, started.stdout, started.stderr)
 
 
-def test_it_is_spoken_with_and_interrupted():
+def test_forked_process_takes_input_and_can_be_interrupted():
     code = "print(input(), flush=True); import time; time.sleep(100)"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with WARM.start("-c", code, **pipes) as process:

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 # Recipe keys with their own options; the second names match the options of `build`.
 Data = Annotated[
-    str | None, typer.Option(metavar="SOURCE", help="a folder, a parquet file, or a data set's folder or Hub name")
+    str | None, typer.Option(metavar="SOURCE", help="a folder, a parquet file, or a dataset's folder or Hub name")
 ]
 DataConfig = Annotated[
     str | None,
-    typer.Option("--data-config", "--config", metavar="NAME", help="the data set's configuration, if it has several"),
+    typer.Option("--data-config", "--config", metavar="NAME", help="the dataset's configuration, if it has several"),
 ]
 DataRevision = Annotated[
     str | None,
-    typer.Option("--data-revision", "--revision", metavar="REV", help="branch, tag or commit of a data set on the Hub"),
+    typer.Option("--data-revision", "--revision", metavar="REV", help="branch, tag or commit of a dataset on the Hub"),
 ]
 DataLicense = Annotated[
     str | None,

@@ -64,9 +64,9 @@ class Recipe(BaseModel):
     name: str = Field("", description="name of the recipe")
     about: str = Field("", description="description of the recipe, in one line")
     # data
-    data: str = Field("", description="a folder, a parquet file, or a data set's folder or Hub name")
-    data_config: str | None = Field(None, description="configuration of the data set; null: its only or default one")
-    data_revision: str | None = Field(None, description="branch, tag or commit of a data set on the Hub; null: main")
+    data: str = Field("", description="a folder, a parquet file, or a dataset's folder or Hub name")
+    data_config: str | None = Field(None, description="configuration of the dataset; null: its only or default one")
+    data_revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub; null: main")
     data_license: str | None = Field(
         None, description="licence of the images, as named on the Hub, e.g. cc-by-4.0; null: what the source states"
     )

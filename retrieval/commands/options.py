@@ -16,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Private = Annotated[bool, typer.Option("--private", help="make it private: visible only to those with access")]
 
 SourceName = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="a folder, a parquet file, or a data set's folder or Hub name")
+    str, typer.Argument(metavar="SOURCE", help="a folder, a parquet file, or a dataset's folder or Hub name")
 ]
 ImageColumn = Annotated[
     str | None, typer.Option(metavar="C", help="the image column (default: the first column that contains images)")
@@ -25,7 +25,7 @@ LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the label co
 Split = Annotated[
     str | None, typer.Option(metavar="S", help="one split, or several as train+validation (default: all)")
 ]
-Config = Annotated[str | None, typer.Option(metavar="NAME", help="the data set's configuration, if it has several")]
+Config = Annotated[str | None, typer.Option(metavar="NAME", help="the dataset's configuration, if it has several")]
 Revision = Annotated[
     str | None,
     typer.Option(metavar="REV", help="branch, tag or commit on the Hub (default: main); the same as SOURCE@REV"),

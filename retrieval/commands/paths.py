@@ -29,5 +29,5 @@ def check_source(name: str) -> None:
     if path.exists() or is_reference(name):
         return
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = did_you_mean(path.name, beside, otherwise="a data set on the Hub is named owner/name.")
+    hint = did_you_mean(path.name, beside, otherwise="a dataset on the Hub is named owner/name.")
     raise SourceError(f"no such file or folder: {name}; {hint}")

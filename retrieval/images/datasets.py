@@ -49,13 +49,13 @@ def find_local(name: str, revision: str | None) -> Path | None:
     Raises SourceError if the name is empty, or if a revision is given for a local source.
     """
     if not name:
-        raise SourceError("no source given: name a folder, a parquet file, or a data set.")
+        raise SourceError("no source given: name a folder, a parquet file, or a dataset.")
     path = Path(name).expanduser()
     if not path.exists():
         return None
     if revision:
         raise SourceError(
-            f"{name} is a local path and has no revisions: leave out {revision!r}, or name a data set on the Hub."
+            f"{name} is a local path and has no revisions: leave out {revision!r}, or name a dataset on the Hub."
         )
     return path
 
@@ -99,7 +99,7 @@ def _on_disk(name: str, path: Path, config: str | None) -> Any:
 def _on_hub(name: str, config: str | None, revision: str | None) -> Origin:
     found = _HUB_NAME.fullmatch(name)
     if found is None:
-        raise SourceError(f"{name} does not exist here, and is not a valid name for a data set on the Hub.")
+        raise SourceError(f"{name} does not exist here, and is not a valid name for a dataset on the Hub.")
     repo, own = found["repo"], found["revision"]
     if own and revision not in (None, own):
         raise SourceError(f"{name} already names a revision, and {revision!r} is given too: leave one of them out.")
@@ -222,7 +222,7 @@ def _not_found(name: str, revision: str | None, error: Exception) -> str:
     if "is a gated dataset" in str(error):
         return f"{name} {GATED}"
     return (
-        f"{name} is not a folder or parquet file here, nor a data set on the Hub that you can access: check the name; "
+        f"{name} is not a folder or parquet file here, nor a dataset on the Hub that you can access: check the name; "
         f"if it is private, {LOG_IN}."
     )
 
@@ -247,4 +247,4 @@ def _away(name: str) -> str:
 
 
 def _no_data_set(name: str, error: Exception) -> str:
-    return f"{name} cannot be read as a data set: {_in_one_line(str(error) or type(error).__name__)}"
+    return f"{name} cannot be read as a dataset: {_in_one_line(str(error) or type(error).__name__)}"

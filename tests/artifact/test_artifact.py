@@ -47,7 +47,7 @@ def write_index(folder, vectors, metric=faiss.METRIC_INNER_PRODUCT):
 # An intact artifact
 
 
-def test_it_has_the_files_that_the_layout_names_and_no_other(artifact):
+def test_artifact_has_exactly_the_files_of_the_layout(artifact):
     assert set(contents(artifact)) == set(FILES)
     manifest = json.loads((artifact / LAYOUT.manifest).read_bytes())
     assert set(manifest["files"]) == set(FILES) - {LAYOUT.manifest}
@@ -56,7 +56,7 @@ def test_it_has_the_files_that_the_layout_names_and_no_other(artifact):
         assert stated == {"size": len(data), "sha256": sha256(data)}
 
 
-def test_what_was_opened_is_what_was_built(artifact, encoder):
+def test_opened_artifact_matches_what_was_built(artifact, encoder):
     opened = load_artifact(artifact)
     assert opened.encoder.fingerprint == encoder.fingerprint == opened.manifest["encoder"]["fingerprint"]
     assert len(opened.gallery) == len(opened.store) == opened.manifest["rows"] == 60
@@ -66,7 +66,7 @@ def test_what_was_opened_is_what_was_built(artifact, encoder):
     assert json.loads((artifact / LAYOUT.metrics).read_text())["leave_one_out"]["images"] == 60
 
 
-def test_other_tools_read_it(artifact, pictures):
+def test_timm_faiss_and_pyarrow_read_the_artifact(artifact, pictures):
     """timm, FAISS and pyarrow on their own give the same results as this project."""
     opened = load_artifact(artifact)
     model = timm.create_model(f"local-dir:{artifact}", pretrained=True).eval()
@@ -91,7 +91,7 @@ def test_other_tools_read_it(artifact, pictures):
     assert table["id"].to_pylist() == [each[:16] for each in hashes]
 
 
-def test_the_golden_query_can_be_repeated_by_hand(artifact):
+def test_golden_query_can_be_reproduced_with_numpy(artifact):
     opened = load_artifact(artifact)
     golden = opened.manifest["golden"]
     query = opened.encoder.embed_images([open_image(opened.gallery.thumbnail(golden["query_row"]))])[0]
@@ -100,7 +100,7 @@ def test_the_golden_query_can_be_repeated_by_hand(artifact):
     np.testing.assert_allclose(np.sort(scores)[::-1][:5], golden["scores"], atol=1e-4)
 
 
-def test_nothing_in_it_is_a_pickle(artifact):
+def test_artifact_contains_no_pickle(artifact):
     for name, data in contents(artifact).items():
         assert data[:2] != b"PK", f"{name} is a zip file, as torch.save writes"
         assert data[:1] != b"\x80", f"{name} starts like a pickle"
@@ -110,7 +110,7 @@ def test_nothing_in_it_is_a_pickle(artifact):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_flipped_bit(copied_artifact, name):
+def test_flipped_bit_is_detected_in_every_file(copied_artifact, name):
     path = copied_artifact / name
     data = path.read_bytes()
     draw = random.Random(name)
@@ -130,7 +130,7 @@ def test_a_flipped_bit(copied_artifact, name):
 
 
 @pytest.mark.parametrize("name", FILES[:-1])
-def test_a_file_that_is_missing_cut_short_or_longer(copied_artifact, name):
+def test_file_that_is_missing_truncated_or_too_long_is_refused(copied_artifact, name):
     path = copied_artifact / name
     data = path.read_bytes()
     for content in (data[:-1], data[: len(data) // 2], b"", data + b"\0"):
@@ -142,7 +142,7 @@ def test_a_file_that_is_missing_cut_short_or_longer(copied_artifact, name):
     refused(copied_artifact, f"{name} is missing")
 
 
-def test_a_manifest_that_is_missing_or_cut_short(copied_artifact):
+def test_missing_or_truncated_manifest_is_refused(copied_artifact):
     path = copied_artifact / LAYOUT.manifest
     data = path.read_bytes()
     for length in (0, 1, len(data) // 2, len(data) - 1):
@@ -154,7 +154,7 @@ def test_a_manifest_that_is_missing_or_cut_short(copied_artifact):
 
 
 @pytest.mark.parametrize("name", [LAYOUT.index, LAYOUT.weights, LAYOUT.gallery, LAYOUT.config])
-def test_a_file_that_failed_its_hash_is_not_parsed(copied_artifact, name):
+def test_file_with_a_wrong_hash_is_not_parsed(copied_artifact, name):
     """Garbage of the same size breaks every parser, so the error must come from the hash check before it."""
     size = (copied_artifact / name).stat().st_size
     rubbish = random.Random(0).randbytes(size)
@@ -170,7 +170,7 @@ def test_a_file_that_failed_its_hash_is_not_parsed(copied_artifact, name):
 # Files of another artifact, with a manifest forged to match them
 
 
-def test_an_untouched_artifact_can_be_sealed_again(copied_artifact):
+def test_resealed_artifact_still_loads(copied_artifact):
     """The tests below forge manifests with `reseal`; this shows that `reseal` alone is not what makes them fail."""
     (copied_artifact / LAYOUT.manifest).write_bytes((copied_artifact / LAYOUT.manifest).read_bytes())
     reseal(copied_artifact)
@@ -180,7 +180,7 @@ def test_an_untouched_artifact_can_be_sealed_again(copied_artifact):
     assert len(load_artifact(copied_artifact).gallery) == 60
 
 
-def test_index_of_another_dimension(copied_artifact):
+def test_index_with_another_dimension_is_refused(copied_artifact):
     write_index(copied_artifact, vectors_of(copied_artifact)[:, :12])
     reseal(copied_artifact)
     refused(copied_artifact, "index.faiss: dimension", "says 16", "found 12")
@@ -189,33 +189,33 @@ def test_index_of_another_dimension(copied_artifact):
 
 
 @pytest.mark.parametrize("rows", [59, 61])
-def test_index_of_another_number_of_rows(copied_artifact, rows):
+def test_index_with_another_number_of_rows_is_refused(copied_artifact, rows):
     write_index(copied_artifact, np.resize(vectors_of(copied_artifact), (rows, EMBEDDING_SIZE)))
     reseal(copied_artifact)
     refused(copied_artifact, "index.faiss: number of vectors", "says 60", f"found {rows}")
 
 
-def test_index_of_another_metric(copied_artifact):
+def test_index_with_another_metric_is_refused(copied_artifact):
     write_index(copied_artifact, vectors_of(copied_artifact), faiss.METRIC_L2)
     reseal(copied_artifact)
     refused(copied_artifact, "index.faiss", "must be the inner product", f"metric number {faiss.METRIC_L2}")
 
 
-def test_vectors_of_other_rows(copied_artifact):
+def test_index_with_vectors_in_another_order_is_refused(copied_artifact):
     before = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["golden"]["scores"]
     write_index(copied_artifact, vectors_of(copied_artifact)[::-1])
     reseal(copied_artifact)
     refused(copied_artifact, "golden query", before, "found [")
 
 
-def test_vectors_of_another_encoder(copied_artifact):
+def test_index_with_vectors_of_another_encoder_is_refused(copied_artifact):
     vectors = np.random.default_rng(0).normal(size=(60, EMBEDDING_SIZE)).astype(np.float32)
     write_index(copied_artifact, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     reseal(copied_artifact)
     refused(copied_artifact, "golden query", "found [")
 
 
-def test_rows_in_another_order(copied_artifact):
+def test_gallery_with_rows_in_another_order_is_refused(copied_artifact):
     table = pq.read_table(copied_artifact / LAYOUT.gallery)
     ids = table["id"].to_pylist()
     pq.write_table(table.take(pa.array([1, 0, *range(2, 60)])), copied_artifact / LAYOUT.gallery)
@@ -232,13 +232,13 @@ def test_rows_in_another_order(copied_artifact):
     refused(copied_artifact, "golden query")
 
 
-def test_gallery_of_another_number_of_rows(copied_artifact):
+def test_gallery_with_another_number_of_rows_is_refused(copied_artifact):
     pq.write_table(pq.read_table(copied_artifact / LAYOUT.gallery).slice(0, 59), copied_artifact / LAYOUT.gallery)
     reseal(copied_artifact)
     refused(copied_artifact, "gallery.parquet: number of rows", "says 60", "found 59")
 
 
-def test_weights_of_another_model(copied_artifact, tmp_path):
+def test_weights_of_another_architecture_are_refused(copied_artifact, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     Encoder.create("test_resnet", pretrained=False, embedding_size=EMBEDDING_SIZE).save(other)
@@ -257,14 +257,14 @@ def test_weights_of_another_model(copied_artifact, tmp_path):
     refused(copied_artifact, "encoder fingerprint", f"says {stated}", f"found {Encoder.load(other).fingerprint}")
 
 
-def test_weights_of_the_same_shape(copied_artifact):
+def test_other_weights_of_the_same_shape_are_refused(copied_artifact):
     trained = Encoder.create(BACKBONE, pretrained=False, embedding_size=EMBEDDING_SIZE, seed=1)
     trained.save(copied_artifact)
     reseal(copied_artifact)
     refused(copied_artifact, "model.safetensors: encoder fingerprint", f"found {trained.fingerprint}")
 
 
-def test_other_preprocessing(copied_artifact):
+def test_changed_preprocessing_is_refused(copied_artifact):
     path = copied_artifact / LAYOUT.config
     config = json.loads(path.read_text())
     config["pretrained_cfg"]["mean"] = [0.5, 0.5, 0.5]
@@ -274,7 +274,7 @@ def test_other_preprocessing(copied_artifact):
 
 
 @pytest.mark.parametrize("name", [LAYOUT.index, LAYOUT.weights, LAYOUT.gallery, LAYOUT.config])
-def test_rubbish_with_the_right_hash_is_refused_in_words(copied_artifact, name):
+def test_garbage_with_a_valid_hash_is_refused_with_a_clear_error(copied_artifact, name):
     (copied_artifact / name).write_bytes(b"rubbish " * 64)
     reseal(copied_artifact)
     refused(copied_artifact, name)
@@ -298,12 +298,12 @@ def test_rubbish_with_the_right_hash_is_refused_in_words(copied_artifact, name):
         {"ids_sha256": None},
     ],
 )
-def test_a_manifest_that_says_nonsense_is_refused_in_words(copied_artifact, changes):
+def test_manifest_with_invalid_values_is_refused_with_a_clear_error(copied_artifact, changes):
     reseal(copied_artifact, **changes)
     refused(copied_artifact)
 
 
-def test_format_of_the_future(copied_artifact):
+def test_newer_format_is_refused(copied_artifact):
     reseal(copied_artifact, format=2)
     refused(copied_artifact, "manifest.json has format 2", "reads format 1", "upgrade")
 
@@ -311,7 +311,7 @@ def test_format_of_the_future(copied_artifact):
 # Not an artifact
 
 
-def test_not_an_artifact(tmp_path):
+def test_loading_anything_but_an_artifact_is_an_error(tmp_path):
     with pytest.raises(ArtifactError, match=r"missing is not an artifact: no such folder. `.* build SOURCE --out"):
         load_artifact(tmp_path / "missing")
     with pytest.raises(ArtifactError, match=r"is not an artifact: no manifest.json in it"):
@@ -321,7 +321,7 @@ def test_not_an_artifact(tmp_path):
         load_artifact(tmp_path / "1.png")
 
 
-def test_where_an_artifact_may_be_written(copied_artifact, tmp_path):
+def test_only_new_empty_or_artifact_folders_can_be_written(copied_artifact, tmp_path):
     check_target(tmp_path / "new")
     check_target(copied_artifact)
     (copied_artifact / LAYOUT.manifest).write_text("{damaged")  # its error message says to build it again
@@ -335,7 +335,7 @@ def test_where_an_artifact_may_be_written(copied_artifact, tmp_path):
         check_target(tmp_path)
 
 
-def test_a_folder_with_a_manifest_of_something_else_is_not_overwritten(pictures, encoder, tmp_path):
+def test_folder_with_a_foreign_manifest_is_not_overwritten(pictures, encoder, tmp_path):
     """The folder of a web page or a browser extension also has a `manifest.json` and a README.md."""
     (tmp_path / "manifest.json").write_text('{"name": "my web page"}')
     (tmp_path / "README.md").write_text("years of work")
@@ -344,7 +344,7 @@ def test_a_folder_with_a_manifest_of_something_else_is_not_overwritten(pictures,
     assert (tmp_path / "README.md").read_text() == "years of work"
 
 
-def test_an_index_of_another_kind_than_the_manifest_says_is_refused(copied_artifact):
+def test_index_of_another_type_than_stated_is_refused(copied_artifact):
     manifest = json.loads((copied_artifact / "manifest.json").read_text())
     store = load_artifact(copied_artifact).store
     other = faiss.index_factory(store.dim, "HNSW8,Flat", faiss.METRIC_INNER_PRODUCT)

@@ -230,7 +230,7 @@ def moments(workers, base, tmp_path, kind, **arguments):
     [("build", False), ("add", False), ("remove", False), ("remove", True)],
     ids=["build", "add", "remove", "remove by two renames"],
 )
-def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, scene, tmp_path):
+def test_kill_at_any_file_change_leaves_the_old_or_the_new_artifact(kind, two_renames, workers, scene, tmp_path):
     """The process is killed before its first change of a file, then before its second, ... until it finishes."""
     base, old, new, arguments = scene
     outcomes, seen = [], []
@@ -260,7 +260,9 @@ def test_killed_at_every_change_of_the_file_system(kind, two_renames, workers, s
 
 
 @pytest.mark.parametrize("two_renames", [False, True], ids=["one exchange", "two renames"])
-def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures, encoder, tmp_path):
+def test_kill_during_update_metrics_leaves_the_old_or_the_new_metrics(
+    two_renames, workers, pictures, encoder, tmp_path
+):
     def evaluate(draft):
         noise(draft.folder / "plots" / "one.png", 1)
         return {"note": "old"}
@@ -286,7 +288,7 @@ def test_killed_while_figures_are_put_into_a_run(two_renames, workers, pictures,
     assert set(outcomes) == {"old", "new"}
 
 
-def test_a_reader_never_sees_a_half(workers, scene, tmp_path):
+def test_reader_never_sees_a_half_replaced_artifact(workers, scene, tmp_path):
     """An artifact is loaded over and over while it is replaced 60 times, each time by a different one."""
     base, old, new, _ = scene
     out = fresh_copy(base, tmp_path)
@@ -327,7 +329,7 @@ def held(folder):
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
+def test_new_folder_replaces_the_old_one_and_keeps_foreign_files(tmp_path):
     folder = fill(tmp_path / "x", own="old", gone="old", notes="mine")
     with writing(folder, ["own", "gone"]), replacing(folder, ["own", "gone"]) as fresh:
         assert held(fresh) == {}
@@ -338,7 +340,7 @@ def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_leaves_the_old_folder(tmp_path, error):
+def test_error_while_writing_keeps_the_old_folder(tmp_path, error):
     folder = fill(tmp_path / "x", own="old", notes="mine")
     with pytest.raises(error), writing(folder, OWN), replacing(folder, OWN) as fresh:
         fill(fresh, own="new")
@@ -349,7 +351,7 @@ def test_an_error_leaves_the_old_folder(tmp_path, error):
         pass
 
 
-def test_an_error_leaves_nothing_where_nothing_was(tmp_path):
+def test_error_while_writing_leaves_no_new_folder(tmp_path):
     with pytest.raises(ValueError), writing(tmp_path / "x", OWN), replacing(tmp_path / "x", OWN) as fresh:
         fill(fresh, own="new")
         raise ValueError
@@ -358,7 +360,7 @@ def test_an_error_leaves_nothing_where_nothing_was(tmp_path):
 
 
 @pytest.mark.parametrize("left_over", [".x.new", ".x.old"])
-def test_what_a_killed_one_left_is_cleared_up_and_notes_are_saved(tmp_path, left_over):
+def test_leftovers_of_a_killed_process_are_removed_but_notes_kept(tmp_path, left_over):
     folder = fill(tmp_path / "x", own="old")
     fill(tmp_path / left_over, own="older", notes="mine")
     with writing(folder, OWN), replacing(folder, OWN) as fresh:
@@ -367,7 +369,7 @@ def test_what_a_killed_one_left_is_cleared_up_and_notes_are_saved(tmp_path, left
     assert rest(folder) == set()
 
 
-def test_a_swap_cut_between_two_renames_is_ended_by_a_reader(tmp_path):
+def test_reader_restores_the_old_folder_after_a_kill_between_renames(tmp_path):
     fill(tmp_path / ".x.old", own="old")
     fill(tmp_path / ".x.new", own="new")
     recover(tmp_path / "x")
@@ -378,7 +380,7 @@ def test_a_swap_cut_between_two_renames_is_ended_by_a_reader(tmp_path):
     assert rest(tmp_path / "x") == {".x.new"}
 
 
-def test_a_link_stays_a_link(tmp_path):
+def test_symlinked_folder_stays_a_symlink(tmp_path):
     real = fill(tmp_path / "real", own="old", notes="mine")
     (tmp_path / "x").symlink_to(real)
     with writing(tmp_path / "x", OWN), replacing(tmp_path / "x", OWN) as fresh:
@@ -388,7 +390,7 @@ def test_a_link_stays_a_link(tmp_path):
     assert rest(real) == {"x"}
 
 
-def test_the_folder_one_is_in(tmp_path, monkeypatch):
+def test_current_working_directory_can_be_replaced(tmp_path, monkeypatch):
     folder = fill(tmp_path / "x")
     monkeypatch.chdir(folder)
     with writing(Path(), OWN), replacing(Path(), OWN) as fresh:
@@ -419,7 +421,7 @@ def writer(copied_artifact):
     process.wait()
 
 
-def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
+def test_second_writer_is_refused(writer, copied_artifact, pictures, encoder):
     before = contents(copied_artifact)
     artifact = load_artifact(copied_artifact)  # reading needs no lock
     source = open_source(str(pictures))
@@ -433,13 +435,13 @@ def test_two_do_not_write_at_once(writer, copied_artifact, pictures, encoder):
     assert set(before) == {*LAYOUT.names(), *LAYOUT.plots_in(copied_artifact)}
 
 
-def test_a_killed_writer_holds_no_lock(writer, copied_artifact):
+def test_killed_writer_releases_its_lock(writer, copied_artifact):
     writer.kill()
     writer.wait()
     assert len(remove_images(copied_artifact, load_artifact(copied_artifact).gallery.ids[:1]).gallery) == 59
 
 
-def test_a_swap_that_is_going_on_is_not_ended_by_a_reader(writer, copied_artifact):
+def test_reader_does_not_interfere_with_a_running_replacement(writer, copied_artifact):
     """While a writer is between its two renames, a reader leaves the second rename to it."""
     copied_artifact.rename(copied_artifact.parent / ".copied.old")
     with pytest.raises(ArtifactError, match="another process is writing"):

@@ -23,7 +23,7 @@ def clouds(rows=90, dim=12, seed=0):
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(3, 2), (5, 40), (90, 12), (9000, 6)])
-def test_pca_is_what_others_find(rows, dim):
+def test_pca_matches_scikit_learn(rows, dim):
     vectors = np.random.default_rng(rows).standard_normal((rows, dim)).astype(np.float32) * np.linspace(1, 3, dim)
     expected = OTHER(2).fit_transform(vectors.astype(np.float64))
     found = pca(vectors.astype(np.float32))
@@ -36,7 +36,7 @@ def test_pca_is_what_others_find(rows, dim):
     np.testing.assert_allclose(found, (expected - middle) * scale, atol=1e-5)
 
 
-def test_an_axis_points_the_same_way_whatever_the_order_and_the_rounding():
+def test_pca_axes_do_not_depend_on_row_order_or_rounding():
     vectors, _ = clouds()
     found = pca(vectors)
     order = np.random.default_rng(1).permutation(len(vectors))
@@ -48,7 +48,7 @@ def test_an_axis_points_the_same_way_whatever_the_order_and_the_rounding():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_map_fills_the_square_and_is_the_same_each_time(method):
+def test_map_fills_the_square_and_is_deterministic(method):
     vectors, which = clouds()
     found = project(vectors, method)
     assert found.shape == (90, 2)
@@ -65,21 +65,21 @@ def test_a_map_fills_the_square_and_is_the_same_each_time(method):
 @pytest.mark.parametrize(
     "vectors", [np.eye(1, 5), np.ones((1, 1)), np.ones((20, 4)), np.full((20, 1), -1), np.eye(3, 7)]
 )
-def test_few_or_equal_vectors_have_a_map_too(method, vectors):
+def test_map_of_few_or_equal_vectors_is_finite(method, vectors):
     found = project(vectors.astype(np.float32), method)
     assert found.shape == (len(vectors), 2)
     assert np.isfinite(found).all()
     assert found.any() == (len(vectors) == 3)
 
 
-def test_two_vectors_and_a_line_have_one_axis():
+def test_map_of_two_vectors_or_a_line_uses_one_axis():
     two = np.float32([[1, 0, 0], [0, 0.6, 0.8]])
     assert sorted(pca(two).tolist()) == [[-1, 0], [1, 0]]
     assert pca(np.float32([[3], [1], [2]])).tolist() == [[1, 0], [-1, 0], [0, 0]]
     assert pca(np.empty((0, 4), np.float32)).shape == (0, 2)
 
 
-def test_memory_is_bounded():
+def test_pca_does_not_copy_all_vectors():
     """PCA may hold one chunk of rows and a D x D matrix, not a second copy of the vectors in double precision."""
     code = """
 import resource, numpy as np
@@ -94,7 +94,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert int(run.stdout) < 100_000  # kB; the vectors are 250,000, and the map in double precision 16,000
 
 
-def test_a_method_that_is_unknown_or_not_installed(monkeypatch):
+def test_unknown_or_uninstalled_map_method_is_an_error(monkeypatch):
     vectors, _ = clouds()
     with pytest.raises(MapError, match="unknown map method 'isomap'; choose one of pca, tsne, umap"):
         project(vectors, "isomap")
@@ -105,5 +105,5 @@ def test_a_method_that_is_unknown_or_not_installed(monkeypatch):
     check_method("pca")
 
 
-def test_the_page_has_words_for_every_method():
+def test_page_has_a_label_for_every_map_method():
     assert set(strings.MAP_METHODS) == set(METHODS)

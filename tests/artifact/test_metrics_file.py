@@ -126,7 +126,7 @@ def old():
 # Old files
 
 
-def test_a_file_of_an_older_version_is_read_with_every_figure_in_its_place(old):
+def test_older_file_is_converted_to_the_current_fields(old):
     assert (old.version, old.lookalike) == (METRICS_FORMAT, None)
     assert old.leave_one_out.by_name() == dict.fromkeys(FIGURES, 0.5)
     assert (old.leave_one_out.queries, old.leave_one_out.images, old.leave_one_out.labels) == (60, 61, 5)
@@ -155,7 +155,7 @@ def test_a_file_of_an_older_version_is_read_with_every_figure_in_its_place(old):
     assert old.is_trained
 
 
-def test_nothing_of_an_older_file_is_lost(old):
+def test_converting_an_older_file_loses_no_value(old):
     """Every number and string is still there; only NaN has become null."""
 
     def leaves(data):
@@ -170,7 +170,7 @@ def test_nothing_of_an_older_file_is_lost(old):
     assert Counter(kept) == Counter(leaves(OLD))
 
 
-def test_the_starter_of_0_4_0_is_read():
+def test_starter_written_by_0_4_0_is_read():
     held, metrics = json.loads(STARTER.read_text()), read_metrics(STARTER.parent)
     counts = {name: held["leave_one_out"][name] for name in ("queries", "images", "labels")}
     assert {**metrics.leave_one_out.by_name(), **counts} == held["leave_one_out"]
@@ -179,14 +179,14 @@ def test_the_starter_of_0_4_0_is_read():
     assert confidence._calibration == Calibration.of(metrics.calibration)
 
 
-def test_a_file_of_0_1_0_had_no_hit_at_10():
+def test_file_of_0_1_0_without_hit_at_10_is_read():
     figures = {name: 0.5 for name in FIGURES if name != "hit@10"}
     old = parse_metrics(json.dumps({"leave_one_out": {**figures, "queries": 4, "images": 4, "labels": 2}}))
     assert old.leave_one_out.by_name() == figures
     assert old.leave_one_out.hit_at_10 is None
 
 
-def test_an_older_artifact_is_written_in_the_present_format_when_it_is_changed(copied_run):
+def test_updating_an_older_artifact_writes_the_current_format(copied_run):
     before = read_metrics(copied_run)
     (copied_run / LAYOUT.metrics).write_text(json.dumps(OLD))
     reseal(copied_run)
@@ -200,14 +200,14 @@ def test_an_older_artifact_is_written_in_the_present_format_when_it_is_changed(c
 # Files of this version
 
 
-def test_a_round_trip(trained, old):
+def test_metrics_survive_a_json_round_trip(trained, old):
     for metrics in (read_metrics(trained), old, Metrics()):
         again = parse_metrics(metrics.to_json())
         assert again == metrics
         assert again.to_json() == metrics.to_json()
 
 
-def test_a_file_names_its_format_and_the_version_that_made_it(artifact):
+def test_file_states_its_format_and_the_version_that_wrote_it(artifact):
     held = json.loads((artifact / LAYOUT.metrics).read_text())
     assert (held["version"], held["lookalike"]) == (METRICS_FORMAT, VERSION)
     assert (held["training"], held["evaluation"]) == (None, None)
@@ -222,14 +222,14 @@ def test_every_key_is_snake_case(trained, old):
     assert [key for key in keys if not SNAKE_CASE.fullmatch(key)] == []
 
 
-def test_every_figure_has_a_key_and_its_usual_name():
+def test_every_figure_name_maps_to_a_key_and_back():
     assert list(FIGURE_NAMES.values()) == list(FIGURES)
     for name in (*FIGURES, *(f"validation {name}" for name in FIGURES), "loss", "triplet"):
         assert SNAKE_CASE.fullmatch(key_of(name))
         assert name_of(key_of(name)) == name
 
 
-def test_the_examples_in_the_docstrings():
+def test_docstring_examples_pass():
     for each in (module, markdown):
         result = doctest.testmod(each)
         assert (result.failed, result.attempted) == (0, 2)
@@ -238,7 +238,7 @@ def test_the_examples_in_the_docstrings():
 # Newer files
 
 
-def test_what_a_newer_version_has_added_is_kept(copied_run):
+def test_fields_of_a_newer_version_are_kept(copied_run):
     held = json.loads((copied_run / LAYOUT.metrics).read_text())
     held = {**held, "lookalike": "9.0.0", "speed": {"images_per_second": 100}}
     held["training"]["device"] = "a GPU"
@@ -250,7 +250,7 @@ def test_what_a_newer_version_has_added_is_kept(copied_run):
 
 
 @pytest.mark.parametrize("version", [METRICS_FORMAT + 1, 1, 0, "2", None, [2]])
-def test_another_format_is_refused(version):
+def test_unknown_format_is_refused(version):
     with pytest.raises(IntegrityError, match=r"metrics\.json has format .* reads format 2 and older: upgrade"):
         parse_metrics(json.dumps({"version": version}))
 
@@ -277,7 +277,7 @@ def test_another_format_is_refused(version):
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_a_damaged_file_is_refused_in_words(change, said):
+def test_damaged_file_is_refused_with_a_clear_error(change, said):
     with pytest.raises(IntegrityError) as raised:
         parse_metrics(json.dumps({**OLD, **change}))
     assert said in str(raised.value)
@@ -310,7 +310,7 @@ def test_a_damaged_file_is_refused_in_words(change, said):
     ],
     ids=str,
 )
-def test_a_damaged_calibration_is_refused_in_words(change):
+def test_damaged_calibration_is_refused_with_a_clear_error(change):
     calibration = OLD["calibration"]
     less = {name: value for name, value in calibration.items() if name not in change}
     for section in ({**calibration, **change}, less, [], 5):
@@ -319,7 +319,7 @@ def test_a_damaged_calibration_is_refused_in_words(change):
         assert "\n" not in str(raised.value)
 
 
-def test_a_damaged_file_of_a_whole_artifact(copied_run):
+def test_artifact_with_damaged_metrics_is_refused(copied_run):
     (copied_run / LAYOUT.metrics).write_text(json.dumps({"version": 2, "calibration": {"weights": "abc"}}))
     reseal(copied_run)
     for read in (read_metrics, Searcher.open):

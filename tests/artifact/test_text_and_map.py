@@ -36,7 +36,7 @@ def npy(array):
 # Without optional parts
 
 
-def test_an_artifact_without_them_is_what_it_was(artifact):
+def test_artifact_without_text_model_and_map_has_no_such_files(artifact):
     opened = load_artifact(artifact)
     assert opened.map is opened.text is None
     assert set(contents(artifact)) == {*LAYOUT.names(), *LAYOUT.plots_in(artifact)}
@@ -59,7 +59,7 @@ def copied_map(mapped, tmp_path):
     return Path(shutil.copytree(mapped, tmp_path / "it"))
 
 
-def test_a_map_is_a_file_of_the_artifact(mapped, artifact):
+def test_map_is_stored_in_the_artifact(mapped, artifact):
     opened = load_artifact(mapped)
     assert opened.map.dtype == np.float32
     np.testing.assert_allclose(opened.map, pca(vectors_of(opened)), atol=1e-6)
@@ -69,7 +69,7 @@ def test_a_map_is_a_file_of_the_artifact(mapped, artifact):
     assert {name: contents(mapped)[name] for name in same} == {name: contents(artifact)[name] for name in same}
 
 
-def test_the_map_follows_the_rows(copied_map, tmp_path):
+def test_add_and_remove_recompute_the_map(copied_map, tmp_path):
     noise(tmp_path / "more" / "a" / "one.png", 1)
     add_images(copied_map, open_source(str(tmp_path / "more")))
     for rows in (61, 58):
@@ -84,13 +84,13 @@ def test_the_map_follows_the_rows(copied_map, tmp_path):
     assert load_artifact(copied_map).manifest["map"] == {"method": "pca"}
 
 
-def test_a_build_without_a_map_leaves_none(copied_map, pictures, encoder):
+def test_rebuild_without_a_map_removes_it(copied_map, pictures, encoder):
     build_artifact(open_source(str(pictures)), copied_map, encoder)
     assert not (copied_map / LAYOUT.map).exists()
     assert load_artifact(copied_map).map is None
 
 
-def test_the_command_line_stores_a_map(tmp_path, pictures):
+def test_build_command_stores_a_map(tmp_path, pictures):
     command = ["build", str(pictures), "--out", str(tmp_path / "it"), "--backbone", "test_vit", "--no-pretrained"]
     assert main([*command, "--limit", "12", "--map", "tsne"]) == 0
     opened = load_artifact(tmp_path / "it")
@@ -98,7 +98,7 @@ def test_the_command_line_stores_a_map(tmp_path, pictures):
     np.testing.assert_allclose(opened.map, project(vectors_of(opened), "tsne"), atol=1e-3)
 
 
-def test_a_package_that_is_missing_is_missed_before_anything_is_embedded(
+def test_missing_map_package_is_an_error_before_any_image_is_embedded(
     tmp_path, copied_map, pictures, encoder, monkeypatch
 ):
     def progress(*_):
@@ -134,14 +134,14 @@ WRONG_MAPS = {
 
 
 @pytest.mark.parametrize("what", WRONG_MAPS)
-def test_a_forged_map_is_refused(copied_map, what):
+def test_map_with_a_wrong_array_is_refused(copied_map, what):
     array, *words = WRONG_MAPS[what]
     (copied_map / LAYOUT.map).write_bytes(npy(array))
     reseal(copied_map)
     refused(copied_map, *words)
 
 
-def test_a_spoiled_map_is_refused(copied_map):
+def test_damaged_or_missing_map_is_refused(copied_map):
     path = copied_map / LAYOUT.map
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -154,7 +154,7 @@ def test_a_spoiled_map_is_refused(copied_map):
 
 
 @pytest.mark.parametrize("method", ["isomap", "", None, ["pca"], 7])
-def test_a_map_by_an_unknown_method_is_refused(copied_map, method):
+def test_stored_map_with_an_unknown_method_is_refused(copied_map, method):
     """The error comes when the artifact is opened, not later when the page or a change needs the map."""
     reseal(copied_map, map={"method": method})
     refused(copied_map, f"manifest.json names the map method {method!r}", "knows only pca, tsne, umap: upgrade")
@@ -163,7 +163,7 @@ def test_a_map_by_an_unknown_method_is_refused(copied_map, method):
 
 
 @pytest.mark.parametrize("method", ["isomap", ""])
-def test_an_unknown_method_is_refused_before_anything_is_embedded(pictures, encoder, tmp_path, method):
+def test_unknown_map_method_is_refused_before_any_image_is_embedded(pictures, encoder, tmp_path, method):
     def progress(*_):
         raise AssertionError("an image was embedded")
 
@@ -173,7 +173,7 @@ def test_an_unknown_method_is_refused_before_anything_is_embedded(pictures, enco
 
 
 @pytest.mark.parametrize("section", [{"method": "pca"}, None])
-def test_a_map_that_is_not_stated_and_one_that_is_not_there(copied_map, copied_artifact, section):
+def test_manifest_and_map_file_must_agree(copied_map, copied_artifact, section):
     if section:  # the manifest states a map, but there is no file
         reseal(copied_artifact, map=section)
         refused(copied_artifact, "map.npy: map present", "says True, found False")
@@ -182,7 +182,7 @@ def test_a_map_that_is_not_stated_and_one_that_is_not_there(copied_map, copied_a
         refused(copied_map, "map.npy: map present", "says False, found True")
 
 
-def test_a_file_of_that_name_that_is_somebody_elses(copied_artifact):
+def test_foreign_file_named_like_the_map_is_refused(copied_artifact):
     (copied_artifact / LAYOUT.map).write_bytes(b"theirs")
     refused(copied_artifact, "map.npy is in", "not listed in the manifest")
     with pytest.raises(ArtifactError, match=r"map\.npy does not belong to the artifact and would be lost"):
@@ -226,7 +226,7 @@ def seen_by(folder, gallery, rows):
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def test_a_text_model_is_a_part_of_the_artifact(told, artifact, clip):
+def test_text_model_is_stored_in_the_artifact(told, artifact, clip):
     opened = load_artifact(told)
     assert LAYOUT.text_in(told) == TEXT_FILES
     stated = opened.manifest["text"]
@@ -244,7 +244,7 @@ def test_a_text_model_is_a_part_of_the_artifact(told, artifact, clip):
     assert "**Text:**" not in (artifact / LAYOUT.card).read_text()
 
 
-def test_a_text_finds_the_thumbnails_that_the_model_sees_nearest(told, clip):
+def test_text_search_finds_the_nearest_thumbnails(told, clip):
     opened = load_artifact(told)
     vectors = seen_by(clip, opened.gallery, range(60))
     np.testing.assert_allclose(text_vectors(opened), vectors, atol=1e-5)
@@ -258,7 +258,7 @@ def test_a_text_finds_the_thumbnails_that_the_model_sees_nearest(told, clip):
     np.testing.assert_allclose(again, golden["scores"], atol=1e-4)
 
 
-def test_the_command_line_takes_a_model(tmp_path, pictures, clip, capsys):
+def test_build_command_takes_a_text_model(tmp_path, pictures, clip, capsys):
     command = ["build", str(pictures), "--out", str(tmp_path / "it"), "--backbone", "test_vit", "--no-pretrained"]
     assert main([*command, "--limit", "5", "--text-model", str(tmp_path)]) == 1
     assert "error: the text model in the folder" in capsys.readouterr().err
@@ -268,7 +268,7 @@ def test_the_command_line_takes_a_model(tmp_path, pictures, clip, capsys):
     assert main(["verify", str(tmp_path / "it")]) == 0
 
 
-def test_only_new_thumbnails_are_embedded_and_the_others_keep_their_vectors(copied_text, tmp_path, clip, monkeypatch):
+def test_add_embeds_only_new_thumbnails_with_the_text_model(copied_text, tmp_path, clip, monkeypatch):
     seen, embed = [], TextEncoder.embed_images
     monkeypatch.setattr(TextEncoder, "embed_images", lambda self, images: (seen.extend(images), embed(self, images))[1])
     before = load_artifact(copied_text)
@@ -290,7 +290,7 @@ def test_only_new_thumbnails_are_embedded_and_the_others_keep_their_vectors(copi
     assert "**Text search:**" in (copied_text / LAYOUT.card).read_text()
 
 
-def test_figures_that_come_later_leave_the_text_model_as_it_is(copied_text):
+def test_update_metrics_leaves_the_text_model_unchanged(copied_text):
     before = {name: (copied_text / name).stat().st_ino for name in [*TEXT_FILES, LAYOUT.map]}
     section = load_artifact(copied_text).manifest["text"]
     update_metrics(copied_text, {"note": "later"})
@@ -298,14 +298,14 @@ def test_figures_that_come_later_leave_the_text_model_as_it_is(copied_text):
     assert load_artifact(copied_text).manifest["text"] == section
 
 
-def test_a_build_without_a_text_model_leaves_none(copied_text, pictures, encoder):
+def test_rebuild_without_a_text_model_removes_it(copied_text, pictures, encoder):
     build_artifact(open_source(str(pictures)), copied_text, encoder)
     assert load_artifact(copied_text).text is None
     assert not (copied_text / LAYOUT.text).exists()
 
 
 @pytest.mark.parametrize("name", TEXT_FILES)
-def test_a_spoiled_file_of_the_text_model_is_not_read(copied_text, name, monkeypatch):
+def test_damaged_text_model_file_is_not_read(copied_text, name, monkeypatch):
     def load(*_):
         raise AssertionError("a file that failed its hash was read")
 
@@ -324,7 +324,7 @@ def test_a_spoiled_file_of_the_text_model_is_not_read(copied_text, name, monkeyp
 @pytest.mark.parametrize(
     "name", ["text/notes.txt", "text/more.json", "text/adapter_config.json", "text/x.py", "text/a/b"]
 )
-def test_a_stranger_beside_the_text_model(copied_text, copied_artifact, name):
+def test_foreign_file_beside_the_text_model_is_refused(copied_text, copied_artifact, name):
     for folder in (copied_text, copied_artifact):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
@@ -338,7 +338,7 @@ def test_a_stranger_beside_the_text_model(copied_text, copied_artifact, name):
     "name",
     ["text/../secret.json", "text/x.py", "text/adapter_config.json", "text/a/b.json", "text/.x.json", "text/x.bin"],
 )
-def test_a_manifest_names_nothing_else_there(copied_text, name):
+def test_manifest_that_lists_other_text_model_files_is_refused(copied_text, name):
     files = json.loads((copied_text / LAYOUT.manifest).read_bytes())["files"]
     secret = b"{}"
     (copied_text / name).parent.mkdir(exist_ok=True)
@@ -347,7 +347,7 @@ def test_a_manifest_names_nothing_else_there(copied_text, name):
     refused(copied_text, "manifest.json lists", repr(name))
 
 
-def test_parts_that_do_not_belong_together_are_refused(copied_text, artifact, clip):
+def test_text_model_that_disagrees_with_manifest_or_index_is_refused(copied_text, artifact, clip):
     stated = json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"]
     before = contents(copied_text)
 
@@ -370,7 +370,7 @@ def test_parts_that_do_not_belong_together_are_refused(copied_text, artifact, cl
     load_artifact(copied_text)
 
 
-def test_an_index_of_other_rows_is_refused(copied_text):
+def test_text_index_with_another_number_of_rows_is_refused(copied_text):
     opened = load_artifact(copied_text)
     few = opened.text.store.emptied()
     few.add(text_vectors(opened)[:59])
@@ -379,12 +379,12 @@ def test_an_index_of_other_rows_is_refused(copied_text):
     refused(copied_text, "text/index.faiss: number of vectors", "says 60, found 59")
 
 
-def test_a_text_model_of_which_nothing_is_stated_is_looked_for(copied_artifact, copied_text):
+def test_stated_text_model_that_is_missing_is_refused(copied_artifact, copied_text):
     reseal(copied_artifact, text=json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"])
     refused(copied_artifact, "text: text model present", "says True, found False")
 
 
-def test_push_and_pull_carry_text_and_map(hub, client, copied_text, tmp_path):
+def test_push_and_pull_include_text_model_and_map(hub, client, copied_text, tmp_path):
     answer = client.run("push", copied_text, "me/told", token="hf_write")
     assert answer.code == 0, answer.err
     on_hub = hub.files("model", "me/told")
@@ -405,7 +405,7 @@ def test_push_and_pull_carry_text_and_map(hub, client, copied_text, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_a_model_of_the_hub_goes_by_its_name(hub, client, pictures, clip, tmp_path):
+def test_text_model_of_the_hub_is_named_by_its_repository(hub, client, pictures, clip, tmp_path):
     hub.commit("model", "me/clip", {**contents(clip), "pytorch_model.bin": b"a pickle, for all we know"})
     command = ["build", pictures, "--out", tmp_path / "it", "--backbone", "test_vit", "--no-pretrained", "--limit", "4"]
     answer = client.run(*command, "--text-model", "me/clip")

@@ -6,7 +6,7 @@ from retrieval.__main__ import main
 from retrieval.bench import artifact as bench
 
 
-def test_an_artifact_is_measured_at_work(artifact, monkeypatch, capsys):
+def test_bench_measures_an_artifact_in_process_and_over_http(artifact, monkeypatch, capsys):
     """The command that the README names measures in this process, over HTTP and through gradio_client."""
     monkeypatch.setattr(bench, "_IMAGES", 12)
     monkeypatch.setattr(bench, "_QUERIES", 5)
@@ -19,7 +19,7 @@ def test_an_artifact_is_measured_at_work(artifact, monkeypatch, capsys):
     assert figures["images"] == 60
 
 
-def test_so_many_vectors_are_searched(artifact, capsys):
+def test_bench_searches_the_requested_number_of_vectors(artifact, capsys):
     assert main(["bench", str(artifact), "--rows", "3000", "--dim", "8", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["rows"], figures["dimension"]) == (3000, 8)

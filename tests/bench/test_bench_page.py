@@ -13,7 +13,7 @@ STEPS = ("page", "drop", "click", "why", "filter")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install -y chromium)")
-def test_every_figure_is_given(starter, monkeypatch, capsys):
+def test_page_bench_reports_every_figure(starter, monkeypatch, capsys):
     monkeypatch.setattr(bench_ui, "_OPENED", 2)
     monkeypatch.setattr(bench_ui, "_TIMES", 3)
     assert in_a_thread(main, ["bench", str(starter), "--ui", "--json"]) == 0
@@ -29,13 +29,13 @@ def test_every_figure_is_given(starter, monkeypatch, capsys):
     assert figures["page KiB"] > 100
 
 
-def test_without_playwright_it_says_how_to_install_it(starter, monkeypatch, capsys):
+def test_page_bench_says_how_to_install_playwright(starter, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
     assert in_a_thread(main, ["bench", str(starter), "--ui"]) == 1
     assert "pip install playwright" in capsys.readouterr().err
 
 
-def test_without_a_chromium_it_says_how_to_install_one(starter, monkeypatch, tmp_path, capsys):
+def test_page_bench_says_how_to_install_chromium(starter, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
     assert in_a_thread(main, ["bench", str(starter), "--ui"]) == 1

@@ -68,7 +68,7 @@ def check_consistent(folder, lossy=False):
 # Build
 
 
-def test_found_is_indexed_and_skipped_and_duplicate(tmp_path, encoder):
+def test_report_accounts_for_every_file_found(tmp_path, encoder):
     root = tmp_path / "pictures"
     for seed in range(6):
         draw(root / f"class {seed % 2}" / f"{seed}.png", seed)
@@ -95,7 +95,7 @@ def test_found_is_indexed_and_skipped_and_duplicate(tmp_path, encoder):
     }
 
 
-def test_rows_are_the_pictures_in_the_order_of_the_source(artifact, pictures, encoder):
+def test_rows_hold_the_images_in_source_order(artifact, pictures, encoder):
     opened = check_consistent(artifact)
     order = [row.source for row in open_source(str(pictures)).rows()]
     assert sources_of(opened) == order
@@ -111,7 +111,7 @@ def test_rows_are_the_pictures_in_the_order_of_the_source(artifact, pictures, en
         assert np.abs(difference).mean() < 4
 
 
-def test_thumbnails_are_no_larger_than_they_may_be(tmp_path, encoder):
+def test_thumbnails_are_shrunk_to_the_size_limit_but_never_enlarged(tmp_path, encoder):
     draw(tmp_path / "pictures" / "large.png", 0, side=400)
     draw(tmp_path / "pictures" / "small.png", 1, side=20)
     build(tmp_path / "pictures", tmp_path / "it", encoder)
@@ -119,7 +119,7 @@ def test_thumbnails_are_no_larger_than_they_may_be(tmp_path, encoder):
     assert [open_image(gallery.thumbnail(row)).width for row in range(2)] == [THUMBNAIL_SIDE, 20]
 
 
-def test_limit(tmp_path, pictures, encoder):
+def test_limit_takes_only_the_first_images(tmp_path, pictures, encoder):
     report = build(pictures, tmp_path / "it", encoder, limit=7)
     assert (report.found, report.indexed) == (7, 7)
     order = [row.source for row in open_source(str(pictures)).rows()]
@@ -132,7 +132,7 @@ def test_progress_counts_every_image(tmp_path, pictures, encoder):
     assert seen == [(number, 60) for number in range(1, 61)]
 
 
-def test_nothing_to_index(tmp_path, encoder):
+def test_build_without_a_readable_image_is_an_error(tmp_path, encoder):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.txt").write_text("text")
     with pytest.raises(SourceError) as raised:
@@ -142,7 +142,7 @@ def test_nothing_to_index(tmp_path, encoder):
     assert not any(path.is_dir() for path in (tmp_path / "out").iterdir())
 
 
-def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, pictures, encoder):
+def test_build_refuses_a_folder_with_foreign_files(tmp_path, pictures, encoder):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("dear")
@@ -157,7 +157,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, pictures, enco
     assert build(pictures, tmp_path / "empty", encoder, limit=4).indexed == 4
 
 
-def test_an_index_that_cannot_be_is_refused_before_anything_is_embedded(tmp_path, pictures, encoder):
+def test_invalid_index_is_refused_before_any_image_is_embedded(tmp_path, pictures, encoder):
     def progress(*_):
         raise AssertionError("an image was embedded")
 
@@ -166,14 +166,14 @@ def test_an_index_that_cannot_be_is_refused_before_anything_is_embedded(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_index_that_is_asked_for(tmp_path, pictures, encoder):
+def test_build_uses_the_requested_index(tmp_path, pictures, encoder):
     build(pictures, tmp_path / "it", encoder, factory="HNSW8,Flat")
     index = check_consistent(tmp_path / "it").manifest["index"]
     assert (index["factory"], index["chosen"]) == ("HNSW8,Flat", "asked")
     assert index["recall_at_10"] > 0.9
 
 
-def test_building_again_replaces_and_keeps_what_is_not_ours(copied_artifact, tmp_path, encoder):
+def test_rebuild_replaces_the_artifact_and_keeps_foreign_files(copied_artifact, tmp_path, encoder):
     (copied_artifact / "notes.txt").write_text("mine")
     (copied_artifact / "drafts").mkdir()
     (copied_artifact / "drafts" / "1.txt").write_text("mine too")
@@ -189,7 +189,7 @@ def test_building_again_replaces_and_keeps_what_is_not_ours(copied_artifact, tmp
     assert (copied_artifact / "drafts" / "1.txt").read_text() == "mine too"
 
 
-def test_a_damaged_artifact_can_be_built_again(copied_artifact, pictures, encoder):
+def test_damaged_artifact_can_be_rebuilt(copied_artifact, pictures, encoder):
     (copied_artifact / LAYOUT.index).write_bytes(b"damaged")
     build(pictures, copied_artifact, encoder)
     check_consistent(copied_artifact)
@@ -214,7 +214,7 @@ def test_attributes_keep_their_types(tmp_path, encoder):
     assert gallery.rows_where({"price": 5}).tolist() == [2]
 
 
-def test_pictures_without_labels_have_no_figures(tmp_path, encoder):
+def test_gallery_without_labels_has_no_metrics(tmp_path, encoder):
     for seed in range(3):
         draw(tmp_path / "pictures" / f"{seed}.png", seed)
     build(tmp_path / "pictures", tmp_path / "it", encoder)
@@ -224,7 +224,7 @@ def test_pictures_without_labels_have_no_figures(tmp_path, encoder):
     assert "no labels" in (tmp_path / "it" / LAYOUT.card).read_text()
 
 
-def test_an_error_in_the_middle_leaves_the_old_artifact(copied_artifact, tmp_path, encoder):
+def test_interrupted_build_leaves_the_old_artifact(copied_artifact, tmp_path, encoder):
     """The next build uses only its own source, whatever the interrupted one left behind."""
     before = load_artifact(copied_artifact).manifest
 
@@ -259,7 +259,7 @@ def grown(copied_artifact, pictures, tmp_path):
     return load_artifact(copied_artifact), open_source(str(more))
 
 
-def test_add_only_what_is_new(grown):
+def test_add_embeds_only_new_images(grown):
     before, source = grown
     old_vectors, old_table = vectors_of(before), before.gallery.table
     report = add_images(before.folder, source).report
@@ -274,14 +274,14 @@ def test_add_only_what_is_new(grown):
     assert after.encoder.fingerprint == before.encoder.fingerprint
 
 
-def test_added_vectors_are_those_of_a_build(grown, encoder):
+def test_added_vectors_match_the_encoder(grown, encoder):
     before, source = grown
     add_images(before.folder, source)
     added = [open_image(row.read()) for row in source.rows() if row.source in ("new class/a.png", "new class/b.png")]
     assert np.allclose(vectors_of(load_artifact(before.folder))[60:], encoder.embed_images(added), atol=1e-5)
 
 
-def test_adding_again_changes_nothing(grown):
+def test_adding_the_same_images_twice_changes_nothing(grown):
     before, source = grown
     add_images(before.folder, source)
 
@@ -294,7 +294,7 @@ def test_adding_again_changes_nothing(grown):
     assert held() == once
 
 
-def test_add_needs_nothing_of_what_was_there_before(tmp_path, encoder):
+def test_add_works_without_the_original_images(tmp_path, encoder):
     """The original images are deleted, so they cannot be embedded again."""
     for seed in range(10):
         draw(tmp_path / "old" / "ab"[seed % 2] / f"{seed}.png", seed)
@@ -319,7 +319,7 @@ def add_with_metadata(folder, artifact, values):
     return add_images(artifact.folder, open_source(str(folder))).report
 
 
-def test_new_columns_are_empty_in_the_old_rows(tmp_path, encoder):
+def test_new_attribute_is_empty_in_the_old_rows(tmp_path, encoder):
     for seed in range(4):
         draw(tmp_path / "old" / "ab"[seed % 2] / f"{seed}.png", seed)
     (tmp_path / "old" / "metadata.csv").write_text("file_name,price\na/0.png,7\n")
@@ -331,7 +331,7 @@ def test_new_columns_are_empty_in_the_old_rows(tmp_path, encoder):
     assert gallery.table["tone"].to_pylist() == [None] * 4 + ["dark"]
 
 
-def test_a_column_of_another_type_is_refused(tmp_path, encoder):
+def test_add_refuses_a_column_of_another_type(tmp_path, encoder):
     for seed in range(4):
         draw(tmp_path / "old" / "ab"[seed % 2] / f"{seed}.png", seed)
     (tmp_path / "old" / "metadata.csv").write_text("file_name,price\na/0.png,7\n")
@@ -345,7 +345,7 @@ def test_a_column_of_another_type_is_refused(tmp_path, encoder):
 # Remove
 
 
-def test_remove_takes_out_rows_and_keeps_the_order(copied_artifact):
+def test_remove_keeps_the_order_of_the_other_rows(copied_artifact):
     before = load_artifact(copied_artifact)
     gone = [before.gallery.ids[row] for row in (59, 0, 17)]
     assert len(remove_images(before.folder, [*gone, gone[0]]).gallery) == 57
@@ -357,7 +357,7 @@ def test_remove_takes_out_rows_and_keeps_the_order(copied_artifact):
 
 
 @pytest.mark.parametrize("rows", [[5, None], [None], range(60)])
-def test_a_removal_that_cannot_be_changes_nothing(copied_artifact, rows):
+def test_invalid_removal_is_refused_and_changes_nothing(copied_artifact, rows):
     before = load_artifact(copied_artifact)
     ids = ["0123456789abcdef" if row is None else before.gallery.ids[row] for row in rows]
     words = "no image with the id '0123456789abcdef'" if None in rows else "at least one image"
@@ -366,7 +366,7 @@ def test_a_removal_that_cannot_be_changes_nothing(copied_artifact, rows):
     assert load_artifact(copied_artifact).manifest == before.manifest
 
 
-def test_what_was_removed_can_be_added_again(copied_artifact, pictures):
+def test_removed_images_can_be_added_again(copied_artifact, pictures):
     before = load_artifact(copied_artifact)
     remove_images(before.folder, before.gallery.ids[:3])
     report = add_images(copied_artifact, open_source(str(pictures))).report
@@ -378,7 +378,7 @@ def test_what_was_removed_can_be_added_again(copied_artifact, pictures):
 
 
 @pytest.mark.parametrize("factory", ["IVF4,Flat", "IVF2,SQ8", "HNSW8,SQfp16"])
-def test_other_indexes_grow_and_shrink_too(tmp_path, pictures, encoder, factory):
+def test_add_and_remove_work_with_approximate_indexes(tmp_path, pictures, encoder, factory):
     build(pictures, tmp_path / "it", encoder, factory=factory)
     before = load_artifact(tmp_path / "it")
     draw(tmp_path / "more" / "a" / "x.png", 70)
@@ -392,7 +392,7 @@ def test_other_indexes_grow_and_shrink_too(tmp_path, pictures, encoder, factory)
     assert after.manifest["index"]["factory"] == factory
 
 
-def test_what_cannot_be_loaded_does_not_take_the_place_of_what_can(copied_artifact, pictures, encoder):
+def test_build_with_a_broken_encoder_keeps_the_old_artifact(copied_artifact, pictures, encoder):
     before = (copied_artifact / "manifest.json").read_bytes()
     changed = Encoder(copy.deepcopy(encoder.model))
     with torch.no_grad():
@@ -407,7 +407,7 @@ def test_what_cannot_be_loaded_does_not_take_the_place_of_what_can(copied_artifa
     load_artifact(copied_artifact)
 
 
-def test_the_manifest_keeps_a_list_of_changes(copied_artifact, tmp_path):
+def test_manifest_lists_every_add_and_remove(copied_artifact, tmp_path):
     noise(tmp_path / "more" / "one.png", seed=77)
     artifact = load_artifact(copied_artifact)
     add_images(artifact.folder, open_source(str(tmp_path / "more")))

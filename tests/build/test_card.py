@@ -43,7 +43,7 @@ def row(text, first):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_it_names_what_the_run_was(card):
+def test_card_names_the_recipe_and_the_run(card):
     text, _ = card()
     for fact in (
         "**Recipe:** drawn",
@@ -63,7 +63,7 @@ def test_it_names_what_the_run_was(card):
         assert fact in text
 
 
-def test_its_figures_are_those_of_the_metrics(card):
+def test_card_shows_the_figures_of_the_metrics(card):
     sections = {}
 
     def unseen(metrics):
@@ -82,7 +82,7 @@ def test_its_figures_are_those_of_the_metrics(card):
     assert said in text
 
 
-def test_it_says_what_cannot_be_seen_in_the_figures(card):
+def test_card_explains_what_limits_the_figures(card):
     def alone(metrics):
         metrics["evaluation"]["unseen"] = metrics["evaluation"]["seen"]
         metrics["evaluation"]["seen_without_near_duplicates"] = None
@@ -96,7 +96,7 @@ def test_it_says_what_cannot_be_seen_in_the_figures(card):
     assert "was trained on some" not in card(lambda metrics: metrics["training"].update(steps=0))[0]
 
 
-def test_it_names_the_five_worst_classes(card):
+def test_card_lists_the_five_worst_classes(card):
     def classes(metrics):
         mine = {"images": 30, "queries": 4, "hit_at_1": 0.5, "p_at_5": 0.25}
         metrics["evaluation"]["classes"] = [
@@ -115,7 +115,7 @@ def test_it_names_the_five_worst_classes(card):
     assert "class\\|5" not in text
 
 
-def test_it_shows_every_plot(card, copied_run, artifact):
+def test_card_shows_every_plot(card, copied_run, artifact):
     shutil.copyfile(artifact / LAYOUT.plots / "reliability.png", copied_run / LAYOUT.plots / "reliability.png")
     text, _ = card()
     plots = LAYOUT.plots_in(copied_run)
@@ -125,7 +125,7 @@ def test_it_shows_every_plot(card, copied_run, artifact):
         assert f"]({plot})" in text
 
 
-def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
+def test_card_states_how_reliable_match_probabilities_are(card):
     assert "confident" not in card()[0]
     checked = {
         "queries": 1234,
@@ -151,7 +151,7 @@ def test_it_says_what_a_chance_and_the_word_confident_are_worth(card):
     assert "No top hit counts as confident" in text
 
 
-def test_metadata(card):
+def test_metadata_names_library_tags_data_set_and_base_model(card):
     _, data = card()
     assert data["library_name"] == "timm"
     assert data["tags"] == ["image-search", "faiss", "triplet-loss", "metric-learning"]
@@ -175,7 +175,7 @@ def about(**facts):
     return lambda metrics: metrics["training"]["data"].update(about=facts)
 
 
-def test_the_data_and_their_licence(card):
+def test_card_states_the_data_set_and_its_licence(card):
     text, data = card()
     assert data["license"] == "cc-by-4.0"
     assert "[me/drawings](https://huggingface.co/datasets/me/drawings), config small, revision 0000000000" in text
@@ -192,7 +192,7 @@ def test_the_data_and_their_licence(card):
     assert "- **Licence:** Free: for all \\[x\\]\n" in text
 
 
-def test_a_gallery_from_several_sources_names_them_all(copied_artifact, tmp_path):
+def test_card_names_every_source_of_the_gallery(copied_artifact, tmp_path):
     (tmp_path / "more").mkdir()
     noise(tmp_path / "more" / "one.png", 1)
     more = replace(open_source(str(tmp_path / "more")), about={"name": "more", "license": "mit"})
@@ -203,7 +203,7 @@ def test_a_gallery_from_several_sources_names_them_all(copied_artifact, tmp_path
     assert (data["license"], data["license_name"]) == ("other", "several")
 
 
-def test_the_figures_of_the_model_index_are_those_of_the_metrics(card, copied_run):
+def test_model_index_shows_the_figures_of_the_metrics(card, copied_run):
     evaluation = json.loads((copied_run / LAYOUT.metrics).read_text())["evaluation"]
     _, data = card()
     [model] = data["model-index"]
@@ -237,7 +237,7 @@ def test_the_figures_of_the_model_index_are_those_of_the_metrics(card, copied_ru
     ],
     ids=" ".join,
 )
-def test_whatever_is_missing_is_left_out(card, gone):
+def test_card_omits_missing_sections(card, gone):
     def without(metrics):
         for name in gone:
             section, _, key = name.partition("/")
@@ -250,7 +250,7 @@ def test_whatever_is_missing_is_left_out(card, gone):
     assert "\n\n\n" not in text
 
 
-def test_an_artifact_without_a_run_has_figures_of_its_gallery(artifact):
+def test_card_without_a_training_run_shows_leave_one_out_figures(artifact):
     text = (artifact / LAYOUT.card).read_text()
     data = yaml.safe_load(text.split("---\n")[1])
     assert data["tags"] == ["image-search", "faiss"]
@@ -260,7 +260,7 @@ def test_an_artifact_without_a_run_has_figures_of_its_gallery(artifact):
     assert "60 found, 60 indexed, 0 duplicates, 0 skipped" in text
 
 
-def test_a_head_that_timm_cannot_read_is_said_to_be_one(card, copied_run):
+def test_card_says_when_timm_cannot_load_the_head(card, copied_run):
     assert "timm.create_model(" in card()[0]
     artifact = load_artifact(copied_run)
     encoder = Encoder.create(BACKBONE, pretrained=False, head="16-relu-8", seed=0)
@@ -270,7 +270,7 @@ def test_a_head_that_timm_cannot_read_is_said_to_be_one(card, copied_run):
     assert "retrieval.Encoder.load" in text
 
 
-def test_tables():
+def test_tables_escape_cells_and_intervals_have_three_decimals():
     assert table(["a", "b"], [["1|2", "x\ny"], ["", " 3 "]]) == [
         "| a | b |",
         "| --- | --- |",

@@ -99,7 +99,7 @@ def shards_of(out):
     return sorted(work_folder(out).glob("*.parquet"))
 
 
-def test_the_same_command_goes_on_to_the_same_artifact(killed_build, uninterrupted):
+def test_killed_build_resumes_to_the_same_artifact(killed_build, uninterrupted):
     command, out, _ = killed_build
     finished = len(shards_of(out))
     assert 1 <= finished < 3
@@ -113,7 +113,7 @@ def test_the_same_command_goes_on_to_the_same_artifact(killed_build, uninterrupt
     assert again.manifest["files"] == whole.manifest["files"]  # every file is identical, byte for byte
 
 
-def test_what_is_in_a_shard_is_not_embedded_again(killed_build, many, same_encoder, uninterrupted, tmp_path):
+def test_resumed_build_does_not_embed_finished_shards_again(killed_build, many, same_encoder, uninterrupted, tmp_path):
     _, _, work = killed_build
     shards = sorted(work.glob("*.parquet"))
     consumed = [json.loads(pq.read_schema(path).metadata[b"lookalike"])["consumed"] for path in shards]
@@ -144,7 +144,7 @@ def first_embedded(work, out, source, encoder, **options):
     return raised.value.args[0]
 
 
-def test_a_shard_that_was_being_written_counts_for_nothing(killed_build, many, same_encoder, tmp_path):
+def test_resumed_build_ignores_an_unfinished_shard(killed_build, many, same_encoder, tmp_path):
     _, _, work = killed_build
     first = work / "000000.parquet"
     cut = Path(shutil.copytree(work, tmp_path / "cut", ignore=shutil.ignore_patterns("*.parquet")))
@@ -197,7 +197,7 @@ def rows_in(work):
 GOLDEN = 1  # the golden query: one image that a build embeds again at the end
 
 
-def test_only_new_images_are_embedded_where_the_source_has_changed(
+def test_resumed_build_embeds_only_new_images_of_a_changed_source(
     killed_build, many, same_encoder, counted, tmp_path, capsys
 ):
     """New images are added; the others move to another class and get a price."""
@@ -215,7 +215,9 @@ def test_only_new_images_are_embedded_where_the_source_has_changed(
     check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
 
 
-def test_no_image_is_embedded_again_where_a_file_was_touched(killed_build, many, uninterrupted, counted, tmp_path):
+def test_resumed_build_embeds_nothing_again_after_a_file_is_touched(
+    killed_build, many, uninterrupted, counted, tmp_path
+):
     _, _, work = killed_build
     folder = Path(shutil.copytree(many, tmp_path / many.name))
     (folder / "class" / "0000.png").touch()
@@ -225,7 +227,7 @@ def test_no_image_is_embedded_again_where_a_file_was_touched(killed_build, many,
 
 
 @pytest.mark.parametrize("limit", [SHARD + 200, 300])
-def test_a_build_with_another_limit_goes_on(killed_build, many, same_encoder, counted, limit, tmp_path, capsys):
+def test_build_resumes_with_another_limit(killed_build, many, same_encoder, counted, limit, tmp_path, capsys):
     _, _, work = killed_build
     before = rows_in(work)
     built, report = finished_after(work, tmp_path / "it", open_source(str(many)), counted, limit=limit)
@@ -237,7 +239,7 @@ def test_a_build_with_another_limit_goes_on(killed_build, many, same_encoder, co
     check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
 
 
-def test_what_another_encoder_has_left_is_not_used_and_that_is_said(killed_build, many, tmp_path, capsys):
+def test_resumed_build_discards_vectors_of_another_encoder_and_says_so(killed_build, many, tmp_path, capsys):
     _, _, work = killed_build
     before = rows_in(work)
     other = Encoder.create(BACKBONE, pretrained=False, seed=4)
@@ -247,7 +249,7 @@ def test_what_another_encoder_has_left_is_not_used_and_that_is_said(killed_build
     assert said in capsys.readouterr().err
 
 
-def test_a_kill_after_a_kill_loses_nothing_either(killed_build, many, counted, tmp_path):
+def test_build_killed_twice_keeps_its_finished_shards(killed_build, many, counted, tmp_path):
     """The source changes, and its build is interrupted as well, before it finishes a shard."""
     _, _, work = killed_build
     before = rows_in(work)
@@ -272,7 +274,7 @@ def blind_to_black():
     return Encoder(model)
 
 
-def test_a_picture_in_which_the_encoder_sees_nothing_is_skipped_with_its_reason(tmp_path):
+def test_build_skips_images_with_a_zero_embedding(tmp_path):
     folder = draw_noise(tmp_path / "class", 11)
     for number in (3, 4, 9):
         black(folder / f"{number:04d}.png")
@@ -298,7 +300,7 @@ def test_copies_of_a_picture_in_which_the_encoder_sees_nothing_are_skipped_too(t
 # A build that is interrupted
 
 
-def test_an_interrupted_build_says_in_a_line_that_it_can_go_on(killed_build, tmp_path):
+def test_ctrl_c_prints_one_line_on_how_to_continue_the_build(killed_build, tmp_path):
     """The build gets SIGINT here, not SIGKILL."""
     command, out, _ = killed_build
     command = [str(tmp_path / "it") if each == str(out) else each for each in command]
@@ -388,7 +390,7 @@ def state(folder):
 
 
 @pytest.mark.parametrize("kind", ["build", "add", "remove"])
-def test_kill_at_20_random_moments(changer, small, kind, tmp_path):
+def test_kill_at_a_random_moment_leaves_the_old_or_the_new_artifact(changer, small, kind, tmp_path):
     artifact, pictures = small
     argument = load_artifact(artifact).gallery.ids[10:30] if kind == "remove" else str(pictures)
 
@@ -417,7 +419,7 @@ def test_kill_at_20_random_moments(changer, small, kind, tmp_path):
     assert state(folder) == new  # the same command still works after a kill
 
 
-def test_killed_over_and_over_in_one_folder(changer, small, tmp_path):
+def test_repeated_kills_in_one_folder_leave_a_valid_artifact(changer, small, tmp_path):
     """What a killed process leaves behind does not harm the next one."""
     artifact, pictures = small
     folder = Path(shutil.copytree(artifact, tmp_path / "it"))

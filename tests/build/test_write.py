@@ -41,7 +41,7 @@ def sections_of(folder):
 # Files and hashes
 
 
-def test_figures_and_plots_are_part_of_the_artifact(trained):
+def test_artifact_of_a_run_includes_metrics_and_plots(trained):
     load_artifact(trained)
     assert list(metrics_of(trained)) == ["version", "lookalike", *SECTIONS]
     assert metrics_of(trained) == read_metrics(trained).model_dump()
@@ -54,7 +54,7 @@ def test_figures_and_plots_are_part_of_the_artifact(trained):
         assert stated[name] == {"size": len(data), "sha256": sha256(data)}
 
 
-def test_what_evaluates_is_given_all_but_the_figures(pictures, encoder, tmp_path):
+def test_evaluation_runs_before_metrics_and_manifest_are_written(pictures, encoder, tmp_path):
     def evaluate(draft):
         assert len(draft.gallery) == len(draft.store) == len(draft.vectors) == 60
         assert draft.encoder is encoder
@@ -67,7 +67,7 @@ def test_what_evaluates_is_given_all_but_the_figures(pictures, encoder, tmp_path
     assert LAYOUT.plots_in(tmp_path / "it") == ["plots/reliability.png"]
 
 
-def test_an_evaluation_that_fails_leaves_the_old_artifact_and_the_embeddings(copied_run, pictures, encoder):
+def test_failed_evaluation_keeps_the_old_artifact_and_the_embeddings(copied_run, pictures, encoder):
     before, embedded = held(copied_run), []
 
     def broken(_):
@@ -83,7 +83,7 @@ def test_an_evaluation_that_fails_leaves_the_old_artifact_and_the_embeddings(cop
 
 
 @pytest.mark.parametrize("name", ["table.csv", "picture.jpg", "-rf.png", "two words.png"])
-def test_only_png_files_are_plots(pictures, encoder, tmp_path, name):
+def test_plot_that_is_not_a_plainly_named_png_is_refused(pictures, encoder, tmp_path, name):
     def evaluate(draft):
         noise(draft.folder / "plots" / name, 0)
         return {}
@@ -93,13 +93,13 @@ def test_only_png_files_are_plots(pictures, encoder, tmp_path, name):
     assert not (tmp_path / "it").exists()
 
 
-def test_an_encoder_that_has_learned_from_the_gallery_is_not_calibrated_with_it(trained, artifact):
+def test_encoder_trained_on_the_gallery_is_not_calibrated_on_it(trained, artifact):
     assert metrics_of(trained)["training"]["steps"] > 0
     assert metrics_of(trained)["calibration"] is None
     assert metrics_of(artifact)["calibration"]["held_out"] is False
 
 
-def test_an_artifact_without_plots_loads(copied_artifact):
+def test_artifact_without_plots_loads(copied_artifact):
     update_metrics(copied_artifact, {"calibration": None})
     assert {path.name for path in copied_artifact.iterdir()} == set(LAYOUT.names())
     assert len(load_artifact(copied_artifact).gallery) == 60
@@ -109,7 +109,7 @@ def test_an_artifact_without_plots_loads(copied_artifact):
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_a_plot_that_was_changed_or_is_missing(copied_run, name):
+def test_changed_or_missing_plot_is_refused(copied_run, name):
     path = copied_run / "plots" / name
     data = path.read_bytes()
     for content in (data[:-1], b"", data + b"\0"):
@@ -125,7 +125,7 @@ def test_a_plot_that_was_changed_or_is_missing(copied_run, name):
 
 
 @pytest.mark.parametrize("name", ["plots/more.png", "plots/notes.txt", "plots/deeper/more.png", "plots"])
-def test_a_plot_that_is_not_listed(copied_run, copied_artifact, name):
+def test_file_in_plots_that_the_manifest_does_not_list_is_refused(copied_run, copied_artifact, name):
     for folder in (copied_run, copied_artifact):
         if name == "plots":  # a file of that name, in an artifact without plots
             update_metrics(folder, dict.fromkeys(SECTIONS))
@@ -138,7 +138,7 @@ def test_a_plot_that_is_not_listed(copied_run, copied_artifact, name):
         (folder / name).unlink()
 
 
-def test_hidden_files_beside_the_plots_do_no_harm(copied_run):
+def test_hidden_files_beside_the_plots_are_ignored(copied_run):
     (copied_run / "plots" / ".DS_Store").write_bytes(b"what a Mac leaves in a folder that was looked at")
     load_artifact(copied_run)
     check_target(copied_run)
@@ -148,14 +148,14 @@ def test_hidden_files_beside_the_plots_do_no_harm(copied_run):
     "name",
     ["../secret.png", "plots/../../secret.png", "plots/..", "/etc/hostname", "plots\\x.png", "plots/a/b.png", "x.py"],
 )
-def test_a_manifest_names_no_file_outside_the_folder(copied_run, name):
+def test_manifest_that_lists_a_path_outside_the_layout_is_refused(copied_run, name):
     secret = noise(copied_run.parent / "secret.png", 0).read_bytes()
     files = json.loads((copied_run / LAYOUT.manifest).read_text())["files"]
     reseal(copied_run, files={**files, name: {"size": len(secret), "sha256": sha256(secret)}})
     refused(copied_run, "manifest.json lists", repr(name))
 
 
-def test_figures_are_read_only_where_they_are_whole(copied_run, tmp_path):
+def test_damaged_metrics_are_refused(copied_run, tmp_path):
     path = copied_run / LAYOUT.metrics
     path.write_text(path.read_text().replace("0.75", "0.95"))
     with pytest.raises(IntegrityError, match=r"metrics\.json: SHA-256"):
@@ -168,7 +168,7 @@ def test_figures_are_read_only_where_they_are_whole(copied_run, tmp_path):
         read_metrics(tmp_path)
 
 
-def test_a_damaged_run_can_be_built_again(copied_run, pictures, encoder):
+def test_damaged_run_can_be_rebuilt(copied_run, pictures, encoder):
     (copied_run / LAYOUT.manifest).write_text("{damaged")
     check_target(copied_run)
     build_run(open_source(str(pictures)), copied_run, encoder, run_sections)
@@ -178,7 +178,7 @@ def test_a_damaged_run_can_be_built_again(copied_run, pictures, encoder):
 # Adding and removing rows
 
 
-def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copied_run, tmp_path):
+def test_add_and_remove_keep_training_metrics_and_plots(copied_run, tmp_path):
     before, figures = held(copied_run), metrics_of(copied_run)
     noise(tmp_path / "more" / "new" / "a.png", 1)
     add_images(copied_run, open_source(str(tmp_path / "more")))
@@ -199,7 +199,7 @@ def test_adding_and_removing_keep_the_figures_of_the_training_and_the_plots(copi
 # Updating metrics later
 
 
-def test_sections_that_come_later(copied_run):
+def test_update_metrics_changes_only_metrics_card_and_affected_plots(copied_run):
     before, old = held(copied_run), metrics_of(copied_run)
     evaluation = {**old["evaluation"], "unseen": {**old["evaluation"]["seen"], "from_run": "another-run"}}
     update_metrics(copied_run, {"evaluation": evaluation, "note": "later"})
@@ -216,14 +216,14 @@ def test_sections_that_come_later(copied_run):
     assert set(after) == set(before)
 
 
-def test_a_section_that_is_gone_takes_its_plots_along(copied_run):
+def test_removing_a_section_removes_its_plots(copied_run):
     update_metrics(copied_run, {"evaluation": None})
     load_artifact(copied_run)
     assert LAYOUT.plots_in(copied_run) == ["plots/history.png"]
     assert "![recall at k]" not in (copied_run / LAYOUT.card).read_text()
 
 
-def test_plots_of_another_kind_stay(copied_run, pictures, encoder):
+def test_update_metrics_keeps_plots_it_does_not_draw(copied_run, pictures, encoder):
     def evaluate(draft):
         noise(draft.folder / "plots" / "own.png", 5)
         return run_sections(draft)
@@ -235,7 +235,7 @@ def test_plots_of_another_kind_stay(copied_run, pictures, encoder):
     assert "![own](plots/own.png)" in (copied_run / LAYOUT.card).read_text()
 
 
-def test_an_artifact_without_a_run_can_be_given_sections_too(copied_artifact):
+def test_update_metrics_works_without_a_training_run(copied_artifact):
     (copied_artifact / "notes.txt").write_text("mine")
     update_metrics(copied_artifact, {"note": "later"})
     load_artifact(copied_artifact)
@@ -244,7 +244,7 @@ def test_an_artifact_without_a_run_can_be_given_sections_too(copied_artifact):
     assert (copied_artifact / "notes.txt").read_text() == "mine"
 
 
-def test_an_update_that_fails_changes_nothing(copied_run):
+def test_failed_update_changes_nothing(copied_run):
     before = held(copied_run)
     with pytest.raises(TypeError):
         update_metrics(copied_run, {"note": object()})  # not JSON serializable
@@ -255,7 +255,7 @@ def test_an_update_that_fails_changes_nothing(copied_run):
         update_metrics(copied_run, {"note": "later"})
 
 
-def test_the_old_plots_are_not_written_into(copied_run, tmp_path):
+def test_update_writes_new_plot_files_instead_of_changing_old_ones(copied_run, tmp_path):
     """An artifact that is being served keeps its bytes during an update, because new files are written."""
     shutil.copytree(copied_run, tmp_path / "linked", copy_function=os.link)
     before = contents(copied_run)

@@ -29,7 +29,7 @@ def tiny(backbone="test_resnet", **options):
     return Encoder.create(backbone, pretrained=False, **{"seed": 0, **options})
 
 
-def test_rows_of_unit_length(encoder, images):
+def test_embeddings_have_unit_length(encoder, images):
     vectors = encoder.embed_images(images)
     assert vectors.shape == (6, encoder.dim) == (6, 16)
     assert vectors.dtype == np.float32
@@ -38,7 +38,7 @@ def test_rows_of_unit_length(encoder, images):
     assert encoder.embed_images([]).shape == (0, 16)
 
 
-def test_a_batch_is_the_same_as_one_by_one(encoder, images):
+def test_batch_gives_the_same_embeddings_as_single_images(encoder, images):
     one_by_one = np.concatenate([encoder.embed_images([image]) for image in images])
     assert np.allclose(encoder.embed_images(images), one_by_one, atol=1e-5)
 
@@ -53,13 +53,13 @@ def test_a_batch_is_the_same_as_one_by_one(encoder, images):
         ("mobilenetv3_small_050", 0, 1024),  # widened after pooling: num_features is 288
     ],
 )
-def test_dim_is_what_comes_out(images, backbone, size, dim):
+def test_dim_matches_the_width_of_the_embeddings(images, backbone, size, dim):
     encoder = tiny(backbone, embedding_size=size)
     assert encoder.dim == dim
     assert encoder.embed_images(images[:2]).shape == (2, dim)
 
 
-def test_an_embedding_head_is_linear_on_the_pooled_features(images):
+def test_embedding_head_is_linear_on_the_pooled_features(images):
     """The same seed gives the same backbone, so the output of the head can be computed from the headless encoder."""
     with_head = tiny(embedding_size=16)
     head = with_head.model.get_classifier()
@@ -70,7 +70,7 @@ def test_an_embedding_head_is_linear_on_the_pooled_features(images):
     assert np.allclose(with_head.embed_images(images), expected, atol=1e-5)
 
 
-def test_preprocessing_is_the_models_own_but_for_the_crop():
+def test_preprocessing_follows_the_model_except_for_the_crop():
     own = timm.get_pretrained_cfg("test_resnet").to_dict()
     center, squash = tiny(crop_mode="center"), tiny()
     for encoder in (center, squash):
@@ -83,7 +83,7 @@ def test_preprocessing_is_the_models_own_but_for_the_crop():
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_squash_sees_the_edges_and_center_does_not(tmp_path, loaded):
+def test_squash_keeps_the_edges_and_center_crops_them(tmp_path, loaded):
     wide = Image.new("RGB", (300, 100), "red")
     wide.paste("lime", (100, 0, 200, 100))
     for mode, sees_red in (("squash", True), ("center", False)):
@@ -96,7 +96,7 @@ def test_squash_sees_the_edges_and_center_does_not(tmp_path, loaded):
         assert bool((green > red).any())
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path, encoder, images):
+def test_saved_encoder_loads_unchanged(tmp_path, encoder, images):
     encoder.save(tmp_path)
     loaded = Encoder.load(tmp_path)
     assert loaded.fingerprint == encoder.fingerprint
@@ -110,7 +110,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, encoder, images):
         assert (second / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_transformers_reads_it_too(tmp_path, encoder, images):
+def test_transformers_loads_a_saved_encoder(tmp_path, encoder, images):
     transformers = pytest.importorskip("transformers")
     encoder.save(tmp_path)
     assert "num_classes" not in json.loads((tmp_path / CONFIG_FILE).read_text())["model_args"]
@@ -121,7 +121,7 @@ def test_transformers_reads_it_too(tmp_path, encoder, images):
     assert np.allclose(found / np.linalg.norm(found, axis=1, keepdims=True), encoder.embed_images(images), atol=1e-5)
 
 
-def test_the_fingerprint_is_of_weights_and_preprocessing(tmp_path):
+def test_fingerprint_depends_on_weights_and_preprocessing(tmp_path):
     first, same = tiny(), tiny()
     assert first.fingerprint == same.fingerprint
     others = [tiny(seed=1), tiny(crop_mode="center"), tiny(embedding_size=16), tiny("test_byobnet")]
@@ -137,7 +137,7 @@ def test_the_fingerprint_is_of_weights_and_preprocessing(tmp_path):
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
 
 
-def test_a_seed_makes_the_same_weights_in_every_process():
+def test_seed_gives_the_same_weights_in_every_process():
     code = "from retrieval import Encoder; print(Encoder.create('test_resnet', pretrained=False, seed=0).fingerprint)"
     done = python("-c", code, check=True)
     assert done.stdout.strip() == tiny().fingerprint
@@ -149,14 +149,14 @@ def test_a_seed_makes_the_same_weights_in_every_process():
     assert len(drawn) == 2
 
 
-def test_an_unknown_backbone_is_refused_with_near_ones():
+def test_unknown_backbone_is_an_error_that_suggests_similar_names():
     with pytest.raises(EncoderError, match=r"no model 'resnet5O'; did you mean .*resnet50"):
         Encoder.create("resnet5O")
     with pytest.raises(EncoderError, match=r"no model '0'; `timm\.list_models\(\)` lists all of them"):
         Encoder.create("0")
 
 
-def test_hub_weights_that_cannot_be_had_are_refused_in_words():
+def test_unavailable_hub_weights_are_an_error_that_suggests_a_file():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     with pytest.raises(EncoderError, match="the Hub weights of 'resnet18' could not be downloaded") as raised:
         Encoder.create("resnet18")
@@ -164,7 +164,7 @@ def test_hub_weights_that_cannot_be_had_are_refused_in_words():
     assert "\n" not in str(raised.value)
 
 
-def test_weights_from_a_file(tmp_path, images):
+def test_weights_are_read_from_a_file_without_its_head(tmp_path, images):
     first = tiny(embedding_size=16)
     first.save(tmp_path)
     weights = tmp_path / WEIGHTS_FILE
@@ -200,7 +200,7 @@ def test_weights_of_another_model_are_refused_with_both_shapes(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not safetensors", b"\x80\x04pickle", b"\xff" * 64])
-def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content):
+def test_file_that_is_not_safetensors_is_refused(tmp_path, content):
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -219,7 +219,7 @@ def test_a_file_that_is_not_safetensors_is_refused(tmp_path, content):
         lambda config: json.dumps({name: value for name, value in config.items() if name != "pretrained_cfg"}),
     ],
 )
-def test_a_config_that_is_wrong_is_refused(tmp_path, spoil):
+def test_invalid_config_is_refused(tmp_path, spoil):
     tiny().save(tmp_path)
     path = tmp_path / CONFIG_FILE
     path.write_text(spoil(json.loads(path.read_text())))
@@ -228,7 +228,7 @@ def test_a_config_that_is_wrong_is_refused(tmp_path, spoil):
 
 
 @needs_data
-def test_mobilenet_with_its_imagenet_weights_knows_like_from_unlike():
+def test_pretrained_mobilenet_has_a_higher_hit_at_1_than_random_weights():
     table = pq.read_table(DATA / "caltech101" / "validation.parquet", columns=["image", "label"])
     label = table["label"].to_numpy()
     rows = np.concatenate([np.flatnonzero(label == kind)[:3] for kind in range(5, 102, 8)])
@@ -246,7 +246,7 @@ def test_mobilenet_with_its_imagenet_weights_knows_like_from_unlike():
     assert hit_at_1(encoder) > hit_at_1(tiny("mobilenetv2_100")) + 0.3
 
 
-def test_a_config_cannot_have_timm_read_other_files(encoder, tmp_path):
+def test_config_cannot_make_timm_read_other_files(encoder, tmp_path):
     encoder.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["model_args"] = {**config.get("model_args", {}), "checkpoint_path": "/etc/passwd"}
@@ -269,14 +269,14 @@ def tokens():
     return "test_vit_tokens"
 
 
-def test_a_network_that_does_not_pool_is_refused_when_it_is_made(tokens):
+def test_network_without_pooling_is_refused(tokens):
     with pytest.raises(EncoderError, match=r"'test_vit' returns an array of shape \(1, 101, 64\), but \(1, 64\) was"):
         Encoder.create(tokens, pretrained=False)
     with pytest.raises(EncoderError, match=r"not pooled\. Choose another model"):
         Encoder.create(tokens, pretrained=False, embedding_size=8)
 
 
-def test_a_network_that_cannot_take_a_picture_is_refused_when_it_is_made():
+def test_network_that_fails_on_an_image_is_refused():
     timm.models.register_model(test_vit_broken)
     with pytest.raises(EncoderError, match="'test_vit' cannot embed a picture: "):
         Encoder.create("test_vit_broken", pretrained=False)
@@ -299,7 +299,7 @@ def blind_to_black():
     return Encoder(model)
 
 
-def test_a_picture_in_which_the_network_sees_nothing_is_refused(images, blind_to_black):
+def test_zero_embedding_is_an_error_that_names_the_rows(images, blind_to_black):
     black = Image.new("RGB", (64, 64))
     assert blind_to_black.embed_images(images).shape == (6, 96)
     with pytest.raises(
@@ -309,7 +309,7 @@ def test_a_picture_in_which_the_network_sees_nothing_is_refused(images, blind_to
     assert no.value.rows == (1, 3)
 
 
-def test_an_embedding_is_not_the_rounding_of_zero(images):
+def test_embedding_of_almost_zero_length_is_an_error(images):
     encoder = tiny(embedding_size=4)
     with torch.no_grad():
         encoder.model.get_classifier().weight.mul_(1e-12)
@@ -319,7 +319,7 @@ def test_an_embedding_is_not_the_rounding_of_zero(images):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30])
-def test_numbers_that_are_not_finite_are_refused(images, number):
+def test_embedding_that_is_not_finite_is_an_error(images, number):
     encoder = tiny(embedding_size=4)
     with torch.no_grad():
         encoder.model.get_classifier().weight.fill_(number)

@@ -55,14 +55,14 @@ def check_sums(encoder, query, hit):
 
 
 @pytest.mark.parametrize("size", [0, 128])
-def test_the_parts_add_up_to_the_cosine_of_resnet50(size):
+def test_cell_contributions_sum_to_the_cosine_with_resnet50(size):
     why = check_sums(random_one("resnet50", embedding_size=size), draw(SHIRT, 256), draw(MUG, 96))
     assert why.query.cells.shape == why.hit.cells.shape == (7, 7)
     if size == 0:
         assert why.query.bias == why.hit.bias == why.pairs_bias == 0
 
 
-def test_the_parts_add_up_where_the_head_has_a_bias():
+def test_cell_contributions_sum_to_the_cosine_with_a_biased_head():
     encoder = random_one("test_resnet", embedding_size=16)
     with torch.no_grad():
         encoder.model.get_classifier().bias.normal_(0, 1, generator=torch.Generator().manual_seed(0))
@@ -70,13 +70,13 @@ def test_the_parts_add_up_where_the_head_has_a_bias():
     assert min(abs(why.query.bias), abs(why.hit.bias), abs(why.pairs_bias)) > 0.01
 
 
-def test_the_parts_add_up_on_a_map_that_is_not_square():
+def test_cell_contributions_sum_to_the_cosine_on_a_rectangular_map():
     model = random_one("test_resnet").model
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 96, 160)}
     assert check_sums(Encoder(model), draw(SHIRT), draw(MUG)).query.cells.shape == (3, 5)
 
 
-def test_each_cell_adds_what_its_features_say(encoder):
+def test_cell_contributions_match_a_class_activation_map(encoder):
     """The class activation map is computed here from the feature map and the weights of the head."""
     shirt, mug = draw(SHIRT), draw(MUG)
     vector = encoder.embed_images([mug])[0]
@@ -89,7 +89,7 @@ def test_each_cell_adds_what_its_features_say(encoder):
     assert np.allclose(explain(encoder, shirt, mug, vector).query.cells, expected.numpy(), atol=1e-5)
 
 
-def test_a_pair_of_cells_adds_the_product_of_their_features():
+def test_pair_contributions_are_products_of_the_cell_features():
     encoder = random_one("test_resnet")
     why = explain(encoder, draw(SHIRT), draw(MUG), encoder.embed_images([draw(MUG)])[0])
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_a_pair_of_cells_adds_the_product_of_their_features():
     assert np.allclose(why.pairs, expected.numpy(), atol=1e-5)
 
 
-def test_the_network_runs_on_the_thread_of_its_encoder():
+def test_cells_are_computed_on_the_encoder_thread():
     encoder = random_one("test_resnet")
     threads = set()
     encoder.model.conv1.register_forward_hook(lambda *_: threads.add(threading.current_thread().name))
@@ -111,11 +111,11 @@ def test_the_network_runs_on_the_thread_of_its_encoder():
 
 
 @needs_data
-def test_the_parts_add_up_with_real_weights():
+def test_cell_contributions_sum_to_the_cosine_with_real_weights():
     check_sums(Encoder.create("mobilenetv2_100", weights=MOBILENET), draw(SHIRT, 256), draw(MUG, 256))
 
 
-def test_a_search_is_explained_by_its_own_scores(artifact):
+def test_explanation_matches_the_score_of_the_search(artifact):
     loaded = load_artifact(artifact)
     searcher = Searcher(loaded.encoder, loaded.store, loaded.gallery)
     for article in ARTICLES[:4]:
@@ -131,7 +131,7 @@ def test_a_search_is_explained_by_its_own_scores(artifact):
             assert why.hit.sum == pytest.approx(float(vector @ of_thumbnail), abs=1e-5)
 
 
-def test_a_gallery_image_as_a_query_keeps_both_numbers(encoder):
+def test_explaining_a_gallery_query_keeps_index_and_thumbnail_cosines(encoder):
     """The index holds the embedding of the original, but only the thumbnail can be explained: both cosines are kept."""
     original, hit = draw(SHIRT, 512), draw(MUG)
     thumbnail = original.resize((48, 48))
@@ -155,7 +155,7 @@ def test_a_gallery_image_as_a_query_keeps_both_numbers(encoder):
         ("test_convnext", {"embedding_size": 16}),
     ],
 )
-def test_a_head_that_is_not_linear_is_refused_in_words(backbone, options):
+def test_nonlinear_head_cannot_be_explained(backbone, options):
     encoder = random_one(backbone, **options)
     assert not encoder.explains
     vector = np.ones(encoder.dim, np.float32)
@@ -165,13 +165,13 @@ def test_a_head_that_is_not_linear_is_refused_in_words(backbone, options):
 
 
 @pytest.mark.parametrize("pool", ["max", "avgmax"])
-def test_pooling_that_is_not_an_average_is_refused(pool):
+def test_non_average_pooling_cannot_be_explained(pool):
     encoder = random_one("test_resnet", embedding_size=16)
     encoder.model.reset_classifier(16, global_pool=pool)
     assert not Encoder(encoder.model).explains
 
 
-def test_a_bend_that_no_picture_reaches_is_seen():
+def test_relu_that_never_clips_still_counts_as_nonlinear():
     """With a large bias no value reaches the ReLU below zero, so it never clips, and still it is not linear."""
     model = Encoder.create("test_resnet", pretrained=False, head="8-relu-4", seed=0).model
     with torch.no_grad():
@@ -179,7 +179,7 @@ def test_a_bend_that_no_picture_reaches_is_seen():
     assert not Encoder(model).explains
 
 
-def test_layers_that_are_linear_together_are_explained():
+def test_head_of_only_linear_layers_is_explained():
     check_sums(random_one("test_resnet", head="32-bn-dropout0.5-16"), draw(SHIRT), draw(MUG))
 
 
@@ -202,14 +202,14 @@ def side_by_side(encoder, colours, narrow):
         yield lead
 
 
-def test_the_half_that_shows_the_hit_carries_more_of_the_cosine(encoder):
+def test_half_that_shows_the_hit_contributes_more_to_the_cosine(encoder):
     leads = np.array(list(side_by_side(encoder, ("charcoal", "yellow"), 2)))
     assert (leads[:, 0] > leads[:, 1]).all()  # a half contributes more when the hit shows it than when it does not
     assert (leads * [1, -1] > 0).mean() > 0.7  # and mostly more than the other half, even if that one is busier
 
 
 @needs_data
-def test_real_weights_find_the_half_that_shows_the_hit():
+def test_half_that_shows_the_hit_contributes_more_with_real_weights():
     encoder = Encoder.create("mobilenetv2_100", weights=MOBILENET)
     leads = np.array(list(side_by_side(encoder, ("blue", "blue"), 3)))
     assert (leads[:, 0] > leads[:, 1]).all()
@@ -238,7 +238,7 @@ def prepared(mode, percent, size):
         ("border", 0.9, (96, 160)),
     ],
 )
-def test_the_box_is_what_the_network_is_shown(mode, percent, shown, size):
+def test_seen_box_matches_what_the_network_sees(mode, percent, shown, size):
     """A white mark on black must come out of timm's own transform where the box predicts it."""
     encoder = prepared(mode, percent, shown)
     left, top, right, bottom = seen_box(encoder.data_config, size)
@@ -258,7 +258,7 @@ def test_the_box_is_what_the_network_is_shown(mode, percent, shown, size):
             assert found == pytest.approx(((at + 4) / length - low) / (high - low) * len(line), abs=0.1)
 
 
-def test_boxes_of_each_way_to_prepare_a_picture():
+def test_seen_box_of_each_crop_mode_is_correct():
     wide = (300, 100)
     assert seen_box(prepared("squash", 1.0, (160, 160)).data_config, wide) == (0, 0, 1, 1)
     assert seen_box(prepared("center", 1.0, (160, 160)).data_config, wide) == pytest.approx((1 / 3, 0, 2 / 3, 1))
@@ -267,7 +267,7 @@ def test_boxes_of_each_way_to_prepare_a_picture():
         seen_box({**prepared("squash", 1.0, (160, 160)).data_config, "crop_mode": "fancy"}, wide)
 
 
-def test_an_explanation_holds_the_box_of_each_picture():
+def test_explanation_holds_the_seen_box_of_each_image():
     encoder = prepared("center", 0.875, (160, 160))
     query, hit = draw(SHIRT).resize((200, 100)), draw(MUG).resize((100, 200))
     why = explain(encoder, query, hit, encoder.embed_images([hit])[0])

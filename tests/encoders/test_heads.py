@@ -42,7 +42,7 @@ def layers(head):
         ("bn-dropout.25-8", [(BatchNorm1d, 40), (Dropout, 0.25), (Linear, (40, 8))]),
     ],
 )
-def test_layers_of_a_word(word, made):
+def test_head_spec_builds_the_expected_layers(word, made):
     head = Head(word, 40)
     assert layers(head) == made
     assert (head.spec, head.dim) == (word, made[-1][1][1])
@@ -69,7 +69,7 @@ def test_layers_of_a_word(word, made):
         ("512-dropout0.5", "the last layer must be a width"),
     ],
 )
-def test_wrong_words_are_refused(word, wrong):
+def test_invalid_head_spec_is_refused(word, wrong):
     with pytest.raises(EncoderError, match="is not a valid head") as raised:
         Head(word, 40)
     assert wrong in str(raised.value)
@@ -77,13 +77,13 @@ def test_wrong_words_are_refused(word, wrong):
 
 
 @pytest.mark.parametrize("word", ["512-gelu-256", "linear", "linear-x", "pca-0", "linear-0"])
-def test_a_recipe_with_a_wrong_word_is_refused_in_words(word):
+def test_recipe_with_an_invalid_head_is_refused(word):
     with pytest.raises(LookalikeError, match=word):
         starting_encoder(tiny_recipe(head=word))
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_saved_and_loaded_it_is_the_same(backbone, images, tmp_path):
+def test_encoder_with_a_nonlinear_head_loads_unchanged(backbone, images, tmp_path):
     encoder = Encoder.create(backbone, pretrained=False, head=WORD, seed=0)
     network = encoder.model
     with torch.no_grad():  # change the batch norm statistics from their initial values
@@ -113,12 +113,12 @@ def test_saved_and_loaded_it_is_the_same(backbone, images, tmp_path):
     assert np.allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-4)
 
 
-def test_an_encoder_with_a_linear_head_says_nothing_of_it(encoder, tmp_path):
+def test_linear_head_is_not_recorded_in_the_config(encoder, tmp_path):
     encoder.save(tmp_path)
     assert "lookalike" not in json.loads((tmp_path / CONFIG_FILE).read_text())
 
 
-def test_the_fingerprint_is_of_the_head_too():
+def test_fingerprint_depends_on_the_head():
     words = ["8", "8-relu-8", "8-bn-8", "8-dropout0.5-8", "8-dropout0.25-8"]
     encoders = [Encoder.create("test_efficientnet", pretrained=False, head=word, seed=0) for word in words]
     assert len({each.fingerprint for each in encoders}) == len(words)
@@ -127,7 +127,7 @@ def test_the_fingerprint_is_of_the_head_too():
 
 
 @pytest.mark.parametrize("spoil", ["512-gelu-8", "8-relu-8", 5, ["8"]])
-def test_a_config_with_another_head_is_refused(spoil, tmp_path):
+def test_config_with_another_head_is_refused(spoil, tmp_path):
     Encoder.create("test_efficientnet", pretrained=False, head="8-bn-8", seed=0).save(tmp_path)
     config = json.loads((tmp_path / CONFIG_FILE).read_text())
     config["lookalike"]["head"] = spoil
@@ -136,7 +136,7 @@ def test_a_config_with_another_head_is_refused(spoil, tmp_path):
         Encoder.load(tmp_path)
 
 
-def test_a_network_without_a_single_classifier_is_refused():
+def test_network_without_a_single_classifier_is_refused():
     with pytest.raises(
         EncoderError, match="'deit_tiny_distilled_patch16_224' cannot be replaced: it needs exactly one classifier"
     ):

@@ -56,7 +56,7 @@ def _both(processor, text=("a",), images=None, **options):
     return processor(text=list(text), images=images or drawn(1), return_tensors="pt", **options)
 
 
-def test_texts_are_embedded_as_transformers_does_it(folder, encoder):
+def test_text_embeddings_match_transformers(folder, encoder):
     vectors = encoder.embed_texts(TEXTS)
     assert vectors.dtype == np.float32
     assert vectors.shape == (4, encoder.dim)
@@ -65,7 +65,7 @@ def test_texts_are_embedded_as_transformers_does_it(folder, encoder):
     assert len(np.unique(vectors.round(4), axis=0)) == 4
 
 
-def test_images_are_embedded_as_transformers_does_it(folder, encoder):
+def test_image_embeddings_match_transformers(folder, encoder):
     images = drawn(11)  # more than one batch
     vectors = encoder.embed_images(images)
     assert vectors.dtype == np.float32
@@ -74,11 +74,11 @@ def test_images_are_embedded_as_transformers_does_it(folder, encoder):
     np.testing.assert_allclose(encoder.embed_images(images[3:4])[0], vectors[3], atol=1e-5)
 
 
-def test_nothing_is_embedded_as_nothing(encoder):
+def test_empty_list_gives_an_empty_array(encoder):
     assert encoder.embed_texts([]).shape == encoder.embed_images([]).shape == (0, encoder.dim)
 
 
-def test_a_long_text_is_cut_to_what_the_model_reads(encoder):
+def test_long_text_is_truncated_to_the_model_limit(encoder):
     long = "a red shirt " * 2_000
     np.testing.assert_allclose(encoder.embed_texts([long, "x"])[0], encoder.embed_texts([long[:600]])[0], atol=1e-5)
     np.testing.assert_allclose(
@@ -87,17 +87,17 @@ def test_a_long_text_is_cut_to_what_the_model_reads(encoder):
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-def test_an_empty_text_is_refused(encoder, text):
+def test_empty_text_is_refused(encoder, text):
     with pytest.raises(QueryError, match="the text to search for is empty"):
         encoder.embed_texts(["a shirt", text])
 
 
 @pytest.mark.parametrize("text", ["\ud800", "shirt \udfff\ud800", "\0", "\u202e"])
-def test_what_is_hardly_text_has_an_answer(encoder, text):
+def test_odd_characters_can_be_embedded(encoder, text):
     assert np.isfinite(encoder.embed_texts([text])).all()
 
 
-def test_several_threads_get_the_answers_of_one(encoder):
+def test_several_threads_give_the_same_embeddings(encoder):
     texts = [f"a {colour} hat {number}" for number in range(10) for colour in ("red", "blue " * 9)]
     alone = [encoder.embed_texts([text]) for text in texts]
     with ThreadPoolExecutor(8) as pool:
@@ -108,7 +108,7 @@ def test_several_threads_get_the_answers_of_one(encoder):
 # Saving and loading
 
 
-def test_what_was_saved_is_the_same_encoder(folder, encoder, tmp_path):
+def test_saved_text_encoder_loads_unchanged(folder, encoder, tmp_path):
     encoder.embed_texts(["what is left behind in a tokenizer is not part of it"])
     encoder.save(tmp_path / "text")
     loaded = TextEncoder.load(tmp_path / "text")
@@ -147,7 +147,7 @@ def changed_tokenizer(folder):
 
 
 @pytest.mark.parametrize("change", [changed_weights, changed_preprocessing, changed_tokenizer])
-def test_another_part_is_another_fingerprint(copied, encoder, change):
+def test_fingerprint_depends_on_weights_preprocessing_and_tokenizer(copied, encoder, change):
     assert TextEncoder.create(str(copied)).fingerprint == encoder.fingerprint
     change(copied)
     assert TextEncoder.create(str(copied)).fingerprint != encoder.fingerprint
@@ -164,18 +164,18 @@ def refused(where, *words):
     assert "\n" not in message
 
 
-def test_another_kind_of_model(tmp_path):
+def test_model_that_is_not_clip_or_siglip_is_refused(tmp_path):
     BertConfig().save_pretrained(tmp_path / "bert")
     refused(tmp_path / "bert", "the folder bert", "its type is 'bert', not plain CLIP or SigLIP")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "the folder empty")
 
 
-def test_a_model_that_cannot_be_had():
+def test_unavailable_model_is_an_error():
     refused("nobody/nothing", "nobody/nothing could not be loaded", "give the folder of a local model")
 
 
-def test_weights_that_are_missing_or_do_not_fit(copied):
+def test_missing_or_mismatched_weights_are_refused(copied):
     path = copied / "model.safetensors"
     state = load_file(path)
     name = next(name for name in state if name.endswith("layer_norm1.weight"))
@@ -189,7 +189,7 @@ def test_weights_that_are_missing_or_do_not_fit(copied):
     refused(copied, "could not be loaded")
 
 
-def test_weights_that_are_no_numbers(copied):
+def test_nan_weights_are_an_error(copied):
     state = load_file(copied / "model.safetensors")
     nan = {name: torch.full_like(value, torch.nan) for name, value in state.items()}
     save_file(nan, copied / "model.safetensors", metadata={"format": "pt"})
@@ -198,7 +198,7 @@ def test_weights_that_are_no_numbers(copied):
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json"])
-def test_no_code_of_a_model_is_run(copied, tmp_path, name):
+def test_custom_model_code_is_never_run(copied, tmp_path, name):
     (copied / "evil.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')\nclass Evil: pass\n")
     settings = json.loads((copied / name).read_text())
     classes = ("AutoConfig", "AutoModel", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor")
@@ -211,19 +211,19 @@ def test_no_code_of_a_model_is_run(copied, tmp_path, name):
     assert not (tmp_path / "was here").exists()
 
 
-def test_a_processor_of_another_kind(copied):
+def test_processor_of_another_type_is_refused(copied):
     settings = json.loads((copied / "processor_config.json").read_text())
     (copied / "processor_config.json").write_text(json.dumps({**settings, "processor_class": "BertTokenizer"}))
     refused(copied, "the folder copied could not be loaded")
 
 
-def test_texts_and_pictures_of_two_spaces_are_refused_when_it_is_made(tmp_path):
+def test_text_and_image_embeddings_of_different_widths_are_refused(tmp_path):
     write_siglip(tmp_path / "it", hidden_size=48)
     with pytest.raises(EncoderError, match=r"'it' returns an array of shape \(1, 48\), but \(1, 32\) was expected"):
         TextEncoder.create(str(tmp_path / "it"))
 
 
-def test_a_text_in_which_the_model_sees_nothing_is_refused(tmp_path):
+def test_zero_text_embedding_is_an_error_that_names_the_rows(tmp_path):
     model, processor = (kind.from_pretrained(write_clip(tmp_path / "it")) for kind in (AutoModel, AutoProcessor))
     torch.nn.init.zeros_(model.text_projection.weight)
     encoder = TextEncoder(model, processor, "blind")

@@ -50,7 +50,7 @@ def cosine(degrees):
 # Evidence
 
 
-def test_evidence_worked_out_by_hand():
+def test_evidence_matches_values_computed_by_hand():
     """Four images on a circle at 0, 10, 20 and 90 degrees, and a query at 5; the last image has no label."""
     vectors, codes = angles(0, 10, 20, 90), np.array([0, 0, 1, -1])
     store = exact(vectors)
@@ -75,7 +75,7 @@ def test_evidence_worked_out_by_hand():
     np.testing.assert_allclose(evidence(found, hits, codes, known)[0], expected, rtol=1e-5)
 
 
-def test_a_query_that_is_an_image_of_the_gallery_does_not_find_itself():
+def test_gallery_image_used_as_query_does_not_find_itself():
     store = exact(angles(0, 10, 20, 90))
     found = nearest(store, angles(10, 10), own=np.array([1, -1]))
     assert found.rows[:, :4].tolist() == [[0, 2, 3, -1], [1, 0, 2, 3]]
@@ -84,7 +84,7 @@ def test_a_query_that_is_an_image_of_the_gallery_does_not_find_itself():
     assert allowed.rows.tolist() == [[3, *[-1] * 9]]
 
 
-def test_a_hit_beyond_the_nearest_has_all_of_them_as_witnesses():
+def test_agreement_of_a_hit_outside_the_ten_nearest_counts_all_ten():
     """Twelve images: the eleventh is not among the ten nearest, so all ten count for it."""
     store, codes = exact(angles(*range(0, 24, 2))), np.array([0] * 5 + [1] * 7)
     found = nearest(store, angles(-1))
@@ -94,7 +94,7 @@ def test_a_hit_beyond_the_nearest_has_all_of_them_as_witnesses():
     assert agree.tolist() == [4 / 9, 4 / 9, 5 / 10]
 
 
-def test_evidence_against_loops():
+def test_evidence_matches_plain_loops():
     rng = np.random.default_rng(1)
     vectors, codes = unit(rng.normal(size=(60, 5)) + 1), rng.integers(-1, 4, 60)
     queries, store = unit(rng.normal(size=(7, 5)) + 1), exact(vectors)
@@ -115,7 +115,7 @@ def test_evidence_against_loops():
 # Strength, match probability and confidence
 
 
-def test_strength_chance_and_confidence_of_a_line():
+def test_calibration_gives_strength_probability_and_confidence():
     strength = LINE.strength(np.array([[[1, 1, 1], [0, 0.5, 1.5], [np.nan] * 3]]))
     assert strength.tolist() == [[2.0, 1.5, -np.inf]]
     assert LINE.chance(np.array([-5, -0.5, 1, 9, -np.inf])).tolist() == pytest.approx([0.1, 0.3, 0.7, 0.9, 0.1])
@@ -161,7 +161,7 @@ def within(successes, trials):
     return ends.low, ends.high
 
 
-def test_the_chance_of_new_queries_is_the_share_that_is_right():
+def test_match_probability_equals_the_share_of_correct_hits():
     store, labels, section = learned()
     vectors, wanted = clusters(40, np.arange(30), 40, seed=1, noisy=0.15, spread=0.6)
     chances, _, found = answers(store, labels, section, vectors)
@@ -175,7 +175,7 @@ def test_the_chance_of_new_queries_is_the_share_that_is_right():
     assert abs(chances.mean() - (found == np.array(wanted)[:, None]).mean()) < 0.05
 
 
-def test_confident_hits_are_right_and_queries_of_no_kind_in_the_gallery_are_refused():
+def test_confident_hits_are_correct_and_unknown_classes_are_refused():
     store, labels, section = learned(noisy=0.03)
     vectors, wanted = clusters(40, np.arange(30), 30, seed=2, noisy=0.03, spread=0.6)
     _, confident, found = answers(store, labels, section, vectors)
@@ -190,7 +190,7 @@ def test_confident_hits_are_right_and_queries_of_no_kind_in_the_gallery_are_refu
     assert within(refused.sum(), len(refused))[1] >= REFUSED
 
 
-def test_where_labels_say_nothing_no_hit_is_confident():
+def test_no_hit_is_confident_when_labels_are_random():
     rng = np.random.default_rng(0)
     vectors, labels = unit(rng.normal(size=(300, 8))), [str(code) for code in rng.integers(0, 5, 300)]
     section = calibrate(exact(vectors), labels, Queries(vectors, labels, np.arange(300)))
@@ -200,7 +200,7 @@ def test_where_labels_say_nothing_no_hit_is_confident():
     assert max(section.chances) < 0.5
 
 
-def test_the_threshold_is_the_least_that_keeps_both_promises():
+def test_threshold_is_the_lowest_that_meets_both_targets():
     """On the queries used for fitting, with lower bounds of the Clopper-Pearson interval."""
     store, labels, section = learned(noisy=0.03)
     one, codes = Calibration.of(section), np.array([int(label) for label in labels])
@@ -227,7 +227,7 @@ def test_the_threshold_is_the_least_that_keeps_both_promises():
     assert not any(keeps(strength) for strength in lower[1:])
 
 
-def test_the_error_and_the_curve_are_those_of_the_queries_that_check_it():
+def test_calibration_error_and_curve_come_from_the_checking_queries():
     store, labels, _ = learned()
     taught, checked = (clusters(40, np.arange(30), 20, seed=seed, noisy=0.15, spread=0.6) for seed in (5, 6))
     section = calibrate(store, labels, Queries(*taught), Queries(*checked))
@@ -252,14 +252,14 @@ def test_the_error_and_the_curve_are_those_of_the_queries_that_check_it():
         assert given.precision.value == pytest.approx(right[confident[:, 0], 0].mean())
 
 
-def test_chances_rise_with_the_strength():
+def test_match_probability_never_falls_as_strength_rises():
     one = Calibration.of(learned()[2])
     chances = one.chance(np.linspace(-30, 30, 5000))
     assert (np.diff(chances) >= 0).all()
     assert 0 <= chances[0] < chances[-1] <= 1
 
 
-def test_the_section_is_the_same_every_time_and_goes_through_json():
+def test_calibration_is_deterministic_and_survives_json():
     store, labels, section = learned()
     vectors = store.vectors(np.arange(len(store)))
     again = calibrate(store, labels, Queries(vectors, labels, np.arange(len(vectors))))
@@ -269,7 +269,7 @@ def test_the_section_is_the_same_every_time_and_goes_through_json():
     assert Calibration.of(read) == Calibration.of(section)
 
 
-def test_what_labels_cannot_teach():
+def test_unsuitable_labels_give_no_calibration():
     vectors, labels = clusters(40, np.arange(4), 20, seed=0)
 
     def of(labels, rows=slice(None)):
@@ -285,7 +285,7 @@ def test_what_labels_cannot_teach():
     assert calibrate(exact(vectors), labels, queries) is None
 
 
-def test_images_without_a_label_are_no_evidence_and_no_strangers():
+def test_calibration_ignores_unlabelled_images():
     vectors, labels = clusters(40, np.arange(30), 30, seed=0, spread=0.4)
     some = [label if row % 3 else None for row, label in enumerate(labels)]
     store = exact(vectors)
@@ -300,7 +300,7 @@ def test_images_without_a_label_are_no_evidence_and_no_strangers():
     assert confident[found != None].mean() > 0.3  # noqa: E711
 
 
-def test_a_query_without_hits_and_one_that_is_a_row():
+def test_confidence_handles_no_hits_and_a_query_from_the_gallery():
     store, labels, section = learned()
     confidence, vectors = Confidence(Calibration.of(section), store, labels), store.vectors(np.arange(50))
     assert confidence.of(vectors[0], np.empty(0, np.int64), np.empty(0, np.float32)) == ([], [])
@@ -312,7 +312,7 @@ def test_a_query_without_hits_and_one_that_is_a_row():
 
 
 @pytest.mark.parametrize("factory", ["IVF8,SQfp16", "HNSW16"])
-def test_an_approximate_store_gives_nearly_the_same(factory):
+def test_approximate_index_gives_nearly_the_same_calibration(factory):
     store, labels, section = learned(noisy=0.03)
     vectors = store.vectors(np.arange(len(store)))
     approximate = FaissStore(16, IndexSettings(factory, search={"nprobe": 6}))
@@ -333,7 +333,7 @@ def section_of(folder):
     return read_metrics(folder).calibration
 
 
-def test_the_section_of_an_artifact_is_that_of_its_rows(artifact):
+def test_artifact_calibration_is_computed_from_its_own_images(artifact):
     opened = load_artifact(artifact)
     rows = np.arange(60)
     again = calibrate(
@@ -343,7 +343,7 @@ def test_the_section_of_an_artifact_is_that_of_its_rows(artifact):
     assert Calibration.of(again).threshold is None  # 60 images are too few to be sure of 95%
 
 
-def test_rows_that_come_and_go_teach_it_anew(copied_artifact, tmp_path):
+def test_adding_and_removing_images_recalibrates(copied_artifact, tmp_path):
     before = section_of(copied_artifact)
     for seed in range(3):
         noise(tmp_path / "more" / "noise" / f"{seed}.png", seed)
@@ -357,7 +357,7 @@ def test_rows_that_come_and_go_teach_it_anew(copied_artifact, tmp_path):
     assert not (copied_artifact / LAYOUT.plots).exists()
 
 
-def test_what_held_out_images_taught_stays(copied_artifact, tmp_path):
+def test_calibration_from_held_out_images_is_kept_when_adding(copied_artifact, tmp_path):
     own = section_of(copied_artifact)
     update_metrics(copied_artifact, {"calibration": own.model_copy(update={"held_out": True})})
     noise(tmp_path / "more" / "noise" / "a.png", 1)
@@ -366,13 +366,13 @@ def test_what_held_out_images_taught_stays(copied_artifact, tmp_path):
     assert "other held-out images" in (copied_artifact / LAYOUT.card).read_text()
 
 
-def test_an_evaluation_may_bring_its_own(pictures, encoder, tmp_path):
+def test_evaluation_can_override_the_calibration(pictures, encoder, tmp_path):
     build_run(open_source(str(pictures)), tmp_path / "it", encoder, lambda _: {"calibration": None})
     assert section_of(tmp_path / "it") is None
     assert not (tmp_path / "it" / LAYOUT.plots).exists()
 
 
-def test_files_that_another_artifact_shares_keep_their_bytes(copied_artifact, tmp_path):
+def test_adding_images_leaves_hard_linked_artifacts_unchanged(copied_artifact, tmp_path):
     for name in contents(copied_artifact):
         (tmp_path / "linked" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "linked" / name).hardlink_to(copied_artifact / name)
@@ -415,7 +415,7 @@ def of_nothing():
 
 
 @needs_data
-def test_photographs_and_pictures_of_nothing():
+def test_photographs_match_and_noise_or_text_images_are_refused():
     kinds = ["airplanes", "Motorbikes", "accordion", "garfield", "pagoda", "minaret", "dollar_bill", "trilobite"]
     weights = DATA / "weights" / "mobilenetv2_100.imagenet.safetensors"
     encoder = Encoder.create("mobilenetv2_100", weights=weights)
@@ -433,7 +433,7 @@ def test_photographs_and_pictures_of_nothing():
 
 
 @pytest.mark.parametrize("name", ["BACKGROUND_Google", "background", "Other", "unknown", "misc"])
-def test_a_label_that_names_no_kind_is_never_a_match(name):
+def test_catch_all_labels_such_as_background_are_never_a_match(name):
     """It counts as evidence against other hits, but its own hits are never confident and have no match probability."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(6, 24))
@@ -454,11 +454,11 @@ def test_a_label_that_names_no_kind_is_never_a_match(name):
 @pytest.mark.parametrize(
     "name", ["mother", "Other Stories", "Nothing Phone (2)", "none of these", "backgrounds of red"]
 )
-def test_other_labels_are_kinds(name):
+def test_ordinary_labels_are_not_taken_for_catch_all_labels(name):
     assert (class_codes([name])[0] >= 0).all()
 
 
-def test_near_duplicates_teach_nothing():
+def test_near_duplicates_do_not_influence_calibration():
     """When every gallery image has a copy, new pictures without one still get confident matches."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(12, 32))

@@ -119,7 +119,7 @@ def different():
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_changed_copy_is_the_same_picture(change):
+def test_altered_copy_counts_as_the_same_picture(change):
     originals = [drawn(*kind, pattern) for kind in DRAWN for pattern in ("plain", "striped")]
     pictures = Pictures(Shown([*originals, *map(change, originals)]))
     copies = np.arange(len(originals), 2 * len(originals))
@@ -128,18 +128,18 @@ def test_a_changed_copy_is_the_same_picture(change):
     assert all(set(rows) <= {row} for row, rows in enumerate(found))
 
 
-def test_another_pattern_colour_or_view_is_another_picture(different):
+def test_another_pattern_colour_or_view_is_a_different_picture(different):
     pictures = Pictures(Shown(different))
     rows = np.arange(len(different))
     assert [np.flatnonzero(pictures.same(row, rows)).tolist() for row in rows] == [[row] for row in rows]
 
 
-def test_another_shape_is_another_picture(different):
+def test_another_aspect_ratio_is_a_different_picture(different):
     wide = different[0].resize((300, 192))
     assert Pictures(Shown([different[0], wide])).same(0, np.array([1])).tolist() == [False]
 
 
-def test_blank_pictures_are_told_by_their_tone():
+def test_blank_pictures_are_compared_by_colour():
     shades = [(250, 250, 250), (240, 240, 240), (120, 120, 120), (250, 120, 120)]
     pictures = Pictures(Shown([Image.new("RGB", (64, 64), shade) for shade in shades]))
     assert pictures.same(0, np.arange(4)).tolist() == [True, True, False, False]
@@ -147,7 +147,7 @@ def test_blank_pictures_are_told_by_their_tone():
 
 @needs_data
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_changed_photographs(change):
+def test_altered_photograph_counts_as_the_same_picture(change):
     images = pq.read_table(DATA / "caltech101" / "validation.parquet", columns=["image"])["image"]
     originals = [open_image(images[row].as_py()["bytes"]) for row in range(0, 900, 45)]
     pictures = Pictures(Shown([*originals, *map(change, originals)]))
@@ -173,7 +173,7 @@ def test_changed_photographs(change):
     ],
     ids=["clusters", "high dimension", "loose clusters", "random", "positive", "nine copies each"],
 )
-def test_all_pairs_are_seen(vectors, threshold):
+def test_groups_match_brute_force_over_all_pairs(vectors, threshold):
     """Only identical vectors have a cosine within rounding error of a threshold."""
     expected = members(leaders_of(vectors.astype(np.float64), threshold - 2e-6))
     groups = find_groups(stored(vectors), always, threshold)
@@ -182,7 +182,7 @@ def test_all_pairs_are_seen(vectors, threshold):
         np.testing.assert_allclose(group.scores, vectors[group.rows] @ vectors[group.rows[0]], atol=2e-6)
 
 
-def test_the_largest_group_comes_first_and_its_leader_leads():
+def test_groups_are_sorted_by_size_and_start_with_their_leader():
     vectors = heaps(600)
     groups = find_groups(stored(vectors), always, 0.9)
     sizes = [(-len(group.rows), group.rows[0]) for group in groups]
@@ -192,14 +192,14 @@ def test_the_largest_group_comes_first_and_its_leader_leads():
     assert groups == find_groups(stored(vectors), always, 0.9)
 
 
-def test_there_is_no_chain():
+def test_near_duplicates_are_not_chained_into_one_group():
     """Steps of 11.5 degrees: each vector is near the next (cosine 0.98), but not near the one after that (0.92)."""
     angles = np.arange(7) * 0.2
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert [group.rows for group in find_groups(stored(vectors), always, 0.95)] == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_the_pictures_have_a_say():
+def test_close_vectors_are_grouped_only_if_the_pictures_match():
     vectors = np.repeat(unit(np.ones((1, 8))), 6, axis=0)
     even = lambda row, others: others % 2 == row % 2  # noqa: E731
     assert [group.rows for group in find_groups(stored(vectors), even, 0.95)] == [[0, 2, 4], [1, 3, 5]]
@@ -207,7 +207,7 @@ def test_the_pictures_have_a_say():
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat"])
-def test_a_gallery_of_one_picture_over_and_over(factory):
+def test_many_identical_images_form_one_group(factory):
     vectors = heaps(1200)
     vectors[100:] = vectors[100]
     groups = find_groups(stored(vectors, factory), always, 1.0)
@@ -215,13 +215,13 @@ def test_a_gallery_of_one_picture_over_and_over(factory):
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_a_gallery_of_one_or_two(rows):
+def test_gallery_of_one_or_two_images_is_grouped(rows):
     store = ExactStore(4)
     store.add(np.repeat(unit(np.ones((1, 4))), rows, axis=0))
     assert [group.rows for group in find_groups(store, always)] == [[0, 1]] * (rows - 1)
 
 
-def test_an_index_that_does_not_look_at_all_finds_nearly_the_same():
+def test_inverted_index_finds_the_same_groups_as_a_flat_one():
     vectors = np.repeat(heaps(800), 3, axis=0)[np.random.default_rng(5).permutation(2400)]
     flat = {tuple(group.rows) for group in find_groups(stored(vectors), always, 0.999)}
     inverted = {tuple(group.rows) for group in find_groups(stored(vectors, "IVF16,SQfp16"), always, 0.999)}
@@ -229,7 +229,7 @@ def test_an_index_that_does_not_look_at_all_finds_nearly_the_same():
     assert inverted == flat
 
 
-def test_progress_ends_with_all_rows():
+def test_progress_ends_at_the_total_number_of_rows():
     told = []
     find_groups(stored(heaps(3000)), always, progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
@@ -237,7 +237,7 @@ def test_progress_ends_with_all_rows():
 
 
 @pytest.mark.parametrize("threshold", [0.79, 1.01, -1, float("nan")])
-def test_a_threshold_that_cannot_be(threshold):
+def test_threshold_outside_the_valid_range_is_an_error(threshold):
     with pytest.raises(QueryError, match=r"from 0\.8 to 1, not"):
         find_groups(stored(heaps(16)), always, threshold)
     with pytest.raises(QueryError, match=r"from 0\.8 to 1, not"):
@@ -248,7 +248,7 @@ def test_a_threshold_that_cannot_be(threshold):
 
 
 @pytest.mark.parametrize("threshold", [0.85, 0.95])
-def test_hits_fold_by_the_same_rule(threshold):
+def test_hits_are_folded_by_the_same_rule_as_groups(threshold):
     vectors = heaps(300)
     rows = np.random.default_rng(6).permutation(1000)[:300]
     assert fold(rows, vectors, always, threshold).tolist() == leaders_of(vectors.astype(np.float64), threshold)
@@ -256,7 +256,7 @@ def test_hits_fold_by_the_same_rule(threshold):
     assert fold(rows[:0], vectors[:0], always).tolist() == []
 
 
-def test_hits_are_compared_by_their_rows_in_the_gallery(different):
+def test_folding_compares_hits_by_their_gallery_rows(different):
     pictures = Pictures(Shown([*different[:3], saved_anew(different[2])]))
     vectors = np.repeat(unit(np.ones((1, 8))), 3, axis=0)
     assert fold(np.array([3, 0, 2]), vectors, pictures.same).tolist() == [0, 1, 0]
@@ -265,7 +265,7 @@ def test_hits_are_compared_by_their_rows_in_the_gallery(different):
 # The CSV file and the command
 
 
-def test_csv(artifact, tmp_path):
+def test_groups_are_written_as_csv(artifact, tmp_path):
     gallery = load_artifact(artifact).gallery
     write_csv([Group([3, 5, 8], [1.0, 0.98765, 0.96]), Group([0, 1], [1.0, 0.95])], gallery, tmp_path / "it.csv")
     with (tmp_path / "it.csv").open(newline="", encoding="utf-8") as file:
@@ -296,7 +296,7 @@ def with_copies(encoder, tmp_path_factory):
     return root / "it"
 
 
-def test_the_command(with_copies, tmp_path, capsys):
+def test_duplicates_command_prints_groups_and_writes_csv_and_json(with_copies, tmp_path, capsys):
     assert main(["duplicates", str(with_copies), "--threshold", "0.9", "--csv", str(tmp_path / "it.csv")]) == 0
     printed = capsys.readouterr().out
     assert "10 images, 1 groups of near-duplicates" in printed
@@ -309,12 +309,12 @@ def test_the_command(with_copies, tmp_path, capsys):
     assert group["images"][0]["cosine"] == 1
 
 
-def test_the_command_refuses_a_threshold(with_copies, capsys):
+def test_duplicates_command_rejects_a_threshold_out_of_range(with_copies, capsys):
     assert main(["duplicates", str(with_copies), "--threshold", "0.5"]) == 1
     assert "from 0.8 to 1, not 0.5" in capsys.readouterr().err
 
 
-def test_bench(artifact, capsys):
+def test_bench_compares_duplicate_search_with_brute_force(artifact, capsys):
     assert main(["bench", str(artifact), "--duplicates", "300", "--dim", "32", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["rows"], figures["dimension"]) == (300, 32)

@@ -102,7 +102,7 @@ def relevance(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_figures_of_a_ranking(seed):
+def test_ranking_metrics_match_plain_loops(seed):
     relevant = relevance(seed)
     rows = relevant.tolist()
     for k in (1, 2, 5, 10, 100):
@@ -118,7 +118,7 @@ def test_figures_of_a_ranking(seed):
     [average_precision, map_at_r, r_precision, lambda ranked: hit_at_k(ranked, 3)],
     ids=["average precision", "MAP@R", "R-precision", "hit@3"],
 )
-def test_ends_of_the_scale(figure):
+def test_perfect_ranking_scores_one_and_no_relevant_hit_zero(figure):
     first, last, none = [1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1], [0] * 7
     assert figure(np.array([first, last, none], bool)).tolist()[::2] == [1, 0]
 
@@ -148,7 +148,7 @@ def test_mean_average_precision_agrees_with_scikit_learn(seed):
 
 @pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_leave_one_out(seed, ties):
+def test_leave_one_out_matches_plain_loops(seed, ties):
     vectors, labels = case(seed, ties)
     found = leave_one_out(vectors, labels)
     expected = slow_leave_one_out(vectors, labels)
@@ -168,7 +168,7 @@ def test_images_without_a_label_are_neither_queries_nor_relevant():
     assert found["hit@5"] == 1
 
 
-def test_one_of_its_kind_is_no_query_but_stands_in_the_way():
+def test_only_image_of_a_class_is_no_query_but_ranks_as_a_wrong_hit():
     vectors = unit(np.array([[1, 0], [1, 0.1], [1, 0.2]]))
     found = leave_one_out(vectors, ["cup", "alone", "cup"])
     assert (found["queries"], found["images"], found["labels"]) == (2, 3, 1)
@@ -176,21 +176,21 @@ def test_one_of_its_kind_is_no_query_but_stands_in_the_way():
     assert found["mAP"] == 0.5
 
 
-def test_separate_classes_are_perfect():
+def test_perfectly_separated_classes_score_one():
     vectors = np.repeat(np.eye(4, dtype=np.float32), 12, axis=0)
     found = leave_one_out(vectors, [f"class {row // 12}" for row in range(48)])
     assert all(found[name] == 1 for name in SLOW)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
-def test_chunks_change_nothing(monkeypatch, chunk):
+def test_leave_one_out_does_not_depend_on_the_chunk_size(monkeypatch, chunk):
     vectors, labels = unit(np.random.default_rng(0).standard_normal((300, 8))), [f"{i % 7}" for i in range(300)]
     before = leave_one_out(vectors, labels)
     monkeypatch.setattr(metrics, "_CHUNK", chunk)
     assert leave_one_out(vectors, labels) == pytest.approx(before, abs=1e-12)
 
 
-def test_memory_does_not_grow_with_the_images(monkeypatch):
+def test_memory_use_stays_bounded_for_many_images(monkeypatch):
     monkeypatch.setattr(metrics, "MAX_QUERIES", 64)
     vectors, labels = unit(np.random.default_rng(0).standard_normal((100_000, 4))), [f"{i % 9}" for i in range(100_000)]
     tracemalloc.start()
@@ -202,7 +202,7 @@ def test_memory_does_not_grow_with_the_images(monkeypatch):
     assert peak < 100 * 2**20, "64 rankings of 100,000 at once would take 180 MB"
 
 
-def test_more_images_than_queries_draws_a_sample_by_seed(monkeypatch):
+def test_queries_over_the_limit_are_sampled_by_seed(monkeypatch):
     vectors, labels = unit(np.random.default_rng(0).standard_normal((400, 8))), [f"{i % 3}" for i in range(400)]
     whole = leave_one_out(vectors, labels)
     monkeypatch.setattr(metrics, "MAX_QUERIES", 400)
@@ -215,13 +215,13 @@ def test_more_images_than_queries_draws_a_sample_by_seed(monkeypatch):
     assert sample["mAP"] == pytest.approx(whole["mAP"], abs=0.05)
 
 
-def test_labels_that_no_query_was_drawn_from_are_not_counted(monkeypatch):
+def test_labels_without_a_sampled_query_are_not_counted(monkeypatch):
     vectors = unit(np.random.default_rng(0).standard_normal((40, 8)))
     monkeypatch.setattr(metrics, "MAX_QUERIES", 3)
     assert leave_one_out(vectors, [f"pair {row // 2}" for row in range(40)])["labels"] <= 3
 
 
-def test_sample_is_a_share_of_the_true_figures(monkeypatch):
+def test_sampled_metric_equals_that_of_the_sampled_query(monkeypatch):
     vectors, labels = case(3)
     monkeypatch.setattr(metrics, "MAX_QUERIES", 1)
     one_each = {leave_one_out(vectors, labels, seed=seed)["mAP"] for seed in range(30)}
@@ -232,7 +232,7 @@ def test_sample_is_a_share_of_the_true_figures(monkeypatch):
 
 
 @pytest.mark.parametrize("labels", [[], [None] * 5, ["a", "b", "c"], ["a", None, None, None]])
-def test_nothing_to_evaluate_is_an_error_in_words(labels):
+def test_no_two_images_with_the_same_label_is_an_error(labels):
     with pytest.raises(QueryError, match="no two images have the same label"):
         leave_one_out(np.zeros((len(labels), 4), np.float32), labels)
 
@@ -268,7 +268,7 @@ def check_against_loops(found, queries, query_labels, gallery, gallery_labels, e
 
 @pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_queries_against_a_gallery(seed, ties):
+def test_query_metrics_match_plain_loops(seed, ties):
     given = gallery_case(seed, ties)
     nobody = np.full(len(given[0]), -1)
     check_against_loops(query_figures(*given), *given, nobody)
@@ -278,7 +278,7 @@ def test_queries_against_a_gallery(seed, ties):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_leave_one_out_is_each_image_against_the_others(seed):
+def test_leave_one_out_equals_querying_each_image_against_the_rest(seed):
     vectors, labels = case(seed)
     everyone = np.arange(len(vectors))
     found = query_figures(vectors, labels, vectors, labels, exclude=everyone)
@@ -288,7 +288,7 @@ def test_leave_one_out_is_each_image_against_the_others(seed):
     assert len(found.rows) == expected["queries"]
 
 
-def test_queries_of_which_the_gallery_has_nothing_are_left_out():
+def test_queries_without_a_relevant_gallery_image_are_left_out():
     queries = unit(np.array([[1, 0], [0, 1], [1, 1], [1, 2]]))
     gallery = unit(np.array([[1, 0.1], [0, 1]]))
     found = query_figures(queries, ["cup", "plate", None, "fork"], gallery, ["cup", "fork"])
@@ -306,13 +306,13 @@ def test_an_image_without_a_label_can_be_the_best_hit():
 
 
 @pytest.mark.parametrize("gallery_labels", [[None] * 5, ["plate"] * 5, []])
-def test_no_query_that_could_find_anything_is_an_error_in_words(gallery_labels):
+def test_no_query_with_a_relevant_gallery_image_is_an_error(gallery_labels):
     gallery = np.zeros((len(gallery_labels), 4), np.float32)
     with pytest.raises(QueryError, match="no image in the gallery has the label of a query"):
         query_figures(np.zeros((2, 4), np.float32), ["cup", None], gallery, gallery_labels)
 
 
-def test_as_many_labels_as_images():
+def test_label_and_image_counts_must_match():
     three, two = np.zeros((3, 4), np.float32), ["cup", "cup"]
     with pytest.raises(QueryError, match="2 labels for 3 gallery images, and 3 labels for 3 queries"):
         query_figures(three, [*two, "cup"], three, two)
@@ -321,7 +321,7 @@ def test_as_many_labels_as_images():
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
-def test_chunks_of_queries_change_nothing(monkeypatch, chunk):
+def test_query_metrics_do_not_depend_on_the_chunk_size(monkeypatch, chunk):
     rng = np.random.default_rng(0)
     queries, gallery = unit(rng.standard_normal((40, 8))), unit(rng.standard_normal((300, 8)))
     labels = [f"{i % 7}" for i in range(300)]
@@ -345,7 +345,7 @@ def plain_bootstrap(values, resamples, confidence):
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
 @pytest.mark.parametrize("kind", ["shares", "yes or no"])
-def test_interval_is_that_of_a_plain_bootstrap(kind, confidence):
+def test_interval_matches_a_plain_bootstrap(kind, confidence):
     rng = np.random.default_rng(1)
     values = rng.random(150) if kind == "shares" else (rng.random(150) < 0.9).astype(float)
     low, high = bootstrap_interval(values, resamples=20_000, confidence=confidence)
@@ -354,14 +354,14 @@ def test_interval_is_that_of_a_plain_bootstrap(kind, confidence):
     assert low < values.mean() < high
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says():
+def test_interval_covers_the_true_value_at_its_confidence_level():
     rng = np.random.default_rng(0)
     samples = rng.random((200, 80)) < 0.8
     covered = [low <= 0.8 <= high for low, high in map(bootstrap_interval, samples.astype(float))]
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
-def test_interval_is_the_same_each_time_and_narrow_where_all_agree():
+def test_interval_is_deterministic_and_has_no_width_for_equal_values():
     values = np.random.default_rng(0).random(60)
     assert bootstrap_interval(values) == bootstrap_interval(values)
     assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
@@ -371,13 +371,13 @@ def test_interval_is_the_same_each_time_and_narrow_where_all_agree():
         bootstrap_interval(np.array([]))
 
 
-def test_measuring_loads_no_scipy():
+def test_importing_metrics_does_not_load_scipy():
     code = "import sys, retrieval.evaluation.metrics; print('scipy' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
 
-def test_recall_counts_what_there_is_to_find():
+def test_recall_at_k_counts_only_neighbours_that_exist():
     assert recall_at_k(np.array([[3, 2, 1]]), np.array([[1, 2, 3]])) == 1
     assert recall_at_k(np.array([[1, 2, 9], [7, 8, 9]]), np.array([[1, 2, 3], [1, 2, 3]])) == pytest.approx(2 / 6)
     assert recall_at_k(np.array([[4, -1, -1]]), np.array([[4, -1, -1]])) == 1, "there was only one to find"
@@ -385,7 +385,7 @@ def test_recall_counts_what_there_is_to_find():
     assert recall_at_k(np.array([[-1]]), np.array([[-1]])) == 1
 
 
-def test_examples_in_the_docstrings():
+def test_docstring_examples_are_correct():
     for module, examples in ((metrics, 5), (recall, 1)):
         result = doctest.testmod(module)
         assert result.failed == 0

@@ -72,7 +72,7 @@ def has(colours, name):
     return (colours == [int(name[place : place + 2], 16) for place in (1, 3, 5)]).all(axis=1).any()
 
 
-def test_a_picture_for_each_kind_of_figures(metrics, tmp_path):
+def test_every_plot_is_drawn_for_a_full_set_of_metrics(metrics, tmp_path):
     draw(tmp_path, metrics)
     assert drawn(tmp_path) == ALL
     colours = {name: check_picture(tmp_path / "plots" / name) for name in ALL}
@@ -84,14 +84,14 @@ def test_a_picture_for_each_kind_of_figures(metrics, tmp_path):
     assert not has(check_picture(tmp_path / "plots" / "recall_at_k.png"), "#D55E00")
 
 
-def test_the_same_figures_give_the_same_bytes(metrics, tmp_path):
+def test_same_metrics_give_identical_plot_files(metrics, tmp_path):
     for name in ("one", "two"):
         draw(tmp_path / name, metrics)
     for name in ALL:
         assert (tmp_path / "one" / "plots" / name).read_bytes() == (tmp_path / "two" / "plots" / name).read_bytes()
 
 
-def test_only_what_there_are_figures_for(metrics, tmp_path):
+def test_only_plots_with_data_are_drawn(metrics, tmp_path):
     for number, sections in enumerate(
         [
             {},
@@ -113,14 +113,14 @@ def test_only_what_there_are_figures_for(metrics, tmp_path):
     assert drawn(tmp_path / "no classes") == ["intervals.png", "recall_at_k.png"]
 
 
-def test_what_there_are_no_figures_for_any_more_is_gone_and_other_pictures_stay(metrics, tmp_path):
+def test_outdated_plots_are_deleted_and_other_files_kept(metrics, tmp_path):
     draw(tmp_path, metrics)
     (tmp_path / "plots" / "own.png").write_bytes(b"mine")
     draw(tmp_path, {"training": metrics["training"], "calibration": None})
     assert drawn(tmp_path) == ["history.png", "own.png"]
 
 
-def test_a_picture_that_is_another_artifacts_too_is_not_written_into(metrics, tmp_path):
+def test_redrawing_leaves_hard_linked_plots_unchanged(metrics, tmp_path):
     draw(tmp_path / "old", metrics)
     before = {name: (tmp_path / "old" / "plots" / name).read_bytes() for name in ALL}
     (tmp_path / "new" / "plots").mkdir(parents=True)
@@ -133,7 +133,7 @@ def test_a_picture_that_is_another_artifacts_too_is_not_written_into(metrics, tm
     assert {name: (tmp_path / "old" / "plots" / name).read_bytes() for name in ALL} == before
 
 
-def test_a_calibration_whose_hits_all_have_one_chance(tmp_path):
+def test_reliability_plot_works_with_a_single_probability(tmp_path):
     one = {
         **CHECKED,
         "expected_calibration_error": 0.0,
@@ -152,18 +152,18 @@ def test_a_calibration_whose_hits_all_have_one_chance(tmp_path):
     ],
     ids=["one loss", "one validation score", "many losses"],
 )
-def test_histories(history, tmp_path):
+def test_history_plot_works_for_short_and_long_histories(history, tmp_path):
     draw(tmp_path, {"training": {"history": history}})
     check_picture(tmp_path / "plots" / "history.png")
 
 
-def test_a_history_without_figures_is_not_drawn(tmp_path):
+def test_history_without_losses_or_scores_is_not_drawn(tmp_path):
     draw(tmp_path, {"training": {"history": [{"step": 1, "epoch": 0.5}]}})
     assert not (tmp_path / "plots").exists()
 
 
 @pytest.mark.parametrize("count", [1, 40, 300])
-def test_few_classes_and_many_under_any_names(metrics, tmp_path, count):
+def test_class_plots_work_for_any_number_of_classes_and_any_names(metrics, tmp_path, count):
     names = ["$x^", "a$b$c", "a very long name that would take more room than there is", "größe\nzwei", "%s {}", "_"]
     other, none = {"label": "$y$", "count": 2}, {"label": None, "count": 1}
     metrics["evaluation"]["classes"] = [
@@ -185,7 +185,7 @@ def test_few_classes_and_many_under_any_names(metrics, tmp_path, count):
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])
-def test_runs_side_by_side(metrics, tmp_path, count):
+def test_comparison_plot_shows_one_or_many_runs(metrics, tmp_path, count):
     evaluation = EvaluationSection.model_validate(metrics["evaluation"])
     runs = [(f"recipe (run {number})", evaluation) for number in range(count)]
     runs[0] = ("recipe ($only$ seen)", evaluation.model_copy(update={"unseen": None}))
@@ -197,7 +197,7 @@ def test_runs_side_by_side(metrics, tmp_path, count):
     check_picture(tmp_path / "runs.png")
 
 
-def test_searching_and_building_load_no_matplotlib_and_drawing_no_state_of_it(tmp_path):
+def test_matplotlib_is_loaded_only_to_draw_and_without_pyplot(tmp_path):
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
     code = f"""
 import sys, retrieval.build.build, retrieval.search

@@ -32,7 +32,7 @@ def run(hub_process, drawings, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def queries(drawings, tmp_path_factory):
-    """Some pictures of the data set as files."""
+    """Some pictures of the dataset as files."""
     import pyarrow.parquet as pq
 
     folder = tmp_path_factory.mktemp("queries")
@@ -59,7 +59,7 @@ def same_hits(address, folder, queries):
     return client.predict(api_name="/info")
 
 
-def test_training_ends_in_a_commit(hub, run):
+def test_training_pushes_the_finished_artifact(hub, run):
     folder, said = run
     on_hub = hub.files("model", REPO)
     assert on_hub.pop(".gitattributes")
@@ -69,7 +69,7 @@ def test_training_ends_in_a_commit(hub, run):
     assert sum(name.startswith("plots/") for name in on_hub) == 5 + bool(metrics["calibration"])
 
 
-def test_training_does_not_begin_where_nobody_may_push(client, drawings, tmp_path):
+def test_training_does_not_start_without_write_access(client, drawings, tmp_path):
     command = ["-m", "training", "caltech101", "--data", drawings, "--out", tmp_path / "out"]
     for token, words in (("hf_read", "can only read"), (None, "hf auth login")):
         done = client.python(*command, "--push-to-hub", REPO, token=token)
@@ -78,7 +78,7 @@ def test_training_does_not_begin_where_nobody_may_push(client, drawings, tmp_pat
         assert not (tmp_path / "out").exists()
 
 
-def test_a_page_from_the_hub_has_the_same_hits_and_again_with_the_hub_away(hub, client, run, queries):
+def test_page_served_from_the_hub_has_the_same_hits_even_offline(hub, client, run, queries):
     head = hub.head("model", REPO)
     with serving("--artifact", REPO, start=client.start) as (address, said):
         assert f"{REPO}@{head[:7]}" in said  # the progress bar
@@ -94,7 +94,7 @@ def test_a_page_from_the_hub_has_the_same_hits_and_again_with_the_hub_away(hub, 
         hub.start()
 
 
-def test_the_cards_code_runs_as_it_stands(hub, client, run, queries, tmp_path):
+def test_code_on_the_card_runs_unchanged(hub, client, run, queries, tmp_path):
     shutil.copyfile(queries[0], tmp_path / "photo.jpg")
     hits = Searcher.open(run[0]).search(queries[0], k=5)
     expected = [(round(hit.score, 3), hit.label, hit.source) for hit in hits]
@@ -133,7 +133,7 @@ with torch.inference_mode():
 """
 
 
-def test_timm_and_transformers_load_what_was_pushed(hub, client, run, queries, tmp_path):
+def test_timm_and_transformers_load_the_pushed_model(hub, client, run, queries, tmp_path):
     done = client.python("-c", _IN_OTHER_HANDS, REPO, *queries, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -145,7 +145,7 @@ def test_timm_and_transformers_load_what_was_pushed(hub, client, run, queries, t
     assert "newly initialized" not in done.stderr
 
 
-def test_a_space_is_made_in_one_commit_and_pinned(hub, client, run):
+def test_space_is_created_in_one_commit_and_pinned(hub, client, run):
     answer = client.run("deploy", SPACE, "--artifact", REPO, "--private", "--hardware", "cpu-upgrade", token=TOKEN)
     assert answer.code == 0, answer.err
     space, head = hub.repo("space", SPACE), hub.head("model", REPO)
@@ -166,14 +166,14 @@ def test_a_space_is_made_in_one_commit_and_pinned(hub, client, run):
     assert not [name for name in sent if name.startswith(("tests", "training", ".ci")) or "__pycache__" in name]
 
 
-def test_a_space_that_was_made_in_vain_is_pinned_all_the_same(hub, client, run):
+def test_failed_deployment_still_pins_the_new_space(hub, client, run):
     """Whatever fails after the Space is created, it never serves any other artifact than the one given."""
     hub.faults.append(Fault("POST .*/commit/", times=None, status=500))
     assert client.run("deploy", "me/in-vain", "--artifact", REPO, token=TOKEN).code == 1
     assert hub.repo("space", "me/in-vain").variables == {"LOOKALIKE_ARTIFACT": f"{REPO}@{hub.head('model', REPO)}"}
 
 
-def test_a_space_of_another_kind_is_not_written_over(hub, client, run):
+def test_space_with_another_app_is_not_overwritten(hub, client, run):
     hub.commit("space", "me/other", {"app.py": b"theirs", "retrieval/mine.py": b"theirs"})
     head = hub.head("space", "me/other")
     answer = client.run("deploy", "me/other", "--artifact", REPO, token=TOKEN)
@@ -182,7 +182,7 @@ def test_a_space_of_another_kind_is_not_written_over(hub, client, run):
     assert hub.head("space", "me/other") == head
 
 
-def test_who_deploys_what_is_not_open_to_all_is_told_of_the_token(hub, client, run):
+def test_deploying_a_private_or_gated_artifact_mentions_the_token(hub, client, run):
     repo = hub.repo("model", REPO)
     for closed in ("private", "gated"):
         setattr(repo, closed, True)
@@ -193,7 +193,7 @@ def test_who_deploys_what_is_not_open_to_all_is_told_of_the_token(hub, client, r
         assert "secret HF_TOKEN" in answer.err
 
 
-def test_a_space_is_updated_only_where_something_changed(hub, client, run):
+def test_space_is_updated_only_when_something_changed(hub, client, run):
     assert client.run("deploy", SPACE, "--artifact", REPO, token=TOKEN).code == 0
     commits, head = len(hub.repo("space", SPACE).commits), hub.head("model", REPO)
     hub.clear()
@@ -219,14 +219,14 @@ def test_a_space_is_updated_only_where_something_changed(hub, client, run):
         (REPO, None, "hf auth login"),
     ],
 )
-def test_a_space_that_cannot_be_made_is_not_begun(hub, client, run, artifact, token, words):
+def test_impossible_deployment_creates_no_space(hub, client, run, artifact, token, words):
     answer = client.run("deploy", "me/never", "--artifact", artifact, token=token)
     assert answer.code == 1
     assert words in answer.err
     assert ("spaces", "me/never") not in hub.store.repos
 
 
-def test_a_space_runs_from_what_was_uploaded(hub, client, run, queries, tmp_path):
+def test_space_runs_from_the_uploaded_files_alone(hub, client, run, queries, tmp_path):
     assert client.run("deploy", SPACE, "--artifact", REPO, token=TOKEN).code == 0
     folder = tmp_path / "space"
     for name, data in hub.files("space", SPACE).items():

@@ -26,7 +26,7 @@ def cache(tmp_path):
 
 
 @pytest.mark.parametrize("commit", ["../../../../outside", "main", None])
-def test_a_server_cannot_name_folders(hub, client, first, commit):
+def test_invalid_commit_header_is_refused_and_creates_no_folder(hub, client, first, commit):
     hub.faults.append(Fault("HEAD .*resolve/main", headers={"X-Repo-Commit": commit}))
     answer = client.run("verify", REPO)
     assert answer.code == 1
@@ -34,7 +34,7 @@ def test_a_server_cannot_name_folders(hub, client, first, commit):
     assert not client.cache.exists()
 
 
-def test_a_server_without_etags_is_no_hub(hub, client, first):
+def test_server_without_etags_is_refused(hub, client, first):
     gone = {"ETag": None, "X-Linked-Etag": None}
     hub.faults.append(Fault("HEAD .*index.faiss", times=None, headers=gone))
     answer = client.run("verify", REPO)
@@ -53,7 +53,7 @@ def test_a_server_without_etags_is_no_hub(hub, client, first):
     ],
     ids=["no files", "no size", "size is text", "entry is null", "files as a list"],
 )
-def test_a_manifest_of_another_shape_is_refused_in_words(hub, client, trained, change):
+def test_malformed_manifest_is_refused_with_a_message(hub, client, trained, change):
     files = contents(trained)
     manifest = json.loads(files[LAYOUT.manifest])
     change(manifest)
@@ -64,7 +64,7 @@ def test_a_manifest_of_another_shape_is_refused_in_words(hub, client, trained, c
     assert "Traceback" not in answer.err
 
 
-def test_a_wait_until_a_date_is_honoured(hub, client, first):
+def test_retry_after_given_as_a_date_is_understood(hub, client, first):
     later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     hub.faults.append(Fault("resolve/main", status=429, headers={"Retry-After": later}))
     answer = client.run("verify", REPO)
@@ -73,7 +73,7 @@ def test_a_wait_until_a_date_is_honoured(hub, client, first):
     assert len(hub.requests) == 1
 
 
-def test_a_copy_that_was_checked_serves_whatever_other_clients_asked_for_since(hub, client, trained, tmp_path):
+def test_verified_copy_works_offline_after_other_clients_moved_main(hub, client, trained, tmp_path):
     """`timm` downloads a file of a newer commit only, which moves `main` in the shared cache."""
     old = hub.commit("model", "me/moved", contents(trained))
     assert client.run("verify", "me/moved").code == 0
@@ -89,7 +89,7 @@ def test_a_copy_that_was_checked_serves_whatever_other_clients_asked_for_since(h
     assert f"offline, commit {old[:7]}" in answer.out
 
 
-def test_what_other_clients_brought_is_used_and_checked(hub, client, first, tmp_path):
+def test_files_downloaded_by_other_clients_are_reused(hub, client, first, tmp_path):
     hub.commit("model", "me/others", {**first[0], "notes.txt": b"theirs"})
     code = "from huggingface_hub import snapshot_download as get; get('me/others')"
     client.python("-c", code, check=True)
@@ -99,7 +99,7 @@ def test_what_other_clients_brought_is_used_and_checked(hub, client, first, tmp_
     assert contents(tmp_path / "out") == first[0]
 
 
-def test_two_processes_at_once_bring_each_file_once(hub, client, first):
+def test_two_processes_at_once_download_each_file_once(hub, client, first):
     hub.faults.append(Fault("GET /cdn/", times=None, delay=0.5))
     both = [client.start("-m", "retrieval", "verify", f"{REPO}@{first[1]}") for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
@@ -118,7 +118,7 @@ def until(stream, words):
 
 
 @pytest.mark.parametrize("command", [["-m", "retrieval", "verify"], ["app.py", "--port", "0", "--artifact"]])
-def test_ctrl_c_ends_it_at_once_and_keeps_what_there_is(hub, client, first, command):
+def test_ctrl_c_stops_a_download_at_once_and_the_next_call_works(hub, client, first, command):
     hub.faults.append(Fault("GET /cdn/.*gallery", status=503, times=None, headers={"Retry-After": "55"}))
     with client.start(*command, REPO, stderr=subprocess.PIPE) as process:
         assert "Trying again in 55 s" in until(process.stderr, "Trying again")
@@ -141,7 +141,7 @@ def put(cache, etag, commit, name, data):
         cache.link(etag, commit, name)
 
 
-def test_without_symbolic_links_a_wrong_file_can_be_replaced(cache, monkeypatch):
+def test_wrong_file_can_be_replaced_without_symbolic_links(cache, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no links here")
 
@@ -153,7 +153,7 @@ def test_without_symbolic_links_a_wrong_file_can_be_replaced(cache, monkeypatch)
     assert (cache.snapshot("c1") / "plots" / "a.png").read_bytes() == b"right"
 
 
-def test_a_download_that_goes_on_is_not_thrown_out(cache):
+def test_downloads_still_running_in_another_process_are_kept(cache):
     for etag in ("mine", "theirs"):
         with cache.locked(etag):
             cache.part(etag).write_bytes(b"a beginning")
@@ -169,7 +169,7 @@ def test_a_download_that_goes_on_is_not_thrown_out(cache):
     assert cache.part("theirs").exists()
 
 
-def test_what_cannot_be_thrown_out_is_said(cache, monkeypatch):
+def test_wrong_file_that_cannot_be_deleted_is_reported(cache, monkeypatch):
     put(cache, "e1", "c1", "index.faiss", b"wrong")
 
     def refuse(*_, **__):
@@ -180,7 +180,7 @@ def test_what_cannot_be_thrown_out_is_said(cache, monkeypatch):
         cache.discard("c1", "index.faiss")
 
 
-def test_notes_of_several_revisions(cache):
+def test_cache_remembers_the_commits_of_each_revision(cache):
     assert cache.remembered("main") == []
     cache.remember("main", "a" * 40)
     cache.remember("refs/pr/1", "b" * 40)

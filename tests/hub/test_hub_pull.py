@@ -50,7 +50,7 @@ def state_of(hub, home, **settings):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
-def test_every_file_comes_from_one_commit_and_is_the_same(hub, client, first, tmp_path):
+def test_pull_copies_every_file_from_one_commit(hub, client, first, tmp_path):
     files, commit = first
     answer = client.run("pull", REPO, "--out", tmp_path / "out")
     assert answer.code == 0, answer.err
@@ -61,7 +61,7 @@ def test_every_file_comes_from_one_commit_and_is_the_same(hub, client, first, tm
     assert all(commit in line or "/cdn/" in line for line in asked(hub)[1:])
 
 
-def test_a_second_start_asks_once_and_one_that_is_pinned_not_at_all(hub, client, first):
+def test_cached_artifact_needs_one_request_or_none_when_pinned(hub, client, first):
     _, commit = first
     assert client.run("verify", REPO).code == 0
     hub.clear()
@@ -72,7 +72,7 @@ def test_a_second_start_asks_once_and_one_that_is_pinned_not_at_all(hub, client,
     assert hub.requests == []
 
 
-def test_branches_tags_and_short_commits_are_resolved(hub, client, first, tmp_path):
+def test_tags_and_short_commits_are_resolved(hub, client, first, tmp_path):
     files, commit = first
     hub.tag("model", REPO, "v1", commit)
     for revision in ("v1", commit[:10]):
@@ -80,7 +80,7 @@ def test_branches_tags_and_short_commits_are_resolved(hub, client, first, tmp_pa
         assert contents(tmp_path / revision) == files
 
 
-def test_a_push_between_two_requests_never_mixes_revisions(hub, client, trained, other, tmp_path):
+def test_push_during_a_pull_never_mixes_revisions(hub, client, trained, other, tmp_path):
     old, repo = contents(trained), "me/between"
     hub.commit("model", repo, old)
     hub.faults.append(Fault(LAYOUT.gallery, before=lambda: hub.commit("model", repo, other)))
@@ -91,14 +91,14 @@ def test_a_push_between_two_requests_never_mixes_revisions(hub, client, trained,
 
 
 @pytest.mark.parametrize("name", [LAYOUT.index, LAYOUT.config, LAYOUT.manifest])
-def test_same_size_corruption_is_found_and_fetched_once_more(hub, client, first, name, tmp_path):
+def test_corrupted_file_is_detected_and_downloaded_again(hub, client, first, name, tmp_path):
     hub.faults.append(Fault(body_of(name), corrupt=True))
     assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
     assert contents(tmp_path / "out") == first[0]
     assert sum(bool(re.search(body_of(name), line)) for line in asked(hub)) == 2
 
 
-def test_what_is_wrong_twice_is_refused_by_name_and_not_kept(hub, client, first, tmp_path):
+def test_file_corrupted_twice_is_refused_by_name_and_not_kept(hub, client, first, tmp_path):
     hub.faults.append(Fault(body_of(LAYOUT.index), times=None, corrupt=True))
     answer = client.run("pull", REPO, "--out", tmp_path / "out")
     assert answer.code == 1
@@ -111,7 +111,7 @@ def test_what_is_wrong_twice_is_refused_by_name_and_not_kept(hub, client, first,
     assert contents(tmp_path / "out") == first[0]
 
 
-def test_a_file_that_went_bad_in_the_cache_is_replaced(hub, client, first):
+def test_corrupted_file_in_the_cache_is_replaced(hub, client, first):
     assert client.run("verify", REPO).code == 0
     snapshot = client.cache / "models--me--pulled" / "snapshots" / first[1]
     blob = (snapshot / LAYOUT.weights).resolve()
@@ -138,7 +138,7 @@ def test_a_file_that_went_bad_in_the_cache_is_replaced(hub, client, first):
         (418, {}, ["refused (418)"]),
     ],
 )
-def test_a_refusal_is_said_at_once_and_the_next_good_call_works(hub, client, first, status, headers, words):
+def test_refusal_is_reported_at_once_and_the_next_call_works(hub, client, first, status, headers, words):
     hub.faults.append(Fault("resolve/main", status=status, headers=headers))
     answer = client.run("verify", REPO, token="hf_write")
     assert answer.code == 1
@@ -151,7 +151,7 @@ def test_a_refusal_is_said_at_once_and_the_next_good_call_works(hub, client, fir
 
 @pytest.mark.parametrize("where", ["HEAD .*resolve/main", body_of(LAYOUT.gallery)])
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_in_trouble_is_asked_again_and_not_for_ever(hub, client, first, status, where, tmp_path):
+def test_server_errors_are_retried_a_limited_number_of_times(hub, client, first, status, where, tmp_path):
     hub.faults.append(Fault(where, times=None, status=status))
     answer = client.run("pull", REPO, "--out", tmp_path / "out")
     assert answer.code == 1
@@ -165,14 +165,14 @@ def test_a_hub_in_trouble_is_asked_again_and_not_for_ever(hub, client, first, st
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "3"}, {"RateLimit": '"resolvers";r=0;t=3'}])
-def test_it_waits_as_long_as_the_hub_asks(hub, client, first, headers):
+def test_client_waits_as_long_as_the_hub_asks(hub, client, first, headers):
     hub.faults.append(Fault("resolve/main", status=429, headers=headers))
     answer = client.run("verify", REPO)
     assert answer.code == 0
     assert seconds_slept(answer) == [3]
 
 
-def test_a_wait_of_an_hour_is_said_instead(hub, client, first):
+def test_wait_of_an_hour_is_an_error_instead(hub, client, first):
     hub.faults.append(Fault("resolve/main", status=429, headers={"Retry-After": "3600"}))
     answer = client.run("verify", REPO)
     assert answer.code == 1
@@ -180,7 +180,7 @@ def test_a_wait_of_an_hour_is_said_instead(hub, client, first):
     assert len(hub.requests) == 1
 
 
-def test_gated_and_private_repositories_open_for_a_login(hub, client, first, trained):
+def test_private_repository_needs_a_valid_token(hub, client, first, trained):
     hub.commit("model", "me/secret", contents(trained))
     hub.repo("model", "me/secret").private = True
     answer = client.run("verify", "me/secret")
@@ -191,7 +191,7 @@ def test_gated_and_private_repositories_open_for_a_login(hub, client, first, tra
     assert "hf_mistyped" not in answer.err
 
 
-def test_a_token_that_cannot_be_sent_is_not_shown(client, first):
+def test_malformed_token_is_refused_and_not_printed(client, first):
     answer = client.run("verify", REPO, token="hf_with-an-ellipsis…")
     assert answer.code == 1
     assert "fix HF_TOKEN" in answer.err
@@ -201,7 +201,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(client, first):
 # --- Interrupted downloads ---
 
 
-def test_a_cut_connection_is_resumed_where_it_was_cut(hub, client, first, tmp_path):
+def test_interrupted_download_resumes_where_it_stopped(hub, client, first, tmp_path):
     size = len(first[0][LAYOUT.weights])
     hub.faults.append(Fault(r"GET /cdn/.*safetensors", cut=size // 2))
     assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
@@ -212,7 +212,7 @@ def test_a_cut_connection_is_resumed_where_it_was_cut(hub, client, first, tmp_pa
 
 
 @pytest.mark.parametrize("fault", [{"cut": 100}, {"short": 100}])
-def test_a_file_that_is_cut_off_time_and_again_is_named(hub, client, first, fault, tmp_path):
+def test_file_that_is_cut_off_repeatedly_is_named_in_the_error(hub, client, first, fault, tmp_path):
     hub.faults.append(Fault(body_of(LAYOUT.gallery), times=None, **fault))
     answer = client.run("pull", REPO, "--out", tmp_path / "out")
     assert answer.code == 1
@@ -224,13 +224,13 @@ def test_a_file_that_is_cut_off_time_and_again_is_named(hub, client, first, faul
     assert contents(tmp_path / "out") == first[0]
 
 
-def test_a_short_body_is_not_taken_for_the_whole(hub, client, first, tmp_path):
+def test_truncated_response_is_not_taken_for_the_whole_file(hub, client, first, tmp_path):
     hub.faults.append(Fault(body_of(LAYOUT.config), short=50))
     assert client.run("pull", REPO, "--out", tmp_path / "out").code == 0
     assert contents(tmp_path / "out") == first[0]
 
 
-def test_another_process_goes_on_where_a_killed_one_was(hub, client, tmp_path):
+def test_download_of_a_killed_process_is_resumed_by_the_next(hub, client, tmp_path):
     repo, big = "me/big", os.urandom(24 << 20)
     commit = hub.commit("model", repo, {"model.safetensors": big})
     code = f"from retrieval.hub.download import fetch; fetch({repo!r}, {commit!r}, 'model.safetensors')"
@@ -259,7 +259,7 @@ def test_another_process_goes_on_where_a_killed_one_was(hub, client, tmp_path):
 # --- Offline ---
 
 
-def test_with_the_hub_away_a_whole_copy_serves_and_says_so(hub, client, first, tmp_path):
+def test_complete_cached_copy_works_offline_and_says_so(hub, client, first, tmp_path):
     assert client.run("verify", REPO).code == 0
     hub.stop()
     try:
@@ -281,7 +281,7 @@ def test_with_the_hub_away_a_whole_copy_serves_and_says_so(hub, client, first, t
     assert client.run("verify", REPO).code == 0
 
 
-def test_an_update_that_breaks_off_leaves_the_copy_at_hand(hub, client, trained, other, tmp_path):
+def test_failed_update_falls_back_to_the_cached_copy(hub, client, trained, other, tmp_path):
     repo = "me/updated"
     old = hub.commit("model", repo, contents(trained))
     assert client.run("verify", repo).code == 0
@@ -296,7 +296,7 @@ def test_an_update_that_breaks_off_leaves_the_copy_at_hand(hub, client, trained,
     assert contents(tmp_path / "new") == other
 
 
-def test_offline_by_setting_asks_nothing(hub, client, first):
+def test_hf_hub_offline_makes_no_requests(hub, client, first):
     assert client.run("verify", REPO).code == 0
     hub.clear()
     run = state_of(hub, client.home, HF_HUB_OFFLINE="1")
@@ -308,7 +308,7 @@ def test_offline_by_setting_asks_nothing(hub, client, first):
 # --- No room for the cache ---
 
 
-def test_no_room_is_said_with_the_place_and_nothing_half_is_left(hub, client, first):
+def test_no_room_error_names_the_cache_and_leaves_no_partial_file(hub, client, first):
     answer = client.run("verify", REPO, setting={"RLIMIT_FSIZE": 60_000})  # in bytes: no file may grow larger
     assert answer.code == 1
     assert "no space for" in answer.err
@@ -342,7 +342,7 @@ for line in sys.stdin:
 """
 
 
-def test_a_full_disk_is_said_and_one_that_is_read_only_serves_what_it_has(hub, first, disk):
+def test_full_disk_is_reported_and_read_only_cache_still_serves(hub, first, disk):
     with subprocess.Popen(
         [sys.executable, "-c", _OPEN_AND_TELL],
         cwd=ROOT,
@@ -378,7 +378,7 @@ def fill_and_lock(disk, state, commit):
     assert state() == f"commit {commit[:7]}"
 
 
-def test_a_cache_that_is_no_folder_is_said(hub, client, first):
+def test_cache_path_that_is_a_file_is_reported(hub, client, first):
     client.cache.write_text("a file where a folder should be")
     answer = client.run("verify", REPO)
     assert answer.code == 1
@@ -390,7 +390,7 @@ def test_a_cache_that_is_no_folder_is_said(hub, client, first):
 # --- What must be refused ---
 
 
-def test_a_manifest_that_names_files_outside_is_refused_before_they_are_asked_for(hub, client, copied_run):
+def test_manifest_naming_files_outside_is_refused_before_download(hub, client, copied_run):
     manifest = json.loads((copied_run / LAYOUT.manifest).read_bytes())
     files = {**manifest["files"], "../../../evil": {"size": 1, "sha256": "0" * 64}}
     evil = {**contents(copied_run), LAYOUT.manifest: sealed({**manifest, "files": files})}
@@ -401,7 +401,7 @@ def test_a_manifest_that_names_files_outside_is_refused_before_they_are_asked_fo
     assert all(LAYOUT.manifest in line for line in asked(hub))
 
 
-def test_a_repository_that_is_no_artifact_is_said_to_be_none(hub, client):
+def test_repository_without_a_manifest_is_an_error(hub, client):
     hub.commit("model", "me/model", {"README.md": b"a model"})
     answer = client.run("verify", "me/model")
     assert answer.code == 1
@@ -411,14 +411,14 @@ def test_a_repository_that_is_no_artifact_is_said_to_be_none(hub, client):
 @pytest.mark.parametrize(
     "name", ["shirts", "me/shirts/more", "me/../shirts", "@v1", "me/shirts@", "me/shirts@/etc/passwd", "https://x/y"]
 )
-def test_what_names_no_repository_is_refused_without_asking(hub, client, name, tmp_path):
+def test_invalid_repository_name_is_refused_without_a_request(hub, client, name, tmp_path):
     answer = client.run("pull", name, "--out", tmp_path / "out")
     assert answer.code == 1
     assert "owner/name" in answer.err
     assert hub.requests == []
 
 
-def test_a_folder_of_other_things_is_not_written_over(hub, client, first, tmp_path):
+def test_pull_does_not_overwrite_a_folder_with_other_files(hub, client, first, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     answer = client.run("pull", REPO, "--out", tmp_path)
     assert answer.code == 1
@@ -426,7 +426,7 @@ def test_a_folder_of_other_things_is_not_written_over(hub, client, first, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_no_token_is_in_anything_that_was_said_or_sent_elsewhere(hub, client, first):
+def test_token_is_sent_only_to_the_hub_and_never_printed(hub, client, first):
     assert client.run("verify", REPO, token="hf_write").code == 0
     assert {r.authorization for r in hub.requests if "/cdn/" not in r.path} == {"Bearer hf_write"}
     assert {r.authorization for r in hub.requests if "/cdn/" in r.path} == {None}

@@ -31,7 +31,7 @@ def writes(hub):
     return [line for line in methods(hub) if line.startswith("PUT") or "/commit/" in line]
 
 
-def test_folder_and_repository_hold_the_same_bytes_in_one_commit(hub, client, copied_run, repo):
+def test_push_copies_the_folder_in_one_commit(hub, client, copied_run, repo):
     answer = client.run("push", copied_run, repo, "--message", "spring", token=TOKEN)
     assert answer.code == 0, answer.err
     on_hub = hub.files("model", repo)
@@ -43,7 +43,7 @@ def test_folder_and_repository_hold_the_same_bytes_in_one_commit(hub, client, co
     assert sum("/commit/" in line for line in writes(hub)) == 1
 
 
-def test_only_what_has_changed_is_sent_again(hub, client, copied_run, repo):
+def test_second_push_uploads_only_changed_files(hub, client, copied_run, repo):
     assert client.run("push", copied_run, repo, token=TOKEN).code == 0
     hub.clear()
     answer = client.run("push", copied_run, repo, token=TOKEN)
@@ -60,7 +60,7 @@ def test_only_what_has_changed_is_sent_again(hub, client, copied_run, repo):
     assert read_manifest(copied_run)["repository"] == repo
 
 
-def test_nothing_else_is_sent_and_what_others_keep_there_stays(hub, client, trained, copied_artifact, repo):
+def test_push_sends_only_artifact_files_and_keeps_other_files(hub, client, trained, copied_artifact, repo):
     hub.commit("model", repo, {**contents(trained), "notes.md": b"theirs", "plots/theirs.png": b"a picture"})
     (copied_artifact / "secret.env").write_text("mine")
     assert client.run("push", copied_artifact, repo, token=TOKEN).code == 0
@@ -70,7 +70,7 @@ def test_nothing_else_is_sent_and_what_others_keep_there_stays(hub, client, trai
     assert client.run("verify", repo).code == 0
 
 
-def test_what_is_no_artifact_is_not_written_over(hub, client, copied_artifact, repo):
+def test_push_does_not_overwrite_a_repository_without_an_artifact(hub, client, copied_artifact, repo):
     hub.commit("model", repo, {"config.json": b"{}", "README.md": b"a model of theirs"})
     answer = client.run("push", copied_artifact, repo, token=TOKEN)
     assert answer.code == 1
@@ -79,7 +79,7 @@ def test_what_is_no_artifact_is_not_written_over(hub, client, copied_artifact, r
     assert "repository" not in read_manifest(copied_artifact)
 
 
-def test_what_lies_in_the_cache_is_not_changed(hub, client, trained, repo):
+def test_push_from_the_cache_is_refused_and_leaves_it_unchanged(hub, client, trained, repo):
     commit = hub.commit("model", repo, contents(trained))
     assert client.run("verify", repo).code == 0
     snapshot = client.cache / f"models--{repo.replace('/', '--')}" / "snapshots" / commit
@@ -90,14 +90,14 @@ def test_what_lies_in_the_cache_is_not_changed(hub, client, trained, repo):
 
 
 @pytest.mark.parametrize("where", ["whoami", "repos/create", "/commit/"])
-def test_a_push_waits_where_the_hub_asks_it_to(hub, client, copied_artifact, repo, where):
+def test_push_waits_when_the_hub_asks_it_to(hub, client, copied_artifact, repo, where):
     hub.faults.append(Fault(where, status=429, headers={"Retry-After": "1"}))
     answer = client.run("push", copied_artifact, repo, token=TOKEN)
     assert answer.code == 0, answer.err
     assert "Trying again in 1 s" in answer.err
 
 
-def test_a_push_of_somebody_else_in_between_is_not_written_over(hub, client, copied_run, repo):
+def test_push_does_not_overwrite_a_concurrent_push(hub, client, copied_run, repo):
     hub.commit("model", repo, {"README.md": b"hello"})
     hub.faults.append(Fault("POST .*/commit/", before=lambda: hub.commit("model", repo, {"README.md": b"theirs"})))
     answer = client.run("push", copied_run, repo, token=TOKEN)
@@ -110,7 +110,7 @@ def test_a_push_of_somebody_else_in_between_is_not_written_over(hub, client, cop
 
 
 @pytest.mark.parametrize("during", ["PUT", "POST .*/commit/"])
-def test_a_kill_in_the_middle_leaves_the_repository_as_it_was(hub, client, copied_run, repo, during, tmp_path):
+def test_killed_push_leaves_the_repository_unchanged(hub, client, copied_run, repo, during, tmp_path):
     before = hub.commit("model", repo, {"README.md": b"as it was"})
     gone = load_artifact(copied_run).gallery.ids[len(during)]
     assert client.run("remove", copied_run, gone).code == 0  # so there is something new to upload
@@ -128,7 +128,7 @@ def test_a_kill_in_the_middle_leaves_the_repository_as_it_was(hub, client, copie
     assert client.run("verify", repo).code == 0
 
 
-def test_private_on_request_and_never_by_halves(hub, client, copied_run, repo):
+def test_private_push_needs_a_new_or_private_repository(hub, client, copied_run, repo):
     assert client.run("push", copied_run, repo, "--private", token=TOKEN).code == 0
     assert hub.repo("model", repo).private
     assert client.run("push", copied_run, repo, "--private", token=TOKEN).code == 0
@@ -145,7 +145,7 @@ def test_private_on_request_and_never_by_halves(hub, client, copied_run, repo):
     ("token", "words"),
     [(None, ["hf auth login", "HF_TOKEN"]), ("hf_read", ["can only read"]), ("hf_bad", ["token", "hf auth login"])],
 )
-def test_who_may_not_write_is_told_before_anything_is_done(hub, client, copied_run, repo, token, words):
+def test_push_without_write_access_fails_before_any_change(hub, client, copied_run, repo, token, words):
     before = contents(copied_run)
     answer = client.run("push", copied_run, repo, token=token)
     assert answer.code == 1
@@ -155,14 +155,14 @@ def test_who_may_not_write_is_told_before_anything_is_done(hub, client, copied_r
     assert contents(copied_run) == before
 
 
-def test_a_namespace_of_others_is_refused(hub, client, copied_run):
+def test_push_to_a_foreign_namespace_is_refused(hub, client, copied_run):
     answer = client.run("push", copied_run, "strangers/shirts", token=TOKEN)
     assert answer.code == 1
     assert "strangers/shirts" in answer.err
     assert writes(hub) == []
 
 
-def test_a_damaged_artifact_is_not_sent(hub, client, copied_run, repo):
+def test_damaged_artifact_is_not_pushed(hub, client, copied_run, repo):
     path = copied_run / LAYOUT.index
     path.write_bytes(path.read_bytes()[::-1])
     answer = client.run("push", copied_run, repo, token=TOKEN)
@@ -174,7 +174,7 @@ def test_a_damaged_artifact_is_not_sent(hub, client, copied_run, repo):
 
 
 @pytest.mark.parametrize("name", ["shirts", "me/shirts@v1", "me/"])
-def test_what_cannot_be_pushed_to_is_refused_without_asking(hub, client, copied_run, name):
+def test_invalid_push_target_is_refused_without_a_request(hub, client, copied_run, name):
     answer = client.run("push", copied_run, name, token=TOKEN)
     assert answer.code == 1
     assert "owner/name" in answer.err or "after the @" in answer.err
@@ -182,7 +182,7 @@ def test_what_cannot_be_pushed_to_is_refused_without_asking(hub, client, copied_
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_hub_in_trouble_leaves_nothing_and_the_next_push_works(hub, client, copied_run, repo, status):
+def test_server_error_leaves_no_commit_and_the_next_push_works(hub, client, copied_run, repo, status):
     hub.faults.append(Fault("POST .*/commit/", times=None, status=status))
     answer = client.run("push", copied_run, repo, token=TOKEN)
     assert answer.code == 1
@@ -192,7 +192,7 @@ def test_a_hub_in_trouble_leaves_nothing_and_the_next_push_works(hub, client, co
     assert client.run("push", copied_run, repo, token=TOKEN).code == 0
 
 
-def test_a_card_names_the_repository_it_was_last_pushed_to(hub, client, copied_run, repo):
+def test_card_names_the_repository_it_was_last_pushed_to(hub, client, copied_run, repo):
     for name in (repo, f"{repo}-copy"):
         assert client.run("push", copied_run, name, token=TOKEN).code == 0
         card = (copied_run / LAYOUT.card).read_text(encoding="utf-8")

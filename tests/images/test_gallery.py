@@ -83,19 +83,19 @@ def test_every_row_comes_back_as_it_was_written(gallery, path):
         assert row.attributes == {name: values[name] for name in gallery.attributes}
 
 
-def test_every_thumbnail_is_the_bytes_that_were_stored(gallery):
+def test_thumbnails_are_returned_byte_for_byte(gallery):
     assert [gallery.thumbnail(row) for row in range(ROWS)] == [values["thumbnail"] for values in RECORDS]
     assert gallery.thumbnail(np.int64(77)) == thumbnail(77)
 
 
-def test_thumbnails_from_several_threads(gallery):
+def test_thumbnails_are_correct_from_several_threads(gallery):
     rows = [row for seed in range(8) for row in random.Random(seed).sample(range(ROWS), 300)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(gallery.thumbnail, rows))
     assert found == [thumbnail(row) for row in rows]
 
 
-def test_filters_and_rows_from_several_threads(path):
+def test_filters_and_rows_are_correct_from_several_threads(path):
     gallery = Gallery(path)  # a fresh one, with nothing cached yet
     wanted = ["red", "Blue", "grün"] * 40
     with ThreadPoolExecutor(8) as pool:
@@ -106,7 +106,7 @@ def test_filters_and_rows_from_several_threads(path):
         assert [hit.id for hit in hits] == [RECORDS[row]["id"] for row in rows]
 
 
-def test_thumbnails_stay_on_disk(gallery):
+def test_thumbnails_are_read_from_disk_and_few_are_cached(gallery):
     assert "thumbnail" not in gallery.table.column_names
     for row in range(ROWS):
         gallery.thumbnail(row)
@@ -114,33 +114,33 @@ def test_thumbnails_stay_on_disk(gallery):
     assert held <= module._GROUPS_CACHED * module.ROWS_A_GROUP < ROWS
 
 
-def test_no_row_group_is_larger_than_one_is_read_for_a_thumbnail(path):
+def test_row_groups_stay_within_their_size_limit(path):
     metadata = pq.ParquetFile(path).metadata
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     assert max(sizes) == module.ROWS_A_GROUP
     assert sum(sizes) == ROWS
 
 
-def test_take_keeps_the_order_and_repeats(gallery):
+def test_take_returns_rows_in_the_given_order_with_repeats(gallery):
     for rows in ([1499, 0, 700, 0], np.array([3, 2, 1]), [], np.array([], np.int64)):
         assert [hit.id for hit in gallery.take(rows)] == [RECORDS[row]["id"] for row in rows]
 
 
-def test_row_of_an_id(gallery):
+def test_row_of_finds_an_id_and_refuses_an_unknown_one(gallery):
     assert [gallery.row_of(f"{row:016x}") for row in (0, 999, ROWS - 1)] == [0, 999, ROWS - 1]
     with pytest.raises(QueryError, match="no image with the id 'nobody'"):
         gallery.row_of("nobody")
 
 
 @pytest.mark.parametrize("rows", [[-1], [ROWS], [0, 10**9]])
-def test_rows_that_are_not_there_are_not_made_up(gallery, rows):
+def test_row_numbers_out_of_range_are_an_error(gallery, rows):
     with pytest.raises((IndexError, pa.ArrowException)):
         gallery.take(rows)
     with pytest.raises((IndexError, pa.ArrowException)):
         gallery.thumbnail(rows[-1])
 
 
-def test_counts_are_the_most_common_first_and_leave_rows_without_out(gallery):
+def test_counts_are_sorted_by_frequency_and_skip_missing_values(gallery):
     assert gallery.counts("label") == {"": 300, "mug": 300, "shirt": 300, "watch": 300}
     assert list(gallery.counts("label")) == ["", "mug", "shirt", "watch"]
     sizes = gallery.counts("size")
@@ -153,7 +153,7 @@ def test_counts_are_the_most_common_first_and_leave_rows_without_out(gallery):
 
 
 @pytest.mark.parametrize("where", [None, {}])
-def test_no_filter_is_none(gallery, where):
+def test_rows_where_without_a_filter_is_none(gallery, where):
     assert gallery.rows_where(where) is None
 
 
@@ -185,7 +185,7 @@ def test_no_filter_is_none(gallery, where):
         ({"id": [f"{5:016x}", f"{1400:016x}"]}, lambda v: v["id"] in {f"{5:016x}", f"{1400:016x}"}),
     ],
 )  # fmt: skip
-def test_filter(gallery, where, keep):
+def test_filter_selects_the_matching_rows(gallery, where, keep):
     rows = gallery.rows_where(where)
     assert rows.dtype == np.int64
     assert rows.tolist() == rows_by_hand(keep)
@@ -214,12 +214,12 @@ def test_filter(gallery, where, keep):
         ({"label": "watch", "colour": "mauve"}, "no image has colour=mauve; examples:"),
     ],
 )
-def test_wrong_filter_is_an_error_that_names_the_nearest(gallery, where, words):
+def test_wrong_filter_is_an_error_that_suggests_the_nearest_name(gallery, where, words):
     with pytest.raises(QueryError, match=words):
         gallery.rows_where(where)
 
 
-def test_what_was_asked_for_is_shown_shortened_and_can_be_sent(gallery):
+def test_error_messages_shorten_long_values_and_encode_as_utf_8(gallery):
     for ask in (
         lambda: gallery.row_of("x" * 10_000),
         lambda: gallery.rows_where({"label": "x" * 10_000}),
@@ -247,12 +247,12 @@ def test_what_was_asked_for_is_shown_shortened_and_can_be_sent(gallery):
         ({"size": np.array([1, 2])}, lambda row: row["size"] in (1, 2)),
     ],
 )
-def test_none_nothing_and_the_missing_value(gallery, where, keep):
+def test_filter_handles_none_empty_lists_and_missing_values(gallery, where, keep):
     rows = gallery.rows_where(where)
     assert (list(range(ROWS)) if rows is None else rows.tolist()) == rows_by_hand(keep)
 
 
-def test_conditions_of_a_command_line():
+def test_parse_where_groups_conditions_by_column():
     assert parse_where(["colour=red", "size=1", "colour=blue", "note="]) == {
         "colour": ["red", "blue"],
         "size": ["1"],
@@ -265,7 +265,7 @@ def test_conditions_of_a_command_line():
 # Columns to filter by
 
 
-def test_columns_to_filter_by_have_several_values_and_not_one_a_row(gallery, tmp_path):
+def test_filter_columns_have_several_values_but_not_one_per_row(gallery, tmp_path):
     assert gallery.filters == ["label", "colour", "size", "price", "sold"], "`note` has no value"
     table = pa.table({
         "id": ["a", "b", "c"], "label": ["x", "x", "x"], "each": ["1", "2", "3"], "two": ["1", "2", "2"],
@@ -276,7 +276,7 @@ def test_columns_to_filter_by_have_several_values_and_not_one_a_row(gallery, tmp
     assert Gallery(tmp_path / "g").filters == ["two"]
 
 
-def test_a_column_of_too_many_values_is_none_to_filter_by(tmp_path):
+def test_column_with_too_many_values_is_not_a_filter(tmp_path):
     schema = pa.schema([*BASE_SCHEMA, ("few", pa.int64()), ("many", pa.int64())])
     rows = 4 * module.MAX_VALUES
     table = pa.table({
@@ -298,7 +298,7 @@ def test_a_column_of_too_many_values_is_none_to_filter_by(tmp_path):
         {"label": "watch", "id": [f"{row:016x}" for row in range(0, 90, 5)]},
     ],
 )
-def test_facets_count_what_choosing_a_value_would_leave(gallery, where):
+def test_facets_count_the_rows_each_choice_would_leave(gallery, where):
     chosen = {
         column: {str(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
         for column, wanted in (where or {}).items()
@@ -329,7 +329,7 @@ def _as_column(value):
     return {1.0: "1", 1e20: "1e+20"}.get(value, str(value)) if isinstance(value, float) else str(value)
 
 
-def test_an_unknown_value_is_compared_with_some_thousands_and_no_more(tmp_path):
+def test_suggestions_compare_a_limited_number_of_values(tmp_path):
     rows = 4 * words._COMPARED
     table = pa.table({"id": [f"{row:06}" for row in range(rows)], "source": [f"photo {row}" for row in range(rows)]})
     write_gallery(tmp_path / "g", [conform(table, BASE_SCHEMA)], BASE_SCHEMA)
@@ -341,7 +341,7 @@ def test_an_unknown_value_is_compared_with_some_thousands_and_no_more(tmp_path):
         large.row_of("000000x")
 
 
-def test_gallery_of_one_row_without_anything(tmp_path):
+def test_gallery_with_one_bare_row_loads(tmp_path):
     write_gallery(tmp_path / "g", [conform(pa.table({"id": ["a"], "thumbnail": [b"x"]}), BASE_SCHEMA)], BASE_SCHEMA)
     gallery = Gallery(tmp_path / "g")
     assert (len(gallery), gallery.labels, gallery.attributes, gallery.thumbnail(0)) == (1, [None], [], b"x")

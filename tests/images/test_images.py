@@ -126,7 +126,7 @@ def refused(source, *words):
         ("AVIF", {"quality": 95}, 4),
     ],
 )
-def test_every_format_gives_the_first_picture(kind, options, tolerance):
+def test_every_format_opens_as_its_first_image(kind, options, tolerance):
     opened = open_image(encode(picture(), kind, **options))
     assert type(opened) is Image.Image
     assert opened.mode == "RGB"
@@ -134,7 +134,7 @@ def test_every_format_gives_the_first_picture(kind, options, tolerance):
     assert difference(opened, picture()) <= tolerance
 
 
-def test_every_kind_of_source_gives_the_same(tmp_path):
+def test_paths_bytes_and_files_open_alike(tmp_path):
     data = encode(picture(), "PNG")
     path = tmp_path / "picture.png"
     path.write_bytes(data)
@@ -149,7 +149,7 @@ def test_every_kind_of_source_gives_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["picture.txt", "picture.svg", "picture.png", "picture"])
-def test_the_content_and_not_the_name_says_the_format(tmp_path, name):
+def test_format_is_detected_from_content_not_from_the_name(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(encode(picture(), "JPEG", quality=95))
     assert difference(open_image(path), picture()) < 3
@@ -172,7 +172,7 @@ def test_the_content_and_not_the_name_says_the_format(tmp_path, name):
         (encode(picture(), "PCX"), ""),
     ],
 )
-def test_other_formats_are_refused_and_named(tmp_path, data, found):
+def test_unsupported_formats_are_refused_by_name(tmp_path, data, found):
     path = tmp_path / "picture.jpg"
     path.write_bytes(data)
     message = refused(path, "picture.jpg", "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are accepted")
@@ -180,7 +180,7 @@ def test_other_formats_are_refused_and_named(tmp_path, data, found):
     assert str(tmp_path) not in message
 
 
-def test_no_decoder_of_another_format_is_ever_asked(monkeypatch):
+def test_decoders_of_unsupported_formats_are_never_called(monkeypatch):
     Image.init()
     asked = []
     for kind, (factory, accept) in Image.OPEN.items():
@@ -204,7 +204,7 @@ def test_no_decoder_of_another_format_is_ever_asked(monkeypatch):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("TIFF", {}), ("AVIF", {})])
-def test_orientation_is_applied_once(kind, options, orientation):
+def test_exif_orientation_is_applied_once(kind, options, orientation):
     # Stored as a camera does: the upright image, transformed by the inverse of the tag.
     inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
     stored = picture() if inverse is None else picture().transpose(Image.Transpose(inverse))
@@ -215,7 +215,7 @@ def test_orientation_is_applied_once(kind, options, orientation):
     assert opened.getexif().get(ExifTags.Base.Orientation) is None
 
 
-def test_orientation_of_a_tiff_that_libtiff_decodes():
+def test_orientation_of_a_compressed_tiff_is_applied_once():
     stored = picture().transpose(Image.Transpose.ROTATE_90)
     assert difference(open_image(encode(stored, "TIFF", exif=exif(6), compression="tiff_lzw")), picture()) == 0
 
@@ -224,7 +224,7 @@ def test_orientation_of_a_tiff_that_libtiff_decodes():
 @pytest.mark.parametrize(
     "block", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )
-def test_a_broken_exif_block_is_no_reason_to_refuse(kind, block):
+def test_broken_exif_is_ignored(kind, block):
     opened = open_image(encode(picture(), kind, exif=block))
     assert difference(opened, picture()) < 4
 
@@ -232,7 +232,7 @@ def test_a_broken_exif_block_is_no_reason_to_refuse(kind, block):
 # Transparency
 
 
-def test_alpha_is_laid_over_white():
+def test_transparent_pixels_are_blended_over_white():
     colours = [(200, 100, 0, 255), (200, 100, 0, 128), (200, 100, 0, 0), (0, 0, 0, 51)]
     image = Image.new("RGBA", (4, 1))
     image.putdata(colours)
@@ -242,7 +242,7 @@ def test_alpha_is_laid_over_white():
         assert np.abs(opened[0].astype(int) - expected).max() <= 1, kind
 
 
-def test_grey_alpha_is_laid_over_white():
+def test_grey_with_alpha_is_blended_over_white():
     image = Image.new("LA", (3, 1))
     image.putdata([(40, 255), (40, 0), (40, 102)])
     assert np.asarray(open_image(encode(image, "PNG")))[0].tolist() == [[40] * 3, [255] * 3, [169] * 3]
@@ -250,7 +250,7 @@ def test_grey_alpha_is_laid_over_white():
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255]), bytes([255, 0])])
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_is_white(kind, transparency):
+def test_transparent_palette_entry_becomes_white(kind, transparency):
     if kind == "GIF" and isinstance(transparency, bytes):
         transparency = 1
     image = Image.new("P", (3, 1))
@@ -260,7 +260,7 @@ def test_a_transparent_palette_entry_is_white(kind, transparency):
     assert opened[0].tolist() == [[10, 20, 30], [255, 255, 255], [70, 80, 90]]
 
 
-def test_a_half_transparent_palette_entry():
+def test_half_transparent_palette_entry_is_blended_over_white():
     image = Image.new("P", (2, 1), 0)
     image.putpalette([0, 0, 0, 100, 100, 100])
     image.putdata([0, 1])
@@ -281,14 +281,14 @@ def test_a_half_transparent_palette_entry():
         (16, 2, b"\1\0" * 3 + b"\2\0" * 3 + b"\3\0" * 3, ">HHH 512", [1, 255, 3]),
     ],
 )
-def test_a_transparent_colour_is_white_at_every_depth(depth, colour, row, key, expected):
+def test_transparent_colour_becomes_white_at_every_bit_depth(depth, colour, row, key, expected):
     layout, value = key.split()
     chunk = struct.pack(layout, *[int(value)] * layout.count("H"))
     opened = np.asarray(open_image(png(3, 1, depth, colour, [row], (b"tRNS", chunk))))
     assert opened[0].tolist() == [[level] * 3 for level in expected]
 
 
-def test_premultiplied_alpha():
+def test_premultiplied_alpha_is_blended_over_white():
     data = bytes([100, 50, 0, 128, 20, 20, 20, 255])
     tags = {256: 2, 257: 1, 258: 8, 259: 1, 262: 2, 273: 8, 277: 4, 278: 1, 279: len(data), 338: 1}
     opened = np.asarray(open_image(tiff(tags, data))).astype(int)
@@ -306,7 +306,7 @@ def test_16_bit_is_scaled_and_not_clipped():
         assert np.array_equal(opened[..., 0], opened[..., 2])
 
 
-def test_16_bit_in_both_byte_orders():
+def test_16_bit_is_read_in_both_byte_orders():
     values = np.array([[0, 257, 25700, 65535]])
     tags = {256: 4, 257: 1, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 8}
     little = tiff(tags, values.astype("<u2").tobytes())
@@ -315,14 +315,14 @@ def test_16_bit_in_both_byte_orders():
         assert np.asarray(open_image(data))[0, :, 1].tolist() == [0, 1, 100, 255]
 
 
-def test_12_bit_tiff_fills_the_range():
+def test_12_bit_tiff_is_scaled_to_the_full_range():
     data = bytes([0x00, 0x0F, 0xFF, 0x80, 0x00, 0x01])  # 0, 4095, 2048, 1
     tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(data)}
     assert np.asarray(open_image(tiff(tags, data)))[0, :, 0].tolist() == [0, 255, 128, 0]
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
-def test_16_bit_colour_and_alpha_in_png(channels):
+def test_16_bit_png_with_colour_or_alpha_is_scaled(channels):
     level = np.linspace(0, 65535, 300)
     grey = channels < 3
     pixels = np.stack([level] * (1 if grey else 3) + [np.full(300, 65535)] * (channels % 2 == 0), axis=-1)
@@ -352,7 +352,7 @@ def test_32_bit_is_scaled_and_not_clipped(values, expected):
     assert opened[0, :, 0].tolist() == expected
 
 
-def test_a_float_gradient_stays_monotone():
+def test_float_gradient_stays_monotonic():
     ramp = np.linspace(-5, 70000, 4096, dtype=np.float32).reshape(64, 64)
     level = np.asarray(open_image(encode(Image.fromarray(ramp), "TIFF")))[..., 0].ravel().astype(int)
     assert np.diff(level).min() >= 0
@@ -360,7 +360,7 @@ def test_a_float_gradient_stays_monotone():
 
 
 @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("BMP", {}), ("TIFF", {"compression": "group4"})])
-def test_1_bit(kind, options):
+def test_1_bit_image_becomes_black_and_white(kind, options):
     image = picture().convert("1")
     assert np.array_equal(
         np.asarray(open_image(encode(image, kind, **options)))[..., 0], np.asarray(image).astype(np.uint8) * 255
@@ -390,7 +390,7 @@ def grey_profile(gamma=1.0):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_an_embedded_profile_is_applied(kind):
+def test_embedded_colour_profile_is_applied(kind):
     options = {"quality": 95} if kind in ("JPEG", "WEBP", "AVIF") else {}
     opened = open_image(encode(picture(), kind, icc_profile=adobe_like(), **options))
     red, green, blue = picture().split()
@@ -399,18 +399,18 @@ def test_an_embedded_profile_is_applied(kind):
     assert "icc_profile" not in opened.info
 
 
-def test_plain_srgb_changes_no_pixel():
+def test_srgb_profile_changes_no_pixel():
     assert open_image(encode(picture(), "PNG", icc_profile=SRGB)).tobytes() == picture().tobytes()
 
 
-def test_alpha_is_kept_while_colour_is_converted():
+def test_colour_profile_and_alpha_are_both_applied():
     image = Image.new("RGBA", (3, 1))
     image.putdata([(250, 10, 30, 255), (250, 10, 30, 0), (250, 10, 30, 128)])
     opened = np.asarray(open_image(encode(image, "PNG", icc_profile=adobe_like()))).astype(int)
     assert np.abs(opened[0] - [[10, 250, 30], [255, 255, 255], [132, 252, 142]]).max() <= 2
 
 
-def test_a_grey_profile_is_applied():
+def test_grey_colour_profile_is_applied():
     image = Image.new("L", (2, 1), 55)  # linear 55 / 255 = 0.2157, which is 0.5020 * 255 = 128 in sRGB
     for kind in ("PNG", "TIFF"):
         opened = np.asarray(open_image(encode(image, kind, icc_profile=grey_profile()))).astype(int)
@@ -428,13 +428,13 @@ def test_a_grey_profile_is_applied():
         (picture().convert("CMYK"), SRGB),
     ],
 )
-def test_a_broken_or_mismatched_profile_is_passed_over(image, profile):
+def test_broken_or_mismatched_profile_is_ignored(image, profile):
     opened = open_image(encode(image, "TIFF", icc_profile=profile))
     assert opened.tobytes() == image.convert("RGB").tobytes()
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("JPEG", 4), ("TIFF", 0)])
-def test_cmyk_without_a_profile(kind, tolerance):
+def test_cmyk_without_a_profile_is_converted_to_rgb(kind, tolerance):
     image = picture().convert("CMYK")
     options = {"quality": 98} if kind == "JPEG" else {}
     assert difference(open_image(encode(image, kind, **options)), picture()) <= tolerance
@@ -455,7 +455,7 @@ def cmyk_profile():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_cmyk_with_a_profile(kind):
+def test_cmyk_profile_is_applied(kind):
     # Cyan has no effect in this profile, so a cyan image becomes white only if the profile is applied.
     for ink, expected in (((255, 0, 0, 0), 255), ((0, 0, 0, 255), 0)):
         image = Image.new("CMYK", (8, 8), ink)
@@ -463,13 +463,13 @@ def test_cmyk_with_a_profile(kind):
         assert np.abs(opened - expected).max() <= 2
 
 
-def test_lab():
+def test_lab_is_converted_to_rgb():
     lab = ImageCms.createProfile("LAB")
     image = ImageCms.profileToProfile(picture(), ImageCms.createProfile("sRGB"), lab, outputMode="LAB")
     assert difference(open_image(encode(image, "TIFF")), picture()) < 3
 
 
-def test_ycbcr():
+def test_ycbcr_is_converted_to_rgb():
     assert difference(open_image(encode(picture().convert("YCbCr"), "TIFF", compression="tiff_lzw")), picture()) < 3
 
 
@@ -495,7 +495,7 @@ CUTS = {
 
 @pytest.mark.parametrize("name", CUTS)
 @pytest.mark.parametrize("lenient", [False, True])
-def test_a_file_that_is_cut_short_is_refused(monkeypatch, name, lenient):
+def test_truncated_file_is_refused(monkeypatch, name, lenient):
     kind, options = CUTS[name]
     data = encode(noise(), kind, **options)
     open_image(data)
@@ -507,7 +507,7 @@ def test_a_file_that_is_cut_short_is_refused(monkeypatch, name, lenient):
 
 
 @pytest.mark.parametrize("name", CUTS)
-def test_the_last_bytes_of_a_file_are_refused_or_make_no_difference(name):
+def test_file_without_its_last_bytes_is_refused_or_unchanged(name):
     kind, options = CUTS[name]
     data = encode(noise(40, 30), kind, **options)
     whole = open_image(data).tobytes()
@@ -519,7 +519,7 @@ def test_the_last_bytes_of_a_file_are_refused_or_make_no_difference(name):
         assert opened.tobytes() == whole, f"{missing} bytes short"
 
 
-def test_png_cut_between_and_inside_its_idat_chunks():
+def test_png_truncated_between_or_inside_idat_chunks_is_refused():
     data = encode(noise(300, 300), "PNG")
     starts = [i for i in range(len(data)) if data.startswith(b"IDAT", i)]
     assert len(starts) > 2
@@ -529,7 +529,7 @@ def test_png_cut_between_and_inside_its_idat_chunks():
         refused(data[: start - 4] + data[-12:], "PNG")  # chunks are missing, but the end chunk is there
 
 
-def test_bmp_with_run_lengths_cut_short():
+def test_truncated_run_length_bmp_is_refused():
     data = bmp(64, 64, 8, 1, b"".join(bytes((32, i, 32, 255 - i, 0, 0)) for i in range(64)) + b"\0\1")
     opened = np.asarray(open_image(data))
     assert opened[-1, 0].tolist() == [0] * 3  # rows are stored from the bottom up
@@ -544,12 +544,12 @@ def test_bmp_with_run_lengths_cut_short():
 @pytest.mark.parametrize(
     "data", [b"", b"\0", b"hello", bytes(1000), b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]
 )
-def test_nothing_and_garbage_are_refused(data):
+def test_empty_and_garbage_data_are_refused(data):
     refused(data)
     refused(io.BytesIO(data))
 
 
-def test_random_bytes_behind_every_magic_are_refused_or_opened():
+def test_corrupted_file_is_refused_or_opened_in_every_format():
     generator = np.random.default_rng(1)
     for kind in FORMATS:
         data = bytearray(encode(noise(24, 16), kind))
@@ -566,7 +566,7 @@ def test_random_bytes_behind_every_magic_are_refused_or_opened():
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
-def test_pictures_without_pixels_are_refused(size):
+def test_images_without_pixels_are_refused(size):
     refused(png(*size, 8, 2, []))
     refused(
         struct.pack("<6sHHBBB", b"GIF89a", *size, 0, 0, 0) + b",\0\0\0\0" + struct.pack("<HHB", *size, 0) + b"\2\0;"
@@ -596,12 +596,12 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 @pytest.mark.parametrize("action", ["ignore", "error"])
-def test_a_bomb_is_refused_by_its_header(name, action):
+def test_decompression_bomb_is_refused_by_its_header(name, action):
     warnings.simplefilter(action)  # pytest puts the filters back after each test
     refused(BOMBS[name], "pixels", f"{MAX_PIXELS:,}")
 
 
-def test_a_small_tiff_with_one_huge_tile_is_refused():
+def test_small_tiff_with_one_huge_tile_is_refused():
     side = 8192
     data = zlib.compress(bytes(side * side), 1)
     tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(data)}
@@ -610,21 +610,21 @@ def test_a_small_tiff_with_one_huge_tile_is_refused():
     assert open_image(tiff(tags | {322: 16, 323: 16, 325: len(small)}, small)).getpixel((15, 15)) == (255, 255, 255)
 
 
-def test_the_pixel_limit_itself_is_accepted():
+def test_image_at_the_pixel_limit_is_accepted():
     side = int(MAX_PIXELS**0.5)
     assert side * side == MAX_PIXELS
     assert open_image(encode(Image.new("1", (side, side)), "PNG")).size == (side, side)
     refused(encode(Image.new("1", (side, side + 1)), "PNG"), f"{side} x {side + 1} pixels")
 
 
-def test_long_and_thin_pictures():
+def test_aspect_ratio_is_limited_to_100_to_1():
     for size in ((MAX_ASPECT * 3, 3), (3, MAX_ASPECT * 3)):
         assert open_image(encode(Image.new("RGB", size), "PNG")).size == size
     for size in ((MAX_ASPECT * 3 + 1, 3), (3, MAX_ASPECT * 3 + 1)):
         refused(encode(Image.new("RGB", size), "PNG"), f"{size[0]} x {size[1]}", "100:1")
 
 
-def test_bytes_are_capped(tmp_path):
+def test_files_over_64_mib_are_refused(tmp_path):
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.write(encode(picture(), "PNG"))
@@ -639,7 +639,7 @@ def test_bytes_are_capped(tmp_path):
     assert open_image(path).size == picture().size
 
 
-def test_a_stream_that_never_ends_is_read_to_the_cap_only():
+def test_endless_stream_is_read_only_up_to_the_size_limit():
     class Endless(io.RawIOBase):
         given = 0
 
@@ -658,7 +658,7 @@ def test_a_stream_that_never_ends_is_read_to_the_cap_only():
 # Not regular files
 
 
-def test_a_missing_file(tmp_path):
+def test_missing_file_is_refused_by_name(tmp_path):
     assert refused(tmp_path / "gone.jpg") == "gone.jpg: no such file"
     refused(tmp_path / "no" / "folder.jpg", "no such file")
 
@@ -674,7 +674,7 @@ def test_folders_fifos_and_devices_are_not_opened(tmp_path):
         read_bytes(fifo)
 
 
-def test_a_link_is_followed(tmp_path):
+def test_symlink_is_followed_and_a_loop_is_refused(tmp_path):
     (tmp_path / "picture.png").write_bytes(encode(picture(), "PNG"))
     (tmp_path / "link").symlink_to("picture.png")
     assert open_image(tmp_path / "link").size == picture().size
@@ -683,14 +683,14 @@ def test_a_link_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\0b.png", "a" * 5000, "a\nb.png", "a\udcffb.png"])
-def test_odd_names_are_refused_in_one_line(tmp_path, name):
+def test_odd_file_names_are_refused_with_a_one_line_error(tmp_path, name):
     message = refused(f"{tmp_path}/{name}")
     assert str(tmp_path) not in message
     assert message.isprintable()
     assert len(message) < 200
 
 
-def test_text_and_closed_files_are_refused(tmp_path):
+def test_text_mode_and_closed_files_are_refused(tmp_path):
     refused(io.StringIO("text"), "binary")
     path = tmp_path / "closed.png"
     path.write_bytes(encode(picture(), "PNG"))
@@ -702,7 +702,7 @@ def test_text_and_closed_files_are_refused(tmp_path):
 # Threads
 
 
-def test_threads_give_what_one_thread_gives():
+def test_several_threads_open_the_same_images():
     sources = [encode(picture(), kind) for kind in FORMATS]
     sources += [encode(picture(), "PNG", icc_profile=profile) for profile in (adobe_like(), SRGB, b"broken")]
     sources += [encode(Image.new("CMYK", (300, 300), (9, 8, 7, 6)), "TIFF", icc_profile=cmyk_profile())]
@@ -726,14 +726,14 @@ def test_threads_give_what_one_thread_gives():
         ((3000, 30), 50, (50, 1)),
     ],
 )
-def test_thumbnails_keep_their_shape_and_are_never_enlarged(size, longer_side, expected):
+def test_thumbnails_keep_the_aspect_ratio_and_are_never_enlarged(size, longer_side, expected):
     data = thumbnail_jpeg(picture(*size), longer_side)
     small = Image.open(io.BytesIO(data))
     assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)
     assert difference(open_image(data), picture(*size).resize(expected, Image.Resampling.BOX)) < 5
 
 
-def test_thumbnails_leave_the_picture_alone_and_carry_no_metadata():
+def test_thumbnails_carry_no_metadata_and_do_not_change_the_image():
     image = Image.open(io.BytesIO(encode(picture(), "JPEG", comment=b"secret", exif=exif(6), icc_profile=SRGB)))
     image.load()
     before = image.tobytes()
@@ -746,7 +746,7 @@ def test_thumbnails_leave_the_picture_alone_and_carry_no_metadata():
     assert image.tobytes() == before
 
 
-def test_quality_is_obeyed():
+def test_thumbnail_quality_changes_the_file_size():
     assert len(thumbnail_jpeg(noise(), quality=95)) > 2 * len(thumbnail_jpeg(noise(), quality=30))
 
 
@@ -754,7 +754,7 @@ def test_quality_is_obeyed():
 
 
 @needs_hostile
-def test_the_hostile_folder():
+def test_hostile_files_are_opened_or_refused_as_expected():
     opened, refusals = [], []
     for path in sorted(HOSTILE.iterdir()):
         try:
@@ -780,14 +780,14 @@ def test_the_hostile_folder():
 
 
 @needs_hostile
-def test_the_turned_photographs_all_look_alike():
+def test_photos_in_all_exif_orientations_look_alike():
     upright = open_image(HOSTILE / "exif__Landscape_1.jpg")
     for number in range(9):
         assert difference(open_image(HOSTILE / f"exif__Landscape_{number}.jpg"), upright) < 6
 
 
 @needs_hostile
-def test_a_transparent_grey_of_4_bits_against_its_reference():
+def test_4_bit_grey_with_transparency_matches_its_reference():
     """The reference is a farbfeld file, a very simple format: a header of 16 bytes, then 16-bit RGBA."""
     pixels = (HOSTILE / "irs__tests__images__farbfeld__transparency__tbbn0g04.ff").read_bytes()[16:]
     reference = np.frombuffer(pixels, ">u2").reshape(32, 32, 4) / 65535
@@ -796,7 +796,7 @@ def test_a_transparent_grey_of_4_bits_against_its_reference():
     assert np.abs(opened - expected).max() <= 1
 
 
-def test_a_jpeg_may_be_decoded_smaller():
+def test_jpeg_can_be_decoded_at_a_smaller_size():
     file = io.BytesIO()
     picture(400, 260).save(file, "JPEG", quality=95)
     whole, small = open_image(file.getvalue()), open_image(file.getvalue(), at_least=48)
@@ -809,7 +809,7 @@ def test_a_jpeg_may_be_decoded_smaller():
 # A region of an image
 
 
-def test_a_region_is_cut_out_in_whole_pixels():
+def test_region_is_cropped_to_whole_pixels():
     pixels = np.arange(10 * 20 * 3, dtype=np.uint8).reshape(10, 20, 3)
     picture = Image.fromarray(pixels)
     for region, rows, columns in [
@@ -832,7 +832,7 @@ def test_a_region_is_cut_out_in_whole_pixels():
      [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, math.nan], [0, 0, math.inf, 1], [0, 0, 1, 10**400], [False, False, True, 1],
      ["0", "0", "1", "1"], [[0], 0, 1, 1], {"left": 0}, {0, 0.5, 1}, [0] * 10**6],
 )  # fmt: skip
-def test_what_is_no_region_is_refused_in_a_line(value):
+def test_invalid_region_is_refused_with_a_short_error(value):
     with pytest.raises(
         ImageError, match=r"a region must be \[left, top, right, bottom\], as fractions of the picture"
     ) as raised:

@@ -48,7 +48,7 @@ def content(tmp_path, seed):
 # Folders
 
 
-def test_class_folders_are_labels(tmp_path):
+def test_class_folders_become_labels(tmp_path):
     noise(tmp_path / "cat" / "1.png", 1)
     noise(tmp_path / "cat" / "2.jpg", 2)
     noise(tmp_path / "dog" / "1.png", 3)
@@ -59,7 +59,7 @@ def test_class_folders_are_labels(tmp_path):
     assert all(decodes(row) for row in source.rows())
 
 
-def test_folders_of_mixed_depth(tmp_path):
+def test_label_is_the_innermost_folder(tmp_path):
     noise(tmp_path / "loose.png", 1)
     noise(tmp_path / "cat" / "1.png", 2)
     noise(tmp_path / "pets" / "dog" / "1.png", 3)
@@ -75,7 +75,7 @@ def test_folders_of_mixed_depth(tmp_path):
 NAMES = ["a [1].png", "st*r.png", "wh?t.png", "{x,y}.png", "spa ce/né e/ü 図.png", "100%.png", "#1.png"]
 
 
-def test_names_with_characters_that_mean_something_elsewhere(tmp_path):
+def test_names_with_glob_and_url_characters_are_read(tmp_path):
     root = tmp_path / "my [photos] *? {1,2} é"
     for seed, name in enumerate(NAMES):
         noise(root / name, seed)
@@ -85,7 +85,7 @@ def test_names_with_characters_that_mean_something_elsewhere(tmp_path):
     assert rows["spa ce/né e/ü 図.png"].label == "né e"
 
 
-def test_upper_case_and_missing_extensions(tmp_path):
+def test_upper_case_unknown_and_missing_extensions_are_read(tmp_path):
     noise(tmp_path / "cat" / "1.PNG", 1)
     noise(tmp_path / "cat" / "2.JpEg", 2)
     noise(tmp_path / "cat" / "3.png", 3).rename(tmp_path / "cat" / "3")
@@ -96,7 +96,7 @@ def test_upper_case_and_missing_extensions(tmp_path):
     assert rows["dog/4.data"].label == "dog"
 
 
-def test_only_files_without_extension(tmp_path):
+def test_folder_with_only_extensionless_files_is_read(tmp_path):
     for seed in range(3):
         noise(tmp_path / f"{seed}.png", seed).rename(tmp_path / f"{seed}")
     rows = read(open_source(str(tmp_path)))
@@ -105,14 +105,14 @@ def test_only_files_without_extension(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["test.jpg", "train/1.png", "test/1.png", "validation-1.png"])
-def test_a_name_that_datasets_takes_for_a_split_hides_nothing(tmp_path, name):
+def test_names_that_look_like_splits_hide_no_images(tmp_path, name):
     noise(tmp_path / name, 1)
     noise(tmp_path / "cat" / "1.png", 2)
     noise(tmp_path / "2.png", 3)
     assert set(read(open_source(str(tmp_path)))) == {name, "cat/1.png", "2.png"}
 
 
-def test_a_split_that_is_asked_for(tmp_path):
+def test_split_of_a_folder_can_be_selected(tmp_path):
     noise(tmp_path / "train" / "cat" / "1.png", 1)
     noise(tmp_path / "test" / "cat" / "2.png", 2)
     noise(tmp_path / "test" / "dog" / "3.png", 3)
@@ -122,7 +122,7 @@ def test_a_split_that_is_asked_for(tmp_path):
         open_source(str(tmp_path), split="dev")
 
 
-def test_other_files_are_handed_on_and_hidden_ones_are_not(tmp_path):
+def test_non_images_are_yielded_and_hidden_files_are_not(tmp_path):
     noise(tmp_path / "cat" / "1.png", 1)
     (tmp_path / "cat" / "notes.txt").write_text("no picture")
     noise(tmp_path / ".hidden.png", 2)
@@ -134,7 +134,7 @@ def test_other_files_are_handed_on_and_hidden_ones_are_not(tmp_path):
         open_image(rows["cat/notes.txt"].read())
 
 
-def test_rows_come_in_the_same_order_wherever_the_folder_lies(tmp_path):
+def test_row_order_does_not_depend_on_location_or_creation_order(tmp_path):
     orders = []
     for number, seeds in enumerate([range(12), reversed(range(12))]):
         root = tmp_path / str(number) / "root"
@@ -144,7 +144,7 @@ def test_rows_come_in_the_same_order_wherever_the_folder_lies(tmp_path):
     assert orders[0] == orders[1]
 
 
-def test_links_to_pictures_are_pictures(tmp_path):
+def test_symlinks_to_images_are_read(tmp_path):
     real = noise(tmp_path / "elsewhere" / "1.png", 1)
     (tmp_path / "root" / "cat").mkdir(parents=True)
     (tmp_path / "root" / "cat" / "link.png").symlink_to(real)
@@ -172,7 +172,7 @@ def with_metadata(root, kind):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_metadata_become_attributes_and_class_folders_stay_labels(tmp_path, kind):
+def test_metadata_becomes_attributes_and_class_folders_stay_labels(tmp_path, kind):
     source = open_source(str(with_metadata(tmp_path, kind)))
     rows = read(source)
     assert {name: row.label for name, row in rows.items()} == {
@@ -188,7 +188,7 @@ def test_metadata_become_attributes_and_class_folders_stay_labels(tmp_path, kind
     assert all(decodes(row) for row in rows.values())
 
 
-def test_a_label_in_the_metadata_wins_over_the_folder(tmp_path):
+def test_label_in_the_metadata_overrides_the_folder(tmp_path):
     noise(tmp_path / "shirt" / "1.png", 1)
     noise(tmp_path / "shirt" / "2.png", 2)
     (tmp_path / "metadata.csv").write_text("file_name,label,tone\nshirt/1.png,blouse,dark\n")
@@ -197,7 +197,7 @@ def test_a_label_in_the_metadata_wins_over_the_folder(tmp_path):
     assert source.schema.names == ["tone"]
 
 
-def test_label_column_of_the_metadata(tmp_path):
+def test_label_column_can_be_a_metadata_column(tmp_path):
     source = open_source(str(with_metadata(tmp_path, "csv")), label_column="colour")
     assert labels(source) == {"shirt/1.png": "red", "shoe/3.png": "blue", "shirt/2.png": "shirt"}
     assert read(source)["shirt/1.png"].attributes["colour"] == "red"
@@ -205,7 +205,7 @@ def test_label_column_of_the_metadata(tmp_path):
         open_source(str(tmp_path), label_column="color")
 
 
-def test_metadata_in_class_folders(tmp_path):
+def test_metadata_is_read_from_class_folders(tmp_path):
     for number, name in enumerate(["cat", "dog"]):
         noise(tmp_path / name / "1.png", number)
         (tmp_path / name / "metadata.csv").write_text(f"file_name,legs\n1.png,{number + 3}\n")
@@ -216,7 +216,7 @@ def test_metadata_in_class_folders(tmp_path):
     }
 
 
-def test_a_row_of_the_metadata_without_its_file_is_handed_on_to_be_skipped(tmp_path):
+def test_metadata_row_without_a_file_yields_an_unreadable_image(tmp_path):
     noise(tmp_path / "1.png", 1)
     (tmp_path / "metadata.csv").write_text("file_name,tone\n1.png,dark\ngone.png,light\n")
     rows = read(open_source(str(tmp_path)))
@@ -234,7 +234,7 @@ def test_a_row_of_the_metadata_without_its_file_is_handed_on_to_be_skipped(tmp_p
         ("metadata.csv", "", "cannot be read"),
     ],
 )
-def test_metadata_that_are_wrong_are_a_source_error(tmp_path, name, text, words):
+def test_invalid_metadata_is_a_source_error(tmp_path, name, text, words):
     noise(tmp_path / "1.png", 1)
     (tmp_path / name).write_text(text)
     with pytest.raises(SourceError, match=words) as raised:
@@ -245,7 +245,7 @@ def test_metadata_that_are_wrong_are_a_source_error(tmp_path, name, text, words)
 # Zip files
 
 
-def test_zip_file_in_a_folder(tmp_path):
+def test_zip_file_in_a_folder_is_read(tmp_path):
     noise(tmp_path / "root" / "dog" / "1.png", 1)
     with zipfile.ZipFile(tmp_path / "root" / "more.zip", "w") as archive:
         archive.writestr("cat/2.png", content(tmp_path, 2))
@@ -264,7 +264,7 @@ def test_zip_file_in_a_folder(tmp_path):
         open_image(rows["zip://cat/notes.txt::more.zip"].read())
 
 
-def test_a_damaged_picture_in_a_zip_file_is_an_image_error(tmp_path):
+def test_damaged_image_in_a_zip_file_is_an_image_error(tmp_path):
     picture, path = content(tmp_path, 2), tmp_path / "root" / "more.zip"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
@@ -279,14 +279,14 @@ def test_a_damaged_picture_in_a_zip_file_is_an_image_error(tmp_path):
     assert decodes(rows["zip://cat/2.png::more.zip"])
 
 
-def test_a_zip_file_that_is_none_is_a_source_error(tmp_path):
+def test_damaged_zip_file_is_a_source_error(tmp_path):
     noise(tmp_path / "1.png", 1)
     (tmp_path / "more.zip").write_bytes(b"PK\x03\x04 and then nothing")
     with pytest.raises(SourceError, match=f"{tmp_path} cannot be read: .*zip"):
         list(open_source(str(tmp_path)).rows())
 
 
-# Parquet files and data sets
+# Parquet files and datasets
 
 
 IMAGE = datasets.Image()
@@ -296,7 +296,7 @@ def pair(tmp_path):
     return [{"bytes": content(tmp_path, 1), "path": "one.png"}, {"bytes": content(tmp_path, 2), "path": None}]
 
 
-def test_parquet_file(tmp_path):
+def test_parquet_file_gives_labels_and_attributes(tmp_path):
     path = data_set(
         tmp_path / "x [1].parquet",
         {"image": pair(tmp_path), "label": [1, 0], "colour": ["red", None], "tags": [["a", "ü"], []]},
@@ -318,7 +318,7 @@ def test_parquet_file(tmp_path):
 
 
 @pytest.mark.parametrize("shape", ["bytes", "large bytes", "struct"])
-def test_parquet_file_that_datasets_did_not_write(tmp_path, shape):
+def test_parquet_file_not_written_by_datasets_is_read(tmp_path, shape):
     picture = content(tmp_path, 1)
     column = {
         "bytes": pa.array([picture]),
@@ -334,7 +334,7 @@ def test_parquet_file_that_datasets_did_not_write(tmp_path, shape):
     assert row.attributes == {"number": 7}
 
 
-def test_column_of_images_by_name(tmp_path):
+def test_image_column_can_be_chosen_by_name(tmp_path):
     first, second = pair(tmp_path)
     path = data_set(tmp_path / "x.parquet", {"front": [first], "back": [second]}, {"front": IMAGE, "back": IMAGE})
     read_by = {name: next(open_source(path, image_column=name).rows()).read() for name in ("front", "back")}
@@ -346,7 +346,7 @@ def test_column_of_images_by_name(tmp_path):
             open_source(path, image_column=name)
 
 
-def test_broken_pictures_stop_nothing(tmp_path):
+def test_broken_images_do_not_stop_the_iteration(tmp_path):
     broken = {"bytes": b"no picture", "path": None}
     path = data_set(
         tmp_path / "x.parquet",
@@ -359,7 +359,7 @@ def test_broken_pictures_stop_nothing(tmp_path):
         rows[1].read()
 
 
-def test_no_column_of_images(tmp_path):
+def test_missing_image_column_is_an_error(tmp_path):
     pq.write_table(pa.table({"name": ["a"], "price": [1]}), tmp_path / "x.parquet")
     with pytest.raises(
         SourceError, match=r"no image column; its columns are name, price \(choose one with --image-column"
@@ -367,7 +367,7 @@ def test_no_column_of_images(tmp_path):
         open_source(str(tmp_path / "x.parquet"))
 
 
-def test_label_column(tmp_path):
+def test_label_column_can_be_chosen_by_name(tmp_path):
     columns = {"image": pair(tmp_path), "label": ["x", "y"], "kind": [3, 4]}
     path = data_set(tmp_path / "x.parquet", columns, None)
     assert set(labels(open_source(path)).values()) == {"x", "y"}
@@ -382,12 +382,12 @@ def test_label_column(tmp_path):
         open_source(path, label_column="image")
 
 
-def test_labels_that_are_not_there(tmp_path):
+def test_nan_label_counts_as_no_label(tmp_path):
     path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path), "label": [0.5, float("nan")]}, None)
     assert list(labels(open_source(path)).values()) == ["0.5", None]
 
 
-def test_the_only_column_of_classes_is_the_label(tmp_path):
+def test_single_class_label_column_becomes_the_label(tmp_path):
     classes = datasets.ClassLabel(names=["shirt", "shoe"])
     columns = {"image": pair(tmp_path), "article": [1, -1]}
     path = data_set(tmp_path / "x.parquet", columns, {"image": IMAGE, "article": classes})
@@ -405,7 +405,7 @@ def test_the_only_column_of_classes_is_the_label(tmp_path):
     assert set(labels(open_source(both, label_column="colour")).values()) == {"red"}
 
 
-def test_columns_that_are_called_like_the_gallerys(tmp_path):
+def test_columns_named_like_gallery_columns_are_renamed(tmp_path):
     names = ["id", "id_", "source", "thumbnail", "sha256", "vector"]
     columns = {"image": pair(tmp_path)[:1], **{name: [f"the {name}"] for name in names}}
     (row,) = open_source(data_set(tmp_path / "x.parquet", columns)).rows()
@@ -419,7 +419,7 @@ def test_columns_that_are_called_like_the_gallerys(tmp_path):
     }
 
 
-def test_types_of_attributes(tmp_path):
+def test_attribute_types_are_widened_or_turned_into_text(tmp_path):
     columns = {
         "image": pa.array([content(tmp_path, 1)]),
         "small": pa.array([3], pa.int8()),
@@ -440,7 +440,7 @@ def test_types_of_attributes(tmp_path):
     assert [str(kind) for kind in table.schema.types] == ["int64", "uint64", "double", "string", "string", "string"]
 
 
-def test_data_set_folder_with_splits(tmp_path):
+def test_splits_of_a_data_set_folder_are_read_together_or_alone(tmp_path):
     root = tmp_path / "a data [set]"
     one, two = pair(tmp_path)
     data_set(root / "train.parquet", {"image": [one], "label": ["shirt"]}, None)
@@ -454,7 +454,7 @@ def test_data_set_folder_with_splits(tmp_path):
         open_source(str(root), split="test")
 
 
-def test_an_artifact_or_a_hidden_file_inside_does_not_make_a_data_set(tmp_path, artifact):
+def test_artifact_or_hidden_parquet_inside_makes_no_data_set(tmp_path, artifact):
     noise(tmp_path / "cat" / "1.png", 1)
     (tmp_path / "found").symlink_to(artifact)  # `rglob` does not follow links: only real content of the folder counts
     (tmp_path / "mine").mkdir()
@@ -484,7 +484,7 @@ def with_configs(tmp_path):
     return str(tmp_path / "set")
 
 
-def test_configurations_that_a_folders_card_declares(tmp_path):
+def test_configurations_declared_in_the_card_can_be_selected(tmp_path):
     folder = with_configs(tmp_path)
     sources = [open_source(folder, config=name) for name in ("small", "big")]
     assert [list(labels(source).values()) for source in sources] == [["small"], ["big"]]
@@ -499,7 +499,7 @@ def test_configurations_that_a_folders_card_declares(tmp_path):
         split_names(folder, config="huge")
 
 
-def test_configurations_of_a_folder_of_images(tmp_path):
+def test_configurations_work_for_a_folder_of_images(tmp_path):
     noise(tmp_path / "small" / "cat" / "1.png", 1)
     noise(tmp_path / "big" / "dog" / "2.png", 2)
     (tmp_path / "README.md").write_text(CARD.format(license="[mit, apache-2.0]", kind="png").replace("*", "**/*"))
@@ -510,7 +510,7 @@ def test_configurations_of_a_folder_of_images(tmp_path):
     assert set(read(open_source(str(tmp_path)))) == {"small/cat/1.png", "big/dog/2.png", "README.md"}
 
 
-def test_configurations_and_revisions_that_cannot_be(tmp_path):
+def test_invalid_configurations_and_revisions_are_errors(tmp_path):
     noise(tmp_path / "photos" / "cat" / "1.png", 1)
     path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path)})
     data_set(tmp_path / "odd [set]" / "x.parquet", {"image": pair(tmp_path)})
@@ -528,8 +528,8 @@ def test_configurations_and_revisions_that_cannot_be(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["owner/name@", "owner/name@v 1", "a/b/c", "owner/näme", "näme"])
-def test_what_cannot_be_a_name_on_the_hub(name):
-    with pytest.raises(SourceError, match="does not exist here, and is not a valid name for a data set on the Hub"):
+def test_invalid_hub_name_is_an_error(name):
+    with pytest.raises(SourceError, match="does not exist here, and is not a valid name for a dataset on the Hub"):
         open_source(name)
 
 
@@ -543,7 +543,7 @@ def test_what_cannot_be_a_name_on_the_hub(name):
         (b"\xff\xfe no text", {}),
     ],
 )
-def test_what_is_known_of_local_images(tmp_path, card, stated):
+def test_local_source_states_name_and_licence_but_no_path(tmp_path, card, stated):
     noise(tmp_path / "home" / "photos" / "cat" / "1.png", 1)
     (tmp_path / "home" / "photos" / "README.md").write_bytes(card if isinstance(card, bytes) else card.encode())
     about = open_source(str(tmp_path / "home" / "photos")).about
@@ -552,7 +552,7 @@ def test_what_is_known_of_local_images(tmp_path, card, stated):
     assert open_source(path).about == {"name": "photos.parquet"}
 
 
-def test_a_folder_that_is_called_like_a_format(tmp_path, monkeypatch):
+def test_folder_named_like_a_format_is_read(tmp_path, monkeypatch):
     data_set(tmp_path / "parquet" / "train.parquet", {"image": pair(tmp_path)})
     monkeypatch.chdir(tmp_path)
     assert len(read(open_source("parquet"))) == 2
@@ -561,7 +561,7 @@ def test_a_folder_that_is_called_like_a_format(tmp_path, monkeypatch):
 # Fingerprints: they tell whether the work of an earlier run can be resumed
 
 
-def test_fingerprint_tells_sources_apart(tmp_path):
+def test_fingerprints_of_different_sources_differ(tmp_path):
     noise(tmp_path / "a" / "cat" / "1.png", 1)
     noise(tmp_path / "b" / "cat" / "1.png", 1)
     pictures = {"image": pair(tmp_path)}
@@ -577,7 +577,7 @@ def test_fingerprint_tells_sources_apart(tmp_path):
     assert len({source.fingerprint for source in sources}) == len(sources)
 
 
-def test_fingerprint_follows_the_files(tmp_path):
+def test_fingerprint_changes_with_the_files(tmp_path):
     first, second = noise(tmp_path / "cat" / "1.png", 1), noise(tmp_path / "cat" / "2.png", 2)
     before = open_source(str(tmp_path)).fingerprint
     assert open_source(str(tmp_path)).fingerprint == before
@@ -598,7 +598,7 @@ def test_fingerprint_follows_the_files(tmp_path):
 # Missing and unreadable sources
 
 
-def test_empty_and_missing(tmp_path):
+def test_empty_missing_or_unsupported_source_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("text")
     with pytest.raises(SourceError, match="empty"):
@@ -609,21 +609,21 @@ def test_empty_and_missing(tmp_path):
         open_source(str(tmp_path / "missing"))
 
 
-def test_a_broken_parquet_file(tmp_path):
+def test_broken_parquet_file_is_a_source_error(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(SourceError, match="cannot be read"):
         open_source(str(tmp_path / "x.parquet"))
 
 
 @pytest.mark.parametrize("name", ["nobody-here/nothing", "nothing_of_that_name"])
-def test_a_hub_name_that_cannot_be_reached(name):
+def test_hub_data_set_that_cannot_be_reached_is_an_error(name):
     with pytest.raises(
         SourceError, match=f"{name} is not a folder or parquet file here, and https://.* is unreachable"
     ):
         open_source(name)
 
 
-def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path):
+def test_row_cannot_read_a_file_outside_its_data_set(tmp_path):
     """Otherwise a stranger's parquet file could put any image on the user's disk into a published gallery."""
     noise(tmp_path / "private.png", seed=1)
     noise(tmp_path / "data" / "own.png", seed=2)
@@ -637,7 +637,7 @@ def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path):
     assert found[3].read() == (tmp_path / "data" / "own.png").read_bytes()
 
 
-def test_columns_of_bytes_are_no_attributes(tmp_path):
+def test_binary_columns_are_not_attributes(tmp_path):
     picture = noise(tmp_path / "x.png", seed=3).read_bytes()
     row = {"image": {"bytes": picture, "path": None}, "mask": b"123", "views": [{"bytes": picture}], "path": "a/b.png"}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
@@ -646,7 +646,7 @@ def test_columns_of_bytes_are_no_attributes(tmp_path):
     assert next(source.rows()).attributes == {"path_": "a/b.png"}
 
 
-def test_a_split_of_a_folder_has_all_its_files_whatever_they_end_in(tmp_path):
+def test_folder_split_includes_files_with_any_extension(tmp_path):
     for number, name in enumerate(["Training/a/0.png", "Training/a/1.photo", "Val/b/2.png", "more/b/3.png"]):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(png(number))

@@ -1,4 +1,4 @@
-"""Data sets on the Hub: streamed, by configuration and revision, with one commit for a whole build or training run."""
+"""Datasets on the Hub: streamed, by configuration and revision, with one commit for a whole build or training run."""
 
 import json
 import os
@@ -44,12 +44,12 @@ def quiet(hub):
 
 
 def pictures(*seeds):
-    """Rows of a data set, alternating between two classes."""
+    """Rows of a dataset, alternating between two classes."""
     return [(png(seed), f"c{number % 2}") for number, seed in enumerate(seeds)]
 
 
 def parquet(tmp_path, **splits):
-    """{file name: content} of a data set with these splits."""
+    """{file name: content} of a dataset with these splits."""
     folder = write_data_set(tmp_path / "made" / str(len(list(tmp_path.glob("made/*")))), **splits)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -112,7 +112,7 @@ def shoes(hub, tmp_path_factory):
         (["me/shoes", "--config", "small"], 1),
     ],
 )
-def test_configuration_and_revision(client, shoes, asked, which, tmp_path):
+def test_build_records_configuration_and_revision(client, shoes, asked, which, tmp_path):
     rows, commits = shoes
     built = build(client, tmp_path / "it", *asked)
     about = {"name": "me/shoes", "config": "small", "revision": commits[which], "license": "cc-by-4.0"}
@@ -120,7 +120,7 @@ def test_configuration_and_revision(client, shoes, asked, which, tmp_path):
     assert contents(tmp_path / "it") == hashes(rows[which])
 
 
-def test_add_takes_them_too(client, shoes, tmp_path):
+def test_add_takes_a_configuration_and_a_revision(client, shoes, tmp_path):
     rows, commits = shoes
     build(client, tmp_path / "it", "me/shoes", "--config", "small")
     asked = ("me/shoes", "--config", "small", "--revision", commits[0][:7])
@@ -128,14 +128,14 @@ def test_add_takes_them_too(client, shoes, tmp_path):
     assert contents(tmp_path / "it") == hashes(rows[0]) | hashes(rows[1])
 
 
-def test_a_data_set_without_a_card(client, hub, tmp_path):
+def test_data_set_without_a_card_is_read(client, hub, tmp_path):
     commit = hub.commit("dataset", "me/plain", parquet(tmp_path, train=pictures(1, 2), test=pictures(3)))
     built = build(client, tmp_path / "it", "me/plain", "--split", "test")
     assert built["source"] == {"name": "me/plain", "config": "default", "revision": commit}
     assert built["indexed"] == 1
 
 
-def test_a_folder_of_images_on_the_hub(client, hub, tmp_path):
+def test_folder_of_images_on_the_hub_is_read(client, hub, tmp_path):
     rows = [(png(1), "cat"), (png(2), "dog")]
     files = {f"{label}/{number}.png": data for number, (data, label) in enumerate(rows)}
     hub.commit("dataset", "me/animals", files)
@@ -151,7 +151,7 @@ def test_a_folder_of_images_on_the_hub(client, hub, tmp_path):
     assert said.startswith("dog/1.png is forbidden for this login (403)"), "it is not the picture that is wrong"
 
 
-def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
+def test_push_during_a_build_does_not_change_its_images(client, hub, tmp_path):
     rows, others = pictures(*range(6)), pictures(*range(10, 16))
     commit = hub.commit("dataset", "me/moving", parquet(tmp_path, train=rows[:3], test=rows[3:]))
     pushed = parquet(tmp_path, train=others[:3], test=others[3:])
@@ -183,15 +183,15 @@ def test_a_push_meanwhile_changes_nothing(client, hub, tmp_path):
             "me/shoes@v1 already names a revision, and 'v2' is given too: leave one of them out.",
         ),
         (["me/shoes@v1", "--config", "big", "--split", "dev"], "me/shoes@v1 has no split 'dev'; it has train, test."),
-        (["me/boots"], "me/boots is not a folder or parquet file here, nor a data set on the Hub that you can access:"),
-        (["boots"], "no such file or folder: boots; a data set on the Hub is named owner/name."),
+        (["me/boots"], "me/boots is not a folder or parquet file here, nor a dataset on the Hub that you can access:"),
+        (["boots"], "no such file or folder: boots; a dataset on the Hub is named owner/name."),
     ],
 )
-def test_what_is_not_there(client, shoes, asked, said, tmp_path):
+def test_unknown_name_configuration_revision_or_split_is_an_error(client, shoes, asked, said, tmp_path):
     assert said in refused(client, tmp_path / "it", *asked)
 
 
-def test_what_is_not_open(client, hub, tmp_path):
+def test_private_and_gated_data_sets_need_a_valid_token(client, hub, tmp_path):
     for name in ("private", "gated"):
         hub.commit("dataset", f"me/{name}", parquet(tmp_path, train=pictures(1)))
     hub.repo("dataset", "me/private").private = hub.repo("dataset", "me/gated").gated = True
@@ -207,7 +207,7 @@ def test_what_is_not_open(client, hub, tmp_path):
     assert build(client, tmp_path / "it", "me/private", token="hf_read")["indexed"] == 1
 
 
-def test_a_hub_in_trouble(client, hub, tmp_path):
+def test_server_error_of_the_hub_is_reported(client, hub, tmp_path):
     hub.commit("dataset", "me/troubled", parquet(tmp_path, train=pictures(1)))
     hub.faults.append(Fault("GET .*/tree/", status=501, times=None))
     assert refused(client, tmp_path / "it", "me/troubled") == (
@@ -215,17 +215,17 @@ def test_a_hub_in_trouble(client, hub, tmp_path):
     )
 
 
-def test_a_repository_without_data(client, hub, tmp_path):
+def test_repository_without_data_is_an_error(client, hub, tmp_path):
     hub.commit("dataset", "me/empty", {"README.md": b"# Nothing\n"})
     said = refused(client, tmp_path / "it", "me/empty")
-    assert said.startswith("me/empty cannot be read as a data set: ")
+    assert said.startswith("me/empty cannot be read as a dataset: ")
     assert "doesn't contain any data files" in said
 
 
 # Streaming
 
 
-def test_a_limit_asks_for_no_more_than_it_takes(client, hub, tmp_path):
+def test_limit_downloads_only_the_files_it_needs(client, hub, tmp_path):
     shards = [parquet(tmp_path, train=pictures(*range(6 * n, 6 * n + 6)))["train.parquet"] for n in range(3)]
     files = {f"data/train-0000{n}-of-00003.parquet": data for n, data in enumerate(shards)}
     hub.commit("dataset", "me/shards", {**files, "data/test-00000-of-00001.parquet": shards[0]})
@@ -257,7 +257,7 @@ def in_process(client, *arguments):
     return done.stdout
 
 
-def test_neither_the_disk_nor_the_memory_holds_the_whole(hub, client, tmp_path):
+def test_streaming_holds_the_data_set_neither_on_disk_nor_in_memory(hub, client, tmp_path):
     size, files = 1 << 20, {}
     for number in range(8):
         column = pa.array([os.urandom(size) for _ in range(10)])
@@ -304,7 +304,7 @@ for _ in range(2):
         (Fault(r"GET /cdn.*train-00002", cut=100, times=6 * 5), "cannot be reached for me/", 300),
     ],
 )
-def test_a_failure_that_stays_is_an_error_and_the_build_goes_on_later(hub, client, tmp_path, fault, what, longest):
+def test_lasting_download_failure_is_an_error_and_the_build_resumes(hub, client, tmp_path, fault, what, longest):
     name = f"me/failing-{fault.times}"
     shards = [parquet(tmp_path, train=pictures(*range(8 * n, 8 * n + 8)))["train.parquet"] for n in range(3)]
     hub.commit("dataset", name, {f"data/train-0000{n}-of-00003.parquet": data for n, data in enumerate(shards)})
@@ -342,7 +342,7 @@ print(done[0], done[-1])
 """
 
 
-def test_a_build_that_goes_on_does_not_download_again_what_it_has(hub, client, tmp_path):
+def test_resumed_build_does_not_download_finished_files_again(hub, client, tmp_path):
     """Files that were read are not requested again, except the first one, which has the schema."""
     rows = [pictures(*range(8 * n, 8 * n + 8)) for n in range(5)]
     files = {f"train-0000{n}-of-00005.parquet": parquet(tmp_path, train=rows[n])["train.parquet"] for n in range(4)}
@@ -393,7 +393,7 @@ read()
 """
 
 
-def test_a_run_stays_with_the_commit_that_it_began_with(hub, client, tmp_path):
+def test_training_run_keeps_the_commit_it_started_with(hub, client, tmp_path):
     def push(count):
         data = parquet(tmp_path, train=pictures(*range(count)))["train.parquet"]
         return hub.commit("dataset", "me/pinned", {"README.md": CARD.encode(), "small/train.parquet": data})

@@ -58,12 +58,12 @@ def fitted(vectors):
         (1_000_000, 4_295, "IVF4096,SQ8"),
     ],
 )
-def test_the_choice_by_rows_and_memory(rows, dim, factory):
+def test_index_is_chosen_by_rows_and_memory(rows, dim, factory):
     assert choose_factory(rows, dim) == factory
     FaissStore.check_factory(factory, dim)
 
 
-def test_new_queries_find_nearly_all(fitted, vectors, queries):
+def test_chosen_index_has_high_recall_on_new_queries(fitted, vectors, queries):
     assert (fitted.settings.factory, fitted.settings.chosen) == (choose_factory(ROWS, DIM), AUTO)
     assert len(fitted) == ROWS
     measured = recall_at_10(fitted, vectors, queries)
@@ -71,7 +71,7 @@ def test_new_queries_find_nearly_all(fitted, vectors, queries):
     assert fitted.settings.recall_at_10 == pytest.approx(measured, abs=0.01)
 
 
-def test_a_filter_costs_no_recall(fitted, vectors, queries):
+def test_filter_keeps_recall_high(fitted, vectors, queries):
     """The filter correlates with position: most of the lists nearest to a query hold no allowed row."""
     allowed = np.flatnonzero(vectors[:, 0] > 0.25)
     assert 2_000 < len(allowed) < ROWS / 10  # enough that the index is searched, not brute force
@@ -82,14 +82,14 @@ def test_a_filter_costs_no_recall(fitted, vectors, queries):
     assert np.mean(shared) >= 0.97
 
 
-def test_the_bytes_a_vector_are_those_of_the_file(fitted, tmp_path):
+def test_bytes_per_vector_match_the_size_of_the_file(fitted, tmp_path):
     fitted.save(tmp_path / "index.faiss")
     assert fitted.settings.bytes_per_vector == pytest.approx((tmp_path / "index.faiss").stat().st_size / ROWS, abs=0.1)
     # Two bytes per component, a row number and the centroids.
     assert 2 * DIM < fitted.settings.bytes_per_vector < 2 * DIM + 12
 
 
-def test_the_effort_is_stored_and_used_after_loading(fitted, vectors, queries, tmp_path):
+def test_search_effort_is_saved_and_used_after_loading(fitted, vectors, queries, tmp_path):
     fitted.save(tmp_path / "index.faiss")
     settings = json.loads(json.dumps(asdict(fitted.settings)))
     assert settings["search"]["nprobe"] > 1
@@ -102,7 +102,7 @@ def test_the_effort_is_stored_and_used_after_loading(fitted, vectors, queries, t
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW16,SQfp16", "IVF32,SQ8"])
-def test_an_index_that_was_asked_for_is_made_and_measured(factory, vectors, queries):
+def test_requested_index_is_built_and_its_recall_measured(factory, vectors, queries):
     few = vectors[:4_000]
     store = fit_index(few, factory)
     assert (store.settings.factory, store.settings.chosen) == (factory, "asked")
@@ -110,13 +110,13 @@ def test_an_index_that_was_asked_for_is_made_and_measured(factory, vectors, quer
 
 
 @pytest.mark.parametrize("rows", [1, 2, 10, 11, 12])
-def test_a_few_rows_are_all_found(rows, vectors):
+def test_small_index_finds_every_row(rows, vectors):
     store = fit_index(vectors[:rows])
     assert (store.settings.factory, store.settings.recall_at_10) == ("Flat", 1.0)
     assert set(store.search(vectors[:1], rows)[0][0].tolist()) == set(range(rows))
 
 
-def test_what_an_index_has_learned_is_kept_while_it_grows():
+def test_growing_index_keeps_its_training():
     """An 8-bit index keeps the value ranges of its first rows; values outside are clipped, unlike in a new index."""
     narrow, wide = heaps(2_000, seed=3, loose=0.0)[:50].repeat(40, axis=0), heaps(2_000, seed=4, loose=2.0)
     first = fit_index(narrow, "SQ8")
@@ -130,14 +130,14 @@ def test_what_an_index_has_learned_is_kept_while_it_grows():
     assert (len(first), grown.settings.chosen) == (2_000, "asked")
 
 
-def test_an_index_chosen_by_size_is_chosen_again_when_the_size_calls_for_it(fitted, vectors):
+def test_automatic_index_type_changes_with_the_size(fitted, vectors):
     shrunk = fit_index(vectors[:1_000], fitted.settings.factory, like=fitted)
     assert (shrunk.settings.factory, shrunk.settings.chosen, len(shrunk)) == ("Flat", AUTO, 1_000)
     grown = fit_index(heaps(50_001, 5, dim=16), shrunk.settings.factory, like=fit_index(heaps(100, 5, dim=16)))
     assert (grown.settings.factory, grown.settings.chosen) == ("IVF1024,SQfp16", AUTO)
 
 
-def test_the_number_of_lists_may_lag_behind_the_rows():
+def test_growing_index_is_not_retrained_for_more_lists():
     """131,073 rows would get 2,048 lists, but changing from 1,024 would mean training the index again."""
     many = heaps(131_073, 6, dim=16)
     assert choose_factory(*many.shape) == "IVF2048,SQfp16"
@@ -148,7 +148,7 @@ def test_the_number_of_lists_may_lag_behind_the_rows():
     assert grown.settings.recall_at_10 >= 0.98
 
 
-def test_an_index_that_was_asked_for_stays_whatever_the_size(vectors):
+def test_requested_index_type_stays_whatever_the_size(vectors):
     asked = fit_index(vectors[:2_000], "IVF16,Flat")
     grown = fit_index(vectors[:3_000], asked.settings.factory, like=asked)
     shrunk = fit_index(vectors[:5], asked.settings.factory, like=asked)  # too few to train, but it is trained already
@@ -157,7 +157,7 @@ def test_an_index_that_was_asked_for_stays_whatever_the_size(vectors):
     assert set(shrunk.search(vectors[:1], 5)[0][0].tolist()) == set(range(5))
 
 
-def test_an_index_that_cannot_be_is_refused_in_words(vectors):
+def test_invalid_or_untrainable_index_is_refused(vectors):
     with pytest.raises(StoreError, match="'Nonsense'"):
         fit_index(vectors[:100], "Nonsense")
     with pytest.raises(StoreError, match="'IVF256,Flat' cannot be trained with 100 vectors"):
@@ -165,7 +165,7 @@ def test_an_index_that_cannot_be_is_refused_in_words(vectors):
 
 
 @pytest.mark.parametrize("factory", ["IVF256,SQ6", "HNSW16,SQ6"])
-def test_no_effort_is_spent_on_what_few_bits_cannot_give(factory, vectors, queries):
+def test_search_effort_stays_low_where_more_does_not_raise_recall(factory, vectors, queries):
     """With 6 bits recall stays near 0.9 at any effort; the tuning must not end in searching everything."""
     few = vectors[:10_000]
     store = fit_index(few, factory)
@@ -175,7 +175,7 @@ def test_no_effort_is_spent_on_what_few_bits_cannot_give(factory, vectors, queri
     assert measured >= recall_at_10(store, few, queries) - 0.01
 
 
-def test_more_effort_costs_no_recall(fitted, vectors, queries):
+def test_full_search_effort_finds_nearly_every_neighbour(fitted, vectors, queries):
     """This checks the oracle of the tests above: with every list searched, a 16-bit index finds what numpy finds."""
     tuned = fitted.settings
     try:
@@ -186,7 +186,7 @@ def test_more_effort_costs_no_recall(fitted, vectors, queries):
 
 
 @pytest.mark.parametrize("dim", [8, DIM, 48])
-def test_a_cloud_is_seeded_unit_vectors(dim):
+def test_synthetic_vectors_are_seeded_unit_length_and_near_real_ones(dim):
     real = heaps(500, seed=7)
     cloud = Cloud(real, dim)
     drawn = cloud.draw(700, seed=1)
@@ -200,7 +200,7 @@ def test_a_cloud_is_seeded_unit_vectors(dim):
     assert np.median(near) > np.median(elsewhere) + 0.02
 
 
-def test_projecting_changes_no_cosine_that_it_need_not():
+def test_projection_preserves_cosines_where_possible():
     real = heaps(100, seed=8, dim=6)
     for dim in (6, 20):
         wider = project(real, dim)

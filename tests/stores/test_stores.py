@@ -110,7 +110,7 @@ def assert_agrees(answer, queries, k, vectors, allowed, tolerance):
 
 @pytest.mark.parametrize("k", [1, 10, ROWS + 100])
 @pytest.mark.parametrize("allowed", ALLOWED.values(), ids=ALLOWED)
-def test_a_search_is_brute_force(filled, allowed, k):
+def test_search_matches_brute_force(filled, allowed, k):
     rows = None if allowed is None else np.array(allowed, np.int64)
     answer = filled.store.search(QUERIES, k, rows)
     assert_agrees(answer, QUERIES, k, VECTORS, allowed, filled.tolerance)
@@ -119,7 +119,7 @@ def test_a_search_is_brute_force(filled, allowed, k):
     assert_agrees(answer, QUERIES, k, stored, allowed, ROUNDING)  # scores are computed from the vectors as stored
 
 
-def test_allowed_rows_may_come_in_any_order_and_twice(filled):
+def test_allowed_rows_can_be_unordered_and_repeated(filled):
     for allowed in (ALLOWED["rare"], ALLOWED["large"]):
         shuffled = np.random.default_rng(3).permutation(np.array(allowed * 2))
         expected = filled.store.search(QUERIES, 10, np.array(allowed))
@@ -129,7 +129,7 @@ def test_allowed_rows_may_come_in_any_order_and_twice(filled):
 
 @pytest.mark.parametrize("filled", [name for name in TOLERANCES if "," in name], indirect=True)
 @pytest.mark.parametrize("allowed", ["rare", "few", "large", "all", "no filter"])
-def test_the_least_effort_still_fills_k(filled, allowed):
+def test_lowest_search_effort_still_returns_k_hits(filled, allowed):
     """Low effort may miss the best rows, but the number of hits, the filter and the scores stay correct."""
     store, full = filled.store, filled.store.settings
     rows = None if ALLOWED[allowed] is None else np.array(ALLOWED[allowed])
@@ -147,7 +147,7 @@ def test_the_least_effort_still_fills_k(filled, allowed):
         store.settings = full
 
 
-def test_vectors_come_in_the_order_asked_for(filled):
+def test_vectors_are_returned_in_the_requested_order(filled):
     rows = np.array([7, 0, ROWS - 1, 7])
     vectors = filled.store.vectors(rows)
     assert vectors.dtype == np.float32
@@ -155,7 +155,7 @@ def test_vectors_come_in_the_order_asked_for(filled):
     assert filled.store.vectors(np.array([], np.int64)).shape == (0, DIM)
 
 
-def test_what_cannot_be_is_refused_and_changes_nothing(filled):
+def test_invalid_arguments_are_refused_and_change_nothing(filled):
     store, two = filled.store, VECTORS[:2]
     for vectors in (two[:, :-1], two[0], two[None]):
         with pytest.raises(StoreError, match="must have shape"):
@@ -175,13 +175,13 @@ def test_what_cannot_be_is_refused_and_changes_nothing(filled):
     assert store.dim == DIM
 
 
-def test_no_queries_are_no_answers(filled):
+def test_search_without_queries_returns_empty_arrays(filled):
     for allowed in (None, np.array(ALLOWED["rare"]), np.array(ALLOWED["large"])):
         ids, scores = filled.store.search(QUERIES[:0], 3, allowed)
         assert ids.shape == scores.shape == (0, 3)
 
 
-def test_threads_get_the_answers_of_one_after_the_other():
+def test_concurrent_searches_match_sequential_ones():
     """Sixty concurrent searches, each with its own filter, in a store that has not cached its row positions yet."""
     rng = np.random.default_rng(4)
     sizes = [1, 5, 50, _EXACT_BELOW, _EXACT_BELOW + 1, ROWS - 1] * 10
@@ -198,7 +198,7 @@ def test_threads_get_the_answers_of_one_after_the_other():
 
 
 @pytest.mark.parametrize("name", TOLERANCES)
-def test_ties_are_all_found(name):
+def test_search_finds_all_tied_rows(name):
     """With forty identical rows any of them may come first, none comes twice, and all have the same score."""
     same = np.arange(100, 140)
     vectors = VECTORS.copy()
@@ -216,7 +216,7 @@ def test_ties_are_all_found(name):
 
 
 @pytest.mark.parametrize("name", TOLERANCES)
-def test_an_empty_store_answers(name):
+def test_empty_and_small_stores_can_be_searched(name):
     store = empty_store(name)
     for size in (0, 20):
         store.add(VECTORS[:size])
@@ -227,7 +227,7 @@ def test_an_empty_store_answers(name):
 
 
 @pytest.mark.parametrize("name", [name for name in TOLERANCES if name != "exact"])
-def test_a_saved_index_comes_back_the_same(name, tmp_path):
+def test_saved_index_loads_unchanged(name, tmp_path):
     store = filled_store(name)
     store.settings = replace(store.settings, chosen="asked", recall_at_10=0.99, bytes_per_vector=1.5)
     store.save(tmp_path / "index.faiss")
@@ -244,7 +244,7 @@ def test_a_saved_index_comes_back_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in TOLERANCES if name != "exact"])
-def test_vectors_read_back_and_added_again_are_the_same_to_the_bit(name):
+def test_vectors_read_and_added_again_are_bit_identical(name):
     store = filled_store(name)
     vectors = store.vectors(np.arange(ROWS))
     again = store.emptied()
@@ -254,14 +254,14 @@ def test_vectors_read_back_and_added_again_are_the_same_to_the_bit(name):
     assert_agrees(again.search(QUERIES, 10), QUERIES, 10, vectors, None, ROUNDING)
 
 
-def test_half_precision_keeps_what_fits_into_it():
+def test_half_precision_stores_float16_values_exactly():
     rounded, store = VECTORS.astype(np.float16).astype(np.float32), empty_store("IVF16,SQfp16")
     store.add(rounded)
     np.testing.assert_array_equal(store.vectors(np.arange(ROWS)), rounded)
 
 
 @pytest.mark.parametrize("factory", REFUSED)
-def test_an_index_that_would_break_the_contract_is_refused(factory):
+def test_unsupported_index_is_refused(factory):
     with pytest.raises(StoreError, match="is not supported") as caught:
         FaissStore.check_factory(factory, DIM)
     assert repr(factory) in str(caught.value)
@@ -269,12 +269,12 @@ def test_an_index_that_would_break_the_contract_is_refused(factory):
         FaissStore(DIM, IndexSettings(factory))
 
 
-def test_an_index_that_keeps_it_is_not():
+def test_supported_index_is_accepted():
     for factory in (AUTO, *TOLERANCES.keys() - {"exact"}):
         FaissStore.check_factory(factory, DIM)
 
 
-def test_training_is_asked_for_in_words():
+def test_untrained_index_is_an_error():
     store = FaissStore(DIM, IndexSettings("IVF16,SQ8"))
     with pytest.raises(StoreError, match=r"'IVF16,SQ8' must be trained"):
         store.add(VECTORS[:5])
@@ -282,7 +282,7 @@ def test_training_is_asked_for_in_words():
         store.train(VECTORS[:5])
 
 
-def test_a_file_that_is_no_index_of_ours_is_refused(tmp_path):
+def test_file_that_is_not_an_inner_product_index_is_refused(tmp_path):
     path, garbled = tmp_path / "index.faiss", np.random.default_rng(0).bytes(1_000)
     faiss.write_index(faiss.IndexFlatIP(DIM), str(path))
     for content in (b"", garbled, path.read_bytes()[:20]):

@@ -25,14 +25,14 @@ def refused(**changes):
 # Shipped recipes
 
 
-def test_what_comes_with_the_project():
+def test_project_ships_the_expected_recipes():
     published = {"frozen", "frozen-pca", "random-triplet", "classifier"}
     assert recipe_names() == sorted({"caltech101", "fashion"} | published)
     assert {path.stem for path in FOLDER.iterdir()} == set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_one_loads(name):
+def test_every_shipped_recipe_loads(name):
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.about
@@ -43,7 +43,7 @@ def test_every_one_loads(name):
 
 
 @pytest.mark.parametrize(("name", "data"), [("caltech101", "caltech101"), ("fashion", "fashion-product-images")])
-def test_ours(name, data):
+def test_caltech101_and_fashion_recipes_have_the_expected_settings(name, data):
     recipe = load_recipe(name)
     assert data in recipe.data
     assert recipe.head.startswith("linear-"), "so that the cosine can be divided among the cells of a picture"
@@ -53,7 +53,7 @@ def test_ours(name, data):
     assert recipe.warmup > 0 < recipe.weight_decay
 
 
-def test_frozen():
+def test_frozen_recipes_do_not_train():
     for name, head in (("frozen", "none"), ("frozen-pca", "pca-256")):
         recipe = load_recipe(name)
         assert (recipe.epochs, recipe.head, recipe.triplet, recipe.softmax) == (0, head, "none", "none")
@@ -65,7 +65,7 @@ def head_of(name):
     return list(starting_encoder(tiny_recipe(name)).model.get_classifier())
 
 
-def test_random_triplet():
+def test_random_triplet_recipe_has_the_expected_settings():
     recipe = load_recipe("random-triplet")
     assert (recipe.triplet, recipe.squared, recipe.softmax) == ("random", True, "none")
     assert (recipe.triplet_weight, recipe.margin > 0) == (1, True)
@@ -74,7 +74,7 @@ def test_random_triplet():
     assert (first.out_features, type(relu), last.in_features, last.out_features) == (512, ReLU, 512, 256)
 
 
-def test_classifier():
+def test_classifier_recipe_has_the_expected_settings():
     recipe = load_recipe("classifier")
     assert (recipe.softmax, recipe.triplet, recipe.epochs) == ("linear", "none", 30)
     assert recipe.label_smoothing > 0
@@ -97,7 +97,7 @@ def test_classifier():
     assert colour.brightness == colour.contrast == colour.saturation == (1 - recipe.jitter, 1 + recipe.jitter)
 
 
-def test_defaults_can_be_and_cannot_be_changed_in_place():
+def test_default_recipe_is_valid_and_immutable():
     assert Recipe().changed({}) == Recipe()
     assert Recipe().batch_size == Recipe().classes_per_batch * Recipe().images_per_class
     with pytest.raises(ValidationError, match="frozen"):
@@ -118,7 +118,7 @@ def test_defaults_can_be_and_cannot_be_changed_in_place():
         ("../recipes/zzz", "there is no recipe '../recipes/zzz'"),
     ],
 )
-def test_an_unknown_recipe_names_the_nearest(name, near):
+def test_unknown_recipe_error_suggests_the_nearest_name(name, near):
     with pytest.raises(RecipeError) as raised:
         load_recipe(name)
     assert str(raised.value).startswith(f"there is no recipe {name!r}")
@@ -137,13 +137,13 @@ def test_an_unknown_recipe_names_the_nearest(name, near):
         ("xyzzy", "choose one of name, about, data,"),
     ],
 )
-def test_an_unknown_key_names_the_nearest(key, near):
+def test_unknown_key_error_suggests_the_nearest_key(key, near):
     message = refused(**{key: 3})
     assert message.startswith(f"a recipe has no key {key!r}")
     assert near in message
 
 
-def test_a_key_that_is_no_word():
+def test_key_that_is_not_text_is_an_error():
     with pytest.raises(RecipeError, match="a recipe has no key 7"):
         Recipe().changed({7: 3})
 
@@ -159,7 +159,7 @@ def test_a_key_that_is_no_word():
         ("triplet", ["hard"], "did you mean 'hard'?"),
     ],
 )
-def test_an_unknown_choice_names_the_nearest(key, value, near):
+def test_invalid_choice_error_suggests_the_nearest_one(key, value, near):
     message = refused(**{key: value})
     assert message.startswith(f"{key} cannot be {value!r}")
     assert near in message
@@ -193,7 +193,7 @@ def test_an_unknown_choice_names_the_nearest(key, value, near):
         ("head", None, "text"),
     ],
 )
-def test_a_wrong_kind_says_which_is_wanted(key, value, wanted):
+def test_wrong_type_error_names_the_expected_type(key, value, wanted):
     assert refused(**{key: value}).startswith(f"{key} must be {wanted}, not ")
 
 
@@ -217,24 +217,24 @@ def test_a_wrong_kind_says_which_is_wanted(key, value, wanted):
         ("label_smoothing", 1, "from 0 to 0.9"),
     ],
 )
-def test_out_of_range_says_the_range(key, value, limits):
+def test_out_of_range_error_states_the_range(key, value, limits):
     assert refused(**{key: value}).startswith(f"{key} must be {limits} (")
 
 
 @pytest.mark.parametrize("changes", [{"unfreeze": [float("nan")]}, {"epochs": float("inf")}, {"unfreeze": [-1]}])
-def test_times_are_numbers_of_epochs(changes):
+def test_numbers_of_epochs_must_be_finite_and_not_negative(changes):
     assert next(iter(changes)) in refused(**changes)
 
 
 @pytest.mark.parametrize("head", ["", "linear", "linear-0", "pca-", "512-tanh-256", "linear-256\n"])
-def test_a_head_that_is_none(head):
+def test_invalid_head_is_an_error(head):
     message = refused(head=head)
     assert message.startswith(
         f"head={head!r} is not a valid head: use none, linear-256, pca-256, or layers such as 512-"
     )
 
 
-def test_what_contradicts_itself():
+def test_contradictory_settings_are_an_error():
     assert "so there is no loss" in refused(triplet="none", softmax="none")
     assert "set images_per_class to 2" in refused(images_per_class=1)
     assert "set head=linear-256" in refused(softmax="linear", head="none")
@@ -243,7 +243,7 @@ def test_what_contradicts_itself():
     Recipe().changed({"images_per_class": 1, "epochs": 0})
 
 
-def test_a_value_is_what_it_was_meant_to_be():
+def test_values_are_converted_to_their_types():
     recipe = Recipe().changed({"learning_rate": "5e-4", "epochs": 3, "unfreeze": [1, "2e-1"], "threads": None})
     assert (recipe.learning_rate, recipe.epochs, recipe.unfreeze, recipe.threads) == (5e-4, 3.0, (1.0, 0.2), None)
     assert type(recipe.epochs) is float
@@ -253,7 +253,7 @@ def test_a_value_is_what_it_was_meant_to_be():
 # Command line and files
 
 
-def test_changes_of_a_command_line():
+def test_set_options_are_parsed_and_applied():
     pairs = ["epochs=8", "learning_rate=5e-4", " seed = 3", "unfreeze=[1, 2.5]", "flip=false", "weights=null"]
     pairs += ["data=a=b", "image_column=", "about=an 'odd' one", "triplet=none", "index=IVF16,SQ8", "epochs=9"]
     changes = parse_changes(pairs)
@@ -278,13 +278,13 @@ def test_changes_of_a_command_line():
 @pytest.mark.parametrize(
     ("pair", "said"), [("epochs", "key=value, not 'epochs'"), ("a=[1", "--set a: '[1' is not a valid YAML value")]
 )
-def test_a_change_that_is_none(pair, said):
+def test_malformed_set_option_is_an_error(pair, said):
     with pytest.raises(RecipeError) as raised:
         parse_changes([pair])
     assert said in str(raised.value)
 
 
-def test_a_file_of_ones_own(tmp_path):
+def test_recipe_can_be_read_from_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("epochs: 2\nlearning_rate: 1e-3  # YAML takes this for a word\nunfreeze: [1, 2]\n")
     recipe = load_recipe(str(path), {"epochs": 3})
@@ -306,7 +306,7 @@ def test_a_file_of_ones_own(tmp_path):
         (b"!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_recipe(tmp_path, content, said):
+def test_file_that_is_not_a_recipe_is_an_error(tmp_path, content, said):
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
     with pytest.raises(RecipeError) as raised:
@@ -315,6 +315,6 @@ def test_a_file_that_is_no_recipe(tmp_path, content, said):
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_recipe_file_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match=r"there is no recipe '.*/caltech101\.yaml'"):
         load_recipe(str(tmp_path / "caltech101.yaml"))

@@ -19,7 +19,7 @@ RATIOS = {
 }
 
 
-def test_rates_and_their_ratios(drawings):
+def test_bench_reports_rates_and_their_ratios(drawings):
     torch.manual_seed(5)
     found = bench(tiny_recipe("caltech101", data=str(drawings), frozen_stride=8, **SMALL))
     for ratio, (one, other) in RATIOS.items():
@@ -30,7 +30,7 @@ def test_rates_and_their_ratios(drawings):
     assert isinstance(found["native bf16"], bool)
 
 
-def test_the_command_draws_its_own_pictures(capsys):
+def test_bench_command_draws_its_own_pictures(capsys):
     """Of at least as many classes as a batch of the recipe has."""
     changes = {"pretrained": "false", "image_size": 32, "test_size": 32, "images_per_class": 2}
     pairs = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
@@ -45,6 +45,6 @@ def test_the_command_draws_its_own_pictures(capsys):
 @pytest.mark.parametrize(
     ("recipe", "said"), [("frozen", "frozen does not train"), ("classifer", "did you mean 'classifier'")]
 )
-def test_recipes_that_cannot_be_measured(recipe, said, capsys):
+def test_bench_command_refuses_recipes_it_cannot_measure(recipe, said, capsys):
     assert main(["bench", recipe, "--backbone", "test_resnet"]) == 1
     assert said in capsys.readouterr().err

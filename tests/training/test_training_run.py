@@ -118,7 +118,7 @@ def rows_of(source, split, column="label"):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_an_artifact_that_answers(runs, name, capsys):
+def test_trained_artifact_can_be_verified_and_searched(runs, name, capsys):
     recipe, out = runs(name)
     assert retrieval.__main__.main(["verify", str(out)]) == 0
     capsys.readouterr()
@@ -139,7 +139,7 @@ def test_an_artifact_that_answers(runs, name, capsys):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_sections_say_how_it_was_made(runs, name):
+def test_metrics_record_how_the_artifact_was_trained(runs, name):
     recipe, out = runs(name)
     metrics = read_metrics(out)
     training = metrics.training
@@ -179,7 +179,7 @@ def test_sections_say_how_it_was_made(runs, name):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_card_and_pictures(runs, name):
+def test_card_shows_the_recipe_the_metrics_and_the_plots(runs, name):
     recipe, out = runs(name)
     metrics, card = read_metrics(out), (out / LAYOUT.card).read_text(encoding="utf-8")
     assert f"- **Recipe:** {recipe.name}\n" in card
@@ -243,7 +243,7 @@ def gallery_of(artifact):
 
 
 @pytest.mark.parametrize("name", ["frozen", "frozen-pca", "random-triplet", "classifier", "ours"])
-def test_figures_of_a_test_split(runs, name):
+def test_metrics_on_the_test_split_match_plain_loops(runs, name):
     recipe, out = runs(name)
     artifact, metrics = load_artifact(out), read_metrics(out)
     vectors, labels, row_of = gallery_of(artifact)
@@ -266,7 +266,7 @@ def test_figures_of_a_test_split(runs, name):
 
 
 @pytest.mark.parametrize("name", ["frozen", "random-triplet"])
-def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, name):
+def test_calibration_is_fitted_on_validation_and_checked_on_test(runs, name):
     recipe, out = runs(name)
     artifact, section = load_artifact(out), read_metrics(out).calibration
     assert section.held_out is True
@@ -288,7 +288,7 @@ def test_the_calibration_is_learned_from_validation_and_checked_on_test(runs, na
 
 
 @pytest.mark.parametrize("name", ["frozen", "classifier", "ours"])
-def test_the_audit_finds_what_was_planted(runs, name):
+def test_audit_finds_the_planted_near_duplicates(runs, name):
     recipe, out = runs(name)
     audit, test = read_metrics(out).audit, rows_of(recipe.data, "test")
     assert (audit.queries, audit.audited, audit.across_classes) == (2, 26, 0)
@@ -300,7 +300,7 @@ def test_the_audit_finds_what_was_planted(runs, name):
     assert "Leak audit: 2 of 26 held-out images" in (out / LAYOUT.card).read_text()
 
 
-def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
+def test_metrics_with_a_single_split_match_plain_loops(runs, tmp_path):
     """With one split, a tenth of it is tested: in the gallery, but left out of it for the evaluation."""
     recipe, out = runs("fashion")
     artifact, metrics = load_artifact(out), read_metrics(out)
@@ -325,7 +325,7 @@ def test_figures_of_images_that_are_in_the_gallery_too(runs, tmp_path):
     assert {label for label in labels if label not in COLOURED} == {None, "umber"}, "they can be found all the same"
 
 
-def test_figures_of_classes_that_were_held_out(runs):
+def test_metrics_of_held_out_classes_match_plain_loops(runs):
     recipe, out = runs("ours without two")
     artifact, metrics = load_artifact(out), read_metrics(out)
     held_out = metrics.training.data.held_out
@@ -347,7 +347,7 @@ def test_figures_of_classes_that_were_held_out(runs):
 
 
 @pytest.mark.parametrize("name", ["classifier", "random-triplet"])  # validation uses the final head
-def test_the_artifact_has_the_weights_that_validation_chose(runs, name):
+def test_artifact_has_the_weights_that_validation_chose(runs, name):
     """Its metrics on the validation images equal those recorded for the best step."""
     recipe, out = runs(name)
     artifact, training = load_artifact(out), read_metrics(out).training
@@ -366,7 +366,7 @@ def test_the_artifact_has_the_weights_that_validation_chose(runs, name):
 # Learned weights
 
 
-def test_the_head_is_computed_anew_at_the_end(runs):
+def test_head_is_recomputed_after_training(runs):
     """Five discriminants separate the six training classes; the rest of an embedding does not."""
     recipe, out = runs("ours")
     encoder = load_artifact(out).encoder
@@ -384,7 +384,7 @@ def test_the_head_is_computed_anew_at_the_end(runs):
     assert "- **Validation:** hit@1 " in (out / LAYOUT.card).read_text()
 
 
-def test_training_pays(runs):
+def test_training_improves_on_the_frozen_network(runs):
     """Classes are the colours of articles it has never seen: a trained network beats its own starting weights."""
     before, after = (read_metrics(runs(name)[1]).evaluation.seen.figures for name in ("frozen", "ours"))
     assert after.map.value > before.map.value + 0.1
@@ -393,7 +393,7 @@ def test_training_pays(runs):
     assert losses[-1] < losses[0]
 
 
-def test_frozen_is_the_start_itself(runs, weights):
+def test_frozen_recipes_keep_the_starting_weights(runs, weights):
     start, found = load_file(weights), load_artifact(runs("frozen")[1]).encoder.model.state_dict()
     assert found.keys() == {name for name in start if not name.startswith("classifier")}
     assert all(torch.equal(found[name], start[name]) for name in found)
@@ -401,7 +401,7 @@ def test_frozen_is_the_start_itself(runs, weights):
     assert all(torch.equal(whitened[name], start[name]) for name in found)
 
 
-def test_frozen_stages_are_as_they_were(runs, weights):
+def test_frozen_stages_keep_the_starting_weights(runs, weights):
     start, found = load_file(weights), load_artifact(runs("ours")[1]).encoder.model.state_dict()
     still = {name for name in found if name.startswith(("conv_stem", "bn1", "blocks.0."))}
     same = {name for name in found if not name.startswith("classifier") and torch.equal(found[name], start[name])}
@@ -411,7 +411,7 @@ def test_frozen_stages_are_as_they_were(runs, weights):
 # Comparing runs
 
 
-def test_unseen_figures_come_into_the_card_of_the_fellow(runs, tmp_path, capsys):
+def test_compare_adds_unseen_class_metrics_to_the_matching_run(runs, tmp_path, capsys):
     full, without = (
         Path(shutil.copytree(runs(name)[1], tmp_path / name.replace(" ", "-"))) for name in ("ours", "ours without two")
     )
@@ -439,7 +439,7 @@ def test_unseen_figures_come_into_the_card_of_the_fellow(runs, tmp_path, capsys)
 # A real backbone
 
 
-def test_resnet50(tmp_path):
+def test_resnet50_can_be_trained_and_searched(tmp_path):
     """From random weights, on a few small pictures of two classes: training steps, checkpoint, artifact and search."""
     splits = {
         split: [row for row in coloured(split, count) if row[1] in ("red", "blue")]
@@ -460,7 +460,7 @@ def test_resnet50(tmp_path):
 # The command line
 
 
-def test_the_command(weights, tmp_path, capsys):
+def test_training_command_makes_an_artifact_and_never_overwrites_it(weights, tmp_path, capsys):
     """A custom recipe file with options and --set, on class folders; then again with the same output folder."""
     path, folder, out = tmp_path / "mine.yaml", tmp_path / "pictures", tmp_path / "out"
     path.write_text("head: linear-8\nimage_size: 64\ntest_size: 64\nepochs: 1\nclasses_per_batch: 6\nbf16: false\n")
@@ -496,7 +496,7 @@ def test_the_command(weights, tmp_path, capsys):
     assert not (tmp_path / "out.training").exists()
 
 
-def test_the_list(capsys):
+def test_list_shows_recipes_and_keys(capsys):
     for arguments in (["--list"], []):
         assert main(arguments) == 0
         said = capsys.readouterr().out
@@ -524,7 +524,7 @@ def test_the_list(capsys):
         (["compare", ".", "--plot", "o.pdf"], "o.pdf: the plot is a PNG file"),
     ],
 )
-def test_errors_are_a_line(arguments, said, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line_and_create_nothing(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     extra = ["--set", "pretrained=false"] if "--backbone" in arguments and "--weights" not in arguments else []
     assert main([*arguments, *extra]) == 1
@@ -534,7 +534,7 @@ def test_errors_are_a_line(arguments, said, capsys, tmp_path, monkeypatch):
     assert not (tmp_path / "o").exists()
 
 
-def test_data_that_cannot_be_learned_from_is_an_error_before_the_first_step(leaky, tmp_path, capsys):
+def test_unusable_data_or_settings_are_an_error_before_training(leaky, tmp_path, capsys):
     command = ["frozen", "--out", str(tmp_path / "o"), "--backbone", BACKBONE, "--set", "pretrained=false"]
     assert main([*command, "--data", str(leaky), "--label-column", "kind"]) == 1
     assert "has no column 'kind'; its columns are image, label." in capsys.readouterr().err
@@ -549,7 +549,7 @@ def test_data_that_cannot_be_learned_from_is_an_error_before_the_first_step(leak
     assert "IVF" in capsys.readouterr().err
 
 
-def test_few_classes_are_enough_for_a_network_that_does_not_learn(tmp_path):
+def test_frozen_recipe_accepts_fewer_classes_than_a_batch(tmp_path):
     """A batch of the recipe has more classes than the data, but a frozen network needs no batches."""
     splits = {split: list(coloured(split, 2)) for split in ("train", "validation", "test")}
     data = write_data_set(tmp_path / "set", **splits)
@@ -557,7 +557,7 @@ def test_few_classes_are_enough_for_a_network_that_does_not_learn(tmp_path):
     load_artifact(tmp_path / "out")
 
 
-def test_what_lies_in_the_way(leaky, tmp_path):
+def test_unusable_output_path_or_index_setting_is_an_error(leaky, tmp_path):
     recipe = tiny_recipe("frozen", data=str(leaky), classes_per_batch=4)
     (tmp_path / "file").write_text("a person's")
     with pytest.raises(ArtifactError, match="is a file; an artifact is a folder"):
@@ -566,7 +566,7 @@ def test_what_lies_in_the_way(leaky, tmp_path):
         train(recipe.changed({"index": 3}), tmp_path / "out", say=lambda _: None)
 
 
-def test_exit_codes():
+def test_exit_code_is_0_for_success_1_for_errors_2_for_wrong_usage():
     def code(*arguments):
         return python("-m", "training", *arguments).returncode
 
@@ -575,7 +575,7 @@ def test_exit_codes():
     assert code("frozen", "--no-such-option") == 2
 
 
-def test_an_encoder_reads_it_without_this_project(runs):
+def test_timm_alone_loads_the_trained_artifact(runs):
     """A linear head is timm's own classifier, so the artifact's folder is a timm model."""
     out = runs("ours")[1]
     import timm

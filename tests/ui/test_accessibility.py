@@ -48,7 +48,7 @@ def test_axe_finds_nothing_serious_in_other_tabs(
             assert (tab, serious_findings(page, axe)) == (tab, [])
 
 
-def test_axe_finds_serious_problems_where_there_are_some(browser: Browser, axe: Path) -> None:
+def test_axe_reports_serious_problems_on_a_bad_page(browser: Browser, axe: Path) -> None:
     page = browser.new_page()
     page.set_content(
         "<html lang=en><title>t</title><main><h1>h</h1><img src=x><p style='color: #aaa; background: #fff'>pale</p>"

@@ -38,7 +38,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
     return Gallery(path)
 
 
-def test_csv(gallery: Gallery) -> None:
+def test_csv_has_one_row_per_result(gallery: Gallery) -> None:
     name, mime, content = make_file("csv", SHOWN, gallery)
     assert (name, mime) == ("hits.csv", "text/csv")
     lines = list(csv.reader(io.StringIO(content.decode(), newline="")))
@@ -52,7 +52,7 @@ def test_csv(gallery: Gallery) -> None:
     assert list(quoted)[1][2] == LABELS[1]
 
 
-def test_json(gallery: Gallery) -> None:
+def test_json_has_one_record_per_result(gallery: Gallery) -> None:
     name, mime, content = make_file("json", SHOWN, gallery)
     assert (name, mime) == ("hits.json", "application/json")
     records = json.loads(content)
@@ -70,7 +70,7 @@ def test_json(gallery: Gallery) -> None:
     }
 
 
-def test_zip_holds_the_stored_thumbnails_under_harmless_names(gallery: Gallery) -> None:
+def test_zip_holds_the_stored_thumbnails_under_safe_names(gallery: Gallery) -> None:
     name, mime, content = make_file("zip", SHOWN, gallery)
     assert (name, mime) == ("hits.zip", "application/zip")
     with zipfile.ZipFile(io.BytesIO(content)) as file:
@@ -85,7 +85,7 @@ def test_a_file_of_no_results_has_no_rows(gallery: Gallery, kind: str) -> None:
     assert b"id0" not in make_file(kind, [], gallery)[2]
 
 
-def test_at_most_as_many_results_are_saved_as_a_search_can_give(gallery: Gallery) -> None:
+def test_saving_more_results_than_a_search_gives_is_an_error(gallery: Gallery) -> None:
     assert len(json.loads(make_file("json", [[0, 1.0, None]] * MAX_K, gallery)[2])) == MAX_K
     with pytest.raises(QueryError, match="at most 1000 results"):
         make_file("json", [[0, 1.0, None]] * (MAX_K + 1), gallery)
@@ -98,13 +98,13 @@ def test_at_most_as_many_results_are_saved_as_a_search_can_give(gallery: Gallery
         [[1, "=1+1", None]], [[1, 1.0, "high"]], [[1, None, None]], [[1, 1.0]], [1], ["abc"], {"a": 1}, "abc", 7, None,
     ],
 )  # fmt: skip
-def test_anything_but_results_is_refused(gallery: Gallery, shown: Any) -> None:
+def test_malformed_results_are_refused(gallery: Gallery, shown: Any) -> None:
     with pytest.raises(QueryError, match="expected at most 1000 results, each with row, score and match probability"):
         make_file("csv", shown, gallery)
 
 
 @pytest.mark.parametrize("kind", ["exe", "", "../csv", "x" * 9999])
-def test_other_kinds_of_files_are_refused(gallery: Gallery, kind: str) -> None:
+def test_unknown_file_formats_are_refused(gallery: Gallery, kind: str) -> None:
     with pytest.raises(QueryError, match="as csv, json, zip, not as") as raised:
         make_file(kind, SHOWN, gallery)
     assert len(str(raised.value)) < 200

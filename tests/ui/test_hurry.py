@@ -54,7 +54,9 @@ def take(page: Page, column: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_several_filters_set_without_waiting(browser: Browser, slow: str, searcher: Searcher, size: str) -> None:
+def test_several_filters_set_without_waiting_all_apply(
+    browser: Browser, slow: str, searcher: Searcher, size: str
+) -> None:
     with visit(browser, slow, size) as page:
         part = began(page)
         for column, value in (("colour", "red"), ("colour", "blue"), ("label", "mug")):
@@ -65,7 +67,7 @@ def test_several_filters_set_without_waiting(browser: Browser, slow: str, search
         page.wait_for_function("location.search.includes('mug') && location.search.includes('blue')")
 
 
-def test_a_filter_then_a_click_without_waiting(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_filter_and_click_without_waiting_both_apply(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         began(page)
         row = rows(page)[4]
@@ -76,7 +78,7 @@ def test_a_filter_then_a_click_without_waiting(browser: Browser, slow: str, sear
         expect(page.locator("#tools .trail button")).to_have_count(1)
 
 
-def test_like_then_dislike_without_waiting(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_like_and_dislike_without_waiting_both_apply(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         part = began(page)
         liked, unliked = rows(page)[2], rows(page)[5]
@@ -90,7 +92,7 @@ def test_like_then_dislike_without_waiting(browser: Browser, slow: str, searcher
         expect_hits(page, searcher, [part, Part(row=unliked, weight=-1.0)])
 
 
-def test_going_back_without_waiting(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_going_back_without_waiting_restores_earlier_searches(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         parts = []
         for place in range(4):
@@ -108,7 +110,7 @@ def test_going_back_without_waiting(browser: Browser, slow: str, searcher: Searc
         expect(page.locator("#status")).to_contain_text("Drop in a picture")
 
 
-def test_a_number_box_that_is_emptied_while_typing(browser: Browser, slow: str, searcher: Searcher) -> None:
+def test_number_box_emptied_while_typing_gives_no_error(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         part = began(page)
         open_settings(page)

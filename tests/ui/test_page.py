@@ -90,7 +90,7 @@ def test_a_picture_finds_similar_ones_and_filters_narrow_them_down(
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is too wide"
 
 
-def test_the_results_are_those_of_the_searcher(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+def test_page_shows_the_results_of_the_searcher(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
         expected = searcher.find(searcher.query([Part(shirt)]), 24, fold=True)
@@ -99,7 +99,7 @@ def test_the_results_are_those_of_the_searcher(browser: Browser, server: str, se
         assert shown == [f"{min(round(100 * (hit.chance or 0)), 99)}%" for hit in expected]
 
 
-def test_thumbnails_are_loaded_and_whole(browser: Browser, server: str, shirt: Path) -> None:
+def test_thumbnails_are_loaded_and_shown_uncropped(browser: Browser, server: str, shirt: Path) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
         first = page.locator("#hits img").first
@@ -110,7 +110,7 @@ def test_thumbnails_are_loaded_and_whole(browser: Browser, server: str, shirt: P
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_each_filter_counts_within_the_others(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_filter_counts_respect_the_other_filters(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
     with visit(browser, server, size) as page:
         choose(page, "label", "mug")
         expect(page.locator("#hits .name").first).to_have_text("mug")
@@ -127,7 +127,9 @@ def test_each_filter_counts_within_the_others(browser: Browser, server: str, sea
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_results_per_page_and_minimum_similarity(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_results_per_page_and_minimum_similarity_are_applied(
+    browser: Browser, server: str, shirt: Path, size: str
+) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         open_settings(page)
@@ -161,7 +163,7 @@ def test_show_more_shows_more_results(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_undo_and_earlier_searches(browser: Browser, server: str, size: str) -> None:
+def test_undo_and_history_return_to_earlier_searches(browser: Browser, server: str, size: str) -> None:
     with visit(browser, server, size) as page:
         seen = []
         for place in (3, 1, 2):
@@ -254,7 +256,7 @@ def test_several_uploads_are_combined(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_search_with_part_of_a_picture(
+def test_selected_part_of_a_picture_is_searched(
     browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str
 ) -> None:
     both = Image.new("RGB", (400, 200), "white")
@@ -282,7 +284,7 @@ def test_a_search_with_part_of_a_picture(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_link_brings_a_search_back(browser: Browser, server: str, size: str) -> None:
+def test_link_restores_a_search(browser: Browser, server: str, size: str) -> None:
     with visit(browser, server, size) as page:
         choose(page, "colour", "red")
         search_for(page, 2)
@@ -351,7 +353,9 @@ def test_an_invalid_link_shows_the_reason(browser: Browser, server: str, query: 
         expect(page.locator("#hits .card")).to_have_count(24)
 
 
-def test_downloads(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+def test_results_can_be_downloaded_as_csv_json_and_zip(
+    browser: Browser, server: str, searcher: Searcher, shirt: Path
+) -> None:
     with visit(browser, server) as page:
         upload(page, shirt)
         files = {}
@@ -374,7 +378,7 @@ def test_downloads(browser: Browser, server: str, searcher: Searcher, shirt: Pat
             ]
 
 
-def test_without_a_confident_match_the_results_are_dimmed(browser: Browser, server: str, tmp_path: Path) -> None:
+def test_results_are_dimmed_without_a_confident_match(browser: Browser, server: str, tmp_path: Path) -> None:
     Image.effect_noise((300, 300), 90).convert("RGB").save(tmp_path / "noise.png")
     with visit(browser, server) as page:
         upload(page, tmp_path / "noise.png")
@@ -410,7 +414,7 @@ def test_a_picture_can_be_pasted(browser: Browser, server: str, shirt: Path) -> 
         assert names(page)[0] == "shirt"
 
 
-def test_a_query_of_dislikes_only_is_named_so(browser: Browser, server: str, searcher: Searcher) -> None:
+def test_status_says_when_a_query_has_only_dislikes(browser: Browser, server: str, searcher: Searcher) -> None:
     with visit(browser, server, query=f"?unlike={searcher.gallery.ids[0]}") as page:
         expect(page.locator("#status")).to_contain_text("results for images unlike")
         expect(page.locator("#hits .chance")).to_have_count(0)
@@ -449,7 +453,7 @@ def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Sea
         expect(one.locator("#parts img")).to_have_attribute("alt", "your picture")
 
 
-def test_a_search_by_keyboard_alone(browser: Browser, server: str) -> None:
+def test_search_works_by_keyboard_alone(browser: Browser, server: str) -> None:
     with visit(browser, server) as page:
         page.locator("#hits .card > .pic").first.focus()
         page.keyboard.press("Enter")
@@ -464,7 +468,7 @@ def test_a_search_by_keyboard_alone(browser: Browser, server: str) -> None:
         expect(page.locator("#why dialog")).to_have_count(0)
 
 
-def test_a_label_is_shown_as_it_stands(browser: Browser, tmp_path: Path, encoder: Encoder) -> None:
+def test_label_is_shown_as_plain_text(browser: Browser, tmp_path: Path, encoder: Encoder) -> None:
     """Not as Markdown, HTML or a template: otherwise a label could make every visitor's browser call another host."""
     label = "![x](http://stranger.invalid/p.png) <img src=http://stranger.invalid/q.png> *b* ${alert(1)} {{value}} `"
     pictures = []

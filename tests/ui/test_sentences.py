@@ -65,7 +65,9 @@ def hit(row: int = 2, confident: bool | None = None, alike: tuple[int, ...] = ()
         ),
     ],
 )
-def test_the_line_above_the_results(cards: Cards, parts: list[Part], hits: list[Hit], said: str) -> None:
+def test_status_line_describes_the_query_and_the_match(
+    cards: Cards, parts: list[Part], hits: list[Hit], said: str
+) -> None:
     assert text(cards.status(Asked(tuple(parts)), hits)) == said
 
 
@@ -74,7 +76,7 @@ def test_an_unlabelled_result_has_no_match_probability(cards: Cards) -> None:
     assert said.endswith("The top result has no label, so there is no match probability. Showing cosine similarity.")
 
 
-def test_one_and_several_are_told_apart(cards: Cards) -> None:
+def test_singular_and_plural_are_used_correctly(cards: Cards) -> None:
     shown = text(cards.hits([hit(alike=(3,)), hit(4, alike=(5, 6))], more=False))
     assert "+1 near-duplicate " in f"{shown} "
     assert "+2 near-duplicates" in shown

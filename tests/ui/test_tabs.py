@@ -53,7 +53,7 @@ def test_the_explanation_adds_up_to_the_score(browser: Browser, server: str, shi
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_heat_maps_share_one_scale_of_colours(browser: Browser, server: str, shirt: Path, size: str) -> None:
+def test_heat_maps_share_one_colour_scale(browser: Browser, server: str, shirt: Path, size: str) -> None:
     with visit(browser, server, size) as page:
         upload(page, shirt)
         page.mouse.move(0, 0)  # over no cell when the dialogue opens
@@ -180,7 +180,7 @@ def test_hovering_on_the_map_shows_an_image(browser: Browser, server: str, searc
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_evaluation_and_card_are_those_of_the_artifact(browser: Browser, server: str, starter: Path, size: str) -> None:
+def test_evaluation_and_about_tabs_show_the_artifact(browser: Browser, server: str, starter: Path, size: str) -> None:
     metrics = json.loads((starter / "metrics.json").read_text(encoding="utf-8"))
     with visit(browser, server, size) as page:
         open_tab(page, "Evaluation")

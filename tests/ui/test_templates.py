@@ -79,7 +79,7 @@ def pieces(cards: Cards, words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_is_text_and_nothing_else(cards: Cards, name: str) -> None:
+def test_hostile_names_are_escaped_in_the_search(cards: Cards, name: str) -> None:
     for harmless, hostile in zip(pieces(cards, "harmless"), pieces(cards, name), strict=True):
         expected, seen = Seen(harmless), Seen(hostile)
         assert seen.tags == expected.tags, "no more elements or attributes"
@@ -88,7 +88,7 @@ def test_a_hostile_name_is_text_and_nothing_else(cards: Cards, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_the_header_and_the_message_escape_too(name: str) -> None:
+def test_hostile_names_are_escaped_in_header_and_message(name: str) -> None:
     expected = Seen(render("header", name="a", state="b", rows=3, model="c"))
     seen = Seen(render("header", name=name, state=name, rows=3, model=name))
     assert seen.tags == expected.tags
@@ -97,7 +97,7 @@ def test_the_header_and_the_message_escape_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_the_dialogue_escapes_too(name: str) -> None:
+def test_hostile_names_are_escaped_in_the_why_dialogue(name: str) -> None:
     expected, seen = (
         Seen(render("why", notes=[said], pairs=[], cannot=said, numbers=None, data_url=None)) for said in ("a", name)
     )
@@ -105,7 +105,7 @@ def test_the_dialogue_escapes_too(name: str) -> None:
     assert seen.text.count(name) == 2
 
 
-def test_numbers_and_json_in_attributes_are_read_back(searcher: Searcher, cards: Cards, shirt: Path) -> None:
+def test_numbers_and_json_in_attributes_keep_their_values(searcher: Searcher, cards: Cards, shirt: Path) -> None:
     seen = Seen(Why(searcher, cards).of(Asked((Part(str(shirt)),)), 5))
     pairs, *heat = (np.array(json.loads(value)) for value in seen.values if value.startswith("[["))
     assert pairs.shape == tuple(cells.size for cells in heat)
@@ -114,12 +114,12 @@ def test_numbers_and_json_in_attributes_are_read_back(searcher: Searcher, cards:
     assert {repr(score), repr(1e-7)} <= set(hits.values)
 
 
-def test_a_value_missing_for_a_template_is_an_error() -> None:
+def test_missing_template_value_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError, match="'message' is undefined"):
         render("message")
 
 
-def test_no_html_is_put_together_from_strings() -> None:
+def test_no_html_is_built_from_strings() -> None:
     """Neither in an f-string nor in a constant with a closing tag: templates escape values, strings do not."""
     found = []
     for path in UI.rglob("*.py"):

@@ -63,7 +63,7 @@ def test_likes_and_dislikes_are_added_to_the_query() -> None:
     assert len(part.parts) == 2, "a region and the whole picture are different parts"
 
 
-def test_a_part_can_be_switched_removed_narrowed_and_made_whole() -> None:
+def test_part_can_be_switched_removed_cropped_and_restored() -> None:
     visit = press(press(Visit(Asked((MINE,))), "like", row=2), "unlike", row=5)
     assert parts(press(visit, "turn", place=1)) == [(None, 1), (2, -1), (5, -1)]
     assert parts(press(press(visit, "turn", place=1), "turn", place=1)) == parts(visit)
@@ -87,7 +87,7 @@ def test_a_query_has_at_most_one_text_beside_its_pictures() -> None:
     assert asked.words("  ").parts == (MINE,)
 
 
-def test_filters_by_column() -> None:
+def test_filters_are_set_and_removed_by_column() -> None:
     asked = Asked((MINE,)).filtered("label", ["mug"]).filtered("size", ["0", "2"])
     assert asked.filter == {"label": ["mug"], "size": ["0", "2"]}
     assert asked.filtered("label", ["grün & blau"]).filter == {"size": ["0", "2"], "label": ["grün & blau"]}
@@ -132,7 +132,7 @@ def test_every_step_can_be_undone_and_returned_to() -> None:
         Asked((Part(row=4),), (("label", ("grün & blau", "mug")), ("size", ("2",)))),
     ],
 )
-def test_a_link_brings_a_search_back(gallery: Gallery, asked: Asked, k: int) -> None:
+def test_link_restores_a_search(gallery: Gallery, asked: Asked, k: int) -> None:
     link = link_of(asked, k, gallery)
     assert link.startswith("?")
     assert link.isascii()
@@ -143,7 +143,7 @@ def test_a_link_brings_a_search_back(gallery: Gallery, asked: Asked, k: int) -> 
 @pytest.mark.parametrize(
     "others", [(MINE,), (Part(row=1), MINE), (Part(words="a hat"),), (Part(row=1, region=REGION),)]
 )
-def test_uploads_words_and_regions_are_in_no_link(gallery: Gallery, others: tuple[Part, ...]) -> None:
+def test_uploads_text_and_regions_have_no_link(gallery: Gallery, others: tuple[Part, ...]) -> None:
     assert link_of(Asked(others, (("label", ("mug",)),)), PAGE, gallery) == ""
 
 

@@ -26,7 +26,7 @@ def words(tmp_path_factory, pictures: Path, encoder: Encoder):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_words_alone_and_with_a_picture(browser: Browser, words, size: str) -> None:
+def test_text_is_searched_alone_and_with_a_picture(browser: Browser, words, size: str) -> None:
     searcher, address = words
     with visit(browser, address, size) as page:
         page.locator("#words textarea, #words input").fill("red shirt")

@@ -102,7 +102,7 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
     with fewer than two training images (`skip_unusable` drops both), and for batches larger than the data.
     """
     if not recipe.data:
-        raise TrainingError("the recipe names no data: use --data with a folder, a parquet file or a data set.")
+        raise TrainingError("the recipe names no data: use --data with a folder, a parquet file or a dataset.")
     fixed = _pinned(recipe, work, resumed)
     names = split_names(fixed, config=recipe.data_config)
     used = parts_of(names)

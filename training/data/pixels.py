@@ -27,7 +27,7 @@ _AHEAD = 64  # images submitted to the decoding threads at a time: bounds memory
 
 
 class Pixels:
-    """Images of a data set as (3, S, S) uint8 tensors, by row."""
+    """Images of a dataset as (3, S, S) uint8 tensors, by row."""
 
     def __init__(self, raw: Callable[[int], RawImage], side: int, interpolation: str, memory_gb: float) -> None:
         """`raw` returns the undecoded image of a row; `memory_gb` limits the cache, in 10^9 bytes."""

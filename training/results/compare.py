@@ -48,7 +48,7 @@ class _Run:
 
     @property
     def recipe(self) -> tuple[Any, ...]:
-        """The key that two runs share if they use the same recipe and data set."""
+        """The key that two runs share if they use the same recipe and dataset."""
         training, data = self.training, self.training.data
         # Folders of the same name can differ, so compare image counts; the parts include images of held-out classes.
         images = sum(data.split_sizes.values())

@@ -65,7 +65,7 @@ def evaluate(
             apart = _part(found, query_labels, chosen & ~near_duplicate, len(gallery))
             parts[f"{name}_without_near_duplicates"] = apart
     if parts["seen"] is None:
-        raise QueryError("there is nothing to evaluate: no query belongs to a seen class that is in the gallery.")
+        raise QueryError("nothing to evaluate: no query belongs to a seen class that is in the gallery.")
     classes = _classes(found, query_labels, train_counts)
     section: dict[str, Any] = {"split": split, "gallery": gallery_name, **parts, "classes": classes}
     if correct is not None:

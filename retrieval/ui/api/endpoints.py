@@ -67,7 +67,7 @@ class Endpoints:
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
             where: a filter, column -> value or list of values, for example {"label": "shirt"}.
-            region: the part of the picture that counts: left, top, right and bottom, as shares from 0 to 1.
+            region: the part of the picture that counts: left, top, right and bottom, each from 0 to 1.
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
@@ -141,7 +141,7 @@ class Endpoints:
             hit: the id of the hit.
             image: the picture that was searched with; or else an id.
             id: the id of the image of the gallery that was searched with.
-            region: the part of it that was searched with: left, top, right and bottom, as shares from 0 to 1.
+            region: the part of it that was searched with: left, top, right and bottom, each from 0 to 1.
         """
         with errors_as_sentences():
             picture, other = None if image is None else uploaded(image), None if id is None else words(id, "id")

@@ -69,7 +69,7 @@ def noises():
 
 
 @pytest.mark.parametrize("change", SAVED_ANEW)
-def test_the_same_picture_saved_anew(pictures, change):
+def test_resaved_picture_is_recognised_as_the_same(pictures, change):
     for picture in pictures[::3]:
         other = SAVED_ANEW[change](picture)
         assert same_photograph(grey(picture), grey(other)) >= SIMILAR
@@ -77,21 +77,21 @@ def test_the_same_picture_saved_anew(pictures, change):
 
 
 @pytest.mark.parametrize("change", CROPPED)
-def test_a_part_of_the_same_picture(pictures, change):
+def test_cropped_picture_is_recognised_as_the_same(pictures, change):
     for picture in pictures[::3]:
         other = CROPPED[change](picture)
         assert same_photograph(grey(picture), grey(other)) >= SIMILAR
         assert same_photograph(grey(other), grey(picture)) >= SIMILAR
 
 
-def test_of_another_shape(pictures):
+def test_crop_of_a_wide_picture_is_recognised_unless_rotated(pictures):
     wide = pictures[0].resize((180, 100))
     part = wide.crop((40, 5, 160, 95))
     assert same_photograph(grey(wide), grey(part)) >= SIMILAR
     assert same_photograph(grey(wide), grey(part.rotate(90, expand=True))) < SIMILAR
 
 
-def test_other_pictures_are_others(pictures, noises):
+def test_different_pictures_score_below_the_threshold(pictures, noises):
     for one, other in [
         *combinations(pictures[:5], 2),
         *combinations(noises[:3], 2),
@@ -100,7 +100,7 @@ def test_other_pictures_are_others(pictures, noises):
         assert same_photograph(grey(one), grey(other)) < SIMILAR
 
 
-def test_blank_pictures_are_like_nothing(pictures):
+def test_blank_pictures_never_match(pictures):
     white, black = Image.new("RGB", (128, 128), "white"), Image.new("RGB", (128, 128), "black")
     nearly = Image.fromarray(250 + np.random.default_rng(0).integers(0, 5, (128, 128, 3), dtype=np.uint8))
     for one, other in [(white, white), (white, black), (white, pictures[0]), (nearly, nearly), (black, nearly)]:
@@ -111,7 +111,7 @@ def audited(held_out, train, **options):
     """The pairs found with the starter's encoder, as (index in `held_out`, index in `train`)."""
     everything = [*held_out, *train]
     features = torch.from_numpy(Encoder.load(STARTER).embed_images(everything))
-    rows = [3 * number + 1 for number in range(len(everything))]  # like rows of a data set: not consecutive
+    rows = [3 * number + 1 for number in range(len(everything))]  # like rows of a dataset: not consecutive
     pairs = near_duplicates(
         rows[: len(held_out)],
         rows[len(held_out) :],
@@ -123,7 +123,7 @@ def audited(held_out, train, **options):
     return [(rows.index(pair.held_out), rows.index(pair.other) - len(held_out)) for pair in pairs]
 
 
-def test_near_duplicates_among_others(pictures, noises):
+def test_audit_finds_exactly_the_resaved_pictures(pictures, noises):
     """Some held-out pictures are resaved training pictures; the others resemble none of them."""
     held_out = [change(picture) for picture in pictures[:3] for change in SAVED_ANEW.values()]
     strangers = [*pictures[6:10], *noises[:2]]
@@ -134,7 +134,7 @@ def test_near_duplicates_among_others(pictures, noises):
     assert said == [(len(held_out) + len(strangers),) * 2]
 
 
-def test_most_crops_are_found_among_others(pictures, noises):
+def test_audit_finds_most_crops(pictures, noises):
     """Most, not all: the features of a crop can differ from those of the whole picture."""
     held_out = [change(picture) for picture in pictures[:6] for change in CROPPED.values()]
     found = audited(held_out, [*pictures, *noises])
@@ -142,14 +142,14 @@ def test_most_crops_are_found_among_others(pictures, noises):
     assert all(row == number // len(CROPPED) for number, row in found)
 
 
-def test_an_image_is_counted_once_with_its_best_pair(pictures):
+def test_audit_lists_each_image_once_with_its_best_match(pictures):
     train = [pictures[1], recompressed(pictures[0]), pictures[0], cropped(pictures[0], 0, 0, 0.8)]
     assert audited([pictures[0], pictures[0]], train) == [(0, 2), (1, 2)]
     assert audited([], train) == []
 
 
 @needs_data
-def test_faces_and_faces_easy_are_the_same_photographs():
+def test_audit_finds_faces_easy_photographs_among_faces():
     """In Caltech-101, Faces_easy holds cropped photographs of Faces; 70% of them have their original in train."""
     file = pq.ParquetFile(DATA / "caltech101" / "train.parquet")
     names = datasets.Features.from_arrow_schema(file.schema_arrow)["label"].names

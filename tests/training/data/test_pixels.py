@@ -61,7 +61,7 @@ def filled(files, rows, images_kept):
 
 
 @pytest.mark.parametrize(("room", "kept"), [(0, 0), (3, 3), (3.9, 3), (100, 6)])
-def test_what_is_kept_is_what_decoding_gives(files, room, kept):
+def test_cached_pictures_equal_freshly_decoded_ones(files, room, kept):
     pixels = filled(files, range(len(files)), room)
     assert pixels.kept == kept
     for row in GOOD:
@@ -70,14 +70,14 @@ def test_what_is_kept_is_what_decoding_gives(files, room, kept):
     assert np.array_equal(pixels.batch([7, 0, 7]).numpy(), np.stack([direct(files[row]) for row in (7, 0, 7)]))
 
 
-def test_only_what_was_asked_for_is_decoded_before(files):
+def test_only_requested_rows_are_decoded_in_advance(files):
     pixels = filled(files, [7, 2], 100)
     assert pixels.kept == 2
     assert sorted(pixels.sha256) == sorted(pixels.grey) == [2, 7]
     assert np.array_equal(pixels[0].numpy(), direct(files[0]))
 
 
-def test_what_is_kept_needs_its_file_no_more(tmp_path):
+def test_cached_pictures_do_not_need_their_files(tmp_path):
     paths = [noise(tmp_path / f"{number}.png", number) for number in range(4)]
     pixels = filled(paths, range(4), 2)
     expected = [direct(path) for path in paths]
@@ -89,7 +89,7 @@ def test_what_is_kept_needs_its_file_no_more(tmp_path):
         pixels[2]
 
 
-def test_what_cannot_be_opened_is_known_before(files):
+def test_unreadable_images_are_found_when_filling_the_cache(files):
     said = []
     pixels = Pixels(rows_of(files), SIDE, "bilinear", 1)
     pixels.fill(range(len(files)), lambda done, total: said.append((done, total)))
@@ -111,7 +111,7 @@ def test_what_cannot_be_opened_is_known_before(files):
         assert float(grey.mean()) == pytest.approx(np.asarray(image.convert("L")).mean(), abs=1)
 
 
-def test_it_is_what_the_encoder_sees(files):
+def test_training_pixels_equal_what_the_encoder_sees(files):
     recipe = tiny_recipe()
     encoder = starting_encoder(recipe)
     images = [open_image(files[row]) for row in GOOD]
@@ -136,7 +136,7 @@ def batches(files, **changes):
     return Batches(filled(files, GOOD, 3), {row: row % 3 for row in GOOD}, augmentation(recipe))
 
 
-def test_a_picture_depends_on_its_key_alone(files):
+def test_augmented_picture_depends_only_on_its_key(files):
     whole = batches(files, **ALL)
     keys = [(row, draw) for row in GOOD for draw in (5, 2**61)]
     first = [whole[key] for key in keys]
@@ -151,7 +151,7 @@ def test_a_picture_depends_on_its_key_alone(files):
         assert not torch.equal(one["pixels"], other["pixels"])
 
 
-def test_workers_make_the_same_pictures(files):
+def test_worker_processes_make_the_same_pictures(files):
     whole = batches(files, **ALL)
     keys = [(row, draw) for draw in range(2) for row in GOOD]
     loaded = torch.utils.data.DataLoader(whole, batch_size=4, sampler=keys, num_workers=2)
@@ -159,7 +159,7 @@ def test_workers_make_the_same_pictures(files):
     assert torch.equal(pictures, torch.stack([whole[key]["pixels"] for key in keys]))
 
 
-def test_without_augmentation_it_is_the_picture(files):
+def test_picture_is_unchanged_without_augmentation(files):
     plain = batches(files, **NONE)
     for row in GOOD:
         image = Image.fromarray(direct(files[row]).transpose(1, 2, 0)).resize((32, 32), Image.Resampling.BILINEAR)
@@ -174,7 +174,7 @@ def test_without_augmentation_it_is_the_picture(files):
 
 
 @pytest.mark.parametrize("key", ["crop", "jitter", "rotation", "shift", "erasing"])
-def test_each_key_changes_pictures(files, key):
+def test_each_augmentation_setting_changes_pictures(files, key):
     plain, changed = batches(files, **NONE), batches(files, **{**NONE, key: ALL[key]})
     different = [not torch.equal(plain[0, draw]["pixels"], changed[0, draw]["pixels"]) for draw in range(40)]
     assert 10 <= sum(different) <= (30 if key == "erasing" else 40)
@@ -198,7 +198,7 @@ SIZES = (2, 3, 7, 12, 20, 30, 26)
 
 
 @pytest.mark.parametrize("balance", [0, 0.5, 1])
-def test_a_batch_has_so_many_images_of_so_many_classes(balance):
+def test_batch_has_the_set_number_of_classes_and_images(balance):
     made = sampler(SIZES, classes_per_batch=5, images_per_class=4, balance=balance)
     rows = [row for row, _ in drawn(made)]
     assert len(rows) == len(made) == sum(SIZES) // 20 * 20
@@ -214,7 +214,7 @@ def test_a_batch_has_so_many_images_of_so_many_classes(balance):
             assert len(set(group)) == 4 if size >= 4 else len(set(group)) <= size
 
 
-def test_a_pass_is_a_function_of_seed_and_epoch():
+def test_batches_depend_only_on_seed_and_epoch():
     made = sampler(SIZES, classes_per_batch=3, images_per_class=4, seed=1)
     first, second = drawn(made), drawn(made, epoch=1)
     assert first != second
@@ -227,7 +227,7 @@ def test_a_pass_is_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.parametrize("balance", [0, 0.5, 1])
-def test_classes_are_drawn_in_proportion(balance):
+def test_classes_are_drawn_as_often_as_the_balance_setting_says(balance):
     sizes = (5, 10, 20, 45)
     made = sampler(sizes, classes_per_batch=2, images_per_class=2, balance=balance)
     found = Counter(row // 1000 for epoch in range(150) for row, _ in drawn(made, epoch)[::2])
@@ -241,14 +241,14 @@ def test_classes_are_drawn_in_proportion(balance):
         assert abs(found[label] - batches * chance) < 5 * deviation + 1e-9, label
 
 
-def test_each_image_of_a_class_is_drawn_as_often():
+def test_images_of_a_class_are_drawn_equally_often():
     made = sampler((6, 6), classes_per_batch=2, images_per_class=3)
     found = Counter(row for epoch in range(200) for row, _ in drawn(made, epoch))
     assert len(found) == 12
     assert all(abs(count - 200) < 5 * 200**0.5 for count in found.values())
 
 
-def test_one_image_of_each_class_is_a_shuffle():
+def test_one_image_per_class_means_a_plain_shuffle():
     made = sampler(SIZES, classes_per_batch=8, images_per_class=1, triplet="none", balance=0)
     rows = [row for row, _ in drawn(made)]
     everything = {1000 * label + number for label, size in enumerate(SIZES) for number in range(size)}
@@ -258,7 +258,7 @@ def test_one_image_of_each_class_is_a_shuffle():
     assert {row for epoch in range(20) for row, _ in drawn(made, epoch)} == everything
 
 
-def test_more_classes_in_a_batch_than_there_are():
+def test_batch_with_more_classes_than_exist_is_an_error():
     with pytest.raises(ValueError, match="classes_per_batch is 8, but there are only 7 classes"):
         sampler(SIZES, classes_per_batch=8, images_per_class=2)
     assert drawn(sampler((2, 2), classes_per_batch=2, images_per_class=4)) == [], "8 images are no batch of 4"

@@ -18,7 +18,7 @@ COUNTS = {"cat": 20, "dog": 13, "eel": 7, "fox": 2}
 
 
 def rows(counts, seed=0):
-    """Rows of a data set in random order, each with a unique picture."""
+    """Rows of a dataset in random order, each with a unique picture."""
     labels = [label for label, count in counts.items() for _ in range(count)]
     order = np.random.default_rng(seed).permutation(len(labels))
     return [(png(1000 * seed + int(number)), labels[number]) for number in order]
@@ -49,7 +49,7 @@ def check_parts(data, left_out=0):
 # Splits
 
 
-def test_splits_that_are_given_are_taken(tmp_path):
+def test_given_splits_are_used(tmp_path):
     given = {"train": COUNTS, "validation": {"cat": 3, "dog": 1}, "test": {"cat": 2, "fox": 4}}
     folder = write_data_set(
         tmp_path / "set", **{part: rows(counts, i) for i, (part, counts) in enumerate(given.items())}
@@ -69,7 +69,7 @@ def test_splits_that_are_given_are_taken(tmp_path):
         assert all(np.array_equal(again.parts[part], data.parts[part]) for part in PARTS)
 
 
-def test_what_the_data_are_is_known(tmp_path):
+def test_data_set_name_config_and_licence_are_recorded(tmp_path):
     for name, seed in (("small", 0), ("big", 1)):
         write_data_set(tmp_path / "set" / name, train=rows({"cat": 30, "dog": 20 + seed}, seed))
     configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("small", "big"))
@@ -87,7 +87,7 @@ def test_what_the_data_are_is_known(tmp_path):
     assert "is a local path and has no revisions: leave out 'v1'" in said
 
 
-def test_validation_alone_is_halved(tmp_path):
+def test_validation_is_halved_when_there_is_no_test_split(tmp_path):
     held = {"cat": 11, "dog": 6, "eel": 1}
     folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows(held, 1))
     data = opened(folder, tmp_path / "work")
@@ -105,7 +105,7 @@ def test_validation_alone_is_halved(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "folder", "another name"])
-def test_train_alone_is_cut_class_by_class(tmp_path, kind):
+def test_single_split_is_divided_class_by_class(tmp_path, kind):
     many = {"cat": 60, "dog": 34, "eel": 15, "fox": 2}
     split = "train" if kind != "another name" else "test"
     source = write_data_set(tmp_path / "set", **{split: rows(many)})
@@ -130,7 +130,7 @@ def test_train_alone_is_cut_class_by_class(tmp_path, kind):
         assert not np.array_equal(other.parts[part], data.parts[part])
 
 
-def test_a_tenth_is_a_tenth_also_of_small_classes(tmp_path):
+def test_test_part_is_a_tenth_even_with_small_classes(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows({f"class {number:02}": 4 for number in range(60)}))
     data = opened(folder, tmp_path / "work")
     assert 12 <= len(data.parts["test"]) <= 36, "24 are a tenth of 240"
@@ -138,7 +138,7 @@ def test_a_tenth_is_a_tenth_also_of_small_classes(tmp_path):
     assert min(counts_of(data, "train").values()) >= 2
 
 
-def test_a_test_split_and_no_validation(tmp_path):
+def test_validation_is_cut_from_train_when_only_test_is_given(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows({"cat": 40, "dog": 40}), test=rows({"cat": 5, "dog": 5}, 1))
     data = opened(folder, tmp_path / "work")
     assert counts_of(data, "test") == {"cat": 5, "dog": 5}
@@ -165,7 +165,7 @@ def draw_folders(folder, splits):
 
 
 def declare(folder, given):
-    """A data set whose card names its splits; without a card, `datasets` recognises only the usual file names."""
+    """A dataset whose card names its splits; without a card, `datasets` recognises only the usual file names."""
     folder = write_data_set(folder, **{name: rows(each, seed) for seed, (name, each) in enumerate(given.items())})
     files = "".join(f"  - {{split: {name}, path: {name}.parquet}}\n" for name in given)
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: all\n  data_files:\n{files}---\n")
@@ -182,7 +182,7 @@ def add_up(data):
 
 
 @pytest.mark.parametrize("names", NAMES, ids="-".join)
-def test_folders_of_splits_with_folders_of_classes(tmp_path, names):
+def test_split_folders_with_class_folders_are_read_as_splits(tmp_path, names):
     given = dict(zip(names, ({"cat": 5, "dog": 4}, {"cat": 2, "dog": 3}, {"cat": 1, "dog": 2}), strict=True))
     data = opened(draw_folders(tmp_path / "set", given), tmp_path / "work")
     assert [counts_of(data, part) for part in PARTS] == list(given.values())
@@ -191,7 +191,7 @@ def test_folders_of_splits_with_folders_of_classes(tmp_path, names):
 
 
 @pytest.mark.parametrize("names", NAMES, ids="-".join)
-def test_splits_are_known_by_each_of_their_names(tmp_path, names):
+def test_splits_are_recognised_by_all_common_names(tmp_path, names):
     counts = COUNTS, {"cat": 3, "dog": 1}, {"cat": 2, "fox": 4}
     data = opened(declare(tmp_path / "set", dict(zip(names, counts, strict=True))), tmp_path / "work")
     assert [counts_of(data, part) for part in PARTS] == list(counts)
@@ -211,7 +211,7 @@ def test_two_splits_for_the_same_part_are_both_used(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "folder"])
-def test_a_split_of_another_name_is_left_out_and_said_to_be(tmp_path, kind):
+def test_split_with_an_unknown_name_is_left_out_and_reported(tmp_path, kind):
     given = {"train": COUNTS, "extra": {"cat": 7, "owl": 1}, "validation": {"cat": 3}, "test": {"dog": 2}}
     source = (draw_folders if kind == "folder" else declare)(tmp_path / "set", given)
     data = opened(source, tmp_path / "work")
@@ -224,7 +224,7 @@ def test_a_split_of_another_name_is_left_out_and_said_to_be(tmp_path, kind):
     assert len(list(gallery.rows())) == 45, "no image of it is in the gallery, either"
 
 
-def test_a_split_of_another_name_in_the_place_of_train_is_train(tmp_path):
+def test_unknown_splits_are_used_for_training_if_there_is_no_train(tmp_path):
     given = {"images": {"cat": 30, "dog": 30}, "more": {"eel": 20}, "dev": {"cat": 3, "eel": 3}}
     data = opened(declare(tmp_path / "set", given), tmp_path / "work")
     assert counts_of(data, "train") == {"cat": 30, "dog": 30, "eel": 20}
@@ -233,7 +233,7 @@ def test_a_split_of_another_name_in_the_place_of_train_is_train(tmp_path):
     assert add_up(data) == []
 
 
-def test_whatever_is_left_out_the_numbers_add_up(tmp_path):
+def test_used_and_left_out_images_add_up_to_the_total(tmp_path):
     held_out = {"validation": {"cat": 4, "yak": 3}, "test": {"dog": 4}, "extra": {"emu": 5}}
     folder = declare(tmp_path / "set", {"train": {}, **held_out})
     train = [*rows({"cat": 12, "dog": 12, "gnu": 1}), (png(5001), None), (png(5002), None), (b"no picture", "cat")]
@@ -244,7 +244,7 @@ def test_whatever_is_left_out_the_numbers_add_up(tmp_path):
     assert sorted(add_up(data)) == [1, 2, 4, 5]
 
 
-def test_rows_are_read_once(tmp_path):
+def test_rows_are_read_once_and_again_only_after_a_change(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows({"cat": 9, "dog": 9}, 1))
     first = opened(folder, tmp_path / "work")
     (file,) = (tmp_path / "work").glob("*.arrow")
@@ -288,7 +288,7 @@ def test_held_out_classes_are_kept_from_training(ten_classes, tmp_path):
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.04, 0), (0.9, 9)])
-def test_too_few_or_too_many_are_held_out(ten_classes, tmp_path, share, count):
+def test_holding_out_too_few_or_too_many_classes_is_an_error(ten_classes, tmp_path, share, count):
     message = refused(ten_classes, tmp_path, hold_out_classes=share)
     assert message.startswith(f"hold_out_classes={share:g} of 10 classes is {count}: at least one")
 
@@ -296,14 +296,14 @@ def test_too_few_or_too_many_are_held_out(ten_classes, tmp_path, share, count):
 # Errors before the first step
 
 
-def test_no_data_is_named(tmp_path):
+def test_missing_data_source_is_an_error(tmp_path):
     with pytest.raises(TrainingError, match="names no data: use --data"):
         open_data(tiny_recipe(), tmp_path)
     message = refused(tmp_path / "nothing", tmp_path / "work", SourceError)
     assert str(tmp_path / "nothing") in message
 
 
-def test_no_labels(tmp_path):
+def test_data_without_labels_is_an_error(tmp_path):
     for seed in range(4):
         noise(tmp_path / "set" / f"{seed}.png", seed)
     words = "has no labels: training needs one for each image. Name the label column with --label-column"
@@ -316,7 +316,7 @@ def test_no_labels(tmp_path):
 
 
 @pytest.mark.parametrize("names", [None, ["cat", "dog"]])
-def test_some_labels_are_missing(tmp_path, names):
+def test_images_without_a_label_are_an_error_or_left_out(tmp_path, names):
     given = rows({"cat": 30, "dog": 30})
     given[7:7] = [(png(98), None), (png(99), None)]
     folder = write_data_set(tmp_path / "set", names=names, train=given)
@@ -330,7 +330,7 @@ def test_some_labels_are_missing(tmp_path, names):
     check_parts(data, left_out=2)
 
 
-def test_a_column_that_is_not_there(tmp_path):
+def test_missing_column_is_an_error(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows(COUNTS))
     message = refused(folder, tmp_path / "work", SourceError, label_column="kind")
     assert message == f"{folder} has no column 'kind'; its columns are image, label."
@@ -341,7 +341,7 @@ def test_a_column_that_is_not_there(tmp_path):
     assert not list((tmp_path / "work").glob("*"))
 
 
-def test_a_class_with_a_single_image(tmp_path):
+def test_class_with_a_single_image_is_an_error_or_left_out(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows({"cat": 30, "dog": 30, "gnu": 1, "yak": 1}))
     message = refused(folder, tmp_path / "work")
     assert message.startswith("2 of 4 classes have fewer than two training images: 'gnu' (1), 'yak' (1).")
@@ -352,7 +352,7 @@ def test_a_class_with_a_single_image(tmp_path):
     check_parts(data, left_out=2)
 
 
-def test_a_class_that_only_validation_or_test_has(tmp_path):
+def test_class_missing_from_train_is_an_error_or_left_out(tmp_path):
     splits = {"train": rows({"cat": 9, "dog": 9}), "validation": rows({"cat": 4, "gnu": 4}, 1)}
     folder = write_data_set(tmp_path / "set", **splits, test=rows({"dog": 3, "gnu": 3}, 2))
     assert "1 of 3 classes have fewer than two training images: 'gnu' (0)" in refused(folder, tmp_path / "work")
@@ -360,7 +360,7 @@ def test_a_class_that_only_validation_or_test_has(tmp_path):
     assert (counts_of(data, "validation"), counts_of(data, "test")) == ({"cat": 4}, {"dog": 3})
 
 
-def test_an_empty_class(tmp_path):
+def test_empty_class_is_an_error_or_left_out(tmp_path):
     folder = write_data_set(tmp_path / "set", names=["cat", "dog", "yeti"], train=rows({"cat": 30, "dog": 30}))
     assert "1 of 3 classes have fewer than two training images: 'yeti' (0)" in refused(folder, tmp_path / "work")
     data = opened(folder, tmp_path / "work", skip_unusable=True)
@@ -373,13 +373,13 @@ def test_an_empty_class(tmp_path):
     assert opened(tmp_path / "pictures", tmp_path / "work", skip_unusable=True).classes == ["cat", "dog"]
 
 
-def test_one_class_is_too_few(tmp_path):
+def test_single_class_is_an_error(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows({"cat": 30}))
     assert refused(folder, tmp_path / "work").endswith("has too few classes to train on: 1, at least 2 are needed.")
     assert "too few classes to train on: 1," in refused(folder, tmp_path / "work", epochs=0)
 
 
-def test_a_batch_larger_than_the_data(tmp_path):
+def test_batch_larger_than_the_data_is_an_error(tmp_path):
     folder = write_data_set(tmp_path / "set", train=rows(COUNTS), validation=rows(COUNTS, 1))
     message = refused(folder, tmp_path / "work", classes_per_batch=5)
     assert message == "a batch needs 5 classes, but the data has only 4: use --set classes_per_batch=4 or less."
@@ -396,7 +396,7 @@ def test_a_batch_larger_than_the_data(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["validation", "test"])
-def test_nothing_to_choose_or_to_measure_by(tmp_path, missing):
+def test_no_images_left_for_validation_or_test_is_an_error(tmp_path, missing):
     """So few images that none is left for validation or test: reported now, not after the last epoch."""
     held = {"validation": {"test": rows({"cat": 3, "dog": 3}, 1)}, "test": {"validation": rows({"cat": 1}, 1)}}[missing]
     folder = write_data_set(tmp_path / "set", train=rows({"cat": 2, "dog": 2}), **held)
@@ -407,7 +407,7 @@ def test_nothing_to_choose_or_to_measure_by(tmp_path, missing):
 
 
 def spoiled(tmp_path, cats):
-    """A data set with `cats` cats and 12 dogs for training, where rows 0 and 5 cannot be opened."""
+    """A dataset with `cats` cats and 12 dogs for training, where rows 0 and 5 cannot be opened."""
     train = [(png(number), "cat") for number in range(cats)] + [(png(100 + number), "dog") for number in range(12)]
     train[0] = (train[0][0][:60], train[0][1])
     train[5] = (b"no picture", train[5][1])
@@ -434,7 +434,7 @@ def test_images_that_cannot_be_opened_are_left_out_and_named(tmp_path):
     assert without(recipe, data, {}) is data
 
 
-def test_too_few_are_left(tmp_path):
+def test_too_few_images_left_for_training_is_an_error(tmp_path):
     folder = spoiled(tmp_path, 2)  # one of the two cats cannot be opened
     recipe = tiny_recipe(data=str(folder), classes_per_batch=2)
     data = open_data(recipe, tmp_path / "work")

@@ -59,7 +59,7 @@ def rewritten(tmp_path):
 # Collapse
 
 
-def test_a_run_that_collapses_is_stopped_with_advice(drawings, tmp_path):
+def test_collapsed_run_is_stopped_with_advice(drawings, tmp_path):
     """Hard triplets alone at a huge learning rate: soon all pictures have the same embedding."""
     changes = {"backbone": "test_convnext", "softmax": "none", "learning_rate": 10.0, "epochs": 20, "margin": 0.1}
     recipe = tiny_recipe(data=str(drawings), images_per_class=2, **changes)
@@ -72,7 +72,7 @@ def test_a_run_that_collapses_is_stopped_with_advice(drawings, tmp_path):
     check_last_checkpoint(tmp_path / "out.training")
 
 
-def test_a_start_that_tells_nothing_apart_is_stopped(drawings, tmp_path, rewritten):
+def test_run_with_identical_embeddings_from_the_start_is_stopped(drawings, tmp_path, rewritten):
     weights = rewritten(lambda name, value: (torch.ones_like if name.endswith("bias") else torch.zeros_like)(value))
     recipe = tiny_recipe(data=str(drawings), weights=weights, images_per_class=2, epochs=6)
     said = stopped(recipe, tmp_path / "out")
@@ -100,7 +100,7 @@ ALIKE, STUCK, WELL = (
 
 
 @pytest.mark.parametrize("bad", [ALIKE, STUCK, {"softmax": 3.0, "spread": 0.001}])
-def test_the_alarm_is_for_many_steps_in_a_row(bad):
+def test_collapse_is_reported_only_after_many_bad_steps_in_a_row(bad):
     assert alarm([bad] * (PATIENCE - 1)) is None
     assert alarm([bad] * PATIENCE) == PATIENCE
     assert alarm([*[bad] * (PATIENCE - 1), WELL] * 5) is None
@@ -112,12 +112,12 @@ def test_the_alarm_is_for_many_steps_in_a_row(bad):
     "well",
     [WELL, {"triplet": 0.19, "spread": 0.5}, {"triplet": 0.21, "spread": 0.5}, {"triplet": 0.0, "spread": 0.011}],
 )
-def test_a_run_that_is_well_is_left_alone(well):
+def test_healthy_run_is_not_stopped(well):
     assert alarm([well] * 200) is None
     assert alarm([{"softmax": 0.2, "spread": 0.5}] * 200) is None, "only a triplet loss has a margin"
 
 
-def test_advice_is_none_that_has_been_taken():
+def test_advice_omits_settings_already_in_use():
     recipe = tiny_recipe(margin=0.2, triplet="semihard", softmax="normalised")
     guard = CollapseGuard(recipe, Path("run"))
     with pytest.raises(TrainingError) as raised:
@@ -127,7 +127,7 @@ def test_advice_is_none_that_has_been_taken():
     assert "--set" not in str(raised.value)
 
 
-def test_no_alarm_for_a_loss_without_a_margin():
+def test_triplet_loss_without_a_margin_raises_no_alarm():
     guard = CollapseGuard(tiny_recipe(margin=0), Path("run"))
     deque((guard.watch(step, {"triplet": torch.tensor(0.0), "spread": torch.tensor(0.5)}) for step in range(99)), 0)
 
@@ -135,7 +135,7 @@ def test_no_alarm_for_a_loss_without_a_margin():
 # NaN and infinity
 
 
-def test_nan_stops_the_run_and_the_last_good_checkpoint_stays(drawings, tmp_path, capsys):
+def test_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(drawings, tmp_path, capsys):
     """A transformer at a huge learning rate overflows after some steps: a one-line error and exit status 1."""
     sizes = {"backbone": "test_vit", "image_size": 160, "test_size": 160, "images_per_class": 2, "classes_per_batch": 2}
     rates = {"learning_rate": 10.0, "head_learning_rate": 10.0, "warmup": 0.0, "softmax": "none", "epochs": 20}
@@ -162,7 +162,7 @@ def poisoned(name, value):
     return torch.full_like(value, torch.nan) if name == "blocks.3.0.conv_pw.weight" else value
 
 
-def test_weights_that_are_damaged_stop_the_first_step(drawings, tmp_path, rewritten):
+def test_nan_in_the_starting_weights_is_an_error(drawings, tmp_path, rewritten):
     weights = rewritten(poisoned)
     said = stopped(tiny_recipe(data=str(drawings), weights=weights), tmp_path / "out")
     assert said.startswith("the weights give features that are not finite")
@@ -172,7 +172,7 @@ def test_weights_that_are_damaged_stop_the_first_step(drawings, tmp_path, rewrit
         train(frozen, tmp_path / "frozen", say=lambda _: None)
 
 
-def test_what_is_finite(tmp_path):
+def test_non_finite_loss_or_weights_are_an_error(tmp_path):
     recipe = tiny_recipe()
     for value in ("nan", "inf", "-inf"):
         with pytest.raises(TrainingError, match=f"the loss is {value} at step 7; there is no checkpoint yet"):
@@ -186,7 +186,7 @@ def test_what_is_finite(tmp_path):
         check_weights(7, network, recipe, tmp_path)
 
 
-def test_the_last_checkpoint_of_a_folder(tmp_path):
+def test_last_checkpoint_is_the_one_with_the_highest_step(tmp_path):
     assert last_checkpoint(tmp_path / "nothing") is None
     for name in ("checkpoint-9", "checkpoint-10", "unfinished", "checkpoint-x", "unfinished/checkpoint-11"):
         (tmp_path / name).mkdir()

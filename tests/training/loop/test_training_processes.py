@@ -72,7 +72,7 @@ def both(drawings, tmp_path_factory):
     return trained_by(changes, work / "one"), *halves
 
 
-def test_a_batch_is_divided_among_the_processes(both):
+def test_batch_is_divided_among_the_processes(both):
     alone, *halves = (seen for seen, _, _ in both)
     assert len(alone) == len(halves[0]) == len(halves[1]) == 84 // 16
     for whole, *parts in zip(alone, *halves, strict=True):
@@ -84,7 +84,7 @@ def test_a_batch_is_divided_among_the_processes(both):
         assert len({picture for _, picture in whole}) == len(whole)
 
 
-def test_the_weights_are_those_of_one_process(both):
+def test_two_processes_learn_the_same_weights_as_one(both):
     (_, start, alone), (_, _, first), (_, _, second) = both
     for name, value in alone.items():
         assert np.array_equal(first[name], second[name]), "both have the same"
@@ -95,7 +95,7 @@ def test_the_weights_are_those_of_one_process(both):
     assert len(learned) > 0.9 * len(alone)
 
 
-def test_a_launch_ends_in_one_artifact(drawings, tmp_path):
+def test_launch_of_two_processes_makes_one_artifact(drawings, tmp_path):
     """A head with batch norm and dropout; one stage is unfrozen during training, the others stay unchanged."""
     changes = {"classes_per_batch": 12, "epochs": 2, "unfreeze": [0.3], "threads": 1}
     recipe = tiny_recipe("classifier", data=str(drawings), head="16-bn-relu-dropout0.5-8", **changes)
@@ -134,7 +134,7 @@ def refusal(settings, out):
     return str(raised.value)
 
 
-def test_a_batch_that_cannot_be_divided(tmp_path):
+def test_batch_that_cannot_be_divided_among_processes_is_an_error(tmp_path):
     settings = {"data": str(tmp_path / "nothing"), "classes_per_batch": 3, "images_per_class": 3}
     words = "a batch of 9 images cannot be divided among 2 processes: change classes_per_batch or images_per_class."
     assert in_two_processes(refusal, settings, tmp_path / "out") == [words, words]

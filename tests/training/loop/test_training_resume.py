@@ -186,7 +186,7 @@ def copied(early, tmp_path):
     return tmp_path / "it"
 
 
-def test_runs_that_are_not_killed(whole):
+def test_uninterrupted_runs_have_the_expected_steps_and_losses(whole):
     """The later tests rely on this: the last weights are the ones kept, and many steps have a recorded loss."""
     training = read_metrics(whole["dropout"]).training
     assert training.best.step == training.steps == STEPS
@@ -196,18 +196,18 @@ def test_runs_that_are_not_killed(whole):
     assert {2, 4, 6, 8, 12} <= {entry["step"] for entry in training.history if "loss" in entry}
 
 
-def test_killed_as_soon_as_there_is_a_checkpoint(files, whole, copied):
+def test_run_killed_after_its_first_checkpoint_resumes_identically(files, whole, copied):
     assert last_checkpoint(work_of(copied)).name == "checkpoint-2"
     check_same(finished(files["dropout"], copied, "--resume"), whole["dropout"])
 
 
-def test_workers_and_memory_change_nothing(files, lessons, tmp_path):
+def test_workers_and_cache_size_do_not_change_the_weights(files, lessons, tmp_path):
     """A batch does not depend on which process makes it, or on whether its pictures are cached."""
     found = learned_by(files, "dropout", tmp_path / "it", "--set", "workers=1", "--set", "cache_gb=0")
     assert found == lessons["dropout"]
 
 
-def test_without_the_state_of_the_generator_it_is_another_run(files, lessons, copied):
+def test_resuming_without_the_random_state_gives_other_weights(files, lessons, copied):
     """The negative control: shows that the tests notice when the random state is not restored."""
     (work_of(copied) / "checkpoint-2" / "rng_state.pth").unlink()
     history, weights = learned_by(files, "dropout", copied, "--resume")
@@ -218,26 +218,26 @@ def test_without_the_state_of_the_generator_it_is_another_run(files, lessons, co
     assert history[1:] != expected[1:]
 
 
-def test_killed_while_a_checkpoint_was_being_written(files, lessons, tmp_path):
+def test_run_killed_while_writing_a_checkpoint_resumes_identically(files, lessons, tmp_path):
     out = killed(files["dropout"], tmp_path / "it", being_written(4))
     assert (work_of(out) / "unfinished").is_dir()
     assert last_checkpoint(work_of(out)).name == "checkpoint-2", "one that is not whole is none"
     assert learned_by(files, "dropout", out, "--resume") == lessons["dropout"]
 
 
-def test_killed_before_the_first_checkpoint(files, lessons, tmp_path):
+def test_run_killed_before_its_first_checkpoint_starts_over(files, lessons, tmp_path):
     """There is nothing to resume, and nothing blocks a new start."""
     out = killed(files["dropout"], tmp_path / "it", being_written(2))
     assert last_checkpoint(work_of(out)) is None
     assert learned_by(files, "dropout", out, "--resume") == lessons["dropout"]
 
 
-def test_killed_between_epochs(files, lessons, tmp_path):
+def test_run_killed_between_epochs_resumes_identically(files, lessons, tmp_path):
     out = killed(files["random triplets"], tmp_path / "it", checkpoint(STEPS))
     assert learned_by(files, "random triplets", out, "--resume") == lessons["random triplets"]
 
 
-def test_killed_again_and_again(files, whole, tmp_path):
+def test_run_killed_several_times_resumes_identically(files, whole, tmp_path):
     """Killed in the first epoch, in the second, and while the artifact is written."""
     file, out = files["random triplets"], tmp_path / "it"
     killed(file, out, checkpoint(4))
@@ -252,7 +252,7 @@ def resumable(file, out):
     return main([str(file), "--out", str(out), "--resume"])
 
 
-def test_two_processes_that_are_killed(files, tmp_path):
+def test_killed_run_of_two_processes_resumes_identically(files, tmp_path):
     """Each process has its own random state, which must be restored."""
     file, whole, out = files["dropout"], tmp_path / "whole" / "it", tmp_path / "killed" / "it"
     assert in_two_processes(resumable, file, whole) == [0, 0]
@@ -269,7 +269,7 @@ def test_two_processes_that_are_killed(files, tmp_path):
     check_same(out, whole)
 
 
-def test_checkpoints_that_are_needed_no_more_are_gone(files, tmp_path):
+def test_only_the_last_and_best_checkpoints_are_kept(files, tmp_path):
     """The last one and the best one are kept, older ones are deleted."""
     out = tmp_path / "it"
     run = Stopped(files["random triplets"], out, checkpoint(STEPS + 5))
@@ -284,7 +284,7 @@ def test_checkpoints_that_are_needed_no_more_are_gone(files, tmp_path):
     assert last_checkpoint(work_of(out)) is not None
 
 
-def test_a_run_that_was_cut_off_is_not_begun_anew_by_mistake(files, copied):
+def test_unfinished_run_is_not_restarted_by_accident(files, copied):
     recipe = load_recipe(str(files["dropout"]))
     before = sorted(path.name for path in work_of(copied).rglob("*"))
     with pytest.raises(TrainingError) as raised:
@@ -302,7 +302,7 @@ def test_a_run_that_was_cut_off_is_not_begun_anew_by_mistake(files, copied):
         ({"hold_out_classes": 0.2}, "with hold_out_classes=0.0, not 0.2"),
     ],
 )
-def test_another_recipe_cannot_go_on_with_it(files, copied, changes, said):
+def test_unfinished_run_cannot_be_resumed_with_another_recipe(files, copied, changes, said):
     recipe = load_recipe(str(files["dropout"]), changes)
     with pytest.raises(TrainingError) as raised:
         train(recipe, copied, resume=True, say=lambda _: None)
@@ -310,7 +310,7 @@ def test_another_recipe_cannot_go_on_with_it(files, copied, changes, said):
     assert "resume it with the same recipe, or delete that folder" in str(raised.value)
 
 
-def test_other_data_cannot_go_on_with_it(files, copied, drawings, tmp_path):
+def test_unfinished_run_cannot_be_resumed_with_other_data(files, copied, drawings, tmp_path):
     """The same recipe, but the data has changed: row numbers would refer to other images."""
     moved = Path(shutil.copytree(drawings, tmp_path / "moved"))
     settings = json.loads((work_of(copied) / "recipe.json").read_text())
@@ -320,7 +320,7 @@ def test_other_data_cannot_go_on_with_it(files, copied, drawings, tmp_path):
         train(load_recipe(str(files["dropout"]), {"data": str(moved)}), copied, resume=True, say=lambda _: None)
 
 
-def test_data_of_another_date_are_the_same_data(files, lessons, copied, drawings):
+def test_run_resumes_when_only_file_dates_have_changed(files, lessons, copied, drawings):
     for path in drawings.rglob("*"):
         os.utime(path)
     assert learned_by(files, "dropout", copied, "--resume") == lessons["dropout"]

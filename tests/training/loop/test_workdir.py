@@ -11,7 +11,7 @@ def claimed(folder, **changes):
     return claim(folder / "it.training", folder / "it", tiny_recipe(**changes), resume=True)
 
 
-def test_a_folder_is_free_again_when_its_run_has_ended(tmp_path):
+def test_working_folder_is_released_when_its_run_ends(tmp_path):
     with claimed(tmp_path) as kept, pytest.raises(TrainingError, match="another process is training in"):  # noqa: SIM117
         with claimed(tmp_path):
             pass
@@ -20,7 +20,7 @@ def test_a_folder_is_free_again_when_its_run_has_ended(tmp_path):
     del kept  # still referenced until here: the folder is released without waiting for garbage collection
 
 
-def test_a_folder_is_free_again_when_its_run_has_failed(tmp_path):
+def test_working_folder_is_released_when_its_run_fails(tmp_path):
     with pytest.raises(ZeroDivisionError) as failed, claimed(tmp_path):
         raise ZeroDivisionError
     with claimed(tmp_path):

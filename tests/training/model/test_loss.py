@@ -66,7 +66,7 @@ def semihard(distance, margin):
 
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize(("triplet", "expected"), [("hard", hard), ("semihard", semihard)])
-def test_mined_triplets(batch, triplet, expected, squared):
+def test_mined_triplet_loss_matches_plain_loops(batch, triplet, expected, squared):
     embeddings, labels = batch
     found = objective(triplet=triplet, softmax="none", squared=squared)(embeddings, labels)
     value = expected(distances(embeddings, squared), 0.3)
@@ -76,7 +76,7 @@ def test_mined_triplets(batch, triplet, expected, squared):
     assert found.keys() == {"loss", "triplet", "spread"}
 
 
-def test_random_triplets(batch):
+def test_random_triplet_loss_averages_to_that_of_all_triplets(batch):
     """Each anchor draws a positive and a negative uniformly; over many draws the mean is that of all triplets."""
     embeddings, labels = batch
     distance = distances(embeddings, squared=True)
@@ -95,7 +95,7 @@ def test_random_triplets(batch):
     assert possible[0] - 1e-5 <= min(found) < max(found) <= possible[1] + 1e-5
 
 
-def test_nothing_to_mine_is_no_loss(batch):
+def test_triplet_loss_is_zero_when_no_triplet_violates_the_margin(batch):
     """Classes far apart: no triplet is within the margin, and the gradient is zero or not set."""
     labels = torch.tensor([0, 0, 1, 1])
     apart = torch.tensor([[1.0, 0], [1, 0.01], [-1, 0], [-1, 0.01]]).repeat(1, 3).requires_grad_()
@@ -137,7 +137,7 @@ def normalised_logits(embeddings, class_vectors):
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.1])
-def test_normalised_softmax(batch, smoothing):
+def test_normalised_softmax_loss_matches_plain_loops(batch, smoothing):
     embeddings, labels = batch
     loss = objective(triplet="none", softmax="normalised", label_smoothing=smoothing)
     logits = normalised_logits(embeddings, loss.softmax.W.detach())
@@ -150,7 +150,7 @@ def test_normalised_softmax(batch, smoothing):
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.1])
-def test_linear_softmax(batch, smoothing):
+def test_linear_softmax_loss_matches_plain_loops(batch, smoothing):
     embeddings, labels = batch
     loss = objective(triplet="none", softmax="linear", label_smoothing=smoothing)
     weight, bias = (value.tolist() for value in (loss.classifier.weight, loss.classifier.bias))
@@ -162,7 +162,7 @@ def test_linear_softmax(batch, smoothing):
     assert np.allclose(loss.logits(embeddings).detach(), logits, atol=1e-5)
 
 
-def test_both_are_added_up(batch):
+def test_triplet_and_softmax_losses_are_added(batch):
     embeddings, labels = batch
     loss = objective(triplet="hard", softmax="normalised")
     found = loss(embeddings, labels)
@@ -173,7 +173,7 @@ def test_both_are_added_up(batch):
     assert objective(triplet="hard", softmax="none").logits(embeddings) is None
 
 
-def test_class_vectors_that_are_set(batch):
+def test_class_vectors_can_be_set(batch):
     embeddings, labels = batch
     loss = objective(triplet="none", softmax="normalised", label_smoothing=0)
     means = torch.stack([embeddings[labels == label].mean(dim=0) for label in range(4)] + [torch.ones(DIM)])
@@ -207,7 +207,7 @@ def test_gradients_flow_to_embeddings_and_class_vectors(batch, triplet, softmax)
         assert before - value().item() == pytest.approx(step * slope, rel=0.05)
 
 
-def test_spread(batch):
+def test_spread_is_one_minus_the_mean_cosine(batch):
     embeddings, _ = batch
     unit = [[value / math.hypot(*row) for value in row] for row in embeddings.tolist()]
     cosines = [
@@ -247,7 +247,7 @@ def halves(pictures, labels, changes):
     return [gradients(torch.tensor(pictures)[mine], torch.tensor(labels)[mine], change) for change in changes]
 
 
-def test_two_processes_are_one_with_the_whole_batch():
+def test_two_processes_give_the_loss_and_gradients_of_one():
     """The two halves share classes, so some triplets span both."""
     pictures = torch.randn(12, 10, generator=torch.Generator().manual_seed(3))
     changes = [

@@ -61,7 +61,7 @@ def parts(name):
 
 
 @pytest.mark.parametrize("stride", [0, 2, 8, 32])
-def test_stages_that_are_frozen_stay_as_they_are(stride):
+def test_frozen_stages_do_not_change(stride):
     """Neither weights nor batch-norm statistics change; everything else learns."""
     model = learner(frozen_stride=stride)
     found = learn(model)
@@ -79,7 +79,7 @@ def test_stages_that_are_frozen_stay_as_they_are(stride):
         ("convnext_atto", 4, ("stem", "stages.0")),
     ],
 )
-def test_stages_of_other_networks(backbone, stride, still):
+def test_frozen_stride_freezes_the_right_stages_of_other_networks(backbone, stride, still):
     model = learner(backbone=backbone, frozen_stride=stride)
     learning = {name for name, value in model.network.named_parameters() if value.requires_grad}
     everything = {name for name, _ in model.network.named_parameters()}
@@ -89,7 +89,7 @@ def test_stages_of_other_networks(backbone, stride, still):
 
 
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "resnet18", "test_vit", "convnext_atto"])
-def test_a_whole_backbone_can_be_frozen(backbone):
+def test_whole_backbone_can_be_frozen(backbone):
     sizes = {"image_size": 160, "test_size": 160} if backbone == "test_vit" else {}
     model = learner(backbone=backbone, frozen_stride=32, **sizes)
     head = {id(value) for value in model.network.get_classifier().parameters()}
@@ -100,7 +100,7 @@ def test_a_whole_backbone_can_be_frozen(backbone):
     assert all(value.requires_grad for value in model.network.get_classifier().parameters())
 
 
-def test_stages_open_one_after_the_other_the_deepest_first():
+def test_stages_are_unfrozen_one_by_one_from_the_deepest():
     model = learner(frozen_stride=32, unfreeze=[1, 2, 2.5, 4, 5], head="16-bn-relu-16", softmax="linear")
     for epoch, opened in [(0, 0), (0.99, 0), (1, 1), (2.4, 2), (2.5, 3), (4, 4), (5, 5), (9, 5), (1, 1)]:
         model.open_stages(epoch)
@@ -117,7 +117,7 @@ def test_stages_open_one_after_the_other_the_deepest_first():
     assert "classifier.1.running_mean" in found, "batch norm of the head is always new"
 
 
-def test_norms_alone_can_be_frozen():
+def test_batch_norm_alone_can_be_frozen():
     model = learner(freeze_norm=True, head="16-bn-relu-16")
     found = learn(model)
     names = set(model.network.state_dict())
@@ -126,7 +126,7 @@ def test_norms_alone_can_be_frozen():
 
 
 @pytest.mark.parametrize("freeze", [{"freeze_norm": True}, {"frozen_stride": 32}])
-def test_norms_stay_frozen_through_validation(freeze):
+def test_batch_norm_stays_frozen_through_validation(freeze):
     model = learner(**freeze)
     model.eval()
     model.train()
@@ -149,7 +149,7 @@ def test_norms_stay_frozen_through_validation(freeze):
         ("test_vit", "none", "normalised"),
     ],
 )
-def test_each_number_learns_at_one_rate(backbone, head, softmax):
+def test_each_parameter_has_one_learning_rate_and_weight_decay(backbone, head, softmax):
     sizes = {"image_size": 160, "test_size": 160} if backbone == "test_vit" else {}
     rates = {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "weight_decay": 0.03}
     model = learner(backbone=backbone, head=head, softmax=softmax, **rates, **sizes)
@@ -171,7 +171,7 @@ def test_each_number_learns_at_one_rate(backbone, head, softmax):
 # From pictures to vectors
 
 
-def test_what_goes_in():
+def test_training_normalises_pictures_as_the_encoder_does():
     model = learner()
     picture = Image.effect_noise((64, 64), 90).convert("RGB")
     encoder = at_size(model.network, 64)
@@ -181,7 +181,7 @@ def test_what_goes_in():
     assert torch.equal(model.normalised(stacked, 64), model.normalised(stacked))
 
 
-def test_embeddings_with_and_without_the_head():
+def test_embedding_is_the_head_applied_to_the_features():
     model = learner()
     features, vectors = model.embed(pixels(), 64, head=False), model.embed(pixels(), 64)
     assert (features.shape, vectors.shape) == ((16, 256), (16, 16))
@@ -211,12 +211,12 @@ def test_embeddings_with_and_without_the_head():
         ),
     ],
 )
-def test_backbones_that_cannot_be_trained_so(backbone, changes, said):
+def test_unsuitable_backbone_is_an_error(backbone, changes, said):
     with pytest.raises(RecipeError, match=said):
         starting_encoder(tiny_recipe(backbone=backbone, image_size=224, test_size=224, **changes))
 
 
-def test_the_finished_encoder_sees_pictures_of_its_size(tmp_path):
+def test_finished_encoder_keeps_its_picture_size(tmp_path):
     encoder = starting_encoder(tiny_recipe(test_size=96))
     picture = Image.effect_noise((150, 50), 90).convert("RGB")
     assert encoder.preprocess(picture).shape == (3, 96, 96)
@@ -229,7 +229,7 @@ def test_the_finished_encoder_sees_pictures_of_its_size(tmp_path):
     assert loaded.fingerprint == other.fingerprint
 
 
-def test_a_network_that_takes_one_size():
+def test_fixed_size_network_refuses_other_picture_sizes():
     with pytest.raises(RecipeError, match="test_vit accepts only pictures of 160 pixels: use --set image_size=160"):
         starting_encoder(tiny_recipe(backbone="test_vit"))
     with pytest.raises(RecipeError, match="--set test_size=160"):
@@ -237,7 +237,7 @@ def test_a_network_that_takes_one_size():
     starting_encoder(tiny_recipe(backbone="test_vit", image_size=160, test_size=160))
 
 
-def test_a_start_from_a_file(tmp_path):
+def test_training_can_start_from_a_weights_file(tmp_path):
     trained = Encoder.create("test_efficientnet", pretrained=False, embedding_size=5, seed=9)
     trained.save(tmp_path)
     weights = str(tmp_path / "model.safetensors")
@@ -270,7 +270,7 @@ def head_on(model, features):
         return model.network.get_classifier()(features).numpy().astype(np.float64)
 
 
-def test_principal_components_are_whitened(clusters):
+def test_pca_head_gives_whitened_principal_components(clusters):
     features, targets = clusters
     model = learner(head="pca-8", triplet="none", softmax="none", epochs=0)
     before = state(model.network)
@@ -288,7 +288,7 @@ def test_principal_components_are_whitened(clusters):
         assert abs(cosine) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_linear_head_starts_half_whitened(clusters):
+def test_linear_head_starts_half_whitened(clusters):
     features, targets = clusters
     model = learner(head="linear-8", head_start=2, softmax="none")
     start_head(model, features, targets)
@@ -303,7 +303,7 @@ def test_a_linear_head_starts_half_whitened(clusters):
 
 
 @pytest.mark.parametrize("rows", [6, 200])
-def test_directions_that_do_not_vary_are_not_blown_up(clusters, rows):
+def test_directions_without_variance_are_not_amplified(clusters, rows):
     """Only four features are independent, and six images span at most five directions: the rest stays small."""
     features = clusters[0][:rows].clone()
     features[:, 4:] = features[:, :4].repeat(1, 63)
@@ -319,7 +319,7 @@ def test_directions_that_do_not_vary_are_not_blown_up(clusters, rows):
 
 
 @pytest.mark.parametrize(("head", "softmax"), [("linear-8", "normalised"), ("16-bn-relu-dropout0.5-8", "linear")])
-def test_a_head_that_has_learned_tells_classes_apart(clusters, head, softmax):
+def test_head_separates_the_classes_after_its_start_phase(clusters, head, softmax):
     features, targets = clusters
 
     def accuracy(model):
@@ -350,7 +350,7 @@ def finished(clusters, share, head="linear-24"):
     return model, head_on(model, features).astype(np.float64)
 
 
-def test_a_finished_head_begins_with_linear_discriminants(clusters):
+def test_finished_head_begins_with_linear_discriminants(clusters):
     """They equal scipy's generalised eigenvectors of between- and within-class scatter, up to rotation and scale."""
     features, targets = clusters[0].numpy().astype(np.float64), clusters[1].numpy()
     count = targets.max() + 1
@@ -368,7 +368,7 @@ def test_a_finished_head_begins_with_linear_discriminants(clusters):
     assert float((logits.argmax(dim=1) == clusters[1]).float().mean()) > 0.95, "class vectors are the means of classes"
 
 
-def test_the_rest_of_a_finished_head_tells_no_known_classes_apart(clusters):
+def test_generic_part_of_the_head_does_not_separate_known_classes(clusters):
     targets = clusters[1].numpy()
     count = targets.max() + 1
     rest = finished(clusters, 0.4)[1][:, count - 1 :]
@@ -380,7 +380,7 @@ def test_the_rest_of_a_finished_head_tells_no_known_classes_apart(clusters):
     assert (np.diff(np.diag(covariance)) < 1e-6).all(), "principal components, the largest first"
 
 
-def test_classes_never_seen_are_found_by_the_rest(clusters):
+def test_generic_part_of_the_head_improves_on_unseen_classes(clusters):
     features, targets = clusters
     known = targets < 2
     parts = (features[known], targets[known])
@@ -397,7 +397,7 @@ def test_classes_never_seen_are_found_by_the_rest(clusters):
 
 
 @pytest.mark.parametrize("head", ["linear-2", "linear-3", "linear-300"])
-def test_a_finished_head_has_any_size_and_can_be_saved(clusters, head, tmp_path):
+def test_finished_head_can_have_any_size_and_be_saved(clusters, head, tmp_path):
     """Smaller than the number of classes or larger than the features; also with four images, two of them equal."""
     few = (torch.cat([clusters[0][:3], clusters[0][:1]]), torch.tensor([0, 0, 1, 1]))
     for data in (clusters, few):

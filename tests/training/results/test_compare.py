@@ -54,7 +54,7 @@ def shown(section):
     return [f"{point.value:.3f} [{point.low:.3f}, {point.high:.3f}]" for point in points]
 
 
-def test_a_run_and_its_fellow_are_one_row(runs):
+def test_run_and_its_matching_run_share_one_row(runs):
     lines = compare(runs).splitlines()
     assert cells(lines[0])[1:] == [f"{part} {name}" for part in ("seen", "unseen") for name in COLUMNS]
     seen, unseen = read_metrics(runs[0]).evaluation.seen, read_metrics(runs[1]).evaluation.unseen
@@ -74,7 +74,7 @@ def test_a_run_and_its_fellow_are_one_row(runs):
     ],
     ids=["seed", "recipe", "settings", "data", "no unseen metrics"],
 )
-def test_another_run_is_no_fellow(runs, edit):
+def test_runs_with_other_settings_or_data_do_not_match(runs, edit):
     change(runs[1], edit)
     table = compare(runs).split("\n\n")[0].splitlines()
     assert [cells(line)[0].split(" ")[1] for line in table[2:]] == ["(full)", "(without-two)"]
@@ -82,12 +82,12 @@ def test_another_run_is_no_fellow(runs, edit):
 
 
 @pytest.mark.parametrize("key", ["hold_out_classes", "save_steps", "workers"])
-def test_settings_that_do_not_matter(runs, key):
+def test_irrelevant_settings_do_not_prevent_a_match(runs, key):
     change(runs[1], lambda metrics: metrics["training"]["settings"].update({key: 77}))
     assert len(update_cards(runs)) == 1
 
 
-def test_each_run_has_one_fellow_at_most(runs, tmp_path):
+def test_each_run_has_at_most_one_matching_run(runs, tmp_path):
     again = Path(shutil.copytree(runs[1], tmp_path / "again"))
     table = compare([*runs, again]).split("\n\n")[0].splitlines()
     assert [cells(line)[0] for line in table[2:]] == ["drawn (full)", "drawn (again)"]
@@ -114,7 +114,7 @@ def test_the_best_of_each_column_is_bold(runs, tmp_path):
     assert len(first) == 6, "there are no unseen classes, and no columns for them"
 
 
-def test_runs_on_other_images_are_told_apart(runs, tmp_path):
+def test_runs_measured_on_different_images_are_noted(runs, tmp_path):
     text = compare(runs)
     assert "not all runs" not in text
     change(runs[1], lambda metrics: metrics["training"].update(seed=8))
@@ -123,7 +123,7 @@ def test_runs_on_other_images_are_told_apart(runs, tmp_path):
     assert "  - drawn (full): 20 queries from test, 40 gallery images (train+validation), me/drawings" in text
 
 
-def test_the_picture(runs, tmp_path):
+def test_comparison_is_saved_as_a_plot(runs, tmp_path):
     compare(runs, tmp_path / "runs.png")
     with Image.open(tmp_path / "runs.png") as image:
         image.load()
@@ -131,7 +131,7 @@ def test_the_picture(runs, tmp_path):
         assert image.width > 800
 
 
-def test_unseen_figures_come_into_the_card(runs):
+def test_unseen_class_metrics_are_added_to_the_card(runs):
     before, text = read_metrics(runs[0]).model_dump(), compare(runs)
     assert update_cards(runs) == [runs[0]]
     load_artifact(runs[0])
@@ -151,7 +151,7 @@ def test_unseen_figures_come_into_the_card(runs):
     assert compare(runs[:1]).splitlines()[2] == text.splitlines()[2], "the figures are its own from now on"
 
 
-def test_what_cannot_be_compared_is_named(runs, copied_artifact, tmp_path):
+def test_folder_that_cannot_be_compared_is_named_in_the_error(runs, copied_artifact, tmp_path):
     with pytest.raises(ArtifactError, match=rf"{tmp_path}/nothing does not contain a finished run: make one with `"):
         compare([runs[0], tmp_path / "nothing"])
     with pytest.raises(ArtifactError, match=rf"{copied_artifact} is an artifact without an evaluation"):

@@ -57,7 +57,7 @@ def check_part(part, run, chosen):
     np.testing.assert_allclose(part.curve.recall, found.recall.mean(axis=0))
 
 
-def test_seen_and_unseen_are_each_searched_in_the_whole_gallery(run):
+def test_seen_and_unseen_queries_search_the_whole_gallery(run):
     labels, near = run[1], run[4]
     section = evaluated(run, unseen=UNSEEN, near_duplicate=near)
     assert (section.split, section.gallery) == ("test", "train+validation")
@@ -71,7 +71,7 @@ def test_seen_and_unseen_are_each_searched_in_the_whole_gallery(run):
     json.dumps(section.model_dump(), allow_nan=False)
 
 
-def test_what_there_is_not_is_null(run):
+def test_missing_parts_of_an_evaluation_are_null(run):
     section = evaluated(run)
     check_part(section.seen, run, list(range(120)))
     names = ["unseen", "seen_without_near_duplicates", "unseen_without_near_duplicates", "classifier_accuracy"]
@@ -80,7 +80,7 @@ def test_what_there_is_not_is_null(run):
     assert evaluated(run, unseen=UNSEEN, near_duplicate=near).unseen_without_near_duplicates is None
 
 
-def test_classifier_accuracy_is_of_the_seen_classes(run):
+def test_classifier_accuracy_covers_only_seen_classes(run):
     correct = run[5]
     of_seen = [right for right, label in zip(correct, run[1], strict=True) if label not in UNSEEN]
     accuracy = evaluated(run, unseen=UNSEEN, correct=correct).classifier_accuracy
@@ -88,7 +88,7 @@ def test_classifier_accuracy_is_of_the_seen_classes(run):
     assert 0 < accuracy.low < accuracy.value < accuracy.high <= 1
 
 
-def test_classes_one_by_one(run):
+def test_metrics_of_each_class_match_plain_loops(run):
     queries, query_labels, gallery, gallery_labels, _, _ = run
     rows = evaluated(run, unseen=UNSEEN).classes
     assert sorted(row.label for row in rows) == ["a", "b", "c", "d", "e", "never asked"]
@@ -110,7 +110,7 @@ def test_classes_one_by_one(run):
     assert any(row.confusions for row in rows)
 
 
-def test_queries_of_which_the_gallery_has_nothing_are_counted(run):
+def test_queries_without_a_relevant_gallery_image_are_counted(run):
     queries, query_labels, gallery, _, _, _ = run
     of_three = [label if label in "abc" else None for label in run[3]]
     arguments = {"train_counts": {}, "split": "test", "gallery_name": "train"}
@@ -121,12 +121,12 @@ def test_queries_of_which_the_gallery_has_nothing_are_counted(run):
     assert [None] in [[each.label for each in row.confusions][:1] for row in section.classes]
     with pytest.raises(QueryError, match="no query belongs to a seen class"):
         evaluate(queries, query_labels, gallery, of_three, unseen="abcde", **arguments)
-    with pytest.raises(QueryError, match="there is nothing to evaluate"):
+    with pytest.raises(QueryError, match="nothing to evaluate"):
         evaluate(queries, query_labels, gallery, [None] * 300, **arguments)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF16,SQ8"])
-def test_index_against_exact_search(factory):
+def test_index_recall_is_measured_against_exact_search(factory):
     vectors, _ = cloud(3, 2000, spread=3)
     queries, _ = cloud(4, 1200, spread=3)
     store = fit_index(vectors, factory)
@@ -142,7 +142,7 @@ def test_index_against_exact_search(factory):
     assert section.queries == 50
 
 
-def test_an_image_that_finds_itself_does_not_count():
+def test_index_recall_ignores_an_image_finding_itself():
     vectors, _ = cloud(3, 2000, spread=3)
     store, own = fit_index(vectors, "IVF64,Flat"), np.arange(0, 2000, 40)
     store.settings.search["nprobe"] = 1
@@ -154,6 +154,6 @@ def test_an_image_that_finds_itself_does_not_count():
     assert evaluate_index(store, vectors, vectors[own], own).recall_at_10 == pytest.approx(np.mean(shared), abs=0.003)
 
 
-def test_an_index_of_fewer_rows_than_are_asked_for():
+def test_index_with_fewer_than_ten_rows_has_full_recall():
     vectors, _ = cloud(3, 4)
     assert evaluate_index(fit_index(vectors), vectors, cloud(4, 6)[0], np.full(6, -1)).recall_at_10 == 1

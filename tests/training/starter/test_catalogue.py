@@ -24,7 +24,7 @@ def share_near(picture, colour, distance=60):
     return (np.linalg.norm(picture - np.array(colour), axis=-1) < distance).mean()
 
 
-def test_every_combination_is_there_once():
+def test_catalogue_has_every_combination_once():
     items = catalogue()
     kinds = {(item.article, item.colour, item.pattern, item.view) for item in items}
     assert len(items) == len(kinds) == 1152 == len(ARTICLES) * len(COLOURS) * len(PATTERNS) * len(VIEWS)
@@ -33,7 +33,7 @@ def test_every_combination_is_there_once():
 
 
 @pytest.mark.parametrize("article", ARTICLES)
-def test_every_article_draws_in_every_pattern_and_view(article):
+def test_every_article_can_be_drawn_in_every_pattern_and_view(article):
     items = [Item(article, "teal", pattern, view, seed=5) for pattern in PATTERNS for view in VIEWS]
     pictures = [draw(item, SIDE) for item in items]
     assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", (SIDE, SIDE))}
@@ -42,7 +42,7 @@ def test_every_article_draws_in_every_pattern_and_view(article):
         assert np.asarray(picture, float).std(axis=(0, 1)).min() > 15  # not just the plain background
 
 
-def test_a_whole_catalogue_has_no_picture_twice():
+def test_no_two_pictures_of_the_catalogue_are_identical():
     pictures = {draw(item, 24).tobytes() for item in catalogue()}
     assert len(pictures) == 1152
 
@@ -54,7 +54,7 @@ def test_any_size_can_be_drawn(size):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_the_same_item_is_the_same_bytes_and_another_seed_is_not(view):
+def test_same_item_draws_identically_and_another_seed_differs(view):
     item = Item("mug", "blue", "dotted", view, seed=9)
     first = draw(item, SIDE).tobytes()
     draw(replace(item, seed=10), SIDE)  # drawing another item in between changes nothing
@@ -90,7 +90,7 @@ def test_a_plain_article_has_its_colour(article, colour):
 
 @pytest.mark.parametrize("article", ARTICLES)
 @pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern != "plain"])
-def test_a_pattern_leaves_the_colour_and_adds_a_light_one(article, pattern):
+def test_patterned_article_keeps_its_colour_and_adds_a_light_one(article, pattern):
     """A patterned article still shows its colour, but less of it than a plain one: the rest is light thread."""
 
     def blue(kind):
@@ -101,7 +101,7 @@ def test_a_pattern_leaves_the_colour_and_adds_a_light_one(article, pattern):
     assert 0.05 < patterned < 0.95 * plain
 
 
-def test_the_wall_is_light():
+def test_background_wall_is_light():
     for article in ARTICLES:
         picture = pixels(Item(article, "charcoal", "plain", "front", seed=2))
         assert picture[:3, :3].min() > 200

@@ -25,13 +25,13 @@ def searcher() -> Searcher:
     return Searcher.open(STARTER)
 
 
-def test_it_is_small_and_holds_nothing_else() -> None:
+def test_starter_is_small_and_holds_only_artifact_files() -> None:
     files = {name: len(data) for name, data in contents(STARTER).items()}
     assert sorted(files) == sorted([*LAYOUT.names(), "plots/reliability.png"])
     assert sum(files.values()) <= 8_000_000
 
 
-def test_it_holds_the_catalogue(searcher: Searcher) -> None:
+def test_starter_holds_the_whole_catalogue(searcher: Searcher) -> None:
     rows = searcher.gallery.take(range(len(searcher.gallery)))
     found = {(row.label, *(row.attributes[name] for name in ("colour", "pattern", "view"))) for row in rows}
     assert found == {(item.article, item.colour, item.pattern, item.view) for item in catalogue()}
@@ -40,7 +40,7 @@ def test_it_holds_the_catalogue(searcher: Searcher) -> None:
     assert (report["found"], report["indexed"], report["duplicates"], report["skipped"]) == (1152, 1152, 0, [])
 
 
-def test_its_card_is_what_is_written_today(tmp_path: Path) -> None:
+def test_starter_card_is_up_to_date(tmp_path: Path) -> None:
     artifact = load_artifact(STARTER)
     shutil.copytree(STARTER / LAYOUT.plots, tmp_path / LAYOUT.plots)
     write_card(tmp_path, artifact.encoder, artifact.store, artifact.gallery, read_metrics(STARTER), artifact.manifest)
@@ -58,7 +58,7 @@ def test_a_red_striped_shirt_finds_striped_red_shirts(searcher: Searcher, tmp_pa
         assert found.count(found[0]) == 3
 
 
-def test_pictures_of_nothing_find_no_match(searcher: Searcher, tmp_path: Path) -> None:
+def test_pictures_without_an_object_have_no_confident_match(searcher: Searcher, tmp_path: Path) -> None:
     path = tmp_path / "nothing.png"
     refused = []
     for kind in range(KINDS):
@@ -68,11 +68,11 @@ def test_pictures_of_nothing_find_no_match(searcher: Searcher, tmp_path: Path) -
     assert sum(refused) >= 0.9 * len(refused)
 
 
-def test_its_encoder_can_be_explained(searcher: Searcher) -> None:
+def test_starter_encoder_supports_explanations(searcher: Searcher) -> None:
     assert searcher.encoder.explains
 
 
-def test_fresh_drawings_find_their_kind(searcher: Searcher, tmp_path: Path) -> None:
+def test_new_drawings_find_the_same_article_colour_and_pattern(searcher: Searcher, tmp_path: Path) -> None:
     """A drawing of every 11th item with another seed: the first hit is nearly always the same item."""
     right = Counter[str]()
     items = catalogue()[5::11]
@@ -86,7 +86,7 @@ def test_fresh_drawings_find_their_kind(searcher: Searcher, tmp_path: Path) -> N
     assert min(right["article"], right["colour"], right["pattern"]) >= 0.95 * len(items)
 
 
-def test_similar_things_stay_near(searcher: Searcher) -> None:
+def test_neighbours_share_the_article_or_the_colour(searcher: Searcher) -> None:
     """Nearly all of the ten nearest hits share the query's colour or its article."""
     ids = [searcher.gallery.ids[row] for row in range(0, 1152, 37)]
     for image_id in ids:

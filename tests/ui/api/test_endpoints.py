@@ -38,7 +38,7 @@ def searcher(starter: Path) -> Searcher:
     return Searcher.open(starter)
 
 
-def test_search_answers_what_the_searcher_answers(client: Client, searcher: Searcher, shirt: Path) -> None:
+def test_search_endpoint_gives_the_hits_of_the_searcher(client: Client, searcher: Searcher, shirt: Path) -> None:
     answer = client.predict(handle_file(shirt), 12, -1.0, None, api_name="/search")
     expected = searcher.search(shirt, 12)
     assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in expected]
@@ -60,7 +60,7 @@ def test_a_thumbnail_is_the_stored_file(client: Client, searcher: Searcher, shir
     assert response.content == searcher.gallery.thumbnail(searcher.gallery.row_of(hit["id"]))
 
 
-def test_defaults_filter_and_minimum_score(client: Client, shirt: Path) -> None:
+def test_search_has_defaults_and_applies_filter_and_minimum_score(client: Client, shirt: Path) -> None:
     assert len(client.predict(handle_file(shirt), api_name="/search")["hits"]) == 10
     mugs = client.predict(
         handle_file(shirt), k=7, where={"label": "mug", "colour": ["red", "blue"]}, api_name="/search"
@@ -81,7 +81,7 @@ def test_search_by_id_leaves_the_image_itself_out(client: Client, searcher: Sear
     assert image_id not in [hit["id"] for hit in hits]
 
 
-def test_info_and_the_list_of_endpoints(client: Client, searcher: Searcher) -> None:
+def test_info_describes_the_artifact_and_the_api_lists_its_endpoints(client: Client, searcher: Searcher) -> None:
     info = client.predict(api_name="/info")
     assert info["images"] == len(searcher.gallery)
     assert info["fingerprint"] == searcher.encoder.fingerprint
@@ -104,7 +104,7 @@ def perhaps(schema: dict) -> dict:
     return {"oneOf": [{"type": "null"}, schema]}
 
 
-def test_openapi_describes_them_all_with_their_types(server: str, searcher: Searcher, shirt: Path) -> None:
+def test_openapi_describes_every_endpoint_with_its_types(server: str, searcher: Searcher, shirt: Path) -> None:
     """Arguments have schemas; results are only described in the text of the call, as Gradio offers no more."""
     paths = httpx.get(f"{server}/gradio_api/openapi.json").json()["paths"]
     asked = {path.removeprefix("/gradio_api/call/v2/"): of["post"] for path, of in paths.items() if "/call/v2/" in path}
@@ -159,7 +159,7 @@ def test_openapi_describes_them_all_with_their_types(server: str, searcher: Sear
         ({"where": "label=mug"}, "where must be an object"),
     ],
 )
-def test_a_wrong_argument_is_answered_in_words(client: Client, shirt: Path, arguments: dict, words: str) -> None:
+def test_invalid_argument_gives_a_clear_error(client: Client, shirt: Path, arguments: dict, words: str) -> None:
     with pytest.raises(AppError, match=words):
         client.predict(handle_file(shirt), **arguments, api_name="/search")
     assert client.predict(handle_file(shirt), k=1, api_name="/search")["hits"]
@@ -174,7 +174,7 @@ def test_a_wrong_argument_is_answered_in_words(client: Client, shirt: Path, argu
         ("cut.jpg", None, "damaged|cut short"),
     ],
 )
-def test_a_bad_picture_is_answered_in_words(
+def test_unreadable_picture_gives_a_clear_error(
     client: Client, tmp_path: Path, name: str, content: bytes, words: str
 ) -> None:
     if content is None:
@@ -187,13 +187,13 @@ def test_a_bad_picture_is_answered_in_words(
     assert "Traceback" not in str(caught.value)
 
 
-def test_unknown_id_in_words(client: Client) -> None:
+def test_unknown_id_is_named_in_the_error(client: Client) -> None:
     with pytest.raises(AppError, match="no image with the id 'nothing'"):
         client.predict("nothing", api_name="/search_by_id")
 
 
 @pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
-def test_a_file_of_the_server_cannot_be_named(server: str, shirt: Path, meta: dict) -> None:
+def test_path_of_a_server_file_is_refused(server: str, shirt: Path, meta: dict) -> None:
     """A picture on the server that nobody uploaded is not searched, and the error does not reveal that it exists."""
     data = [{"path": str(shirt), **meta}, 3, -1.0, None]
     event = httpx.post(f"{server}/gradio_api/call/search", json={"data": data}).json()["event_id"]
@@ -202,14 +202,14 @@ def test_a_file_of_the_server_cannot_be_named(server: str, shirt: Path, meta: di
     assert "hits" not in answer
 
 
-def test_the_events_of_the_page_are_private(server: str) -> None:
+def test_page_events_are_private(server: str) -> None:
     dependencies = httpx.get(f"{server}/config").json()["dependencies"]
     public = {d["api_name"] for d in dependencies if d["api_visibility"] == "public"}
     assert public == PUBLIC
     assert all(d["api_visibility"] == "private" for d in dependencies if d["api_name"] not in public)
 
 
-def test_many_at_once_get_their_own_answers(server: str, searcher: Searcher) -> None:
+def test_concurrent_clients_get_their_own_answers(server: str, searcher: Searcher) -> None:
     ids = searcher.gallery.ids[::97]
     expected = {image_id: [hit.id for hit in searcher.search_by_id(image_id, 5)] for image_id in ids}
 
@@ -222,7 +222,7 @@ def test_many_at_once_get_their_own_answers(server: str, searcher: Searcher) -> 
     assert answers == expected
 
 
-def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: Path, encoder: Encoder) -> None:
+def test_column_called_path_is_not_mistaken_for_a_file(tmp_path: Path, encoder: Encoder) -> None:
     rows = []
     for item in catalogue()[:12]:
         buffer = io.BytesIO()
@@ -240,7 +240,7 @@ def test_a_column_called_path_does_not_look_like_a_file_to_the_client(tmp_path: 
         assert {hit["attributes"]["path_"] for hit in hits} == {"a/1.png", "a/2.png"}
 
 
-def test_a_port_in_use_is_said_in_a_line(server: str) -> None:
+def test_port_in_use_is_a_one_line_error(server: str) -> None:
     port = server.rsplit(":", 1)[1]
     run = python("app.py", "--host", "127.0.0.1", "--port", port)
     assert run.returncode == 1
@@ -248,7 +248,7 @@ def test_a_port_in_use_is_said_in_a_line(server: str) -> None:
     assert port in run.stderr.splitlines()[-1]
 
 
-def test_the_app_leaves_no_thumbnails_behind(tmp_path: Path) -> None:
+def test_app_deletes_its_thumbnail_files_on_exit(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = ["app.py", "--host", "127.0.0.1", "--port", free_port()]
     with WARM.start(*command, stdout=subprocess.PIPE, env=environment) as app:

@@ -73,7 +73,7 @@ def takes_a_file(visitor: Visitor, event: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("clicked", [False, True])
-def test_a_file_of_the_server_cannot_be_named(visitor: Visitor, shirt: Path, tmp_path: Path) -> None:
+def test_path_of_a_server_file_is_refused_in_every_page_event(visitor: Visitor, shirt: Path, tmp_path: Path) -> None:
     """Neither the picture nor its existence is revealed, whichever input of whichever event names it."""
     tried = 0
     for event in visitor.events:
@@ -94,7 +94,7 @@ def test_a_file_of_the_server_cannot_be_named(visitor: Visitor, shirt: Path, tmp
 
 
 @pytest.mark.parametrize("clicked", [False, True])
-def test_an_uploaded_picture_is_searched_with(visitor: Visitor, twins_server: str, shirt: Path) -> None:
+def test_uploaded_picture_is_searched(visitor: Visitor, twins_server: str, shirt: Path) -> None:
     """The control: without it, the test above would also pass if no picture were accepted at all."""
     for elem_id, do in (("query", "picture"), ("add", "pictures")):
         [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
@@ -105,9 +105,7 @@ def test_an_uploaded_picture_is_searched_with(visitor: Visitor, twins_server: st
 
 @pytest.mark.parametrize("clicked", [False, True])
 @pytest.mark.parametrize(("elem_id", "do"), [("query", "picture"), ("add", "pictures")])
-def test_a_text_file_called_a_picture_is_refused_in_words(
-    visitor: Visitor, twins_server: str, elem_id: str, do: str
-) -> None:
+def test_text_file_named_as_a_picture_is_refused(visitor: Visitor, twins_server: str, elem_id: str, do: str) -> None:
     files = {"files": ("notes.jpg", b"this is no picture at all, but some words\n")}
     [path] = httpx.post(f"{twins_server}/gradio_api/upload", files=files).json()
     value = {"path": path, **FILE}
@@ -119,7 +117,7 @@ def test_a_text_file_called_a_picture_is_refused_in_words(
 
 @pytest.mark.parametrize("clicked", [False, True])
 @pytest.mark.parametrize("number", [None, "", "many", float("nan"), [1], 1e9])
-def test_an_emptied_number_box_is_its_first_value(visitor: Visitor, number: Any) -> None:
+def test_search_succeeds_with_an_empty_or_invalid_number_box(visitor: Visitor, number: Any) -> None:
     given = dict.fromkeys(("k", "min-score"), None if number != number else number)
     answer = visitor.post(visitor.event("act"), given, do="search", row=1)
     assert json.loads(answer.splitlines()[-1].removeprefix("data: "))["success"]

@@ -52,7 +52,7 @@ def check(answer: Any, searcher: Searcher, scores: np.ndarray, left_out: tuple[i
 # Liked and disliked examples, part of a picture
 
 
-def test_likes_and_unlikes_are_added_to_a_picture(
+def test_liked_and_disliked_examples_refine_a_picture_search(
     client: Client, searcher: Searcher, vectors: np.ndarray, shirt: Path
 ) -> None:
     ids = searcher.gallery.ids
@@ -63,7 +63,7 @@ def test_likes_and_unlikes_are_added_to_a_picture(
     assert len(answer["hits"]) == 12
 
 
-def test_likes_and_unlikes_are_added_to_an_image_of_the_gallery(
+def test_liked_and_disliked_examples_refine_a_search_by_id(
     client: Client, searcher: Searcher, vectors: np.ndarray
 ) -> None:
     ids = searcher.gallery.ids
@@ -73,7 +73,7 @@ def test_likes_and_unlikes_are_added_to_an_image_of_the_gallery(
     assert len(answer["hits"]) == len(vectors) - 4
 
 
-def test_a_region_is_searched_as_the_cropped_file_would_be(client: Client, shirt: Path, tmp_path: Path) -> None:
+def test_region_gives_the_results_of_the_cropped_picture(client: Client, shirt: Path, tmp_path: Path) -> None:
     with Image.open(shirt) as picture:
         picture.crop((64, 0, 192, 128)).save(tmp_path / "part.png")
     part = client.predict(handle_file(shirt), k=9, region=[0.25, 0, 0.75, 0.5], api_name="/search")["hits"]
@@ -87,7 +87,7 @@ def test_a_region_is_searched_as_the_cropped_file_would_be(client: Client, shirt
 # Text
 
 
-def test_words_find_what_the_text_encoder_finds(client: Client, searcher: Searcher) -> None:
+def test_text_search_matches_the_text_encoder(client: Client, searcher: Searcher) -> None:
     pictures = [open_image(searcher.gallery.thumbnail(row)) for row in range(len(searcher.gallery))]
     seen, read = searcher.text.encoder.embed_images(pictures), searcher.text.encoder.embed_texts(["a red shirt"])[0]
     check(client.predict(" a red shirt ", k=15, api_name="/search_text"), searcher, cosines(seen, read))
@@ -117,7 +117,7 @@ def folded(searcher: Searcher, vectors: np.ndarray, order: list[int]) -> dict[in
 
 @pytest.mark.parametrize("where", [None, {"colour": ["teal", "green"]}, {"copy": "yes"}])
 @pytest.mark.parametrize("least", [-1.0, 0.5])
-def test_near_duplicates_are_folded_as_by_brute_force(
+def test_folding_near_duplicates_matches_brute_force(
     client: Client, searcher: Searcher, vectors: np.ndarray, where: dict | None, least: float
 ) -> None:
     scores = vectors @ vectors[1]
@@ -139,7 +139,7 @@ def test_near_duplicates_are_folded_as_by_brute_force(
     assert all(hit["alike"] == [] for hit in plain)
 
 
-def test_groups_are_those_of_the_gallery(client: Client, searcher: Searcher) -> None:
+def test_duplicates_endpoint_gives_the_groups_of_the_gallery(client: Client, searcher: Searcher) -> None:
     expected = find_groups(searcher.store, searcher.pictures.same, 0.95)
     answer = client.predict(api_name="/duplicates")
     assert answer["found"] == len(answer["groups"]) == len(expected) > 10
@@ -166,7 +166,7 @@ def check_sums(why: Any) -> None:
 
 
 @pytest.mark.parametrize("region", [None, [0.25, 0, 0.75, 0.5]])
-def test_the_cells_of_a_picture_add_up_to_the_score(client: Client, shirt: Path, region: list[float] | None) -> None:
+def test_explanation_cells_add_up_to_the_score(client: Client, shirt: Path, region: list[float] | None) -> None:
     hit = client.predict(handle_file(shirt), k=4, region=region, api_name="/search")["hits"][3]
     why = client.predict(hit["id"], image=handle_file(shirt), region=region, api_name="/explain")
     check_sums(why)
@@ -174,7 +174,7 @@ def test_the_cells_of_a_picture_add_up_to_the_score(client: Client, shirt: Path,
     assert why["query"]["sum"] == pytest.approx(why["cosine"], abs=1e-5)
 
 
-def test_images_of_the_gallery_are_explained_by_their_thumbnails(client: Client, searcher: Searcher) -> None:
+def test_gallery_images_are_explained_from_their_thumbnails(client: Client, searcher: Searcher) -> None:
     image_id = searcher.gallery.ids[4]
     hit = client.predict(image_id, k=3, api_name="/search_by_id")["hits"][2]
     why = client.predict(hit["id"], id=image_id, api_name="/explain")
@@ -190,7 +190,7 @@ def test_images_of_the_gallery_are_explained_by_their_thumbnails(client: Client,
 # Missing information and invalid requests
 
 
-def test_without_labels_no_chance_is_known(client: Client, searcher: Searcher) -> None:
+def test_unlabelled_gallery_gives_no_match_probability(client: Client, searcher: Searcher) -> None:
     info = client.predict(api_name="/info")
     assert (info["calibrated"], info["explains"], info["text_model"]) == (False, True, searcher.text.encoder.name)
     answer = client.predict(searcher.gallery.ids[0], api_name="/search_by_id")
@@ -245,7 +245,7 @@ def said(server: str, name: str, body: str) -> str:
         ("duplicates", '"limit": "all"', "limit must be a whole number"),
     ],
 )
-def test_a_wrong_argument_is_answered_in_words(
+def test_invalid_argument_gives_a_clear_error(
     twins_server: str, searcher: Searcher, name: str, arguments: str, words: str
 ) -> None:
     first = '"id": "ID", ' if name == "search_by_id" and '"id"' not in arguments else ""
@@ -260,7 +260,7 @@ def test_a_wrong_argument_is_answered_in_words(
     ["[0, 0, 1]", "0.5", '"0011"', "[0, 0, 2, 1]", "[0.5, 0, 0.5, 1]", "[]", "{}", '["0", "0", "1", "1"]',
      "[NaN, 0, 1, 1]", "[0, 0, 1, Infinity]", "[-0.1, 0, 1, 1]", "[false, false, true, true]", "[[0], 0, 1, 1]"],
 )  # fmt: skip
-def test_a_region_that_is_none_is_refused(twins_server: str, shirt: Path, region: str) -> None:
+def test_invalid_region_is_refused(twins_server: str, shirt: Path, region: str) -> None:
     [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
     body = f'{{"image": {json.dumps({"path": path, **FILE})}, "region": {region}}}'
     assert "a region must be [left, top, right, bottom], as fractions of the picture from 0 to 1" in said(
@@ -286,7 +286,7 @@ def test_a_region_that_is_none_is_refused(twins_server: str, shirt: Path, region
     ],
 )
 @pytest.mark.parametrize("meta", [{}, FILE])
-def test_a_file_of_the_server_cannot_be_named(
+def test_path_of_a_server_file_is_refused(
     twins_server: str, searcher: Searcher, shirt: Path, name: str, arguments: dict, meta: dict
 ) -> None:
     [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
@@ -296,7 +296,7 @@ def test_a_file_of_the_server_cannot_be_named(
     assert "hits" not in answer
 
 
-def test_the_starter_explains_and_has_no_words(server: str, starter: Path) -> None:
+def test_starter_supports_explanations_but_not_text_search(server: str, starter: Path) -> None:
     client, searcher = Client(server, verbose=False), Searcher.open(starter)
     one, other = searcher.gallery.ids[:2]
     check_sums(client.predict(other, id=one, api_name="/explain"))

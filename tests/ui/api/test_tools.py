@@ -63,7 +63,7 @@ def searcher(starter: Path) -> Searcher:
     return Searcher.open(starter)
 
 
-def test_the_tools_are_the_public_endpoints_and_say_what_they_take(server: str) -> None:
+def test_mcp_tools_are_the_public_endpoints_and_describe_arguments(server: str) -> None:
     tools = {tool.name: tool for tool in ask(server).tools}
     assert tools.keys() == {"search", "search_by_id", "search_text", "explain", "duplicates", "info"}
     assert all(tool.description for tool in tools.values())
@@ -85,7 +85,7 @@ def test_the_tools_are_the_public_endpoints_and_say_what_they_take(server: str) 
     assert tools["explain"].inputSchema["properties"]["image"]["type"] == "string"
 
 
-def test_a_data_url_finds_what_the_searcher_finds(server: str, searcher: Searcher, shirt: Path) -> None:
+def test_data_url_gives_the_hits_of_the_searcher(server: str, searcher: Searcher, shirt: Path) -> None:
     hits = answer(ask(server, "search", image=data_url(shirt), k=7, where={"label": ["mug", "shirt"]}))["hits"]
     expected = searcher.search(shirt, 7, where={"label": ["mug", "shirt"]})
     assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
@@ -96,7 +96,7 @@ def test_a_data_url_finds_what_the_searcher_finds(server: str, searcher: Searche
 
 
 @pytest.mark.parametrize("form", ["{path}", "{server}/gradio_api/file={path}"])
-def test_an_uploaded_picture_is_searched_with(server: str, searcher: Searcher, shirt: Path, form: str) -> None:
+def test_uploaded_picture_is_searched(server: str, searcher: Searcher, shirt: Path, form: str) -> None:
     """Named by the path that the upload returns, or by its URL, as `gradio upload-mcp` does."""
     [path] = httpx.post(f"{server}/gradio_api/upload", files={"files": ("a b.png", shirt.read_bytes())}).json()
     image = form.format(server=server, path=path.replace(" ", "%20") if "server" in form else path)
@@ -104,7 +104,7 @@ def test_an_uploaded_picture_is_searched_with(server: str, searcher: Searcher, s
     assert [hit["id"] for hit in hits] == [hit.id for hit in searcher.search(shirt, 3)]
 
 
-def test_a_picture_that_may_be_left_out_is_taken_like_any_other(twins_server: str, twins: Path, shirt: Path) -> None:
+def test_explain_takes_its_picture_as_a_data_url_or_an_upload(twins_server: str, twins: Path, shirt: Path) -> None:
     """As a data URL or an upload; without a picture, `id` is needed instead."""
     one, other = Searcher.open(twins).gallery.ids[:2]
     [path] = httpx.post(f"{twins_server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
@@ -117,7 +117,7 @@ def test_a_picture_that_may_be_left_out_is_taken_like_any_other(twins_server: st
     assert "not both" in refusal(ask(twins_server, "explain", hit=one, image=path, id=other))
 
 
-def test_a_refined_search_words_and_near_duplicates(twins_server: str, twins: Path) -> None:
+def test_mcp_tools_offer_refined_text_and_duplicate_search(twins_server: str, twins: Path) -> None:
     searcher = Searcher.open(twins)
     one, other, third = searcher.gallery.ids[:3]
     query = searcher.query([Part(row=0), Part(row=1), Part(row=2, weight=-1)])
@@ -129,7 +129,7 @@ def test_a_refined_search_words_and_near_duplicates(twins_server: str, twins: Pa
     assert (len(groups["groups"]), len(groups["groups"][0])) == (1, 3)
 
 
-def test_search_by_id_and_info(server: str, searcher: Searcher) -> None:
+def test_search_by_id_and_info_work_as_mcp_tools(server: str, searcher: Searcher) -> None:
     image_id = searcher.gallery.ids[100]
     hits = answer(ask(server, "search_by_id", id=image_id, k=5))["hits"]
     assert [hit["id"] for hit in hits] == [hit.id for hit in searcher.search_by_id(image_id, 5)]
@@ -139,7 +139,7 @@ def test_search_by_id_and_info(server: str, searcher: Searcher) -> None:
     assert "no image with the id 'nothing'" in refusal(ask(server, "search_by_id", id="nothing"))
 
 
-def test_a_picture_comes_in_by_the_same_door(server: str, tmp_path: Path) -> None:
+def test_unreadable_picture_in_a_data_url_is_refused(server: str, tmp_path: Path) -> None:
     assert "not a readable picture" in refusal(
         ask(server, "search", image="data:image/png;base64,bm90IGEgcGljdHVyZQ==")
     )
@@ -148,7 +148,7 @@ def test_a_picture_comes_in_by_the_same_door(server: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("tool", ["search", "search_by_id", "explain"])
-def test_a_file_of_the_server_cannot_be_named(server: str, tmp_path: Path, shirt: Path, tool: str) -> None:
+def test_path_of_a_server_file_is_refused(server: str, tmp_path: Path, shirt: Path, tool: str) -> None:
     """It must not be copied to the uploads either, where everyone could read it, as Gradio's own server does."""
     secret = tmp_path / f"{tmp_path.name}.png"
     secret.write_bytes(shirt.read_bytes())
@@ -181,12 +181,12 @@ def tools(searcher: Searcher, starter: Path) -> Tools:
 @pytest.mark.parametrize(
     "value", [{"where": {"label": {"path": "/etc/hosts", **FILE}}}, {"k": [{"path": "x", "meta": "anything"}]}]
 )
-def test_a_file_object_is_refused_whatever_the_schema_lets_through(tools: Tools, value: dict[str, Any]) -> None:
+def test_file_object_is_refused_whatever_the_schema_allows(tools: Tools, value: dict[str, Any]) -> None:
     with pytest.raises(QueryError, match="an argument must not be a file object"):
         tools.convert_strings_to_filedata(value, [["image"]])
 
 
-def test_a_picture_in_a_data_url_is_deleted_with_the_uploads(tools: Tools, shirt: Path) -> None:
+def test_data_url_picture_is_deleted_with_the_uploads(tools: Tools, shirt: Path) -> None:
     taken = tools.convert_strings_to_filedata({"image": data_url(shirt), "k": 3}, [["image"]])
     path = Path(taken["image"]["path"])
     assert path.read_bytes() == shirt.read_bytes()
@@ -212,7 +212,7 @@ def neighbour(shirt: Path) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-def test_the_server_does_not_call_its_own_network(server: str, neighbour: tuple[str, list[str]]) -> None:
+def test_server_does_not_fetch_addresses_of_its_own_network(server: str, neighbour: tuple[str, list[str]]) -> None:
     address, asked = neighbour
     assert httpx.get(f"http://{address}/picture.png").status_code == 200
     for host in (address, address.replace("127.0.0.1", "localhost"), address.replace("127.0.0.1", "[::ffff:7f00:1]")):
@@ -224,7 +224,7 @@ def test_the_server_does_not_call_its_own_network(server: str, neighbour: tuple[
     assert asked == ["/picture.png"]
 
 
-def test_without_the_package_the_app_starts_and_says_so(starter: Path) -> None:
+def test_app_starts_without_the_mcp_package_and_says_so(starter: Path) -> None:
     code = """
 import sys
 sys.modules["mcp"] = None
