@@ -20,7 +20,7 @@ from retrieval.images.sources import open_source
 
 # A process that has everything imported and forks a child for each job, so that each job starts at once.
 FORKING = """
-import ctypes, json, os, shutil, signal, subprocess, sys, time, traceback, types
+import ctypes, gc, json, os, shutil, signal, subprocess, sys, time, traceback, types
 from pathlib import Path
 
 import faiss, torch
@@ -51,11 +51,6 @@ def remove(out, ids):
 
 def update(out, changes):
     update_metrics(Path(out), changes)
-
-
-def clear(out):
-    with writing(Path(out), LAYOUT.own()):
-        pass
 
 
 def alternate(out, folders, reads):
@@ -110,13 +105,18 @@ def run(kind, arguments, die=None, kept=None, two_renames=False):
         die_at(die)
     if kept:
         keep(Path(arguments["out"]).parent, kept)
-    jobs = {"build": build, "add": add, "remove": remove, "update": update, "clear": clear, "alternate": alternate}
+    jobs = {"build": build, "add": add, "remove": remove, "update": update, "alternate": alternate}
     jobs[kind](**arguments)
 
 
 print("ready", flush=True)
 for line in sys.stdin:
     job = json.loads(line)
+    if job.pop("unforked"):  # what is loaded here for the first time, no child has to load again
+        run(**job)
+        gc.freeze()
+        print("0", flush=True)
+        continue
     child = os.fork()
     if not child:
         try:
@@ -137,12 +137,16 @@ class Workers:
         self.process = WARM.start("-c", FORKING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.process.stdout.readline() == "ready\n"
 
-    def start(self, kind, *, die=None, kept=None, two_renames=False, **arguments):
+    def start(self, kind, *, die=None, kept=None, two_renames=False, unforked=False, **arguments):
         """Start a job; returns the id of its process."""
-        job = {"kind": kind, "arguments": arguments, "die": die, "kept": kept, "two_renames": two_renames}
-        self.process.stdin.write(json.dumps(job) + "\n")
+        options = {"die": die, "kept": kept, "two_renames": two_renames, "unforked": unforked}
+        self.process.stdin.write(json.dumps({"kind": kind, "arguments": arguments, **options}) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
+
+    def warm_up(self, kind, **arguments):
+        """Run a job in the process that is forked, so that its children have loaded all that the job needs."""
+        assert self.start(kind, unforked=True, **arguments) == 0
 
     def end(self):
         """Wait for the job that was started; returns its exit status (0, 1, or minus the signal)."""
@@ -154,8 +158,12 @@ class Workers:
 
 
 @pytest.fixture(scope="module")
-def workers():
-    workers = Workers()
+def workers(scene, tmp_path_factory):
+    base, _, _, arguments = scene
+    workers, out = Workers(), tmp_path_factory.mktemp("warm") / "artifact"
+    shutil.copytree(base, out)
+    for kind in ("build", "add"):
+        workers.warm_up(kind, out=str(out), **arguments[kind])
     yield workers
     workers.process.stdin.close()
     workers.process.wait()
@@ -195,9 +203,15 @@ def rest(folder):
     return {path.name for path in folder.parent.iterdir()} - {folder.name, f".{folder.name}.lock"}
 
 
+def clean_up(out):
+    """Do what every change begins with: clean up what a killed one has left."""
+    with writing(out, LAYOUT.own()):
+        pass
+
+
 def is_tried(number, left, seen):
-    """Whether to run a complete change after this kill: for each new kind of leftovers, and after every fourth kill."""
-    tried = number % 4 == 1 or left not in seen
+    """Whether to run a complete change after this kill: for each new kind of leftovers, and after every eighth kill."""
+    tried = number % 8 == 1 or left not in seen
     seen.append(left)
     return tried
 
@@ -241,7 +255,7 @@ def test_kill_at_any_file_change_leaves_the_old_or_the_new_artifact(kind, two_re
         outcomes.append(ids == new[kind])
         # The next writer cleans up after the killed one and loses no file that belongs to the user.
         if not is_tried(number, (rest(out), ids == old), seen):
-            assert workers.run("clear", out=str(out), two_renames=two_renames) == 0
+            clean_up(out)
             assert load_artifact(out).gallery.ids == ids
             assert (out / "notes.txt").read_text() == "mine"
             assert rest(out) <= {".artifact.building"}, "which another build goes on with"
@@ -279,7 +293,7 @@ def test_kill_during_update_metrics_leaves_the_old_or_the_new_metrics(
             assert workers.run("update", out=str(out), changes={"note": "newer"}, two_renames=two_renames) == 0
             assert read_metrics(out).sections()["note"] == "newer"
         else:
-            assert workers.run("clear", out=str(out), two_renames=two_renames) == 0
+            clean_up(out)
             assert read_metrics(out).sections()["note"] == outcomes[-1]
         assert LAYOUT.plots_in(load_artifact(out).folder) == ["plots/one.png"]
         assert (out / "notes.txt").read_text() == "mine"

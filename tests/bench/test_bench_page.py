@@ -16,6 +16,7 @@ STEPS = ("page", "drop", "click", "why", "filter")
 def test_page_bench_reports_every_figure(starter, monkeypatch, capsys):
     monkeypatch.setattr(bench_ui, "_OPENED", 2)
     monkeypatch.setattr(bench_ui, "_TIMES", 3)
+    monkeypatch.setattr(bench_ui, "_SETTLED", 20)
     assert in_a_thread(main, ["bench", str(starter), "--ui", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     encoder = figures["encoder, one image, p50 ms"]
