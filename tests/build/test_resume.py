@@ -17,15 +17,30 @@ from conftest import WARM, python
 from PIL import Image
 
 from retrieval.artifact.load import load_artifact
+from retrieval.build import embed
 from retrieval.build.build import build_artifact
-from retrieval.build.embed import SHARD
 from retrieval.encoders.files import WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
 from retrieval.images.sources import open_source
 
-IMAGES = 2 * SHARD + 276  # two full shards and part of a third
+SHARD = 24 * embed.BATCH  # smaller than in earnest, so that a build takes a second
+IMAGES = 2 * SHARD + 52  # two full shards and part of a third
+BUILD = f"""
+import sys
+from retrieval.build import embed
+embed.SHARD = {SHARD}
+from retrieval.__main__ import main
+sys.exit(main(["build", *sys.argv[1:]]))
+"""
 KILLS = 20
 BACKBONE = "test_resnet"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_shards():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "SHARD", SHARD)
+        yield
 
 
 def draw_noise(folder, count, seed=0):
@@ -48,7 +63,7 @@ def vectors_of(artifact):
 def many(tmp_path_factory):
     """A folder of images; each shard has one broken image and one duplicate."""
     folder = draw_noise(tmp_path_factory.mktemp("many") / "class", IMAGES)
-    for number in (100, SHARD + 100, 2 * SHARD + 100):
+    for number in (20, SHARD + 20, 2 * SHARD + 20):
         (folder / f"{number:04d}.png").write_bytes(b"\x89PNG and no more")
         shutil.copy(folder / "0007.png", folder / f"{number + 1:04d}.png")
     return folder.parent
@@ -79,7 +94,7 @@ def uninterrupted(many, same_encoder, tmp_path_factory):
 def killed_build(many, weights, tmp_path_factory):
     """A build killed after its first shard: the command, the artifact's folder and a copy of the work folder."""
     out = tmp_path_factory.mktemp("killed") / "it"
-    command = ["-m", "retrieval", "build", str(many), "--out", str(out)]
+    command = ["-c", BUILD, str(many), "--out", str(out)]
     command += ["--backbone", BACKBONE, "--weights", str(weights)]
     with WARM.start(*command) as process:
         while process.poll() is None and not shards_of(out):
@@ -226,7 +241,7 @@ def test_resumed_build_embeds_nothing_again_after_a_file_is_touched(
     check_same_but_for_rounding(built, load_artifact(uninterrupted))
 
 
-@pytest.mark.parametrize("limit", [SHARD + 200, 300])
+@pytest.mark.parametrize("limit", [SHARD + 40, 60])
 def test_build_resumes_with_another_limit(killed_build, many, same_encoder, counted, limit, tmp_path, capsys):
     _, _, work = killed_build
     before = rows_in(work)
@@ -234,7 +249,7 @@ def test_build_resumes_with_another_limit(killed_build, many, same_encoder, coun
     assert report.found == limit
     assert counted.embedded == max(0, report.indexed - before) + GOLDEN
     lower = "the limit is lower than before: reading from the start;"
-    assert (lower in capsys.readouterr().err) == (limit == 300)
+    assert (lower in capsys.readouterr().err) == (limit == 60)
     build_artifact(open_source(str(many)), tmp_path / "new", same_encoder, limit=limit)
     check_same_but_for_rounding(built, load_artifact(tmp_path / "new"))
 
