@@ -39,6 +39,7 @@ from warm import Warm
 from xdist.scheduler import LoadScopeScheduling
 
 from retrieval.artifact.load import load_artifact
+from retrieval.bench.page import find_chromium
 from retrieval.build.build import build_artifact
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
@@ -54,7 +55,7 @@ DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")
 STARTER = ROOT / "retrieval" / "starter"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data for development at {DATA}")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = find_chromium()
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -137,7 +138,10 @@ def group_of(nodeid):
 
 def pytest_collection_modifyitems(items):
     """Run the slowest groups first, so that the workers finish at about the same time."""
-    order = ["page", "hub", "tests/artifact/test_atomic.py", "tests/training/test_training_run.py"]
+    files = ["build/test_resume", "artifact/test_atomic", "training/test_training_run"]
+    files += ["training/loop/test_training_resume", "evaluation/test_plots", "bench/test_bench_page"]
+    files += ["training/loop/test_training_processes", "test_install", "artifact/test_map"]
+    order = ["page", "hub", *(f"tests/{file}.py" for file in files)]
     items.sort(key=lambda item: [*order, group_of(item.nodeid)].index(group_of(item.nodeid)))
 
 
@@ -459,7 +463,7 @@ def twins_server(twins):
 def browser():
     """A Chromium. Playwright's event loop runs in this thread; use `in_a_thread` for anything with its own loop."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium here (apt-get install -y chromium)")
+        pytest.skip("no Chromium here (apt-get install -y chromium-headless-shell)")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield chromium

@@ -205,6 +205,12 @@ def _visit(browser: Browser, address: str) -> Iterator[Page]:
         yield page
 
 
+def find_chromium() -> str | None:
+    """The program of a Chromium installed on this machine, the headless one first, which is the lightest."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
 @contextmanager
 def _chromium() -> Iterator[Browser]:
     """A Chromium installed on this machine, otherwise Playwright's own. Raises LookalikeError if neither works."""
@@ -214,8 +220,7 @@ def _chromium() -> Iterator[Browser]:
         raise LookalikeError("bench --ui needs Playwright to drive a browser: pip install playwright") from error
     with sync_playwright() as playwright:
         try:
-            path = shutil.which("chromium") or shutil.which("chromium-browser")
-            browser = playwright.chromium.launch(executable_path=path)
+            browser = playwright.chromium.launch(executable_path=find_chromium())
         except Error as error:
             raise LookalikeError(
                 f"bench --ui could not start Chromium: python -m playwright install chromium ({first_line(error)})"

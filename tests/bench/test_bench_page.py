@@ -12,7 +12,7 @@ from retrieval.bench import page as bench_ui
 STEPS = ("page", "drop", "click", "why", "filter")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install -y chromium)")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install -y chromium-headless-shell)")
 def test_page_bench_reports_every_figure(starter, monkeypatch, capsys):
     monkeypatch.setattr(bench_ui, "_OPENED", 2)
     monkeypatch.setattr(bench_ui, "_TIMES", 3)
