@@ -118,6 +118,17 @@ def open_settings(page: Page) -> None:
     page.wait_for_timeout(1000)
 
 
+def set_number(page: Page, selector: str, value: str) -> None:
+    """Type into the number box of a slider, again if Gradio was still making it and put its first value back."""
+    box = page.locator(f"{selector} input[type=number]")
+    for _ in range(20):
+        box.fill(value)
+        box.press("Tab")
+        page.wait_for_timeout(250)
+        if box.input_value() == value:
+            return
+
+
 def open_tab(page: Page, name: str) -> None:
     """Open a tab; on a phone it may be in the overflow menu."""
     tab = page.get_by_role("tab", name=name, exact=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SIZES, expect_rows, open_settings, rows, rows_of, served, visit
+from browser import SIZES, expect_rows, open_settings, rows, rows_of, served, set_number, visit
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Searcher
@@ -126,6 +126,7 @@ def test_number_box_emptied_while_typing_gives_no_error(browser: Browser, slow: 
 def test_the_last_of_several_thresholds_is_shown(browser: Browser, slow: str, searcher: Searcher) -> None:
     with visit(browser, slow) as page:
         page.get_by_role("tab", name="Duplicates").click()
+        set_number(page, "#threshold", "0.82")
         for value in ("0.8", "0.85", "0.9"):
             page.locator("#threshold input[type=number]").fill(value)
             page.locator("#threshold input[type=number]").press("Tab")

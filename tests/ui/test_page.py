@@ -28,6 +28,7 @@ from browser import (
     rows_of,
     scores,
     served,
+    set_number,
     upload,
     visit,
 )
@@ -133,17 +134,11 @@ def test_results_per_page_and_minimum_similarity_are_applied(
     with visit(browser, server, size) as page:
         upload(page, shirt)
         open_settings(page)
-        set_slider(page, "#k", "6")
+        set_number(page, "#k", "6")
         expect(page.locator("#hits .hit")).to_have_count(6)
-        set_slider(page, "#min-score", "1")
+        set_number(page, "#min-score", "1")
         expect(page.locator("#status")).to_contain_text("No image matches")
         expect(page.locator("#hits .hit")).to_have_count(0)
-
-
-def set_slider(page: Page, selector: str, value: str) -> None:
-    number = page.locator(f"{selector} input[type=number]")
-    number.fill(value)
-    number.press("Tab")
 
 
 @pytest.mark.parametrize("size", SIZES)

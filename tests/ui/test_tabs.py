@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import SIZES, keep_screenshot, open_tab, rows, served, upload, visit
+from browser import SIZES, keep_screenshot, open_tab, rows, served, set_number, upload, visit
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Browser, Page, expect
@@ -117,9 +117,7 @@ def test_near_duplicates_are_grouped_and_saved(browser: Browser, server: str, se
     assert groups
     with visit(browser, server, size) as page:
         open_tab(page, "Duplicates")
-        number = page.locator("#threshold input[type=number]")
-        number.fill("0.8")
-        number.press("Tab")
+        set_number(page, "#threshold", "0.8")
         expect(page.locator("#groups .tools")).to_contain_text(f"{len(groups):,} groups")
         keep_screenshot(page, f"{size}-duplicates")
         sizes = [int(text.split()[0]) for text in page.locator("#groups h3").all_inner_texts()]
