@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from retrieval.hub.pull import open_artifact, pull
     from retrieval.hub.push import push
     from retrieval.images.open import open_image
-    from retrieval.images.sources import open_source
     from retrieval.query import Part
     from retrieval.search import Hit, Searcher, find_duplicates
+    from retrieval.sources.open import open_source
 
 _HOMES = {
     "Artifact": "artifact.load",
@@ -54,7 +54,7 @@ _HOMES = {
     "find_duplicates": "search",
     "open_artifact": "hub.pull",
     "open_image": "images.open",
-    "open_source": "images.sources",
+    "open_source": "sources.open",
     "pull": "hub.pull",
     "push": "hub.push",
     "remove_images": "build.change",

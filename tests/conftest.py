@@ -45,7 +45,7 @@ from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
 from retrieval.errors import IntegrityError
 from retrieval.images.open import open_image
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 from training.recipe import Recipe, load_recipe
 from training.results.evaluate import evaluate, evaluate_index
 from training.starter.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
@@ -127,7 +127,7 @@ def cold_in_the_end():
 
 
 # Tests of these files run on one worker because they share a Chromium or a Hub; other files are a group of their own.
-GROUPS = {"tests/ui/test_": "page", "tests/hub/": "hub", "tests/images/test_sources_hub": "hub"}
+GROUPS = {"tests/ui/test_": "page", "tests/hub/": "hub", "tests/sources/test_sources_hub": "hub"}
 
 
 def group_of(nodeid):

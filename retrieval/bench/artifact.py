@@ -25,7 +25,7 @@ from retrieval.console import command
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
 from retrieval.images.open import open_image
-from retrieval.images.sources import RawImage, Source
+from retrieval.sources.base import RawImage, Source
 from retrieval.stores.choose import fit_index
 from retrieval.stores.recall import Figures, against_exact, latency
 

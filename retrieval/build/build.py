@@ -26,7 +26,7 @@ from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
 from retrieval.errors import SourceError
 from retrieval.images.gallery import Gallery, write_gallery
-from retrieval.images.sources import Source
+from retrieval.sources.base import Source
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import AUTO, FaissStore
 

@@ -32,7 +32,7 @@ from retrieval.build.write import (
 from retrieval.console import Progress
 from retrieval.errors import QueryError
 from retrieval.images.gallery import Gallery, joined, read_tables, write_gallery
-from retrieval.images.sources import Source
+from retrieval.sources.base import Source
 from retrieval.stores.choose import fit_index
 
 

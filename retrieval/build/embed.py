@@ -19,7 +19,7 @@ from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, ImageError
 from retrieval.images.gallery import ID_LENGTH, THUMBNAIL_SIDE
 from retrieval.images.open import open_image, thumbnail_jpeg
-from retrieval.images.sources import RawImage, Source
+from retrieval.sources.base import RawImage, Source
 
 BATCH = 4  # images per forward pass: larger batches are slower on a CPU, because memory is mapped again each time
 SHARD = 128 * BATCH  # images lost by an interruption, at most; a multiple of BATCH, so a resumed build batches alike

@@ -71,7 +71,7 @@ def build(
     from retrieval.build.build import build_artifact
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text import TextEncoder
-    from retrieval.images.sources import open_source
+    from retrieval.sources.open import open_source
 
     check_target(out)
     opened = open_source(
@@ -104,7 +104,7 @@ def add(
     check_folder(artifact)
     check_source(source)
     from retrieval.build.change import add_images
-    from retrieval.images.sources import open_source
+    from retrieval.sources.open import open_source
 
     with Bar() as bar:
         images = open_source(

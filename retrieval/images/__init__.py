@@ -1,1 +1,1 @@
-"""Images and the data they come with: sources, decoding, comparison, and the gallery that stores them."""
+"""Images and the rows they become: decoding, comparison, and the gallery that stores them."""

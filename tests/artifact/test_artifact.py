@@ -19,7 +19,7 @@ from retrieval.build.build import build_artifact
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, IntegrityError
 from retrieval.images.open import open_image
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 FILES = [*LAYOUT.names()[:-1], f"{LAYOUT.plots}/reliability.png", LAYOUT.manifest]
 

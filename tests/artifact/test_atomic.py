@@ -16,7 +16,7 @@ from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images
 from retrieval.errors import ArtifactError
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 # A process that has everything imported and forks a child for each job, so that each job starts at once.
 FORKING = """
@@ -33,7 +33,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.encoders.image import Encoder
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 from retrieval.artifact.atomic import replacing, writing
 
 

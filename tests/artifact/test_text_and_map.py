@@ -20,7 +20,7 @@ from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.encoders.text import TextEncoder
 from retrieval.errors import ArtifactError, MapError
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 
 def vectors_of(artifact):

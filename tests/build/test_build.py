@@ -23,7 +23,7 @@ from retrieval.errors import ArtifactError, EncoderError, IntegrityError, QueryE
 from retrieval.evaluation.metrics import leave_one_out
 from retrieval.images.gallery import THUMBNAIL_SIDE
 from retrieval.images.open import open_image
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 
 def draw(path, seed, side=32):

@@ -18,7 +18,7 @@ from retrieval.build.change import add_images
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation.markdown import table, with_interval
 from retrieval.evaluation.metrics import FIGURES
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 
 @pytest.fixture

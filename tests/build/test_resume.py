@@ -21,7 +21,7 @@ from retrieval.build import embed
 from retrieval.build.build import build_artifact
 from retrieval.encoders.files import WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 SHARD = 24 * embed.BATCH  # smaller than in earnest, so that a build takes a second
 IMAGES = 2 * SHARD + 52  # two full shards and part of a third

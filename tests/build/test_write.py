@@ -13,7 +13,7 @@ from retrieval.artifact.load import check_target, load_artifact, read_metrics
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.errors import ArtifactError, IntegrityError
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 PLOTS = ["history.png", "images_per_class.png", "intervals.png", "per_class.png", "recall_at_k.png"]
 SECTIONS = ["leave_one_out", "calibration", "training", "evaluation", "audit", "index"]

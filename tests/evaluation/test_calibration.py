@@ -21,7 +21,7 @@ from retrieval.encoders.image import Encoder
 from retrieval.evaluation.calibration import PRECISION, REFUSED, Queries, calibrate
 from retrieval.evaluation.confidence import Calibration, Confidence, Density, Nearest, class_codes, evidence, nearest
 from retrieval.images.open import open_image
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore, IndexSettings
 

@@ -283,7 +283,7 @@ def test_groups_are_written_as_csv(artifact, tmp_path):
 def with_copies(encoder, tmp_path_factory):
     """An artifact of eight drawings and two copies of one of them, with file names that CSV must quote."""
     from retrieval.build.build import build_artifact
-    from retrieval.images.sources import open_source
+    from retrieval.sources.open import open_source
 
     root = tmp_path_factory.mktemp("copies")
     (root / "pictures").mkdir()

@@ -19,7 +19,8 @@ import numpy as np
 
 from retrieval.arrays import Rows
 from retrieval.errors import TrainingError, short
-from retrieval.images.sources import RawImage, Source, open_source, pinned, split_names
+from retrieval.sources.base import RawImage, Source
+from retrieval.sources.open import open_source, pinned, split_names
 from training.data.splits import PARTS, counted, parts_of, split_rows, unused
 from training.recipe import Recipe
 
@@ -41,7 +42,7 @@ class Data:
 
     name: str
     pinned: str  # the source; on the Hub, with the commit that the whole run reads
-    about: Mapping[str, str]  # metadata, see `retrieval.images.sources.Source`
+    about: Mapping[str, str]  # metadata, see `retrieval.sources.base.Source`
     images: Any  # a datasets.Dataset with the columns of _FEATURES
     labels: tuple[str, ...]  # of every row; "" if the row is not used
     parts: Mapping[str, Rows]  # train, validation, test; disjoint

@@ -20,7 +20,7 @@ from PIL import Image
 from retrieval.console import Progress
 from retrieval.errors import ImageError
 from retrieval.images.open import open_image
-from retrieval.images.sources import RawImage
+from retrieval.sources.base import RawImage
 
 GREY_SIDE = 64  # longer side, in pixels, of the grey thumbnails that the leak audit compares
 _AHEAD = 64  # images submitted to the decoding threads at a time: bounds memory use

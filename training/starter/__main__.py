@@ -31,7 +31,7 @@ from torchvision.transforms import v2
 from retrieval.build.build import build_artifact
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation.metrics import leave_one_out
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 from training.starter.catalogue import ARTICLES, COLOURS, PATTERNS, Item, catalogue, draw
 from training.starter.nothing import KINDS as NOTHINGS
 from training.starter.nothing import draw_nothing

@@ -12,7 +12,7 @@ from conftest import DATA, STARTER, needs_data
 from PIL import Image, ImageEnhance
 
 from retrieval.encoders.image import Encoder
-from retrieval.images.sources import RawImage
+from retrieval.sources.base import RawImage
 from training.data.audit import SIMILAR, near_duplicates, same_photograph
 from training.data.pixels import GREY_SIDE, Pixels
 from training.model.head import features_of

@@ -10,7 +10,7 @@ from PIL import Image
 
 from retrieval.errors import ImageError
 from retrieval.images.open import open_image
-from retrieval.images.sources import RawImage
+from retrieval.sources.base import RawImage
 from training.data.batches import Batches, ClassSampler, augmentation
 from training.data.pixels import Pixels
 from training.model.learner import Learner, starting_encoder

@@ -9,7 +9,7 @@ import pytest
 from conftest import noise, png, tiny_recipe, write_data_set
 
 from retrieval.errors import SourceError, TrainingError
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 from training.data.dataset import open_data, open_splits, without
 from training.data.pixels import Pixels
 from training.data.splits import PARTS

@@ -14,7 +14,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.artifact.metrics import key_of
 from retrieval.errors import ArtifactError, IntegrityError
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 from training.results.compare import compare, update_cards
 from training.starter.catalogue import ARTICLES
 

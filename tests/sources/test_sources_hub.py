@@ -240,7 +240,7 @@ def test_limit_downloads_only_the_files_it_needs(client, hub, tmp_path):
 READ = """
 import sys
 import psutil
-from retrieval.images.sources import open_source
+from retrieval.sources.open import open_source
 
 memory, rows = psutil.Process().memory_info, open_source(sys.argv[1]).rows()
 next(rows)

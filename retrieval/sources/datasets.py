@@ -40,7 +40,7 @@ class Origin:
     root: str
     """The folder that its rows may reference files in: a path, or `hf://datasets/owner/name@commit`."""
     about: Mapping[str, str]
-    """See `retrieval.images.sources.Source`."""
+    """See `retrieval.sources.base.Source`."""
 
 
 def find_local(name: str, revision: str | None) -> Path | None:

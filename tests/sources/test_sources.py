@@ -12,7 +12,7 @@ from conftest import noise, png
 
 from retrieval.errors import ImageError, SourceError
 from retrieval.images.open import open_image
-from retrieval.images.sources import open_source, pinned, split_names
+from retrieval.sources.open import open_source, pinned, split_names
 
 
 def read(source):

@@ -1,0 +1,1 @@
+"""Sources of images, one module per kind: where they are, how they are read, and what their columns become."""

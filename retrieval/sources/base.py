@@ -1,0 +1,62 @@
+"""What every source of images gives: undecoded images in a fixed order, and what is known before the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+
+from retrieval.errors import ImageError, first_line
+from retrieval.images.open import MAX_BYTES, read_bytes
+from retrieval.sources.datasets import source_error
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One undecoded image of a source."""
+
+    source: str
+    label: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    data: bytes | None = None
+    path: str | None = None
+    position: Any = None
+    """Where `Source.rows` resumes after this image, as JSON values; None if rows can only be counted."""
+
+    def read(self) -> bytes:
+        """The bytes of the image; raises ImageError if there are none, or too many.
+
+        Raises SourceError if the Hub does not deliver them: the image itself may be fine.
+        """
+        if self.data is not None:
+            return read_bytes(self.data)
+        if not self.path:
+            raise ImageError("the row has no image")
+        if "://" not in self.path:
+            return read_bytes(self.path)
+        try:
+            with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
+                data = file.read(MAX_BYTES + 1)
+        except Exception as error:  # zip files and the network raise different exceptions
+            if self.path.startswith("hf://") and not isinstance(error, FileNotFoundError):
+                raise source_error(self.source, error) from error
+            raise ImageError(f"{Path(self.path).name} cannot be read: {first_line(error)}") from error
+        return read_bytes(data)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images in a fixed order, and what is known about them before the first one is read."""
+
+    rows: Callable[..., Iterator[RawImage]]
+    """`rows()` yields all images, `rows(position)` those after a `RawImage.position`. On resuming, at most the
+    last two files before the position are read again."""
+    schema: pa.Schema  # types of the attributes
+    fingerprint: str  # of the file names, sizes and times, or of the Hub revision
+    total: int | None  # number of rows, if known
+    classes: tuple[str, ...] = ()  # labels that the source declares, with or without images
+    about: Mapping[str, str] = field(default_factory=dict)  # name, config, revision, license; only what is known

@@ -1,0 +1,59 @@
+"""Opening a source: a folder of images, a parquet file, a dataset folder, or the name of a Hub dataset.
+
+Images are passed on undecoded: only `retrieval.images.open` decodes.
+"""
+
+from __future__ import annotations
+
+from retrieval.sources import datasets as origins
+from retrieval.sources.base import Source
+from retrieval.sources.folder import image_folder, is_image_folder, split_folders
+from retrieval.sources.table import data_set
+
+
+def open_source(
+    name: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+) -> Source:
+    """Open a folder, a parquet file, a dataset folder or a Hub dataset; all its splits, or those named.
+
+    `split` is one name, or several in the desired order (`train+validation`). `config` is a configuration declared in
+    the dataset card. `revision` is a branch, tag or commit on the Hub; `owner/name@revision` as the name also works.
+    Only what is read is downloaded, all of it from one commit. Raises SourceError if the source does not exist,
+    contains no image, or lacks the requested column, split, configuration or revision.
+    """
+    path = origins.find_local(name, revision)
+    if path and is_image_folder(path, config):
+        return image_folder(path, label_column, split)
+    return data_set(origins.open_origin(name, path, config, revision), image_column, label_column, split)
+
+
+def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
+    """The splits of a source under their own names, for example `("train", "validation")`.
+
+    A folder of images has splits if one subfolder's name means `train` and another's means `validation` or `test` (see
+    `part_of_split`). Every other subfolder is then a split under its own name. Otherwise `train` is the only split.
+
+    Raises SourceError if the source does not exist.
+    """
+    path = origins.find_local(name, revision)
+    if path is None or not is_image_folder(path, config):
+        return tuple(origins.streams(name, origins.open_origin(name, path, config, revision).builder, None))
+    return tuple(split_folders(path)) or ("train",)
+
+
+def pinned(name: str, *, config: str | None = None, revision: str | None = None) -> str:
+    """A name that always refers to the same source: for a Hub dataset, the current commit is appended.
+
+    Raises SourceError like `open_source`.
+    """
+    path = origins.find_local(name, revision)
+    if path:
+        return name
+    about = origins.open_origin(name, path, config, revision).about
+    return f"{about['name']}@{about['revision']}"
