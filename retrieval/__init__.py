@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from retrieval.artifact.load import Artifact
     from retrieval.build.build import build_artifact
     from retrieval.build.change import add_images, remove_images
+    from retrieval.build.sync import sync_artifact
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text import TextEncoder
     from retrieval.hub.deploy import deploy
@@ -58,6 +59,7 @@ _HOMES = {
     "pull": "hub.pull",
     "push": "hub.push",
     "remove_images": "build.change",
+    "sync_artifact": "build.sync",
 }
 
 __all__ = [
@@ -88,6 +90,7 @@ __all__ = [
     "pull",
     "push",
     "remove_images",
+    "sync_artifact",
 ]
 
 

@@ -59,7 +59,7 @@ def add_images(
             vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
             tables = chain(read_tables(folder / LAYOUT.gallery, kept), shards.tables())
             change = {"add": {**report.summary(), "source": dict(source.about)}}
-            new = _replaced(old, kept, vectors, tables, schema, change)
+            new = replaced(old, kept, vectors, tables, schema, change)
         shards.clear()
     return replace(new, report=report)
 
@@ -82,7 +82,7 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
             raise QueryError("an artifact must keep at least one image; to remove all of them, delete its folder.")
         path = folder / LAYOUT.gallery
         tables, schema = read_tables(path, kept), pq.read_schema(path)
-        return _replaced(old, kept, old.store.vectors(kept), tables, schema, {"remove": len(gone)})
+        return replaced(old, kept, old.store.vectors(kept), tables, schema, {"remove": len(gone)})
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
@@ -112,7 +112,7 @@ def _described(old: Artifact, metrics: Metrics, facts: dict[str, Any]) -> Artifa
     return replace(new, folder=old.folder, name=old.name)
 
 
-def _replaced(
+def replaced(
     old: Artifact,
     kept: Ids,
     vectors: Vectors,

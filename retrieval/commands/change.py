@@ -10,7 +10,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_source
-from retrieval.commands.printing import Bar, print_report
+from retrieval.commands.printing import Bar, print_report, print_sync
 from retrieval.console import command
 
 commands = typer.Typer()
@@ -112,6 +112,31 @@ def add(
         )
         report = add_images(artifact, images, limit=limit, progress=bar).report
     print_report(report)
+
+
+@commands.command()
+def sync(
+    artifact: options.Folder,
+    source: options.SourceName,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
+    split: options.Split = None,
+    config: options.Config = None,
+    revision: options.Revision = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would change, and change nothing")] = False,
+) -> None:
+    """Make an artifact what its source is now."""
+    check_folder(artifact)
+    check_source(source)
+    from retrieval.build.sync import sync_artifact
+    from retrieval.sources.open import open_source
+
+    opened = open_source(
+        source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
+    )
+    with Bar() as bar:
+        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar)
+    print_sync(report, dry_run)
 
 
 @commands.command()

@@ -9,6 +9,7 @@ from retrieval.console import progress_bar
 
 if TYPE_CHECKING:
     from retrieval.artifact.report import Report
+    from retrieval.build.sync import SyncReport
 
 
 class Bar:
@@ -57,3 +58,22 @@ def print_report(report: Report | None) -> None:
         f"found {report.found} = indexed {report.indexed} + skipped {len(report.skipped)} "
         f"+ duplicate {len(report.duplicates)}"
     )
+
+
+def print_sync(report: SyncReport, dry_run: bool) -> None:
+    """Print each change of a sync, one per line, and then the counts; unchanged images are only counted."""
+    for name, sources in (("new", report.new), ("changed", report.changed), ("removed", report.removed)):
+        for source in sources:
+            print(f"{name} {source}")
+    for source, reason in report.skipped:
+        print(f"skipped {source}: {reason}")
+    for source, same in report.duplicates:
+        print(f"duplicate {source}: the same content as {same}")
+    print(
+        f"found {report.found} = new {len(report.new)} + changed {len(report.changed)} + unchanged {report.unchanged} "
+        f"+ duplicate {len(report.duplicates)} + skipped {len(report.skipped)}; removed {len(report.removed)}"
+    )
+    if report.is_empty:
+        print("the artifact is up to date")
+    elif dry_run:
+        print("nothing was written (--dry-run)")

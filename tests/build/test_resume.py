@@ -339,12 +339,15 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from retrieval import Encoder, add_images, build_artifact, open_source, remove_images
+from retrieval.build.sync import sync_artifact
 
 def change(kind, folder, argument):
     if kind == "build":
         build_artifact(open_source(argument), folder, Encoder.load(folder))
     elif kind == "add":
         add_images(folder, open_source(argument))
+    elif kind == "sync":
+        sync_artifact(folder, open_source(argument))
     else:
         remove_images(folder, argument)
 
@@ -404,7 +407,7 @@ def state(folder):
     return artifact.manifest["files"], artifact.gallery.ids
 
 
-@pytest.mark.parametrize("kind", ["build", "add", "remove"])
+@pytest.mark.parametrize("kind", ["build", "add", "remove", "sync"])
 def test_kill_at_a_random_moment_leaves_the_old_or_the_new_artifact(changer, small, kind, tmp_path):
     artifact, pictures = small
     argument = load_artifact(artifact).gallery.ids[10:30] if kind == "remove" else str(pictures)

@@ -1,0 +1,186 @@
+"""Sync: an artifact becomes what its source is now, and no image is embedded twice.
+
+Images are recognised by their content, so a renamed file is the same image with another source. The source is read
+twice: once to compare hashes, labels and attributes, and once more for the images that are new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval.artifact.atomic import writing
+from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.load import Artifact, load_artifact
+from retrieval.artifact.map import map_method_of
+from retrieval.build.build import embed, report_of
+from retrieval.build.change import replaced
+from retrieval.console import Progress
+from retrieval.errors import ImageError, SourceError
+from retrieval.images.gallery import BASE_SCHEMA, conform, read_tables
+from retrieval.sources.base import RawImage, Source
+
+_OWN = frozenset({"id", "thumbnail", "sha256"})  # columns that come from the content of an image
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What a sync does. found = new + changed + unchanged + duplicates + skipped; `removed` are no longer found."""
+
+    new: list[str] = field(default_factory=list)
+    """Sources of the images to embed."""
+    changed: list[str] = field(default_factory=list)
+    """Sources of known images with another source, label or attributes than before."""
+    unchanged: int = 0
+    removed: list[str] = field(default_factory=list)
+    """Sources of the images of the artifact that the source no longer has."""
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    """Pairs of a duplicate's source, and the source of the image with the same content."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """Pairs of source and reason."""
+
+    @property
+    def found(self) -> int:
+        """Number of rows of the source."""
+        return len(self.new) + len(self.changed) + self.unchanged + len(self.duplicates) + len(self.skipped)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the artifact already is what the source is."""
+        return not (self.new or self.changed or self.removed)
+
+    def summary(self) -> dict[str, int]:
+        """The counts, as stored in the manifest."""
+        return {name: value if isinstance(value, int) else len(value) for name, value in asdict(self).items()}
+
+
+@dataclass
+class _Compared:
+    """A source compared with a gallery, row by row."""
+
+    report: SyncReport
+    kept: dict[int, dict[str, Any]] = field(default_factory=dict)  # gallery row -> its values in the source now
+    fresh: set[int] = field(default_factory=set)  # numbers of the source rows to embed
+
+
+def sync_artifact(
+    folder: Path | str, source: Source, *, dry_run: bool = False, progress: Progress | None = None
+) -> SyncReport:
+    """Make an artifact what its source is now: new images are embedded, missing ones are removed.
+
+    Changed sources, labels and attributes of known images are taken over. The artifact is replaced as a whole, and only
+    if something has changed. With `dry_run`, nothing is written: images
+    that turn out to be unreadable are then still counted as new. Rows keep their order; new ones follow. Raises
+    SourceError if no image of the source can be read, and the errors of `open_artifact`.
+    """
+    folder = Path(folder)
+    with writing(folder, LAYOUT.own()):
+        old = load_artifact(folder)
+        map_method_of(old.manifest)  # fail before hours of work
+        compared = _compare(source, old)
+        report = compared.report
+        if not (report.new or report.changed or report.unchanged):
+            raise SourceError("the source has no readable image, so the artifact would become empty; nothing changed.")
+        if dry_run or report.is_empty:
+            return report
+        return _written(old, source, compared, progress)
+
+
+def _compare(source: Source, old: Artifact) -> _Compared:
+    row_of = {sha256: row for row, sha256 in enumerate(old.gallery.table["sha256"].to_pylist())}
+    names = [*BASE_SCHEMA.names, *source.schema.names]
+    first: dict[str, str] = {}  # SHA-256 -> source, of new images
+    found: dict[int, list[dict[str, Any]]] = {}  # gallery row -> the values of each source row with that content
+    compared = _Compared(SyncReport())
+    report = compared.report
+    for number, raw in enumerate(source.rows()):
+        try:
+            sha256 = hashlib.sha256(raw.read()).hexdigest()
+        except ImageError as error:
+            report.skipped.append((raw.source, str(error)))
+            continue
+        if sha256 in row_of:
+            found.setdefault(row_of[sha256], []).append(_values(raw, names))
+        elif sha256 in first:
+            report.duplicates.append((raw.source, first[sha256]))
+        else:
+            first[sha256] = raw.source
+            report.new.append(raw.source)
+            compared.fresh.add(number)
+    compared.report = _known(compared, found, old)
+    return compared
+
+
+def _known(compared: _Compared, found: dict[int, list[dict[str, Any]]], old: Artifact) -> SyncReport:
+    """The report with the images that the artifact has; of several copies, the one that it was made from stays."""
+    table, report, unchanged = old.gallery.table, compared.report, 0
+    before = {name: table[name].to_pylist() for name in table.column_names if name not in _OWN}
+    for row, copies in found.items():
+        was = {name: column[row] for name, column in before.items()}
+        now = next((copy for copy in copies if copy["source"] == was["source"]), copies[0])
+        compared.kept[row] = now
+        report.duplicates.extend((copy["source"], now["source"]) for copy in copies if copy is not now)
+        if now == dict.fromkeys(now) | was:
+            unchanged += 1
+        else:
+            report.changed.append(now["source"])
+    gone = [row for row in range(len(old.gallery)) if row not in found]
+    report.removed.extend(item.source for item in old.gallery.take(gone))
+    return replace(report, unchanged=unchanged)
+
+
+def _values(raw: RawImage, names: list[str]) -> dict[str, Any]:
+    """The values of a row that do not come from the content of its image."""
+    return {name: None for name in names if name not in _OWN} | {
+        **raw.attributes,
+        "label": raw.label,
+        "source": raw.source,
+    }
+
+
+def _written(old: Artifact, source: Source, compared: _Compared, progress: Progress | None) -> SyncReport:
+    schema = pa.unify_schemas([BASE_SCHEMA, source.schema])
+    known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
+
+    def fresh() -> Iterator[RawImage]:
+        # Without positions: they would be those of all rows.
+        return (replace(raw, position=None) for number, raw in enumerate(source.rows()) if number in compared.fresh)
+
+    new = replace(source, rows=fresh, total=len(compared.fresh))
+    key = f"sync {source.fingerprint} {old.manifest['manifest_sha256']}"
+    shards = embed(new, old.folder, old.encoder, known, None, progress, key)
+    embedded = report_of(shards)
+    lost = {name for name, _ in embedded.skipped}
+    report = replace(
+        compared.report,
+        new=[name for name in compared.report.new if name not in lost],
+        skipped=compared.report.skipped + embedded.skipped,
+    )
+    kept = np.array(sorted(compared.kept), np.int64)
+    if not len(kept) and not embedded.indexed:
+        shards.clear()
+        raise SourceError("none of the images of the source can be embedded, so the artifact stays as it is.")
+    vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
+    tables = chain(_updated(old.folder / LAYOUT.gallery, compared.kept, schema), shards.tables())
+    replaced(old, kept, vectors, tables, schema, {"sync": {**report.summary(), "source": dict(source.about)}})
+    shards.clear()
+    return report
+
+
+def _updated(path: Path, kept: dict[int, dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The kept rows of a gallery file with their thumbnails and ids, and the values of the source."""
+    rows = iter(sorted(kept))
+    for table in read_tables(path, np.array(sorted(kept), np.int64)):
+        values = [kept[next(rows)] for _ in range(len(table))]
+        own = table.select(sorted(_OWN)).to_pylist()
+        yield conform(pa.Table.from_pylist([mine | new for mine, new in zip(own, values, strict=True)], schema), schema)
+
+
+__all__ = ["SyncReport", "sync_artifact"]
