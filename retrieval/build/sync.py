@@ -76,9 +76,9 @@ def sync_artifact(
     """Make an artifact what its source is now: new images are embedded, missing ones are removed.
 
     Changed sources, labels and attributes of known images are taken over. The artifact is replaced as a whole, and only
-    if something has changed. With `dry_run`, nothing is written: images
-    that turn out to be unreadable are then still counted as new. Rows keep their order; new ones follow. Raises
-    SourceError if no image of the source can be read, and the errors of `open_artifact`.
+    if something has changed. Rows keep their order; new ones follow. With `dry_run`, nothing is written, and files that
+    cannot be decoded are still counted as new. Raises SourceError if no image of the source can be read, and the errors
+    of `open_artifact`.
     """
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
