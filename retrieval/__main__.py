@@ -14,7 +14,7 @@ GROUPS = (change.commands, search.commands, inspect.commands, serve.commands, hu
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; see `run_app`."""
     app = new_app("Image-to-image search.", *GROUPS)
-    return run_app(app, argv, "python -m retrieval", "run the same build, add or pull again to continue")
+    return run_app(app, argv, "python -m retrieval", "run the same build, add, sync or pull again to continue")
 
 
 if __name__ == "__main__":
