@@ -113,7 +113,12 @@ def test_openapi_describes_every_endpoint_with_its_types(server: str, searcher: 
         name: post["requestBody"]["content"]["application/json"]["schema"]["properties"] for name, post in asked.items()
     }
     text, value = {"type": "string"}, [{"type": kind} for kind in ("string", "number", "boolean", "null")]
-    where = {"anyOf": [*value, {"type": "array", "items": {"anyOf": value}}]}
+    equal = [*value, {"type": "array", "items": {"anyOf": value}}]
+    signs = {
+        **{sign: {"anyOf": equal} for sign in ("=", "!=")},
+        **{sign: {"anyOf": value[:2]} for sign in ("<", "<=", ">", ">=")},
+    }
+    where = {"anyOf": [*equal, {"type": "object", "properties": signs}]}
     refined = {
         "k": {"type": "integer"},
         "min_score": {"type": "number"},
@@ -156,6 +161,7 @@ def test_openapi_describes_every_endpoint_with_its_types(server: str, searcher: 
         ({"min_score": 5.0}, "from -1 to 1"),
         ({"where": {"lable": "mug"}}, "did you mean 'label'"),
         ({"where": {"label": "muk"}}, "did you mean 'mug'"),
+        ({"where": {"label": {"like": "mug"}}}, "the filter of 'label' has no operator 'like'; use =, !="),
         ({"where": "label=mug"}, "where must be an object"),
     ],
 )
