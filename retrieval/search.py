@@ -23,7 +23,8 @@ from retrieval.evaluation.duplicates import fold as leaders_of
 from retrieval.forking import Cache
 from retrieval.hub.pull import open_artifact
 from retrieval.images.compare import Pictures
-from retrieval.images.gallery import Gallery, Where
+from retrieval.images.filters import Where
+from retrieval.images.gallery import Gallery
 from retrieval.images.open import Picture, as_region, crop, open_image
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Store
@@ -132,7 +133,7 @@ class Searcher:
             like: ids of gallery images that the hits should also resemble.
             unlike: ids of gallery images that the hits should not resemble.
             region: the part of the picture to search for: left, top, right, bottom, as fractions from 0 to 1.
-            where: a filter, column -> value or values (see `retrieval.images.gallery.Where`).
+            where: a filter, column -> value, values, or operators as in {"price": {"<=": 50}} (see docs/filters.md).
             fold: whether to fold near-duplicates of a hit into it.
             min_score: the minimum cosine similarity of a hit, -1 to 1.
 

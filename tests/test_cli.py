@@ -240,6 +240,16 @@ def test_where_filters_combine_within_and_across_columns(artifact, pictures, her
     assert len(wanted) == 10
     status, printed, _ = here("search", artifact, query, "-k", 60, "--json", "--where", "price=12")
     assert [hit["attributes"]["price"] for hit in json.loads(printed)] == [12]
+    typed = ["--where", "price<=40", "--where", "price>12", "--where", "colour!=red", "--where", "pattern!="]
+    status, printed, _ = here("search", artifact, query, "-k", 60, "--json", *typed)
+    columns = table.select(["price", "colour", "pattern"]).to_pylist()
+    wanted = {
+        row
+        for row, of in enumerate(columns)
+        if 12 < of["price"] <= 40 and of["colour"] != "red" and of["pattern"] is not None
+    }
+    assert {hit["row"] for hit in json.loads(printed)} == wanted
+    assert len(wanted) > 3
 
 
 @pytest.mark.parametrize(
@@ -248,6 +258,8 @@ def test_where_filters_combine_within_and_across_columns(artifact, pictures, her
         (["--where", "colour"], "a filter must have the form COLUMN=VALUE, not 'colour'"),
         (["--where", "color=red"], "no column 'color'; did you mean 'colour'"),
         (["--where", "colour=rde"], "no image has colour=rde; did you mean 'red'"),
+        (["--where", "price<cheap"], "price holds numbers, so price<cheap cannot be compared"),
+        (["--where", "price<"], "price< must be followed by one value"),
         (["-k", "0"], "k, the number of hits, must be from 1 to 1000, not 0"),
         (["-k", "1001"], "not 1001"),
     ],

@@ -31,3 +31,11 @@ Revision = Annotated[
     typer.Option(metavar="REV", help="branch, tag or commit on the Hub (default: main); the same as SOURCE@REV"),
 ]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after N images")]
+WhereConditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="COLUMN=VALUE",
+        help="filter, such as 'colour=red', 'colour!=red', 'price<=50'; may be repeated (docs/filters.md)",
+    ),
+]

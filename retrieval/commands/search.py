@@ -51,13 +51,13 @@ def search(
     fold: Annotated[bool, typer.Option("--fold", help="fold near-duplicates into one hit")] = False,
     k: Annotated[int, typer.Option("-k", metavar="K", help="number of hits")] = 5,
     min_score: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity; -1: all")] = -1.0,
-    where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="filter; may be repeated")] = None,
+    where: options.WhereConditions = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Find images similar to a picture, other images, or words."""
     check_artifact(artifact)
     box = _region(region, image)
-    from retrieval.images.gallery import parse_where
+    from retrieval.images.filters import parse_where
 
     wanted = parse_where(where or [])
     if image:

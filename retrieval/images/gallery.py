@@ -6,9 +6,7 @@ demand.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.errors import QueryError, SourceError, short
+from retrieval.errors import QueryError, SourceError
 from retrieval.forking import Cache, Lock
+from retrieval.images.filters import Condition, parse, shown, values_of
+from retrieval.images.filters import Where as Where
+from retrieval.images.filters import parse_where as parse_where
+from retrieval.images.scalars import in_order
+from retrieval.images.values import Mask, Values, is_list
 from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6
@@ -28,7 +31,7 @@ THUMBNAIL_SIDE = 256  # largest number of pixels on the longer side
 ROWS_A_GROUP = 32  # rows of a parquet row group: about 200 kB of thumbnails, read in 0.1 ms
 _GROUPS_CACHED = 32
 MAX_VALUES = 500  # most distinct values of a column that a list offers as a filter
-_LONGEST_SHOWN = 100  # characters of the user's input quoted in a message
+_MOST_MEMBERS = 32  # a row, on average; columns with longer lists hold numbers such as coordinates, and are no filters
 
 BASE_SCHEMA = pa.schema(
     [
@@ -42,14 +45,6 @@ BASE_SCHEMA = pa.schema(
 RESERVED = frozenset([*BASE_SCHEMA.names, "path"])
 """Names that an attribute cannot have: the gallery's own, and `path`, because gradio_client takes any object with a
 `path` for a server file and fails when it cannot fetch it."""
-
-Where = Mapping[str, Any]
-"""A filter: column -> the accepted value, or a list of accepted values. Conditions on several columns are combined with
-*and*.
-
-None as a filter, and an empty mapping, accept every row. None as a value means a missing value: `{"label": None}`
-accepts the rows without a label, `{"label": ["shirt", None]}` those and the shirts. An empty list accepts no row.
-"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ class Gallery:
         """The row number of an id; raises QueryError if the gallery does not contain it."""
         row = self._row_of_id.get(image_id)
         if row is None:
-            raise QueryError(f"the gallery has no image with the id {_shown(image_id)!r}; it has {len(self)} images.")
+            raise QueryError(f"the gallery has no image with the id {shown(image_id)!r}; it has {len(self)} images.")
         return row
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[Row]:
@@ -120,79 +115,74 @@ class Gallery:
 
     def counts(self, column: str) -> dict[str, int]:
         """Number of rows for each value of a column, most common first; missing values are not counted."""
-        code_of, codes = self._coded(column)
-        values = list(code_of)
-        counts = Counter({values[code]: int(n) for code, n in enumerate(np.bincount(codes[codes >= 0])) if n})
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        values = self._values(column)
+        counts = dict(zip(values.texts, values.counts().tolist(), strict=True))
+        return dict(sorted(((value, n) for value, n in counts.items() if n), key=lambda item: (-item[1], item[0])))
 
     @property
     def filters(self) -> list[str]:
         """The columns useful as filters: 2 to MAX_VALUES distinct values, but not a different one in every row."""
-        sizes = {column: len(self._coded(column)[0]) for column in ["label", *self.attributes]}
-        return [column for column, size in sizes.items() if 1 < size <= MAX_VALUES and size < len(self)]
+        return [column for column in ["label", *self.attributes] if self._is_useful(column)]
+
+    def _is_useful(self, column: str) -> bool:
+        values = self._values(column)
+        few = 1 < len(values.texts) <= MAX_VALUES and len(values.texts) < len(self)
+        return few and values.members <= _MOST_MEMBERS * len(self)
 
     def facets(self, where: Where | None) -> dict[str, dict[str | None, int]]:
         """For each column in `filters`: value -> number of rows with that value that pass the filter on other columns.
 
         So the count next to a value is the number of results after choosing it. Values are in display order, with None
-        (no value) last; values with a count of 0 are omitted. Raises QueryError like `rows_where`.
+        (no value) last; values with a count of 0 are omitted. In a column of lists, each member is a value. Raises
+        QueryError like `rows_where`.
         """
+        passed = [(condition.column, self._passing(condition)) for condition in parse(where).conditions]
         found = {}
         for column in self.filters:
-            rows = self.rows_where({name: wanted for name, wanted in (where or {}).items() if name != column})
-            code_of, codes = self._coded(column)
-            left = codes if rows is None else codes[rows]
-            counts = np.bincount(left[left >= 0], minlength=len(code_of))
-            of_value: dict[str | None, int] = {v: int(counts[code_of[v]]) for v in sorted(code_of, key=_place)}
-            of_value[None] = int((left < 0).sum())
+            rows = np.ones(len(self), bool)
+            for other, mask in passed:
+                rows &= mask | (other == column)
+            values = self._values(column)
+            counts = values.counts(rows).tolist()
+            of_value: dict[str | None, int] = {text: counts[values.code_of[text]] for text in in_order(values.texts)}
+            of_value[None] = int((rows & values.missing).sum())
             found[column] = {value: count for value, count in of_value.items() if count}
         return found
 
     def rows_where(self, where: Where | None) -> npt.NDArray[np.int64] | None:
-        """The rows that pass a filter, ascending, int64; None if there is no filter (see `Where`).
+        """The rows that pass a filter, ascending, int64; None if there is no filter (see `retrieval.images.filters`).
 
         Values are compared as text, so a filter from a command line or a JSON file means the same: `true` matches True
-        in a boolean column, `1` matches 1.0 in a float column.
-        Raises QueryError for an unknown column or value, and suggests the nearest ones.
+        in a boolean column, `1` matches 1.0 in a float column. `<` and its kind compare numbers, dates or text.
+        Raises QueryError for an unknown column, value or operator, and suggests the nearest ones.
         """
-        if where is not None and not isinstance(where, Mapping):
-            raise QueryError(f'a filter must be a mapping such as {{"label": "shirt"}}, not {_shown(repr(where))}.')
-        if not where:
+        wanted = parse(where)
+        if not wanted:
             return None
         mask = np.ones(len(self), bool)
-        for column, wanted in where.items():
-            code_of, codes = self._coded(column)
-            accepted = []
-            for text in self.as_texts(column, wanted):
-                if text is None:
-                    accepted.append(-1)
-                    continue
-                if text not in code_of:
-                    raise QueryError(f"no image has {column}={_shown(text)}; {did_you_mean(text, code_of)}")
-                accepted.append(code_of[text])
-            mask &= np.isin(codes, accepted)
+        for condition in wanted.conditions:
+            mask &= self._passing(condition)
         return np.flatnonzero(mask)
 
     def as_texts(self, column: str, wanted: Any) -> list[str | None]:
         """A value, or each value of a list, as the column prints it: `true` for True, `1` for 1.0 in a float column."""
-        wanted = wanted.tolist() if isinstance(wanted, np.ndarray) else wanted
-        values = wanted if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
-        kind = self.table.schema.field(column).type
-        return [None if value is None else _as_text(value, kind) for value in values]
+        values = self._values(column)
+        return [None if value is None else values.as_text(value) for value in values_of(wanted)]
 
-    def _coded(self, column: str) -> tuple[dict[str, int], npt.NDArray[np.int32]]:
-        """Encode a column: the code of each distinct value (as text), and the code of each row (-1: no value)."""
-        if column not in self._codes:
+    def _passing(self, condition: Condition) -> Mask:
+        return self._values(condition.column).select(condition)
+
+    def _values(self, column: str) -> Values:
+        """The encoded column; raises QueryError for an unknown one."""
+        if column not in self._encoded:
             known = ["label", *self.attributes, "id", "source"]
             if column not in known:
-                raise QueryError(f"the gallery has no column {_shown(column)!r}; {did_you_mean(column, known)}")
-            coded = self.table[column].combine_chunks().cast(pa.string()).dictionary_encode()
-            codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-            self._codes[column] = ({value: code for code, value in enumerate(coded.dictionary.to_pylist())}, codes)
-        return self._codes[column]
+                raise QueryError(f"the gallery has no column {shown(column)!r}; {did_you_mean(column, known)}")
+            self._encoded[column] = Values(column, self.table[column])
+        return self._encoded[column]
 
     @cached_property
-    def _codes(self) -> dict[str, tuple[dict[str, int], npt.NDArray[np.int32]]]:
+    def _encoded(self) -> dict[str, Values]:
         return {}
 
 
@@ -204,7 +194,7 @@ def spread_rows(count: int, wanted: int) -> list[int]:
 def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
     """Write tables in order into one gallery file; only one of them is in memory at a time."""
     # Thumbnails are already compressed; the rest is repetitive text.
-    compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in schema.names}
+    compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in map(_path, schema)}
     options = {"compression": compression, "use_dictionary": _repeating(schema), "write_statistics": False}
     with pq.ParquetWriter(path, schema, **options) as writer:
         for table in tables:
@@ -226,7 +216,8 @@ def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
     for item in new:
         if types.setdefault(item.name, item.type) != item.type:
             raise SourceError(
-                f"the column {item.name!r} has type {types[item.name]} in the gallery but {item.type} in the source."
+                f"the column {item.name!r} has type {types[item.name]} in the gallery but {item.type} in the source; "
+                "build the artifact again, or rename the column."
             )
     return pa.schema(list(types.items()))
 
@@ -241,45 +232,14 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
-    return [name for name in schema.names if name not in {"id", "thumbnail", "source", "sha256"}]
+    return [_path(item) for item in schema if item.name not in {"id", "thumbnail", "source", "sha256"}]
+
+
+def _path(item: pa.Field) -> str:
+    """The name that parquet gives the values of a column."""
+    return f"{item.name}.list.element" if is_list(item.type) else str(item.name)
 
 
 def _row(values: dict[str, Any]) -> Row:
     attributes = {name: value for name, value in values.items() if name not in RESERVED}
     return Row(values["id"], values["label"], values["source"], values["sha256"], attributes)
-
-
-def _as_text(value: Any, kind: pa.DataType) -> str:
-    """A value as a column of this type prints it; a value that cannot be cast is printed unchanged."""
-    try:
-        return str(pa.scalar(value).cast(kind).cast(pa.string()).as_py())
-    except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot represent
-        return str(value)
-
-
-def _place(value: str) -> tuple[float, str]:
-    """Sort key for display: numbers by size, then text in alphabetical order."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    return (math.inf, value) if math.isnan(number) else (number, value)
-
-
-def parse_where(conditions: Iterable[str]) -> Where:
-    """Parse `COLUMN=VALUE` arguments into a filter; several values of one column are combined with *or*.
-
-    `COLUMN=` means a missing value. Raises QueryError for anything else.
-    """
-    where: dict[str, list[str | None]] = {}
-    for condition in conditions:
-        column, equals, value = condition.partition("=")
-        if not equals:
-            raise QueryError(f"a filter must have the form COLUMN=VALUE, not {condition!r}.")
-        where.setdefault(column, []).append(value or None)
-    return where
-
-
-def _shown(value: Any) -> str:
-    """A requested value for a message, shortened; text that is not valid UTF-8 could not be sent to a client."""
-    return short(str(value).encode("utf-8", "replace").decode(), _LONGEST_SHOWN)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from retrieval.errors import QueryError, short
+from retrieval.images.filters import parse
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import as_region
 from retrieval.query import MAX_K
@@ -200,10 +201,13 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
         except (TypeError, ValueError, RecursionError) as error:
             raise QueryError(f"the filter in this link cannot be read: {short(text, 100)!r}.") from error
         gallery.rows_where(where)
-        for column, values in where.items():
+        for condition in parse(where).conditions:
+            column = condition.column
             if column not in gallery.filters:
                 raise QueryError(f"the page has no filter {short(column, 40)!r}, only {', '.join(gallery.filters)}.")
-            asked = asked.filtered(column, gallery.as_texts(column, values))
+            if condition.operator != "=":
+                raise QueryError(f"the page filters by values only, not by {short(column, 40)}{condition.operator}.")
+            asked = asked.filtered(column, gallery.as_texts(column, condition.values))
     count = (query.get("k") or [str(PAGE)])[0]
     if not _is_count(count) or not 1 <= int(count) <= MAX_K:
         raise QueryError(f"k, the number of results, must be from 1 to {MAX_K}; the link has {short(count, 40)!r}.")

@@ -7,7 +7,19 @@ from typing import Any, TypedDict
 from retrieval.encoders.explain import HeatMap
 
 _Value = str | float | bool | None
-WhereJson = dict[str, _Value | list[_Value]]  # a plain alias: Gradio shows clients the expanded type
+Operators = TypedDict(
+    "Operators",
+    {
+        "=": _Value | list[_Value],
+        "!=": _Value | list[_Value],
+        "<": str | float,
+        "<=": str | float,
+        ">": str | float,
+        ">=": str | float,
+    },
+    total=False,
+)  # closed, so that it cannot hold a file
+WhereJson = dict[str, _Value | list[_Value] | Operators]  # a plain alias: Gradio shows clients the expanded type
 
 
 class HitJson(TypedDict):

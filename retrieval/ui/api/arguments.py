@@ -78,7 +78,9 @@ def flag(value: Any, name: str) -> bool:
 def filter_of(value: Any) -> Mapping[str, Any] | None:
     """Require an object or null, as `Gallery.rows_where` accepts it."""
     if value is not None and not isinstance(value, dict):
-        raise _wrong("where", "an object that maps columns to a value or list of values", value)
+        raise _wrong(
+            "where", "an object that maps columns to a value, a list of values, or an object of operators", value
+        )
     return value
 
 

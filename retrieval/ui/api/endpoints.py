@@ -66,7 +66,7 @@ class Endpoints:
             image: the picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
-            where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            where: a filter, column -> value, list of values, or operators, for example {"price": {"<=": 50}}.
             region: the part of the picture that counts: left, top, right and bottom, each from 0 to 1.
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
@@ -93,7 +93,7 @@ class Endpoints:
             id: the id of an image of the gallery.
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
-            where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            where: a filter, column -> value, list of values, or operators, for example {"price": {"<=": 50}}.
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
@@ -118,7 +118,7 @@ class Endpoints:
             text: the words, "a red bag with stripes" for example.
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
-            where: a filter, column -> value or list of values, for example {"label": "shirt"}.
+            where: a filter, column -> value, list of values, or operators, for example {"price": {"<=": 50}}.
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.

@@ -70,8 +70,12 @@ def _csv(records: list[dict[str, Any]], _: list[int], gallery: Gallery) -> bytes
     # A gallery column with one of these names gets an underscore, as one that collides with its own columns does.
     writer.writerow([*names, *(f"{name}_" if name in names else name for name in gallery.attributes)])
     for record in records:
-        writer.writerow([*(record[name] for name in names), *record["attributes"].values()])
+        writer.writerow([*(record[name] for name in names), *map(_cell, record["attributes"].values())])
     return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
 def _json(records: list[dict[str, Any]], *_: Any) -> bytes:

@@ -115,7 +115,15 @@ def folded(searcher: Searcher, vectors: np.ndarray, order: list[int]) -> dict[in
     return followers
 
 
-@pytest.mark.parametrize("where", [None, {"colour": ["teal", "green"]}, {"copy": "yes"}])
+@pytest.mark.parametrize(
+    "where",
+    [
+        None,
+        {"colour": ["teal", "green"]},
+        {"copy": "yes"},
+        {"colour": {"=": ["teal", "green"], "!=": None}, "copy": {"!=": []}},
+    ],
+)
 @pytest.mark.parametrize("least", [-1.0, 0.5])
 def test_folding_near_duplicates_matches_brute_force(
     client: Client, searcher: Searcher, vectors: np.ndarray, where: dict | None, least: float
@@ -275,6 +283,8 @@ def test_invalid_region_is_refused(twins_server: str, shirt: Path, region: str) 
         ("search", {"image": "OWN", "region": ["SECRET"]}),
         ("search", {"image": "OWN", "like": ["SECRET"]}),
         ("search", {"image": "OWN", "where": {"colour": ["SECRET"]}}),
+        ("search", {"image": "OWN", "where": {"colour": {"!=": "SECRET"}}}),
+        ("search", {"image": "OWN", "where": {"colour": {"<": ["SECRET"]}}}),
         ("search_by_id", {"id": "SECRET"}),
         ("search_by_id", {"id": "ID", "unlike": "SECRET"}),
         ("search_by_id", {"id": "ID", "fold": "SECRET"}),

@@ -86,8 +86,10 @@ def test_mcp_tools_are_the_public_endpoints_and_describe_arguments(server: str) 
 
 
 def test_data_url_gives_the_hits_of_the_searcher(server: str, searcher: Searcher, shirt: Path) -> None:
-    hits = answer(ask(server, "search", image=data_url(shirt), k=7, where={"label": ["mug", "shirt"]}))["hits"]
-    expected = searcher.search(shirt, 7, where={"label": ["mug", "shirt"]})
+    where = {"label": {"!=": "mug"}, "colour": ["red", "blue"]}
+    hits = answer(ask(server, "search", image=data_url(shirt), k=7, where=where))["hits"]
+    expected = searcher.search(shirt, 7, where=where)
+    assert {hit.label for hit in expected} != {"mug"}
     assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
     assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
     assert [hit["attributes"] for hit in hits] == [hit.attributes for hit in expected]
@@ -160,6 +162,8 @@ def test_path_of_a_server_file_is_refused(server: str, tmp_path: Path, shirt: Pa
         {first: f"{server}/gradio_api/file={secret}"},
         {first: data_url(shirt), "where": {"label": file}},
         {first: data_url(shirt), "where": {"label": [file]}},
+        {first: data_url(shirt), "where": {"label": {"=": file}}},
+        {first: data_url(shirt), "where": {"label": {"<": [file]}}},
         {first: data_url(shirt), "where": file},
         {first: data_url(shirt), "k": file},
         {first: data_url(shirt), "hit": file},
@@ -179,7 +183,12 @@ def tools(searcher: Searcher, starter: Path) -> Tools:
 
 
 @pytest.mark.parametrize(
-    "value", [{"where": {"label": {"path": "/etc/hosts", **FILE}}}, {"k": [{"path": "x", "meta": "anything"}]}]
+    "value",
+    [
+        {"where": {"label": {"!=": {"path": "/etc/hosts", **FILE}}}},
+        {"where": {"label": {"path": "/etc/hosts", **FILE}}},
+        {"k": [{"path": "x", "meta": "anything"}]},
+    ],
 )
 def test_file_object_is_refused_whatever_the_schema_allows(tools: Tools, value: dict[str, Any]) -> None:
     with pytest.raises(QueryError, match="an argument must not be a file object"):
