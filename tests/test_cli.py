@@ -71,11 +71,11 @@ def test_build_reports_indexed_skipped_and_duplicate_files(built):
     root, done = built
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "found 9 = indexed 6 + skipped 2 + duplicate 1" in lines
+    assert "found 9 = indexed 6 + skipped 1 + duplicate 1 + left out 1" in lines
     out = root / "it"
     assert f"{out} is ready; serve it: {command(f'serve --artifact {out}')}" in lines
     assert any(line.startswith("skipped broken.png: the image is damaged") for line in lines)
-    assert any(line.startswith("skipped notes.txt: the image is not a readable picture") for line in lines)
+    assert "left out notes.txt: no pictures, but notes beside them" in lines
     assert "duplicate c1/again.png: the same content as c0/0.png" in lines
     assert "Traceback" not in done.stderr
     artifact = load_artifact(root / "it")
@@ -101,7 +101,7 @@ def test_build_applies_its_options(built, tmp_path, here):
     assert len(whole.gallery) == 6
     assert other.encoder.data_config["crop_mode"] == "center"
     assert other.manifest["index"]["factory"] == "HNSW8,Flat"
-    assert other.manifest["build"]["found"] == 4
+    assert (other.manifest["build"]["indexed"], other.manifest["build"]["found"]) == (4, 5)  # and notes.txt
     assert other.manifest["build"]["source"] == {"name": "photos", "license": "mit"}
     assert "\nlicense: mit\n" in (tmp_path / "1" / LAYOUT.card).read_text(encoding="utf-8")
 

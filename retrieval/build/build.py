@@ -71,7 +71,7 @@ def building(
     FaissStore.check_factory(factory, encoder.dim)  # fail before hours of work
     with writing(out, LAYOUT.own()):
         shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint}")
-        report = report_of(shards)
+        report = report_of(shards, source)
         if not report.indexed:
             shards.clear()
             raise SourceError(_nothing(report))
@@ -109,14 +109,16 @@ def embed(
     return shards
 
 
-def report_of(shards: Shards) -> Report:
-    """Counts for the images recorded in the shards."""
+def report_of(shards: Shards, source: Source) -> Report:
+    """Counts for the images recorded in the shards, and what the source leaves out."""
     facts = shards.facts()
+    left_out = [(left.name, left.reason, left.count) for left in source.left_out]
     return Report(
-        found=max((fact["consumed"] for fact in facts), default=0),
+        found=max((fact["consumed"] for fact in facts), default=0) + sum(count for _, _, count in left_out),
         indexed=sum(pq.read_metadata(path).num_rows for path in shards.files()),
-        duplicates=[(source, same) for fact in facts for source, same in fact["duplicates"]],
-        skipped=[(source, reason) for fact in facts for source, reason in fact["skipped"]],
+        duplicates=[(name, same) for fact in facts for name, same in fact["duplicates"]],
+        skipped=[(name, reason) for fact in facts for name, reason in fact["skipped"]],
+        left_out=left_out,
     )
 
 

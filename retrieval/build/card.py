@@ -215,7 +215,8 @@ def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> lis
         lines.append(f"- **In the gallery:** {rows:,}, after additions and removals")
     elif build:
         counts = ", ".join(f"{build[what]:,} {what}" for what in ("found", "indexed", "duplicates"))
-        lines.append(f"- **In the gallery:** {counts}, {len(build['skipped']):,} skipped")
+        left_out = sum(count for _, _, count in build.get("left_out", []))
+        lines.append(f"- **In the gallery:** {counts}, {len(build['skipped']):,} skipped, {left_out:,} left out")
     return lines
 
 

@@ -53,7 +53,7 @@ def add_images(
         schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # also fails early
         key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"
         shards = embed(source, folder, old.encoder, known, limit, progress, key)
-        new, report = old, report_of(shards)
+        new, report = old, report_of(shards, source)
         if report.indexed:
             kept = np.arange(len(old.store))
             vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])

@@ -32,7 +32,10 @@ _OWN = frozenset({"id", "thumbnail", "sha256"})  # columns that come from the co
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync does. found = new + changed + unchanged + duplicates + skipped; `removed` are no longer found."""
+    """What a sync does. found = new + changed + unchanged + duplicates + skipped + the sum of what was left out.
+
+    `removed` are no longer found.
+    """
 
     new: list[str] = field(default_factory=list)
     """Sources of the images to embed."""
@@ -45,11 +48,14 @@ class SyncReport:
     """Pairs of a duplicate's source, and the source of the image with the same content."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """Pairs of source and reason."""
+    left_out: list[tuple[str, str, int]] = field(default_factory=list)
+    """What is no image of the source by its name or place: name, reason, and how many files or rows these are."""
 
     @property
     def found(self) -> int:
         """Number of rows of the source."""
-        return len(self.new) + len(self.changed) + self.unchanged + len(self.duplicates) + len(self.skipped)
+        images = len(self.new) + len(self.changed) + self.unchanged
+        return images + len(self.duplicates) + len(self.skipped) + sum(count for _, _, count in self.left_out)
 
     @property
     def is_empty(self) -> bool:
@@ -98,7 +104,7 @@ def _compare(source: Source, old: Artifact) -> _Compared:
     names = [*BASE_SCHEMA.names, *source.schema.names]
     first: dict[str, str] = {}  # SHA-256 -> source, of new images
     found: dict[int, list[dict[str, Any]]] = {}  # gallery row -> the values of each source row with that content
-    compared = _Compared(SyncReport())
+    compared = _Compared(SyncReport(left_out=[(left.name, left.reason, left.count) for left in source.left_out]))
     report = compared.report
     for number, raw in enumerate(source.rows()):
         try:
@@ -156,7 +162,7 @@ def _written(old: Artifact, source: Source, compared: _Compared, progress: Progr
     new = replace(source, rows=fresh, total=len(compared.fresh))
     key = f"sync {source.fingerprint} {old.manifest['manifest_sha256']}"
     shards = embed(new, old.folder, old.encoder, known, None, progress, key)
-    embedded = report_of(shards)
+    embedded = report_of(shards, source)
     lost = {name for name, _ in embedded.skipped}
     report = replace(
         compared.report,

@@ -10,7 +10,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_source
-from retrieval.commands.printing import Bar, print_report, print_sync
+from retrieval.commands.printing import Bar, noted, print_report, print_sync
 from retrieval.console import command
 
 commands = typer.Typer()
@@ -83,7 +83,7 @@ def build(
     text = TextEncoder.create(text_model) if text_model else None
     with Bar() as bar:
         report = build_artifact(
-            opened, out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
+            noted(opened), out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
         )
     print_report(report)
     print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
@@ -110,7 +110,7 @@ def add(
         images = open_source(
             source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
         )
-        report = add_images(artifact, images, limit=limit, progress=bar).report
+        report = add_images(artifact, noted(images), limit=limit, progress=bar).report
     print_report(report)
 
 
@@ -135,7 +135,7 @@ def sync(
         source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
     )
     with Bar() as bar:
-        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar)
+        report = sync_artifact(artifact, noted(opened), dry_run=dry_run, progress=bar)
     print_sync(report, dry_run)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from retrieval.console import progress_bar
+from retrieval.console import progress_bar, say
 
 if TYPE_CHECKING:
     from retrieval.artifact.report import Report
     from retrieval.build.sync import SyncReport
+    from retrieval.sources.base import Source
 
 
 class Bar:
@@ -46,17 +47,26 @@ def print_figures(figures: dict[str, Any], as_json: bool) -> None:
         print(f"{name:<36} {f'{value:.4g}' if isinstance(value, float) else value}")
 
 
+def one_line(text: str) -> str:
+    """A text without line ends and other control characters, which a file name may contain: they print as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def noted(source: Source) -> Source:
+    """Print to standard error what is known of a source before the first image is read; returns the source."""
+    for note in source.notes:
+        say(one_line(f"note: {note}"))
+    return source
+
+
 def print_report(report: Report | None) -> None:
-    """Print the skipped and duplicate images of a source, one per line, and then the counts."""
+    """Print the images of a source that were skipped, duplicates or left out, one per line, and then the counts."""
     if report is None:
         return
-    for source, reason in report.skipped:
-        print(f"skipped {source}: {reason}")
-    for source, same in report.duplicates:
-        print(f"duplicate {source}: the same content as {same}")
+    _print_others(report)
     print(
         f"found {report.found} = indexed {report.indexed} + skipped {len(report.skipped)} "
-        f"+ duplicate {len(report.duplicates)}"
+        f"+ duplicate {len(report.duplicates)} + left out {sum(count for _, _, count in report.left_out)}"
     )
 
 
@@ -64,16 +74,23 @@ def print_sync(report: SyncReport, dry_run: bool) -> None:
     """Print each change of a sync, one per line, and then the counts; unchanged images are only counted."""
     for name, sources in (("new", report.new), ("changed", report.changed), ("removed", report.removed)):
         for source in sources:
-            print(f"{name} {source}")
-    for source, reason in report.skipped:
-        print(f"skipped {source}: {reason}")
-    for source, same in report.duplicates:
-        print(f"duplicate {source}: the same content as {same}")
+            print(one_line(f"{name} {source}"))
+    _print_others(report)
     print(
         f"found {report.found} = new {len(report.new)} + changed {len(report.changed)} + unchanged {report.unchanged} "
-        f"+ duplicate {len(report.duplicates)} + skipped {len(report.skipped)}; removed {len(report.removed)}"
+        f"+ skipped {len(report.skipped)} + duplicate {len(report.duplicates)} "
+        f"+ left out {sum(count for _, _, count in report.left_out)}; removed {len(report.removed)}"
     )
     if report.is_empty:
         print("the artifact is up to date")
     elif dry_run:
         print("nothing was written (--dry-run)")
+
+
+def _print_others(report: Report | SyncReport) -> None:
+    for source, reason in report.skipped:
+        print(one_line(f"skipped {source}: {reason}"))
+    for source, same in report.duplicates:
+        print(one_line(f"duplicate {source}: the same content as {same}"))
+    for name, reason, _ in report.left_out:
+        print(one_line(f"left out {name}: {reason}"))

@@ -237,6 +237,8 @@ def _name(source: object) -> str:
 def _complaint(data: bytes) -> str:
     """The reason why these bytes could not be decoded, with the format they resemble."""
     head = data[:4096]
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "is a pointer of Git LFS, not the picture itself: run `git lfs pull` in its folder"
     found = next((kind for kind, pattern in _SIGNATURES if re.match(pattern, head, re.DOTALL)), None)
     if found and found.upper() in FORMATS:
         return f"is damaged, cut short, or an unsupported variant of {found}"

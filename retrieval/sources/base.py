@@ -48,6 +48,16 @@ class RawImage:
         return read_bytes(data)
 
 
+@dataclass(frozen=True, order=True)
+class LeftOut:
+    """A file, a folder, a row of metadata, or several of a kind, that a source has but does not give as an image."""
+
+    name: str
+    reason: str
+    count: int = 1
+    """How many files or rows these are."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Images in a fixed order, and what is known about them before the first one is read."""
@@ -60,3 +70,5 @@ class Source:
     total: int | None  # number of rows, if known
     classes: tuple[str, ...] = ()  # labels that the source declares, with or without images
     about: Mapping[str, str] = field(default_factory=dict)  # name, config, revision, license; only what is known
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences for the user, known before the first image is read

@@ -1,22 +1,31 @@
-"""Folders of images, with class folders and metadata files (`imagefolder` conventions)."""
+"""Folders of images, with class folders and metadata files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from glob import escape
+import hashlib
+import posixpath
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import datasets
+import pyarrow as pa
 from datasets.data_files import SPLIT_KEYWORDS
-from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from retrieval.errors import SourceError
 from retrieval.sources import columns
 from retrieval.sources import datasets as origins
-from retrieval.sources.base import RawImage, Source
+from retrieval.sources.base import LeftOut, RawImage, Source
+from retrieval.sources.matching import Described, is_in, settle
+from retrieval.sources.metadata import NAMES, read_table
+from retrieval.sources.walk import File, as_text, is_artifact, metadata_files, possible_pictures, walk
 
-_METADATA = frozenset(FolderBasedBuilder.METADATA_FILENAMES)
 _PART_OF = {keyword: str(part) for part, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
+_PICTURES = frozenset(ImageFolder.EXTENSIONS)
+_WRAPPERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "pics", "data", "files"))
+"""Names of folders that say nothing of the pictures in them."""
 
 
 def part_of_split(split: str) -> str | None:
@@ -34,76 +43,63 @@ def is_image_folder(folder: Path, config: str | None) -> bool:
     A folder with parquet files is a dataset, unless they are image metadata or belong to an artifact inside it. A
     folder for which a configuration is requested is a dataset too: only a dataset card declares configurations.
     """
-
-    def in_artifact(path: Path) -> bool:
-        return path.parent != folder and (path.parent / "manifest.json").is_file()
-
     if config or not folder.is_dir():
         return False
-    return not any(p.suffix == ".parquet" and p.name not in _METADATA and not in_artifact(p) for p in _files(folder))
+    found = (path for path in folder.rglob("*.parquet") if path.name not in NAMES and path.is_file())
+    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return not any(path.parent == folder or not is_artifact(path.parent) for path in visible)
 
 
 def image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
     """A folder of images, where class folders give labels *and* metadata columns give attributes.
 
-    `datasets` supports only one of them at a time, drops labels if files lie at different depths, reads only files
-    named `test` if there is one, and judges by file extension. So it reads the metadata first, then all the images;
-    remaining files are passed on too, and the decoder judges them by content.
+    The rows of the metadata come first, in their order, then the other files by path: those with the extension of a
+    picture before the others, which the decoder judges by content. A label in the metadata goes before the folder's.
+
+    Raises SourceError if the folder has no such split or label column, no file that could be an image, or metadata that
+    cannot be read.
     """
     root = folder.resolve()
-    options: dict[str, Any] = {"data_dir": escape(str(root))}
-    folders = split_folders(root)
-    if split is None:
-        options["data_files"] = {"train": "**"}  # everything as one split
-    elif folders:  # by name: `datasets` skips folders with other names, `Val` and `Training` included
-        options["data_files"] = {part: [f"{escape(name)}/**" for name in names] for part, names in folders.items()}
-    plain = origins.load_builder(str(folder), "imagefolder", drop_metadata=True, drop_labels=True, **options)
-    streams = [origins.streams(str(folder), plain, split)]
-    features: dict[str, Any] = {}
-    described = origins.load_builder(str(folder), "imagefolder", **options)
-    if any(Path(file).name in _METADATA for files in described.config.data_files.values() for file in files):
-        streams.insert(0, origins.streams(str(folder), described, split))
-        features = dict(next(iter(streams[0].values())).features)
-    image = columns.image_column(str(folder), features, None) if features else "image"
-    features.pop(image, None)
-    label = columns.label_column(str(folder), features, label_column) if features or label_column else None
+    found = walk(root)
+    tables = [read_table(as_text(f.key), Path(f.path).read_bytes()) for f in metadata_files(found.files)]
+    places = [at.key.rpartition("/")[0] for at in metadata_files(found.files)]
+    types = settle(tables)
+    chosen = _chosen(folder, root, split)
+    files, left_out = possible_pictures(file for file in found.files if is_in(file.key, chosen))
+    left_out = [left for left in found.left_out if is_in(left.name, chosen)] + left_out
+    described = Described(root, files)
+    for table, place in zip(tables, places, strict=True):
+        described.add(table, place, chosen)
+    rest = [file for file in files if file.key not in described.taken]
+    rest.sort(key=lambda f: (_place(f.key, chosen), f.suffix not in _PICTURES, f.key))
+    rows_of = [*described.rows, *((file, None, 0) for file in rest)]
+    if not rows_of:
+        raise SourceError(_empty(folder, left_out))
+    features = {column: datasets.Value(str(kind).replace("double", "float64")) for column, kind in types.items()}
+    asked = label_column and unicodedata.normalize("NFC", label_column)
+    label = columns.label_column(str(folder), features, asked) if features or asked else None
     kept = columns.kept_columns(features, label)
-
-    def found() -> Iterator[tuple[str, Mapping[str, Any]]]:
-        archives = set()
-        for stream in (stream for splits in streams for stream in splits.values()):
-            for row in origins.read(str(folder), stream):
-                path = (row.get(image) or row.get("image") or {}).get("path") or ""
-                archives.add(path.rpartition("::")[2])
-                yield path, row
-        for file in files:
-            if str(file) not in archives:
-                yield str(file), {}
+    labels = _Labels(file.unpacked for file, _, _ in rows_of)
 
     def rows() -> Iterator[RawImage]:
-        seen = {""}  # a metadata row without a file name
-        for path, row in found():
-            if path in seen or Path(path).name in _METADATA:
-                continue
-            seen.add(path)
-            source = _as_text(path.replace(str(root) + "/", "", 1))
-            own = columns.label_text(row.get(label), features[label]) if label else None
-            values = {new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()}
-            yield RawImage(source, own or _class_folder(source), values, path=path)
+        for file, table, row in rows_of:
+            cells = {column: values[row] for column, values in table.columns.items()} if table else {}
+            own = cells.get(label) if label else None
+            values = {new: cells.get(column) for new, (column, _) in kept.items()}
+            text = labels.of(file.unpacked) if own is None else str(own)
+            yield RawImage(as_text(file.source), text, values, path=file.path)
 
-    places = [""] if split is None else [name for part in split.split("+") for name in folders.get(part, [])]
-    files = [path for place in places for path in _files(root, place) if path.name not in _METADATA]
-    if not files and places:
-        raise SourceError(f"{folder} is empty: it contains no file that could be an image.")
-    known = bool(places) and not any(path.suffix.lower() == ".zip" for path in files)
-    fingerprint, total = origins.fingerprint(described, split, label), len(files) if known else None
-    classes, about = () if label else _empty_folders(root), origins.about_local(root)
-    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, about)
-
-
-def _as_text(path: str) -> str:
-    """A path as text that can be written and printed, even if its bytes are not UTF-8."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    classes = () if label else tuple(sorted({_name_of(key) for key in found.empty if not labels.is_split(key)}))
+    return Source(
+        rows,
+        pa.schema([(new, types[column]) for new, (column, _) in kept.items()]),
+        _fingerprint(root, found.files, split, label),
+        len(rows_of),
+        classes,
+        origins.about_local(root),
+        (*left_out, *described.repeated),
+        (*(note for table in tables for note in table.notes), *described.notes(rest if tables else [])),
+    )
 
 
 def split_folders(root: Path) -> dict[str, list[str]]:
@@ -115,18 +111,68 @@ def split_folders(root: Path) -> dict[str, list[str]]:
     return {part: names for part, names in found.items() if names} if are_splits else {}
 
 
-def _files(root: Path, folder: str = "") -> Iterator[Path]:
-    """The visible files below a folder, or below one of its subfolders, sorted."""
-    for path in sorted((root / folder).rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts):
-            yield path
+def _chosen(folder: Path, root: Path, split: str | None) -> list[str]:
+    """The top folders of the splits asked for; [""] for all of the folder. Raises SourceError for an unknown split."""
+    if split is None:
+        return [""]
+    known = split_folders(root) or {"train": [""]}
+    for part in split.split("+"):
+        if part not in known:
+            raise SourceError(f"{folder} has no split {part!r}; it has {', '.join(known)}.")
+    return [name for part in split.split("+") for name in known[part]]
 
 
-def _empty_folders(root: Path) -> tuple[str, ...]:
-    """Names of the empty folders: classes declared without an image."""
-    return tuple(sorted({path.name for path in root.rglob("*") if path.is_dir() and not any(path.iterdir())}))
+def _empty(folder: Path, left_out: Sequence[LeftOut]) -> str:
+    named = "; ".join(f"{left.name}: {left.reason}" for left in left_out[:3])
+    return f"{folder} is empty: it contains no file that could be an image." + (f" Left out: {named}." if named else "")
 
 
-def _class_folder(source: str) -> str | None:
-    inner = source.removeprefix("zip://").split("::")[0] if source.startswith("zip://") else source
-    return Path(inner).parent.name or None
+def _fingerprint(root: Path, files: Sequence[File], *choices: str | None) -> str:
+    """SHA-256 hex digest of the choices and of the paths, sizes and times of the files."""
+    listed = [(file.key, file.stamp) for file in files]
+    return hashlib.sha256(repr((str(root), choices, listed)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _place(key: str, chosen: Sequence[str]) -> int:
+    return next(number for number, place in enumerate(chosen) if is_in(key, [place]))
+
+
+# --- Labels ---
+
+
+class _Labels:
+    """Labels from folders: the innermost folder of a file that is a class.
+
+    Splits are no classes, and neither is a folder such as `images` if it is the only one beside none.
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._beside: dict[str, set[str]] = defaultdict(set)  # folder -> its sub-folders with files
+        for folder in {posixpath.dirname(path) for path in paths}:
+            while folder:
+                parent, name = posixpath.split(folder)
+                self._beside[parent].add(name)
+                folder = parent
+
+    def of(self, path: str) -> str | None:
+        """The label of a file, in NFC; None if no folder on its path is a class."""
+        folder = posixpath.dirname(path)
+        while folder:
+            parent, name = posixpath.split(folder)
+            alone = name.lower() in _WRAPPERS and self._beside[parent] == {name}
+            if not alone and not self.is_split(folder):
+                return _name_of(folder)
+            folder = parent
+        return None
+
+    def is_split(self, folder: str) -> bool:
+        """Whether a folder is a split. One named `train` is a class where its neighbours are `car` and `bus`."""
+        parent, name = posixpath.split(folder)
+        others = self._beside[parent] - {name}
+        if name.lower() == "train" and others:
+            return any(part_of_split(other) for other in others)
+        return part_of_split(name) is not None
+
+
+def _name_of(folder: str) -> str:
+    return unicodedata.normalize("NFC", as_text(posixpath.basename(folder)))

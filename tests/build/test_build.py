@@ -75,15 +75,15 @@ def test_report_accounts_for_every_file_found(tmp_path, encoder):
     shutil.copy(root / "class 0" / "0.png", root / "class 1" / "the same.png")
     (root / "class 0" / "broken.jpg").write_bytes(draw(tmp_path / "whole.jpg", 9).read_bytes()[:200])
     (root / "class 0" / "empty.png").touch()
-    (root / "class 1" / "notes.txt").write_text("This is no picture, and says so.")
+    (root / "class 1" / "notes.html").write_text("This is no picture, and says so.")
     report = build(root, tmp_path / "it", encoder)
     assert (report.found, report.indexed) == (10, 6)
     assert report.duplicates == [("class 1/the same.png", "class 0/0.png")]
     reasons = dict(report.skipped)
-    assert set(reasons) == {"class 0/broken.jpg", "class 0/empty.png", "class 1/notes.txt"}
+    assert set(reasons) == {"class 0/broken.jpg", "class 0/empty.png", "class 1/notes.html"}
     assert "cut short" in reasons["class 0/broken.jpg"]
     assert "empty (0 bytes)" in reasons["class 0/empty.png"]
-    assert "not a readable picture (found: text)" in reasons["class 1/notes.txt"]
+    assert "not a readable picture (found: text)" in reasons["class 1/notes.html"]
     assert report.found == report.indexed + len(report.skipped) + len(report.duplicates)
     artifact = check_consistent(tmp_path / "it")
     assert artifact.manifest["build"] == {
@@ -91,6 +91,7 @@ def test_report_accounts_for_every_file_found(tmp_path, encoder):
         "indexed": 6,
         "duplicates": 1,
         "skipped": [list(each) for each in report.skipped],
+        "left_out": [],
         "source": {"name": "pictures"},
     }
 
@@ -255,7 +256,7 @@ def grown(copied_artifact, pictures, tmp_path):
     for name in known:
         (more / name).parent.mkdir(exist_ok=True)
         shutil.copy(pictures / name, more / name.replace("/", "/again "))
-    (more / "notes.txt").write_text("no picture at all")
+    (more / "notes.html").write_text("no picture at all")
     return load_artifact(copied_artifact), open_source(str(more))
 
 
@@ -264,7 +265,7 @@ def test_add_embeds_only_new_images(grown):
     old_vectors, old_table = vectors_of(before), before.gallery.table
     report = add_images(before.folder, source).report
     assert (report.found, report.indexed) == (6, 2)
-    assert [name for name, _ in report.skipped] == ["notes.txt"]
+    assert [name for name, _ in report.skipped] == ["notes.html"]
     assert {same for _, same in report.duplicates} == {*before.gallery.ids[:2], "new class/a.png"}
     after = check_consistent(before.folder)
     assert after.gallery.labels[60:] == ["new class"] * 2

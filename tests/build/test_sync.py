@@ -143,7 +143,7 @@ def test_sync_command_prints_changes_and_counts_that_add_up(built, folder, capsy
     describe(folder, {path: "red" for path in names(folder) if path != "c0/new.png"})
     assert main(["sync", str(built), str(folder), "--dry-run"]) == 0
     said = capsys.readouterr().out.splitlines()
-    counts = "found 12 = new 1 + changed 0 + unchanged 11 + duplicate 0 + skipped 0; removed 1"
+    counts = "found 12 = new 1 + changed 0 + unchanged 11 + skipped 0 + duplicate 0 + left out 0; removed 1"
     assert said == ["new c0/new.png", "removed c0/00.png", counts, "nothing was written (--dry-run)"]
     assert main(["sync", str(built), str(folder)]) == 0
     assert capsys.readouterr().out.splitlines() == said[:-1]

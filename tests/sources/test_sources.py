@@ -124,14 +124,14 @@ def test_split_of_a_folder_can_be_selected(tmp_path):
 
 def test_non_images_are_yielded_and_hidden_files_are_not(tmp_path):
     noise(tmp_path / "cat" / "1.png", 1)
-    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    (tmp_path / "cat" / "notes.html").write_text("no picture")
     noise(tmp_path / ".hidden.png", 2)
     noise(tmp_path / ".cache" / "2.png", 3)
     noise(tmp_path / "cat" / ".thumbs" / "deep" / "3.png", 4)
     rows = read(open_source(str(tmp_path)))
-    assert set(rows) == {"cat/1.png", "cat/notes.txt"}
+    assert set(rows) == {"cat/1.png", "cat/notes.html"}
     with pytest.raises(ImageError, match="not a readable picture"):
-        open_image(rows["cat/notes.txt"].read())
+        open_image(rows["cat/notes.html"].read())
 
 
 def test_row_order_does_not_depend_on_location_or_creation_order(tmp_path):
@@ -249,19 +249,19 @@ def test_zip_file_in_a_folder_is_read(tmp_path):
     noise(tmp_path / "root" / "dog" / "1.png", 1)
     with zipfile.ZipFile(tmp_path / "root" / "more.zip", "w") as archive:
         archive.writestr("cat/2.png", content(tmp_path, 2))
-        archive.writestr("cat/notes.txt", "no picture")
+        archive.writestr("cat/notes.html", "no picture")
     source = open_source(str(tmp_path / "root"))
     rows = read(source)
     names = {name: row.label for name, row in rows.items()}
     assert names == {
         "dog/1.png": "dog",
         "zip://cat/2.png::more.zip": "cat",
-        "zip://cat/notes.txt::more.zip": "cat",
+        "zip://cat/notes.html::more.zip": "cat",
     }
     assert decodes(rows["zip://cat/2.png::more.zip"])
     assert rows["zip://cat/2.png::more.zip"].read() == content(tmp_path, 2)
     with pytest.raises(ImageError, match="not a readable picture"):
-        open_image(rows["zip://cat/notes.txt::more.zip"].read())
+        open_image(rows["zip://cat/notes.html::more.zip"].read())
 
 
 def test_damaged_image_in_a_zip_file_is_an_image_error(tmp_path):

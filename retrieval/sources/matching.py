@@ -1,0 +1,171 @@
+"""Metadata of a folder as a whole: the type of each column over all tables, and the file of each row.
+
+No type is guessed: a column is a number only if every cell can be written again from the number exactly as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import posixpath
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from retrieval.errors import SourceError, short
+from retrieval.sources.base import LeftOut
+from retrieval.sources.metadata import Table
+from retrieval.sources.walk import File, as_text
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_MOST_EXACT = 2**53  # larger whole numbers are not exact as float64
+_LISTED = 10  # names in one message, at most
+
+
+def is_in(key: str, places: Iterable[str]) -> bool:
+    """Whether a path lies in one of these folders; "" is the whole source."""
+    return any(not place or key.startswith(f"{place}/") for place in places)
+
+
+class Described:
+    """Rows of metadata in order, each with its file."""
+
+    def __init__(self, root: Path, files: Sequence[File]) -> None:
+        self._root = root
+        self._exact = {file.key: file for file in files}
+        self._alike: dict[
+            str, File
+        ] = {}  # by name in NFC: a Mac writes é as two characters, most other programs as one
+        for file in files:
+            self._alike.setdefault(unicodedata.normalize("NFC", file.key), file)
+            # Metadata beside a zip file may name the files in it.
+            self._alike.setdefault(unicodedata.normalize("NFC", file.unpacked), file)
+        self.taken: dict[str, str] = {}  # key of a file -> the row that names it
+        self.rows: list[tuple[File, Table | None, int]] = []
+        self.repeated: list[LeftOut] = []
+        self._missing: list[str] = []
+
+    def add(self, table: Table, place: str, chosen: Sequence[str]) -> None:
+        """Take over the rows of a table in the folder `place`, apart from those outside the chosen folders.
+
+        Raises SourceError if a row names a file outside the source.
+        """
+        for row, name in enumerate(table.columns[table.file_column]):
+            called = f"{table.name}, {table.rows[row]}"
+            if name is None or not str(name).strip():
+                self.repeated.append(LeftOut(called, "it names no file"))
+                continue
+            file = self._find(str(name), place, called)
+            if not is_in(file.key, chosen):
+                continue
+            if file.key in self.taken:
+                self.repeated.append(LeftOut(called, f"{file.key} is named in {self.taken[file.key]} already"))
+                continue
+            if file.key not in self._exact:
+                self._missing.append(file.key)
+            self.taken[file.key] = called
+            self.rows.append((file, table, row))
+
+    def _find(self, name: str, place: str, called: str) -> File:
+        """The file that a row names; one that does not exist if there is none."""
+        keys = []
+        for written in (name, name.strip(), name.strip().replace("\\", "/")):
+            key = posixpath.normpath(posixpath.join(place, written))
+            if written.startswith("/") or key == ".." or key.startswith("../"):
+                raise SourceError(
+                    f"{called} cannot be read: it names a file outside the folder, {short(written, 100)!r}. Write the "
+                    "path below the folder of the metadata file, and put a link into the folder if the file lies "
+                    "elsewhere."
+                )
+            keys.append(key)
+        same = (self._exact.get(key) or self._alike.get(unicodedata.normalize("NFC", key)) for key in keys)
+        return next(filter(None, same), None) or File(keys[-1], f"{self._root}/{keys[-1]}", keys[-1])
+
+    def notes(self, rest: Sequence[File]) -> Iterator[str]:
+        """Sentences on rows without a file, and on the files without a row."""
+        if self._missing:
+            yield f"{_counted(len(self._missing), 'row')} of the metadata without a file: {_listed(self._missing)}"
+        if rest:
+            yield f"{_counted(len(rest), 'file')} without a row in the metadata: {_listed([f.key for f in rest])}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _LISTED:,} more" if len(keys) > _LISTED else ""
+    return as_text(", ".join(keys[:_LISTED])) + more
+
+
+# --- The type of a column ---
+
+
+def settle(tables: Iterable[Table]) -> dict[str, pa.DataType]:
+    """The type of each column over all its cells in all tables, in order of first appearance.
+
+    int64, float64 or bool where every cell fits, otherwise string. The cells in the tables become values of that type.
+    """
+    tables = list(tables)
+    types = {}
+    for column in dict.fromkeys(column for table in tables for column in table.columns if column != table.file_column):
+        mine = [table for table in tables if column in table.columns]
+        kinds = {
+            _kind(cells, _of_text if is_text else _of_value)
+            for is_text in (True, False)
+            if (cells := [cell for table in mine if table.is_text == is_text for cell in _present(table, column)])
+        }
+        types[column] = kinds.pop() if len(kinds) == 1 else pa.string()
+        for table in mine:
+            table.columns[column][:] = [_as(types[column], cell) for cell in table.columns[column]]
+    return types
+
+
+def _present(table: Table, column: str) -> Iterator[Any]:
+    return (cell for cell in table.columns[column] if cell is not None)
+
+
+def _kind(cells: list[Any], fits: Callable[[Any], set[pa.DataType]]) -> pa.DataType:
+    """The narrowest type that every cell fits."""
+    possible = {pa.bool_(), pa.int64(), pa.float64()}
+    for cell in cells:
+        possible &= fits(cell)
+        if not possible:
+            return pa.string()
+    return next(kind for kind in (pa.bool_(), pa.int64(), pa.float64()) if kind in possible)
+
+
+def _of_text(cell: str) -> set[pa.DataType]:
+    """The types from which this text comes back unchanged: 7 from a whole number, 0.5 from a float, 007 from none."""
+    if cell in ("True", "False"):
+        return {pa.bool_()}
+    if _WHOLE.fullmatch(cell):
+        return {pa.int64()} if -(2**63) <= int(cell) < 2**63 else set()
+    try:
+        number = float(cell)
+    except ValueError:
+        return set()
+    return {pa.float64()} if math.isfinite(number) and repr(number) == cell else set()
+
+
+def _of_value(cell: Any) -> set[pa.DataType]:
+    if isinstance(cell, bool):
+        return {pa.bool_()}
+    if isinstance(cell, int) and -(2**63) <= cell < 2**63:
+        return {pa.int64(), pa.float64()} if abs(cell) <= _MOST_EXACT else {pa.int64()}
+    return {pa.float64()} if isinstance(cell, float) else set()
+
+
+def _as(kind: pa.DataType, cell: Any) -> Any:
+    if cell is None:
+        return None
+    if kind == pa.bool_():
+        return cell in (True, "True")
+    if kind != pa.string():
+        return int(cell) if kind == pa.int64() else float(cell)
+    text = json.dumps(cell, default=str, ensure_ascii=False) if isinstance(cell, dict | list) else str(cell)
+    return unicodedata.normalize("NFC", text)
