@@ -216,7 +216,8 @@ def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
     for item in new:
         if types.setdefault(item.name, item.type) != item.type:
             raise SourceError(
-                f"the column {item.name!r} has type {types[item.name]} in the gallery but {item.type} in the source."
+                f"the column {item.name!r} has type {types[item.name]} in the gallery but {item.type} in the source; "
+                "build the artifact again, or rename the column."
             )
     return pa.schema(list(types.items()))
 

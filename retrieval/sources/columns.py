@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.utils.file_utils import xopen
 
+from retrieval.console import say
 from retrieval.errors import SourceError
 from retrieval.images.gallery import RESERVED
 
@@ -16,6 +20,7 @@ Features = Mapping[str, Any]
 """Column -> feature, as in `datasets`."""
 Kept = dict[str, tuple[str, Any]]
 """Attribute in the gallery -> (source column, its feature)."""
+_NARROW = {"float16": np.float16, "float32": np.float32}
 
 
 def is_image(kind: Any) -> bool:
@@ -91,11 +96,19 @@ def attribute_schema(kept: Kept) -> pa.Schema:
 
 
 def attribute_value(value: Any, kind: Any) -> Any:
-    """Convert a value for the gallery: class numbers to class names, nested values to JSON, the rest to plain types."""
+    """Convert a value for the gallery: class numbers to class names, nested values to JSON, the rest to plain types.
+
+    Lists of text, numbers or booleans stay lists. A float32 becomes the number that it is written as: 0.1, not
+    0.10000000149011612.
+    """
     if value is None or isinstance(kind, datasets.ClassLabel):
         return label_text(value, kind)
+    if (member := _member(kind)) is not None:
+        return [attribute_value(one, member) for one in value]
     if isinstance(value, dict | list):
         return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, float) and (narrow := _NARROW.get(kind.dtype)):
+        return float(str(narrow(value)))
     return str(value) if pa.types.is_string(_arrow_type(kind)) else value
 
 
@@ -107,9 +120,44 @@ def label_text(value: Any, kind: Any) -> str | None:
     return None if missing else str(value)
 
 
+def streaming(name: str, builder: Any) -> Any:
+    """The splits of a builder of `datasets`, streamed; without columns of maps in parquet, which have no type.
+
+    Says which columns are left out. Raises what `datasets` raises.
+    """
+    try:
+        return builder.as_streaming_dataset()
+    except ValueError as error:
+        if "does not have a datasets dtype" not in str(error):
+            raise
+    first = next(file for files in builder.config.data_files.values() for file in files)
+    with xopen(first, "rb") as file:
+        schema = pq.read_schema(file)
+    left = [item for item in schema if not _holds_map(item.type)]
+    for item in schema:
+        if item not in left:
+            say(f"{name}: the column {item.name!r} is left out: it holds a map, which cannot be read")
+    builder.config.columns = [item.name for item in left]
+    builder.info.features = datasets.Features.from_arrow_schema(pa.schema(left, metadata=schema.metadata))
+    return builder.as_streaming_dataset()
+
+
+def _holds_map(kind: pa.DataType) -> bool:
+    inner = (kind.field(place).type for place in range(kind.num_fields))
+    return bool(pa.types.is_map(kind)) or any(map(_holds_map, inner))
+
+
+def _member(kind: Any) -> Any:
+    """The feature of the members of a list of text, numbers or booleans; None for anything else."""
+    inner = kind.feature if isinstance(kind, datasets.List | datasets.LargeList) else None
+    return inner if isinstance(inner, datasets.Value | datasets.ClassLabel) else None
+
+
 def _arrow_type(kind: Any) -> pa.DataType:
-    """The gallery's Arrow type for a feature: int64, uint64, float64, bool, or string for everything else."""
-    dtype = "string" if isinstance(kind, datasets.ClassLabel) else str(getattr(kind, "dtype", "string"))
+    """The gallery's Arrow type for a feature: int64, uint64, float64, bool, lists of these, or string for the rest."""
+    if (member := _member(kind)) is not None:
+        return pa.list_(_arrow_type(member))
+    dtype = str(kind.dtype) if isinstance(kind, datasets.Value) else "string"
     if dtype == "uint64":  # hashes may exceed the range of int64
         return pa.uint64()
     if dtype.startswith(("int", "uint")):

@@ -21,9 +21,9 @@ from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY, cached_path
 
 from retrieval.errors import SourceError, first_line, short
 from retrieval.hub_errors import GATED, LOG_IN, hub_error
+from retrieval.sources.columns import streaming
 
 _HUB_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*(/[\w.-]+)?)(@(?P<revision>\w[\w./-]*))?", re.ASCII)
-
 
 # With the default of 20 retries, each with its own request retries, a broken stream takes over ten minutes to fail.
 datasets.config.STREAMING_READ_MAX_RETRIES = 5
@@ -162,7 +162,7 @@ def streams(name: str, builder: Any, split: str | None) -> dict[str, Any]:
     """Split -> stream of undecoded rows, for all splits or for those named (`train+validation`); raises SourceError."""
     try:
         # Undecoded: a broken image in any column must not stop the stream.
-        found = {k: s.decode(False) if s.features else s for k, s in builder.as_streaming_dataset().items()}
+        found = {k: s.decode(False) if s.features else s for k, s in streaming(name, builder).items()}
     except Exception as error:  # each format fails in its own ways
         raise source_error(name, error) from error
     if split is None:

@@ -310,9 +310,9 @@ def test_parquet_file_gives_labels_and_attributes(tmp_path):
     source = open_source(path)
     rows = read(source)
     assert {name: row.label for name, row in rows.items()} == {"one.png": "shoe", "train/1": "shirt"}
-    assert rows["one.png"].attributes == {"colour": "red", "tags": '["a", "ü"]'}
-    assert rows["train/1"].attributes == {"colour": None, "tags": "[]"}
-    assert source.schema == pa.schema([("colour", pa.string()), ("tags", pa.string())])
+    assert rows["one.png"].attributes == {"colour": "red", "tags": ["a", "ü"]}
+    assert rows["train/1"].attributes == {"colour": None, "tags": []}
+    assert source.schema == pa.schema([("colour", pa.string()), ("tags", pa.list_(pa.string()))])
     assert source.total == 2
     assert all(decodes(row) for row in rows.values())
 
@@ -438,6 +438,65 @@ def test_attribute_types_are_widened_or_turned_into_text(tmp_path):
     assert day.startswith("1970-01-01")
     assert row.attributes == {"small": 3, "hash": 2**64 - 1, "half": 0.5, "nothing": None}
     assert [str(kind) for kind in table.schema.types] == ["int64", "uint64", "double", "string", "string", "string"]
+
+
+def test_lists_of_plain_values_stay_lists(tmp_path):
+    columns = {
+        "image": pa.array([content(tmp_path, 1), content(tmp_path, 2)]),
+        "tags": pa.array([["a", None, "b, c"], None]),
+        "sizes": pa.array([[36, 38], []], pa.large_list(pa.int32())),
+        "widths": pa.array([[0.1], [2.5]], pa.list_(pa.float32())),
+        "pair": pa.array([[True, False], [True, True]], pa.list_(pa.bool_(), 2)),
+        "days": pa.array([[0], [1]], pa.list_(pa.date32())),
+        "nested": pa.array([[[1], []], None]),
+        "boxes": pa.array([[{"x": 1}], []]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    source = open_source(str(tmp_path / "x.parquet"))
+    rows = [row.attributes for row in source.rows()]
+    assert rows == [
+        {"tags": ["a", None, "b, c"], "sizes": [36, 38], "widths": [0.1], "pair": [True, False],
+         "days": ["1970-01-01"], "nested": "[[1], []]", "boxes": '[{"x": 1}]'},
+        {"tags": None, "sizes": [], "widths": [2.5], "pair": [True, True],
+         "days": ["1970-01-02"], "nested": None, "boxes": "[]"},
+    ]  # fmt: skip
+    assert pa.Table.from_pylist(rows, schema=source.schema).to_pylist() == rows
+    assert [str(kind).removeprefix("list<item: ") for kind in source.schema.types] == [
+        "string>", "int64>", "double>", "bool>", "string>", "string", "string",
+    ]  # fmt: skip
+
+
+def test_lists_of_class_numbers_become_lists_of_names(tmp_path):
+    features = {"image": datasets.Image(), "seen": datasets.List(datasets.ClassLabel(names=["cat", "dog"]))}
+    path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path)[:1], "seen": [[1, 0, -1]]}, features)
+    (row,) = open_source(path).rows()
+    assert row.attributes == {"seen": ["dog", "cat", None]}
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32()])
+def test_narrow_floats_become_the_numbers_they_are_written_as(tmp_path, kind):
+    written = [0.1, -2.5, 1e-3, 0.3, float("inf"), None]
+    columns = {"image": pa.array([content(tmp_path, n) for n in range(6)]), "x": pa.array(written, kind)}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    assert [row.attributes["x"] for row in open_source(str(tmp_path / "x.parquet")).rows()] == written
+
+
+def test_columns_of_maps_are_left_out_and_named(tmp_path, capsys):
+    maps = pa.map_(pa.string(), pa.int64())
+    columns = {
+        "image": pa.array([content(tmp_path, 1), content(tmp_path, 2)]),
+        "facts": pa.array([[("a", 1)], None], maps),
+        "deep": pa.array([{"m": [("a", 1)]}, None], pa.struct([("m", maps)])),
+        "colour": pa.array(["red", None]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    source = open_source(str(tmp_path / "x.parquet"))
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in told] == [
+        f"the column {name!r} is left out: it holds a map, which cannot be read" for name in ("facts", "deep")
+    ]
+    assert [row.attributes for row in source.rows()] == [{"colour": "red"}, {"colour": None}]
+    assert all(decodes(row) for row in source.rows())
 
 
 def test_splits_of_a_data_set_folder_are_read_together_or_alone(tmp_path):

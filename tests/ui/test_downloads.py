@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -50,6 +51,14 @@ def test_csv_has_one_row_per_result(gallery: Gallery) -> None:
     ]
     quoted = csv.reader(io.StringIO(make_file("csv", [[1, 1, 1]], gallery)[2].decode(), newline=""))
     assert list(quoted)[1][2] == LABELS[1]
+
+
+def test_csv_has_lists_as_json(tmp_path: Path) -> None:
+    schema = pa.schema([*BASE_SCHEMA, ("tags", pa.list_(pa.string()))])
+    table = pa.table({"id": ["a", "b"], "source": ["a", "b"], "tags": [["grün", 'a "b", c'], []]})
+    write_gallery(tmp_path / "g", [conform(table, schema)], schema)
+    content = make_file("csv", [[0, 1, 1], [1, 1, 1]], Gallery(tmp_path / "g"))[2].decode()
+    assert [json.loads(line[-1]) for line in list(csv.reader(io.StringIO(content)))[1:]] == [["grün", 'a "b", c'], []]
 
 
 def test_json_has_one_record_per_result(gallery: Gallery) -> None:

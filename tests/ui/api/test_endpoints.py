@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -244,6 +246,29 @@ def test_column_called_path_is_not_mistaken_for_a_file(tmp_path: Path, encoder: 
         image_id = searcher.gallery.ids[3]
         hits = own.predict(image_id, k=2, where={"path_": ["a/1.png", "a/2.png"]}, api_name="/search_by_id")["hits"]
         assert {hit["attributes"]["path_"] for hit in hits} == {"a/1.png", "a/2.png"}
+
+
+def test_lists_are_searched_by_their_members(tmp_path: Path, encoder: Encoder) -> None:
+    rows = []
+    for number, item in enumerate(catalogue()[:12]):
+        buffer = io.BytesIO()
+        draw(item, 48).save(buffer, "PNG")
+        tags = [["summer", "new"], ["winter"], [], None][number % 4]
+        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "tags": tags, "price": number / 10})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pictures.parquet")
+    build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
+    searcher = Searcher.open(tmp_path / "artifact")
+    assert searcher.gallery.facets(None)["tags"] == {"new": 3, "summer": 3, "winter": 3, None: 6}
+    with served(searcher) as address:
+        own = Client(address, verbose=False)
+
+        def found(where: dict[str, Any]) -> list[tuple[Any, float]]:
+            hits = own.predict(searcher.gallery.ids[11], where=where, api_name="/search_by_id")["hits"]
+            return sorted(((hit["attributes"]["tags"], hit["attributes"]["price"]) for hit in hits), key=itemgetter(1))
+
+        assert found({"tags": "summer"}) == [(["summer", "new"], price) for price in (0.0, 0.4, 0.8)]
+        assert found({"tags": {"!=": ["summer", None]}}) == [(["winter"], price) for price in (0.1, 0.5, 0.9)]
+        assert found({"tags": None, "price": {">": 0.3, "<=": 0.6}}) == [([], 0.6)]
 
 
 def test_port_in_use_is_a_one_line_error(server: str) -> None:
