@@ -40,18 +40,6 @@ def run(*arguments):
     return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-@pytest.fixture
-def here(capsys):
-    """Runs a command in this process; returns (exit status, standard output, standard error)."""
-
-    def run_here(*arguments):
-        capsys.readouterr()
-        status = main([str(each) for each in arguments])
-        return (status, *capsys.readouterr())
-
-    return run_here
-
-
 # build, in its own process
 
 

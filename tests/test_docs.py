@@ -97,7 +97,7 @@ def test_contributing_lists_every_part_in_import_order(package: str, layers: lis
 
 def test_changelog_starts_with_the_latest_version_and_breaking_changes() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    heads = re.findall(r"^## (\d+)\.(\d+)\.(\d+) - (\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+    heads = re.findall(r"^## (\d+)\.(\d+)\.(\d+) - (\d{4}-\d\d-\d\d|unreleased)$", text, re.MULTILINE)
     versions = [tuple(map(int, head[:3])) for head in heads]
     assert len(heads) == text.count("\n## ")
     assert versions == sorted(versions, reverse=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from retrieval.commands import options
-from retrieval.commands.paths import check_folder, check_source
+from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import Bar, print_report
 from retrieval.console import command
 
@@ -45,6 +45,8 @@ MapMethod = Annotated[
     typer.Option("--map", help="store a map of the gallery (default: the page computes one with PCA)"),
 ]
 
+Force = Annotated[bool, typer.Option("--force", help="replace the artifact that is already in DIR")]
+
 
 @commands.command()
 def build(
@@ -64,16 +66,16 @@ def build(
     index: Index = "AUTO",
     text_model: TextModel = None,
     map_method: MapMethod = None,
+    force: Force = False,
 ) -> None:
     """Embed images and write an artifact."""
     check_source(source)
-    from retrieval.artifact.load import check_target
+    check_out(out, force)
     from retrieval.build.build import build_artifact
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text import TextEncoder
     from retrieval.sources.open import open_source
 
-    check_target(out)
     opened = open_source(
         source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
     )
