@@ -28,7 +28,20 @@ from retrieval.search import Hit, Part, Searcher
 from retrieval.version import VERSION
 
 COMMANDS = [
-    *("build", "add", "remove", "search", "duplicates", "evaluate", "verify", "export", "bench", "serve"),
+    *(
+        "build",
+        "add",
+        "remove",
+        "search",
+        "duplicates",
+        "list",
+        "info",
+        "evaluate",
+        "verify",
+        "export",
+        "bench",
+        "serve",
+    ),
     *("push", "pull", "deploy", "train", "compare", "recipes", "bench-training"),
 ]
 FIGURES = ["hit@1", "hit@5", "hit@10", "P@1", "P@5", "P@10", "mAP", "MAP@R", "R-precision"]
@@ -481,7 +494,7 @@ AT_ONCE = [  # the arguments, and the exit status
     (["build", "./photos/nowhere", "--out", "x"], 1),
     (["train", "caltech101", "--data", "nowhere", "--out", "x"], 1),
     (["train", "caltech", "--out", "x"], 1),
-    *[([name, "nowhere"], 1) for name in ("verify", "evaluate", "bench", "duplicates", "compare")],
+    *[([name, "nowhere"], 1) for name in ("verify", "evaluate", "bench", "duplicates", "list", "info", "compare")],
     (["search", "nowhere", "photo.jpg"], 1),
     (["add", "nowhere", "photos"], 1),
     (["add", "retrieval/starter", "nowhere"], 1),

@@ -31,3 +31,7 @@ Revision = Annotated[
     typer.Option(metavar="REV", help="branch, tag or commit on the Hub (default: main); the same as SOURCE@REV"),
 ]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after N images")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CONDITION", help="only images that match, e.g. label=shirt; as in search; may be repeated"),
+]

@@ -10,7 +10,7 @@ from retrieval.artifact.manifest import read_manifest
 from retrieval.console import command
 from retrieval.errors import ArtifactError, IntegrityError, SourceError
 from retrieval.hub.references import is_reference
-from retrieval.words import did_you_mean
+from retrieval.words import counted, did_you_mean
 
 
 def check_folder(folder: Path) -> None:
@@ -60,6 +60,6 @@ def _described(folder: Path) -> str:
         manifest = read_manifest(folder)
     except IntegrityError:
         return "an artifact with a manifest that cannot be read"
-    rows, source = manifest["rows"], manifest.get("build", {}).get("source", {}).get("name")
-    images = f"an artifact of {rows:,} image{'s' if rows != 1 else ''}"
+    source = manifest.get("build", {}).get("source", {}).get("name")
+    images = f"an artifact of {counted(manifest['rows'], 'image')}"
     return f"{images}, built from {source!r}" if source else images
