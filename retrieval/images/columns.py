@@ -46,6 +46,18 @@ def as_texts(gallery: Gallery, name: str, rows: Ids) -> list[str]:
     return ["" if text is None else text for text in texts]
 
 
+def texts_of(value: Any) -> list[str]:
+    """The texts of one value, as a filter spells them: one for each member of a list, none for a missing value."""
+    if isinstance(value, list):
+        return [text for member in value for text in texts_of(member)]
+    if value is None or value == "":
+        return []
+    try:
+        return [pa.scalar(value).cast(pa.string()).as_py()]
+    except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot represent
+        return [str(value)]
+
+
 def to_json(value: Any) -> str:
     """A value of a column as JSON in one line; a date as text."""
     return json.dumps(value, ensure_ascii=False, default=str)

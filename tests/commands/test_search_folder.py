@@ -63,13 +63,32 @@ def test_every_line_has_the_hits_of_a_single_search(artifact, folder, here, opti
         assert answer["hits"] == json.loads(printed)
 
 
-def test_folded_images_likes_and_words_are_the_same_as_in_a_single_search(twins, folder, here):
-    ids = Searcher.open(twins).gallery.ids
-    options = ["--text", "a red shirt", "--like", ids[3], "--unlike", ids[5], "--fold", "-k", 20]
+def test_options_apply_to_every_image_of_the_folder(twins, folder, here):
+    searcher = Searcher.open(twins)
+    ids = searcher.gallery.ids
+    colour = next(
+        iter(searcher.gallery.counts("colour"))
+    )  # the most common one: some of its pictures are near-duplicates
+    options = ["--text", "a red shirt", "--like", ids[3], "--unlike", ids[5], "--region", "0.25,0,0.75,0.5"]
+    options += ["--where", f"colour={colour}", "--fold", "-k", 20, "--min-score", "-0.5"]
     answers = answers_of(here("search", twins, folder, "--jsonl", *options)[1])
-    assert any(hit["alike"] for hit in answers[1]["hits"])
-    for answer in answers[:2]:
-        assert answer["hits"] == json.loads(here("search", twins, folder / answer["query"], "--json", *options)[1])
+    refined = {"words": "a red shirt", "like": [ids[3]], "unlike": [ids[5]], "region": (0.25, 0, 0.75, 0.5)}
+    for answer in answers[:4]:
+        found = searcher.search(
+            folder / answer["query"], 20, **refined, where={"colour": colour}, fold=True, min_score=-0.5
+        )
+        assert [(hit["id"], hit["score"], hit["alike"]) for hit in answer["hits"]] == [
+            (hit.id, hit.score, [ids[row] for row in hit.alike]) for hit in found
+        ]
+        assert any(hit.alike for hit in found)
+
+
+def test_invalid_filter_is_an_error_even_if_the_first_file_is_unreadable(artifact, tmp_path, here):
+    noise(tmp_path / "q" / "2.png", 1)
+    (tmp_path / "q" / "1.txt").write_text("no picture, but words")
+    status, printed, error = here("search", artifact, tmp_path / "q", "--jsonl", "--where", "color=red")
+    assert (status, printed) == (1, "")
+    assert "no column 'color'; did you mean 'colour'" in error
 
 
 def test_file_name_that_is_not_utf_8_is_searched_for(artifact, tmp_path, here):
