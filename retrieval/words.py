@@ -1,4 +1,4 @@
-"""Suggest known names that resemble an unknown one."""
+"""Words for messages: suggest known names that resemble an unknown one; count things."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def did_you_mean(asked: str, known: Iterable[str], *, most: int = 3, otherwise: 
     if otherwise is not None:
         return otherwise
     return f"examples: {_listed(names[:_EXAMPLES])}." if names else "there are none."
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "image"), counted(1152, "image")
+    ('1 image', '1,152 images')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _listed(names: list[str]) -> str:

@@ -38,6 +38,7 @@ from runs import build_run
 from warm import Warm
 from xdist.scheduler import LoadScopeScheduling
 
+from retrieval.__main__ import main
 from retrieval.artifact.load import load_artifact
 from retrieval.bench.page import find_chromium
 from retrieval.build.build import build_artifact
@@ -418,6 +419,18 @@ def copied_run(trained, tmp_path):
 def copied_artifact(artifact, tmp_path):
     """A copy of the folder of the artifact, which a test may change or damage."""
     return Path(shutil.copytree(artifact, tmp_path / "copied"))
+
+
+@pytest.fixture
+def here(capsys):
+    """Runs a command in this process; returns (exit status, standard output, standard error)."""
+
+    def run_here(*arguments):
+        capsys.readouterr()
+        status = main([str(each) for each in arguments])
+        return (status, *capsys.readouterr())
+
+    return run_here
 
 
 @contextmanager

@@ -170,7 +170,8 @@ def test_every_command_is_documented(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         retrieval_main(["--help"])
     usage = capsys.readouterr().out
-    assert {"build", "search", "evaluate", "add", "remove", "verify", "export", "duplicates", "bench"} <= {*COMMANDS}
+    every = ["build", "search", "evaluate", "add", "remove", "list", "info", "verify", "export", "duplicates", "bench"]
+    assert {*every} <= {*COMMANDS}
     assert all(command in usage for command in COMMANDS)
 
 

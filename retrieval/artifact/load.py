@@ -18,7 +18,15 @@ from retrieval.arrays import Vectors
 from retrieval.artifact.atomic import recover
 from retrieval.artifact.golden import replay
 from retrieval.artifact.layout import LAYOUT, PLOT
-from retrieval.artifact.manifest import agree, check_files, read_manifest, read_stated, reading
+from retrieval.artifact.manifest import (
+    agree,
+    check_file,
+    check_files,
+    read_manifest,
+    read_stated,
+    reading,
+    stated_files,
+)
 from retrieval.artifact.map import read_map
 from retrieval.artifact.metrics import Metrics, parse_metrics
 from retrieval.artifact.report import Report
@@ -124,6 +132,14 @@ def read_metrics(folder: Path) -> Metrics:
     return _whole(folder, _metrics)
 
 
+def read_gallery(folder: Path) -> tuple[dict[str, Any], Gallery]:
+    """The manifest and the gallery of an artifact, without reading its other parts.
+
+    Raises the same errors as `load_artifact`.
+    """
+    return _whole(folder, _manifest_and_gallery)
+
+
 def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T]) -> _T:
     """Call `read` with a folder and its manifest; retry if another process replaces the artifact meanwhile."""
     recover(folder)
@@ -144,11 +160,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     except EncoderError as error:
         raise IntegrityError(f"{folder}: {error}") from error
     agree(f"{LAYOUT.weights}: encoder fingerprint", manifest["encoder"]["fingerprint"], encoder.fingerprint)
-    with reading(LAYOUT.gallery):
-        gallery = Gallery(folder / LAYOUT.gallery)
-        ids_hash = hash_of_ids(gallery.ids)
-    agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
-    agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)
+    gallery = _gallery(folder, manifest)
     store = FaissStore.load(folder / LAYOUT.index, manifest["index"])
     agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
@@ -168,6 +180,20 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
         text=read_text(folder, manifest),
         name=folder.resolve().name,
     )
+
+
+def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:
+    with reading(LAYOUT.gallery):
+        gallery = Gallery(folder / LAYOUT.gallery)
+        ids_hash = hash_of_ids(gallery.ids)
+    agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
+    agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)
+    return gallery
+
+
+def _manifest_and_gallery(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], Gallery]:
+    check_file(folder, LAYOUT.gallery, stated_files(manifest)[LAYOUT.gallery])
+    return manifest, _gallery(folder, manifest)
 
 
 def _metrics(folder: Path, manifest: dict[str, Any]) -> Metrics:

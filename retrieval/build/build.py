@@ -44,6 +44,7 @@ def build_artifact(
 ) -> Report:
     """Embed every image of a source and write the artifact `out`, replacing an existing artifact.
 
+    Only the command `build` asks for `--force` before it replaces an artifact; a program has to check `out` itself.
     `factory` is a FAISS index factory string, or AUTO to choose one by size. `limit` is the maximum number of source
     images to read. With `text`, every thumbnail is also embedded by that model, for text queries. `map_method` (`pca`,
     `tsne` or `umap`) adds a map. Raises ArtifactError if `out` holds other files or is being written, SourceError if no

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from retrieval.commands import options
-from retrieval.commands.paths import check_folder, check_source
-from retrieval.commands.printing import Bar, noted, print_report, print_sync
+from retrieval.commands.paths import check_folder, check_out, check_source
+from retrieval.commands.printing import Bar, noted, one_line, print_report, print_sync
 from retrieval.console import command
+from retrieval.errors import QueryError
+from retrieval.words import counted
+
+if TYPE_CHECKING:
+    from retrieval.images.gallery import Gallery
 
 commands = typer.Typer()
 _SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
@@ -45,6 +50,12 @@ MapMethod = Annotated[
     typer.Option("--map", help="store a map of the gallery (default: the page computes one with PCA)"),
 ]
 
+Paths = Annotated[
+    list[str] | None,
+    typer.Option("--path", metavar="SOURCE", help="source of an image, as printed by search; may be repeated"),
+]
+Force = Annotated[bool, typer.Option("--force", help="replace the artifact that is already in DIR")]
+
 
 @commands.command()
 def build(
@@ -64,16 +75,16 @@ def build(
     index: Index = "AUTO",
     text_model: TextModel = None,
     map_method: MapMethod = None,
+    force: Force = False,
 ) -> None:
     """Embed images and write an artifact."""
     check_source(source)
-    from retrieval.artifact.load import check_target
+    check_out(out, force)
     from retrieval.build.build import build_artifact
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text import TextEncoder
     from retrieval.sources.open import open_source
 
-    check_target(out)
     opened = open_source(
         source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
     )
@@ -142,11 +153,42 @@ def sync(
 @commands.command()
 def remove(
     artifact: options.Folder,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="ids of the images, as printed by search")],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="ids of images, as printed by search")] = None,
+    where: options.WhereConditions = None,
+    path: Paths = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only list the images, and remove nothing")] = False,
 ) -> None:
-    """Remove images by id."""
+    """Remove images by id, source or filter."""
+    if not (ids or where or path):
+        raise typer.BadParameter("say what to remove: ids, --path or --where.")
+    if where and (ids or path):
+        raise QueryError("give either --where, or ids and --path: together, it is not clear which images to remove.")
     check_folder(artifact)
+    from retrieval.artifact.load import read_gallery
     from retrieval.build.change import remove_images
 
-    left = remove_images(artifact, ids)
-    print(f"{len(set(ids))} removed, {len(left.gallery)} left")
+    gallery = read_gallery(artifact)[1]
+    images = gallery.take(_rows_to_remove(gallery, ids or [], where or [], path or []))
+    count = f"{len(images):,} of {counted(len(gallery), 'image')}"
+    if len(images) == len(gallery):
+        raise QueryError(f"this would remove {count}; to remove all of them, delete the folder {artifact}.")
+    print(f"{'would remove' if dry_run else 'removing'} {count}:")
+    for image in images:
+        print(one_line(f"{image.id}  {image.label or '-':<20}  {image.source}"), flush=True)
+    if dry_run:
+        return
+    left = remove_images(artifact, [image.id for image in images])
+    print(f"{len(images):,} removed, {len(left.gallery):,} left")
+
+
+def _rows_to_remove(gallery: Gallery, ids: list[str], where: list[str], paths: list[str]) -> list[int]:
+    """The rows with these ids or sources, or those that match the filter, ascending; QueryError if there are none."""
+    from retrieval.images.gallery import parse_where
+
+    rows = {gallery.row_of(image_id) for image_id in ids}
+    for wanted in ({"source": paths} if paths else None, parse_where(where)):
+        if wanted and (found := gallery.rows_where(wanted)) is not None:
+            rows.update(found.tolist())
+    if not rows:
+        raise QueryError(f"no image matches {' '.join(f'--where {one}' for one in where)}; nothing was removed.")
+    return sorted(rows)

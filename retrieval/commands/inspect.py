@@ -1,21 +1,90 @@
-"""Commands that inspect an artifact: metrics, integrity, arrays, speed."""
+"""Commands that inspect an artifact: contents, metrics, integrity, arrays, speed."""
 
 from __future__ import annotations
 
+import csv as csv_files
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
-from retrieval.commands.printing import print_figures
-from retrieval.errors import ArtifactError
+from retrieval.commands.printing import info_lines, one_line, print_figures, print_json
+from retrieval.console import say
+from retrieval.errors import ArtifactError, QueryError
+from retrieval.words import did_you_mean
 
 if TYPE_CHECKING:
+    from retrieval.arrays import Ids
     from retrieval.artifact.load import Artifact
+    from retrieval.images.gallery import Gallery
 
 commands = typer.Typer()
+_ALWAYS = ("id", "label", "source")  # the columns that `list` always shows
+
+
+@commands.command("list")
+def list_images(
+    artifact: options.AnyArtifact,
+    where: options.WhereConditions = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="attributes to show; * for all (default: none; all with --json and --csv)"),
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(metavar="FILE", help="write CSV to this file; - for standard output")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the images: id, label, source, attributes."""
+    check_artifact(artifact)
+    from retrieval.images.columns import as_texts
+    from retrieval.images.gallery import parse_where
+
+    wanted = parse_where(where or [])
+    gallery = _contents(artifact)[1]
+    rows = _matching(gallery, wanted)
+    chosen = _attributes(gallery, columns or ("*" if csv or as_json else ""))
+    if csv:
+        _write_csv(csv, gallery, rows, chosen)
+    if as_json:
+        images = zip(rows.tolist(), gallery.take(rows), strict=True)
+        print_json([{"row": number, **_listed(asdict(image), chosen)} for number, image in images])
+    if csv or as_json:
+        return
+    texts = [as_texts(gallery, name, rows) for name in chosen]
+    for number, image in enumerate(gallery.take(rows)):
+        values = [f"{name}={column[number]}" for name, column in zip(chosen, texts, strict=True)]
+        print(one_line("  ".join([image.id, f"{image.label or '-':<20}", image.source, *values])))
+    say(f"{len(rows):,} of {len(gallery):,} images")
+
+
+@commands.command()
+def info(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None:
+    """Describe an artifact: rows, columns, files, source."""
+    check_artifact(artifact)
+    from retrieval.images.columns import describe_columns
+
+    manifest, gallery = _contents(artifact)
+    files = {name: file["size"] for name, file in manifest["files"].items()}
+    facts = {
+        "artifact": artifact,
+        "rows": len(gallery),
+        "bytes": sum(files.values()),
+        "columns": [asdict(column) for column in describe_columns(gallery)],
+        "files": files,
+        **{name: manifest[name] for name in ("dimension", "encoder", "index")},
+        **{name: manifest.get(name) for name in ("text", "map", "build")},
+        "changes": manifest.get("changes", []),
+    }
+    if as_json:
+        print_json(facts)
+        return
+    for line in info_lines(facts):
+        print(line)
 
 
 @commands.command()
@@ -94,3 +163,47 @@ def _opened(name: str) -> Artifact:
     from retrieval.hub.pull import open_artifact
 
     return open_artifact(name)
+
+
+def _contents(name: str) -> tuple[dict[str, Any], Gallery]:
+    """The manifest and the gallery."""
+    from retrieval.artifact.load import read_gallery
+    from retrieval.hub.pull import open_reference
+
+    return read_gallery(open_reference(name).folder)
+
+
+def _matching(gallery: Gallery, where: Any) -> Ids:
+    import numpy as np
+
+    rows = gallery.rows_where(where)
+    return np.arange(len(gallery)) if rows is None else rows
+
+
+def _attributes(gallery: Gallery, columns: str) -> list[str]:
+    """The attributes in a comma-separated list; a name that contains a comma is in double quotes, as in CSV."""
+    if columns == "*":
+        return gallery.attributes
+    named = [name.strip() for line in csv_files.reader([columns]) for name in line]
+    chosen = [name for name in named if name not in _ALWAYS]
+    for name in chosen:
+        if name not in gallery.attributes:
+            raise QueryError(f"the gallery has no attribute {name!r}; {did_you_mean(name, gallery.attributes)}")
+    return chosen
+
+
+def _listed(image: dict[str, Any], chosen: list[str]) -> dict[str, Any]:
+    attributes = {name: image["attributes"][name] for name in chosen}
+    return {**{name: image[name] for name in _ALWAYS}, "attributes": attributes}
+
+
+def _write_csv(file: str, gallery: Gallery, rows: Ids, chosen: list[str]) -> None:
+    from retrieval.images.columns import as_texts
+
+    names = [*_ALWAYS, *chosen]
+    lines = [names, *zip(*(as_texts(gallery, name, rows) for name in names), strict=True)]
+    if file == "-":
+        csv_files.writer(sys.stdout, lineterminator="\n").writerows(lines)
+        return
+    with Path(file).open("w", newline="", encoding="utf-8") as out:
+        csv_files.writer(out).writerows(lines)

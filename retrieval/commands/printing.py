@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from retrieval.console import progress_bar, say
+from retrieval.errors import short
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from retrieval.artifact.report import Report
     from retrieval.build.sync import SyncReport
     from retrieval.sources.base import Source
+
+_LONGEST = 60  # characters of an example
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Bar:
@@ -34,8 +41,13 @@ class Bar:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as indented JSON; a date as text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def one_line(text: str) -> str:
+    """The text with line ends and other control characters escaped, which a file name or a value may contain."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def print_figures(figures: dict[str, Any], as_json: bool) -> None:
@@ -45,11 +57,6 @@ def print_figures(figures: dict[str, Any], as_json: bool) -> None:
         return
     for name, value in figures.items():
         print(f"{name:<36} {f'{value:.4g}' if isinstance(value, float) else value}")
-
-
-def one_line(text: str) -> str:
-    """A text without line ends and other control characters, which a file name may contain: they print as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def noted(source: Source) -> Source:
@@ -94,3 +101,44 @@ def _print_others(report: Report | SyncReport) -> None:
         print(one_line(f"duplicate {source}: the same content as {same}"))
     for name, reason, _ in report.left_out:
         print(one_line(f"left out {name}: {reason}"))
+
+
+def info_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """The facts about an artifact that `info` prints, one line each; see there for the keys."""
+    return map(one_line, _info_lines(facts))
+
+
+def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
+    from retrieval.images.columns import to_json
+
+    yield f"{facts['artifact']}: {counted(facts['rows'], 'image')}, {facts['bytes'] / 1e6:.1f} MB"
+    yield f"encoder  {facts['encoder']['architecture']}, {facts['dimension']} dimensions"
+    yield f"index    {facts['index']['factory']}"
+    if facts["text"]:
+        yield "words    searches by words are possible"
+    if facts["map"]:
+        yield f"map      {facts['map']['method']}"
+    if facts["build"]:
+        yield f"source   {_told(facts['build'])}"
+    for change in facts["changes"]:
+        for kind, what in change.items():
+            yield f"change   {kind}: {_told(what)}"
+    yield ""
+    yield "columns"
+    for column in facts["columns"]:
+        examples = ", ".join(short(to_json(value), _LONGEST) for value in column["examples"])
+        missing = f", none in {counted(column['missing'], 'row')}" if column["missing"] else ""
+        count = f"{counted(column['values'], 'value')}{missing}"
+        yield f"  {column['name']:<20}  {column['type']:<8}  {count}: {examples}".removesuffix(": ")
+    yield ""
+    yield "files"
+    for name, size in facts["files"].items():
+        yield f"  {name:<30}  {size:>15,} bytes"
+
+
+def _told(what: Any) -> str:
+    """A build or a change as the manifest states it, in words."""
+    if not (isinstance(what, dict) and {"found", "indexed", "skipped", "duplicates", "source"} <= what.keys()):
+        return counted(what, "image") if isinstance(what, int) else str(what)
+    counts = f"indexed {what['indexed']} + skipped {len(what['skipped'])} + duplicate {what['duplicates']}"
+    return f"{what['source'].get('name', 'unnamed')}: found {what['found']} = {counts}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retrieval.commands import options
+from retrieval.commands.batch import files_in, hits_as_json, print_searches
 from retrieval.commands.paths import check_artifact
 from retrieval.commands.printing import Bar, print_json
 from retrieval.console import say
@@ -53,6 +54,7 @@ def search(
     min_score: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity; -1: all")] = -1.0,
     where: options.WhereConditions = None,
     as_json: options.AsJson = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="search with every image of the folder IMAGE")] = False,
 ) -> None:
     """Find images similar to a picture, other images, or words."""
     check_artifact(artifact)
@@ -60,25 +62,23 @@ def search(
     from retrieval.images.filters import parse_where
 
     wanted = parse_where(where or [])
-    if image:
-        from retrieval.images.open import read_bytes
-
-        read_bytes(image)
+    files = files_in(image) if jsonl else []
+    if image and not jsonl:
+        _check_image(image)
     from retrieval.search import Searcher
 
     searcher = Searcher.open(artifact)
-    hits = searcher.search(
-        image, k, words=text or "", like=like or [], unlike=unlike or [], region=box, where=wanted, fold=fold,
-        min_score=min_score,
+    find = partial(
+        searcher.search, k=k, words=text or "", like=like or [], unlike=unlike or [], region=box, where=wanted,
+        fold=fold, min_score=min_score,
     )  # fmt: skip
-    if as_json:
-        ids = searcher.gallery.ids
-        print_json([{**asdict(hit), "alike": [ids[row] for row in hit.alike]} for hit in hits])
-        return
-    for line in lines_of(hits):
-        print(line)
-    if hits and hits[0].confident is False:
-        say("no confident match: showing the closest images anyway")
+    if image and jsonl:
+        searcher.gallery.rows_where(wanted)  # fail before the first line
+        print_searches(image, files, find, searcher.gallery)
+    elif as_json:
+        print_json(hits_as_json(find(image), searcher.gallery))
+    else:
+        _print_hits(find(image))
 
 
 @commands.command()
@@ -112,6 +112,22 @@ def duplicates(
         print(f"\ngroup {number}, {len(group.rows)} images")
         for image in _listed(group, opened.gallery)["images"][:_LARGEST]:
             print(f"{image['cosine']:.4f}  {image['id']}  {image['label'] or '-':<20}  {image['source']}")
+
+
+def _check_image(image: str) -> None:
+    """Raise QueryError or ImageError unless the image is a file, before torch is imported, which takes seconds."""
+    if Path(image).is_dir():
+        raise QueryError(f"{image} is a folder; add --jsonl to search with every image in it.")
+    from retrieval.images.open import read_bytes
+
+    read_bytes(image)
+
+
+def _print_hits(hits: Sequence[Hit]) -> None:
+    for line in lines_of(hits):
+        print(line)
+    if hits and hits[0].confident is False:
+        say("no confident match: showing the closest images anyway")
 
 
 def lines_of(hits: Sequence[Hit]) -> Iterator[str]:

@@ -88,6 +88,54 @@ def test_hostile_names_are_escaped_in_the_search(cards: Cards, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_attributes_are_escaped(cards: Cards, name: str) -> None:
+    def seen_with(column: str, value: object) -> Seen:
+        return Seen(cards.hits([replace(hit_called("mug"), attributes={column: value})], more=False))
+
+    for hostile in (seen_with(name, name), seen_with(name, [name])):
+        assert hostile.tags == seen_with("colour", "red").tags
+        assert hostile.text.count(name) == 2
+    address = f"https://shop.example/{name}".replace(" ", "+")
+    link = seen_with("page", address)
+    assert link.tags == seen_with("page", "https://shop.example/1").tags
+    assert address in link.values
+
+
+@pytest.mark.parametrize(
+    ("value", "links"),
+    [
+        ("https://shop.example/1?a=b&c=d#e", 1),
+        ("HTTP://192.0.2.1:80/x.jpg", 1),
+        (["https://a.example", "red", "https://b.example"], 2),
+        ("javascript:alert(1)//https://a.example", 0),
+        ("data:text/html,https://a.example", 0),
+        ("see https://a.example", 0),
+        ("https://a.example and more", 0),
+        ("https://", 0),
+        ("ftp://a.example/x", 0),
+        ("//a.example/x", 0),
+        (7, 0),
+        (None, 0),
+    ],
+)
+def test_only_addresses_of_the_web_are_links(cards: Cards, value: object, links: int) -> None:
+    seen = Seen(cards.hits([replace(hit_called("mug"), attributes={"page": value})], more=False))
+    assert [tag for tag, _ in seen.tags].count("a") == links
+
+
+def test_result_is_named_by_its_label_and_its_file(cards: Cards) -> None:
+    def texts(hit: Hit) -> list[str]:
+        return [line.strip() for line in Seen(cards.hits([hit], more=False)).text.splitlines() if line.strip()]
+
+    labelled = texts(replace(hit_called("mug", "kitchen/7.png"), attributes={"sold": True, "price": 1.0, "sku": None}))
+    assert labelled[0] == "mug"
+    assert "7.png" in labelled
+    assert {"Sourcekitchen/7.png", "soldtrue", "price1"} <= set(labelled)
+    assert "sku" not in "".join(labelled)
+    assert texts(hit_called(None, "kitchen/7.png")).count("7.png") == 1
+
+
+@pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_escaped_in_header_and_message(name: str) -> None:
     expected = Seen(render("header", name="a", state="b", rows=3, model="c"))
     seen = Seen(render("header", name=name, state=name, rows=3, model=name))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.evaluation.confidence import percent
+from retrieval.images.columns import texts_of
 from retrieval.images.gallery import Row
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
@@ -30,6 +31,10 @@ class Tile:
     row: int
     name: str
     src: str
+    file: str = ""
+    """The name of its file, if it is called something else."""
+    facts: tuple[tuple[str, list[str]], ...] = ()
+    """Its source and its attributes: name and values. Those without a value are left out."""
 
 
 class Cards:
@@ -65,7 +70,10 @@ class Cards:
 
     def tile(self, row: int, values: Row | Hit) -> Tile:
         """A row of the gallery, with its values, for a template."""
-        return Tile(row, name_of(values), self._thumbnails.url(row, "."))
+        name, file = name_of(values), Path(values.source).name
+        facts = [(strings.SOURCE, values.source), *values.attributes.items()]
+        shown = tuple((fact, texts) for fact, value in facts if (texts := texts_of(value)))
+        return Tile(row, name, self._thumbnails.url(row, "."), file if file != name else "", shown)
 
     def tiles(self, rows: Sequence[int]) -> list[Tile]:
         """Rows of the gallery for a template."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -24,6 +25,7 @@ _TEMPLATES = Environment(
     auto_reload=False,
 )
 _TEMPLATES.globals["strings"] = strings
+_TEMPLATES.globals["is_address"] = re.compile(r"https?://[^\s/?#]+\S*", re.IGNORECASE).fullmatch
 
 
 def render(template: str, /, **values: Any) -> str:
