@@ -61,6 +61,11 @@ def test_pull_copies_every_file_from_one_commit(hub, client, first, tmp_path):
     assert all(commit in line or "/cdn/" in line for line in asked(hub)[1:])
 
 
+def test_contents_of_an_artifact_on_the_hub_are_listed(hub, client, first):
+    assert len(client.run("list", REPO).out.splitlines()) == 60
+    assert client.run("info", REPO).out.startswith(f"{REPO}: 60 images, ")
+
+
 def test_cached_artifact_needs_one_request_or_none_when_pinned(hub, client, first):
     _, commit = first
     assert client.run("verify", REPO).code == 0
