@@ -20,7 +20,7 @@ from retrieval.sources import datasets as origins
 from retrieval.sources.base import LeftOut, RawImage, Source
 from retrieval.sources.matching import Described, is_in, settle
 from retrieval.sources.metadata import NAMES, read_table
-from retrieval.sources.walk import File, as_text, is_artifact, metadata_files, possible_pictures, walk
+from retrieval.sources.walk import NOT_METADATA, File, as_text, is_artifact, metadata_files, possible_pictures, walk
 
 _PART_OF = {keyword: str(part) for part, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
 _PICTURES = frozenset(ImageFolder.EXTENSIONS)
@@ -45,7 +45,7 @@ def is_image_folder(folder: Path, config: str | None) -> bool:
     """
     if config or not folder.is_dir():
         return False
-    found = (path for path in folder.rglob("*.parquet") if path.name not in NAMES and path.is_file())
+    found = (path for path in folder.rglob("*.parquet") if path.name.lower() not in NAMES and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return not any(path.parent == folder or not is_artifact(path.parent) for path in visible)
 
@@ -67,6 +67,7 @@ def image_folder(folder: Path, label_column: str | None, split: str | None) -> S
     chosen = _chosen(folder, root, split)
     files, left_out = possible_pictures(file for file in found.files if is_in(file.key, chosen))
     left_out = [left for left in found.left_out if is_in(left.name, chosen)] + left_out
+    notes = [f"{left.name} is {left.reason}" for left in left_out if left.reason == NOT_METADATA]
     described = Described(root, files)
     for table, place in zip(tables, places, strict=True):
         described.add(table, place, chosen)
@@ -98,7 +99,7 @@ def image_folder(folder: Path, label_column: str | None, split: str | None) -> S
         classes,
         origins.about_local(root),
         (*left_out, *described.repeated),
-        (*(note for table in tables for note in table.notes), *described.notes(rest if tables else [])),
+        (*notes, *(note for table in tables for note in table.notes), *described.notes(rest if tables else [])),
     )
 
 
