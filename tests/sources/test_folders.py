@@ -302,6 +302,33 @@ def test_label_of_a_folder(tmp_path, written):
     assert {name: label for name, (label, _) in read(root).items()} == LABELS[written]
 
 
+NESTED = {"shop/cat/old/0.png": 0, "shop/dog/1.png": 1, "2.png": 2}
+
+
+@pytest.mark.parametrize(
+    ("level", "labels"),
+    [(None, ["old", "dog"]), (1, ["shop", "shop"]), (2, ["cat", "dog"]), (3, ["old", None])],
+)
+def test_label_level_chooses_the_folder(tmp_path, level, labels):
+    found = read(write(tmp_path, NESTED), label_level=level)
+    assert [found[name][0] for name in NESTED] == [*labels, None]
+
+
+def test_label_level_that_does_not_exist_is_an_error(tmp_path):
+    root = write(tmp_path, NESTED)
+    for level in (0, 4):
+        with pytest.raises(SourceError, match=f"no label level {level}: the folders are 3 deep"):
+            open_source(str(root), label_level=level)
+    pq.write_table(pa.table({"image": [png(1)]}), tmp_path / "x.parquet")
+    with pytest.raises(SourceError, match="no folder of images, so it has no label level"):
+        open_source(str(tmp_path / "x.parquet"), label_level=1)
+
+
+def test_label_level_changes_the_fingerprint(tmp_path):
+    root = str(write(tmp_path, NESTED))
+    assert len({open_source(root, label_level=level).fingerprint for level in (None, 1, 2)}) == 3
+
+
 def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path):
     write(tmp_path, {f"{COMPOSED}/0.png": 0, f"{SPLIT_UP}/1.png": 1})
     assert {label for label, _ in read(tmp_path).values()} == {COMPOSED}
