@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from retrieval.words import counted
 
 if TYPE_CHECKING:
     from retrieval.images.gallery import Gallery
+    from retrieval.sources.base import Source
 
 commands = typer.Typer()
 _SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
@@ -63,6 +64,7 @@ def build(
     out: Out,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
+    label_level: options.LabelLevel = None,
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
@@ -83,21 +85,37 @@ def build(
     from retrieval.build.build import build_artifact
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text import TextEncoder
-    from retrieval.sources.open import open_source
 
-    opened = open_source(
-        source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
-    )
-    if image_license:
-        opened = replace(opened, about={**opened.about, "license": image_license})
+    opened = _opened(source, image_column, label_column, label_level, split, config, revision)
+    opened = _licensed(opened, image_license)
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
     text = TextEncoder.create(text_model) if text_model else None
     with Bar() as bar:
         report = build_artifact(
-            noted(opened), out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
+            opened, out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
         )
     print_report(report)
     print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
+
+
+def _opened(
+    name: str,
+    image_column: str | None,
+    label_column: str | None,
+    label_level: int | None,
+    split: str | None,
+    config: str | None,
+    revision: str | None,
+) -> Source:
+    """The source that the options name, once its notes are printed."""
+    from retrieval.sources.open import open_source
+
+    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "label_level": label_level}
+    return noted(open_source(name, **columns, split=split, config=config, revision=revision))
+
+
+def _licensed(source: Source, image_license: str | None) -> Source:
+    return replace(source, about={**source.about, "license": image_license}) if image_license else source
 
 
 @commands.command()
@@ -106,6 +124,7 @@ def add(
     source: options.SourceName,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
+    label_level: options.LabelLevel = None,
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
@@ -115,13 +134,10 @@ def add(
     check_folder(artifact)
     check_source(source)
     from retrieval.build.change import add_images
-    from retrieval.sources.open import open_source
 
     with Bar() as bar:
-        images = open_source(
-            source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
-        )
-        report = add_images(artifact, noted(images), limit=limit, progress=bar).report
+        images = _opened(source, image_column, label_column, label_level, split, config, revision)
+        report = add_images(artifact, images, limit=limit, progress=bar).report
     print_report(report)
 
 
@@ -131,6 +147,7 @@ def sync(
     source: options.SourceName,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
+    label_level: options.LabelLevel = None,
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
@@ -140,13 +157,10 @@ def sync(
     check_folder(artifact)
     check_source(source)
     from retrieval.build.sync import sync_artifact
-    from retrieval.sources.open import open_source
 
-    opened = open_source(
-        source, image_column=image_column, label_column=label_column, split=split, config=config, revision=revision
-    )
+    opened = _opened(source, image_column, label_column, label_level, split, config, revision)
     with Bar() as bar:
-        report = sync_artifact(artifact, noted(opened), dry_run=dry_run, progress=bar)
+        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar)
     print_sync(report, dry_run)
 
 

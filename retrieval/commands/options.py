@@ -22,6 +22,10 @@ ImageColumn = Annotated[
     str | None, typer.Option(metavar="C", help="the image column (default: the first column that contains images)")
 ]
 LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the label column (default: label)")]
+LabelLevel = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="the folder that is the label, counted from SOURCE (default: the innermost)"),
+]
 Split = Annotated[
     str | None, typer.Option(metavar="S", help="one split, or several as train+validation (default: all)")
 ]

@@ -20,7 +20,7 @@ from retrieval.sources import datasets as origins
 from retrieval.sources.base import LeftOut, RawImage, Source
 from retrieval.sources.matching import Described, is_in, settle
 from retrieval.sources.metadata import NAMES, read_table
-from retrieval.sources.walk import File, as_text, is_artifact, metadata_files, possible_pictures, walk
+from retrieval.sources.walk import NOT_METADATA, File, as_text, is_artifact, metadata_files, possible_pictures, walk
 
 _PART_OF = {keyword: str(part) for part, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
 _PICTURES = frozenset(ImageFolder.EXTENSIONS)
@@ -45,19 +45,21 @@ def is_image_folder(folder: Path, config: str | None) -> bool:
     """
     if config or not folder.is_dir():
         return False
-    found = (path for path in folder.rglob("*.parquet") if path.name not in NAMES and path.is_file())
+    found = (path for path in folder.rglob("*.parquet") if path.name.lower() not in NAMES and path.is_file())
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return not any(path.parent == folder or not is_artifact(path.parent) for path in visible)
 
 
-def image_folder(folder: Path, label_column: str | None, split: str | None) -> Source:
+def image_folder(folder: Path, label_column: str | None, split: str | None, label_level: int | None = None) -> Source:
     """A folder of images, where class folders give labels *and* metadata columns give attributes.
 
     The rows of the metadata come first, in their order, then the other files by path: those with the extension of a
     picture before the others, which the decoder judges by content. A label in the metadata goes before the folder's.
 
-    Raises SourceError if the folder has no such split or label column, no file that could be an image, or metadata that
-    cannot be read.
+    With `label_level`, the folder at this depth is the label, 1 for the first.
+
+    Raises SourceError if the folder has no such split, label column or level, no file that could be an image, or
+    metadata that cannot be read.
     """
     root = folder.resolve()
     found = walk(root)
@@ -67,6 +69,7 @@ def image_folder(folder: Path, label_column: str | None, split: str | None) -> S
     chosen = _chosen(folder, root, split)
     files, left_out = possible_pictures(file for file in found.files if is_in(file.key, chosen))
     left_out = [left for left in found.left_out if is_in(left.name, chosen)] + left_out
+    notes = [f"{left.name} is {left.reason}" for left in left_out if left.reason == NOT_METADATA]
     described = Described(root, files)
     for table, place in zip(tables, places, strict=True):
         described.add(table, place, chosen)
@@ -79,7 +82,7 @@ def image_folder(folder: Path, label_column: str | None, split: str | None) -> S
     asked = label_column and unicodedata.normalize("NFC", label_column)
     label = columns.label_column(str(folder), features, asked) if features or asked else None
     kept = columns.kept_columns(features, label)
-    labels = _Labels(file.unpacked for file, _, _ in rows_of)
+    labels = _Labels((file.unpacked for file, _, _ in rows_of), label_level)
 
     def rows() -> Iterator[RawImage]:
         for file, table, row in rows_of:
@@ -93,12 +96,12 @@ def image_folder(folder: Path, label_column: str | None, split: str | None) -> S
     return Source(
         rows,
         pa.schema([(new, types[column]) for new, (column, _) in kept.items()]),
-        _fingerprint(root, found.files, split, label),
+        _fingerprint(root, found.files, split, label, label_level),
         len(rows_of),
         classes,
         origins.about_local(root),
         (*left_out, *described.repeated),
-        (*(note for table in tables for note in table.notes), *described.notes(rest if tables else [])),
+        (*notes, *(note for table in tables for note in table.notes), *described.notes(rest if tables else [])),
     )
 
 
@@ -127,7 +130,7 @@ def _empty(folder: Path, left_out: Sequence[LeftOut]) -> str:
     return f"{folder} is empty: it contains no file that could be an image." + (f" Left out: {named}." if named else "")
 
 
-def _fingerprint(root: Path, files: Sequence[File], *choices: str | None) -> str:
+def _fingerprint(root: Path, files: Sequence[File], *choices: str | int | None) -> str:
     """SHA-256 hex digest of the choices and of the paths, sizes and times of the files."""
     listed = [(file.key, file.stamp) for file in files]
     return hashlib.sha256(repr((str(root), choices, listed)).encode("utf-8", "surrogateescape")).hexdigest()
@@ -146,8 +149,13 @@ class _Labels:
     Splits are no classes, and neither is a folder such as `images` if it is the only one beside none.
     """
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[str], level: int | None) -> None:
+        self._level = level
         self._beside: dict[str, set[str]] = defaultdict(set)  # folder -> its sub-folders with files
+        paths = list(paths)
+        deepest = max((path.count("/") for path in paths), default=0)
+        if level is not None and not 1 <= level <= deepest:
+            raise SourceError(f"there is no label level {level}: the folders are {deepest} deep; count from 1.")
         for folder in {posixpath.dirname(path) for path in paths}:
             while folder:
                 parent, name = posixpath.split(folder)
@@ -157,6 +165,9 @@ class _Labels:
     def of(self, path: str) -> str | None:
         """The label of a file, in NFC; None if no folder on its path is a class."""
         folder = posixpath.dirname(path)
+        if self._level is not None:
+            parts = folder.split("/")[: self._level]
+            return _name_of(parts[-1]) or None if len(parts) == self._level else None
         while folder:
             parent, name = posixpath.split(folder)
             alone = name.lower() in _WRAPPERS and self._beside[parent] == {name}

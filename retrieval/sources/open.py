@@ -5,6 +5,7 @@ Images are passed on undecoded: only `retrieval.images.open` decodes.
 
 from __future__ import annotations
 
+from retrieval.errors import SourceError
 from retrieval.sources import datasets as origins
 from retrieval.sources.base import Source
 from retrieval.sources.folder import image_folder, is_image_folder, split_folders
@@ -16,20 +17,25 @@ def open_source(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    label_level: int | None = None,
     split: str | None = None,
     config: str | None = None,
     revision: str | None = None,
 ) -> Source:
     """Open a folder, a parquet file, a dataset folder or a Hub dataset; all its splits, or those named.
 
-    `split` is one name, or several in the desired order (`train+validation`). `config` is a configuration declared in
-    the dataset card. `revision` is a branch, tag or commit on the Hub; `owner/name@revision` as the name also works.
-    Only what is read is downloaded, all of it from one commit. Raises SourceError if the source does not exist,
-    contains no image, or lacks the requested column, split, configuration or revision.
+    `label_level` says which folder is the label in a folder of images: 1 for those in the source itself, 2 for those
+    inside them, and so on; by default, it is the innermost one that is a class. `split` is one name, or several in the
+    desired order (`train+validation`). `config` is a configuration declared in the dataset card. `revision` is a
+    branch, tag or commit on the Hub; `owner/name@revision` as the name also works. Only what is read is downloaded, all
+    of it from one commit. Raises SourceError if the source does not exist, contains no image, or lacks the requested
+    column, label level, split, configuration or revision.
     """
     path = origins.find_local(name, revision)
     if path and is_image_folder(path, config):
-        return image_folder(path, label_column, split)
+        return image_folder(path, label_column, split, label_level)
+    if label_level is not None:
+        raise SourceError(f"{name} is no folder of images, so it has no label level: use a label column instead.")
     return data_set(origins.open_origin(name, path, config, revision), image_column, label_column, split)
 
 

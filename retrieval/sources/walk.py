@@ -22,6 +22,7 @@ _TABLES = frozenset((".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xls", ".od
 _SIDECARS = frozenset((".txt", ".xml", ".json"))
 _SYSTEM = frozenset(("thumbs.db", "desktop.ini"))
 _LISTED = 10  # tables named one by one, at most
+NOT_METADATA = f"not read as metadata, because it is not named {', '.join(NAMES[:-1])} or {NAMES[-1]}: rename it"
 _ARTIFACT = {"format", "manifest_sha256"}  # keys that only the manifest of an artifact has
 
 
@@ -190,9 +191,8 @@ def possible_pictures(files: Iterable[File]) -> tuple[list[File], list[LeftOut]]
             (tables if near else sidecars).append(file)
     if not kept:  # beside no picture: a folder of texts fails file by file
         kept, sidecars = sidecars, []
-    wanted = f"not read as metadata, because it is not named {', '.join(NAMES[:-1])} or {NAMES[-1]}: rename it"
-    left_out = [LeftOut(as_text(file.key), wanted) for file in tables[:_LISTED]]
-    left_out += _together(tables[_LISTED:], wanted) + _together(sidecars, "no pictures, but notes beside them")
+    left_out = [LeftOut(as_text(file.key), NOT_METADATA) for file in tables[:_LISTED]]
+    left_out += _together(tables[_LISTED:], NOT_METADATA) + _together(sidecars, "no pictures, but notes beside them")
     return kept, left_out
 
 

@@ -142,7 +142,7 @@ def open_splits(recipe: Recipe, fixed: str, names: Sequence[str], wanted: str) -
     """Open one split, or several as `a+b`, of the source pinned as `fixed`; `names` lists all its splits."""
     # A folder of class folders has one split, named `train`, but no folder of that name: open it whole.
     whole = None if wanted == "+".join(names) else wanted
-    columns = {"image_column": recipe.image_column, "label_column": recipe.label_column}
+    columns: dict[str, Any] = {"image_column": recipe.image_column, "label_column": recipe.label_column}
     return open_source(fixed, **columns, split=whole, config=recipe.data_config)
 
 
