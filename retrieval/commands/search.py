@@ -52,6 +52,7 @@ def search(
     k: Annotated[int, typer.Option("-k", metavar="K", help="number of hits")] = 5,
     min_score: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity; -1: all")] = -1.0,
     where: options.WhereConditions = None,
+    group_by: Annotated[str | None, typer.Option(metavar="COLUMN", help="show each value of a column once")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Find images similar to a picture, other images, or words."""
@@ -69,7 +70,7 @@ def search(
     searcher = Searcher.open(artifact)
     hits = searcher.search(
         image, k, words=text or "", like=like or [], unlike=unlike or [], region=box, where=wanted, fold=fold,
-        min_score=min_score,
+        group_by=group_by, min_score=min_score,
     )  # fmt: skip
     if as_json:
         ids = searcher.gallery.ids

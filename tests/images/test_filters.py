@@ -5,6 +5,7 @@ import operator
 import random
 import re
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -256,6 +257,15 @@ def test_column_of_long_lists_is_no_facet(tmp_path, length, filters):
     table = {"id": [str(n) for n in range(60)], "numbers": pa.array([[*range(length), 0, None]] * 60, schema.types[-1])}
     write_gallery(tmp_path / "g", [conform(pa.table(table), schema)], schema)
     assert Gallery(tmp_path / "g").filters == filters
+
+
+def test_rows_are_not_grouped_by_lists(gallery, records):
+    with pytest.raises(QueryError, match="'tags' holds lists, so rows cannot be grouped by it"):
+        gallery.groups("tags")
+    numbers = gallery.groups("text")
+    for one, other in pairwise(records):
+        same = numbers[int(one["id"])] == numbers[int(other["id"])]
+        assert same == (one["text"] == other["text"])
 
 
 def test_negative_zero_equals_zero(tmp_path):
