@@ -120,6 +120,7 @@ class Searcher:
         region: Sequence[float] | None = None,
         where: Where | None = None,
         fold: bool = False,
+        group_by: str | None = None,
         min_score: float = -1.0,
     ) -> list[Hit]:
         """Find the k gallery images most similar to the query, best first.
@@ -135,6 +136,7 @@ class Searcher:
             region: the part of the picture to search for: left, top, right, bottom, as fractions from 0 to 1.
             where: a filter, column -> value, values, or operators as in {"price": {"<=": 50}} (see docs/filters.md).
             fold: whether to fold near-duplicates of a hit into it.
+            group_by: a column of which each value is shown once, by its best hit; rows without a value are all shown.
             min_score: the minimum cosine similarity of a hit, -1 to 1.
 
         Raises:
@@ -145,7 +147,7 @@ class Searcher:
         parts = self._main_parts(image, id, words, region)
         parts += [Part(row=self.gallery.row_of(name)) for name in _ids(like, "like")]
         parts += [Part(row=self.gallery.row_of(name), weight=-1.0) for name in _ids(unlike, "unlike")]
-        return self.find(self.query(parts), k, min_score=min_score, where=where, fold=fold)
+        return self.find(self.query(parts), k, min_score=min_score, where=where, fold=fold, group_by=group_by)
 
     def search_by_id(
         self, image_id: str, k: int = 10, *, min_score: float = -1.0, where: Where | None = None
@@ -230,23 +232,33 @@ class Searcher:
         return crop(shown, part.region) if part.region else shown
 
     def find(
-        self, query: Query, k: int = 10, *, min_score: float = -1.0, where: Where | None = None, fold: bool = False
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        min_score: float = -1.0,
+        where: Where | None = None,
+        fold: bool = False,
+        group_by: str | None = None,
     ) -> list[Hit]:
         """The k nearest hits to a query, best first; with `fold`, near-duplicates of a better hit are folded into it.
 
-        Folding examines at most the 4,000 nearest rows, so fewer than k hits can remain if most are near-duplicates.
-        Raises QueryError for an invalid k, minimum score or filter.
+        With `group_by`, only the best hit with each value of that column. Both examine at most the 4,000 nearest rows,
+        so fewer than k hits can remain. Raises QueryError for an invalid k, minimum score, filter or column.
         """
         k, min_score = check_k(k), check_score(min_score)
+        groups = None if group_by is None else self.gallery.groups(group_by)
+        several = fold or groups is not None
         allowed = self.gallery.rows_where(where)
         there, left_out = len(self.gallery) if allowed is None else len(allowed), len(query.leave_out)
-        least, most = _LOOKED_AT if fold else (k, MAX_K)
+        least, most = _LOOKED_AT if several else (k, MAX_K)
         most = min(there, most + left_out)
-        wanted = min(max(2 * k if fold else k, least) + left_out, most)
+        wanted = min(max(2 * k if several else k, least) + left_out, most)
         while True:
             rows, scores = self._nearest(query, wanted, min_score, allowed)
             leaders = leaders_of(rows, self.store.vectors(rows), self.pictures.same) if fold else np.arange(len(rows))
-            kept = np.flatnonzero(leaders == np.arange(len(rows)))[:k]
+            kept = np.flatnonzero(leaders == np.arange(len(rows)))
+            kept = (kept if groups is None else kept[_first_of_each(groups[rows[kept]])])[:k]
             # Stop with k hits, with all allowed rows examined, or with no rows left above the minimum score.
             if len(kept) == k or wanted >= most or len(rows) < wanted - left_out:
                 return self._hits(query, rows, scores, kept, leaders)
@@ -336,3 +348,10 @@ def _ids(ids: Any, name: str) -> Sequence[str]:
     if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
         raise QueryError(f"{name} must be a list of gallery ids, not {ids!r}.")
     return list(ids)
+
+
+def _first_of_each(groups: Ids) -> Ids:
+    """The places at which each number occurs first, ascending; every -1 counts as different."""
+    alone = groups < 0
+    _, first = np.unique(np.where(alone, -1 - np.arange(len(groups)), groups), return_index=True)
+    return np.sort(first)

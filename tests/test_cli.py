@@ -260,6 +260,7 @@ def test_where_filters_combine_within_and_across_columns(artifact, pictures, her
         (["--where", "color=red"], "no column 'color'; did you mean 'colour'"),
         (["--where", "colour=rde"], "no image has colour=rde; did you mean 'red'"),
         (["--where", "price<cheap"], "price holds numbers, so price<cheap cannot be compared"),
+        (["--group-by", "color"], "no column 'color'; did you mean 'colour'"),
         (["--where", "price<"], "price< must be followed by one value"),
         (["-k", "0"], "k, the number of hits, must be from 1 to 1000, not 0"),
         (["-k", "1001"], "not 1001"),

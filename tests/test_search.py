@@ -13,7 +13,7 @@ from retrieval.errors import ImageError, QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, write_gallery
 from retrieval.images.open import thumbnail_jpeg
 from retrieval.query import MAX_K, Query, combine
-from retrieval.search import Hit, Part, Searcher
+from retrieval.search import Hit, Part, Searcher, _first_of_each
 from retrieval.stores.faiss import FaissStore, IndexSettings
 
 COLOURS = [
@@ -183,6 +183,26 @@ def test_filter_is_applied_before_the_search(searcher, where, rows):
 def test_filter_and_min_score_combine(searcher):
     hits = searcher.search(png((255, 0, 0)), k=10, where={"label": "warm"}, min_score=0.99)
     assert {hit.row for hit in hits} == {0, 4, 5, 9}
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 10])
+@pytest.mark.parametrize("where", [None, {"red": {"<": 255}}])
+def test_grouping_keeps_the_best_hit_with_each_value(searcher, k, where):
+    column = searcher.gallery.table["label"].to_pylist()
+    expected = []
+    for hit in searcher.search(png((250, 40, 10)), k=10, where=where):
+        if column[hit.row] is None or column[hit.row] not in [column[row] for row in expected]:
+            expected.append(hit.row)
+    hits = searcher.search(png((250, 40, 10)), k=k, where=where, group_by="label")
+    assert [hit.row for hit in hits] == expected[:k]
+    assert 1 < len(expected) < 10
+
+
+def test_rows_without_a_value_are_not_grouped(searcher):
+    assert len(_first_of_each(np.array([], np.int32))) == 0
+    assert _first_of_each(np.array([3, -1, 0, 3, -1, 0, 5], np.int32)).tolist() == [0, 1, 2, 4, 6]
+    with pytest.raises(QueryError, match="no column 'lable'; did you mean 'label'"):
+        searcher.search(png((250, 40, 10)), group_by="lable")
 
 
 def test_unknown_filter_value_column_or_id_is_an_error(searcher):

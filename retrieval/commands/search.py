@@ -53,6 +53,7 @@ def search(
     k: Annotated[int, typer.Option("-k", metavar="K", help="number of hits")] = 5,
     min_score: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity; -1: all")] = -1.0,
     where: options.WhereConditions = None,
+    group_by: Annotated[str | None, typer.Option(metavar="COLUMN", help="show each value of a column once")] = None,
     as_json: options.AsJson = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="search with every image of the folder IMAGE")] = False,
 ) -> None:
@@ -70,7 +71,7 @@ def search(
     searcher = Searcher.open(artifact)
     find = partial(
         searcher.search, k=k, words=text or "", like=like or [], unlike=unlike or [], region=box, where=wanted,
-        fold=fold, min_score=min_score,
+        fold=fold, group_by=group_by, min_score=min_score,
     )  # fmt: skip
     if image and jsonl:
         searcher.gallery.rows_where(wanted)  # fail before the first line

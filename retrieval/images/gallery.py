@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from retrieval.errors import QueryError, SourceError
 from retrieval.forking import Cache, Lock
-from retrieval.images.filters import Condition, parse, shown, values_of
 from retrieval.images.filters import Where as Where
+from retrieval.images.filters import parse, shown, values_of
 from retrieval.images.filters import parse_where as parse_where
 from retrieval.images.scalars import in_order
-from retrieval.images.values import Mask, Values, is_list
+from retrieval.images.values import Values, is_list
 from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6
@@ -136,7 +136,7 @@ class Gallery:
         (no value) last; values with a count of 0 are omitted. In a column of lists, each member is a value. Raises
         QueryError like `rows_where`.
         """
-        passed = [(condition.column, self._passing(condition)) for condition in parse(where).conditions]
+        passed = [(each.column, self._values(each.column).select(each)) for each in parse(where).conditions]
         found = {}
         for column in self.filters:
             rows = np.ones(len(self), bool)
@@ -160,8 +160,8 @@ class Gallery:
         if not wanted:
             return None
         mask = np.ones(len(self), bool)
-        for condition in wanted.conditions:
-            mask &= self._passing(condition)
+        for each in wanted.conditions:
+            mask &= self._values(each.column).select(each)
         return np.flatnonzero(mask)
 
     def as_texts(self, column: str, wanted: Any) -> list[str | None]:
@@ -169,8 +169,12 @@ class Gallery:
         values = self._values(column)
         return [None if value is None else values.as_text(value) for value in values_of(wanted)]
 
-    def _passing(self, condition: Condition) -> Mask:
-        return self._values(condition.column).select(condition)
+    def groups(self, column: str) -> npt.NDArray[np.int64]:
+        """(N,): equal numbers for rows with equal values of a column, -1 without a value; raises QueryError."""
+        values = self._values(column)
+        if values.is_list:
+            raise QueryError(f"{column!r} holds lists, so rows cannot be grouped by it; choose another column.")
+        return values.codes.astype(np.int64)
 
     def _values(self, column: str) -> Values:
         """The encoded column; raises QueryError for an unknown one."""

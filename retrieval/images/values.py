@@ -46,35 +46,35 @@ class Values:
         self._distinct = coded.dictionary
         self.texts: list[str] = coded.dictionary.cast(pa.string()).to_pylist()
         self.code_of = {text: code for code, text in enumerate(self.texts)}
-        self._codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+        self.codes: npt.NDArray[np.int32] = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
         self._owners: npt.NDArray[np.int64] | None = None  # the row of each member
         if self.is_list:
             self._keep_members(pc.list_parent_indices(whole).to_numpy(zero_copy_only=False).astype(np.int64))
 
     def _keep_members(self, owners: npt.NDArray[np.int64]) -> None:
         """Keep each member of a row once, and no missing ones."""
-        there = self._codes >= 0
-        pairs = np.unique(owners[there] * max(len(self.texts), 1) + self._codes[there])
+        there = self.codes >= 0
+        pairs = np.unique(owners[there] * max(len(self.texts), 1) + self.codes[there])
         self._owners, codes = np.divmod(pairs, max(len(self.texts), 1))
-        self._codes = codes.astype(np.int32)
+        self.codes = codes.astype(np.int32)
 
     @property
     def members(self) -> int:
         """M, without the repeated and missing members of lists."""
-        return len(self._codes)
+        return len(self.codes)
 
     @cached_property
     def missing(self) -> Mask:
         """(N,): whether the row has no value; a list without members is none."""
         if self._owners is None:
-            return cast(Mask, self._codes < 0)
+            return self.codes < 0
         missing = np.ones(self._rows, bool)
         missing[self._owners] = False
         return missing
 
     def counts(self, rows: Mask | None = None) -> npt.NDArray[np.int64]:
         """(D,): the number of rows that have each value, of those in the mask (N,); None: of all rows."""
-        codes = self._codes if rows is None else self._codes[rows if self._owners is None else rows[self._owners]]
+        codes = self.codes if rows is None else self.codes[rows if self._owners is None else rows[self._owners]]
         return np.bincount(codes[codes >= 0], minlength=len(self.texts)).astype(np.int64)
 
     def as_text(self, value: Any) -> str:
@@ -102,7 +102,7 @@ class Values:
 
     def _having(self, accepted: Mask) -> Mask:
         """(N,): the rows with a value of those accepted (D,)."""
-        hits: Mask = np.append(accepted, False)[self._codes]  # code -1, no value, is never accepted
+        hits: Mask = np.append(accepted, False)[self.codes]  # code -1, no value, is never accepted
         if self._owners is None:
             return hits
         found = np.zeros(self._rows, bool)
