@@ -216,7 +216,8 @@ def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> lis
     elif build:
         counts = ", ".join(f"{build[what]:,} {what}" for what in ("found", "indexed", "duplicates"))
         left_out = sum(count for _, _, count in build.get("left_out", []))
-        lines.append(f"- **In the gallery:** {counts}, {len(build['skipped']):,} skipped, {left_out:,} left out")
+        others = f", {left_out:,} left out" if left_out else ""
+        lines.append(f"- **In the gallery:** {counts}, {len(build['skipped']):,} skipped{others}")
     return lines
 
 

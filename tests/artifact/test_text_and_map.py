@@ -414,6 +414,6 @@ def test_text_model_of_the_hub_is_named_by_its_repository(hub, client, pictures,
     assert part.encoder.name == "me/clip"
     assert part.encoder.fingerprint == TextEncoder.create(str(clip)).fingerprint
     assert not any("pytorch_model.bin" in request.path for request in hub.requests)
-    answer = client.run(*command, "--text-model", "me/none-of-that-name")
+    answer = client.run(*command, "--force", "--text-model", "me/none-of-that-name")
     assert answer.code == 1
     assert "error: the text model me/none-of-that-name could not be loaded" in answer.err
