@@ -113,7 +113,7 @@ def embed(
 def report_of(shards: Shards, source: Source) -> Report:
     """Counts for the images recorded in the shards, and what the source leaves out."""
     facts = shards.facts()
-    left_out = [(left.name, left.reason, left.count) for left in source.left_out]
+    left_out = left_out_of(source)
     return Report(
         found=max((fact["consumed"] for fact in facts), default=0) + sum(count for _, _, count in left_out),
         indexed=sum(pq.read_metadata(path).num_rows for path in shards.files()),
@@ -121,6 +121,11 @@ def report_of(shards: Shards, source: Source) -> Report:
         skipped=[(name, reason) for fact in facts for name, reason in fact["skipped"]],
         left_out=left_out,
     )
+
+
+def left_out_of(source: Source) -> list[tuple[str, str, int]]:
+    """What a source leaves out, as reports list it: name, reason and count."""
+    return [(left.name, left.reason, left.count) for left in source.left_out]
 
 
 def _nothing(report: Report) -> str:

@@ -20,7 +20,7 @@ from retrieval.artifact.atomic import writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.map import map_method_of
-from retrieval.build.build import embed, report_of
+from retrieval.build.build import embed, left_out_of, report_of
 from retrieval.build.change import replaced
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
@@ -104,7 +104,7 @@ def _compare(source: Source, old: Artifact) -> _Compared:
     names = [*BASE_SCHEMA.names, *source.schema.names]
     first: dict[str, str] = {}  # SHA-256 -> source, of new images
     found: dict[int, list[dict[str, Any]]] = {}  # gallery row -> the values of each source row with that content
-    compared = _Compared(SyncReport(left_out=[(left.name, left.reason, left.count) for left in source.left_out]))
+    compared = _Compared(SyncReport(left_out=left_out_of(source)))
     report = compared.report
     for number, raw in enumerate(source.rows()):
         try:

@@ -20,6 +20,7 @@ from retrieval.errors import SourceError, short
 from retrieval.sources.base import LeftOut
 from retrieval.sources.metadata import Table
 from retrieval.sources.walk import File, as_text
+from retrieval.words import counted
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MOST_EXACT = 2**53  # larger whole numbers are not exact as float64
@@ -37,9 +38,8 @@ class Described:
     def __init__(self, root: Path, files: Sequence[File]) -> None:
         self._root = root
         self._exact = {file.key: file for file in files}
-        self._alike: dict[
-            str, File
-        ] = {}  # by name in NFC: a Mac writes é as two characters, most other programs as one
+        # By name in NFC: a Mac writes é as two characters, most other programs as one.
+        self._alike: dict[str, File] = {}
         for file in files:
             self._alike.setdefault(unicodedata.normalize("NFC", file.key), file)
             # Metadata beside a zip file may name the files in it.
@@ -88,13 +88,9 @@ class Described:
     def notes(self, rest: Sequence[File]) -> Iterator[str]:
         """Sentences on rows without a file, and on the files without a row."""
         if self._missing:
-            yield f"{_counted(len(self._missing), 'row')} of the metadata without a file: {_listed(self._missing)}"
+            yield f"{counted(len(self._missing), 'row')} of the metadata without a file: {_listed(self._missing)}"
         if rest:
-            yield f"{_counted(len(rest), 'file')} without a row in the metadata: {_listed([f.key for f in rest])}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+            yield f"{counted(len(rest), 'file')} without a row in the metadata: {_listed([f.key for f in rest])}"
 
 
 def _listed(keys: Sequence[str]) -> str:
