@@ -10,6 +10,7 @@ from retrieval.artifact.manifest import read_manifest
 from retrieval.console import command
 from retrieval.errors import ArtifactError, IntegrityError, SourceError
 from retrieval.hub.references import is_reference
+from retrieval.sources.archives.patterns import is_pattern
 from retrieval.words import counted, did_you_mean
 
 
@@ -28,7 +29,7 @@ def check_artifact(name: str) -> None:
 def check_source(name: str) -> None:
     """Raise SourceError for a name that is neither a local path nor an `owner/name` on the Hub."""
     path = Path(name).expanduser()
-    if path.exists() or is_reference(name):
+    if path.exists() or is_reference(name) or is_pattern(name):
         return
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, beside, otherwise="a dataset on the Hub is named owner/name.")

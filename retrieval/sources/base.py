@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from retrieval.errors import ImageError, first_line
 from retrieval.images.open import MAX_BYTES, read_bytes
+from retrieval.sources.archives.reading import is_packed, read_packed
 from retrieval.sources.datasets import source_error
 
 
@@ -39,8 +40,12 @@ class RawImage:
         if "://" not in self.path:
             return read_bytes(self.path)
         try:
+            if is_packed(self.path):
+                return read_bytes(read_packed(self.path, MAX_BYTES + 1))
             with fsspec.open(self.path, "rb") as file:  # inside a zip file, or on the Hub
                 data = file.read(MAX_BYTES + 1)
+        except ImageError:
+            raise
         except Exception as error:  # zip files and the network raise different exceptions
             if self.path.startswith("hf://") and not isinstance(error, FileNotFoundError):
                 raise source_error(self.source, error) from error

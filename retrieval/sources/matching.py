@@ -17,14 +17,18 @@ from typing import Any
 import pyarrow as pa
 
 from retrieval.errors import SourceError, short
+from retrieval.sources.archives.files import File, as_text
 from retrieval.sources.base import LeftOut
 from retrieval.sources.metadata import Table
-from retrieval.sources.walk import File, as_text
 from retrieval.words import counted
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _MOST_EXACT = 2**53  # larger whole numbers are not exact as float64
 _LISTED = 10  # names in one message, at most
+
+
+Row = tuple[File, Table | None, int]
+"""A file, the table that describes it, and the row of the table."""
 
 
 def is_in(key: str, places: Iterable[str]) -> bool:
@@ -45,7 +49,7 @@ class Described:
             # Metadata beside a zip file may name the files in it.
             self._alike.setdefault(unicodedata.normalize("NFC", file.unpacked), file)
         self.taken: dict[str, str] = {}  # key of a file -> the row that names it
-        self.rows: list[tuple[File, Table | None, int]] = []
+        self.rows: list[Row] = []
         self.repeated: list[LeftOut] = []
         self._missing: list[str] = []
 

@@ -106,7 +106,7 @@ def _from_csv(name: str, text: str, notes: tuple[str, ...]) -> Table:
             f"{name} cannot be read: line {reader.line_num}: {error}. Put cells that contain a delimiter or a quote in "
             'quotes, and write a quote inside them as "".'
         ) from error
-    header = [_clean(cell) or "" for cell in rows[0][1]]
+    header = [clean(cell) or "" for cell in rows[0][1]]
     while header and not header[-1]:  # a delimiter at the end of each line
         header.pop()
     names = [column or f"column_{number}" for number, column in enumerate(header, 1)]
@@ -120,7 +120,7 @@ def _from_csv(name: str, text: str, notes: tuple[str, ...]) -> Table:
             )
         padded = row + [""] * (len(names) - len(row))
         for column, cell in zip(names, padded, strict=False):
-            columns[column].append(cell if column == FILE_NAME else _clean(cell))
+            columns[column].append(cell if column == FILE_NAME else clean(cell))
     return Table(name, columns, [f"line {line}" for line, _ in rows[1:]], True, notes)
 
 
@@ -149,12 +149,12 @@ def _from_jsonl(name: str, text: str, notes: tuple[str, ...]) -> Table:
             raise SourceError(f"{name} cannot be read: line {number} is not JSON: {first_line(error)}.") from error
         if not isinstance(row, dict):
             raise SourceError(f"{name} cannot be read: line {number} is not a JSON object in braces, one per line.")
-        named = [(_clean(column), value) for column, value in row.items()]
+        named = [(clean(column), value) for column, value in row.items()]
         _check_names(f"{name}, line {number},", [column for column, _ in named])
         for column, value in named:
             cells = columns.setdefault(column or "column", [])
             cells += [None] * (len(rows) - len(cells))
-            cells.append(value if column == FILE_NAME else _clean(value))
+            cells.append(value if column == FILE_NAME else clean(value))
         rows.append(f"line {number}")
     for cells in columns.values():
         cells += [None] * (len(rows) - len(cells))
@@ -168,7 +168,7 @@ def _from_parquet(name: str, data: bytes) -> Table:
         raise SourceError(f"{name} cannot be read: it is not a parquet file: {first_line(error)}.") from error
     columns: dict[str, list[Any]] = {}
     notes = []
-    names = [_clean(column) or "column" for column in table.column_names]
+    names = [clean(column) or "column" for column in table.column_names]
     _check_names(name, names)
     for column, cells in zip(names, table.columns, strict=True):
         if pa.types.is_map(cells.type) or "binary" in str(cells.type):
@@ -178,11 +178,11 @@ def _from_parquet(name: str, data: bytes) -> Table:
         if cells.type in (pa.float16(), pa.float32()):  # the shortest text of the number: 0.1, not 0.10000000149011612
             exact = np.float16 if cells.type == pa.float16() else np.float32
             values = [None if value is None else float(str(exact(value))) for value in values]
-        columns[column] = values if column == FILE_NAME else [_clean(value) for value in values]
+        columns[column] = values if column == FILE_NAME else [clean(value) for value in values]
     return Table(name, columns, [f"row {number}" for number in range(1, len(table) + 1)], False, tuple(notes))
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     """Text in NFC without blanks around it, and None if nothing is left; NaN, written for a missing number, is None."""
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value.strip()) or None

@@ -1,4 +1,4 @@
-"""Opening a source: a folder of images, a parquet file, a dataset folder, or the name of a Hub dataset.
+"""Opening a source: a folder of images, an archive, a parquet file, a dataset folder, or the name of a Hub dataset.
 
 Images are passed on undecoded: only `retrieval.images.open` decodes.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from retrieval.errors import SourceError
 from retrieval.sources import datasets as origins
+from retrieval.sources.archives.find import find_tree
+from retrieval.sources.archives.patterns import is_pattern
 from retrieval.sources.base import Source
-from retrieval.sources.folder import image_folder, is_image_folder, split_folders
+from retrieval.sources.folder import image_folder
+from retrieval.sources.labels import split_folders
 from retrieval.sources.table import data_set
 
 
@@ -22,18 +25,22 @@ def open_source(
     config: str | None = None,
     revision: str | None = None,
 ) -> Source:
-    """Open a folder, a parquet file, a dataset folder or a Hub dataset; all its splits, or those named.
+    """Open a folder, an archive, a parquet file, a dataset folder or a Hub dataset; all its splits, or those named.
 
-    `label_level` says which folder is the label in a folder of images: 1 for those in the source itself, 2 for those
-    inside them, and so on; by default, it is the innermost one that is a class. `split` is one name, or several in the
-    desired order (`train+validation`). `config` is a configuration declared in the dataset card. `revision` is a
-    branch, tag or commit on the Hub; `owner/name@revision` as the name also works. Only what is read is downloaded, all
-    of it from one commit. Raises SourceError if the source does not exist, contains no image, or lacks the requested
-    column, label level, split, configuration or revision.
+    An archive is a zip or tar file, or a pattern for several in one folder: `shard-{000..009}.tar`.
+
+    `label_level` says which folder is the label in a folder or archive of images: 1 for those in the source itself, 2
+    for those inside them, and so on; by default, it is the innermost one that is a class. `split` is one name, or
+    several in the desired order (`train+validation`). `config` is a configuration declared in the dataset card.
+    `revision` is a branch, tag or commit on the Hub; `owner/name@revision` as the name also works. Only what is read is
+    downloaded, all of it from one commit.
+
+    Raises SourceError if the source does not exist, contains no image, or lacks the requested column, label level,
+    split, configuration or revision.
     """
+    if tree := find_tree(name, config=config, revision=revision):
+        return image_folder(tree, label_column, split, label_level)
     path = origins.find_local(name, revision)
-    if path and is_image_folder(path, config):
-        return image_folder(path, label_column, split, label_level)
     if label_level is not None:
         raise SourceError(f"{name} is no folder of images, so it has no label level: use a label column instead.")
     return data_set(origins.open_origin(name, path, config, revision), image_column, label_column, split)
@@ -47,10 +54,10 @@ def split_names(name: str, *, config: str | None = None, revision: str | None = 
 
     Raises SourceError if the source does not exist.
     """
+    if tree := find_tree(name, config=config, revision=revision):
+        return tuple(split_folders(tree)) or ("train",)
     path = origins.find_local(name, revision)
-    if path is None or not is_image_folder(path, config):
-        return tuple(origins.streams(name, origins.open_origin(name, path, config, revision).builder, None))
-    return tuple(split_folders(path)) or ("train",)
+    return tuple(origins.streams(name, origins.open_origin(name, path, config, revision).builder, None))
 
 
 def pinned(name: str, *, config: str | None = None, revision: str | None = None) -> str:
@@ -59,7 +66,7 @@ def pinned(name: str, *, config: str | None = None, revision: str | None = None)
     Raises SourceError like `open_source`.
     """
     path = origins.find_local(name, revision)
-    if path:
+    if path or is_pattern(name):
         return name
     about = origins.open_origin(name, path, config, revision).about
     return f"{about['name']}@{about['revision']}"

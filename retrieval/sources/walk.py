@@ -1,81 +1,25 @@
-"""The files of a folder: links followed, zip files opened, and what is left out and why."""
+"""The files of a folder: links followed, archives opened, and what is left out and why."""
 
 from __future__ import annotations
 
 import heapq
 import json
-import os
-import posixpath
-import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from retrieval.errors import SourceError, first_line
+from retrieval.errors import SourceError
+from retrieval.sources.archives.files import File, Found, as_text, looks_like_picture
+from retrieval.sources.archives.listing import is_archive, list_archive
 from retrieval.sources.base import LeftOut
 from retrieval.sources.metadata import NAMES
 
-_PICTURE = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*|BM.{4}\0\0\0\0|.{4}ftyp", re.DOTALL)
 _TABLES = frozenset((".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xls", ".ods"))
-_SIDECARS = frozenset((".txt", ".xml", ".json"))
+_SIDECARS = frozenset((".txt", ".xml", ".json", ".cls"))
 _SYSTEM = frozenset(("thumbs.db", "desktop.ini"))
 _LISTED = 10  # tables named one by one, at most
 NOT_METADATA = f"not read as metadata, because it is not named {', '.join(NAMES[:-1])} or {NAMES[-1]}: rename it"
 _ARTIFACT = {"format", "manifest_sha256"}  # keys that only the manifest of an artifact has
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of a folder, or of a zip file in it."""
-
-    key: str
-    """Its path below the folder, with `/`; for a file in a zip file, the zip file's path and then the path inside."""
-    path: str
-    """Where it is read: a path, or `zip://inner::path`."""
-    source: str
-    """Its name in the gallery: the path below the folder, or `zip://inner::path below the folder`."""
-    stamp: tuple[int, int] = (0, 0)
-    """Size in bytes and time of the last change in nanoseconds, to notice changes."""
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.key.rpartition("/")[2]
-
-    @property
-    def suffix(self) -> str:
-        """The extension in lower case, with its dot; "" if there is none."""
-        return PurePosixPath(self.name).suffix.lower()
-
-    @property
-    def unpacked(self) -> str:
-        """Its path below the folder; for a file in a zip file, as if that were unpacked where it lies."""
-        if not self.source.startswith("zip://"):
-            return self.key
-        inner, _, outer = self.source.removeprefix("zip://").rpartition("::")
-        return posixpath.join(posixpath.dirname(outer), inner)
-
-    def is_picture(self) -> bool:
-        """Whether the first bytes are those of a picture. A file in a zip file counts as none."""
-        if self.path.startswith("zip://"):
-            return False
-        try:
-            with Path(self.path).open("rb") as file:
-                return _PICTURE.match(file.read(16)) is not None
-        except OSError:
-            return False
-
-
-@dataclass
-class Found:
-    """What a folder holds; hidden files and folders are ignored."""
-
-    files: list[File] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    """Paths of the folders with nothing in them."""
 
 
 def walk(root: Path) -> Found:
@@ -83,8 +27,6 @@ def walk(root: Path) -> Found:
 
     Links to folders are followed, after the real folders. A link is left out if its folder is read already under
     another name, or contains the link: otherwise the walk would never end. Folders with an artifact are left out.
-
-    Raises SourceError for a damaged zip file.
     """
     found = Found()
     seen = {_inode(parent) for parent in root.parents}
@@ -110,7 +52,8 @@ def walk(root: Path) -> Found:
             if is_folder:
                 heapq.heappush(links, below) if path.is_symlink() else folders.append(below)
             elif is_file:
-                found.files += _opened(root, below, path.stat())
+                status = path.stat()
+                found.files.append(File(below, f"{root}/{below}", below, (status.st_size, status.st_mtime_ns)))
             else:
                 found.left_out.append(LeftOut(as_text(below), _why_no_file(path)))
     found.files.sort(key=lambda file: file.key)
@@ -142,26 +85,21 @@ def _inode(folder: Path) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
-def _opened(root: Path, key: str, stat: os.stat_result) -> list[File]:
-    """The file itself, or the visible files inside if it is a zip file."""
-    path, stamp = f"{root}/{key}", (stat.st_size, stat.st_mtime_ns)
-    if not key.lower().endswith(".zip"):
-        return [File(key, path, key, stamp)]
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-        raise SourceError(
-            f"{root} cannot be read: {key} is not a zip file, or a damaged one ({first_line(error)}): replace it, or "
-            "move it out of the folder."
-        ) from error
-    visible = [name for name in names if not _is_hidden(name)]
-    return [File(f"{key}/{name}", f"zip://{name}::{path}", f"zip://{name}::{key}", stamp) for name in visible]
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a path in a zip file is hidden: a part starts with a dot, or it is what a Mac adds to every zip file."""
-    return name.startswith("__MACOSX/") or any(part.startswith(".") for part in name.split("/"))
+def opened(root: Path, found: Found) -> Found:
+    """What a folder holds, with the files in its archives instead of these. Raises SourceError for a damaged one."""
+    plain = [file for file in found.files if not is_archive(file.name)]
+    whole = Found(plain, list(found.left_out), found.empty, list(found.notes))
+    for archive in (file for file in found.files if is_archive(file.name)):
+        try:
+            inside = list_archive(Path(archive.path), archive.key)
+        except SourceError as error:
+            raise SourceError(f"{root} cannot be read: {error} Or move it out of the folder.") from error
+        whole.files += inside.files
+        whole.left_out += inside.left_out
+        whole.notes += inside.notes
+    whole.files.sort(key=lambda file: file.key)
+    whole.left_out.sort()
+    return whole
 
 
 def _why_no_file(path: Path) -> str:
@@ -173,19 +111,22 @@ def _why_no_file(path: Path) -> str:
 
 
 def metadata_files(files: Iterable[File]) -> list[File]:
-    """The files with metadata; those inside a zip file are not read."""
-    return [file for file in files if file.name in NAMES and not file.path.startswith("zip://")]
+    """The files with metadata, those inside archives first: of two rows for one file, the first is used."""
+    return sorted((file for file in files if file.name in NAMES), key=lambda file: not file.kind)
 
 
 def possible_pictures(files: Iterable[File]) -> tuple[list[File], list[LeftOut]]:
     """The files that could be pictures, and what the others are. Metadata is neither."""
-    kept, tables, sidecars = list[File](), list[File](), list[File]()
+    kept, tables, sidecars, others = list[File](), list[File](), list[File](), list[File]()
     for file in files:
         if file.name in NAMES:
             continue
+        if file.is_other and file.suffix not in _SIDECARS | _TABLES:
+            others.append(file)
+            continue
         near = file.suffix in _TABLES or file.name.lower() == "metadata.json"
         beside = file.suffix in _SIDECARS or file.name.lower() in _SYSTEM
-        if not (near or beside) or file.is_picture():
+        if not (near or beside) or _is_picture(file):
             kept.append(file)
         else:
             (tables if near else sidecars).append(file)
@@ -193,7 +134,16 @@ def possible_pictures(files: Iterable[File]) -> tuple[list[File], list[LeftOut]]
         kept, sidecars = sidecars, []
     left_out = [LeftOut(as_text(file.key), NOT_METADATA) for file in tables[:_LISTED]]
     left_out += _together(tables[_LISTED:], NOT_METADATA) + _together(sidecars, "no pictures, but notes beside them")
+    left_out += _together(others, "no pictures, but other files in a tar file")
     return kept, left_out
+
+
+def _is_picture(file: File) -> bool:
+    """Whether the first bytes are those of a picture. A file in an archive counts as none."""
+    try:
+        return not file.kind and looks_like_picture(file.read(16))
+    except OSError:
+        return False
 
 
 def _together(files: Sequence[File], reason: str) -> list[LeftOut]:
@@ -203,8 +153,3 @@ def _together(files: Sequence[File], reason: str) -> list[LeftOut]:
     counts = Counter(file.suffix for file in files)
     listed = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()))
     return [LeftOut(f"{len(files):,} files ({listed})", reason, len(files))]
-
-
-def as_text(path: str) -> str:
-    """A path as text that can be written and printed, even if its bytes are not UTF-8."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
