@@ -25,6 +25,8 @@ class RawImage:
     attributes: dict[str, Any] = field(default_factory=dict)
     data: bytes | None = None
     path: str | None = None
+    problem: str | None = None
+    """Why there are neither data nor a path, if that is known."""
     position: Any = None
     """Where `Source.rows` resumes after this image, as JSON values; None if rows can only be counted."""
 
@@ -36,7 +38,7 @@ class RawImage:
         if self.data is not None:
             return read_bytes(self.data)
         if not self.path:
-            raise ImageError("the row has no image")
+            raise ImageError(self.problem or "the row has no image")
         if "://" not in self.path:
             return read_bytes(self.path)
         try:

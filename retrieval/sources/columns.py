@@ -133,7 +133,7 @@ def streaming(name: str, builder: Any) -> Any:
     first = next(file for files in builder.config.data_files.values() for file in files)
     with xopen(first, "rb") as file:
         schema = pq.read_schema(file)
-    left = [item for item in schema if not _holds_map(item.type)]
+    left = [item for item in schema if not holds_map(item.type)]
     for item in schema:
         if item not in left:
             say(f"{name}: the column {item.name!r} is left out: it holds a map, which cannot be read")
@@ -142,9 +142,10 @@ def streaming(name: str, builder: Any) -> Any:
     return builder.as_streaming_dataset()
 
 
-def _holds_map(kind: pa.DataType) -> bool:
+def holds_map(kind: pa.DataType) -> bool:
+    """Whether a type is a map, or has one inside; `datasets` has no feature for it."""
     inner = (kind.field(place).type for place in range(kind.num_fields))
-    return bool(pa.types.is_map(kind)) or any(map(_holds_map, inner))
+    return bool(pa.types.is_map(kind)) or any(map(holds_map, inner))
 
 
 def _member(kind: Any) -> Any:

@@ -19,8 +19,9 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.load import DatasetCard
 from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY, cached_path
 
-from retrieval.errors import SourceError, first_line, short
+from retrieval.errors import SourceError, short
 from retrieval.hub_errors import GATED, LOG_IN, hub_error
+from retrieval.sources.archives.reasons import reason
 from retrieval.sources.columns import streaming
 
 _HUB_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*(/[\w.-]+)?)(@(?P<revision>\w[\w./-]*))?", re.ASCII)
@@ -89,11 +90,11 @@ def _on_disk(name: str, path: Path, config: str | None) -> Any:
         raise SourceError(f"{name} has [, * or ? in its path, so its configurations cannot be read: rename it.")
     if path.is_dir():
         return load_builder(name, "parquet", data_dir=escaped)
-    if not path.is_file() or path.suffix != ".parquet":
-        raise SourceError(f"{name} is neither a folder nor a parquet file.")
+    if not path.is_file() or path.suffix not in (".parquet", ".arrow"):
+        raise SourceError(f"{name} is neither a folder nor a parquet, arrow, zip or tar file.")
     if config:
         raise SourceError(f"{name} is a single file and has no configurations: leave out {config!r}.")
-    return load_builder(name, "parquet", data_files=escaped)
+    return load_builder(name, path.suffix[1:], data_files=escaped)
 
 
 def _on_hub(name: str, config: str | None, revision: str | None) -> Origin:
@@ -187,7 +188,7 @@ def source_error(name: str, error: Exception) -> SourceError:
     known = error.__cause__ if isinstance(error, ConnectionError) and error.__cause__ else error
     if isinstance(known, Exception) and _is_hubs(known):
         return SourceError(str(hub_error(known, name, datasets.config.HF_ENDPOINT)))
-    return SourceError(f"{name} cannot be read: {first_line(error)}")
+    return SourceError(f"{name} cannot be read: {reason(error)}")
 
 
 def fingerprint(builder: Any, *choices: str | None) -> str:
@@ -236,9 +237,7 @@ def _wrong_config(name: str, path: str, config: str | None, revision: str | None
     listed = short(", ".join(known), 500)
     if config:
         return None if config in known else f"{name} has no configuration {config!r}; it has {listed}."
-    if len(known) < 2:
-        return None
-    return f"{name} has {len(known)} configurations; choose one with --config: {listed}."
+    return None if len(known) < 2 else f"{name} has {len(known)} configurations; choose one with --config: {listed}."
 
 
 def _away(name: str) -> str:
@@ -247,4 +246,4 @@ def _away(name: str) -> str:
 
 
 def _no_data_set(name: str, error: Exception) -> str:
-    return f"{name} cannot be read as a dataset: {_in_one_line(str(error) or type(error).__name__)}"
+    return f"{name} cannot be read as a dataset: {_in_one_line(reason(error))}"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from retrieval.errors import SourceError
 from retrieval.sources import datasets as origins
+from retrieval.sources.archives.data_files import settle_files
 from retrieval.sources.archives.find import find_tree
 from retrieval.sources.archives.patterns import is_pattern
+from retrieval.sources.archives.saved import is_saved, open_saved
 from retrieval.sources.base import Source
 from retrieval.sources.folder import image_folder
 from retrieval.sources.labels import split_folders
@@ -40,10 +42,9 @@ def open_source(
     """
     if tree := find_tree(name, config=config, revision=revision):
         return image_folder(tree, label_column, split, label_level)
-    path = origins.find_local(name, revision)
     if label_level is not None:
         raise SourceError(f"{name} is no folder of images, so it has no label level: use a label column instead.")
-    return data_set(origins.open_origin(name, path, config, revision), image_column, label_column, split)
+    return data_set(_open_origin(name, config, revision), image_column, label_column, split)
 
 
 def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
@@ -56,8 +57,7 @@ def split_names(name: str, *, config: str | None = None, revision: str | None = 
     """
     if tree := find_tree(name, config=config, revision=revision):
         return tuple(split_folders(tree)) or ("train",)
-    path = origins.find_local(name, revision)
-    return tuple(origins.streams(name, origins.open_origin(name, path, config, revision).builder, None))
+    return tuple(origins.streams(name, _open_origin(name, config, revision).builder, None))
 
 
 def pinned(name: str, *, config: str | None = None, revision: str | None = None) -> str:
@@ -68,5 +68,15 @@ def pinned(name: str, *, config: str | None = None, revision: str | None = None)
     path = origins.find_local(name, revision)
     if path or is_pattern(name):
         return name
-    about = origins.open_origin(name, path, config, revision).about
+    about = _open_origin(name, config, revision).about
     return f"{about['name']}@{about['revision']}"
+
+
+def _open_origin(name: str, config: str | None, revision: str | None) -> origins.Origin:
+    path = origins.find_local(name, revision)
+    if path and is_saved(path):
+        return open_saved(name, path, config)
+    origin = origins.open_origin(name, path, config, revision)
+    if path:
+        settle_files(name, origin.builder)
+    return origin

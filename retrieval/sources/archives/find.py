@@ -10,6 +10,7 @@ from retrieval.sources.archives import tars
 from retrieval.sources.archives.files import File, Found, Tree
 from retrieval.sources.archives.listing import is_archive, list_archive
 from retrieval.sources.archives.patterns import is_pattern, matching
+from retrieval.sources.archives.saved import is_saved
 from retrieval.sources.metadata import NAMES
 from retrieval.sources.walk import opened, walk
 
@@ -25,7 +26,7 @@ def find_tree(name: str, *, config: str | None = None, revision: str | None = No
     path = origins.find_local(name, revision)
     if path is None and is_pattern(name):
         return _several(name, config)
-    if path is None or (path.is_dir() and config):
+    if path is None or (path.is_dir() and (config or is_saved(path))):
         return None
     try:
         if path.is_dir():
