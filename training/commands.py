@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 # Recipe keys with their own options; the second names match the options of `build`.
 Data = Annotated[
-    str | None, typer.Option(metavar="SOURCE", help="a folder, a parquet file, or a dataset's folder or Hub name")
+    str | None,
+    typer.Option(metavar="SOURCE", help="a folder, an archive, a parquet file, or a dataset's folder or Hub name"),
 ]
 DataConfig = Annotated[
     str | None,
@@ -40,6 +41,10 @@ DataLicense = Annotated[
 ]
 ImageColumn = Annotated[str | None, typer.Option(metavar="C", help="the image column")]
 LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the label column")]
+LabelLevel = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="the folder that is the label, counted from SOURCE (default: the innermost)"),
+]
 Backbone = Annotated[str | None, typer.Option(metavar="M", help="any timm model")]
 Weights = Annotated[
     str | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
@@ -55,7 +60,10 @@ PushToHub = Annotated[
 Private = Annotated[
     bool, typer.Option("--private", help="with --push-to-hub: make it private, visible only to those with access")
 ]
-_KEYS = ("data", "data_config", "data_revision", "data_license", "image_column", "label_column", "backbone", "weights")
+_KEYS = (
+    *("data", "data_config", "data_revision", "data_license", "image_column", "label_column", "label_level"),
+    *("backbone", "weights"),
+)
 
 
 @commands.command(context_settings={"allow_extra_args": True})
@@ -75,6 +83,7 @@ def train(
     data_license: DataLicense = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_level: LabelLevel = None,
     backbone: Backbone = None,
     weights: Weights = None,
     hold_out_classes: HoldOut = None,
@@ -152,6 +161,7 @@ def bench_training(
     data_license: DataLicense = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    label_level: LabelLevel = None,
     backbone: Backbone = None,
     weights: Weights = None,
     hold_out_classes: HoldOut = None,

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from retrieval.errors import RecipeError
+from retrieval.sources.archives.patterns import is_pattern
 from retrieval.words import did_you_mean
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -64,7 +65,7 @@ class Recipe(BaseModel):
     name: str = Field("", description="name of the recipe")
     about: str = Field("", description="description of the recipe, in one line")
     # data
-    data: str = Field("", description="a folder, a parquet file, or a dataset's folder or Hub name")
+    data: str = Field("", description="a folder, an archive, a parquet file, or a dataset's folder or Hub name")
     data_config: str | None = Field(None, description="configuration of the dataset; null: its only or default one")
     data_revision: str | None = Field(None, description="branch, tag or commit of a dataset on the Hub; null: main")
     data_license: str | None = Field(
@@ -72,6 +73,9 @@ class Recipe(BaseModel):
     )
     image_column: str | None = Field(None, description="the image column; null: the first column that contains images")
     label_column: str | None = Field(None, description="the label column; null: label")
+    label_level: int | None = Field(
+        None, description="the folder that is the label, counted from the source; null: the innermost class", ge=1
+    )
     skip_unusable: bool = Field(
         False, description="leave out images without a label and classes with fewer than two training images"
     )
@@ -210,7 +214,7 @@ def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings safe to publish: local paths are reduced to their last component."""
 
     def seen(key: str, value: Any) -> Any:
-        here = key in ("data", "weights") and value and Path(value).expanduser().exists()
+        here = key in ("data", "weights") and value and (Path(value).expanduser().exists() or is_pattern(value))
         return Path(value).expanduser().resolve().name if here else value
 
     return {key: seen(key, value) for key, value in settings.items()}

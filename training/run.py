@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from transformers.trainer import TRAINER_STATE_NAME
 
 from retrieval.artifact.load import check_target
+from retrieval.commands.printing import one_line
 from retrieval.errors import TrainingError
 from retrieval.evaluation.metrics import query_figures
 from retrieval.stores.faiss import FaissStore
@@ -149,8 +150,8 @@ def _describe(data: Data, pixels: Pixels, say: Say) -> None:
     held_out = f"; {len(data.held_out)} classes held out" if data.held_out else ""
     say(f"{len(data.train):,} training images of {len(data.classes)} classes{held_out}")
     say(f"{pixels.kept:,} decoded images kept in memory, at {pixels.side} pixels")
-    for note in data.left_out:
-        say(f"left out: {note}")
+    for note in (*data.notes, *(f"left out: {note}" for note in data.left_out)):
+        say(one_line(note))
 
 
 def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bool, say: Say) -> list[Pair]:

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from retrieval.errors import RecipeError, TrainingError
 from training.data.batches import augmentation
 from training.model.learner import starting_encoder
-from training.recipe import FOLDER, Recipe, load_recipe, parse_changes, recipe_keys, recipe_names
+from training.recipe import FOLDER, Recipe, load_recipe, parse_changes, recipe_keys, recipe_names, without_places
 
 
 def refused(**changes):
@@ -318,3 +318,10 @@ def test_file_that_is_not_a_recipe_is_an_error(tmp_path, content, said):
 def test_missing_recipe_file_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match=r"there is no recipe '.*/caltech101\.yaml'"):
         load_recipe(str(tmp_path / "caltech101.yaml"))
+
+
+def test_settings_to_publish_hold_no_folders(tmp_path):
+    (tmp_path / "set").mkdir()
+    for data, published in {"set": "set", "shard-{0..9}.tar": "shard-{0..9}.tar", "owner/name": "owner/name"}.items():
+        given = data if data == "owner/name" else str(tmp_path / data)
+        assert without_places(Recipe().changed({"data": given}).settings())["data"] == published

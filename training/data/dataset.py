@@ -7,7 +7,6 @@ are chosen.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,9 +17,10 @@ import datasets
 import numpy as np
 
 from retrieval.arrays import Rows
-from retrieval.errors import TrainingError, short
+from retrieval.errors import TrainingError
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.open import open_source, pinned, split_names
+from training.data.checks import check_classes, check_labels, draw_held_out
 from training.data.splits import PARTS, counted, parts_of, split_rows, unused
 from training.recipe import Recipe
 
@@ -52,6 +52,7 @@ class Data:
     held_out: tuple[str, ...] = ()  # classes that training never sees
     left_out: tuple[str, ...] = ()  # notes on unused images; each starts with their count
     skipped: tuple[tuple[str, str], ...] = ()  # (image, reason) of images that cannot be opened
+    notes: tuple[str, ...] = ()  # what the source said of itself before the first image, and what it left out
 
     @cached_property
     def train(self) -> Rows:
@@ -112,14 +113,15 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
     (work / _PINNED).write_text(fixed, encoding="utf-8")
     labels = [label or "" for label in images["label"]]
     notes = [unused(name, open_splits(recipe, fixed, names, name).total) for name in names if name not in used]
-    notes += _check_labels(recipe, images, labels)
+    notes += check_labels(recipe, images, labels)
     declared = sorted({name for source in sources.values() for name in source.classes})
     parts, described, gallery = split_rows(np.array(images["split"]), np.array(labels), recipe.seed)
-    notes += _check_classes(recipe, parts, labels, declared)
-    held_out = _held_out(recipe, sorted({labels[row] for row in parts["train"]}))
+    notes += check_classes(recipe, parts, labels, declared)
+    held_out = draw_held_out(recipe, sorted({labels[row] for row in parts["train"]}))
     about = {**next(iter(sources.values())).about, **({"license": recipe.data_license} if recipe.data_license else {})}
     data = Data(
-        *(recipe.data, fixed, about, images, tuple(labels), parts, described, names, gallery, held_out, tuple(notes))
+        *(recipe.data, fixed, about, images, tuple(labels), parts, described, names, gallery, held_out, tuple(notes)),
+        notes=tuple(dict.fromkeys(note for source in sources.values() for note in _told(source))),
     )
     _check_batch(recipe, data)
     return data
@@ -132,7 +134,7 @@ def without(recipe: Recipe, data: Data, bad: Mapping[int, str]) -> Data:
     skipped = tuple((str(data.images[row]["source"]), bad[row]) for row in sorted(bad))
     notes = [f"{counted(len(bad))} that cannot be opened; the first: {': '.join(skipped[0])}"]
     parts = {part: rows[~np.isin(rows, list(bad))] for part, rows in data.parts.items()}
-    notes += _check_classes(recipe, parts, list(data.labels), data.classes)
+    notes += check_classes(recipe, parts, list(data.labels), data.classes)
     remaining = replace(data, parts=parts, left_out=(*data.left_out, *notes), skipped=skipped)
     _check_batch(recipe, remaining)
     return remaining
@@ -142,8 +144,19 @@ def open_splits(recipe: Recipe, fixed: str, names: Sequence[str], wanted: str) -
     """Open one split, or several as `a+b`, of the source pinned as `fixed`; `names` lists all its splits."""
     # A folder of class folders has one split, named `train`, but no folder of that name: open it whole.
     whole = None if wanted == "+".join(names) else wanted
-    columns: dict[str, Any] = {"image_column": recipe.image_column, "label_column": recipe.label_column}
-    return open_source(fixed, **columns, split=whole, config=recipe.data_config)
+    return open_source(
+        fixed,
+        image_column=recipe.image_column,
+        label_column=recipe.label_column,
+        label_level=recipe.label_level,
+        split=whole,
+        config=recipe.data_config,
+    )
+
+
+def _told(source: Source) -> Iterator[str]:
+    yield from (f"note: {note}" for note in source.notes)
+    yield from (f"left out {left.name}: {left.reason}" for left in source.left_out)
 
 
 def _pinned(recipe: Recipe, work: Path, resumed: bool) -> str:
@@ -175,56 +188,8 @@ def _rows(sources: Mapping[str, Source]) -> Iterator[dict[str, Any]]:
             yield {"data": raw.data, "path": raw.path, "source": raw.source, "label": raw.label, "split": split}
 
 
-def _check_labels(recipe: Recipe, images: Any, labels: Sequence[str]) -> list[str]:
-    missing = [row for row, label in enumerate(labels) if not label]
-    if not labels:
-        raise TrainingError(f"{recipe.data} has no images.")
-    if len(missing) == len(labels):
-        raise TrainingError(
-            f"{recipe.data} has no labels: training needs one for each image. Name the label column with "
-            "--label-column, or give a folder with one sub-folder per class."
-        )
-    if missing and not recipe.skip_unusable:
-        raise TrainingError(
-            f"{len(missing)} of {len(labels)} images of {recipe.data} have no label, the first is "
-            f"{images[missing[0]]['source']}. Label them, or leave them out with --set skip_unusable=true."
-        )
-    return [f"{counted(len(missing))} without a label"] if missing else []
-
-
-def _check_classes(recipe: Recipe, parts: dict[str, Rows], labels: list[str], declared: Sequence[str]) -> list[str]:
-    """Classes with fewer than two training images: drop them from all parts (skip_unusable) or raise TrainingError."""
-    counts = Counter(labels[row] for row in parts["train"])
-    everywhere = {labels[row] for rows in parts.values() for row in rows} | set(declared)
-    small = {label: counts[label] for label in sorted(everywhere) if counts[label] < 2}
-    if not small:
-        return []
-    named = ", ".join(f"{short(label, 60)!r} ({count})" for label, count in list(small.items())[:5])
-    if not recipe.skip_unusable:
-        raise TrainingError(
-            f"{len(small)} of {len(everywhere)} classes have fewer than two training images: {named}. A triplet "
-            "needs two. Add images, or leave these classes out with --set skip_unusable=true."
-        )
-    before = sum(map(len, parts.values()))
-    for part, rows in parts.items():
-        parts[part] = np.array([row for row in rows if labels[row] not in small], np.int64)
-    gone = counted(before - sum(map(len, parts.values())))
-    kinds = "1 class" if len(small) == 1 else f"{len(small)} classes"
-    return [f"{gone} of {kinds} with fewer than two training images: {named}"]
-
-
-def _held_out(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
-    """The held-out classes, sorted; drawn with the recipe's seed."""
-    count = round(len(classes) * recipe.hold_out_classes)
-    if recipe.hold_out_classes and not 0 < count < len(classes) - 1:
-        raise TrainingError(
-            f"hold_out_classes={recipe.hold_out_classes:g} of {len(classes)} classes is {count}: at least one class "
-            "must be held out, and at least two must stay."
-        )
-    return tuple(sorted(np.random.default_rng(recipe.seed).choice(classes, count, replace=False).tolist()))
-
-
 def _check_batch(recipe: Recipe, data: Data) -> None:
+    """Raise TrainingError if there are too few classes or images for a batch, or none for validation or test."""
     if len(data.classes) < 2:
         raise TrainingError(
             f"{recipe.data} has too few classes to train on: {len(data.classes)}, at least 2 are needed."

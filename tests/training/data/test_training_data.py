@@ -1,6 +1,7 @@
 """The data of a run: given or generated splits, held-out classes, and errors before the first step."""
 
 import shutil
+import zipfile
 from collections import Counter
 
 import datasets
@@ -291,6 +292,32 @@ def test_held_out_classes_are_kept_from_training(ten_classes, tmp_path):
 def test_holding_out_too_few_or_too_many_classes_is_an_error(ten_classes, tmp_path, share, count):
     message = refused(ten_classes, tmp_path, hold_out_classes=share)
     assert message.startswith(f"hold_out_classes={share:g} of 10 classes is {count}: at least one")
+
+
+# Folders and archives
+
+
+def test_label_level_chooses_the_classes(tmp_path):
+    for number in range(24):
+        noise(tmp_path / "set" / ["cat", "dog"][number % 2] / ["old", "new"][number // 12] / f"{number}.png", number)
+    assert opened(tmp_path / "set", tmp_path / "work").classes == ["new", "old"]
+    assert opened(tmp_path / "set", tmp_path / "work", label_level=1).classes == ["cat", "dog"]
+
+
+def test_splits_of_archives_are_used_and_what_is_left_out_is_told(tmp_path):
+    (tmp_path / "set").mkdir()
+    given = {"train": {"cat": 6, "dog": 6}, "val": {"cat": 2, "dog": 2}, "test": {"cat": 1, "dog": 3}}
+    for start, (part, counts) in enumerate(given.items()):
+        with zipfile.ZipFile(tmp_path / "set" / f"{part}-000.zip", "w") as archive:
+            for label, count in counts.items():
+                for number in range(count):
+                    archive.writestr(f"{label}/{number}.png", png(100 * start + 10 * (label == "cat") + number))
+            archive.writestr("more.zip", b"PK")
+    data = opened(tmp_path / "set", tmp_path / "work")
+    assert {part: counts_of(data, part) for part in PARTS} == dict(zip(PARTS, given.values(), strict=True))
+    reason = "an archive inside an archive: unpack it first"
+    assert data.notes == tuple(f"left out {part}-000.zip/more.zip: {reason}" for part in given)
+    assert data.raw(0).read() == png(10)
 
 
 # Errors before the first step
