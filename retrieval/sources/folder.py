@@ -7,8 +7,6 @@ import posixpath
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +40,7 @@ def image_folder(tree: Tree, label_column: str | None, split: str | None, label_
     """
     found = tree.found
     tables = _tables(tree)
-    pairs, used, wrong, notes = pairs_of(found.files) if not tables else (None, set[str](), [], [])
+    pairs, used, wrong, notes = pairs_of(found.files, tree.root) if not tables else (None, set[str](), [], [])
     types = settle([*(table for table, _ in tables), *filter(None, [pairs])])
     chosen = _chosen(tree, split)
     files, left_out = possible_pictures(f for f in found.files if f.key not in used and is_in(f.key, chosen))
@@ -97,9 +95,14 @@ def _read(
 
 
 def _streamed(places: Sequence[tuple[str, int]]) -> Iterator[bytes]:
-    """The contents of members of compressed tar files, in this order: each file is read once."""
-    for path, members in groupby(places, key=itemgetter(0)):
-        yield from in_order(Path(path), [number for _, number in members])
+    """The contents of members of compressed tar files. A file is read again only to go back in it."""
+    runs: list[tuple[str, list[int]]] = []
+    for path, number in places:
+        if not runs or runs[-1][0] != path or number < runs[-1][1][-1]:
+            runs.append((path, []))
+        runs[-1][1].append(number)
+    for path, numbers in runs:
+        yield from in_order(Path(path), numbers)
 
 
 def _tables(tree: Tree) -> list[tuple[Table, str]]:

@@ -50,8 +50,9 @@ def open_source(
 def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
     """The splits of a source under their own names, for example `("train", "validation")`.
 
-    A folder of images has splits if one subfolder's name means `train` and another's means `validation` or `test` (see
-    `part_of_split`). Every other subfolder is then a split under its own name. Otherwise `train` is the only split.
+    A folder or archive of images has splits if one subfolder's name means `train` and another's means `validation` or
+    `test` (see `part_of_split`). Every other subfolder is then a split under its own name. An archive in the folder
+    counts by its name: `train-000.tar` belongs to `train`. Otherwise `train` is the only split.
 
     Raises SourceError if the source does not exist.
     """

@@ -10,6 +10,7 @@ import pytest
 from conftest import png
 
 from retrieval.build.build import build_artifact
+from retrieval.commands.paths import check_source
 from retrieval.errors import ImageError, SourceError
 from retrieval.images.open import MAX_BYTES, open_image
 from retrieval.sources.open import open_source, pinned, split_names
@@ -188,11 +189,39 @@ def test_pattern_names_several_archives(tmp_path):
     }.items():
         found = read(tmp_path / pattern)
         assert found == {f"tar://0.jpg::s-{number:02}.tar": (str(number), {}) for number in numbers}
+    check_source(str(tmp_path / "s-*.tar"))
     assert pinned(str(tmp_path / "s-*.tar")) == str(tmp_path / "s-*.tar")
     with pytest.raises(SourceError, match=r"names 5 files, but 2 do not exist; the first: s-03\.tar"):
         open_source(str(tmp_path / "s-{00..04}.tar"))
     with pytest.raises(SourceError, match="matches none of the 3 files"):
         open_source(str(tmp_path / "t-*.tar"))
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_numbers_become_names_where_a_list_has_them(tmp_path, place):
+    files = {"0.jpg": 0, "0.cls": "1", "1.jpg": 1, "1.cls": "0", "2.jpg": 2}
+    listed = {"classes.txt": "cat\nbig dog\n"}
+    tar(tmp_path / "0.tar", files | (listed if place == "inside" else {}))
+    if place == "beside":
+        (tmp_path / "classnames.txt").write_text(listed["classes.txt"])
+    for source in (tmp_path, tmp_path / "0.tar"):
+        assert [label for label, _ in read(source).values()] == ["big dog", "cat", None]
+        assert not left_out(source)
+    tar(tmp_path / "1.tar", {"3.jpg": 3, "3.cls": "2"})
+    assert [label for label, _ in read(tmp_path / "?.tar").values()] == ["1", "0", "2", None], "two names are too few"
+
+
+def test_folder_of_img2dataset_is_read_from_its_tar_files(tmp_path):
+    fields = {"key": "0000", "caption": "a bag", "sha256": "ab", "width": 32, "exif": "{}"}
+    tar(tmp_path / "00000.tar", {"0000.jpg": 0, "0000.txt": "a bag", "0000.json": fields})
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1")
+    (tmp_path / "00000_stats.json").write_text("{}")
+    columns = {"key": "0000", "caption": "a bag", "sha256_": "ab", "width": 32, "exif": "{}"}
+    assert read(tmp_path) == {"tar://0000.jpg::00000.tar": (None, columns)}
+    assert {name: count for name, (_, count) in left_out(tmp_path).items()} == {
+        "1 file (.parquet)": 1,
+        "00000_stats.json": 1,
+    }
 
 
 # Zip files
@@ -329,6 +358,17 @@ def test_encrypted_files_are_left_out_with_the_reason(tmp_path):
     assert "encrypted" in left_out(path)["0.jpg"][0]
 
 
+def test_many_files_left_out_for_one_reason_are_one_line(tmp_path):
+    path = tar(tmp_path / "x.tar", {"0.jpg": 0, **{f"../{number}.jpg": number for number in range(20)}})
+    assert left_out(path) == {"20 files": ("its path leads out of the archive", 20)}
+
+
+def test_tar_file_is_recognised_by_its_content(tmp_path):
+    tar(tmp_path / "x.tgz", {"0.jpg": 0}).rename(tmp_path / "a.tar")
+    tar(tmp_path / "x.tar", {"0.jpg": 1}).rename(tmp_path / "b.tar.gz")
+    assert list(pictures(tmp_path).values()) == [png(1), png(0)], "compressed ones last"
+
+
 def test_file_that_inflates_to_more_than_it_may_is_refused(tmp_path):
     path = zipped(tmp_path / "x.zip", {"0.jpg": bytes(MAX_BYTES + 1), "1.jpg": bytes(3 * 2**20)})
     data = path.read_bytes()
@@ -407,6 +447,20 @@ def test_splits_of_archives(tmp_path, layout):
         rows = list(open_source(str(path), split=split).rows())
         assert [row.read() for row in rows] == [png(number) for number in numbers]
         assert {row.label for row in rows} == {"cat"}
+
+
+def test_splits_of_a_compressed_tar_file_come_in_the_order_asked_for(tmp_path):
+    files = {f"{part}/{number}.jpg": number for number, part in enumerate(["val", "train", "val", "train"])}
+    path = tar(tmp_path / "x.tgz", files)
+    rows = {split: [row.source for row in open_source(str(path), split=split).rows()] for split in SPLITS}
+    assert rows == SPLITS
+    assert len(read(path, split="train+validation")) == 4
+
+
+SPLITS = {
+    "train+validation": ["train/1.jpg", "train/3.jpg", "val/0.jpg", "val/2.jpg"],
+    "validation+train": ["val/0.jpg", "val/2.jpg", "train/1.jpg", "train/3.jpg"],
+}
 
 
 # Accounting, and resuming

@@ -10,6 +10,7 @@ from conftest import png
 
 from retrieval.build.build import build_artifact
 from retrieval.errors import ImageError, SourceError
+from retrieval.sources.datasets import source_error
 from retrieval.sources.open import open_source, split_names
 
 FEATURES = {
@@ -179,6 +180,13 @@ def test_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "below")
     with pytest.raises(SourceError, match=r"file/below, cannot be written \(Not a directory\): set HF_HOME"):
         open_source(str(tmp_path / "x.parquet"))
+
+
+def test_full_disk_is_named():
+    with pytest.raises(OSError, match="No space left") as raised, open("/dev/full", "w") as file:  # noqa: PTH123
+        file.write("x")
+        file.flush()
+    assert "the disk is full: free some space" in str(source_error("owner/name", raised.value))
 
 
 def test_rows_that_lead_out_of_the_dataset_are_skipped_with_the_reason(tmp_path, encoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from retrieval.errors import SourceError
@@ -11,8 +12,10 @@ from retrieval.sources.archives.files import File, Found, Tree
 from retrieval.sources.archives.listing import is_archive, list_archive
 from retrieval.sources.archives.patterns import is_pattern, matching
 from retrieval.sources.archives.saved import is_saved
+from retrieval.sources.base import LeftOut
 from retrieval.sources.metadata import NAMES
 from retrieval.sources.walk import opened, walk
+from retrieval.words import counted
 
 
 def find_tree(name: str, *, config: str | None = None, revision: str | None = None) -> Tree | None:
@@ -30,7 +33,7 @@ def find_tree(name: str, *, config: str | None = None, revision: str | None = No
         return None
     try:
         if path.is_dir():
-            found = walk(path.resolve())
+            found = _without_tables_of_shards(walk(path.resolve()))
             about = origins.about_local(path)
             return None if _is_dataset(found) else Tree(name, path.resolve(), opened(path, found), about)
         if path.name.lower().endswith(tars.UNREADABLE):
@@ -38,6 +41,17 @@ def find_tree(name: str, *, config: str | None = None, revision: str | None = No
         return _one(name, path, config) if is_archive(path.name) else None
     except PermissionError as error:
         raise SourceError(f"{name} cannot be read: no permission. Allow it with `chmod -R u+rX {name}`.") from error
+
+
+def _without_tables_of_shards(found: Found) -> Found:
+    """Without the tables that img2dataset writes beside tar files: `00000.parquet` says what is in `00000.tar`."""
+    shards = {file.key.removesuffix(".tar") for file in found.files if file.suffix == ".tar"}
+    tables = [f for f in found.files if f.suffix == ".parquet" and f.key.removesuffix(".parquet") in shards]
+    if not tables:
+        return found
+    reason = "the tables of the tar files beside them, which describe their images themselves"
+    left_out = [*found.left_out, LeftOut(f"{counted(len(tables), 'file')} (.parquet)", reason, len(tables))]
+    return replace(found, files=[file for file in found.files if file not in tables], left_out=left_out)
 
 
 def _is_dataset(found: Found) -> bool:

@@ -9,6 +9,7 @@ import re
 import stat
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ SIDECARS = (".cls", ".txt", ".json")
 """Extensions of the files that describe the image of the same key in a WebDataset."""
 MOST_METADATA = 2**30  # bytes of one metadata file in an archive
 _MOST_SIDECAR = 2**20  # bytes
+_LISTED = 10  # files left out for the same reason, one by one, at most
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 
 
@@ -68,7 +70,17 @@ def list_archive(path: Path, key: str = "") -> Found:
             stamp = (status.st_size, status.st_mtime_ns)
             files[whole] = File(whole, member.path, source, stamp, kind, member.data, member.stream, member.is_other)
     found.files = list(files.values())
+    found.left_out = list(_grouped(found.left_out, key))
     return found
+
+
+def _grouped(left_out: list[LeftOut], key: str) -> Iterator[LeftOut]:
+    """Many files with the same reason, as one line."""
+    counts = Counter(left.reason for left in left_out)
+    yield from (left for left in left_out if counts[left.reason] <= _LISTED)
+    for reason, count in counts.items():
+        if count > _LISTED:
+            yield LeftOut(as_text(f"{key}/{count:,} files" if key else f"{count:,} files"), reason, count)
 
 
 # --- Zip files ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from retrieval.errors import first_line
@@ -15,15 +16,19 @@ from retrieval.sources.metadata import FILE_NAME, Table, clean
 from retrieval.words import counted
 
 CAPTION = "caption"
+CLASS_NAMES = ("classes.txt", "classnames.txt")
 _NAMELESS = "json"  # column for JSON that is not an object
 _Row = dict[str, Any]
 
 
-def described(files: Sequence[File]) -> tuple[Table | None, set[str], list[LeftOut], list[str]]:
+def described(files: Sequence[File], root: Path) -> tuple[Table | None, set[str], list[LeftOut], list[str]]:
     """What `.cls`, `.txt` and `.json` files in tar files say of the images of the same key.
 
     The key is the path without extension, as in `0001.jpg` and `0001.cls`, or up to the first dot, as WebDataset has
     it: `0001.left.jpg` and `0001.right.jpg` are two images of the key `0001`.
+
+    Numbers in `.cls` become names if `root`, or the top of a tar file, has a `classes.txt` or `classnames.txt` with
+    enough lines, one name each.
 
     Returns a table with one row per described image, or None if there is none; the keys of the files it was read from;
     those that could not be read; and notes.
@@ -44,8 +49,30 @@ def described(files: Sequence[File]) -> tuple[Table | None, set[str], list[LeftO
             rows[key][file.suffix] = _content(file.suffix, file.data)
         except ValueError as error:
             wrong.append(LeftOut(as_text(file.key), f"not JSON: {first_line(error)}"))
+    notes = list(_notes(images, rows))
+    if names := _class_names(files, root, [row[".cls"] for row in rows.values() if row.get(".cls")], used):
+        for row in rows.values():
+            row |= {".cls": names[int(row[".cls"])]} if row.get(".cls") else {}
+        notes.append(f"labels are names from a list of {len(names):,}: the .cls files hold their numbers, from 0")
     table = _table([(file, _merged(rows, file)) for file in images if any(key in rows for key in _keys(file))])
-    return table, used, wrong, list(_notes(images, rows))
+    return table, used, wrong, notes
+
+
+def _class_names(files: Sequence[File], root: Path, labels: Sequence[str], used: set[str]) -> list[str] | None:
+    """The names that the numbers in `.cls` files stand for, if all are numbers of lines in a file of names."""
+    if not labels or not all(label.isdecimal() and label.isascii() for label in labels):
+        return None
+    inside = [file for file in files if file.name in CLASS_NAMES and file.key.count("/") <= 1]
+    beside = [File(name, str(root / name), name) for name in CLASS_NAMES if (root / name).is_file()]
+    for file in (*inside, *beside):
+        try:
+            names = [clean(line) or "" for line in file.read().decode("utf-8-sig").strip().splitlines()]
+        except (OSError, ValueError):
+            continue
+        if max(map(int, labels)) < len(names) and all(names):
+            used.add(file.key)
+            return names
+    return None
 
 
 def _keys(file: File) -> tuple[str, str]:
