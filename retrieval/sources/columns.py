@@ -15,12 +15,13 @@ from datasets.utils.file_utils import xopen
 from retrieval.console import say
 from retrieval.errors import SourceError
 from retrieval.images.gallery import RESERVED
+from retrieval.images.scalars import as_written
 
 Features = Mapping[str, Any]
 """Column -> feature, as in `datasets`."""
 Kept = dict[str, tuple[str, Any]]
 """Attribute in the gallery -> (source column, its feature)."""
-_NARROW = {"float16": np.float16, "float32": np.float32}
+_NARROW: dict[str, type[np.floating[Any]]] = {"float16": np.float16, "float32": np.float32}
 
 
 def is_image(kind: Any) -> bool:
@@ -108,7 +109,7 @@ def attribute_value(value: Any, kind: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, default=str, ensure_ascii=False)
     if isinstance(value, float) and (narrow := _NARROW.get(kind.dtype)):
-        return float(str(narrow(value)))
+        return as_written(narrow(value))
     return str(value) if pa.types.is_string(_arrow_type(kind)) else value
 
 

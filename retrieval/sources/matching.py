@@ -104,7 +104,8 @@ def _listed(keys: Sequence[str]) -> str:
 def settle(tables: Iterable[Table]) -> dict[str, pa.DataType]:
     """The type of each column over all its cells in all tables, in order of first appearance.
 
-    int64, float64 or bool where every cell fits, otherwise string. The cells in the tables become values of that type.
+    int64, float64 or bool where every cell fits, lists of these or of text where every cell is a list, otherwise
+    string. The cells in the tables become values of that type.
     """
     tables = list(tables)
     types = {}
@@ -125,14 +126,21 @@ def _present(table: Table, column: str) -> Iterator[Any]:
     return (cell for cell in table.columns[column] if cell is not None)
 
 
-def _kind(cells: list[Any], fits: Callable[[Any], set[pa.DataType]]) -> pa.DataType:
+def _kind(cells: Sequence[Any], fits: Callable[[Any], set[pa.DataType]]) -> pa.DataType:
     """The narrowest type that every cell fits."""
+    if fits is _of_value and all(map(_is_flat_list, cells)):
+        members = [member for cell in cells for member in cell if member is not None]
+        return pa.list_(_kind(members, _of_value) if members else pa.string())
     possible = {pa.bool_(), pa.int64(), pa.float64()}
     for cell in cells:
         possible &= fits(cell)
         if not possible:
             return pa.string()
     return next(kind for kind in (pa.bool_(), pa.int64(), pa.float64()) if kind in possible)
+
+
+def _is_flat_list(cell: Any) -> bool:
+    return isinstance(cell, list) and not any(isinstance(member, list | dict) for member in cell)
 
 
 def _of_text(cell: str) -> set[pa.DataType]:
@@ -159,6 +167,8 @@ def _of_value(cell: Any) -> set[pa.DataType]:
 def _as(kind: pa.DataType, cell: Any) -> Any:
     if cell is None:
         return None
+    if pa.types.is_list(kind):
+        return [_as(kind.value_type, member) for member in cell]
     if kind == pa.bool_():
         return cell in (True, "True")
     if kind != pa.string():

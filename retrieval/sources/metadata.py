@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import SourceError, first_line, short
+from retrieval.images.scalars import as_written
 from retrieval.words import did_you_mean
 
 NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -26,6 +27,7 @@ FILE_NAME = "file_name"
 _BOMS = [(b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32")]
 _BOMS += [(b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")]
 _DELIMITERS = (",", ";", "\t")
+_NARROW: dict[pa.DataType, type[np.floating[Any]]] = {pa.float16(): np.float16, pa.float32(): np.float32}
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -175,15 +177,26 @@ def _from_parquet(name: str, data: bytes) -> Table:
             notes.append(f"{name}: the column {column!r} is left out, because {cells.type} cannot be an attribute.")
             continue
         values = cells.to_pylist()
-        if cells.type in (pa.float16(), pa.float32()):  # the shortest text of the number: 0.1, not 0.10000000149011612
-            exact = np.float16 if cells.type == pa.float16() else np.float32
-            values = [None if value is None else float(str(exact(value))) for value in values]
+        if narrow := _NARROW.get(getattr(cells.type, "value_type", cells.type)):
+            values = [_as_written(value, narrow) for value in values]
         columns[column] = values if column == FILE_NAME else [_clean(value) for value in values]
     return Table(name, columns, [f"row {number}" for number in range(1, len(table) + 1)], False, tuple(notes))
 
 
+def _as_written(value: Any, narrow: type[np.floating[Any]]) -> Any:
+    """A number, or each number of a list, as it is written in a narrow type."""
+    if isinstance(value, list):
+        return [_as_written(member, narrow) for member in value]
+    return None if value is None else as_written(narrow(value))
+
+
 def _clean(value: Any) -> Any:
-    """Text in NFC without blanks around it, and None if nothing is left; NaN, written for a missing number, is None."""
+    """Text in NFC without blanks around it, and None if nothing is left; NaN, written for a missing number, is None.
+
+    The same for each member of a list.
+    """
+    if isinstance(value, list):
+        return [_clean(member) for member in value]
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value.strip()) or None
     return None if isinstance(value, float) and math.isnan(value) else value
