@@ -68,8 +68,7 @@ def image_list(
         raise SourceError(_none_exists(path, table, image, missing))
 
     def rows(after: int | None = None) -> Iterator[RawImage]:
-        start = 0 if after is None else after + 1
-        for first in range(start, len(order), _BATCH):
+        for first in range(0 if after is None else after + 1, len(order), _BATCH):
             batch = table.take(pa.array(order[first : first + _BATCH]))
             for number, row in enumerate(batch.to_pylist(), first):
                 line = f"line {row[LINE]}"
