@@ -30,6 +30,10 @@ _REDIRECTS = 5
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
+_INVALID = (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError, UnicodeError)
+_INVALID += (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError)
+
+
 class _TryAgainError(Exception):
     """A failure that may pass; `wait` is the seconds that the server asks for, if it does."""
 
@@ -105,10 +109,8 @@ def _in_words(stop: threading.Event) -> Iterator[None]:
         raise _TryAgainError("the server does not answer in time") from error
     except httpx.TooManyRedirects as error:
         raise ImageError(f"it is redirected more than {_REDIRECTS} times") from error
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError, UnicodeError) as error:
-        raise ImageError(f"it is not, or is redirected to, an invalid http(s) address: {_told(error)}") from error
-    except (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError) as error:
-        raise ImageError(f"it cannot be requested: {_told(error)}") from error
+    except _INVALID as error:
+        raise ImageError(f"it is no valid http(s) address, or is redirected to none: {_told(error)}") from error
     except httpx.DecodingError as error:
         raise ImageError(f"the answer is damaged: {_told(error)}") from error
     except httpcore.ConnectError as error:
