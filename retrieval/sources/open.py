@@ -41,7 +41,9 @@ def open_source(
         raise SourceError(f"{name} is no folder of images, so it has no label level: use a label column instead.")
     if path and is_list(path):
         return image_list(path, image_column, label_column, split, allow_private=allow_private)
-    return data_set(origins.open_origin(name, path, config, revision), image_column, label_column, split)
+    origin = origins.open_origin(name, path, config, revision)
+    is_own = path is not None and path.is_file()
+    return data_set(origin, image_column, label_column, split, is_own=is_own, allow_private=allow_private)
 
 
 def split_names(name: str, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:

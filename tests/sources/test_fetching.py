@@ -8,6 +8,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import png
 
@@ -268,27 +269,34 @@ def test_rows_keep_their_order_and_few_are_fetched_ahead(site, tmp_path, monkeyp
     assert [row.read() for row in rows] == [PICTURES[number] for number in range(4, 30)]
 
 
-def stopped_after(source, count):
-    """A source that breaks off after so many rows, as a killed process would."""
+def stopped_after(source, count, work):
+    """The source, broken off after so many rows, once all of them are fetched: each is in a shard or kept as a file."""
 
     def broken(*position):
         yield from islice(source.rows(*position), count)
-        time.sleep(0.3)  # what is being fetched arrives
+        end = time.monotonic() + 20
+        while time.monotonic() < end and len(list(work.glob("fetched/*[0-9a-f]"))) + embedded(work) < count:
+            time.sleep(0.02)
         raise KeyboardInterrupt
 
     return replace(source, rows=broken)
 
 
+def embedded(work):
+    return sum(pq.read_metadata(path).num_rows for path in work.glob("*.parquet"))
+
+
 def test_resumed_build_fetches_nothing_twice(site, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "SHARD", 8)
-    paths = [f"{number}.png" for number in range(40)]
+    for module, name, value in ((embed, "SHARD", 8), (embed, "_AHEAD", 4), (ahead, "_AHEAD", 4)):
+        monkeypatch.setattr(module, name, value)
+    paths, work = [f"{number}.png" for number in range(40)], tmp_path / ".artifact.building"
     source = open_source(listed(tmp_path, site, paths), allow_private=True)
     with pytest.raises(KeyboardInterrupt):
-        build_artifact(stopped_after(source, 37), tmp_path / "artifact", encoder)
-    assert len(site.asked) == 37
+        build_artifact(stopped_after(source, 37, work), tmp_path / "artifact", encoder)
+    assert (embedded(work), len(site.asked)) == (24, 37)
     report = build_artifact(source, tmp_path / "artifact", encoder)
     assert report.indexed == 40
-    assert set(site.asked.values()) == {1}
+    assert site.asked == {f"/{path}": 1 for path in paths}
 
 
 def test_sync_and_add_fetch_each_address_once(site, encoder, tmp_path):

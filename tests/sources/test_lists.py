@@ -6,6 +6,7 @@ import tracemalloc
 import unicodedata
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import png
 
@@ -110,8 +111,8 @@ def test_absolute_paths_and_file_addresses_are_read(folder):
     address = (folder / "a b%.png").as_uri()
     found = read(folder.parent / "l.csv", f"path\n{folder}/0.png\n{address}\nfile://other.test/1.png\n")
     assert [(source, picture) for source, _, _, picture in found] == [
-        (f"{folder}/0.png", 0),
-        (f"{folder}/a b%.png", 2),
+        ("lists/0.png", 0),
+        ("lists/a b%.png", 2),
         ("file://other.test/1.png", "line 4: it lies on another computer, other.test"),
     ]
 
@@ -222,3 +223,55 @@ def test_long_list_is_not_held_as_python_objects(tmp_path):
 def test_folder_with_pictures_and_metadata_stays_a_folder(folder):
     (folder / "metadata.csv").write_text("file_name,x\n0.png,1\n")
     assert {row.source for row in open_source(str(folder)).rows()} == {"0.png", "1.png", "2.png"}
+
+
+# Parquet files that name pictures
+
+
+def parquet(path, /, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def test_parquet_file_of_paths_and_base64_is_read(folder):
+    named = ["0.png", "../3.png", f"{folder}/1.png", "gone.png", ENCODED, None]
+    source = open_source(parquet(folder / "l.parquet", image_path=named, x=[1, 2, 3, 4, 5, 6]))
+    assert [(row.source, row.attributes["x"], picture_of(row)) for row in source.rows()] == [
+        ("0.png", 1, 0),
+        ("../3.png", 2, 3),
+        ("1.png", 3, 1),
+        ("gone.png", 4, "row 4: gone.png: no such file"),
+        ("train/4", 5, 1),
+        ("train/5", 6, "the row has no image"),
+    ]
+    rows = list(source.rows())
+    assert [row.source for row in source.rows(rows[2].position)] == ["gone.png", "train/4", "train/5"]
+
+
+def test_stranger_s_data_set_names_only_files_of_its_own(folder):
+    named = ["0.png", "../3.png", str(folder.parent / "3.png"), (folder.parent / "3.png").as_uri(), "s3://b/3.png"]
+    parquet(folder / "data" / "train.parquet", path=[f"../{named[0]}", *named[1:]])
+    outside = "it points outside the data set; only files inside it are read"
+    rows = open_source(str(folder / "data")).rows()
+    assert [picture_of(row) for row in rows] == [f"row {number}: {outside}" for number in range(1, 6)]
+    (folder / "data" / "0.png").write_bytes(PICTURES[2])
+    parquet(folder / "data" / "train.parquet", path=["0.png", "./0.png"])
+    assert [picture_of(row) for row in open_source(str(folder / "data")).rows()] == [2, 2]
+
+
+def test_parquet_files_without_rows_are_passed_over_or_named(folder):
+    parquet(folder / "data" / "a.parquet", path=pa.array([], pa.string()), x=pa.array([], pa.int64()))
+    with pytest.raises(SourceError, match=r"data has no rows: it is a parquet file with nothing but columns .path, x"):
+        open_source(str(folder / "data"))
+    parquet(folder / "data" / "b.parquet", path=["gone.png"], x=[7])
+    assert [row.attributes for row in open_source(str(folder / "data")).rows()] == [{"x": 7}]
+
+
+def test_parquet_files_with_different_columns_are_named(folder):
+    parquet(folder / "data" / "a.parquet", path=["0.png"], x=[1])
+    parquet(folder / "data" / "b.parquet", path=["0.png"], y=[1], z=[1])
+    with pytest.raises(
+        SourceError, match=r"a.parquet has x and b.parquet has y, z that the other has not. Write them with the same"
+    ):
+        open_source(str(folder / "data"))

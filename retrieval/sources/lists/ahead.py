@@ -91,7 +91,7 @@ def _fetched(raw: RawImage, kept: Fetched | None, stop: Event) -> RawImage:
         try:
             data = fetch(address, stop)
         except ImageError as error:
-            return replace(raw, problem=str(error))
+            return replace(raw, problem=str(error), path=None)
         if kept:
             kept.put(address, data)
     return replace(raw, data=data)

@@ -40,7 +40,8 @@ class Place:
     def resolve(self, cell: str, raw: RawImage) -> RawImage:
         """The row `raw` with the picture that its cell stands for, or with the problem why there is none.
 
-        `source` becomes what the cell says, without user name and password; for base64, it stays.
+        `source` becomes what the cell says, relative to `root` if it lies inside, and without user name and password;
+        for base64, it stays.
         """
         text = cell.strip()
         if not text:
@@ -60,9 +61,11 @@ class Place:
                 return replace(raw, source=text, problem=f"it lies on another computer, {parts.netloc}")
             cell = unquote(parts.path)
         elif scheme and not (self.root.startswith("hf://") and text.startswith(f"{self.root}/")):
-            return replace(raw, source=without_user(text), problem=f"{scheme}:// is not fetched, only http and https")
+            problem = f"{scheme}:// is not fetched, only http and https" if self.is_own else _NOT_OWN
+            return replace(raw, source=without_user(text), problem=problem)
         path = self._local(cell)
-        return replace(raw, source=cell.strip(), path=path, problem=_NOT_OWN if path is None else None)
+        source = cell.strip().removeprefix(f"{self.root}/")
+        return replace(raw, source=source, path=path, problem=_NOT_OWN if path is None else None)
 
     def at(self, name: str) -> str:
         """The place of a path in the list."""

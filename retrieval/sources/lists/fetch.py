@@ -30,8 +30,10 @@ _REDIRECTS = 5
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
-_INVALID = (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError, UnicodeError)
-_INVALID += (httpcore.UnsupportedProtocol, httpcore.LocalProtocolError)
+_INVALID: tuple[type[Exception], ...] = (
+    *(httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError),
+    *(httpcore.UnsupportedProtocol, httpcore.LocalProtocolError, UnicodeError),
+)
 
 
 class _TryAgainError(Exception):
