@@ -78,7 +78,7 @@ def image_folder(folder: Path, label_column: str | None, split: str | None, labe
     rows_of = [*described.rows, *((file, None, 0) for file in rest)]
     if not rows_of:
         raise SourceError(_empty(folder, left_out))
-    features = {column: datasets.Value(str(kind).replace("double", "float64")) for column, kind in types.items()}
+    features = datasets.Features.from_arrow_schema(pa.schema(list(types.items())))
     asked = label_column and unicodedata.normalize("NFC", label_column)
     label = columns.label_column(str(folder), features, asked) if features or asked else None
     kept = columns.kept_columns(features, label)
