@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,6 +21,7 @@ from retrieval.errors import EmbeddingError, ImageError
 from retrieval.images.gallery import ID_LENGTH, THUMBNAIL_SIDE
 from retrieval.images.open import open_image, thumbnail_jpeg
 from retrieval.sources.base import RawImage, Source
+from retrieval.sources.lists.ahead import Fetched, ahead
 
 BATCH = 4  # images per forward pass: larger batches are slower on a CPU, because memory is mapped again each time
 SHARD = 128 * BATCH  # images lost by an interruption, at most; a multiple of BATCH, so a resumed build batches alike
@@ -48,10 +50,11 @@ def embed_source(
     work = _Work(encoder, shards, {**(known or {}), **shards.hashes()}, consumed)
     rows = source.rows(position) if position else islice(source.rows(), consumed, None)
     rows = islice(rows, None if limit is None else limit - consumed)
-    for raw, result in _prepared(rows, encoder, work.seen, shards.kept):
-        work.take(raw, result)
-        if progress:
-            progress(work.shard.consumed, total)
+    with closing(ahead(rows, work.fetched)) as fetched:
+        for raw, result in _prepared(fetched, encoder, work.seen, shards.kept):
+            work.take(raw, result)
+            if progress:
+                progress(work.shard.consumed, total)
     work.end()
 
 
@@ -60,6 +63,7 @@ class _Work:
 
     def __init__(self, encoder: Encoder, shards: Shards, seen: dict[str, str], consumed: int) -> None:
         self._encoder, self._shards = encoder, shards
+        self.fetched = Fetched(shards.fetched)
         self.seen = seen
         """SHA-256 -> source of every image in a shard, of the known ones, and of those that could not be embedded."""
         self._refused: dict[str, str] = {}  # SHA-256 -> why the image could not be embedded
@@ -68,11 +72,14 @@ class _Work:
 
     def _begin(self, consumed: int) -> None:
         self.shard, self._start, self._since = Shard(consumed=consumed), consumed, time.monotonic()
+        self._addresses: list[str] = []  # of the images in the shard
 
     def take(self, raw: RawImage, result: _Prepared | ImageError) -> None:
         """Record the next image of the source as skipped, duplicate or new; embed and write when enough wait."""
         shard = self.shard
         shard.consumed, shard.position = shard.consumed + 1, raw.position
+        if raw.fetch and raw.path:
+            self._addresses.append(raw.path)
         if isinstance(result, ImageError):
             shard.skipped.append((raw.source, str(result)))
         elif result.sha256 in self._refused:
@@ -100,6 +107,7 @@ class _Work:
 
     def _write(self) -> None:
         self._shards.write(self.shard, self._encoder.dim)
+        self.fetched.drop(self._addresses)
         self._begin(self.shard.consumed)
 
     def _embed(self) -> None:

@@ -24,6 +24,7 @@ from retrieval.console import say
 from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
 VECTOR = "lookalike:vector"  # prefixed, because a source may have its own `vector` column
+FETCHED = "fetched"
 _OPEN = 4  # earlier shards held in memory at a time
 
 
@@ -51,13 +52,20 @@ class Shards:
         if found.get("encoder") != wanted["encoder"]:
             if count := self._count(folder.rglob("*.parquet")):
                 say(f"discarding {count:,} images embedded by an interrupted build: it used a different encoder")
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            for path in folder.glob("*"):
+                if path != self.fetched:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
         elif found["key"] != key:
             self.set_aside("the source has changed")
         if found != wanted:
             write_whole(folder / "key", lambda path: path.write_text(json.dumps(wanted), encoding="utf-8"))
         self.kept = Kept(folder / "kept")
+
+    @property
+    def fetched(self) -> Path:
+        """The folder for pictures that were fetched and are not in a shard yet."""
+        return self.folder / FETCHED
 
     def begun(self, limit: int | None) -> tuple[int, Any]:
         """The number of source rows read so far, and the position to resume from.

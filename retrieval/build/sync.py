@@ -1,13 +1,15 @@
 """Sync: an artifact becomes what its source is now, and no image is embedded twice.
 
 Images are recognised by their content, so a renamed file is the same image with another source. The source is read
-twice: once to compare hashes, labels and attributes, and once more for the images that are new.
+twice: once to compare hashes, labels and attributes, and once more for the images that are new. Addresses are fetched
+once: a new picture is kept on disk until it is embedded.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,12 +22,14 @@ from retrieval.artifact.atomic import writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.map import map_method_of
-from retrieval.build.build import embed, left_out_of, report_of
+from retrieval.build.build import embed, left_out_of, report_of, work_folder
 from retrieval.build.change import replaced
+from retrieval.build.shards import FETCHED
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
 from retrieval.images.gallery import BASE_SCHEMA, conform, read_tables
 from retrieval.sources.base import RawImage, Source
+from retrieval.sources.lists.ahead import Fetched, ahead
 
 _OWN = frozenset({"id", "thumbnail", "sha256"})  # columns that come from the content of an image
 
@@ -90,7 +94,7 @@ def sync_artifact(
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
-        compared = _compare(source, old)
+        compared = _compare(source, old, None if dry_run else Fetched(work_folder(folder) / FETCHED))
         report = compared.report
         if not (report.new or report.changed or report.unchanged):
             raise SourceError("the source has no readable image, so the artifact would become empty; nothing changed.")
@@ -99,27 +103,31 @@ def sync_artifact(
         return _written(old, source, compared, progress)
 
 
-def _compare(source: Source, old: Artifact) -> _Compared:
+def _compare(source: Source, old: Artifact, fetched: Fetched | None) -> _Compared:
     row_of = {sha256: row for row, sha256 in enumerate(old.gallery.table["sha256"].to_pylist())}
     names = [*BASE_SCHEMA.names, *source.schema.names]
     first: dict[str, str] = {}  # SHA-256 -> source, of new images
     found: dict[int, list[dict[str, Any]]] = {}  # gallery row -> the values of each source row with that content
     compared = _Compared(SyncReport(left_out=left_out_of(source)))
     report = compared.report
-    for number, raw in enumerate(source.rows()):
-        try:
-            sha256 = hashlib.sha256(raw.read()).hexdigest()
-        except ImageError as error:
-            report.skipped.append((raw.source, str(error)))
-            continue
-        if sha256 in row_of:
-            found.setdefault(row_of[sha256], []).append(_values(raw, names))
-        elif sha256 in first:
-            report.duplicates.append((raw.source, first[sha256]))
-        else:
-            first[sha256] = raw.source
-            report.new.append(raw.source)
-            compared.fresh.add(number)
+    with closing(ahead(source.rows())) as rows:
+        for number, raw in enumerate(rows):
+            try:
+                data = raw.read()
+            except ImageError as error:
+                report.skipped.append((raw.source, str(error)))
+                continue
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 in row_of:
+                found.setdefault(row_of[sha256], []).append(_values(raw, names))
+            elif sha256 in first:
+                report.duplicates.append((raw.source, first[sha256]))
+            else:
+                first[sha256] = raw.source
+                report.new.append(raw.source)
+                compared.fresh.add(number)
+                if fetched and raw.fetch and raw.path:
+                    fetched.put(raw.path, data)
     compared.report = _known(compared, found, old)
     return compared
 

@@ -68,6 +68,7 @@ def build(
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
+    allow_private: options.AllowPrivate = False,
     limit: options.Limit = None,
     backbone: Backbone = "resnet50",
     weights: Weights = None,
@@ -86,7 +87,7 @@ def build(
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text import TextEncoder
 
-    opened = _opened(source, image_column, label_column, label_level, split, config, revision)
+    opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = _licensed(opened, image_license)
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
     text = TextEncoder.create(text_model) if text_model else None
@@ -106,12 +107,14 @@ def _opened(
     split: str | None,
     config: str | None,
     revision: str | None,
+    allow_private: bool,
 ) -> Source:
     """The source that the options name, once its notes are printed."""
     from retrieval.sources.open import open_source
 
     columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "label_level": label_level}
-    return noted(open_source(name, **columns, split=split, config=config, revision=revision))
+    choices: dict[str, Any] = {"split": split, "config": config, "revision": revision}
+    return noted(open_source(name, **columns, **choices, allow_private=allow_private))
 
 
 def _licensed(source: Source, image_license: str | None) -> Source:
@@ -128,6 +131,7 @@ def add(
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
+    allow_private: options.AllowPrivate = False,
     limit: options.Limit = None,
 ) -> None:
     """Add images that the artifact does not contain yet."""
@@ -136,7 +140,7 @@ def add(
     from retrieval.build.change import add_images
 
     with Bar() as bar:
-        images = _opened(source, image_column, label_column, label_level, split, config, revision)
+        images = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
         report = add_images(artifact, images, limit=limit, progress=bar).report
     print_report(report)
 
@@ -151,6 +155,7 @@ def sync(
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
+    allow_private: options.AllowPrivate = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would change, and change nothing")] = False,
 ) -> None:
     """Make an artifact what its source is now."""
@@ -158,7 +163,7 @@ def sync(
     check_source(source)
     from retrieval.build.sync import sync_artifact
 
-    opened = _opened(source, image_column, label_column, label_level, split, config, revision)
+    opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     with Bar() as bar:
         report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar)
     print_sync(report, dry_run)

@@ -16,15 +16,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Private = Annotated[bool, typer.Option("--private", help="make it private: visible only to those with access")]
 
 SourceName = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="a folder, a parquet file, or a dataset's folder or Hub name")
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="a folder, a list (CSV, TSV, JSONL), a parquet file, or a dataset's folder or Hub name"
+    ),
 ]
 ImageColumn = Annotated[
-    str | None, typer.Option(metavar="C", help="the image column (default: the first column that contains images)")
+    str | None,
+    typer.Option(metavar="C", help="the image column (default: the first column that contains images, or is named so)"),
 ]
 LabelColumn = Annotated[str | None, typer.Option(metavar="C", help="the label column (default: label)")]
 LabelLevel = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="the folder that is the label, counted from SOURCE (default: the innermost)"),
+]
+AllowPrivate = Annotated[
+    bool, typer.Option("--allow-private", help="also fetch addresses in private networks, such as localhost")
 ]
 Split = Annotated[
     str | None, typer.Option(metavar="S", help="one split, or several as train+validation (default: all)")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import QueryError, short
+from retrieval.images.scalars import as_written
 
 ORDERED = ("<", "<=", ">", ">=")
 OPERATORS = ("=", "!=", *ORDERED)
@@ -131,5 +132,5 @@ def _operands(column: str, operator: str, operand: Any) -> tuple[Any, ...]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.floating):
-        return float(str(value))
+        return as_written(value)
     return value.item() if isinstance(value, np.bool_ | np.integer | np.str_) else value

@@ -32,6 +32,11 @@ def as_number(value: Any) -> int | float | None:
     return None if number != number else number
 
 
+def as_written(number: np.floating[Any]) -> float:
+    """A narrow float as the number that it is written as: 0.1 for a float32, not 0.10000000149011612."""
+    return float(str(number))
+
+
 def as_moment(value: Any) -> tuple[int, bool] | None:
     """Microseconds since 1970, and whether it is a whole day; None for what is no date. Without a zone, it is UTC."""
     try:

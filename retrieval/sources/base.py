@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import fsspec
@@ -25,20 +26,36 @@ class RawImage:
     attributes: dict[str, Any] = field(default_factory=dict)
     data: bytes | None = None
     path: str | None = None
-    problem: str | None = None
-    """Why there are neither data nor a path, if that is known."""
     position: Any = None
     """Where `Source.rows` resumes after this image, as JSON values; None if rows can only be counted."""
+    row: str | None = None
+    """What its row is called in messages, such as `line 7`."""
+    problem: str | None = None
+    """Why there is no image, if that is known before it is read."""
+    fetch: Callable[[str, Event | None], bytes] | None = None
+    """Fetches `path` if it is an http(s) address; the event ends that early."""
 
     def read(self) -> bytes:
         """The bytes of the image; raises ImageError if there are none, or too many.
 
         Raises SourceError if the Hub does not deliver them: the image itself may be fine.
         """
+        try:
+            return self._read()
+        except ImageError as error:
+            if self.row is None:
+                raise
+            raise ImageError(f"{self.row}: {error}") from error
+
+    def _read(self) -> bytes:
+        if self.problem is not None:
+            raise ImageError(self.problem)
         if self.data is not None:
             return read_bytes(self.data)
         if not self.path:
-            raise ImageError(self.problem or "the row has no image")
+            raise ImageError("the row has no image")
+        if self.fetch is not None:
+            return read_bytes(self.fetch(self.path, None))
         if "://" not in self.path:
             return read_bytes(self.path)
         try:

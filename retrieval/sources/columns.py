@@ -15,17 +15,24 @@ from datasets.utils.file_utils import xopen
 from retrieval.console import say
 from retrieval.errors import SourceError
 from retrieval.images.gallery import RESERVED
+from retrieval.images.scalars import as_written
+from retrieval.sources.lists import names
 
 Features = Mapping[str, Any]
 """Column -> feature, as in `datasets`."""
 Kept = dict[str, tuple[str, Any]]
 """Attribute in the gallery -> (source column, its feature)."""
-_NARROW = {"float16": np.float16, "float32": np.float32}
+_NARROW: dict[str, type[np.floating[Any]]] = {"float16": np.float16, "float32": np.float32}
 
 
 def is_image(kind: Any) -> bool:
     """Whether a feature is `datasets.Image`."""
     return isinstance(kind, datasets.Image)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a feature holds text."""
+    return isinstance(kind, datasets.Value) and "string" in kind.dtype
 
 
 def is_binary(kind: Any) -> bool:
@@ -43,7 +50,8 @@ def is_binary(kind: Any) -> bool:
 def image_column(name: str, features: Features, asked: str | None) -> str:
     """The column that holds the images: an Image feature, raw bytes, or a struct of bytes and path.
 
-    Raises SourceError if there is none, or if the requested column holds no images.
+    Otherwise a column of text that names them: the requested one, or one with such a name (`lists.names`). Raises
+    SourceError if there is none, or if the requested column holds no images.
     """
 
     def holds_bytes(kind: Any) -> bool:
@@ -53,8 +61,11 @@ def image_column(name: str, features: Features, asked: str | None) -> str:
     found += [column for column, kind in features.items() if holds_bytes(kind)]
     if asked is None and found:
         return found[0]
-    if asked in found:
+    texts = [column for column, kind in features.items() if is_text(kind)]
+    if asked in (*found, *texts):
         return str(asked)
+    if asked is None and (named := names.find(texts)):
+        return named
     what = "no image column" if asked is None else f"no image column {asked!r}"
     raise SourceError(f"{name} has {what}; its columns are {', '.join(features)} (choose one with --image-column).")
 
@@ -108,7 +119,7 @@ def attribute_value(value: Any, kind: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, default=str, ensure_ascii=False)
     if isinstance(value, float) and (narrow := _NARROW.get(kind.dtype)):
-        return float(str(narrow(value)))
+        return as_written(narrow(value))
     return str(value) if pa.types.is_string(_arrow_type(kind)) else value
 
 

@@ -20,10 +20,10 @@ from retrieval.sources.archives.listing import MOST_METADATA
 from retrieval.sources.archives.pairs import described as pairs_of
 from retrieval.sources.archives.tars import in_order
 from retrieval.sources.base import LeftOut, RawImage, Source
-from retrieval.sources.labels import Labels, name_of, split_folders
+from retrieval.sources.folders.labels import Labels, name_of, split_folders
+from retrieval.sources.folders.walk import NOT_METADATA, metadata_files, possible_pictures
 from retrieval.sources.matching import Described, Row, is_in, settle
 from retrieval.sources.metadata import Table, read_table
-from retrieval.sources.walk import NOT_METADATA, metadata_files, possible_pictures
 
 
 def image_folder(tree: Tree, label_column: str | None, split: str | None, label_level: int | None = None) -> Source:
@@ -56,7 +56,7 @@ def image_folder(tree: Tree, label_column: str | None, split: str | None, label_
     rows.sort(key=lambda row: (_place(row[0].key, chosen), row[0].stream) if row[0].stream else (-1, ("", 0)))
     if not rows:
         raise SourceError(_empty(tree.name, left_out))
-    features = {column: datasets.Value(str(kind).replace("double", "float64")) for column, kind in types.items()}
+    features = datasets.Features.from_arrow_schema(pa.schema(list(types.items())))
     asked = label_column and unicodedata.normalize("NFC", label_column)
     label = columns.label_column(tree.name, features, asked) if features or asked else None
     kept = columns.kept_columns(features, label)

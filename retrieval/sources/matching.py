@@ -108,35 +108,62 @@ def _listed(keys: Sequence[str]) -> str:
 def settle(tables: Iterable[Table]) -> dict[str, pa.DataType]:
     """The type of each column over all its cells in all tables, in order of first appearance.
 
-    int64, float64 or bool where every cell fits, otherwise string. The cells in the tables become values of that type.
+    int64, float64 or bool where every cell fits, lists of these or of text where every cell is a list, otherwise
+    string. The cells in the tables become values of that type.
     """
     tables = list(tables)
     types = {}
     for column in dict.fromkeys(column for table in tables for column in table.columns if column != table.file_column):
         mine = [table for table in tables if column in table.columns]
-        kinds = {
-            _kind(cells, _of_text if is_text else _of_value)
-            for is_text in (True, False)
-            if (cells := [cell for table in mine if table.is_text == is_text for cell in _present(table, column)])
-        }
-        types[column] = kinds.pop() if len(kinds) == 1 else pa.string()
+        kinds = {is_text: Kind(is_text) for is_text in (True, False)}
         for table in mine:
-            table.columns[column][:] = [_as(types[column], cell) for cell in table.columns[column]]
+            for cell in table.columns[column]:
+                kinds[table.is_text].see(cell)
+        found = {kind.type for kind in kinds.values() if not kind.is_empty}
+        types[column] = found.pop() if len(found) == 1 else pa.string()
+        for table in mine:
+            table.columns[column][:] = [as_type(types[column], cell) for cell in table.columns[column]]
     return types
 
 
-def _present(table: Table, column: str) -> Iterator[Any]:
-    return (cell for cell in table.columns[column] if cell is not None)
+class Kind:
+    """The narrowest type of the cells seen so far: of text, or of values that have types of their own."""
+
+    def __init__(self, is_text: bool) -> None:
+        self._fits: Callable[[Any], set[pa.DataType]] = _of_text if is_text else _of_value
+        self._possible = {pa.bool_(), pa.int64(), pa.float64()}
+        self._members: Kind | None = None  # of lists
+        self._has_others = False
+
+    def see(self, cell: Any) -> None:
+        """Take one more cell into account; None is missing, and fits every type."""
+        if cell is None:
+            return
+        if not isinstance(cell, str) and _is_flat_list(cell):
+            self._members = self._members or Kind(False)
+            for member in cell:
+                self._members.see(member)
+            return
+        self._has_others = True
+        if self._possible:
+            self._possible = self._possible & self._fits(cell)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell has a value."""
+        return not self._has_others and self._members is None
+
+    @property
+    def type(self) -> pa.DataType:
+        """A type that all cells fit; string if there is no other."""
+        if self._members is not None:
+            return pa.string() if self._has_others else pa.list_(self._members.type)
+        possible = self._possible if self._has_others else set()
+        return next((kind for kind in (pa.bool_(), pa.int64(), pa.float64()) if kind in possible), pa.string())
 
 
-def _kind(cells: list[Any], fits: Callable[[Any], set[pa.DataType]]) -> pa.DataType:
-    """The narrowest type that every cell fits."""
-    possible = {pa.bool_(), pa.int64(), pa.float64()}
-    for cell in cells:
-        possible &= fits(cell)
-        if not possible:
-            return pa.string()
-    return next(kind for kind in (pa.bool_(), pa.int64(), pa.float64()) if kind in possible)
+def _is_flat_list(cell: Any) -> bool:
+    return isinstance(cell, list) and not any(isinstance(member, list | dict) for member in cell)
 
 
 def _of_text(cell: str) -> set[pa.DataType]:
@@ -160,9 +187,12 @@ def _of_value(cell: Any) -> set[pa.DataType]:
     return {pa.float64()} if isinstance(cell, float) else set()
 
 
-def _as(kind: pa.DataType, cell: Any) -> Any:
+def as_type(kind: pa.DataType, cell: Any) -> Any:
+    """A cell as a value of the type that its column has."""
     if cell is None:
         return None
+    if pa.types.is_list(kind):
+        return [as_type(kind.value_type, member) for member in cell]
     if kind == pa.bool_():
         return cell in (True, "True")
     if kind != pa.string():

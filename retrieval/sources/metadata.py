@@ -11,6 +11,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import SourceError, first_line, short
+from retrieval.images.scalars import as_written
 from retrieval.words import did_you_mean
 
 NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
@@ -26,6 +28,8 @@ FILE_NAME = "file_name"
 _BOMS = [(b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32")]
 _BOMS += [(b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")]
 _DELIMITERS = (",", ";", "\t")
+_NARROW: dict[pa.DataType, type[np.floating[Any]]] = {pa.float16(): np.float16, pa.float32(): np.float32}
+_LONGEST_CELL = 2**30  # characters: a picture as base64; the default is 131,072
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -63,17 +67,22 @@ def read_table(name: str, data: bytes) -> Table:
     Names of columns and cells lose blanks around them, and text is brought into NFC. Raises SourceError, with the line,
     if the file is not of its format.
     """
-    if data.startswith(_LFS):
+    if is_pointer(data):
         raise SourceError(f"{name} is a pointer of Git LFS, not the table itself: run `git lfs pull` in its folder.")
     if name.endswith(".parquet"):
         return _from_parquet(name, data)
-    text, notes = _decoded(name, data)
+    text, notes = decoded(name, data)
     if not text.strip():
         raise SourceError(f"{name} cannot be read: it is empty. Write a header with {FILE_NAME!r}, or delete the file.")
     return _from_jsonl(name, text, notes) if name.endswith(".jsonl") else _from_csv(name, text, notes)
 
 
-def _decoded(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
+def is_pointer(data: bytes) -> bool:
+    """Whether these are the bytes of a pointer of Git LFS instead of a file."""
+    return data.startswith(_LFS)
+
+
+def decoded(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
     """The text, and a note if its encoding had to be guessed."""
     encoding = next((encoding for bom, encoding in _BOMS if data.startswith(bom)), "utf-8")
     if encoding == "utf-8" and b"\0" in data[:4096]:  # UTF-16 without a mark: every second byte of most text is 0
@@ -95,33 +104,57 @@ def _decoded(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
 
 
 def _from_csv(name: str, text: str, notes: tuple[str, ...]) -> Table:
+    names, rows = csv_rows(name, text)
+    columns: dict[str, list[Any]] = {column: [] for column in names}
+    lines = []
+    for line, row in rows:
+        for column, cell in zip(names, row, strict=True):
+            columns[column].append(cell if column == FILE_NAME else clean(cell))
+        lines.append(f"line {line}")
+    return Table(name, columns, lines, True, notes)
+
+
+def csv_rows(name: str, text: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The names of the columns, and each row of a CSV file that is not blank: its line, and its cells unchanged.
+
+    Raises SourceError, also while the rows are read.
+    """
     if sep := re.match(r"sep=([,;\t])\r?\n", text):  # Excel's own way to state the delimiter
         text = text[sep.end() :]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep[1] if sep else _delimiter(text), strict=True)
-    rows: list[tuple[int, list[str]]] = []
+    lines = _lines_of(name, text, sep[1] if sep else _delimiter(text))
+    header = [clean(cell) or "" for cell in next(lines)[1]]
+    while header and not header[-1]:  # a delimiter at the end of each line
+        header.pop()
+    names = [column or f"column_{number}" for number, column in enumerate(header, 1)]
+    _check_names(name, names)
+    return names, _fitted(name, lines, len(names))
+
+
+def _lines_of(name: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
     try:
-        rows.extend((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+        yield from ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
     except csv.Error as error:
         raise SourceError(
             f"{name} cannot be read: line {reader.line_num}: {error}. Put cells that contain a delimiter or a quote in "
             'quotes, and write a quote inside them as "".'
         ) from error
-    header = [clean(cell) or "" for cell in rows[0][1]]
-    while header and not header[-1]:  # a delimiter at the end of each line
-        header.pop()
-    names = [column or f"column_{number}" for number, column in enumerate(header, 1)]
-    _check_names(name, names)
-    columns: dict[str, list[Any]] = {column: [] for column in names}
-    for line, row in rows[1:]:
-        if any(cell.strip() for cell in row[len(names) :]):
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a text with their ends, one by one: `io.StringIO` would copy a large text at four bytes a letter."""
+    return (found[0] for found in re.finditer(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+", text))
+
+
+def _fitted(name: str, lines: Iterable[tuple[int, list[str]]], width: int) -> Iterator[tuple[int, list[str]]]:
+    for line, row in lines:
+        if any(cell.strip() for cell in row[width:]):
             raise SourceError(
-                f"{name} cannot be read: line {line} has {len(row)} cells, but the header names {len(names)} columns. "
+                f"{name} cannot be read: line {line} has {len(row)} cells, but the header names {width} columns. "
                 "Put cells that contain a delimiter in quotes."
             )
-        padded = row + [""] * (len(names) - len(row))
-        for column, cell in zip(names, padded, strict=False):
-            columns[column].append(cell if column == FILE_NAME else clean(cell))
-    return Table(name, columns, [f"line {line}" for line, _ in rows[1:]], True, notes)
+        yield line, row[:width] + [""] * (width - len(row))
 
 
 def _delimiter(text: str) -> str:
@@ -139,8 +172,21 @@ def _check_names(name: str, names: list[str]) -> None:
 
 def _from_jsonl(name: str, text: str, notes: tuple[str, ...]) -> Table:
     columns: dict[str, list[Any]] = {}
-    rows: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
+    lines: list[str] = []
+    for line, row in json_rows(name, text):
+        for column, value in row.items():
+            cells = columns.setdefault(column, [])
+            cells += [None] * (len(lines) - len(cells))
+            cells.append(value if column == FILE_NAME else clean(value))
+        lines.append(f"line {line}")
+    for cells in columns.values():
+        cells += [None] * (len(lines) - len(cells))
+    return Table(name, columns, lines, False, notes)
+
+
+def json_rows(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row of a JSONL file that is not blank: its line, and its values unchanged; raises SourceError."""
+    for number, line in enumerate(_lines(text), 1):
         if not line.strip():
             continue
         try:
@@ -149,16 +195,9 @@ def _from_jsonl(name: str, text: str, notes: tuple[str, ...]) -> Table:
             raise SourceError(f"{name} cannot be read: line {number} is not JSON: {first_line(error)}.") from error
         if not isinstance(row, dict):
             raise SourceError(f"{name} cannot be read: line {number} is not a JSON object in braces, one per line.")
-        named = [(clean(column), value) for column, value in row.items()]
-        _check_names(f"{name}, line {number},", [column for column, _ in named])
-        for column, value in named:
-            cells = columns.setdefault(column or "column", [])
-            cells += [None] * (len(rows) - len(cells))
-            cells.append(value if column == FILE_NAME else clean(value))
-        rows.append(f"line {number}")
-    for cells in columns.values():
-        cells += [None] * (len(rows) - len(cells))
-    return Table(name, columns, rows, False, notes)
+        names = [clean(column) or "column" for column in row]
+        _check_names(f"{name}, line {number},", names)
+        yield number, dict(zip(names, row.values(), strict=True))
 
 
 def _from_parquet(name: str, data: bytes) -> Table:
@@ -175,15 +214,26 @@ def _from_parquet(name: str, data: bytes) -> Table:
             notes.append(f"{name}: the column {column!r} is left out, because {cells.type} cannot be an attribute.")
             continue
         values = cells.to_pylist()
-        if cells.type in (pa.float16(), pa.float32()):  # the shortest text of the number: 0.1, not 0.10000000149011612
-            exact = np.float16 if cells.type == pa.float16() else np.float32
-            values = [None if value is None else float(str(exact(value))) for value in values]
+        if narrow := _NARROW.get(getattr(cells.type, "value_type", cells.type)):
+            values = [_as_written(value, narrow) for value in values]
         columns[column] = values if column == FILE_NAME else [clean(value) for value in values]
     return Table(name, columns, [f"row {number}" for number in range(1, len(table) + 1)], False, tuple(notes))
 
 
+def _as_written(value: Any, narrow: type[np.floating[Any]]) -> Any:
+    """A number, or each number of a list, as it is written in a narrow type."""
+    if isinstance(value, list):
+        return [_as_written(member, narrow) for member in value]
+    return None if value is None else as_written(narrow(value))
+
+
 def clean(value: Any) -> Any:
-    """Text in NFC without blanks around it, and None if nothing is left; NaN, written for a missing number, is None."""
+    """Text in NFC without blanks around it, and None if nothing is left; NaN, written for a missing number, is None.
+
+    The same for each member of a list.
+    """
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value.strip()) or None
+    if isinstance(value, list):
+        return [clean(member) for member in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,44 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from retrieval.errors import SourceError, short
 from retrieval.sources import columns
 from retrieval.sources import datasets as origins
 from retrieval.sources.base import RawImage, Source
+from retrieval.sources.lists import names
+from retrieval.sources.lists.cells import Place
+from retrieval.sources.lists.fetch import Fetcher
 
-_OUTSIDE = "its path leads out of the dataset: put the file into the folder of the dataset, or store its bytes"
 
+def data_set(
+    origin: origins.Origin,
+    image_column: str | None,
+    label_column: str | None,
+    split: str | None,
+    *,
+    is_own: bool = False,
+    allow_private: bool = False,
+) -> Source:
+    """The rows of a dataset; the columns are those of `open_source`. Raises SourceError.
 
-def data_set(origin: origins.Origin, image_column: str | None, label_column: str | None, split: str | None) -> Source:
-    """The rows of a dataset; the columns are those of `open_source`. Raises SourceError."""
+    With `is_own`, a column of text may name any file: the user wrote it. A stranger's must not reach this machine's.
+    """
     name, root = origin.name, origin.root
     streams = origins.streams(name, origin.builder, split)
     features = _features(name, streams)
     image = columns.image_column(name, features, image_column)
     label = columns.label_column(name, features, label_column)
+    place = Place(root, Fetcher(allow_private), is_own and columns.is_text(features[image]), names.is_base64(image))
     kept = columns.kept_columns({column: kind for column, kind in features.items() if column != image}, label)
 
     def rows(after: Any = None) -> Iterator[RawImage]:
         for position, row in _positions(name, streams, after):
-            value = row.get(image)
-            value = value if isinstance(value, dict) else {"bytes": value}
-            numbered = f"{position['split']}/{position['number']}"
-            named, path = value.get("path") or "", _own_path(value.get("path"), root)
-            outside = value.get("bytes") is None and named and not path
-            yield RawImage(
-                source=named.removeprefix(f"{root}/") or numbered,
+            raw = RawImage(
+                source=f"{position['split']}/{position['number']}",
                 label=columns.label_text(row.get(label), features[label]) if label else None,
                 attributes={
                     new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
                 },
-                data=value.get("bytes"),
-                path=path,
-                problem=_OUTSIDE if outside else None,
                 position=position,
             )
+            yield _with_picture(raw, row.get(image), place)
 
     fingerprint, total = (
         origins.fingerprint(origin.builder, split, image, label),
@@ -76,12 +82,12 @@ def _positions(name: str, streams: Mapping[str, Any], after: Any) -> Iterator[tu
             yield {"split": split, "number": number, "state": streams[split].state_dict()}, row
 
 
-def _own_path(path: str | None, root: str) -> str | None:
-    """A row's path if it lies inside the dataset, else None: a row must not reach other files on this machine."""
+def _with_picture(raw: RawImage, cell: Any, place: Place) -> RawImage:
+    """The row with the picture of its cell: bytes, a struct of bytes and path, or text."""
+    value = cell if isinstance(cell, dict) else {"path" if isinstance(cell, str) else "bytes": cell}
+    path, data = value.get("path"), value.get("bytes")
+    if data is not None:
+        return replace(raw, source=(path or "").removeprefix(f"{place.root}/") or raw.source, data=data)
     if not path:
-        return None
-    if root.startswith("hf://"):
-        own = path.startswith(f"{root}/") and "::" not in path and ".." not in path.split("/")
-        return path if own else None
-    whole = Path(root, path).resolve()
-    return str(whole) if whole.is_relative_to(Path(root).resolve()) else None
+        return raw
+    return place.resolve(path, replace(raw, row=f"row {raw.position['number'] + 1}"))

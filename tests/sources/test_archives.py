@@ -87,7 +87,7 @@ SHARDS = {
     "a caption that is not UTF-8": ({"0.jpg": 0, "0.txt": b"gro\xdf"}, {"0.jpg": (None, {"caption": "groß"})}),
     "fields of JSON": (
         {"0.jpg": 0, "0.json": {"label": 3, "price": 1.5, "sku": "007", "tags": ["a"], "id": 9}},
-        {"0.jpg": ("3", {"price": 1.5, "sku": "007", "tags": '["a"]', "id_": 9})},
+        {"0.jpg": ("3", {"price": 1.5, "sku": "007", "tags": ["a"], "id_": 9})},
     ),
     "types over the whole column": (
         {"0.jpg": 0, "0.json": {"x": 1}, "1.jpg": 1, "1.json": {"x": "late"}, "2.jpg": 2, "2.json": {"y": True}},
@@ -105,7 +105,7 @@ SHARDS = {
         {"0.jpg": 0, "0.cls": "cat", "0.txt": "a cat", "0.json": {"label": 3, "caption": "a cat"}},
         {"0.jpg": ("cat", {"caption": "a cat", "label_json": 3})},
     ),
-    "JSON that is a list": ({"0.jpg": 0, "0.json": ["a", "b"]}, {"0.jpg": (None, {"json": '["a", "b"]'})}),
+    "JSON that is a list": ({"0.jpg": 0, "0.json": ["a", "b"]}, {"0.jpg": (None, {"json": ["a", "b"]})}),
     "several images of a key": (
         {"0.left.jpg": 0, "0.right.jpg": 1, "0.cls": "5", "0.right.txt": "right"},
         {"0.left.jpg": ("5", {"caption": None}), "0.right.jpg": ("5", {"caption": "right"})},

@@ -163,7 +163,7 @@ def test_every_format_of_metadata_gives_the_same_cells(tmp_path, name):
 
 def test_cells_of_json_keep_their_own_types(tmp_path):
     rows = [
-        {"file_name": "0.png", "sku": "123", "price": 12, "big": 2**63, "mixed": 1, "on": True, "tags": ["a"]},
+        {"file_name": "0.png", "sku": "123", "price": 12, "big": 2**63, "mixed": 1, "on": True, "size": {"w": 1}},
         {"file_name": "1.png", "sku": "456", "price": 12.5, "big": 1, "mixed": "x", "on": None, "more": " late "},
     ]
     write(tmp_path, {"0.png": 0, "1.png": 1, "metadata.jsonl": "\n".join(map(json.dumps, rows))})
@@ -174,10 +174,32 @@ def test_cells_of_json_keep_their_own_types(tmp_path):
         "big": str(2**63),
         "mixed": "1",
         "on": True,
-        "tags": '["a"]',
+        "size": '{"w": 1}',
         "more": None,
     }
-    assert second == {"sku": "456", "price": 12.5, "big": "1", "mixed": "x", "on": None, "tags": None, "more": "late"}
+    assert second == {"sku": "456", "price": 12.5, "big": "1", "mixed": "x", "on": None, "size": None, "more": "late"}
+
+
+def test_lists_in_json_are_lists_where_all_cells_are(tmp_path):
+    tags, sizes = [[" new ", "sale"], None, []], [[36, 38.5], [], [40]]
+    deep, mixed = [[[1]], None, [[2]]], [["a"], "a", None]
+    rows = [
+        {"file_name": f"{n}.png", "tags": tags[n], "sizes": sizes[n], "deep": deep[n], "mixed": mixed[n]}
+        for n in range(3)
+    ]
+    write(tmp_path, {"metadata.jsonl": "\n".join(map(json.dumps, rows)), **{f"{n}.png": n for n in range(3)}})
+    assert [attributes for _, attributes in read(tmp_path).values()] == [
+        {"tags": ["new", "sale"], "sizes": [36.0, 38.5], "deep": "[[1]]", "mixed": '["a"]'},
+        {"tags": None, "sizes": [], "deep": None, "mixed": "a"},
+        {"tags": [], "sizes": [40.0], "deep": "[[2]]", "mixed": None},
+    ]
+
+
+def test_lists_in_parquet_metadata_stay_lists(tmp_path):
+    write(tmp_path, {"0.png": 0})
+    widths = pa.array([[0.1, None]], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"file_name": ["0.png"], "widths": widths}), tmp_path / "metadata.parquet")
+    assert read(tmp_path) == {"0.png": (None, {"widths": [0.1, None]})}
 
 
 def test_numbers_of_parquet_show_their_shortest_text(tmp_path):

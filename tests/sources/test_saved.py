@@ -142,7 +142,10 @@ def test_columns_of_several_files_are_joined(tmp_path, written, names):
 
 UNREADABLE = {
     "two types": ({"a": {"x": [1]}, "b": {"x": ["q"]}}, "column 'x' is int64 in a.parquet and string in b.parquet"),
-    "no rows": ({"a": {"x": pa.array([], pa.int64())}}, "has no rows: 1 file with the columns image, x"),
+    "no rows": (
+        {"a": {"x": pa.array([], pa.int64())}},
+        r"has no rows: it is a parquet file with .*\(image, x",
+    ),
     "cut short": ({"a": {"x": [1]}, "b": b"PAR1"}, r"b\.parquet is no parquet file, or it is damaged or cut short"),
     "0 bytes": ({"a": b""}, r"a\.parquet is no parquet file, or it is damaged or cut short"),
     "Git LFS": (
@@ -197,6 +200,6 @@ def test_rows_that_lead_out_of_the_dataset_are_skipped_with_the_reason(tmp_path,
     report = build_artifact(open_source(str(tmp_path / "in")), tmp_path / "built", encoder)
     assert (report.found, report.indexed) == (2, 1)
     ((_, reason),) = report.skipped
-    assert "leads out of the dataset" in reason
-    with pytest.raises(ImageError, match="leads out of the dataset"):
+    assert "points outside the data set" in reason
+    with pytest.raises(ImageError, match="points outside the data set"):
         next(open_source(str(tmp_path / "in")).rows()).read()

@@ -25,6 +25,7 @@ _STILL = """Promise.allSettled(document.getAnimations()
 _LEFT = "AbortError: signal is aborted"  # Gradio aborts its own stream when a page is left or loaded again
 ROWS = "[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)"
 SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
+LOOKS = [("desktop", "light"), ("desktop", "dark"), ("phone", "light")]  # colours do not depend on the size
 
 
 @contextmanager

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser import SIZES, close_list, open_tab, serious_findings, upload, visit
+from browser import LOOKS, close_list, open_tab, serious_findings, upload, visit
 from playwright.sync_api import Browser, expect
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_axe_finds_nothing_serious_in_the_search(
     browser: Browser, axe: Path, server: str, shirt: Path, size: str, theme: str
 ) -> None:
@@ -31,8 +30,7 @@ def test_axe_finds_nothing_serious_in_the_search(
         assert serious_findings(page, axe) == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_axe_finds_nothing_serious_in_other_tabs(
     browser: Browser, axe: Path, server: str, size: str, theme: str
 ) -> None:

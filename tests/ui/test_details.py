@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from browser import SIZES, keep_screenshot, open_tab, serious_findings, served, visit
+from browser import LOOKS, SIZES, keep_screenshot, open_tab, serious_findings, served, visit
 from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 
@@ -56,8 +56,7 @@ def check_card(card: Locator, searcher: Searcher, row: int) -> None:
     assert "noopener" in (link.get_attribute("rel") or "")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_hit_shows_its_file_and_its_attributes_on_demand(
     browser: Browser, axe: Path, shop, size: str, theme: str
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SIZES, expect_rows, open_settings, rows, rows_of, served, set_number, visit
+from browser import expect_rows, open_settings, rows, rows_of, served, set_number, visit
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Searcher
@@ -53,11 +53,8 @@ def take(page: Page, column: str, value: str) -> None:
     page.keyboard.press("Enter")
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_several_filters_set_without_waiting_all_apply(
-    browser: Browser, slow: str, searcher: Searcher, size: str
-) -> None:
-    with visit(browser, slow, size) as page:
+def test_several_filters_set_without_waiting_all_apply(browser: Browser, slow: str, searcher: Searcher) -> None:
+    with visit(browser, slow) as page:
         part = began(page)
         for column, value in (("colour", "red"), ("colour", "blue"), ("label", "mug")):
             take(page, column, value)

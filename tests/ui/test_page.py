@@ -110,9 +110,8 @@ def test_thumbnails_are_loaded_and_shown_uncropped(browser: Browser, server: str
         assert first.get_attribute("alt") == names(page)[0]
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_filter_counts_respect_the_other_filters(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
-    with visit(browser, server, size) as page:
+def test_filter_counts_respect_the_other_filters(browser: Browser, server: str, searcher: Searcher) -> None:
+    with visit(browser, server) as page:
         choose(page, "label", "mug")
         expect(page.locator("#hits .name").first).to_have_text("mug")
         page.locator("#where-colour input").click()
@@ -127,11 +126,8 @@ def test_filter_counts_respect_the_other_filters(browser: Browser, server: str, 
         assert len(found) == min(24, facets["red"] - 1), "all images with a rare value are found"
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_results_per_page_and_minimum_similarity_are_applied(
-    browser: Browser, server: str, shirt: Path, size: str
-) -> None:
-    with visit(browser, server, size) as page:
+def test_results_per_page_and_minimum_similarity_are_applied(browser: Browser, server: str, shirt: Path) -> None:
+    with visit(browser, server) as page:
         upload(page, shirt)
         open_settings(page)
         set_number(page, "#k", "6")
@@ -141,11 +137,8 @@ def test_results_per_page_and_minimum_similarity_are_applied(
         expect(page.locator("#hits .hit")).to_have_count(0)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_show_more_shows_more_results(
-    browser: Browser, server: str, searcher: Searcher, shirt: Path, size: str
-) -> None:
-    with visit(browser, server, size) as page:
+def test_show_more_shows_more_results(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
+    with visit(browser, server) as page:
         expect(page.locator("#hits .card")).to_have_count(24)
         page.locator("#hits .more").click()
         expect(page.locator("#hits .card")).to_have_count(48)
@@ -157,9 +150,8 @@ def test_show_more_shows_more_results(
         expect_rows(page, rows_of(searcher, Part(shirt), k=48))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_undo_and_history_return_to_earlier_searches(browser: Browser, server: str, size: str) -> None:
-    with visit(browser, server, size) as page:
+def test_undo_and_history_return_to_earlier_searches(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
         seen = []
         for place in (3, 1, 2):
             search_for(page, place)
@@ -182,9 +174,8 @@ def test_undo_and_history_return_to_earlier_searches(browser: Browser, server: s
         expect(page.locator("#parts .part")).to_have_count(0)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_browsers_back_button_goes_through_the_searches(browser: Browser, server: str, size: str) -> None:
-    with visit(browser, server, size) as page:
+def test_the_browsers_back_button_goes_through_the_searches(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
         seen = []
         for place in (3, 1, 2, 4):
             search_for(page, place)
@@ -210,9 +201,8 @@ def test_the_browsers_back_button_goes_through_the_searches(browser: Browser, se
         expect_rows(page, seen[1])
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_likes_and_dislikes_refine_a_search(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
-    with visit(browser, server, size) as page:
+def test_likes_and_dislikes_refine_a_search(browser: Browser, server: str, searcher: Searcher) -> None:
+    with visit(browser, server) as page:
         search_for(page, 3)
         page.wait_for_function("location.search.includes('id=')")
         first = searcher.gallery.row_of(parse_qs(urlsplit(page.url).query)["id"][0])
@@ -225,7 +215,7 @@ def test_likes_and_dislikes_refine_a_search(browser: Browser, server: str, searc
         expect_rows(page, rows_of(searcher, *parts))
         expect(page.locator("#status")).to_contain_text("2 liked and 1 disliked examples")
         expect(page.locator("#hits .chance")).to_have_count(0)
-        keep_screenshot(page, f"{size}-several")
+        keep_screenshot(page, "several")
         page.locator("#parts [data-do=turn]").nth(2).click()
         expect(page.locator("#parts .part.unlike")).to_have_count(0)
         page.locator("#parts [data-do=away]").nth(1).click()
@@ -234,14 +224,11 @@ def test_likes_and_dislikes_refine_a_search(browser: Browser, server: str, searc
         expect_rows(page, rows_of(searcher, *parts))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_several_uploads_are_combined(
-    browser: Browser, server: str, searcher: Searcher, tmp_path: Path, size: str
-) -> None:
+def test_several_uploads_are_combined(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(2)]
     for path, article in zip(paths, ("mug", "umbrella"), strict=True):
         draw(Item(article, "green", "plain", "front", 77), 128).save(path)
-    with visit(browser, server, size) as page:
+    with visit(browser, server) as page:
         with page.expect_file_chooser() as waiting:
             page.locator("#add").click()
         waiting.value.set_files(paths)
@@ -278,9 +265,8 @@ def test_selected_part_of_a_picture_is_searched(
         expect_rows(page, rows_of(searcher, part))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_link_restores_a_search(browser: Browser, server: str, size: str) -> None:
-    with visit(browser, server, size) as page:
+def test_link_restores_a_search(browser: Browser, server: str) -> None:
+    with visit(browser, server) as page:
         choose(page, "colour", "red")
         search_for(page, 2)
         page.locator("#hits [data-do=unlike]").nth(9).click()
@@ -288,7 +274,7 @@ def test_link_restores_a_search(browser: Browser, server: str, size: str) -> Non
         page.wait_for_function("location.search.includes('unlike=')")
         link, found = urlsplit(page.url), rows(page)
         assert set(parse_qs(link.query)) == {"id", "unlike", "where"}
-    with visit(browser, server, size, query=f"?{link.query}&k=7") as other:
+    with visit(browser, server, query=f"?{link.query}&k=7") as other:
         expect(other.locator("#hits .hit")).to_have_count(7)
         expect_rows(other, found[:7])
         expect(other.locator("#parts .part.unlike")).to_have_count(1)

@@ -36,14 +36,13 @@ def opacities(page: Page, picture: int) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_explanation_adds_up_to_the_score(browser: Browser, server: str, shirt: Path, size: str) -> None:
-    with visit(browser, server, size) as page:
+def test_the_explanation_adds_up_to_the_score(browser: Browser, server: str, shirt: Path) -> None:
+    with visit(browser, server) as page:
         upload(page, shirt)
         score = float(page.locator("#hits .hit").first.get_attribute("data-score") or "")
         page.locator("#hits [data-do=why]").first.click()
         expect(page.locator("#why dialog")).to_be_visible()
-        keep_screenshot(page, f"{size}-why")
+        keep_screenshot(page, "why")
         said = page.locator("#why .sum").first.inner_text()
         added, bias, total = (float(number) for number in re.findall(r"-?\d\.\d{4}", said)[:3])
         assert added + bias == pytest.approx(total, abs=1.1e-4)
@@ -52,9 +51,8 @@ def test_the_explanation_adds_up_to_the_score(browser: Browser, server: str, shi
         assert "thumbnail" in page.locator("#why .sum").nth(1).inner_text()
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_heat_maps_share_one_colour_scale(browser: Browser, server: str, shirt: Path, size: str) -> None:
-    with visit(browser, server, size) as page:
+def test_heat_maps_share_one_colour_scale(browser: Browser, server: str, shirt: Path) -> None:
+    with visit(browser, server) as page:
         upload(page, shirt)
         page.mouse.move(0, 0)  # over no cell when the dialogue opens
         page.locator("#hits [data-do=why]").last.focus()
@@ -75,13 +73,12 @@ def test_heat_maps_share_one_colour_scale(browser: Browser, server: str, shirt: 
             assert fills == ["#d55e00" if value > 0 else "#0072b2" for value in values]
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_nonlinear_head_cannot_be_explained(browser: Browser, pictures: Path, tmp_path: Path, size: str) -> None:
+def test_a_nonlinear_head_cannot_be_explained(browser: Browser, pictures: Path, tmp_path: Path) -> None:
     encoder = Encoder.create("test_resnet", pretrained=False, head="16-relu-8")
     build_artifact(open_source(str(pictures)), tmp_path / "artifact", encoder)
     searcher, said = Searcher.open(tmp_path / "artifact"), "cannot be split into parts of the picture"
     with served(searcher) as server:
-        with visit(browser, server, size) as page:
+        with visit(browser, server) as page:
             page.locator("#hits .card > .pic").first.click()
             page.locator("#hits .hit [data-do=why]").first.click()
             expect(page.locator("#why dialog .cannot")).to_contain_text(said)
@@ -177,19 +174,18 @@ def test_hovering_on_the_map_shows_an_image(browser: Browser, server: str, searc
         expect(page.locator("#status")).to_contain_text(f"results for {name}")
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_evaluation_and_about_tabs_show_the_artifact(browser: Browser, server: str, starter: Path, size: str) -> None:
+def test_evaluation_and_about_tabs_show_the_artifact(browser: Browser, server: str, starter: Path) -> None:
     metrics = json.loads((starter / "metrics.json").read_text(encoding="utf-8"))
-    with visit(browser, server, size) as page:
+    with visit(browser, server) as page:
         open_tab(page, "Evaluation")
         expect(page.locator("#evaluation table").first).to_contain_text(f"{metrics['leave_one_out']['P@1']:.3f}")
         picture = page.locator("#evaluation .plots img").first
         picture.scroll_into_view_if_needed()
         page.wait_for_function("document.querySelector('#evaluation .plots img').complete")
         assert picture.evaluate("image => image.naturalWidth") > 300
-        keep_screenshot(page, f"{size}-evaluation")
+        keep_screenshot(page, "evaluation")
         open_tab(page, "About")
         expect(page.locator("#about")).to_contain_text(server)
         expect(page.locator("#about h1")).to_have_text("Image search artifact")
-        keep_screenshot(page, f"{size}-about")
+        keep_screenshot(page, "about")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is too wide"

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from browser import SIZES, expect_rows, keep_screenshot, open_settings, visit
+from browser import expect_rows, keep_screenshot, open_settings, visit
 from playwright.sync_api import Browser, expect
 
 from retrieval import Searcher
 from retrieval.search import Part
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_near_duplicates_are_grouped_unless_switched_off(
-    browser: Browser, twins_server: str, twins: Path, size: str
-) -> None:
+def test_near_duplicates_are_grouped_unless_switched_off(browser: Browser, twins_server: str, twins: Path) -> None:
     searcher = Searcher.open(twins)
-    with visit(browser, twins_server, size) as page:
+    with visit(browser, twins_server) as page:
         button = page.locator("#examples .pic").first
         query = searcher.query([Part(row=int(button.get_attribute("data-row") or ""))])
         button.click()
@@ -34,7 +30,7 @@ def test_near_duplicates_are_grouped_unless_switched_off(
         pictures = folded.first.locator(".pic")
         expect(pictures.first).to_be_visible()
         assert [int(each.get_attribute("data-row") or "") for each in pictures.all()] == list(alike[0].alike)
-        keep_screenshot(page, f"{size}-alike")
+        keep_screenshot(page, "alike")
         open_settings(page)
         page.locator("#fold input").uncheck()
         expect_rows(page, [hit.row for hit in searcher.find(query, 24)])

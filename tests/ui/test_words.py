@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import SIZES, expect_rows, keep_screenshot, rows_of, served, visit
+from browser import expect_rows, keep_screenshot, rows_of, served, visit
 from playwright.sync_api import Browser, expect
 from text_models import write_clip
 
@@ -25,10 +25,9 @@ def words(tmp_path_factory, pictures: Path, encoder: Encoder):
         yield searcher, address
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_text_is_searched_alone_and_with_a_picture(browser: Browser, words, size: str) -> None:
+def test_text_is_searched_alone_and_with_a_picture(browser: Browser, words) -> None:
     searcher, address = words
-    with visit(browser, address, size) as page:
+    with visit(browser, address) as page:
         page.locator("#words textarea, #words input").fill("red shirt")
         page.keyboard.press("Enter")
         expect(page.locator("#status")).to_contain_text("results for “red shirt”")
@@ -41,7 +40,7 @@ def test_text_is_searched_alone_and_with_a_picture(browser: Browser, words, size
         page.locator(f"#hits [data-do=like][data-row='{liked}']").click()
         expect(page.locator("#parts .part")).to_have_count(2)
         expect_rows(page, rows_of(searcher, Part(words="red shirt"), Part(row=liked)))
-        keep_screenshot(page, f"{size}-words")
+        keep_screenshot(page, "words")
         page.locator("#parts [data-do=away]").first.click()
         expect(page.locator("#words textarea, #words input")).to_have_value("")
         expect(page.locator("#status")).not_to_contain_text("red shirt")

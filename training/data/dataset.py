@@ -19,6 +19,7 @@ import numpy as np
 from retrieval.arrays import Rows
 from retrieval.errors import TrainingError
 from retrieval.sources.base import RawImage, Source
+from retrieval.sources.lists.ahead import ahead
 from retrieval.sources.open import open_source, pinned, split_names
 from training.data.checks import check_classes, check_labels, draw_held_out
 from training.data.splits import PARTS, counted, parts_of, split_rows, unused
@@ -184,7 +185,7 @@ def _stored(sources: Mapping[str, Source], work: Path) -> Any:
 
 def _rows(sources: Mapping[str, Source]) -> Iterator[dict[str, Any]]:
     for split, source in sources.items():
-        for raw in source.rows():
+        for raw in ahead(source.rows()):
             yield {"data": raw.data, "path": raw.path, "source": raw.source, "label": raw.label, "split": split}
 
 

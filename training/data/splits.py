@@ -15,7 +15,7 @@ import numpy as np
 
 from retrieval.arrays import Rows
 from retrieval.errors import short
-from retrieval.sources.labels import part_of_split
+from retrieval.sources.folders.labels import part_of_split
 
 PARTS = ("train", "validation", "test")
 _CARVED = 0.1  # share of train that becomes validation, or test, if the source has none

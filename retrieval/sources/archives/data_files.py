@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from datasets.data_files import DataFilesList
 from datasets.features.features import generate_from_arrow_type
 
-from retrieval.errors import SourceError, first_line
+from retrieval.errors import SourceError, first_line, short
 from retrieval.sources.archives.reasons import reason
 from retrieval.sources.columns import holds_map
 from retrieval.words import counted
@@ -25,6 +25,7 @@ from retrieval.words import counted
 logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+_BATCH = 100  # rows read at a time where the first row group has none; by default, it is as many as that has
 _READABLE = (".parquet", ".arrow")
 
 
@@ -40,20 +41,27 @@ def settle_files(name: str, builder: Any) -> None:
     found = {str(path): _opened(name, path) for path in paths}
     kept = {split: [file for file in files if found[file][1] != 0] for split, files in files.items()}
     if not any(kept.values()):
-        columns = ", ".join(found[str(paths[0])][0].names) or "no columns"
+        what = "it is a parquet file" if len(paths) == 1 else f"it is {counted(len(paths), 'parquet file')}"
+        columns = short(", ".join(found[str(paths[0])][0].names), 200) or "none"
         raise SourceError(
-            f"{name} has no rows: {counted(len(paths), 'file')} with the columns {columns}, and nothing in them. Write "
-            "the rows again."
+            f"{name} has no rows: {what} with nothing but columns ({columns}). Write it again with rows, or name "
+            "another source."
         )
     for split, left in kept.items():
         before = builder.config.data_files.pop(split)
         if left:
             builder.config.data_files[split] = DataFilesList(left, before.origin_metadata)
+    if any(found[file][1] and _starts_empty(file) for split in kept.values() for file in split):
+        builder.config.batch_size = _BATCH
     schemas = {Path(file).name: found[file][0] for split in kept.values() for file in split}
     if builder.info.features is None and not any(
         holds_map(kind) for schema in schemas.values() for kind in schema.types
     ):
         builder.info.features = datasets.Features(_joined(name, schemas))
+
+
+def _starts_empty(file: str) -> bool:
+    return file.endswith(".parquet") and pq.read_metadata(file).row_group(0).num_rows == 0
 
 
 def _opened(name: str, path: Path) -> tuple[pa.Schema, int | None]:

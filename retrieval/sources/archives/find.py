@@ -13,8 +13,8 @@ from retrieval.sources.archives.listing import is_archive, list_archive
 from retrieval.sources.archives.patterns import is_pattern, matching
 from retrieval.sources.archives.saved import is_saved
 from retrieval.sources.base import LeftOut
+from retrieval.sources.folders.walk import opened, walk
 from retrieval.sources.metadata import NAMES
-from retrieval.sources.walk import opened, walk
 from retrieval.words import counted
 
 
