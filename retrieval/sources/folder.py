@@ -14,10 +14,11 @@ import pyarrow as pa
 from datasets.data_files import SPLIT_KEYWORDS
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
-from retrieval.errors import SourceError
+from retrieval.errors import SourceError, short
 from retrieval.sources import columns
 from retrieval.sources import datasets as origins
 from retrieval.sources.base import LeftOut, RawImage, Source
+from retrieval.sources.lists.reading import ENDINGS
 from retrieval.sources.matching import Described, is_in, settle
 from retrieval.sources.metadata import NAMES, read_table
 from retrieval.sources.walk import NOT_METADATA, File, as_text, is_artifact, metadata_files, possible_pictures, walk
@@ -126,6 +127,8 @@ def _chosen(folder: Path, root: Path, split: str | None) -> list[str]:
 
 
 def _empty(folder: Path, left_out: Sequence[LeftOut]) -> str:
+    if lists := [left.name for left in left_out if left.name.lower().endswith(ENDINGS)]:
+        return f"{folder} contains no image, but a list ({short(', '.join(lists), 200)}): name it as the source."
     named = "; ".join(f"{left.name}: {left.reason}" for left in left_out[:3])
     return f"{folder} is empty: it contains no file that could be an image." + (f" Left out: {named}." if named else "")
 

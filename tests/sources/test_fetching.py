@@ -10,7 +10,7 @@ from itertools import islice
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import png
+from conftest import BACKBONE, png
 
 from retrieval.artifact.load import load_artifact
 from retrieval.build import embed
@@ -249,6 +249,18 @@ def test_build_of_addresses_accounts_for_each_of_them(site, encoder, tmp_path):
     assert (report.found, report.indexed) == (6, 2)
     assert [row.attributes["x"] for row in load_artifact(tmp_path / "artifact").gallery.take([0, 1])] == [0, 3]
     assert not (tmp_path / ".artifact.building").exists()
+
+
+def test_allow_private_is_an_option_of_build_add_and_sync(site, tmp_path, here):
+    path, out, tiny = listed(tmp_path, site, ["1.png"]), tmp_path / "artifact", ("--backbone", BACKBONE)
+    for refused in (True, False):
+        allowed = () if refused else ("--allow-private",)
+        status, printed, error = here("build", path, "--out", out, *tiny, "--no-pretrained", *allowed)
+        assert ("127.0.0.1 is in a private or reserved network" in error, status) == (refused, int(refused)), error
+    assert "indexed 1 + skipped 0" in printed
+    listed(tmp_path, site, ["1.png", "2.png"])
+    assert "new 1 + changed 0 + unchanged 1" in here("sync", out, path, "--allow-private")[1]
+    assert "indexed 0 + skipped 2" in here("add", out, path)[1]
 
 
 def test_user_name_and_password_are_used_but_not_shown(site, tmp_path):

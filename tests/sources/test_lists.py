@@ -220,6 +220,13 @@ def test_long_list_is_not_held_as_python_objects(tmp_path):
     assert (held(4_000) - held(2_000)) / 2_000 < 60
 
 
+def test_folder_with_lists_but_no_picture_names_them(tmp_path):
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("path,label\n/data/1.png,a\n")
+    with pytest.raises(SourceError, match=r"contains no image, but a list .test.csv, train.csv.: name it as the sourc"):
+        open_source(str(tmp_path))
+
+
 def test_folder_with_pictures_and_metadata_stays_a_folder(folder):
     (folder / "metadata.csv").write_text("file_name,x\n0.png,1\n")
     assert {row.source for row in open_source(str(folder)).rows()} == {"0.png", "1.png", "2.png"}
