@@ -90,7 +90,7 @@ def _on_disk(name: str, path: Path, config: str | None) -> Any:
     if path.is_dir():
         return load_builder(name, "parquet", data_dir=escaped)
     if not path.is_file() or path.suffix != ".parquet":
-        raise SourceError(f"{name} is neither a folder nor a parquet file.")
+        raise SourceError(f"{name} is neither a folder, a parquet file nor a list (.csv, .tsv or .jsonl).")
     if config:
         raise SourceError(f"{name} is a single file and has no configurations: leave out {config!r}.")
     return load_builder(name, "parquet", data_files=escaped)
