@@ -148,12 +148,16 @@ def test_every_row_is_accounted_for(folder, encoder, tmp_path):
 
 def test_splits_of_a_list_are_read_alone_or_in_order(folder):
     path = folder / "l.csv"
-    path.write_text("path,label,split\n0.png,a,train\n1.png,b,test\n2.png,c,train\n")
+    path.write_text("what,label,split\n0.png,a,train\n1.png,b,test\n2.png,c,train\n")
     assert split_names(str(path)) == ("train", "test")
     assert pinned(str(path)) == str(path)
-    assert [row.label for row in open_source(str(path), split="test+train").rows()] == ["b", "a", "c"]
+    assert [row.label for row in open_source(str(path), image_column="what", split="test+train").rows()] == [
+        "b",
+        "a",
+        "c",
+    ]
     with pytest.raises(SourceError, match=r"l.csv has no split 'val'; it has train, test\."):
-        open_source(str(path), split="val")
+        open_source(str(path), image_column="what", split="val")
 
 
 WRONG = {
