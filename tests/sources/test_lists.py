@@ -2,16 +2,18 @@
 
 import base64
 import json
+import re
 import tracemalloc
 import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import png
+from conftest import ROOT, png
 
 from retrieval.build.build import build_artifact
 from retrieval.errors import ImageError, SourceError
+from retrieval.sources.lists import names
 from retrieval.sources.open import open_source, pinned, split_names
 
 PICTURES = {number: png(number) for number in range(4)}
@@ -229,6 +231,14 @@ def test_folder_with_lists_but_no_picture_names_them(tmp_path):
         (tmp_path / name).write_text("path,label\n/data/1.png,a\n")
     with pytest.raises(SourceError, match=r"contains no image, but a list .test.csv, train.csv.: name it as the sourc"):
         open_source(str(tmp_path))
+
+
+def test_names_of_columns_are_documented_in_their_order():
+    _, _, text = (
+        (ROOT / "docs" / "build.md").read_text(encoding="utf-8").partition("- **The column with the pictures**")
+    )
+    text = text.partition("do not matter:")[2].partition("`--image-column`")[0]
+    assert [names.plain(name) for name in re.findall("`(.+?)`", text)] == list(names.NAMES)
 
 
 def test_folder_with_pictures_and_metadata_stays_a_folder(folder):
