@@ -65,6 +65,7 @@ OWNERS = {
     "umap": ["retrieval/artifact/map.py"],
     "datasets": ["retrieval/sources/", "training/data/dataset.py"],
     "huggingface_hub": ["retrieval/hub/", "retrieval/build/card.py"],
+    "httpcore": ["retrieval/sources/lists/"],
     "httpx2": ["retrieval/hub/client.py"],
     "jinja2": ["retrieval/ui/"],
     **{name: [] for name in ("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")},

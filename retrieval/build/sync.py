@@ -78,6 +78,7 @@ class _Compared:
     report: SyncReport
     kept: dict[int, dict[str, Any]] = field(default_factory=dict)  # gallery row -> its values in the source now
     fresh: set[int] = field(default_factory=set)  # numbers of the source rows to embed
+    away: set[str] = field(default_factory=set)  # addresses that cannot be fetched now: their images stay as they are
 
 
 def sync_artifact(
@@ -85,7 +86,8 @@ def sync_artifact(
 ) -> SyncReport:
     """Make an artifact what its source is now: new images are embedded, missing ones are removed.
 
-    Changed sources, labels and attributes of known images are taken over. The artifact is replaced as a whole, and only
+    Changed sources, labels and attributes of known images are taken over. An image whose address cannot be fetched
+    stays as it is, unless the server says that it is gone. The artifact is replaced as a whole, and only
     if something has changed. Rows keep their order; new ones follow. With `dry_run`, nothing is written, and files that
     cannot be decoded are still counted as new. Raises SourceError if no image of the source can be read, and the errors
     of `open_artifact`.
@@ -116,6 +118,8 @@ def _compare(source: Source, old: Artifact, fetched: Fetched | None) -> _Compare
                 data = raw.read()
             except ImageError as error:
                 report.skipped.append((raw.source, str(error)))
+                if raw.is_away:
+                    compared.away.add(raw.source)
                 continue
             sha256 = hashlib.sha256(data).hexdigest()
             if sha256 in row_of:
@@ -145,7 +149,10 @@ def _known(compared: _Compared, found: dict[int, list[dict[str, Any]]], old: Art
             unchanged += 1
         else:
             report.changed.append(now["source"])
-    gone = [row for row in range(len(old.gallery)) if row not in found]
+    for row, source in enumerate(before["source"]):
+        if source in compared.away and row not in found:
+            compared.kept[row] = {name: column[row] for name, column in before.items()}
+    gone = [row for row in range(len(old.gallery)) if row not in compared.kept]
     report.removed.extend(item.source for item in old.gallery.take(gone))
     return replace(report, unchanged=unchanged)
 

@@ -32,6 +32,8 @@ class RawImage:
     """What its row is called in messages, such as `line 7`."""
     problem: str | None = None
     """Why there is no image, if that is known before it is read."""
+    is_away: bool = False
+    """Whether the problem may pass, such as that of a server that does not answer."""
     fetch: Callable[[str, Event | None], bytes] | None = None
     """Fetches `path` if it is an http(s) address; the event ends that early."""
 

@@ -91,7 +91,7 @@ def _on_disk(name: str, path: Path, config: str | None) -> Any:
     if path.is_dir():
         return load_builder(name, "parquet", data_dir=escaped)
     if not path.is_file() or path.suffix not in (".parquet", ".arrow"):
-        raise SourceError(f"{name} is neither a folder nor a parquet, arrow, zip or tar file.")
+        raise SourceError(f"{name} is neither a folder, a list (.csv, .jsonl), an archive (.zip, .tar) nor parquet.")
     if config:
         raise SourceError(f"{name} is a single file and has no configurations: leave out {config!r}.")
     return load_builder(name, path.suffix[1:], data_files=escaped)

@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from retrieval.errors import SourceError, first_line
+from retrieval.errors import SourceError, first_line, short
 from retrieval.sources import columns
 from retrieval.sources.archives.files import PICTURES, File, Tree, as_text
 from retrieval.sources.archives.listing import MOST_METADATA
@@ -22,6 +22,7 @@ from retrieval.sources.archives.tars import in_order
 from retrieval.sources.base import LeftOut, RawImage, Source
 from retrieval.sources.folders.labels import Labels, name_of, split_folders
 from retrieval.sources.folders.walk import NOT_METADATA, metadata_files, possible_pictures
+from retrieval.sources.lists.reading import ENDINGS
 from retrieval.sources.matching import Described, Row, is_in, settle
 from retrieval.sources.metadata import Table, read_table
 
@@ -149,6 +150,8 @@ def _chosen(tree: Tree, split: str | None) -> list[str]:
 
 
 def _empty(name: str, left_out: Sequence[LeftOut]) -> str:
+    if lists := [left.name for left in left_out if left.name.lower().endswith(ENDINGS)]:
+        return f"{name} contains no image, but a list ({short(', '.join(lists), 200)}): name it as the source."
     named = "; ".join(f"{left.name}: {left.reason}" for left in left_out[:3])
     return f"{name} is empty: it contains no file that could be an image." + (f" Left out: {named}." if named else "")
 

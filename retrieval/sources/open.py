@@ -50,6 +50,8 @@ def open_source(
         raise SourceError(f"{name} is no folder of images, so it has no label level: use a label column instead.")
     path = origins.find_local(name, revision)
     if path and is_list(path):
+        if config:
+            raise SourceError(f"{name} is a list and has no configurations: leave out {config!r}.")
         return image_list(path, image_column, label_column, split, allow_private=allow_private)
     origin = _open_origin(name, path, config, revision)
     is_own = path is not None and path.is_file()

@@ -10,7 +10,7 @@ from itertools import islice
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import png
+from conftest import BACKBONE, png
 
 from retrieval.artifact.load import load_artifact
 from retrieval.build import embed
@@ -42,9 +42,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(429, b"", {"Retry-After": "3600"})
         if kind == "500-once" and not earlier:
             return self.send(500, b"")
-        if kind == "503":
+        if kind == "503" and not asked["up"]:
             return self.send(503, b"")
-        if kind == "404":
+        if kind == "404" and not asked["up"]:
             return self.send(404, b"")
         if kind == "html":
             return self.send(200, b"<!doctype html><html>Please log in</html>")
@@ -153,7 +153,7 @@ def test_picture_is_fetched_in_spite_of_a_passing_failure(site, path, requests):
         ("503/1.png", "the server answers 503 Service Unavailable, 4 times", 4),
         ("429-long/1.png", "429 Too Many Requests; it asks to wait 3600 seconds", 1),
         ("round/1.png", "redirected more than 5 times", 6),
-        ("to-file/1.png", "it is no valid http.s. address, or is redirected to none", 1),
+        ("to-file/1.png", "the address, or where it is redirected, is not valid: .*file://", 1),
         ("large/1.png", "the answer is too large; at most", 1),
         ("endless/1.png", "the answer is too large; at most", 1),
         ("drip/1.png", "the transfer took longer than 0.4 seconds", 1),
@@ -173,7 +173,7 @@ def test_server_that_is_not_there_is_an_error_with_its_reason():
         listening.bind(("127.0.0.1", 0))  # nobody listens
         with pytest.raises(ImageError, match=r"the server cannot be reached: .*refused, 4 times"):
             Fetcher(True)(f"http://127.0.0.1:{listening.getsockname()[1]}/1.png")
-    with pytest.raises(ImageError, match=r"the host no\.invalid is not known"):
+    with pytest.raises(ImageError, match=r"the host no\.invalid is not known \([^()]*\)$"):
         Fetcher(True)("http://no.invalid/1.png")
 
 
@@ -251,6 +251,18 @@ def test_build_of_addresses_accounts_for_each_of_them(site, encoder, tmp_path):
     assert not (tmp_path / ".artifact.building").exists()
 
 
+def test_allow_private_is_an_option_of_build_add_and_sync(site, tmp_path, here):
+    path, out, tiny = listed(tmp_path, site, ["1.png"]), tmp_path / "artifact", ("--backbone", BACKBONE)
+    for refused in (True, False):
+        allowed = () if refused else ("--allow-private",)
+        status, printed, error = here("build", path, "--out", out, *tiny, "--no-pretrained", *allowed)
+        assert ("127.0.0.1 is in a private or reserved network" in error, status) == (refused, int(refused)), error
+    assert "indexed 1 + skipped 0" in printed
+    listed(tmp_path, site, ["1.png", "2.png"])
+    assert "new 1 + changed 0 + unchanged 1" in here("sync", out, path, "--allow-private")[1]
+    assert "indexed 0 + skipped 2" in here("add", out, path)[1]
+
+
 def test_user_name_and_password_are_used_but_not_shown(site, tmp_path):
     (tmp_path / "list.csv").write_text(f"url\nhttp://ann:secret@127.0.0.1:{site.server_port}/user/1.png\n")
     (row,) = ahead.ahead(open_source(str(tmp_path / "list.csv"), allow_private=True).rows())
@@ -308,3 +320,23 @@ def test_sync_and_add_fetch_each_address_once(site, encoder, tmp_path):
         assert site.asked == {f"/{path}": 1 for path in paths}
     gallery = load_artifact(tmp_path / "artifact").gallery
     assert [row.source.rpartition("/")[2] for row in gallery.take(range(4))] == ["1.png", "2.png", "3.png", "4.png"]
+
+
+def test_sync_keeps_what_cannot_be_fetched_now_and_removes_what_is_gone(site, encoder, tmp_path):
+    paths = ["1.png", "503/2.png", "404/3.png"]
+    path = listed(tmp_path, site, paths)
+    site.asked["up"] = 1
+    build_artifact(open_source(path, allow_private=True), tmp_path / "artifact", encoder)
+    site.asked["up"] = 0
+    report = sync_artifact(tmp_path / "artifact", open_source(path, allow_private=True))
+    assert report.removed == [at(site, "404/3.png")]
+    assert [reason for _, reason in report.skipped] == [
+        "line 3: the server answers 503 Service Unavailable, 4 times",
+        "line 4: the server answers 404 Not Found",
+    ]
+    assert (report.found, report.unchanged) == (3, 1)
+    gallery = load_artifact(tmp_path / "artifact").gallery
+    assert [(row.source, row.attributes["x"]) for row in gallery.take([0, 1])] == [
+        (at(site, "1.png"), 0),
+        (at(site, "503/2.png"), 1),
+    ]

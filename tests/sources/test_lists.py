@@ -2,16 +2,18 @@
 
 import base64
 import json
+import re
 import tracemalloc
 import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import png
+from conftest import ROOT, png
 
 from retrieval.build.build import build_artifact
 from retrieval.errors import ImageError, SourceError
+from retrieval.sources.lists import names
 from retrieval.sources.open import open_source, pinned, split_names
 
 PICTURES = {number: png(number) for number in range(4)}
@@ -148,12 +150,16 @@ def test_every_row_is_accounted_for(folder, encoder, tmp_path):
 
 def test_splits_of_a_list_are_read_alone_or_in_order(folder):
     path = folder / "l.csv"
-    path.write_text("path,label,split\n0.png,a,train\n1.png,b,test\n2.png,c,train\n")
+    path.write_text("what,label,split\n0.png,a,train\n1.png,b,test\n2.png,c,train\n")
     assert split_names(str(path)) == ("train", "test")
     assert pinned(str(path)) == str(path)
-    assert [row.label for row in open_source(str(path), split="test+train").rows()] == ["b", "a", "c"]
+    assert [row.label for row in open_source(str(path), image_column="what", split="test+train").rows()] == [
+        "b",
+        "a",
+        "c",
+    ]
     with pytest.raises(SourceError, match=r"l.csv has no split 'val'; it has train, test\."):
-        open_source(str(path), split="val")
+        open_source(str(path), image_column="what", split="val")
 
 
 WRONG = {
@@ -218,6 +224,21 @@ def test_long_list_is_not_held_as_python_objects(tmp_path):
         return size
 
     assert (held(4_000) - held(2_000)) / 2_000 < 60
+
+
+def test_folder_with_lists_but_no_picture_names_them(tmp_path):
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text("path,label\n/data/1.png,a\n")
+    with pytest.raises(SourceError, match=r"contains no image, but a list .test.csv, train.csv.: name it as the sourc"):
+        open_source(str(tmp_path))
+
+
+def test_names_of_columns_are_documented_in_their_order():
+    _, _, text = (
+        (ROOT / "docs" / "build.md").read_text(encoding="utf-8").partition("- **The column with the pictures**")
+    )
+    text = text.partition("do not matter:")[2].partition("`--image-column`")[0]
+    assert [names.plain(name) for name in re.findall("`(.+?)`", text)] == list(names.NAMES)
 
 
 def test_folder_with_pictures_and_metadata_stays_a_folder(folder):

@@ -662,7 +662,7 @@ def test_empty_missing_or_unsupported_source_is_an_error(tmp_path):
     (tmp_path / "file.txt").write_text("text")
     with pytest.raises(SourceError, match="empty"):
         open_source(str(tmp_path / "empty"))
-    with pytest.raises(SourceError, match=r"file\.txt is neither a folder nor a parquet, arrow, zip or tar file"):
+    with pytest.raises(SourceError, match=r"file\.txt is neither a folder, a list .*, an archive .* nor parquet"):
         open_source(str(tmp_path / "file.txt"))
     with pytest.raises(SourceError, match=r"missing does not exist here"):
         open_source(str(tmp_path / "missing"))

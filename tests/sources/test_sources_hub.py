@@ -7,7 +7,7 @@ import subprocess
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import BACKBONE, png, sha256, write_data_set
+from conftest import BACKBONE, noise, png, sha256, write_data_set
 from hub_client import HubClient
 from hub_server import Fault, HubServer
 
@@ -149,6 +149,19 @@ def test_folder_of_images_on_the_hub_is_read(client, hub, tmp_path):
     hub.faults.append(Fault(r"GET .*/dog/1\.png", status=403))
     said = refused(client, tmp_path / "other", "me/animals")
     assert said.startswith("dog/1.png is forbidden for this login (403)"), "it is not the picture that is wrong"
+
+
+def test_paths_in_a_hub_data_set_are_read_there_and_nowhere_else(client, hub, tmp_path):
+    own, private = png(1), noise(tmp_path / "private.png", 2)
+    rows = pa.table({"image_path": ["pictures/1.png", str(private), f"../{private.name}", private.as_uri()]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    files = {"data/train.parquet": (tmp_path / "rows.parquet").read_bytes(), "pictures/1.png": own}
+    hub.commit("dataset", "me/paths", files)
+    built = build(client, tmp_path / "it", "me/paths")
+    assert pq.read_table(tmp_path / "it" / "gallery.parquet")["source"].to_pylist() == ["pictures/1.png"]
+    assert [reason.partition(";")[0] for _, reason in built["skipped"]] == [
+        f"row {number}: it points outside the data set" for number in (2, 3, 4)
+    ]
 
 
 def test_push_during_a_build_does_not_change_its_images(client, hub, tmp_path):

@@ -9,10 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 
 from retrieval.errors import ImageError
 from retrieval.sources.base import RawImage
+from retrieval.sources.lists.fetch import AwayError
 
 _AT_ONCE = 16  # transfers
 _AHEAD = 48  # rows
@@ -44,7 +45,7 @@ class Fetched:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".unfinished")
+            unfinished = path.with_suffix(f".{get_ident()}.unfinished")  # two rows may have the same address
             unfinished.write_bytes(data)
             unfinished.rename(path)
             self._size += len(data)
@@ -91,7 +92,7 @@ def _fetched(raw: RawImage, kept: Fetched | None, stop: Event) -> RawImage:
         try:
             data = fetch(address, stop)
         except ImageError as error:
-            return replace(raw, problem=str(error), path=None)
+            return replace(raw, problem=str(error), path=None, is_away=isinstance(error, AwayError))
         if kept:
             kept.put(address, data)
     return replace(raw, data=data)

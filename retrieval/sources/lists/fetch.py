@@ -36,6 +36,10 @@ _INVALID: tuple[type[Exception], ...] = (
 )
 
 
+class AwayError(ImageError):
+    """A picture cannot be fetched now, but perhaps later."""
+
+
 class _TryAgainError(Exception):
     """A failure that may pass; `wait` is the seconds that the server asks for, if it does."""
 
@@ -63,7 +67,8 @@ class Fetcher:
     def __call__(self, address: str, stop: threading.Event | None = None) -> bytes:
         """The bytes behind an http(s) address; `stop` ends it early.
 
-        Raises ImageError, with the reason in words, if it cannot be fetched or is larger than `MAX_BYTES`.
+        Raises ImageError, with the reason in words, if it cannot be fetched or is larger than `MAX_BYTES`; AwayError
+        if that may pass.
         """
         stop = stop or threading.Event()
         for attempt in range(ATTEMPTS):
@@ -75,7 +80,7 @@ class Fetcher:
                 if last or wait > MOST_WAIT or stop.wait(wait):
                     tries = f", {attempt + 1} times" if attempt else ""
                     later = f"; it asks to wait {wait:.0f} seconds" if wait > MOST_WAIT else ""
-                    raise ImageError(f"{error}{tries}{later}") from error
+                    raise AwayError(f"{error}{tries}{later}") from error
         raise AssertionError("every attempt returns or raises")
 
     def _once(self, address: str, stop: threading.Event) -> bytes:
@@ -107,17 +112,18 @@ def _in_words(stop: threading.Event) -> Iterator[None]:
         ) from error
     except (httpcore.TimeoutException, httpx.TimeoutException) as error:
         if time.monotonic() >= transfer.end:
-            raise ImageError(f"the transfer took longer than {LONGEST:g} seconds") from error
+            raise AwayError(f"the transfer took longer than {LONGEST:g} seconds") from error
         raise _TryAgainError("the server does not answer in time") from error
     except httpx.TooManyRedirects as error:
         raise ImageError(f"it is redirected more than {_REDIRECTS} times") from error
     except _INVALID as error:
-        raise ImageError(f"it is no valid http(s) address, or is redirected to none: {_told(error)}") from error
+        raise ImageError(f"the address, or where it is redirected, is not valid: {_told(error)}") from error
     except httpx.DecodingError as error:
         raise ImageError(f"the answer is damaged: {_told(error)}") from error
     except httpcore.ConnectError as error:
-        if isinstance(error.__cause__, socket.gaierror | ssl.SSLCertVerificationError):
-            raise ImageError(f"the server cannot be reached: {_told(error)}") from error
+        # The context, because httpcore takes the cause away. Neither passes within seconds.
+        if isinstance(error.__context__, socket.gaierror | ssl.SSLCertVerificationError):
+            raise AwayError(f"the server cannot be reached: {_told(error)}") from error
         raise _TryAgainError(f"the server cannot be reached: {_told(error)}") from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpx.TransportError) as error:
         raise _TryAgainError(f"the transfer broke off: {_told(error)}") from error

@@ -7,6 +7,7 @@ objects at once.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,7 @@ class Listed:
 def read_list(path: Path, image_column: str | None) -> Listed:
     """Read a list; raises SourceError if it has no rows, no such column, or is not of its format."""
     name = as_text(path.name)
-    data = path.read_bytes()
-    if is_pointer(data):
-        raise SourceError(f"{name} is a pointer of Git LFS, not the list itself: run `git lfs pull` in its folder.")
-    text, notes = decoded(name, data)
-    if not text.strip():
-        raise SourceError(f"{name} is empty: write a header, such as path,label, and one row per picture.")
+    text, notes = _text_of(path)
     is_text = path.suffix.lower() in (".csv", ".tsv")
     kinds = {column: Kind(True) for column in csv_rows(name, text)[0]} if is_text else {}
     count = 0
@@ -64,6 +60,23 @@ def read_list(path: Path, image_column: str | None) -> Listed:
     return Listed(_table(_rows(name, text, is_text), types, image), image, notes)
 
 
+def values_of(path: Path, column: str) -> list[str]:
+    """The values of a column as text, in order of appearance; none if there is no such column. Raises SourceError."""
+    rows = _rows(as_text(path.name), _text_of(path)[0], path.suffix.lower() in (".csv", ".tsv"))
+    return list(dict.fromkeys(str(value) for _, row in rows if (value := clean(row.get(column))) is not None))
+
+
+def _text_of(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The text of a list, and notes on how it was read. Raises SourceError."""
+    name, data = as_text(path.name), path.read_bytes()
+    if is_pointer(data):
+        raise SourceError(f"{name} is a pointer of Git LFS, not the list itself: run `git lfs pull` in its folder.")
+    text, notes = decoded(name, data)
+    if not text.strip():
+        raise SourceError(f"{name} is empty: write a header, such as path,label, and one row per picture.")
+    return text, notes
+
+
 def _rows(name: str, text: str, is_text: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     if not is_text:
         return json_rows(name, text)
@@ -75,8 +88,8 @@ def _image_column(name: str, columns: list[str], asked: str | None) -> str:
     """The column that names the pictures. Raises SourceError."""
     listed = short(", ".join(columns), 200)
     if asked is not None:
-        if asked in columns:
-            return asked
+        if (composed := unicodedata.normalize("NFC", asked)) in columns:
+            return composed
         hint = did_you_mean(asked, columns)
         raise SourceError(f"{name} has no image column {asked!r}; its columns are {listed}: {hint}")
     found = names.find(columns)

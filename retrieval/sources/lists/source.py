@@ -22,7 +22,7 @@ from retrieval.sources.base import LeftOut, RawImage, Source
 from retrieval.sources.lists import names
 from retrieval.sources.lists.cells import Place
 from retrieval.sources.lists.fetch import Fetcher
-from retrieval.sources.lists.reading import ENDINGS, LINE, Listed, read_list
+from retrieval.sources.lists.reading import ENDINGS, LINE, Listed, read_list, values_of
 from retrieval.words import counted
 
 SPLIT = "split"  # the column that says to which split a row belongs
@@ -37,8 +37,7 @@ def is_list(path: Path) -> bool:
 
 def list_splits(path: Path) -> tuple[str, ...]:
     """The values of a column `split`, in order of appearance; otherwise `train`. Raises SourceError."""
-    table = read_list(path, None).table
-    return tuple(_splits(table)) or ("train",)
+    return tuple(values_of(path, SPLIT)) or ("train",)
 
 
 def image_list(
