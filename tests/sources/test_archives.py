@@ -107,8 +107,8 @@ SHARDS = {
     ),
     "JSON that is a list": ({"0.jpg": 0, "0.json": ["a", "b"]}, {"0.jpg": (None, {"json": ["a", "b"]})}),
     "several images of a key": (
-        {"0.left.jpg": 0, "0.right.jpg": 1, "0.cls": "5", "0.right.txt": "right"},
-        {"0.left.jpg": ("5", {"caption": None}), "0.right.jpg": ("5", {"caption": "right"})},
+        {"0.left.jpg": 0, "0.right.jpg": 1, "0.cls": "5", "0.txt": "both", "0.right.txt": "right"},
+        {"0.left.jpg": ("5", {"caption": "both"}), "0.right.jpg": ("5", {"caption": "right"})},
     ),
     "keys in folders": (
         {"cat/0.jpg": 0, "cat/0.txt": "x", "dog/0.jpg": 1, "dog/0.txt": "y"},
@@ -270,6 +270,7 @@ def test_zip_file_is_read_as_it_was_packed(tmp_path, written):
     for name, text in beside.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert read(path) == expected
+    assert not left_out(path) or "0.txt" in files
     assert all(open_image(data).size == (32, 32) for data in pictures(path).values())
 
 
@@ -290,10 +291,10 @@ def test_names_in_a_zip_file_that_are_not_marked_as_utf8(tmp_path, raw, name):
 
 
 def test_metadata_inside_a_zip_file_of_a_folder_is_read(tmp_path):
-    zipped(tmp_path / "sub" / "a.zip", {"0.jpg": 0, "metadata.csv": "file_name,x\n0.jpg,7\n"})
+    zipped(tmp_path / "sub" / "z.zip", {"0.jpg": 0, "metadata.csv": "file_name,x\n0.jpg,7\n"})
     (tmp_path / "sub" / "metadata.csv").write_text("file_name,x\n0.jpg,8\n")
-    assert read(tmp_path) == {"zip://0.jpg::sub/a.zip": ("sub", {"x": 7})}
-    assert "is named in sub/a.zip/metadata.csv, line 2 already" in left_out(tmp_path)["sub/metadata.csv, line 2"][0]
+    assert read(tmp_path) == {"zip://0.jpg::sub/z.zip": ("sub", {"x": 7})}
+    assert "is named in sub/z.zip/metadata.csv, line 2 already" in left_out(tmp_path)["sub/metadata.csv, line 2"][0]
 
 
 # Hostile and damaged archives
@@ -413,6 +414,15 @@ def test_damage_in_the_middle_of_a_tar_file_does_not_hide_the_rest(tmp_path):
     path.write_bytes(data)
     with pytest.raises(SourceError, match="damaged or cut short after 1 file"):
         open_source(str(path))
+
+
+def test_header_of_any_length_is_not_held_in_memory(tmp_path):
+    info = tarfile.TarInfo("0.jpg")
+    info.pax_headers = {"comment": "x" * 2**21}
+    with tarfile.open(tmp_path / "x.tgz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+    with pytest.raises(SourceError, match="a header is too long"):
+        open_source(str(tmp_path / "x.tgz"))
 
 
 def test_archives_that_hold_no_picture_or_cannot_be_read_say_so(tmp_path):

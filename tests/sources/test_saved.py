@@ -140,6 +140,21 @@ def test_columns_of_several_files_are_joined(tmp_path, written, names):
     assert [attributes for _, attributes in read(tmp_path)] == expected
 
 
+def test_file_without_the_note_that_it_holds_images_is_joined(tmp_path):
+    made().to_parquet(tmp_path / "a.parquet")
+    plain = pq.read_table(tmp_path / "a.parquet").replace_schema_metadata(None)
+    pq.write_table(plain, tmp_path / "b.parquet")
+    assert [label for label, _ in read(tmp_path)] == [label for label, _ in READ] * 2
+
+
+def test_row_group_without_rows_is_passed_over(tmp_path):
+    rows = pa.table({"image": [{"bytes": png(1), "path": None}], "x": [7]})
+    with pq.ParquetWriter(tmp_path / "x.parquet", rows.schema) as writer:
+        writer.write_table(rows.slice(0, 0))
+        writer.write_table(rows)
+    assert read(tmp_path / "x.parquet") == [(None, {"x": 7})]
+
+
 UNREADABLE = {
     "two types": ({"a": {"x": [1]}, "b": {"x": ["q"]}}, "column 'x' is int64 in a.parquet and string in b.parquet"),
     "no rows": (
