@@ -10,7 +10,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_out, check_source
-from retrieval.commands.printing import Bar, noted, one_line, print_report, print_sync
+from retrieval.commands.printing import Bar, noted, one_line, print_originals, print_report, print_sync
 from retrieval.console import command
 from retrieval.errors import QueryError
 from retrieval.words import counted
@@ -77,6 +77,7 @@ def build(
     index: Index = "AUTO",
     text_model: TextModel = None,
     map_method: MapMethod = None,
+    originals: options.Originals = False,
     force: Force = False,
 ) -> None:
     """Embed images and write an artifact."""
@@ -90,11 +91,11 @@ def build(
     opened = _licensed(opened, image_license)
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
     text = TextEncoder.create(text_model) if text_model else None
+    more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
     with Bar() as bar:
-        report = build_artifact(
-            opened, out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
-        )
+        report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
     print_report(report)
+    print_originals(out)
     print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
 
 
@@ -129,6 +130,7 @@ def add(
     config: options.Config = None,
     revision: options.Revision = None,
     limit: options.Limit = None,
+    originals: options.Originals = False,
 ) -> None:
     """Add images that the artifact does not contain yet."""
     check_folder(artifact)
@@ -137,8 +139,9 @@ def add(
 
     with Bar() as bar:
         images = _opened(source, image_column, label_column, label_level, split, config, revision)
-        report = add_images(artifact, images, limit=limit, progress=bar).report
+        report = add_images(artifact, images, limit=limit, progress=bar, originals=originals).report
     print_report(report)
+    print_originals(artifact)
 
 
 @commands.command()
@@ -151,6 +154,7 @@ def sync(
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
+    originals: options.Originals = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would change, and change nothing")] = False,
 ) -> None:
     """Make an artifact what its source is now."""
@@ -160,8 +164,10 @@ def sync(
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision)
     with Bar() as bar:
-        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar)
+        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar, originals=originals)
     print_sync(report, dry_run)
+    if not dry_run:
+        print_originals(artifact)
 
 
 @commands.command()

@@ -26,6 +26,8 @@ class RawImage:
     path: str | None = None
     position: Any = None
     """Where `Source.rows` resumes after this image, as JSON values; None if rows can only be counted."""
+    original: str | None = None
+    """Where the original lies: a path below the source's folder, or an address; None inside another file."""
 
     def read(self) -> bytes:
         """The bytes of the image; raises ImageError if there are none, or too many.

@@ -90,7 +90,8 @@ def image_folder(folder: Path, label_column: str | None, split: str | None, labe
             own = cells.get(label) if label else None
             values = {new: cells.get(column) for new, (column, _) in kept.items()}
             text = labels.of(file.unpacked) if own is None else str(own)
-            yield RawImage(as_text(file.source), text, values, path=file.path)
+            original = None if file.path.startswith("zip://") else file.key
+            yield RawImage(as_text(file.source), text, values, path=file.path, original=original)
 
     classes = () if label else tuple(sorted({_name_of(key) for key in found.empty if not labels.is_split(key)}))
     return Source(

@@ -9,6 +9,7 @@ from typing import Any
 from retrieval.sources import columns
 from retrieval.sources import datasets as origins
 from retrieval.sources.base import RawImage, Source
+from retrieval.sources.originals import original_in
 
 
 def data_set(origin: origins.Origin, image_column: str | None, label_column: str | None, split: str | None) -> Source:
@@ -23,16 +24,18 @@ def data_set(origin: origins.Origin, image_column: str | None, label_column: str
     def rows(after: Any = None) -> Iterator[RawImage]:
         for position, row in _positions(name, streams, after):
             value = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
-            numbered = f"{position['split']}/{position['number']}"
+            numbered, data = f"{position['split']}/{position['number']}", value.get("bytes")
+            path = _own_path(value.get("path"), root)
             yield RawImage(
                 source=(value.get("path") or "").removeprefix(f"{root}/") or numbered,
                 label=columns.label_text(row[label], features[label]) if label else None,
                 attributes={
                     new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
                 },
-                data=value.get("bytes"),
-                path=_own_path(value.get("path"), root),
+                data=data,
+                path=path,
                 position=position,
+                original=None if data else original_in(path, root),
             )
 
     fingerprint, total = (
