@@ -62,6 +62,8 @@ LESS_LIKE = "Less like this"
 WHY = "Why?"
 DETAILS = "Details"
 SOURCE = "Source"
+ORIGINAL = "Original"
+THUMBNAIL = "Thumbnail"
 SHOW_MORE = "Show more"
 WITHOUT_VALUE = "no value"
 WHY_BUTTON_TITLE = "Explain this result"
@@ -135,6 +137,14 @@ TOOL_FILE = "an argument must not be a file object: give a picture as a URL, a d
 NO_TOOLS = "No MCP: the package mcp is not installed (pip install -r requirements.txt)."
 NOT_UPLOADED = "This picture was not uploaded here: upload it again."
 FIND_FIRST = "Find the near-duplicates at this threshold first."
+ORIGINAL_NOT_KEPT = (
+    "This server does not have the original of this image: it is inside another file, or on another server."
+)
+ORIGINAL_MISSING = "{file} is missing from the folder of the originals."
+ORIGINAL_CHANGED = "{file} has changed since it was indexed, so it is not the image that was found. Run sync."
+ORIGINAL_OUTSIDE = "{file} does not lie in the folder of the originals, so it is not served."
+ORIGINAL_NO_PICTURE = "{file} is not a picture, so it is not served."
+LOG_IN = "Log in first."
 GONE = "uploaded pictures are deleted after an hour: upload yours again."
 
 CALLS = {

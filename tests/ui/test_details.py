@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,9 @@ def shop(tmp_path_factory, pictures: Path, encoder: Encoder):
             rows.append((copy, "5", "no", LONG + "copy", ""))
     with (folder / "in" / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    build_artifact(open_source(str(folder / "in")), folder / "artifact", encoder)
+    build_artifact(open_source(str(folder / "in")), folder / "artifact", encoder, originals=True)
     searcher = Searcher.open(folder / "artifact")
-    with served(searcher) as address:
+    with served(searcher, [folder / "in"]) as address:
         yield searcher, address
 
 
@@ -54,6 +55,10 @@ def check_card(card: Locator, searcher: Searcher, row: int) -> None:
     assert link.get_attribute("href") == image.attributes["page"]
     assert link.get_attribute("target") == "_blank"
     assert "noopener" in (link.get_attribute("rel") or "")
+    original = card.locator("a.original")
+    expect(original).to_have_text("Original")
+    assert original.get_attribute("href") == f"./original/{image.id}"
+    assert {"noopener", "noreferrer"} <= set((original.get_attribute("rel") or "").split())
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -67,6 +72,9 @@ def test_hit_shows_its_file_and_its_attributes_on_demand(
         expect(page.locator("#hits .hit").first).to_be_visible()
         for card in page.locator("#hits .hit").all()[:2]:
             check_card(card, searcher, int(card.get_attribute("data-row") or ""))
+        link = page.locator("#hits .hit a.original").first
+        answer = page.request.get(f"{address}/{link.get_attribute('href')}")
+        assert hashlib.sha256(answer.body()).hexdigest().startswith(str(link.get_attribute("href")).rpartition("/")[2])
         assert serious_findings(page, axe) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is too wide"
         page.locator("#hits .hit").first.scroll_into_view_if_needed()
@@ -97,3 +105,19 @@ def test_details_open_with_the_keyboard(browser: Browser, shop) -> None:
         expect(card.locator("dl")).to_be_visible()
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.tagName") == "A"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_why_says_which_images_it_compares(browser: Browser, axe: Path, shop, size: str) -> None:
+    searcher, address = shop
+    with visit(browser, address, size) as page:
+        asked = page.locator("#examples .pic").first
+        asked.click()
+        hit = page.locator("#hits .hit").first
+        rows = [int(each.get_attribute("data-row") or "") for each in (asked, hit)]
+        hit.locator('[data-do="why"]').click()
+        expect(page.locator("#why figure")).to_have_count(2)
+        for figure, row in zip(page.locator("#why figure").all(), rows, strict=True):
+            check_card(figure, searcher, row)
+        assert serious_findings(page, axe) == []
+        keep_screenshot(page, f"{size}-why-details")

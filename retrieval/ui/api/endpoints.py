@@ -11,8 +11,10 @@ import gradio as gr
 from retrieval.artifact.load import Artifact
 from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import THRESHOLD, Group
+from retrieval.images.gallery import Row
 from retrieval.search import Hit, Searcher
 from retrieval.ui.api.answers import (
+    AboutJson,
     Answer,
     ExplanationJson,
     Groups,
@@ -23,6 +25,7 @@ from retrieval.ui.api.answers import (
     heat_json,
 )
 from retrieval.ui.api.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
+from retrieval.ui.originals import Originals, file_name
 from retrieval.ui.pieces.errors import errors_as_sentences
 from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 
@@ -39,8 +42,10 @@ class Endpoints:
         thumbnails: ThumbnailFiles,
         artifact: Artifact,
         find_groups: Callable[[float], list[Group]],
+        originals: Originals | None = None,
     ) -> None:
         self._searcher, self._thumbnails, self._artifact, self._find = searcher, thumbnails, artifact, find_groups
+        self._originals = originals or Originals()
 
     def add(self) -> None:
         """Register them with the current Blocks; near-duplicate search uses all cores, so only one runs at a time."""
@@ -200,10 +205,7 @@ class Endpoints:
             "score": hit.score,
             "chance": hit.chance,
             "confident": hit.confident,
-            "label": hit.label,
-            "source": hit.source,
-            "attributes": hit.attributes,
-            "thumbnail": self._thumbnails.url(hit.row, root),
+            **self._image(hit.row, hit, root),
             "alike": [self._searcher.gallery.ids[row] for row in hit.alike],
         }
 
@@ -212,11 +214,20 @@ class Endpoints:
             {
                 "id": values.id,
                 "score": score,
-                "label": values.label,
-                "source": values.source,
-                "thumbnail": self._thumbnails.url(row, root),
+                **self._image(row, values, root),
             }
             for row, score, values in zip(
                 group.rows, group.scores, self._searcher.gallery.take(group.rows), strict=True
             )
         ]
+
+    def _image(self, row: int, values: Row | Hit, root: str) -> AboutJson:
+        thumbnail = self._thumbnails.url(row, root)
+        return {
+            "label": values.label,
+            "source": values.source,
+            "file": file_name(values.source),
+            "attributes": values.attributes,
+            "thumbnail": thumbnail,
+            "original": self._originals.link(self._searcher.gallery, row, values, root) or thumbnail,
+        }
