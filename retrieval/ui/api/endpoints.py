@@ -64,6 +64,7 @@ class Endpoints:
         like: list[str] | None = None,
         unlike: list[str] | None = None,
         fold: bool = False,
+        group_by: str | None = None,
     ) -> Answer:
         """The k images of the gallery that are most like a picture, best first.
 
@@ -76,10 +77,11 @@ class Endpoints:
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
+            group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
             picture = {"image": uploaded(image), "region": region}
-            return self._answer(request, k, min_score, where, like, unlike, fold, **picture)
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, **picture)
 
     def search_by_id(
         self,
@@ -91,6 +93,7 @@ class Endpoints:
         like: list[str] | None = None,
         unlike: list[str] | None = None,
         fold: bool = False,
+        group_by: str | None = None,
     ) -> Answer:
         """The k other images that are most like an image of the gallery, best first.
 
@@ -102,9 +105,10 @@ class Endpoints:
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
+            group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
-            return self._answer(request, k, min_score, where, like, unlike, fold, id=words(id, "id"))
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, id=words(id, "id"))
 
     def search_text(
         self,
@@ -116,6 +120,7 @@ class Endpoints:
         like: list[str] | None = None,
         unlike: list[str] | None = None,
         fold: bool = False,
+        group_by: str | None = None,
     ) -> Answer:
         """The k images that words describe best, best first; only of an artifact that was built with a text model.
 
@@ -127,11 +132,12 @@ class Endpoints:
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
+            group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
             if not words(text, "text").strip():
                 raise QueryError('the text to search for is empty: give some words, for example "a red bag".')
-            return self._answer(request, k, min_score, where, like, unlike, fold, words=text.strip())
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, words=text.strip())
 
     def explain(
         self,
@@ -185,7 +191,16 @@ class Endpoints:
         }
 
     def _answer(
-        self, request: gr.Request, k: Any, min_score: Any, where: Any, like: Any, unlike: Any, fold: Any, **query: Any
+        self,
+        request: gr.Request,
+        k: Any,
+        min_score: Any,
+        where: Any,
+        like: Any,
+        unlike: Any,
+        fold: Any,
+        group_by: Any,
+        **query: Any,
     ) -> Answer:
         found = self._searcher.search(
             k=whole(k, "k"),
@@ -194,6 +209,7 @@ class Endpoints:
             like=ids(like, "like"),
             unlike=ids(unlike, "unlike"),
             fold=flag(fold, "fold"),
+            group_by=None if group_by is None else words(group_by, "group_by"),
             **query,
         )
         root = root_of(request)
