@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
-from browser import SIZES, keep_screenshot, open_tab, serious_findings, served, visit
+from browser import ROWS, SIZES, keep_screenshot, open_tab, serious_findings, served, visit
 from PIL import Image
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval import Encoder, Hit, Searcher, build_artifact, open_source
 
 LONG = "https://shop.example/p?name=" + "very-long-" * 12  # wider than a phone
 
@@ -121,3 +122,42 @@ def test_why_says_which_images_it_compares(browser: Browser, axe: Path, shop, si
             check_card(figure, searcher, row)
         assert serious_findings(page, axe) == []
         keep_screenshot(page, f"{size}-why-details")
+
+
+def expect_hits(page: Page, hits: list[Hit]) -> None:
+    """The page shows these results, in this order."""
+    expected = json.dumps([hit.row for hit in hits], separators=(",", ":"))
+    page.wait_for_function(f"expected => JSON.stringify({ROWS}) === expected", arg=expected)
+
+
+def test_results_are_narrowed_by_typed_conditions_and_one_is_shown_per_value(browser: Browser, shop) -> None:
+    searcher, address = shop
+    with visit(browser, address) as page:
+        asked = page.locator("#examples .pic").first
+        image_id = searcher.gallery.ids[int(asked.get_attribute("data-row") or "")]
+        asked.click()
+        options = {"id": image_id, "k": 24, "fold": True}
+        expect_hits(page, searcher.search(**options))
+        box = page.locator("#conditions").get_by_role("textbox")
+        box.fill("price >= 12, price<30, sold!=no")
+        box.press("Enter")
+        where = {"price": {">=": 12, "<": 30}, "sold": {"!=": "no"}}
+        expect_hits(page, searcher.search(**options, where=where))
+        box.fill("prize<3")
+        box.press("Enter")
+        expect(page.locator(".toast-body")).to_contain_text("no column 'prize'; did you mean 'price'")
+        box.fill("price >= 12, price<30, sold!=no")
+        page.locator("#group input").click()
+        page.locator("[role=option]", has_text="Label").click()
+        grouped = searcher.search(**options, where=where, group_by="label")
+        assert 1 < len(grouped) < len(searcher.search(**options, where=where))
+        expect_hits(page, grouped)
+        page.wait_for_function("location.search.includes('group=label')")
+        keep_screenshot(page, "desktop-narrowed")
+        page.reload()
+        expect_hits(page, grouped)
+        expect(page.locator("#conditions").get_by_role("textbox")).to_have_value("price >= 12, price<30, sold!=no")
+        expect(page.locator("#group input")).to_have_value("Label")
+        page.locator('#tools [data-do="clear"]').click()
+        expect(page.locator("#group input")).to_have_value("image")
+        expect(page.locator("#conditions").get_by_role("textbox")).to_have_value("")
