@@ -8,7 +8,8 @@ from conftest import BACKBONE, noise, png
 
 from retrieval import add_images, build_artifact, open_artifact, open_source, sync_artifact
 from retrieval.images.gallery import ORIGINAL
-from retrieval.sources.originals import original_in, with_originals, without_secrets
+from retrieval.sources.base import RawImage
+from retrieval.sources.originals import original_in, original_of, with_originals, without_secrets
 
 TINY = ["--backbone", BACKBONE, "--no-pretrained"]
 
@@ -76,6 +77,22 @@ def test_rows_of_a_parquet_file_have_no_original(tmp_path):
 )
 def test_addresses_are_kept_without_secrets(address, kept):
     assert without_secrets(address) == kept
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (RawImage("cats/a.png", original="cats/a.png"), "cats/a.png"),
+        (RawImage("a.png", original="https://me:secret@shop.example/a.png?sig=1"), "https://shop.example/a.png"),
+        (RawImage("HTTPS://shop.example/a.png?token=1"), "HTTPS://shop.example/a.png"),
+        (RawImage("a.png", original="/home/me/a.png"), None),
+        (RawImage("a\ufffd.png", original="a\udcff.png"), None),  # bytes that are no text
+        (RawImage("train/3"), None),
+    ],
+)
+def test_only_relative_paths_and_addresses_are_kept(raw, kept):
+    place = original_of(raw)
+    assert (place.lower() if place else None) == (kept.lower() if kept else None)
 
 
 def test_file_of_a_dataset_is_a_path_below_it_or_an_address_on_the_hub(tmp_path):
