@@ -27,6 +27,7 @@ from retrieval.encoders.text import TextEncoder
 from retrieval.errors import SourceError
 from retrieval.images.gallery import Gallery, write_gallery
 from retrieval.sources.base import Source
+from retrieval.sources.originals import with_originals
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import AUTO, FaissStore
 
@@ -41,16 +42,20 @@ def build_artifact(
     progress: Progress | None = None,
     text: TextEncoder | None = None,
     map_method: str | None = None,
+    originals: bool = False,
 ) -> Report:
     """Embed every image of a source and write the artifact `out`, replacing an existing artifact.
 
     Only the command `build` asks for `--force` before it replaces an artifact; a program has to check `out` itself.
     `factory` is a FAISS index factory string, or AUTO to choose one by size. `limit` is the maximum number of source
     images to read. With `text`, every thumbnail is also embedded by that model, for text queries. `map_method` (`pca`,
-    `tsne` or `umap`) adds a map. Raises ArtifactError if `out` holds other files or is being written, SourceError if no
-    image could be indexed, MapError if the method's package is not installed, and StoreError for an invalid `factory`.
+    `tsne` or `umap`) adds a map. With `originals`, the gallery keeps where each original lies: a path below
+    the source's folder, or a web address without secrets. Raises ArtifactError if `out` holds other files or is being
+    written, SourceError if no image could be indexed, MapError if the method's package is not installed, and StoreError
+    for an invalid `factory`.
     """
     check_method(PCA if map_method is None else map_method)
+    source = with_originals(source) if originals else source
     with building(source, Path(out), encoder, factory=factory, limit=limit, progress=progress) as (draft, report):
         draft.facts.update(write_map(draft.folder, draft.vectors, map_method))
         draft.facts.update(write_text(draft.folder, draft.gallery, text))

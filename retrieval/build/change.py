@@ -31,24 +31,32 @@ from retrieval.build.write import (
 )
 from retrieval.console import Progress
 from retrieval.errors import QueryError
-from retrieval.images.gallery import Gallery, joined, read_tables, write_gallery
+from retrieval.images.gallery import ORIGINAL, Gallery, joined, read_tables, write_gallery
 from retrieval.sources.base import Source
+from retrieval.sources.originals import with_originals
 from retrieval.stores.choose import fit_index
 
 
 def add_images(
-    folder: Path | str, source: Source, *, limit: int | None = None, progress: Progress | None = None
+    folder: Path | str,
+    source: Source,
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    originals: bool = False,
 ) -> Artifact:
     """Add the images of a source to an artifact; returns the new artifact, whose `report` counts the images.
 
     An image whose content is already in the artifact is a duplicate. Existing images are not embedded again. The index
-    keeps its training, unless it was chosen by size and the gallery has outgrown it; then it is rebuilt. Raises
-    SourceError if a column's type differs from the gallery's, and the errors of `open_artifact`.
+    keeps its training, unless it was chosen by size and the gallery has outgrown it; then it is rebuilt. `originals` is
+    the same as in `build_artifact`, and always true if the gallery keeps originals already. Raises SourceError if a
+    column's type differs from the gallery's, and the errors of `open_artifact`.
     """
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
+        source = with_originals(source) if originals or ORIGINAL in old.gallery.table.column_names else source
         known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
         schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # also fails early
         key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"

@@ -27,9 +27,10 @@ from retrieval.build.change import replaced
 from retrieval.build.shards import FETCHED
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
-from retrieval.images.gallery import BASE_SCHEMA, conform, read_tables
+from retrieval.images.gallery import BASE_SCHEMA, ORIGINAL, conform, read_tables
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.lists.ahead import Fetched, ahead
+from retrieval.sources.originals import with_originals
 
 _OWN = frozenset({"id", "thumbnail", "sha256"})  # columns that come from the content of an image
 
@@ -82,20 +83,27 @@ class _Compared:
 
 
 def sync_artifact(
-    folder: Path | str, source: Source, *, dry_run: bool = False, progress: Progress | None = None
+    folder: Path | str,
+    source: Source,
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    originals: bool = False,
 ) -> SyncReport:
     """Make an artifact what its source is now: new images are embedded, missing ones are removed.
 
     Changed sources, labels and attributes of known images are taken over. An image whose address cannot be fetched
     stays as it is, unless the server says that it is gone. The artifact is replaced as a whole, and only
     if something has changed. Rows keep their order; new ones follow. With `dry_run`, nothing is written, and files that
-    cannot be decoded are still counted as new. Raises SourceError if no image of the source can be read, and the errors
+    cannot be decoded are still counted as new. `originals` is the same as in `build_artifact`, and always true if the
+    gallery keeps originals already. Raises SourceError if no image of the source can be read, and the errors
     of `open_artifact`.
     """
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
+        source = with_originals(source) if originals or ORIGINAL in old.gallery.table.column_names else source
         compared = _compare(source, old, None if dry_run else Fetched(work_folder(folder) / FETCHED))
         report = compared.report
         if not (report.new or report.changed or report.unchanged):

@@ -10,7 +10,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_out, check_source
-from retrieval.commands.printing import Bar, noted, one_line, print_report, print_sync
+from retrieval.commands.printing import Bar, noted, one_line, print_originals, print_report, print_sync
 from retrieval.console import command
 from retrieval.errors import QueryError
 from retrieval.words import counted
@@ -78,6 +78,7 @@ def build(
     index: Index = "AUTO",
     text_model: TextModel = None,
     map_method: MapMethod = None,
+    originals: options.Originals = False,
     force: Force = False,
 ) -> None:
     """Embed images and write an artifact."""
@@ -91,11 +92,11 @@ def build(
     opened = _licensed(opened, image_license)
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
     text = TextEncoder.create(text_model) if text_model else None
+    more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
     with Bar() as bar:
-        report = build_artifact(
-            opened, out, encoder, factory=index, limit=limit, progress=bar, text=text, map_method=map_method
-        )
+        report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
     print_report(report)
+    print_originals(out)
     print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
 
 
@@ -133,6 +134,7 @@ def add(
     revision: options.Revision = None,
     allow_private: options.AllowPrivate = False,
     limit: options.Limit = None,
+    originals: options.Originals = False,
 ) -> None:
     """Add images that the artifact does not contain yet."""
     check_folder(artifact)
@@ -141,8 +143,9 @@ def add(
 
     with Bar() as bar:
         images = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
-        report = add_images(artifact, images, limit=limit, progress=bar).report
+        report = add_images(artifact, images, limit=limit, progress=bar, originals=originals).report
     print_report(report)
+    print_originals(artifact)
 
 
 @commands.command()
@@ -156,6 +159,7 @@ def sync(
     config: options.Config = None,
     revision: options.Revision = None,
     allow_private: options.AllowPrivate = False,
+    originals: options.Originals = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would change, and change nothing")] = False,
 ) -> None:
     """Make an artifact what its source is now."""
@@ -165,8 +169,10 @@ def sync(
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     with Bar() as bar:
-        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar)
+        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar, originals=originals)
     print_sync(report, dry_run)
+    if not dry_run:
+        print_originals(artifact)
 
 
 @commands.command()

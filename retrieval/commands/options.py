@@ -41,6 +41,9 @@ Revision = Annotated[
     str | None,
     typer.Option(metavar="REV", help="branch, tag or commit on the Hub (default: main); the same as SOURCE@REV"),
 ]
+Originals = Annotated[
+    bool, typer.Option("--originals", help="keep where each original lies, for `serve --originals` and links to them")
+]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after N images")]
 WhereConditions = Annotated[
     list[str] | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.console import progress_bar, say
@@ -92,6 +93,21 @@ def print_sync(report: SyncReport, dry_run: bool) -> None:
         print("the artifact is up to date")
     elif dry_run:
         print("nothing was written (--dry-run)")
+
+
+def print_originals(folder: Path) -> None:
+    """Print how many images of an artifact have an original, if it keeps where they lie."""
+    import pyarrow.parquet as pq
+
+    from retrieval.artifact.layout import LAYOUT
+    from retrieval.images.gallery import ORIGINAL
+
+    path = folder / LAYOUT.gallery
+    if ORIGINAL not in pq.read_schema(path).names:
+        return
+    kept = pq.read_table(path, columns=[ORIGINAL])[ORIGINAL]
+    why = "; images inside zip or parquet files have none" if kept.null_count else ""
+    print(f"originals: kept for {len(kept) - kept.null_count:,} of {counted(len(kept), 'image')}{why}")
 
 
 def _print_others(report: Report | SyncReport) -> None:

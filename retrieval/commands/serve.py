@@ -7,15 +7,28 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retrieval.commands.paths import check_artifact
+from retrieval.console import say
 from retrieval.errors import LookalikeError
+
+if TYPE_CHECKING:
+    from retrieval.search import Searcher
 
 STARTER = Path(__file__).parents[1] / "starter"
 commands = typer.Typer()
+OriginalsIn = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="serve the original files of the gallery's images from this folder; may be repeated",
+    ),
+]
 
 
 @commands.command()
@@ -36,6 +49,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
     ] = None,
+    originals: OriginalsIn = None,
     share: Annotated[
         bool, typer.Option("--share", help="create a public link, valid for a week, through Gradio's servers")
     ] = False,
@@ -51,11 +65,21 @@ def serve(
 
     # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    app = create_app(searcher)
+    app = create_app(searcher, originals or ())
+    _check_originals(searcher, originals or [])
     try:
         launch(app, host=host, port=port, share=share)
     except (OSError, ValueError) as error:  # invalid GRADIO_SERVER_NAME or GRADIO_SERVER_PORT
         raise LookalikeError(f"cannot listen on {host or 'this machine'}: {error}") from error
+
+
+def _check_originals(searcher: Searcher, folders: list[Path]) -> None:
+    """Say so if the folders are probably the wrong ones."""
+    from retrieval.ui.originals import Originals
+
+    if Originals(folders).misplaced(searcher.gallery):
+        listed = ", ".join(map(str, folders))
+        say(f"note: no original was found in {listed}: give the folder that the artifact was built from.")
 
 
 def check_port(host: str, port: int) -> None:

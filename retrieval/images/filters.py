@@ -82,7 +82,8 @@ def parse_where(conditions: Iterable[str]) -> Filter:
         found = _CONDITION.fullmatch(text)
         if found is None:
             raise QueryError(
-                f"a filter must have the form COLUMN=VALUE, not {text!r}; instead of = it can have !=, <, <=, > or >=."
+                f"a filter must have the form COLUMN=VALUE, not {shown(text)!r}; instead of = it can have !=, <, <=, > "
+                "or >=."
             )
         column, operator, value = found["column"], found["operator"], found["value"] or None
         if operator == "=":
@@ -90,6 +91,22 @@ def parse_where(conditions: Iterable[str]) -> Filter:
         else:
             others.append(Condition(column, operator, _operands(column, operator, value)))
     return Filter((*(Condition(column, "=", tuple(values)) for column, values in any_of.items()), *others))
+
+
+def parse_line(text: str) -> Filter:
+    """Parse several conditions in one line, with commas between them: `price<=50, colour!=red`.
+
+    Blanks around commas, operators, columns and values do not count. What follows a comma and has no operator belongs
+    to the value before it: `city=Paris, Texas` is one condition. Raises QueryError like `parse_where`.
+    """
+    conditions: list[str] = []
+    for piece in text.split(","):
+        if conditions and not _CONDITION.fullmatch(piece):
+            conditions[-1] += f",{piece}"
+        elif piece.strip():
+            conditions.append(piece)
+    found = [(_CONDITION.fullmatch(each), each) for each in conditions]
+    return parse_where("".join(part.strip() for part in parts.groups()) if parts else each for parts, each in found)
 
 
 def values_of(wanted: Any) -> tuple[Any, ...]:

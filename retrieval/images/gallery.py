@@ -42,7 +42,8 @@ BASE_SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-RESERVED = frozenset([*BASE_SCHEMA.names, "path"])
+ORIGINAL = "lookalike:original"  # optional: where the original lies, a path below the source's folder or an address
+RESERVED = frozenset([*BASE_SCHEMA.names, "path", ORIGINAL])
 """Names that an attribute cannot have: the gallery's own, and `path`, because gradio_client takes any object with a
 `path` for a server file and fails when it cannot fetch it."""
 

@@ -36,6 +36,8 @@ class RawImage:
     """Whether the problem may pass, such as that of a server that does not answer."""
     fetch: Callable[[str, Event | None], bytes] | None = None
     """Fetches `path` if it is an http(s) address; the event ends that early."""
+    original: str | None = None
+    """Where the original lies: a path below the source's folder, or an address; None inside another file."""
 
     def read(self) -> bytes:
         """The bytes of the image; raises ImageError if there are none, or too many.

@@ -92,6 +92,7 @@ def _read(
             data=next(contents) if file.stream else None,
             path=file.path or None,
             position={"row": number},
+            original=None if file.kind else file.key,
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,6 +15,7 @@ from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
 from retrieval.ui.api.mcp import offer_tools
+from retrieval.ui.originals import Originals
 from retrieval.ui.pieces.cards import Cards
 from retrieval.ui.pieces.finder import Finder
 from retrieval.ui.pieces.html import STATIC, render
@@ -26,16 +29,18 @@ from retrieval.ui.tabs.search import SEARCH, SearchTab
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
 
 
-def create_app(searcher: Searcher) -> gr.Blocks:
+def create_app(searcher: Searcher, originals: Sequence[Path | str] = ()) -> gr.Blocks:
     """The Blocks that searches with `searcher`, and shows the artifact that it was opened from.
 
-    Raises ArtifactError for a Searcher that was not opened from one.
+    `originals` are folders that hold original files of the gallery; `launch` serves those, and no other files. Raises
+    ArtifactError for a Searcher that was not opened from an artifact, SourceError for a folder that does not exist.
     """
     artifact = searcher.artifact
     if artifact is None:
         raise ArtifactError("the page needs an artifact: create the Searcher with Searcher.open or Searcher.of.")
     thumbnails = ThumbnailFiles(searcher.gallery)
-    cards = Cards(searcher, thumbnails)
+    files = Originals(originals)
+    cards = Cards(searcher, thumbnails, files)
     find_groups = Finder(searcher)
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
         header = render(
@@ -58,7 +63,8 @@ def create_app(searcher: Searcher) -> gr.Blocks:
             with gr.Tab(strings.ABOUT_TAB):
                 add_about(artifact)
         search.listen(app, tabs)
-        Endpoints(searcher, thumbnails, artifact, find_groups).add()
+        Endpoints(searcher, thumbnails, artifact, find_groups, files).add()
+    app.originals = files.routes(lambda: searcher.gallery)
     app.queue(default_concurrency_limit=CONCURRENCY)
     return app
 
@@ -76,7 +82,10 @@ def launch(
     tools = offer_tools()
     if not tools:
         print(strings.NO_TOOLS)
+    settings = dict(options.pop("app_kwargs", None) or {})
+    settings["routes"] = [*settings.get("routes", ()), *getattr(app, "originals", ())]
     served: tuple[Any, str, str | None] = app.launch(
+        app_kwargs=settings,
         server_name=host,
         server_port=port,
         share=share,

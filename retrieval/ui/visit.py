@@ -11,23 +11,28 @@ from typing import Any
 from urllib.parse import urlencode
 
 from retrieval.errors import QueryError, short
-from retrieval.images.filters import parse
+from retrieval.images.filters import Filter, parse, parse_line
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import as_region
 from retrieval.query import MAX_K
 from retrieval.search import Part
 
 MAX_PARTS = 8
+MAX_TYPED = 500  # characters of typed conditions
 PAGE = 24  # results at first, and with each "Show more"
-LINK = {"id", "unlike", "where", "k"}  # the query parameters of a link
+LINK = {"id", "unlike", "where", "filter", "group", "k"}  # the query parameters of a link
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A query and its filter: what is searched for, and among which images (column -> values)."""
+    """A query and its filter: what is searched for, among which images (column -> values), and how hits are grouped."""
 
     parts: tuple[Part, ...] = ()
     where: tuple[tuple[str, tuple[str | None, ...]], ...] = ()
+    typed: str = ""
+    """More conditions, as a visitor has typed them."""
+    group: str = ""
+    """The column of which each value is shown once; empty: every image is shown."""
 
     def only(self, part: Part) -> Asked:
         """This part alone, with the same filter."""
@@ -65,10 +70,24 @@ class Asked:
         others = tuple(one for one in self.where if one[0] != column)
         return replace(self, where=others if values is None else (*others, (column, tuple(values))))
 
+    def narrowed(self, gallery: Gallery, typed: str, group: str) -> Asked:
+        """With these typed conditions, and grouped by this column; raises QueryError for what the gallery lacks."""
+        if len(typed) > MAX_TYPED:
+            raise QueryError(f"the conditions must have at most {MAX_TYPED} characters, not {len(typed):,}.")
+        gallery.rows_where(parse_line(typed))
+        if group:
+            gallery.groups(group)
+        return replace(self, typed=typed.strip(), group=group)
+
     @property
     def filter(self) -> dict[str, list[str | None]]:
-        """The filter as `Gallery.rows_where` takes it."""
+        """The chosen values as `Gallery.rows_where` takes them."""
         return {column: list(values) for column, values in self.where}
+
+    @property
+    def conditions(self) -> Filter:
+        """The whole filter: the chosen values and the typed conditions."""
+        return Filter((*parse(self.filter).conditions, *parse_line(self.typed).conditions))
 
 
 def is_gone(part: Part) -> bool:
@@ -175,7 +194,7 @@ def _is_count(text: str) -> bool:
 def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
     """The query string that restores a search; empty if no link can: it cannot hold uploads, regions or words."""
     parts = [(part, part.row) for part in asked.parts]
-    if any(row is None or part.region for part, row in parts) or not (parts or asked.where):
+    if any(row is None or part.region for part, row in parts) or asked == Asked():
         return ""
     ids = gallery.take([row for _, row in parts if row is not None])
     values = [("id" if part.weight > 0 else "unlike", row.id) for (part, _), row in zip(parts, ids, strict=True)]
@@ -183,6 +202,7 @@ def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
         values.append(("k", str(k)))
     if asked.where:
         values.append(("where", json.dumps(asked.filter, ensure_ascii=False, separators=(",", ":"))))
+    values += [(name, text) for name, text in (("filter", asked.typed), ("group", asked.group)) if text]
     return "?" + urlencode(values)
 
 
@@ -206,8 +226,11 @@ def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
             if column not in gallery.filters:
                 raise QueryError(f"the page has no filter {short(column, 40)!r}, only {', '.join(gallery.filters)}.")
             if condition.operator != "=":
-                raise QueryError(f"the page filters by values only, not by {short(column, 40)}{condition.operator}.")
+                raise QueryError(
+                    f"in a link, {short(column, 40)}{condition.operator} has to be in filter=, not in where=."
+                )
             asked = asked.filtered(column, gallery.as_texts(column, condition.values))
+    asked = asked.narrowed(gallery, *((query.get(name) or [""])[0] for name in ("filter", "group")))
     count = (query.get("k") or [str(PAGE)])[0]
     if not _is_count(count) or not 1 <= int(count) <= MAX_K:
         raise QueryError(f"k, the number of results, must be from 1 to {MAX_K}; the link has {short(count, 40)!r}.")

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from retrieval.errors import QueryError
-from retrieval.images.filters import Condition, Filter, parse, parse_where
+from retrieval.images.filters import Condition, Filter, parse, parse_line, parse_where
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
 
 ROWS = 400
@@ -366,3 +366,25 @@ def test_both_forms_of_each_documented_condition_accept_the_same_rows(tmp_path):
     assert gallery.rows_where(json.loads(code)).tolist() == [4]
     [command] = re.findall(r"^python .*--where.*$", (ROOT / "docs" / "filters.md").read_text(encoding="utf-8"), re.M)
     assert gallery.rows_where(parse_where(re.findall("--where '(.*?)'", command))).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("line", "conditions"),
+    [
+        ("", []),
+        (" , ", []),
+        ("price<=50", ["price<=50"]),
+        ("price <= 50 ,colour != red", ["price<=50", "colour!=red"]),
+        ("colour=red, colour=blue, colour=", ["colour=red", "colour=blue", "colour="]),
+        ("city=Paris, Texas, sku!=", ["city=Paris, Texas", "sku!="]),
+        ("base colour = dark red", ["base colour=dark red"]),
+        ("note=a=b", ["note=a=b"]),
+    ],
+)
+def test_conditions_in_one_line_mean_the_same(line, conditions):
+    assert parse_line(line) == parse_where(conditions)
+
+
+def test_line_without_a_condition_is_refused():
+    with pytest.raises(QueryError, match="COLUMN=VALUE, not 'red'"):
+        parse_line("red")

@@ -138,13 +138,15 @@ def test_data_set_without_a_card_is_read(client, hub, tmp_path):
 def test_folder_of_images_on_the_hub_is_read(client, hub, tmp_path):
     rows = [(png(1), "cat"), (png(2), "dog")]
     files = {f"{label}/{number}.png": data for number, (data, label) in enumerate(rows)}
-    hub.commit("dataset", "me/animals", files)
-    build(client, tmp_path / "it", "me/animals")
+    commit = hub.commit("dataset", "me/animals", files)
+    build(client, tmp_path / "it", "me/animals", "--originals")
     table = pq.read_table(tmp_path / "it" / "gallery.parquet")
     assert dict(zip(table["source"].to_pylist(), table["label"].to_pylist(), strict=True)) == {
         "cat/0.png": "cat",
         "dog/1.png": "dog",
     }
+    address = f"{hub.url}/datasets/me/animals/resolve/{commit}"
+    assert table["lookalike:original"].to_pylist() == [f"{address}/cat/0.png", f"{address}/dog/1.png"]
     assert contents(tmp_path / "it") == hashes(rows)
     hub.faults.append(Fault(r"GET .*/dog/1\.png", status=403))
     said = refused(client, tmp_path / "other", "me/animals")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ LOOKS = [("desktop", "light"), ("desktop", "dark"), ("phone", "light")]  # colou
 
 
 @contextmanager
-def served(searcher: Searcher) -> Iterator[str]:
-    """Serve the app for a searcher's artifact in this process; yields its address."""
-    app = create_app(searcher)
+def served(searcher: Searcher, originals: Sequence[Path] = (), **options: Any) -> Iterator[str]:
+    """Serve the app for a searcher's artifact in this process, with options of `launch`; yields its address."""
+    app = create_app(searcher, originals)
     try:
-        _, address, _ = launch(app, port=free_port(), prevent_thread_lock=True, quiet=True)
+        _, address, _ = launch(app, port=free_port(), prevent_thread_lock=True, quiet=True, **options)
         yield address.rstrip("/")
     finally:
         app.close()

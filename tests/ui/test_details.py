@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from browser import LOOKS, SIZES, keep_screenshot, open_tab, serious_findings, served, visit
+from browser import LOOKS, ROWS, SIZES, keep_screenshot, open_tab, serious_findings, served, visit
 from PIL import Image
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from retrieval import Encoder, Searcher, build_artifact, open_source
+from retrieval import Encoder, Hit, Searcher, build_artifact, open_source
 
 LONG = "https://shop.example/p?name=" + "very-long-" * 12  # wider than a phone
 
@@ -31,9 +34,9 @@ def shop(tmp_path_factory, pictures: Path, encoder: Encoder):
             rows.append((copy, "5", "no", LONG + "copy", ""))
     with (folder / "in" / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    build_artifact(open_source(str(folder / "in")), folder / "artifact", encoder)
+    build_artifact(open_source(str(folder / "in")), folder / "artifact", encoder, originals=True)
     searcher = Searcher.open(folder / "artifact")
-    with served(searcher) as address:
+    with served(searcher, [folder / "in"]) as address:
         yield searcher, address
 
 
@@ -54,6 +57,10 @@ def check_card(card: Locator, searcher: Searcher, row: int) -> None:
     assert link.get_attribute("href") == image.attributes["page"]
     assert link.get_attribute("target") == "_blank"
     assert "noopener" in (link.get_attribute("rel") or "")
+    original = card.locator("a.original")
+    expect(original).to_have_text("Original")
+    assert original.get_attribute("href") == f"./original/{image.id}"
+    assert {"noopener", "noreferrer"} <= set((original.get_attribute("rel") or "").split())
 
 
 @pytest.mark.parametrize(("size", "theme"), LOOKS)
@@ -66,6 +73,9 @@ def test_hit_shows_its_file_and_its_attributes_on_demand(
         expect(page.locator("#hits .hit").first).to_be_visible()
         for card in page.locator("#hits .hit").all()[:2]:
             check_card(card, searcher, int(card.get_attribute("data-row") or ""))
+        link = page.locator("#hits .hit a.original").first
+        answer = page.request.get(f"{address}/{link.get_attribute('href')}")
+        assert hashlib.sha256(answer.body()).hexdigest().startswith(str(link.get_attribute("href")).rpartition("/")[2])
         assert serious_findings(page, axe) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is too wide"
         page.locator("#hits .hit").first.scroll_into_view_if_needed()
@@ -96,3 +106,58 @@ def test_details_open_with_the_keyboard(browser: Browser, shop) -> None:
         expect(card.locator("dl")).to_be_visible()
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.tagName") == "A"
+
+
+def test_why_says_which_images_it_compares(browser: Browser, axe: Path, shop) -> None:
+    searcher, address = shop
+    with visit(browser, address, "phone") as page:
+        asked = page.locator("#examples .pic").first
+        asked.click()
+        hit = page.locator("#hits .hit").first
+        rows = [int(each.get_attribute("data-row") or "") for each in (asked, hit)]
+        hit.locator('[data-do="why"]').click()
+        expect(page.locator("#why figure")).to_have_count(2)
+        for figure, row in zip(page.locator("#why figure").all(), rows, strict=True):
+            check_card(figure, searcher, row)
+        assert serious_findings(page, axe) == []
+        keep_screenshot(page, "phone-why-details")
+
+
+def expect_hits(page: Page, hits: list[Hit]) -> None:
+    """The page shows these results, in this order."""
+    expected = json.dumps([hit.row for hit in hits], separators=(",", ":"))
+    page.wait_for_function(f"expected => JSON.stringify({ROWS}) === expected", arg=expected)
+
+
+def test_results_are_narrowed_by_typed_conditions_and_one_is_shown_per_value(browser: Browser, shop) -> None:
+    searcher, address = shop
+    with visit(browser, address) as page:
+        asked = page.locator("#examples .pic").first
+        image_id = searcher.gallery.ids[int(asked.get_attribute("data-row") or "")]
+        asked.click()
+        options = {"id": image_id, "k": 24, "fold": True}
+        expect_hits(page, searcher.search(**options))
+        box = page.locator("#conditions").get_by_role("textbox")
+        box.fill("price >= 12, price<30, sold!=no")
+        box.press("Enter")
+        where = {"price": {">=": 12, "<": 30}, "sold": {"!=": "no"}}
+        expect_hits(page, searcher.search(**options, where=where))
+        box.fill("prize<3")
+        box.press("Enter")
+        expect(page.locator(".toast-body")).to_contain_text("no column 'prize'; did you mean 'price'")
+        box.fill("price >= 12, price<30, sold!=no")
+        page.locator("#group input").click()
+        page.locator("[role=option]", has_text="Label").click()
+        grouped = searcher.search(**options, where=where, group_by="label")
+        assert 1 < len(grouped) < len(searcher.search(**options, where=where))
+        expect_hits(page, grouped)
+        page.wait_for_function("location.search.includes('group=label')")
+        keep_screenshot(page, "desktop-narrowed")
+        link = f"?{urlsplit(page.url).query}"
+    with visit(browser, address, query=link) as page:
+        expect_hits(page, grouped)
+        expect(page.locator("#conditions").get_by_role("textbox")).to_have_value("price >= 12, price<30, sold!=no")
+        expect(page.locator("#group input")).to_have_value("Label")
+        page.locator('#tools [data-do="clear"]').click()
+        expect(page.locator("#group input")).to_have_value("image")
+        expect(page.locator("#conditions").get_by_role("textbox")).to_have_value("")

@@ -120,7 +120,7 @@ def test_hostile_attributes_are_escaped(cards: Cards, name: str) -> None:
 )
 def test_only_addresses_of_the_web_are_links(cards: Cards, value: object, links: int) -> None:
     seen = Seen(cards.hits([replace(hit_called("mug"), attributes={"page": value})], more=False))
-    assert [tag for tag, _ in seen.tags].count("a") == links
+    assert [tag for tag, _ in seen.tags].count("a") == links + 1, "and that of the picture"
 
 
 def test_result_is_named_by_its_label_and_its_file(cards: Cards) -> None:

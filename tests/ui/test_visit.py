@@ -130,6 +130,7 @@ def test_every_step_can_be_undone_and_returned_to() -> None:
         Asked((Part(row=4), Part(row=0), Part(row=19, weight=-1))),
         Asked((Part(row=4, weight=-1),)),
         Asked((Part(row=4),), (("label", ("grün & blau", "mug")), ("size", ("2",)))),
+        Asked((Part(row=4),), (("size", ("2",)),), "size>=1, label=grün & blau", "label"),
     ],
 )
 def test_link_restores_a_search(gallery: Gallery, asked: Asked, k: int) -> None:
@@ -174,7 +175,12 @@ def test_a_link_can_hold_a_filter_alone(gallery: Gallery) -> None:
         ({"where": ['{"colour": "red"}']}, "no column 'colour'"),
         ({"where": ['{"label": "mugs"}']}, "did you mean 'mug'"),
         ({"where": ['{"label": {"a": 1}}']}, "has no operator 'a'"),
-        ({"where": ['{"size": {">": 1}}']}, "the page filters by values only, not by size>"),
+        ({"where": ['{"size": {">": 1}}']}, "size> has to be in filter="),
+        ({"filter": ["size>1, label"]}, "1, label cannot be compared"),
+        ({"filter": ["sise>1"]}, "did you mean 'size'"),
+        ({"filter": ["size"]}, "COLUMN=VALUE, not 'size'"),
+        ({"filter": ["size>1," * 1000]}, "at most 500 characters, not 7,000"),
+        ({"group": ["labels"]}, "did you mean 'label'"),
         ({"k": ["0"]}, "from 1 to 1000; the link has '0'"),
         ({"k": ["1001"]}, "the link has '1001'"),
         ({"k": ["-3"]}, "the link has '-3'"),

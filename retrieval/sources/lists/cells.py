@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from retrieval.errors import short
 from retrieval.sources.base import RawImage
 from retrieval.sources.lists.fetch import Fetcher
+from retrieval.sources.originals import original_in
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _DATA_URI = re.compile(r"data:[^,]*?(?P<base64>;base64)?,", re.IGNORECASE)
@@ -65,7 +66,8 @@ class Place:
             return replace(raw, source=without_user(text), problem=problem)
         path = self._local(cell)
         source = cell.strip().removeprefix(f"{self.root}/")
-        return replace(raw, source=source, path=path, problem=_NOT_OWN if path is None else None)
+        original = original_in(path, self.root)
+        return replace(raw, source=source, path=path, problem=_NOT_OWN if path is None else None, original=original)
 
     def at(self, name: str) -> str:
         """The place of a path in the list."""

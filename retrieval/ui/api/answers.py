@@ -22,23 +22,34 @@ Operators = TypedDict(
 WhereJson = dict[str, _Value | list[_Value] | Operators]  # a plain alias: Gradio shows clients the expanded type
 
 
-class HitJson(TypedDict):
+class AboutJson(TypedDict):
+    """What the gallery says about an image.
+
+    `file` is the file name in `source`. `thumbnail` is the URL of a JPEG, and `original` that of the original, or of
+    the thumbnail where the original is not available.
+    """
+
+    label: str | None
+    source: str
+    file: str
+    attributes: dict[str, Any]
+    thumbnail: str
+    original: str
+
+
+class HitJson(AboutJson):
     """One hit.
 
     `score` is the cosine similarity in [-1, 1]. `chance` is the match probability: that the hit has the same class as
     the query, given that the class is in the gallery, in [0, 1]; null if unknown. `confident` is whether it is a match,
-    which also requires that the class is in the gallery. `thumbnail` is the URL of a JPEG. `alike` holds the ids of the
-    near-duplicates folded into the hit.
+    which also requires that the class is in the gallery. `alike` holds the ids of the near-duplicates folded into the
+    hit.
     """
 
     id: str
     score: float
     chance: float | None
     confident: bool | None
-    label: str | None
-    source: str
-    attributes: dict[str, Any]
-    thumbnail: str
     alike: list[str]
 
 
@@ -72,14 +83,11 @@ class ExplanationJson(TypedDict):
     hit: HeatJson
 
 
-class ImageJson(TypedDict):
+class ImageJson(AboutJson):
     """An image of a group; `score` is its cosine similarity to the group's first image."""
 
     id: str
     score: float
-    label: str | None
-    source: str
-    thumbnail: str
 
 
 class Groups(TypedDict):

@@ -11,8 +11,10 @@ import gradio as gr
 from retrieval.artifact.load import Artifact
 from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import THRESHOLD, Group
+from retrieval.images.gallery import Row
 from retrieval.search import Hit, Searcher
 from retrieval.ui.api.answers import (
+    AboutJson,
     Answer,
     ExplanationJson,
     Groups,
@@ -23,6 +25,7 @@ from retrieval.ui.api.answers import (
     heat_json,
 )
 from retrieval.ui.api.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
+from retrieval.ui.originals import Originals, file_name
 from retrieval.ui.pieces.errors import errors_as_sentences
 from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 
@@ -39,8 +42,10 @@ class Endpoints:
         thumbnails: ThumbnailFiles,
         artifact: Artifact,
         find_groups: Callable[[float], list[Group]],
+        originals: Originals | None = None,
     ) -> None:
         self._searcher, self._thumbnails, self._artifact, self._find = searcher, thumbnails, artifact, find_groups
+        self._originals = originals or Originals()
 
     def add(self) -> None:
         """Register them with the current Blocks; near-duplicate search uses all cores, so only one runs at a time."""
@@ -59,6 +64,7 @@ class Endpoints:
         like: list[str] | None = None,
         unlike: list[str] | None = None,
         fold: bool = False,
+        group_by: str | None = None,
     ) -> Answer:
         """The k images of the gallery that are most like a picture, best first.
 
@@ -71,10 +77,11 @@ class Endpoints:
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
+            group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
             picture = {"image": uploaded(image), "region": region}
-            return self._answer(request, k, min_score, where, like, unlike, fold, **picture)
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, **picture)
 
     def search_by_id(
         self,
@@ -86,6 +93,7 @@ class Endpoints:
         like: list[str] | None = None,
         unlike: list[str] | None = None,
         fold: bool = False,
+        group_by: str | None = None,
     ) -> Answer:
         """The k other images that are most like an image of the gallery, best first.
 
@@ -97,9 +105,10 @@ class Endpoints:
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
+            group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
-            return self._answer(request, k, min_score, where, like, unlike, fold, id=words(id, "id"))
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, id=words(id, "id"))
 
     def search_text(
         self,
@@ -111,6 +120,7 @@ class Endpoints:
         like: list[str] | None = None,
         unlike: list[str] | None = None,
         fold: bool = False,
+        group_by: str | None = None,
     ) -> Answer:
         """The k images that words describe best, best first; only of an artifact that was built with a text model.
 
@@ -122,11 +132,12 @@ class Endpoints:
             like: ids of images of the gallery that the hits should be like too.
             unlike: ids of images of the gallery that the hits should not be like.
             fold: whether near-duplicates of a hit are folded into it.
+            group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
             if not words(text, "text").strip():
                 raise QueryError('the text to search for is empty: give some words, for example "a red bag".')
-            return self._answer(request, k, min_score, where, like, unlike, fold, words=text.strip())
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, words=text.strip())
 
     def explain(
         self,
@@ -180,7 +191,16 @@ class Endpoints:
         }
 
     def _answer(
-        self, request: gr.Request, k: Any, min_score: Any, where: Any, like: Any, unlike: Any, fold: Any, **query: Any
+        self,
+        request: gr.Request,
+        k: Any,
+        min_score: Any,
+        where: Any,
+        like: Any,
+        unlike: Any,
+        fold: Any,
+        group_by: Any,
+        **query: Any,
     ) -> Answer:
         found = self._searcher.search(
             k=whole(k, "k"),
@@ -189,6 +209,7 @@ class Endpoints:
             like=ids(like, "like"),
             unlike=ids(unlike, "unlike"),
             fold=flag(fold, "fold"),
+            group_by=None if group_by is None else words(group_by, "group_by"),
             **query,
         )
         root = root_of(request)
@@ -200,10 +221,7 @@ class Endpoints:
             "score": hit.score,
             "chance": hit.chance,
             "confident": hit.confident,
-            "label": hit.label,
-            "source": hit.source,
-            "attributes": hit.attributes,
-            "thumbnail": self._thumbnails.url(hit.row, root),
+            **self._image(hit.row, hit, root),
             "alike": [self._searcher.gallery.ids[row] for row in hit.alike],
         }
 
@@ -212,11 +230,20 @@ class Endpoints:
             {
                 "id": values.id,
                 "score": score,
-                "label": values.label,
-                "source": values.source,
-                "thumbnail": self._thumbnails.url(row, root),
+                **self._image(row, values, root),
             }
             for row, score, values in zip(
                 group.rows, group.scores, self._searcher.gallery.take(group.rows), strict=True
             )
         ]
+
+    def _image(self, row: int, values: Row | Hit, root: str) -> AboutJson:
+        thumbnail = self._thumbnails.url(row, root)
+        return {
+            "label": values.label,
+            "source": values.source,
+            "file": file_name(values.source),
+            "attributes": values.attributes,
+            "thumbnail": thumbnail,
+            "original": self._originals.link(self._searcher.gallery, row, values, root) or thumbnail,
+        }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from retrieval.evaluation.confidence import percent
 from retrieval.images.columns import texts_of
 from retrieval.images.gallery import Row
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
+from retrieval.ui.originals import Originals, file_name
 from retrieval.ui.pieces.html import render
 from retrieval.ui.pieces.thumbnails import PREVIEW, ThumbnailFiles
 from retrieval.ui.visit import Asked, Visit, is_gone, link_of, mark_of
@@ -21,7 +21,7 @@ _STEP = 128  # pixels a side of its pictures: small, as every answer sends them 
 
 def name_of(row: Row | Hit) -> str:
     """What a person would call an image: its label, or else where it comes from."""
-    return row.label or Path(row.source).name
+    return row.label or file_name(row.source)
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class Tile:
     """The name of its file, if it is called something else."""
     facts: tuple[tuple[str, list[str]], ...] = ()
     """Its source and its attributes: name and values. Those without a value are left out."""
+    original: str | None = None
+    """The address of the original; None if it is not available."""
 
 
 class Cards:
     """HTML of a gallery's images, and of visitors' pictures."""
 
-    def __init__(self, searcher: Searcher, thumbnails: ThumbnailFiles) -> None:
-        self._searcher, self._thumbnails = searcher, thumbnails
+    def __init__(self, searcher: Searcher, thumbnails: ThumbnailFiles, originals: Originals | None = None) -> None:
+        self._searcher, self._thumbnails, self._originals = searcher, thumbnails, originals or Originals()
 
     def name(self, part: Part) -> str:
         """What a part of a query is called."""
@@ -70,10 +72,11 @@ class Cards:
 
     def tile(self, row: int, values: Row | Hit) -> Tile:
         """A row of the gallery, with its values, for a template."""
-        name, file = name_of(values), Path(values.source).name
+        name, file = name_of(values), file_name(values.source)
         facts = [(strings.SOURCE, values.source), *values.attributes.items()]
         shown = tuple((fact, texts) for fact, value in facts if (texts := texts_of(value)))
-        return Tile(row, name, self._thumbnails.url(row, "."), file if file != name else "", shown)
+        original = self._originals.link(self._searcher.gallery, row, values, ".")
+        return Tile(row, name, self._thumbnails.url(row, "."), file if file != name else "", shown, original)
 
     def tiles(self, rows: Sequence[int]) -> list[Tile]:
         """Rows of the gallery for a template."""

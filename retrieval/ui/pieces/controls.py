@@ -54,6 +54,13 @@ class _Filter(gr.Dropdown, metaclass=_Guard):  # type: ignore[misc]
         return [None if value == _NO_VALUE else str(value) for value in values]
 
 
+class _Choice(gr.Dropdown, metaclass=_Guard):  # type: ignore[misc]
+    """Gives a value as text, even one that is not in the list."""
+
+    def preprocess(self, payload: Any) -> str:
+        return payload if isinstance(payload, str) else ""
+
+
 def _uploaded(path: str | None) -> str:
     """The path of a file that was uploaded; raises gr.Error for any other.
 
@@ -84,12 +91,21 @@ def add_button() -> gr.UploadButton:
 
 def add_filters(gallery: Gallery) -> list[gr.Dropdown]:
     """A drop-down for each of `Gallery.filters`, in that order: its values, with the number of images of each."""
-    facets = gallery.facets(None)
-    with gr.Accordion(strings.FILTERS, open=True, visible=bool(facets), elem_id="filters"):
-        return [
-            _Filter(choices(counts), multiselect=True, label=_title(column), elem_id=f"where-{column}")
-            for column, counts in facets.items()
-        ]
+    return [
+        _Filter(choices(counts), multiselect=True, label=column_title(column), elem_id=f"where-{column}")
+        for column, counts in gallery.facets(None).items()
+    ]
+
+
+def conditions_box(longest: int, info: str) -> gr.Textbox:
+    """A box for conditions such as `price<=50`, of at most `longest` characters."""
+    named = {"label": strings.CONDITIONS, "placeholder": strings.CONDITIONS_HINT, "info": info}
+    return gr.Textbox(**named, max_length=longest, elem_id="conditions")
+
+
+def one_of(values: list[tuple[str, str]], **options: Any) -> gr.Dropdown:
+    """A drop-down to choose one of these (text, value), at first the first of them."""
+    return _Choice(values, value=values[0][1], **options)
 
 
 def choices(counts: Mapping[str | None, int], chosen: Sequence[str | None] = ()) -> list[tuple[str, str]]:
@@ -119,7 +135,7 @@ def slider(least: float, most: float, value: float, step: float, **options: Any)
     return Number(least, most, value=value, step=step, **options)
 
 
-def _title(column: str) -> str:
+def column_title(column: str) -> str:
     """A column's name as a heading; Gradio takes a plain `label` for a word of its own."""
     words = column.replace("_", " ").strip()
     return words[:1].upper() + words[1:]

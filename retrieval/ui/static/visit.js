@@ -10,7 +10,7 @@ const next = () => {
   trigger("act", current.data);
 };
 // A control that keeps moving is sent once, with its latest value.
-const LAST = ["filter", "settings"];
+const LAST = ["filter", "settings", "conditions", "group"];
 window.lookalike = {
   act: (data, after = () => {}) => {
     if (LAST.includes(data.do) && line.some((each) => each.data.do === data.do)) return;
@@ -26,7 +26,7 @@ window.lookalike = {
 
 // Every step of the visit is an entry of the browser's history, so its back and forward buttons move through the visit; to
 // a step from before a reload they go by its link. `steps` holds the step of each entry so far.
-const load = performance.timeOrigin, NAMES = ["id", "unlike", "k", "where"];
+const load = performance.timeOrigin, NAMES = ["id", "unlike", "k", "where", "filter", "group"];
 const tools = () => element.querySelector(".tools"), linked = () => new URLSearchParams(tools().dataset.link);
 let steps = [0], at = 0, leaving = 0;
 const address = () => {

@@ -16,10 +16,11 @@ from retrieval.query import MAX_K
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards
-from retrieval.ui.pieces.controls import add_button, add_filters, as_choice, choices, drop_zone, slider
+from retrieval.ui.pieces.controls import add_button, drop_zone, slider
 from retrieval.ui.pieces.downloads import as_download, make_file
 from retrieval.ui.pieces.errors import staying, warn
 from retrieval.ui.pieces.html import for_scripts, script
+from retrieval.ui.tabs.narrow import CONDITIONS, FILTER, GROUP, Narrow
 from retrieval.ui.tabs.why import Why
 from retrieval.ui.visit import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
 
@@ -42,14 +43,14 @@ class SearchTab:
     def __init__(self, searcher: Searcher, cards: Cards) -> None:
         self._searcher, self._cards = searcher, cards
         self._why = Why(searcher, cards)
-        self._columns = searcher.gallery.filters
+        self._narrow = Narrow(searcher.gallery)
         self._visit: gr.State = gr.State(Visit())  # one for each visitor: nothing is shared between them
         with gr.Row(elem_classes="search-row"):
             with gr.Column(scale=1, min_width=300, elem_classes="side"):
                 self._ask()
             with gr.Column(scale=3, min_width=320):
                 self._answer()
-        self._shown = [self._visit, self._parts, self._tools, self._status, self._hits, *self._filters]
+        self._shown = [self._visit, self._parts, self._tools, self._status, self._hits, *self._narrow.controls]
         self._shown += [self._words] if self._words else []
 
     def _ask(self) -> None:
@@ -65,7 +66,7 @@ class SearchTab:
             )
         examples = self._cards.examples(spread_rows(len(self._searcher.gallery), EXAMPLES))
         self._examples = gr.HTML(examples, js_on_load=script("acts.js"), elem_id="examples", apply_default_css=False)
-        self._filters = add_filters(self._searcher.gallery)
+        self._narrow.add()
         with gr.Accordion(strings.MORE_SETTINGS, open=False, elem_id="settings"):
             self._fold = gr.Checkbox(True, label=strings.FOLD, elem_id="fold")
             self._k = slider(1, MOST_HITS, PAGE, 1, label=strings.K, elem_id="k")
@@ -94,13 +95,13 @@ class SearchTab:
         app.load(self.opened, None, [self._k, *self._shown], api_visibility="private", show_progress="hidden")
         doing = {"picture": [self._picture.upload], "pictures": [self._add.upload]}
         doing |= {"words": [self._words.submit]} if self._words else {}
-        doing |= {"filter": [each.input for each in self._filters]}
+        doing |= self._narrow.events()
         moved = [self._k.input, self._k.release, self._least.input, self._least.release]
         doing |= {"settings": [*moved, self._fold.input]}
         for do, listeners in doing.items():
             for listen in listeners:
                 listen(None, js=f"() => {{ lookalike.act({{do: '{do}'}}); }}", api_visibility="private")
-        given = [self._picture, self._add, self._visit, self._k, self._least, self._fold, *self._filters]
+        given = [self._picture, self._add, self._visit, self._k, self._least, self._fold, *self._narrow.controls]
         acted = self._tools.act(
             self.act,
             given + ([self._words] if self._words else []),
@@ -143,21 +144,11 @@ class SearchTab:
 
     def _controls(self, asked: Asked, before: Asked | None, do: str) -> list[Any]:
         """The values of the filters and the text box; the one that a visitor is changing is left alone."""
-        filters: list[Any] = [gr.skip()] * len(self._columns)
-        if before is None or asked.where != before.where:
-            facets = self._searcher.gallery.facets(asked.filter)
-            chosen = [asked.filter.get(column, []) for column in self._columns]
-            filters = [
-                gr.update(
-                    choices=choices(facets[column], values),
-                    **({} if do == "filter" else {"value": list(map(as_choice, values))}),
-                )
-                for column, values in zip(self._columns, chosen, strict=True)
-            ]
+        narrow = self._narrow.updates(asked, before, do)
         if not self._searcher.text:
-            return filters
+            return narrow
         as_it_is = do == "words" or (before is not None and asked.all_words == before.all_words)
-        return [*filters, gr.skip() if as_it_is else asked.all_words]
+        return [*narrow, gr.skip() if as_it_is else asked.all_words]
 
     def find(self, visit: Visit, k: int, least: float, fold: bool) -> tuple[list[Hit], bool]:
         """The results to show, and whether there may be more."""
@@ -166,11 +157,12 @@ class SearchTab:
         wanted = min(k * visit.pages, MAX_K)
         query = self._searcher.query(visit.asked.parts)
         one_more = min(wanted + 1, MAX_K)
-        hits = self._searcher.find(query, one_more, min_score=least, where=visit.asked.filter, fold=fold)
+        limits: dict[str, Any] = {"where": visit.asked.conditions, "group_by": visit.asked.group or None}
+        hits = self._searcher.find(query, one_more, min_score=least, fold=fold, **limits)
         return hits[:wanted], len(hits) > wanted
 
     def _look_around(self, visit: Visit, k: int) -> str:
-        allowed = self._searcher.gallery.rows_where(visit.asked.filter)
+        allowed = self._searcher.gallery.rows_where(visit.asked.conditions)
         rows = np.arange(len(self._searcher.gallery)) if allowed is None else allowed
         places = spread_rows(len(rows), min(k * visit.pages, MAX_K))
         return self._cards.around([int(rows[place]) for place in places], len(places) < min(len(rows), MAX_K))
@@ -215,10 +207,8 @@ class SearchTab:
             return visit
         if do == "words":
             return visit.to(asked.words(str(given[-1] or "")))
-        if do == "filter":
-            for column, values in zip(self._columns, given, strict=False):
-                asked = asked.filtered(column, values or None)  # nothing chosen in a list is no filter
-            return visit.to(asked)
+        if do in (FILTER, CONDITIONS, GROUP):
+            return visit.to(self._narrow.changed(asked, str(do), given))
         return after(visit, data, len(self._searcher.gallery))
 
     def _with_pictures(self, asked: Asked, paths: list[str]) -> Asked:

@@ -14,7 +14,7 @@ from retrieval.encoders.explain import HeatMap
 from retrieval.errors import EncoderError
 from retrieval.search import Part, Searcher, is_indexed
 from retrieval.ui import strings
-from retrieval.ui.pieces.cards import Cards, name_of
+from retrieval.ui.pieces.cards import Cards, Tile, name_of
 from retrieval.ui.pieces.html import render
 from retrieval.ui.pieces.thumbnails import data_url
 from retrieval.ui.visit import Asked
@@ -35,6 +35,8 @@ class _Figure:
     """The sentence to use if the map adds up to the cosine."""
     thumbnail: bool
     """Whether the map was made from a thumbnail."""
+    tile: Tile | None
+    """The image of the gallery that it is; None for a visitor's picture."""
 
     @property
     def cells(self) -> float:
@@ -74,13 +76,16 @@ class Why:
         exactly = strings.WHY_SUM if alone else strings.WHY_SUM_ALONE
         asked = f"{self._cards.name(part)} ({strings.UNLIKED})" if part.weight < 0 else self._cards.name(part)
         figures = [
-            _Figure(title, called, picture, heat, why.cosine, exactly, thumbnail)
-            for title, called, picture, heat, thumbnail in (
-                (strings.WHY_QUERY, asked, self._searcher.picture(part), why.query, is_indexed(part)),
-                (strings.WHY_HIT, name, self._searcher.picture(found), why.hit, True),
+            _Figure(title, called, self._searcher.picture(each), heat, why.cosine, exactly, thumbnail, self._tile(each))
+            for title, called, each, heat, thumbnail in (
+                (strings.WHY_QUERY, asked, part, why.query, is_indexed(part)),
+                (strings.WHY_HIT, name, found, why.hit, True),
             )
         ]
         return {"pairs": why.pairs, "largest": largest, "figures": figures}
+
+    def _tile(self, part: Part) -> Tile | None:
+        return None if part.row is None else self._cards.tiles([part.row])[0]
 
 
 def _numbers(values: npt.NDArray[np.float32]) -> str:

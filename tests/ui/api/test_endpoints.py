@@ -76,6 +76,23 @@ def test_search_has_defaults_and_applies_filter_and_minimum_score(client: Client
     assert len(above) == sum(score >= least for score in scores) < 50
 
 
+def test_each_value_of_a_column_is_shown_once(client: Client, searcher: Searcher, shirt: Path) -> None:
+    asked = {"k": 6, "group_by": "colour", "where": {"label": {"!=": "mug"}}}
+    hits = client.predict(handle_file(shirt), **asked, api_name="/search")["hits"]
+    assert [hit["id"] for hit in hits] == [hit.id for hit in searcher.search(shirt, **asked)]
+    assert len({hit["attributes"]["colour"] for hit in hits}) == 6
+    with pytest.raises(AppError, match=r"no column 'color'; did you mean 'colour'"):
+        client.predict(handle_file(shirt), group_by="color", api_name="/search")
+    with pytest.raises(AppError, match="group_by must be a string"):
+        client.predict(handle_file(shirt), group_by=["colour"], api_name="/search")
+
+
+def test_hit_has_its_file_and_the_thumbnail_where_there_is_no_original(client: Client, searcher: Searcher) -> None:
+    hit = client.predict(searcher.gallery.ids[0], k=1, api_name="/search_by_id")["hits"][0]
+    assert hit["file"] == Path(hit["source"]).name
+    assert hit["original"] == hit["thumbnail"]
+
+
 def test_search_by_id_leaves_the_image_itself_out(client: Client, searcher: Searcher) -> None:
     image_id = searcher.gallery.ids[100]
     hits = client.predict(image_id, k=5, api_name="/search_by_id")["hits"]
@@ -128,6 +145,7 @@ def test_openapi_describes_every_endpoint_with_its_types(server: str, searcher: 
         "like": perhaps({"type": "array", "items": text}),
         "unlike": perhaps({"type": "array", "items": text}),
         "fold": {"type": "boolean"},
+        "group_by": perhaps(text),
     }
     region = perhaps({"type": "array", "items": {"type": "number"}})
     assert schemas["search"].pop("image")["type"] == "string"

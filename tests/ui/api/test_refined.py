@@ -156,7 +156,10 @@ def test_duplicates_endpoint_gives_the_groups_of_the_gallery(client: Client, sea
         assert [image["score"] for image in found] == pytest.approx(group.scores, abs=1e-6)
         assert {image["label"] for image in found} == {None}
     first = answer["groups"][0][1]
-    assert first["source"] == searcher.gallery.take([expected[0].rows[1]])[0].source
+    [image] = searcher.gallery.take([expected[0].rows[1]])
+    about = image.source, Path(image.source).name, image.attributes
+    assert (first["source"], first["file"], first["attributes"]) == about
+    assert first["original"] == first["thumbnail"]
     assert httpx.get(first["thumbnail"]).content == searcher.gallery.thumbnail(expected[0].rows[1])
     few = client.predict(threshold=0.95, limit=2, api_name="/duplicates")
     assert (few["found"], few["groups"]) == (answer["found"], answer["groups"][:2])

@@ -77,6 +77,7 @@ def test_mcp_tools_are_the_public_endpoints_and_describe_arguments(server: str) 
         "like": None,
         "unlike": None,
         "fold": "boolean",
+        "group_by": None,
     }
     assert all(schema["description"] for tool in tools.values() for schema in tool.inputSchema["properties"].values())
     required = {name: tool.inputSchema.get("required", []) for name, tool in tools.items()}

@@ -1,0 +1,86 @@
+"""Controls that narrow a search: values of columns, typed conditions, and one result per value of a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from retrieval.errors import QueryError
+from retrieval.images.gallery import Gallery
+from retrieval.ui import strings
+from retrieval.ui.pieces.controls import add_filters, as_choice, choices, column_title, conditions_box, one_of
+from retrieval.ui.visit import MAX_TYPED, Asked
+
+FILTER, CONDITIONS, GROUP = "filter", "conditions", "group"  # what a visitor does with them
+_NAMED = 8  # columns in the hint
+
+
+class Narrow:
+    """The controls of one gallery, and their part in a search."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery, self._columns = gallery, gallery.filters
+        self._groups = columns_to_group_by(gallery)
+
+    def add(self) -> None:
+        """Add the controls to the Blocks that are being built; those without a use for this gallery are hidden."""
+        named = ["label"] * any(self._gallery.labels) + self._gallery.attributes
+        with gr.Accordion(strings.FILTERS, open=True, visible=bool(named), elem_id="filters"):
+            self.lists = add_filters(self._gallery)
+            shown = ", ".join(named[:_NAMED]) + (" …" if len(named) > _NAMED else "")
+            self.typed = conditions_box(MAX_TYPED, strings.CONDITIONS_INFO.format(columns=shown))
+            names = [(strings.GROUP_BY_NONE, ""), *((column_title(name), name) for name in self._groups)]
+            self.group = one_of(names, label=strings.GROUP_BY, visible=bool(self._groups), elem_id="group")
+
+    def events(self) -> dict[str, list[Any]]:
+        """What a visitor can do, and the events of the controls that do it."""
+        lists = [each.input for each in self.lists]
+        return {FILTER: lists, CONDITIONS: [self.typed.submit], GROUP: [self.group.input]}
+
+    @property
+    def controls(self) -> list[Any]:
+        """All controls; `changed` takes their values in this order, `updates` gives theirs."""
+        return [*self.lists, self.typed, self.group]
+
+    def changed(self, asked: Asked, do: str, values: Sequence[Any]) -> Asked:
+        """The search after the control `do` was used; raises QueryError for conditions that make no sense."""
+        typed, group = values[len(self._columns) : len(self._columns) + 2]
+        if do == CONDITIONS:
+            return asked.narrowed(self._gallery, str(typed or ""), asked.group)
+        if do == GROUP:
+            return asked.narrowed(self._gallery, asked.typed, group if group in self._groups else "")
+        for column, chosen in zip(self._columns, values, strict=False):
+            asked = asked.filtered(column, chosen or None)  # nothing chosen in a list is no filter
+        return asked
+
+    def updates(self, asked: Asked, before: Asked | None, do: str) -> list[Any]:
+        """What the controls show now; the one that a visitor is changing is left alone. `before` is None at first."""
+        lists: list[Any] = [gr.skip()] * len(self._columns)
+        if before is None or asked.conditions != before.conditions:
+            facets = self._gallery.facets(asked.conditions)
+            chosen = [asked.filter.get(column, []) for column in self._columns]
+            lists = [
+                gr.update(
+                    choices=choices(facets[column], values),
+                    **({} if do == FILTER else {"value": list(map(as_choice, values))}),
+                )
+                for column, values in zip(self._columns, chosen, strict=True)
+            ]
+        same = before is not None and (asked.typed, asked.group) == (before.typed, before.group)
+        return [*lists, *([gr.skip()] * 2 if same or do in (CONDITIONS, GROUP) else [asked.typed, asked.group])]
+
+
+def columns_to_group_by(gallery: Gallery) -> list[str]:
+    """The columns with several values, at least one of them in several rows; lists are none."""
+    found = []
+    for column in ["label", *gallery.attributes]:
+        try:
+            groups = gallery.groups(column)
+        except QueryError:  # a column of lists
+            continue
+        there = groups[groups >= 0]
+        if 0 < there.max(initial=0) < len(there) - 1:
+            found.append(column)
+    return found
