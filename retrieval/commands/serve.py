@@ -13,9 +13,25 @@ import typer
 
 from retrieval.commands.paths import check_artifact
 from retrieval.errors import LookalikeError
+from retrieval.hub.references import is_reference, parse_reference
 
 STARTER = Path(__file__).parents[1] / "starter"
 commands = typer.Typer()
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="HOST", help="address to listen on (default: 127.0.0.1; 0.0.0.0 for the network)"),
+]
+Port = Annotated[
+    int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
+]
+Refresh = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        min=0.01,
+        help="ask the Hub every MINUTES for a newer commit of the artifact (default: never)",
+    ),
+]
 
 
 @commands.command()
@@ -29,33 +45,45 @@ def serve(
             help="an artifact: its folder, or owner/name[@revision] on the Hub",
         ),
     ] = str(STARTER),
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="HOST", help="address to listen on (default: 127.0.0.1; 0.0.0.0 for the network)"),
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
-    ] = None,
+    host: Host = None,
+    port: Port = None,
     share: Annotated[
         bool, typer.Option("--share", help="create a public link, valid for a week, through Gradio's servers")
     ] = False,
+    refresh: Refresh = None,
 ) -> None:
-    """Serve an artifact in the browser, until interrupted."""
+    """Serve an artifact in the browser, until interrupted. When it changes, its new version is served."""
     check_artifact(artifact)
+    if refresh:
+        check_refresh(artifact)
     if port:
         check_port(host or "127.0.0.1", port)
     from retrieval.search import Searcher
 
     searcher = Searcher.open(artifact)
     from retrieval.ui import create_app, launch
+    from retrieval.ui.reload import reloading
+    from retrieval.ui.serving import Live
 
     # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    app = create_app(searcher)
+    live = Live(searcher)
+    app = create_app(live)
     try:
-        launch(app, host=host, port=port, share=share)
+        with reloading(live, artifact, refresh):
+            launch(app, host=host, port=port, share=share)
     except (OSError, ValueError) as error:  # invalid GRADIO_SERVER_NAME or GRADIO_SERVER_PORT
         raise LookalikeError(f"cannot listen on {host or 'this machine'}: {error}") from error
+
+
+def check_refresh(artifact: str) -> None:
+    """Raise LookalikeError unless the artifact may change on the Hub: `owner/name`, or with a branch."""
+    if not is_reference(artifact) or Path(artifact).is_dir():
+        raise LookalikeError(
+            f"--refresh is for artifacts on the Hub; changes of the folder {artifact} are always seen."
+        )
+    if parse_reference(artifact).pinned:
+        raise LookalikeError(f"--refresh needs a branch, but {artifact} is one commit, which never changes.")
 
 
 def check_port(host: str, port: int) -> None:

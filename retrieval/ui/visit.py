@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2s
 from pathlib import Path
@@ -69,6 +69,23 @@ class Asked:
     def filter(self) -> dict[str, list[str | None]]:
         """The filter as `Gallery.rows_where` takes it."""
         return {column: list(values) for column, values in self.where}
+
+
+def carried(visit: Visit, row_now: Callable[[int], int | None], allows: Callable[[str, Any], bool]) -> Visit:
+    """The visit in another artifact: rows renumbered, without those that are gone and filters that it does not allow.
+
+    It keeps all its steps, which a page counts.
+    """
+
+    def of(asked: Asked) -> Asked:
+        parts = []
+        for part in asked.parts:
+            row = None if part.row is None else row_now(part.row)
+            if part.row is None or row is not None:
+                parts.append(replace(part, row=row))
+        return Asked(tuple(parts), tuple((column, values) for column, values in asked.where if allows(column, values)))
+
+    return replace(visit, asked=of(visit.asked), before=tuple(map(of, visit.before)), ahead=tuple(map(of, visit.ahead)))
 
 
 def is_gone(part: Part) -> bool:

@@ -19,6 +19,11 @@ _STEPS = 8  # of the trail that are shown
 _STEP = 128  # pixels a side of its pictures: small, as every answer sends them again
 
 
+def revision_of(searcher: Searcher) -> str:
+    """The SHA-256 of the manifest of a Searcher's artifact: what an artifact is, to the last byte; "" without one."""
+    return str(searcher.artifact.manifest["manifest_sha256"]) if searcher.artifact else ""
+
+
 def name_of(row: Row | Hit) -> str:
     """What a person would call an image: its label, or else where it comes from."""
     return row.label or Path(row.source).name
@@ -42,6 +47,7 @@ class Cards:
 
     def __init__(self, searcher: Searcher, thumbnails: ThumbnailFiles) -> None:
         self._searcher, self._thumbnails = searcher, thumbnails
+        self.of = revision_of(searcher)
 
     def name(self, part: Part) -> str:
         """What a part of a query is called."""
@@ -100,17 +106,17 @@ class Cards:
 
     def around(self, rows: Sequence[int], more: bool) -> str:
         """Images to browse before the first search."""
-        return render("around", tiles=self.tiles(rows), more=more)
+        return render("around", tiles=self.tiles(rows), more=more, of=self.of)
 
     def hits(self, hits: Sequence[Hit], more: bool) -> str:
         """The results. If the best is not a confident match, they are dimmed and show no match probability."""
         unsure = bool(hits) and hits[0].confident is False
         tiled = [(hit, self.tile(hit.row, hit), self.tiles(hit.alike) if hit.alike else []) for hit in hits]
-        return render("hits", hits=tiled, more=more, unsure=unsure, percent=percent)
+        return render("hits", hits=tiled, more=more, unsure=unsure, percent=percent, of=self.of)
 
     def examples(self, rows: Sequence[int]) -> str:
         """Example pictures to start with."""
-        return render("examples", tiles=self.tiles(rows))
+        return render("examples", tiles=self.tiles(rows), of=self.of)
 
     def parts(self, asked: Asked) -> str:
         """The parts of the query: each can be switched between liked and disliked, removed, or narrowed to a region."""
