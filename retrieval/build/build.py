@@ -103,11 +103,15 @@ def embed(
     key but the same encoder, embeddings of images with the same content are reused. `known` maps the SHA-256 of images
     to treat as duplicates to their names.
     """
-    out = out.resolve()
-    work = out.parent / f".{out.name}.building"
-    shards = Shards(work, key, encoder.fingerprint, source.schema)
+    shards = Shards(work_of(out), key, encoder.fingerprint, source.schema)
     embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
     return shards
+
+
+def work_of(out: Path) -> Path:
+    """The work folder of builds and changes of an artifact."""
+    out = out.resolve()
+    return out.parent / f".{out.name}.building"
 
 
 def report_of(shards: Shards, source: Source) -> Report:

@@ -7,7 +7,8 @@ twice: once to compare hashes, labels and attributes, and once more for the imag
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,12 +21,16 @@ from retrieval.artifact.atomic import writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.map import map_method_of
-from retrieval.build.build import embed, left_out_of, report_of
+from retrieval.build.build import embed, left_out_of, report_of, work_of
 from retrieval.build.change import replaced
+from retrieval.build.shards import clear_finished
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
 from retrieval.images.gallery import BASE_SCHEMA, conform, read_tables
 from retrieval.sources.base import RawImage, Source
+
+Hashes = dict[tuple[str, int, int, int] | None, str]
+"""The SHA-256 of files, by path, inode, size, and time of the last change in nanoseconds."""
 
 _OWN = frozenset({"id", "thumbnail", "sha256"})  # columns that come from the content of an image
 
@@ -74,32 +79,45 @@ class _Compared:
     report: SyncReport
     kept: dict[int, dict[str, Any]] = field(default_factory=dict)  # gallery row -> its values in the source now
     fresh: set[int] = field(default_factory=set)  # numbers of the source rows to embed
+    unread: set[str] = field(default_factory=set)  # sources that could not be read
 
 
 def sync_artifact(
-    folder: Path | str, source: Source, *, dry_run: bool = False, progress: Progress | None = None
+    folder: Path | str,
+    source: Source,
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    waiting: Collection[str] = (),
+    hashes: Hashes | None = None,
 ) -> SyncReport:
     """Make an artifact what its source is now: new images are embedded, missing ones are removed.
 
     Changed sources, labels and attributes of known images are taken over. The artifact is replaced as a whole, and only
-    if something has changed. Rows keep their order; new ones follow. With `dry_run`, nothing is written, and files that
-    cannot be decoded are still counted as new. Raises SourceError if no image of the source can be read, and the errors
-    of `open_artifact`.
+    if something has changed. Rows keep their order; new ones follow. A known image whose file cannot be read now stays
+    as it is. With `dry_run`, nothing is written, and files that cannot be decoded are still counted as new.
+
+    For syncs that follow each other: `waiting` names the sources of files that are still being written, which are not
+    read either; `hashes` remembers the hashes of files for the next call. Raises SourceError if no image of the source
+    can be read, and the errors of `open_artifact`.
     """
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
-        compared = _compare(source, old)
+        compared = _compare(source, old, waiting, {} if hashes is None else hashes)
         report = compared.report
         if not (report.new or report.changed or report.unchanged):
             raise SourceError("the source has no readable image, so the artifact would become empty; nothing changed.")
-        if dry_run or report.is_empty:
+        if dry_run:
+            return report
+        if report.is_empty:
+            clear_finished(work_of(folder), "sync ")  # of one that was killed when all was done
             return report
         return _written(old, source, compared, progress)
 
 
-def _compare(source: Source, old: Artifact) -> _Compared:
+def _compare(source: Source, old: Artifact, waiting: Collection[str], hashes: Hashes) -> _Compared:
     row_of = {sha256: row for row, sha256 in enumerate(old.gallery.table["sha256"].to_pylist())}
     names = [*BASE_SCHEMA.names, *source.schema.names]
     first: dict[str, str] = {}  # SHA-256 -> source, of new images
@@ -107,9 +125,14 @@ def _compare(source: Source, old: Artifact) -> _Compared:
     compared = _Compared(SyncReport(left_out=left_out_of(source)))
     report = compared.report
     for number, raw in enumerate(source.rows()):
+        if raw.source in waiting:
+            compared.unread.add(raw.source)
+            report.left_out.append((raw.source, "still being written", 1))
+            continue
         try:
-            sha256 = hashlib.sha256(raw.read()).hexdigest()
+            sha256 = _hash_of(raw, hashes)
         except ImageError as error:
+            compared.unread.add(raw.source)
             report.skipped.append((raw.source, str(error)))
             continue
         if sha256 in row_of:
@@ -137,9 +160,27 @@ def _known(compared: _Compared, found: dict[int, list[dict[str, Any]]], old: Art
             unchanged += 1
         else:
             report.changed.append(now["source"])
-    gone = [row for row in range(len(old.gallery)) if row not in found]
+    for row in range(len(old.gallery)):
+        if row not in found and before["source"][row] in compared.unread:
+            compared.kept[row] = {name: column[row] for name, column in before.items()}
+    gone = [row for row in range(len(old.gallery)) if row not in compared.kept]
     report.removed.extend(item.source for item in old.gallery.take(gone))
     return replace(report, unchanged=unchanged)
+
+
+def _hash_of(raw: RawImage, hashes: Hashes) -> str:
+    """The SHA-256 of the bytes of an image, from `hashes` if its file has not changed; raises ImageError."""
+    key = None
+    if raw.data is None and raw.path and "://" not in raw.path:
+        with suppress(OSError, ValueError):  # reading it fails, too, and says why
+            stat = Path(raw.path).stat()
+            key = (raw.path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key in hashes:
+        return hashes[key]
+    found = hashlib.sha256(raw.read()).hexdigest()
+    if key:
+        hashes[key] = found
+    return found
 
 
 def _values(raw: RawImage, names: list[str]) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,12 +14,13 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_out, check_source
-from retrieval.commands.printing import Bar, noted, one_line, print_report, print_sync
-from retrieval.console import command
-from retrieval.errors import QueryError
+from retrieval.commands.printing import Bar, noted, one_line, print_report, print_sync, print_unlike
+from retrieval.console import command, say
+from retrieval.errors import QueryError, SourceError
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from retrieval.build.sync import SyncReport
     from retrieval.images.gallery import Gallery
     from retrieval.sources.base import Source
 
@@ -55,6 +60,7 @@ Paths = Annotated[
     list[str] | None,
     typer.Option("--path", metavar="SOURCE", help="source of an image, as printed by search; may be repeated"),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="list what would change, and change nothing")]
 Force = Annotated[bool, typer.Option("--force", help="replace the artifact that is already in DIR")]
 
 
@@ -133,12 +139,15 @@ def add(
     """Add images that the artifact does not contain yet."""
     check_folder(artifact)
     check_source(source)
-    from retrieval.build.change import add_images
+    from retrieval.build.change import add_images, count_unlike
 
     with Bar() as bar:
         images = _opened(source, image_column, label_column, label_level, split, config, revision)
-        report = add_images(artifact, images, limit=limit, progress=bar).report
-    print_report(report)
+        new = add_images(artifact, images, limit=limit, progress=bar)
+    print_report(new.report)
+    # A source on the Hub would be downloaded again for this.
+    if Path(source).expanduser().exists():
+        print_unlike(count_unlike(new, images), artifact)
 
 
 @commands.command()
@@ -151,17 +160,46 @@ def sync(
     split: options.Split = None,
     config: options.Config = None,
     revision: options.Revision = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would change, and change nothing")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="then go on: sync whenever SOURCE changes, until interrupted")
+    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make an artifact what its source is now."""
+    if watch and dry_run:
+        raise typer.BadParameter("--watch changes the artifact again and again: leave out --watch or --dry-run.")
     check_folder(artifact)
     check_source(source)
+    opened = partial(_opened, source, image_column, label_column, label_level, split, config, revision)
+    if watch:
+        _watch(artifact, source, opened)
+        return
     from retrieval.build.sync import sync_artifact
 
-    opened = _opened(source, image_column, label_column, label_level, split, config, revision)
+    images = opened()
     with Bar() as bar:
-        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar)
+        report = sync_artifact(artifact, images, dry_run=dry_run, progress=bar)
     print_sync(report, dry_run)
+
+
+def _watch(artifact: Path, source: str, opened: Callable[[], Source]) -> None:
+    """Sync with a local source until interrupted."""
+    place = Path(source).expanduser()
+    if not place.exists():
+        raise SourceError(f"--watch needs a folder or a file, but {source} is on the Hub: sync again when it changes.")
+    from retrieval.build.watch import Follower, watch
+
+    def told(report: SyncReport) -> None:
+        print_sync(report, dry_run=False)
+        sys.stdout.flush()
+
+    # A service manager stops it with SIGTERM: an unfinished step leaves the artifact before it.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    say(f"watching {source}; Ctrl-C stops")
+    try:
+        watch(Follower(artifact, place, opened, Bar), place, told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @commands.command()
@@ -170,7 +208,7 @@ def remove(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="ids of images, as printed by search")] = None,
     where: options.WhereConditions = None,
     path: Paths = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only list the images, and remove nothing")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Remove images by id, source or filter."""
     if not (ids or where or path):

@@ -52,7 +52,7 @@ def serve(
     ] = False,
     refresh: Refresh = None,
 ) -> None:
-    """Serve an artifact in the browser, until interrupted. When it changes, its new version is served."""
+    """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
     if refresh:
         check_refresh(artifact)

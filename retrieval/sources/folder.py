@@ -23,7 +23,8 @@ from retrieval.sources.metadata import NAMES, read_table
 from retrieval.sources.walk import NOT_METADATA, File, as_text, is_artifact, metadata_files, possible_pictures, walk
 
 _PART_OF = {keyword: str(part) for part, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
-_PICTURES = frozenset(ImageFolder.EXTENSIONS)
+PICTURES = frozenset(ImageFolder.EXTENSIONS)
+"""Extensions of pictures, in lower case with their dots."""
 _WRAPPERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "pics", "data", "files"))
 """Names of folders that say nothing of the pictures in them."""
 
@@ -74,7 +75,7 @@ def image_folder(folder: Path, label_column: str | None, split: str | None, labe
     for table, place in zip(tables, places, strict=True):
         described.add(table, place, chosen)
     rest = [file for file in files if file.key not in described.taken]
-    rest.sort(key=lambda f: (_place(f.key, chosen), f.suffix not in _PICTURES, f.key))
+    rest.sort(key=lambda f: (_place(f.key, chosen), f.suffix not in PICTURES, f.key))
     rows_of = [*described.rows, *((file, None, 0) for file in rest)]
     if not rows_of:
         raise SourceError(_empty(folder, left_out))
