@@ -61,6 +61,7 @@ OWNERS = {
     "matplotlib": ["retrieval/evaluation/plots.py"],
     "scipy": ["retrieval/evaluation/", "retrieval/artifact/map.py"],
     "sklearn": ["retrieval/evaluation/calibration.py"],
+    "watchfiles": ["retrieval/build/watch.py"],
     "openTSNE": ["retrieval/artifact/map.py"],
     "umap": ["retrieval/artifact/map.py"],
     "datasets": ["retrieval/sources/", "training/data/dataset.py"],

@@ -17,6 +17,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.metrics import Metrics
 from retrieval.artifact.sections import EvaluationSection, IndexSection, TrainingSection
 from retrieval.build.licenses import LICENSES
+from retrieval.build.origins import sources_of
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation import markdown as report
 from retrieval.evaluation.markdown import plain
@@ -82,7 +83,7 @@ def write_card(
     """Write README.md into an artifact's folder, from the sections present in `metrics`, the plots, and the manifest's
     `facts` (how it was built, and its repository on the Hub)."""
     training, evaluation = metrics.training, metrics.evaluation
-    name, sources = facts.get("repository"), _sources(facts, training)
+    name, sources = facts.get("repository"), sources_of(facts, training)
     blocks = [
         ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
         [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
@@ -145,13 +146,6 @@ def _results(metrics: Metrics, about: _Facts) -> Iterator[EvalResult]:
         for figure, value in metrics.leave_one_out.by_name().items():
             named = "Image retrieval, leave-one-out"
             yield EvalResult(_TASK, metric_type=figure, metric_value=round(value or 0.0, 4), task_name=named, **data)
-
-
-def _sources(facts: Mapping[str, Any], training: TrainingSection | None) -> list[dict[str, str]]:
-    """Facts about the image sources: first the training or build source, then each added source."""
-    first = (training and training.data.about) or (facts.get("build") or {}).get("source") or {}
-    added = [change["add"].get("source") or {} for change in facts.get("changes") or [] if "add" in change]
-    return [dict(first), *(dict(source) for source in added if source)]
 
 
 def _license(sources: Sequence[_Facts]) -> tuple[str, str | None]:

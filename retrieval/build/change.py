@@ -72,6 +72,21 @@ def add_images(
     return replace(new, report=report)
 
 
+def count_unlike(artifact: Artifact, source: Source) -> int:
+    """How many images that the artifact had before an `add_images` have another label or attributes in its source."""
+    same, gallery, count = dict(artifact.report.duplicates if artifact.report else ()), artifact.gallery, 0
+    row_of = {image_id: row for row, image_id in enumerate(gallery.ids)}
+    table = gallery.table
+    for raw in source.rows() if same else ():
+        if (row := row_of.get(same.get(raw.source, ""))) is not None:
+            told = {"label": raw.label, **raw.attributes}  # a blank says nothing
+            count += any(
+                value is not None and (name not in table.column_names or table[name][row].as_py() != value)
+                for name, value in told.items()
+            )
+    return count
+
+
 def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
     """Remove images from an artifact by id; returns the new artifact.
 

@@ -158,6 +158,12 @@ class Kept:
         return table["thumbnail"][row].as_py(), table[VECTOR][row].values.to_numpy()
 
 
+def clear_finished(folder: Path, prefix: str) -> None:
+    """Remove a work folder if its build has a key that begins with `prefix`; that of any other build is kept."""
+    if _read_stamp(folder / "key").get("key", "").startswith(prefix):
+        shutil.rmtree(folder)
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file atomically."""
     unfinished = path.with_suffix(".unfinished")

@@ -8,9 +8,9 @@ once: a new picture is kept on disk until it is embedded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from retrieval.artifact.atomic import writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.map import map_method_of
+from retrieval.artifact.report import SyncReport
 from retrieval.build.build import embed, left_out_of, report_of, work_folder
 from retrieval.build.change import replaced
-from retrieval.build.shards import FETCHED
+from retrieval.build.shards import FETCHED, clear_finished
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
 from retrieval.images.gallery import BASE_SCHEMA, ORIGINAL, conform, read_tables
@@ -32,44 +33,10 @@ from retrieval.sources.base import RawImage, Source
 from retrieval.sources.lists.ahead import Fetched, ahead
 from retrieval.sources.originals import with_originals
 
+Hashes = dict[tuple[str, int, int, int] | None, str]
+"""The SHA-256 of files, by path, inode, size, and time of the last change in nanoseconds."""
+
 _OWN = frozenset({"id", "thumbnail", "sha256"})  # columns that come from the content of an image
-
-
-@dataclass(frozen=True)
-class SyncReport:
-    """What a sync does. found = new + changed + unchanged + duplicates + skipped + the sum of what was left out.
-
-    `removed` are no longer found.
-    """
-
-    new: list[str] = field(default_factory=list)
-    """Sources of the images to embed."""
-    changed: list[str] = field(default_factory=list)
-    """Sources of known images with another source, label or attributes than before."""
-    unchanged: int = 0
-    removed: list[str] = field(default_factory=list)
-    """Sources of the images of the artifact that the source no longer has."""
-    duplicates: list[tuple[str, str]] = field(default_factory=list)
-    """Pairs of a duplicate's source, and the source of the image with the same content."""
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    """Pairs of source and reason."""
-    left_out: list[tuple[str, str, int]] = field(default_factory=list)
-    """What is no image of the source by its name or place: name, reason, and how many files or rows these are."""
-
-    @property
-    def found(self) -> int:
-        """Number of rows of the source."""
-        images = len(self.new) + len(self.changed) + self.unchanged
-        return images + len(self.duplicates) + len(self.skipped) + sum(count for _, _, count in self.left_out)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the artifact already is what the source is."""
-        return not (self.new or self.changed or self.removed)
-
-    def summary(self) -> dict[str, int]:
-        """The counts, as stored in the manifest."""
-        return {name: value if isinstance(value, int) else len(value) for name, value in asdict(self).items()}
 
 
 @dataclass
@@ -79,7 +46,7 @@ class _Compared:
     report: SyncReport
     kept: dict[int, dict[str, Any]] = field(default_factory=dict)  # gallery row -> its values in the source now
     fresh: set[int] = field(default_factory=set)  # numbers of the source rows to embed
-    away: set[str] = field(default_factory=set)  # addresses that cannot be fetched now: their images stay as they are
+    unread: set[str] = field(default_factory=set)  # sources that cannot be read now: their images stay as they are
 
 
 def sync_artifact(
@@ -89,31 +56,42 @@ def sync_artifact(
     dry_run: bool = False,
     progress: Progress | None = None,
     originals: bool = False,
+    waiting: Collection[str] = (),
+    hashes: Hashes | None = None,
 ) -> SyncReport:
     """Make an artifact what its source is now: new images are embedded, missing ones are removed.
 
-    Changed sources, labels and attributes of known images are taken over. An image whose address cannot be fetched
-    stays as it is, unless the server says that it is gone. The artifact is replaced as a whole, and only
-    if something has changed. Rows keep their order; new ones follow. With `dry_run`, nothing is written, and files that
-    cannot be decoded are still counted as new. `originals` is the same as in `build_artifact`, and always true if the
-    gallery keeps originals already. Raises SourceError if no image of the source can be read, and the errors
-    of `open_artifact`.
+    Changed sources, labels and attributes of known images are taken over. A known image stays as it is if its file is
+    there but cannot be read, or its address cannot be fetched, unless the server says that it is gone. The artifact is
+    replaced as a whole, and only if something has changed. Rows keep their order; new ones follow. With `dry_run`,
+    nothing is written, and files that cannot be decoded are still counted as new. `originals` is the same as in
+    `build_artifact`, and always true if the gallery keeps originals already.
+
+    For syncs that follow each other: `waiting` names the sources of files that are still being written, which are not
+    read either; `hashes` remembers the hashes of files for the next call. Raises SourceError if no image of the source
+    can be read, and the errors of `open_artifact`.
     """
     folder = Path(folder)
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
         source = with_originals(source) if originals or ORIGINAL in old.gallery.table.column_names else source
-        compared = _compare(source, old, None if dry_run else Fetched(work_folder(folder) / FETCHED))
+        fetched = None if dry_run else Fetched(work_folder(folder) / FETCHED)
+        compared = _compare(source, old, waiting, {} if hashes is None else hashes, fetched)
         report = compared.report
         if not (report.new or report.changed or report.unchanged):
             raise SourceError("the source has no readable image, so the artifact would become empty; nothing changed.")
-        if dry_run or report.is_empty:
+        if dry_run:
+            return report
+        if report.is_empty:
+            clear_finished(work_folder(folder), "sync ")  # of one that was killed when all was done
             return report
         return _written(old, source, compared, progress)
 
 
-def _compare(source: Source, old: Artifact, fetched: Fetched | None) -> _Compared:
+def _compare(
+    source: Source, old: Artifact, waiting: Collection[str], hashes: Hashes, fetched: Fetched | None
+) -> _Compared:
     row_of = {sha256: row for row, sha256 in enumerate(old.gallery.table["sha256"].to_pylist())}
     names = [*BASE_SCHEMA.names, *source.schema.names]
     first: dict[str, str] = {}  # SHA-256 -> source, of new images
@@ -122,14 +100,17 @@ def _compare(source: Source, old: Artifact, fetched: Fetched | None) -> _Compare
     report = compared.report
     with closing(ahead(source.rows())) as rows:
         for number, raw in enumerate(rows):
+            if raw.source in waiting:
+                compared.unread.add(raw.source)
+                report.left_out.append((raw.source, "still being written", 1))
+                continue
             try:
-                data = raw.read()
+                sha256 = _hash_of(raw, hashes)
             except ImageError as error:
                 report.skipped.append((raw.source, str(error)))
-                if raw.is_away:
-                    compared.away.add(raw.source)
+                if raw.is_away or _is_there(raw):
+                    compared.unread.add(raw.source)
                 continue
-            sha256 = hashlib.sha256(data).hexdigest()
             if sha256 in row_of:
                 found.setdefault(row_of[sha256], []).append(_values(raw, names))
             elif sha256 in first:
@@ -138,8 +119,8 @@ def _compare(source: Source, old: Artifact, fetched: Fetched | None) -> _Compare
                 first[sha256] = raw.source
                 report.new.append(raw.source)
                 compared.fresh.add(number)
-                if fetched and raw.fetch and raw.path:
-                    fetched.put(raw.path, data)
+                if fetched and raw.fetch and raw.path and raw.data is not None:
+                    fetched.put(raw.path, raw.data)
     compared.report = _known(compared, found, old)
     return compared
 
@@ -158,11 +139,34 @@ def _known(compared: _Compared, found: dict[int, list[dict[str, Any]]], old: Art
         else:
             report.changed.append(now["source"])
     for row, source in enumerate(before["source"]):
-        if source in compared.away and row not in found:
+        if source in compared.unread and row not in found:
             compared.kept[row] = {name: column[row] for name, column in before.items()}
     gone = [row for row in range(len(old.gallery)) if row not in compared.kept]
     report.removed.extend(item.source for item in old.gallery.take(gone))
     return replace(report, unchanged=unchanged)
+
+
+def _is_there(raw: RawImage) -> bool:
+    """Whether an image that cannot be read is a file of this machine that exists."""
+    try:
+        return raw.path is not None and "://" not in raw.path and Path(raw.path).exists()
+    except (OSError, ValueError):  # ValueError: a null byte
+        return True
+
+
+def _hash_of(raw: RawImage, hashes: Hashes) -> str:
+    """The SHA-256 of the bytes of an image, from `hashes` if its file has not changed; raises ImageError."""
+    key = None
+    if raw.data is None and raw.path and "://" not in raw.path:
+        with suppress(OSError, ValueError):  # reading it fails, too, and says why
+            stat = Path(raw.path).stat()
+            key = (raw.path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key in hashes:
+        return hashes[key]
+    found = hashlib.sha256(raw.read()).hexdigest()
+    if key:
+        hashes[key] = found
+    return found
 
 
 def _values(raw: RawImage, names: list[str]) -> dict[str, Any]:

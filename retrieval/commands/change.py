@@ -2,66 +2,36 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_out, check_source
-from retrieval.commands.printing import Bar, noted, one_line, print_originals, print_report, print_sync
-from retrieval.console import command
-from retrieval.errors import QueryError
+from retrieval.commands.printing import Bar, noted, one_line, print_originals, print_report, print_sync, print_unlike
+from retrieval.console import command, say
+from retrieval.errors import QueryError, SourceError
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from retrieval.build.sync import SyncReport
     from retrieval.images.gallery import Gallery
     from retrieval.sources.base import Source
 
 commands = typer.Typer()
 _SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
-Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
-Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
-Weights = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
-]
-CropMode = Annotated[
-    Literal["squash", "center"],
-    typer.Option(help="squash: resize the whole picture to a square; center: crop as in the model's own evaluation"),
-]
-License = Annotated[
-    str | None,
-    typer.Option(
-        "--license",
-        metavar="ID",
-        help="licence of the images, as named on the Hub, e.g. cc-by-4.0 (default: what the source states)",
-    ),
-]
-NoPretrained = Annotated[bool, typer.Option("--no-pretrained", help="use random weights")]
-Index = Annotated[
-    str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: chosen by the number of images")
-]
-TextModel = Annotated[
-    str | None,
-    typer.Option(metavar="M", help="a CLIP or SigLIP model for search by words: its name on the Hub, or a folder"),
-]
-MapMethod = Annotated[
-    Literal["pca", "tsne", "umap"] | None,
-    typer.Option("--map", help="store a map of the gallery (default: the page computes one with PCA)"),
-]
-
-Paths = Annotated[
-    list[str] | None,
-    typer.Option("--path", metavar="SOURCE", help="source of an image, as printed by search; may be repeated"),
-]
-Force = Annotated[bool, typer.Option("--force", help="replace the artifact that is already in DIR")]
 
 
 @commands.command()
 def build(
     source: options.SourceName,
-    out: Out,
+    out: options.Out,
     image_column: options.ImageColumn = None,
     label_column: options.LabelColumn = None,
     label_level: options.LabelLevel = None,
@@ -70,16 +40,16 @@ def build(
     revision: options.Revision = None,
     allow_private: options.AllowPrivate = False,
     limit: options.Limit = None,
-    backbone: Backbone = "resnet50",
-    weights: Weights = None,
-    crop_mode: CropMode = "squash",
-    image_license: License = None,
-    no_pretrained: NoPretrained = False,
-    index: Index = "AUTO",
-    text_model: TextModel = None,
-    map_method: MapMethod = None,
+    backbone: options.Backbone = "resnet50",
+    weights: options.Weights = None,
+    crop_mode: options.CropMode = "squash",
+    image_license: options.License = None,
+    no_pretrained: options.NoPretrained = False,
+    index: options.Index = "AUTO",
+    text_model: options.TextModel = None,
+    map_method: options.MapMethod = None,
     originals: options.Originals = False,
-    force: Force = False,
+    force: options.Force = False,
 ) -> None:
     """Embed images and write an artifact."""
     check_source(source)
@@ -139,13 +109,16 @@ def add(
     """Add images that the artifact does not contain yet."""
     check_folder(artifact)
     check_source(source)
-    from retrieval.build.change import add_images
+    from retrieval.build.change import add_images, count_unlike
 
     with Bar() as bar:
         images = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
-        report = add_images(artifact, images, limit=limit, progress=bar, originals=originals).report
-    print_report(report)
+        new = add_images(artifact, images, limit=limit, progress=bar, originals=originals)
+    print_report(new.report)
     print_originals(artifact)
+    # A source on the Hub would be downloaded again for this.
+    if Path(source).expanduser().exists():
+        print_unlike(count_unlike(new, images), artifact)
 
 
 @commands.command()
@@ -160,19 +133,55 @@ def sync(
     revision: options.Revision = None,
     allow_private: options.AllowPrivate = False,
     originals: options.Originals = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would change, and change nothing")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="then go on: sync whenever SOURCE changes, until interrupted")
+    ] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Make an artifact what its source is now."""
+    if watch and dry_run:
+        raise typer.BadParameter("--watch changes the artifact again and again: leave out --watch or --dry-run.")
     check_folder(artifact)
     check_source(source)
+    named = (source, image_column, label_column, label_level, split, config, revision, allow_private)
+    opened = partial(_opened_with_originals if originals else _opened, *named)
+    if watch:
+        _watch(artifact, source, opened)
+        return
     from retrieval.build.sync import sync_artifact
 
-    opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
+    images = opened()
     with Bar() as bar:
-        report = sync_artifact(artifact, opened, dry_run=dry_run, progress=bar, originals=originals)
+        report = sync_artifact(artifact, images, dry_run=dry_run, progress=bar)
     print_sync(report, dry_run)
     if not dry_run:
         print_originals(artifact)
+
+
+def _opened_with_originals(*named: Any) -> Source:
+    from retrieval.sources.originals import with_originals
+
+    return with_originals(_opened(*named))
+
+
+def _watch(artifact: Path, source: str, opened: Callable[[], Source]) -> None:
+    """Sync with a local source until interrupted."""
+    place = Path(source).expanduser()
+    if not place.exists():
+        raise SourceError(f"--watch needs a folder or a file, but {source} is on the Hub: sync again when it changes.")
+    from retrieval.build.watch import Follower, watch
+
+    def told(report: SyncReport) -> None:
+        print_sync(report, dry_run=False)
+        sys.stdout.flush()
+
+    # A service manager stops it with SIGTERM: an unfinished step leaves the artifact before it.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    say(f"watching {source}; Ctrl-C stops")
+    try:
+        watch(Follower(artifact, place, opened, Bar), place, told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @commands.command()
@@ -180,8 +189,8 @@ def remove(
     artifact: options.Folder,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="ids of images, as printed by search")] = None,
     where: options.WhereConditions = None,
-    path: Paths = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only list the images, and remove nothing")] = False,
+    path: options.Paths = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Remove images by id, source or filter."""
     if not (ids or where or path):

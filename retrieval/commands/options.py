@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,7 +18,8 @@ Private = Annotated[bool, typer.Option("--private", help="make it private: visib
 SourceName = Annotated[
     str,
     typer.Argument(
-        metavar="SOURCE", help="a folder, a list (CSV, TSV, JSONL), a parquet file, or a dataset's folder or Hub name"
+        metavar="SOURCE",
+        help="a folder, a list (CSV, TSV, JSONL), an archive, a parquet file, or a dataset's folder or Hub name",
     ),
 ]
 ImageColumn = Annotated[
@@ -53,3 +54,40 @@ WhereConditions = Annotated[
         help="filter, such as 'colour=red', 'colour!=red', 'price<=50'; may be repeated (docs/filters.md)",
     ),
 ]
+
+# Only for commands that change an artifact.
+Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
+Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
+]
+CropMode = Annotated[
+    Literal["squash", "center"],
+    typer.Option(help="squash: resize the whole picture to a square; center: crop as in the model's own evaluation"),
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        "--license",
+        metavar="ID",
+        help="licence of the images, as named on the Hub, e.g. cc-by-4.0 (default: what the source states)",
+    ),
+]
+NoPretrained = Annotated[bool, typer.Option("--no-pretrained", help="use random weights")]
+Index = Annotated[
+    str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: chosen by the number of images")
+]
+TextModel = Annotated[
+    str | None,
+    typer.Option(metavar="M", help="a CLIP or SigLIP model for search by words: its name on the Hub, or a folder"),
+]
+MapMethod = Annotated[
+    Literal["pca", "tsne", "umap"] | None,
+    typer.Option("--map", help="store a map of the gallery (default: the page computes one with PCA)"),
+]
+Paths = Annotated[
+    list[str] | None,
+    typer.Option("--path", metavar="SOURCE", help="source of an image, as printed by search; may be repeated"),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="list what would change, and change nothing")]
+Force = Annotated[bool, typer.Option("--force", help="replace the artifact that is already in DIR")]

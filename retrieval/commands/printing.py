@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.console import progress_bar, say
+from retrieval.console import command, progress_bar, say
 from retrieval.errors import short
 from retrieval.words import counted
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retrieval.build.sync import SyncReport
     from retrieval.sources.base import Source
 
+_SYNCED = ("new", "changed", "unchanged", "removed")  # counts of a sync in the manifest
 _LONGEST = 60  # characters of an example
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -78,6 +79,14 @@ def print_report(report: Report | None) -> None:
     )
 
 
+def print_unlike(count: int, artifact: object) -> None:
+    """Say that `add` leaves images of the gallery as they are, although the source has other values for them."""
+    if count:
+        other = "another label or attribute" if count == 1 else "other labels or attributes"
+        print(f"the source has {other} for {counted(count, 'image')} of the gallery, which add does not change:")
+        print(f"`{command(f'sync {artifact} SOURCE')}` takes them over")
+
+
 def print_sync(report: SyncReport, dry_run: bool) -> None:
     """Print each change of a sync, one per line, and then the counts; unchanged images are only counted."""
     for name, sources in (("new", report.new), ("changed", report.changed), ("removed", report.removed)):
@@ -106,7 +115,7 @@ def print_originals(folder: Path) -> None:
     if ORIGINAL not in pq.read_schema(path).names:
         return
     kept = pq.read_table(path, columns=[ORIGINAL])[ORIGINAL]
-    why = "; images inside zip or parquet files have none" if kept.null_count else ""
+    why = "; images inside archives or parquet files have none" if kept.null_count else ""
     print(f"originals: kept for {len(kept) - kept.null_count:,} of {counted(len(kept), 'image')}{why}")
 
 
@@ -154,7 +163,15 @@ def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 def _told(what: Any) -> str:
     """A build or a change as the manifest states it, in words."""
-    if not (isinstance(what, dict) and {"found", "indexed", "skipped", "duplicates", "source"} <= what.keys()):
-        return counted(what, "image") if isinstance(what, int) else str(what)
-    counts = f"indexed {what['indexed']} + skipped {len(what['skipped'])} + duplicate {what['duplicates']}"
-    return f"{what['source'].get('name', 'unnamed')}: found {what['found']} = {counts}"
+    if not (isinstance(what, dict) and "source" in what):
+        return counted(what, "image") if isinstance(what, int) else ", ".join(map(str, what))
+    name = what["source"].get("name", "unnamed")
+    if "unchanged" in what:  # a sync
+        return f"{name}: " + ", ".join(f"{_number(what[key])} {key}" for key in _SYNCED)
+    counts = f"indexed {what['indexed']} + skipped {_number(what['skipped'])} + duplicate {what['duplicates']}"
+    left_out = sum(count for _, _, count in what.get("left_out", []))
+    return f"{name}: found {what['found']} = {counts}{f' + left out {left_out}' if left_out else ''}"
+
+
+def _number(what: Any) -> str:
+    return f"{what if isinstance(what, int) else len(what):,}"

@@ -14,9 +14,10 @@ import typer
 from retrieval.commands.paths import check_artifact
 from retrieval.console import say
 from retrieval.errors import LookalikeError
+from retrieval.hub.references import is_reference, parse_reference
 
 if TYPE_CHECKING:
-    from retrieval.search import Searcher
+    from retrieval.ui.serving import Live
 
 STARTER = Path(__file__).parents[1] / "starter"
 commands = typer.Typer()
@@ -27,6 +28,24 @@ OriginalsIn = Annotated[
         exists=True,
         file_okay=False,
         help="serve the original files of the gallery's images from this folder; may be repeated",
+    ),
+]
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="HOST", help="address to listen on (default: 127.0.0.1; 0.0.0.0 for the network)"),
+]
+Port = Annotated[
+    int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
+]
+Share = Annotated[
+    bool, typer.Option("--share", help="create a public link, valid for a week, through Gradio's servers")
+]
+Refresh = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        min=0.01,
+        help="ask the Hub every MINUTES for a newer commit of the artifact (default: never)",
     ),
 ]
 
@@ -42,44 +61,53 @@ def serve(
             help="an artifact: its folder, or owner/name[@revision] on the Hub",
         ),
     ] = str(STARTER),
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="HOST", help="address to listen on (default: 127.0.0.1; 0.0.0.0 for the network)"),
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
-    ] = None,
+    host: Host = None,
+    port: Port = None,
     originals: OriginalsIn = None,
-    share: Annotated[
-        bool, typer.Option("--share", help="create a public link, valid for a week, through Gradio's servers")
-    ] = False,
+    share: Share = False,
+    refresh: Refresh = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
+    if refresh:
+        check_refresh(artifact)
     if port:
         check_port(host or "127.0.0.1", port)
     from retrieval.search import Searcher
 
     searcher = Searcher.open(artifact)
     from retrieval.ui import create_app, launch
+    from retrieval.ui.originals import Originals
+    from retrieval.ui.reload import reloading
+    from retrieval.ui.serving import Live
 
     # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    app = create_app(searcher, originals or ())
-    _check_originals(searcher, originals or [])
+    live = Live(searcher, Originals(originals or ()))
+    app = create_app(live)
+    _check_originals(live, originals or [])
     try:
-        launch(app, host=host, port=port, share=share)
+        with reloading(live, artifact, refresh):
+            launch(app, host=host, port=port, share=share)
     except (OSError, ValueError) as error:  # invalid GRADIO_SERVER_NAME or GRADIO_SERVER_PORT
         raise LookalikeError(f"cannot listen on {host or 'this machine'}: {error}") from error
 
 
-def _check_originals(searcher: Searcher, folders: list[Path]) -> None:
+def _check_originals(live: Live, folders: list[Path]) -> None:
     """Say so if the folders are probably the wrong ones."""
-    from retrieval.ui.originals import Originals
-
-    if Originals(folders).misplaced(searcher.gallery):
+    if live.originals.misplaced(live.now.searcher.gallery):
         listed = ", ".join(map(str, folders))
         say(f"note: no original was found in {listed}: give the folder that the artifact was built from.")
+
+
+def check_refresh(artifact: str) -> None:
+    """Raise LookalikeError unless the artifact may change on the Hub: `owner/name`, or with a branch."""
+    if not is_reference(artifact) or Path(artifact).is_dir():
+        raise LookalikeError(
+            f"--refresh is for artifacts on the Hub; changes of the folder {artifact} are always seen."
+        )
+    if parse_reference(artifact).pinned:
+        raise LookalikeError(f"--refresh needs a branch, but {artifact} is one commit, which never changes.")
 
 
 def check_port(host: str, port: int) -> None:

@@ -42,10 +42,10 @@ _SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
 
 
 def file_name(source: str) -> str:
-    """The file name in a source: a path, an address, or `zip://path inside::path of the zip file`."""
+    """The file name in a source: a path, an address, or `zip://path inside::path of the zip file`, or `tar://`."""
     if _is_address(source):
         return unquote(urlsplit(source).path.rstrip("/").rpartition("/")[2]) or source
-    inside = source.removeprefix("zip://").partition("::")[0] if source.startswith("zip://") else source
+    inside = source.partition("://")[2].rpartition("::")[0] if source.startswith(("zip://", "tar://")) else source
     return Path(inside).name
 
 

@@ -3,70 +3,95 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from retrieval.errors import ArtifactError
 from retrieval.images.open import MAX_BYTES
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
 from retrieval.ui.api.mcp import offer_tools
 from retrieval.ui.originals import Originals
-from retrieval.ui.pieces.cards import Cards
-from retrieval.ui.pieces.finder import Finder
-from retrieval.ui.pieces.html import STATIC, render
+from retrieval.ui.pieces.html import STATIC, render, script
 from retrieval.ui.pieces.theme import head, theme
-from retrieval.ui.pieces.thumbnails import ThumbnailFiles
+from retrieval.ui.serving import Live, Served
 from retrieval.ui.tabs.duplicates import DuplicatesTab
-from retrieval.ui.tabs.facts import add_about, add_evaluation
-from retrieval.ui.tabs.map import MapTab, map_method
+from retrieval.ui.tabs.facts import about_html, evaluation_html
+from retrieval.ui.tabs.map import MapTab, map_html
 from retrieval.ui.tabs.search import SEARCH, SearchTab
 
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
 
 
-def create_app(searcher: Searcher, originals: Sequence[Path | str] = ()) -> gr.Blocks:
+def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) -> gr.Blocks:
     """The Blocks that searches with `searcher`, and shows the artifact that it was opened from.
 
-    `originals` are folders that hold original files of the gallery; `launch` serves those, and no other files. Raises
-    ArtifactError for a Searcher that was not opened from an artifact, SourceError for a folder that does not exist.
+    `originals` are folders that hold original files of the gallery; `launch` serves those, and no other files.
+
+    With a `Live`, which has its own originals, it follows the artifact: open pages go on, and new ones show its next
+    version. Filters for new columns, or a box for text, are only on the page of an app that is started again.
+
+    Raises ArtifactError for a Searcher that was not opened from an artifact, SourceError for a folder that does not
+    exist.
     """
-    artifact = searcher.artifact
-    if artifact is None:
-        raise ArtifactError("the page needs an artifact: create the Searcher with Searcher.open or Searcher.of.")
-    thumbnails = ThumbnailFiles(searcher.gallery)
-    files = Originals(originals)
-    cards = Cards(searcher, thumbnails, files)
-    find_groups = Finder(searcher)
+    live = searcher if isinstance(searcher, Live) else Live(searcher, Originals(originals))
+    now = live.now
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
-        header = render(
-            "header",
-            name=artifact.name,
-            state=artifact.state,
-            rows=len(searcher.gallery),
-            model=searcher.encoder.name,
-        )
-        gr.HTML(header, padding=False)
+        header = gr.HTML(_header(now), padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(strings.SEARCH_TAB, id=SEARCH):
-                search = SearchTab(searcher, cards)
+                search = SearchTab(live)
             with gr.Tab(strings.DUPLICATES_TAB):
-                DuplicatesTab(searcher, cards, find_groups)
+                DuplicatesTab(live)
             with gr.Tab(strings.MAP_TAB):
-                MapTab(searcher, thumbnails, map_method(artifact))
+                map_tab = MapTab(live)
             with gr.Tab(strings.EVALUATION_TAB):
-                add_evaluation(artifact, thumbnails)
+                evaluation = gr.HTML(_evaluation(now), elem_id="evaluation", apply_default_css=False)
             with gr.Tab(strings.ABOUT_TAB):
-                add_about(artifact)
+                script_, html = script("about.js"), about_html(now.artifact)
+                about = gr.HTML(html, js_on_load=script_, elem_id="about", apply_default_css=False)
         search.listen(app, tabs)
-        Endpoints(searcher, thumbnails, artifact, find_groups, files).add()
-    app.originals = files.routes(lambda: searcher.gallery)
+        Endpoints(live).add()
+    app.originals = live.originals.routes(lambda: live.now.searcher.gallery)
     app.queue(default_concurrency_limit=CONCURRENCY)
+    texts = {
+        header: _header,
+        map_tab.page: map_html,
+        evaluation: _evaluation,
+        about: lambda served: about_html(served.artifact),
+    }
+    live.on_change(partial(_renewed, app, search, texts))
     return app
+
+
+def _renewed(
+    app: gr.Blocks, search: SearchTab, texts: Mapping[gr.HTML, Callable[[Served], str]], served: Served
+) -> Callable[[], None]:
+    """Render the page for a new version; the call that is returned puts it there."""
+    put, values = search.renew(served), {component: text(served) for component, text in texts.items()}
+
+    def show() -> None:
+        put()
+        for component, value in values.items():
+            component.value = value
+        # What Gradio sends to a page that is opened; pages that are open already keep theirs.
+        app.config = app.get_config_file()
+
+    return show
+
+
+def _evaluation(served: Served) -> str:
+    return evaluation_html(served.artifact, served.thumbnails)
+
+
+def _header(served: Served) -> str:
+    artifact, searcher = served.artifact, served.searcher
+    model, rows = searcher.encoder.name, len(searcher.gallery)
+    return render("header", name=artifact.name, state=artifact.state, rows=rows, model=model)
 
 
 def launch(

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2s
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from retrieval.errors import QueryError, short
 from retrieval.images.filters import Filter, parse, parse_line
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import as_region
-from retrieval.query import MAX_K
 from retrieval.search import Part
 
 MAX_PARTS = 8
 MAX_TYPED = 500  # characters of typed conditions
 PAGE = 24  # results at first, and with each "Show more"
-LINK = {"id", "unlike", "where", "filter", "group", "k"}  # the query parameters of a link
 
 
 @dataclass(frozen=True)
@@ -88,6 +84,40 @@ class Asked:
     def conditions(self) -> Filter:
         """The whole filter: the chosen values and the typed conditions."""
         return Filter((*parse(self.filter).conditions, *parse_line(self.typed).conditions))
+
+
+def carried(visit: Visit, row_now: Callable[[int], int | None], gallery: Gallery) -> Visit:
+    """The visit in another artifact: rows renumbered, without those that are gone and limits its gallery cannot have.
+
+    It keeps all its steps, which a page counts.
+    """
+
+    def of(asked: Asked) -> Asked:
+        parts = []
+        for part in asked.parts:
+            row = None if part.row is None else row_now(part.row)
+            if part.row is None or row is not None:
+                parts.append(replace(part, row=row))
+        where = tuple(one for one in asked.where if _works(_listed, gallery, *one))
+        typed = asked.typed if _works(gallery.rows_where, parse_line(asked.typed)) else ""
+        group = asked.group if asked.group and _works(gallery.groups, asked.group) else ""
+        return Asked(tuple(parts), where, typed, group)
+
+    return replace(visit, asked=of(visit.asked), before=tuple(map(of, visit.before)), ahead=tuple(map(of, visit.ahead)))
+
+
+def _works(look: Callable[..., Any], *arguments: Any) -> bool:
+    try:
+        look(*arguments)
+    except QueryError:  # a column or a value is gone
+        return False
+    return True
+
+
+def _listed(gallery: Gallery, column: str, values: Sequence[str | None]) -> None:
+    gallery.rows_where({column: list(values)})
+    if column not in gallery.filters:
+        raise QueryError(f"the page has no filter {short(column, 40)!r}.")
 
 
 def is_gone(part: Part) -> bool:
@@ -172,7 +202,7 @@ def mark_of(part: Part) -> str:
 
 
 def _place_of(pressed: Mapping[str, Any], parts: Sequence[Part]) -> int | None:
-    place = int(str(pressed.get("place"))) if _is_count(str(pressed.get("place"))) else -1
+    place = int(str(pressed.get("place"))) if is_count(str(pressed.get("place"))) else -1
     there = [at for at, part in enumerate(parts) if mark_of(part) == pressed.get("part")]
     return place if place in there else next(iter(there), None)
 
@@ -180,58 +210,13 @@ def _place_of(pressed: Mapping[str, Any], parts: Sequence[Part]) -> int | None:
 def number_of(pressed: Mapping[str, Any], name: str, end: int) -> int:
     """The number in the data of a button, from 0 to below `end`; raises QueryError for anything else."""
     text = str(pressed.get(name))
-    if not _is_count(text) or int(text) >= end:
+    if not is_count(text) or int(text) >= end:
         raise QueryError(
             f"the page sent {name} {short(text, 40)!r}, which must be a number below {end}: reload the page."
         )
     return int(text)
 
 
-def _is_count(text: str) -> bool:
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number of a sensible length."""
     return text.isdecimal() and len(text) < 20  # Python refuses to parse numbers of more than 4,300 digits
-
-
-def link_of(asked: Asked, k: int, gallery: Gallery) -> str:
-    """The query string that restores a search; empty if no link can: it cannot hold uploads, regions or words."""
-    parts = [(part, part.row) for part in asked.parts]
-    if any(row is None or part.region for part, row in parts) or asked == Asked():
-        return ""
-    ids = gallery.take([row for _, row in parts if row is not None])
-    values = [("id" if part.weight > 0 else "unlike", row.id) for (part, _), row in zip(parts, ids, strict=True)]
-    if k != PAGE:
-        values.append(("k", str(k)))
-    if asked.where:
-        values.append(("where", json.dumps(asked.filter, ensure_ascii=False, separators=(",", ":"))))
-    values += [(name, text) for name, text in (("filter", asked.typed), ("group", asked.group)) if text]
-    return "?" + urlencode(values)
-
-
-def read_link(query: Mapping[str, Any], gallery: Gallery) -> tuple[Asked, int]:
-    """The search that the query parameters of a link ask for, and k; raises QueryError for what the gallery lacks.
-
-    `query` maps each name to the list of its values.
-    """
-    asked = Asked()
-    for name, weight in (("id", 1.0), ("unlike", -1.0)):
-        for image_id in query.get(name, []):
-            asked = asked.with_part(Part(row=gallery.row_of(image_id), weight=weight))
-    for text in query.get("where", [])[:1]:
-        try:
-            where = dict(json.loads(text))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise QueryError(f"the filter in this link cannot be read: {short(text, 100)!r}.") from error
-        gallery.rows_where(where)
-        for condition in parse(where).conditions:
-            column = condition.column
-            if column not in gallery.filters:
-                raise QueryError(f"the page has no filter {short(column, 40)!r}, only {', '.join(gallery.filters)}.")
-            if condition.operator != "=":
-                raise QueryError(
-                    f"in a link, {short(column, 40)}{condition.operator} has to be in filter=, not in where=."
-                )
-            asked = asked.filtered(column, gallery.as_texts(column, condition.values))
-    asked = asked.narrowed(gallery, *((query.get(name) or [""])[0] for name in ("filter", "group")))
-    count = (query.get("k") or [str(PAGE)])[0]
-    if not _is_count(count) or not 1 <= int(count) <= MAX_K:
-        raise QueryError(f"k, the number of results, must be from 1 to {MAX_K}; the link has {short(count, 40)!r}.")
-    return asked, int(count)

@@ -15,6 +15,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images
+from retrieval.build.sync import sync_artifact
 from retrieval.errors import ArtifactError
 from retrieval.sources.open import open_source
 
@@ -32,6 +33,7 @@ from retrieval.artifact.load import load_artifact
 from retrieval.artifact.layout import LAYOUT
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
+from retrieval.build.sync import sync_artifact
 from retrieval.encoders.image import Encoder
 from retrieval.sources.open import open_source
 from retrieval.artifact.atomic import replacing, writing
@@ -43,6 +45,10 @@ def build(out, source, encoder):
 
 def add(out, source):
     add_images(Path(out), open_source(source))
+
+
+def sync(out, source):
+    sync_artifact(Path(out), open_source(source))
 
 
 def remove(out, ids):
@@ -105,7 +111,7 @@ def run(kind, arguments, die=None, kept=None, two_renames=False):
         die_at(die)
     if kept:
         keep(Path(arguments["out"]).parent, kept)
-    jobs = {"build": build, "add": add, "remove": remove, "update": update, "alternate": alternate}
+    jobs = {"build": build, "add": add, "sync": sync, "remove": remove, "update": update, "alternate": alternate}
     jobs[kind](**arguments)
 
 
@@ -189,10 +195,15 @@ def scene(encoder, tmp_path_factory):
     shutil.copytree(root / "old", root / "sum")
     add_images(root / "sum", two)
     new["add"] = load_artifact(root / "sum").gallery.ids
-    assert {kind: len(ids) for kind, ids in new.items()} == {"build": 12, "add": 20, "remove": 7}
+    shutil.copytree(root / "old", root / "synced")
+    sync_artifact(root / "synced", two)
+    new["sync"] = load_artifact(root / "synced").gallery.ids
+    assert {kind: len(ids) for kind, ids in new.items()} == {"build": 12, "add": 20, "remove": 7, "sync": 12}
+    assert new["sync"] != new["build"], "known rows come first"
     arguments = {
         "build": {"source": str(root / "two"), "encoder": str(root / "encoder")},
         "add": {"source": str(root / "two")},
+        "sync": {"source": str(root / "two")},
         "remove": {"ids": old[:5]},
     }
     return root / "old", old, new, arguments
@@ -241,8 +252,8 @@ def moments(workers, base, tmp_path, kind, **arguments):
 
 @pytest.mark.parametrize(
     ("kind", "two_renames"),
-    [("build", False), ("add", False), ("remove", False), ("remove", True)],
-    ids=["build", "add", "remove", "remove by two renames"],
+    [("build", False), ("add", False), ("sync", False), ("remove", False), ("remove", True)],
+    ids=["build", "add", "sync", "remove", "remove by two renames"],
 )
 def test_kill_at_any_file_change_leaves_the_old_or_the_new_artifact(kind, two_renames, workers, scene, tmp_path):
     """The process is killed before its first change of a file, then before its second, ... until it finishes."""

@@ -149,3 +149,15 @@ def test_sync_command_prints_changes_and_counts_that_add_up(built, folder, capsy
     assert capsys.readouterr().out.splitlines() == said[:-1]
     assert main(["sync", str(built), str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "the artifact is up to date"
+
+
+def test_add_says_how_many_known_images_it_leaves_as_they_are(built, folder, here):
+    assert "does not change" not in here("add", built, folder)[1], "nothing differs"
+    describe(folder, {path: "blue" if path in names(folder)[:3] else "red" for path in names(folder)})
+    (folder / "c0" / "10.png").rename(folder / "c1" / "10.png")  # another label
+    noise(folder / "c0" / "new.png", 30)
+    before = rows_of(built)
+    said = here("add", built, folder)[1]
+    assert "other labels or attributes for 4 images of the gallery" in said
+    assert "sync" in said
+    assert before.items() <= rows_of(built).items()

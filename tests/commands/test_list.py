@@ -196,6 +196,17 @@ def test_info_lists_the_changes(copied_artifact, tmp_path, here):
     assert [list(change) for change in changes] == [["add"], ["remove"]]
 
 
+def test_info_and_the_card_name_the_source_of_a_sync(copied_artifact, tmp_path, here):
+    size = len(load_artifact(copied_artifact).gallery)
+    for seed in (71, 72):
+        noise(tmp_path / "later" / "x" / f"{seed}.png", seed)
+    status, _, said = here("sync", copied_artifact, tmp_path / "later")
+    assert status == 0, said
+    [line] = [line for line in here("info", copied_artifact)[1].splitlines() if line.startswith("change")]
+    assert line == f"change   sync: later: 2 new, 0 changed, 0 unchanged, {size} removed"
+    assert "later" in (copied_artifact / "README.md").read_text()
+
+
 def test_info_names_the_text_model(twins, here):
     lines = here("info", twins)[1].splitlines()
     assert "words    searches by words are possible" in lines

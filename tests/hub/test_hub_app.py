@@ -69,6 +69,28 @@ def test_training_pushes_the_finished_artifact(hub, run):
     assert sum(name.startswith("plots/") for name in on_hub) == 5 + bool(metrics["calibration"])
 
 
+def test_app_follows_a_branch_of_the_hub_if_asked(hub, client, run, queries):
+    files = hub.files("model", REPO)
+    hub.commit("model", "me/moving", files)
+    with serving("--artifact", "me/moving", "--refresh", "0.01", start=client.start) as (address, _):
+        before = same_hits(address, run[0], queries[:1])
+        hub.commit("model", "me/moving", {LAYOUT.manifest: b"{}"})  # which cannot be opened
+        head = hub.commit("model", "me/moving", {**files, "notes.md": b"newer"})
+        sleeper = Client(address, verbose=False)
+        for _ in range(3000):
+            if (info := sleeper.predict(api_name="/info"))["commit"] == head:
+                break
+        assert info["commit"] == head != before["commit"]
+        assert info["revision"] == before["revision"]
+
+
+def test_refresh_needs_an_artifact_that_can_change_on_the_hub(here, artifact):
+    for name, words in ((artifact, "always seen"), (f"me/x@{'0' * 40}", "never changes")):
+        status, _, said = here("serve", "--artifact", name, "--refresh", "5")
+        assert status == 1
+        assert words in said
+
+
 def test_training_does_not_start_without_write_access(client, drawings, tmp_path):
     command = ["-m", "training", "caltech101", "--data", drawings, "--out", tmp_path / "out"]
     for token, words in (("hf_read", "can only read"), (None, "hf auth login")):

@@ -32,7 +32,7 @@ def originals(artifact):
 def test_build_keeps_paths_below_the_folder_and_says_how_many(photos, tmp_path, here):
     status, printed, error = here("build", photos, "--out", tmp_path / "it", "--originals", *TINY)
     assert status == 0, error
-    assert "originals: kept for 2 of 3 images; images inside zip or parquet files have none" in printed
+    assert "originals: kept for 2 of 3 images; images inside archives or parquet files have none" in printed
     kept = {"a b.png": "a b.png", "cats/ä.png": "cats/ä.png", "zip://c.png::more.zip": None}
     assert originals(tmp_path / "it") == kept
     assert str(tmp_path).encode() not in (tmp_path / "it" / "gallery.parquet").read_bytes()

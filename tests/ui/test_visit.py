@@ -12,7 +12,8 @@ from retrieval.errors import ImageError, LookalikeError, QueryError
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
 from retrieval.query import MAX_K
 from retrieval.search import Part
-from retrieval.ui.visit import MAX_PARTS, PAGE, Asked, Visit, after, link_of, mark_of, number_of, read_link
+from retrieval.ui.links import link_of, read_link
+from retrieval.ui.visit import MAX_PARTS, PAGE, Asked, Visit, after, mark_of, number_of
 
 ROWS = 20
 REGION = (0.1, 0.2, 0.5, 0.75)

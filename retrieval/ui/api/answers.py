@@ -98,10 +98,14 @@ class Groups(TypedDict):
 
 
 class Info(TypedDict):
-    """The searched artifact; `commit` is empty for a folder, `offline` is true if the Hub could not be reached."""
+    """The searched artifact; `commit` is empty for a folder, `offline` is true if the Hub could not be reached.
+
+    `revision` is the SHA-256 in the artifact's manifest: it changes whenever the app goes over to another version.
+    """
 
     artifact: str
     commit: str
+    revision: str
     offline: bool
     images: int
     columns: list[str]

@@ -3,16 +3,14 @@
 # Gradio inspects the annotations of these functions as objects, so they must not become strings
 # (no `from __future__ import annotations` here).
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from retrieval.artifact.load import Artifact
 from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import THRESHOLD, Group
 from retrieval.images.gallery import Row
-from retrieval.search import Hit, Searcher
+from retrieval.search import Hit
 from retrieval.ui.api.answers import (
     AboutJson,
     Answer,
@@ -25,9 +23,9 @@ from retrieval.ui.api.answers import (
     heat_json,
 )
 from retrieval.ui.api.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
-from retrieval.ui.originals import Originals, file_name
+from retrieval.ui.originals import file_name
 from retrieval.ui.pieces.errors import errors_as_sentences
-from retrieval.ui.pieces.thumbnails import ThumbnailFiles
+from retrieval.ui.serving import Live, Served
 
 CONCURRENCY = 4  # parallel searches: more would only share the same cores
 _MOST_GROUPS = 1000
@@ -36,16 +34,8 @@ _MOST_GROUPS = 1000
 class Endpoints:
     """The endpoint functions; clients see their names, arguments and docstrings."""
 
-    def __init__(
-        self,
-        searcher: Searcher,
-        thumbnails: ThumbnailFiles,
-        artifact: Artifact,
-        find_groups: Callable[[float], list[Group]],
-        originals: Originals | None = None,
-    ) -> None:
-        self._searcher, self._thumbnails, self._artifact, self._find = searcher, thumbnails, artifact, find_groups
-        self._originals = originals or Originals()
+    def __init__(self, live: Live) -> None:
+        self._live = live
 
     def add(self) -> None:
         """Register them with the current Blocks; near-duplicate search uses all cores, so only one runs at a time."""
@@ -156,7 +146,7 @@ class Endpoints:
         """
         with errors_as_sentences():
             picture, other = None if image is None else uploaded(image), None if id is None else words(id, "id")
-            why = self._searcher.explain(words(hit, "hit"), picture, id=other, region=region)
+            why = self._live.now.searcher.explain(words(hit, "hit"), picture, id=other, region=region)
             return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
 
     def duplicates(self, request: gr.Request, threshold: float = THRESHOLD, limit: int = 100) -> Groups:
@@ -169,16 +159,18 @@ class Endpoints:
         with errors_as_sentences():
             if not 1 <= whole(limit, "limit") <= _MOST_GROUPS:
                 raise QueryError(f"limit, the number of groups, must be from 1 to {_MOST_GROUPS}, not {limit}.")
-            groups = self._find(number(threshold, "threshold"))
-            root = root_of(request)
-            return {"groups": [self._group(group, root) for group in groups[: int(limit)]], "found": len(groups)}
+            served, root = self._live.now, root_of(request)
+            groups = served.find_groups(number(threshold, "threshold"))
+            return {"groups": [_group(served, group, root) for group in groups[: int(limit)]], "found": len(groups)}
 
     def info(self) -> Info:
         """What is being searched: the artifact, its size, its models, and the columns that `where` can filter by."""
-        searcher, artifact = self._searcher, self._artifact
+        served = self._live.now
+        searcher, artifact = served.searcher, served.artifact
         return {
             "artifact": artifact.name,
             "commit": artifact.commit or "",
+            "revision": served.revision,
             "offline": artifact.offline,
             "images": len(searcher.gallery),
             "columns": ["label", *searcher.gallery.attributes],
@@ -202,7 +194,8 @@ class Endpoints:
         group_by: Any,
         **query: Any,
     ) -> Answer:
-        found = self._searcher.search(
+        served = self._live.now
+        found = served.searcher.search(
             k=whole(k, "k"),
             min_score=number(min_score, "min_score"),
             where=filter_of(where),
@@ -213,37 +206,35 @@ class Endpoints:
             **query,
         )
         root = root_of(request)
-        return {"hits": [self._hit(hit, root) for hit in found], "confident": found[0].confident if found else None}
+        return {"hits": [_hit(served, hit, root) for hit in found], "confident": found[0].confident if found else None}
 
-    def _hit(self, hit: Hit, root: str) -> HitJson:
-        return {
-            "id": hit.id,
-            "score": hit.score,
-            "chance": hit.chance,
-            "confident": hit.confident,
-            **self._image(hit.row, hit, root),
-            "alike": [self._searcher.gallery.ids[row] for row in hit.alike],
-        }
 
-    def _group(self, group: Group, root: str) -> list[ImageJson]:
-        return [
-            {
-                "id": values.id,
-                "score": score,
-                **self._image(row, values, root),
-            }
-            for row, score, values in zip(
-                group.rows, group.scores, self._searcher.gallery.take(group.rows), strict=True
-            )
-        ]
+def _hit(served: Served, hit: Hit, root: str) -> HitJson:
+    return {
+        "id": hit.id,
+        "score": hit.score,
+        "chance": hit.chance,
+        "confident": hit.confident,
+        **_image(served, hit.row, hit, root),
+        "alike": [served.searcher.gallery.ids[row] for row in hit.alike],
+    }
 
-    def _image(self, row: int, values: Row | Hit, root: str) -> AboutJson:
-        thumbnail = self._thumbnails.url(row, root)
-        return {
-            "label": values.label,
-            "source": values.source,
-            "file": file_name(values.source),
-            "attributes": values.attributes,
-            "thumbnail": thumbnail,
-            "original": self._originals.link(self._searcher.gallery, row, values, root) or thumbnail,
-        }
+
+def _group(served: Served, group: Group, root: str) -> list[ImageJson]:
+    rows = served.searcher.gallery.take(group.rows)
+    return [
+        {"id": values.id, "score": score, **_image(served, row, values, root)}
+        for row, score, values in zip(group.rows, group.scores, rows, strict=True)
+    ]
+
+
+def _image(served: Served, row: int, values: Row | Hit, root: str) -> AboutJson:
+    thumbnail = served.thumbnails.url(row, root)
+    return {
+        "label": values.label,
+        "source": values.source,
+        "file": file_name(values.source),
+        "attributes": values.attributes,
+        "thumbnail": thumbnail,
+        "original": served.originals.link(served.searcher.gallery, row, values, root) or thumbnail,
+    }

@@ -10,13 +10,19 @@ from retrieval.images.columns import texts_of
 from retrieval.images.gallery import Row
 from retrieval.search import Hit, Part, Searcher
 from retrieval.ui import strings
+from retrieval.ui.links import link_of
 from retrieval.ui.originals import Originals, file_name
 from retrieval.ui.pieces.html import render
 from retrieval.ui.pieces.thumbnails import PREVIEW, ThumbnailFiles
-from retrieval.ui.visit import Asked, Visit, is_gone, link_of, mark_of
+from retrieval.ui.visit import Asked, Visit, is_gone, mark_of
 
 _STEPS = 8  # of the trail that are shown
 _STEP = 128  # pixels a side of its pictures: small, as every answer sends them again
+
+
+def revision_of(searcher: Searcher) -> str:
+    """The SHA-256 of the manifest of a Searcher's artifact: what an artifact is, to the last byte; "" without one."""
+    return str(searcher.artifact.manifest["manifest_sha256"]) if searcher.artifact else ""
 
 
 def name_of(row: Row | Hit) -> str:
@@ -44,6 +50,7 @@ class Cards:
 
     def __init__(self, searcher: Searcher, thumbnails: ThumbnailFiles, originals: Originals | None = None) -> None:
         self._searcher, self._thumbnails, self._originals = searcher, thumbnails, originals or Originals()
+        self.of = revision_of(searcher)
 
     def name(self, part: Part) -> str:
         """What a part of a query is called."""
@@ -103,17 +110,17 @@ class Cards:
 
     def around(self, rows: Sequence[int], more: bool) -> str:
         """Images to browse before the first search."""
-        return render("around", tiles=self.tiles(rows), more=more)
+        return render("around", tiles=self.tiles(rows), more=more, of=self.of)
 
     def hits(self, hits: Sequence[Hit], more: bool) -> str:
         """The results. If the best is not a confident match, they are dimmed and show no match probability."""
         unsure = bool(hits) and hits[0].confident is False
         tiled = [(hit, self.tile(hit.row, hit), self.tiles(hit.alike) if hit.alike else []) for hit in hits]
-        return render("hits", hits=tiled, more=more, unsure=unsure, percent=percent)
+        return render("hits", hits=tiled, more=more, unsure=unsure, percent=percent, of=self.of)
 
     def examples(self, rows: Sequence[int]) -> str:
         """Example pictures to start with."""
-        return render("examples", tiles=self.tiles(rows))
+        return render("examples", tiles=self.tiles(rows), of=self.of)
 
     def parts(self, asked: Asked) -> str:
         """The parts of the query: each can be switched between liked and disliked, removed, or narrowed to a region."""

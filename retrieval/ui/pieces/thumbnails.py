@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import tempfile
 from functools import lru_cache
+from hashlib import blake2s
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -20,19 +22,30 @@ from retrieval.images.open import open_image, thumbnail_jpeg
 PREVIEW = 480  # pixels of the longer side
 
 
-class ThumbnailFiles:
-    """The thumbnails of a gallery in a folder of this process, which Gradio serves and which ends with it."""
+class PictureFolder:
+    """A folder of this process, which Gradio serves and which ends with it."""
 
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="lookalike-")
-        self._path = Path(self._folder.name).resolve()
-        gr.set_static_paths([self._path])
+        self.path = Path(self._folder.name).resolve()
+        gr.set_static_paths([self.path])
+
+
+class ThumbnailFiles:
+    """The thumbnails of a gallery as files; galleries may share a folder."""
+
+    def __init__(self, gallery: Gallery, folder: PictureFolder | None = None) -> None:
+        self._gallery = gallery
+        self._folder = folder or PictureFolder()
+        self._path = self._folder.path
+        self._names: tuple[Any, Any] = gallery.table["id"], gallery.table["sha256"]
 
     def path(self, row: int) -> Path:
         """The file of a row's thumbnail."""
-        # Named by its number: an id comes from a file that somebody else may have made.
-        path = self._path / f"{row}.jpg"
+        # A hash, as an id comes from a file that somebody else may have made. The same image has the same file in each
+        # gallery, so what an open page shows stays right after an update.
+        name = blake2s(repr([column[row].as_py() for column in self._names]).encode(), digest_size=16).hexdigest()
+        path = self._path / f"{name}.jpg"
         if not path.exists():
             with tempfile.NamedTemporaryFile(dir=self._path, delete=False) as file:
                 file.write(self._gallery.thumbnail(row))
@@ -45,7 +58,7 @@ class ThumbnailFiles:
 
     def publish(self, name: str, content: bytes) -> str:
         """Serve another picture of the artifact, a plot of its evaluation; returns its URL."""
-        path = self._path / name
+        path = self._path / f"{blake2s(content, digest_size=16).hexdigest()}-{name}"
         path.write_bytes(content)
         return f"./gradio_api/file={path}"
 

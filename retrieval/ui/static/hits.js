@@ -1,7 +1,7 @@
 // Downloads of the results, and the link that restores the search.
 const save = async (kind) => {
   const hits = [...document.querySelectorAll("#hits .hit")].map(({dataset}) => [+dataset.row, +dataset.score, dataset.chance ? +dataset.chance : null]);
-  keep(await server.save({kind, hits}));
+  keep(await server.save({kind, hits, of: document.querySelector("#hits [data-of]")?.dataset.of}));
 };
 const copy = async (words) => {
   try {

@@ -49,8 +49,9 @@ const choose = async (row) => {
   tip.replaceChildren(); // the picture of another point, until this one's is here
   const turn = ++asked;
   if (row < 0) return;
-  const {name, picture} = await server.look(points.rows[row]);
+  const {name, picture, error} = await server.look({row: points.rows[row], of: points.of});
   if (turn !== asked) return;
+  if (error) return (tip.textContent = error);
   const image = Object.assign(new Image(), {src: picture, alt: name}), [x, y] = screen(row);
   tip.replaceChildren(image, Object.assign(document.createElement("span"), {textContent: name}));
   tip.style.left = `${Math.min(Math.max(x, 80), canvas.clientWidth - 80)}px`;
@@ -64,9 +65,9 @@ const at = (event) => {
 const load = async () => {
   if (points || !canvas.clientWidth) return draw();
   points = {rows: [], labels: [], places: []};
-  const {rows, places, labels, legend: names, others, none, error} = await server.points();
+  const {rows, places, labels, legend: names, others, none, of, error} = await server.points();
   if (error) return (points = null);
-  points = {rows: decode(rows, Uint32Array), places: decode(places, Float32Array), labels: decode(labels, Uint16Array)};
+  points = {of, rows: decode(rows, Uint32Array), places: decode(places, Float32Array), labels: decode(labels, Uint16Array)};
   element.querySelector(".loading")?.remove();
   for (const [name, label] of [...names.map((name, label) => [name, label]), ...(none ? [[none, NONE]] : [])]) {
     const button = Object.assign(document.createElement("button"), {textContent: name});
@@ -85,7 +86,7 @@ const load = async () => {
 // The tab has no size before it is opened.
 new ResizeObserver(load).observe(canvas);
 
-const search = (row) => row >= 0 && send({do: "search", row: String(points.rows[row])});
+const search = (row) => row >= 0 && send({do: "search", row: String(points.rows[row]), of: points.of});
 canvas.addEventListener("pointermove", (event) => {
   const [x, y] = at(event);
   if (!drag) return choose(nearest(x, y, 14));

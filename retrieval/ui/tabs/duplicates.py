@@ -10,14 +10,13 @@ import gradio as gr
 
 from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import LEAST, THRESHOLD, Group, write_csv
-from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards, Tile
 from retrieval.ui.pieces.controls import slider
 from retrieval.ui.pieces.downloads import as_download
 from retrieval.ui.pieces.errors import staying
-from retrieval.ui.pieces.finder import Finder
 from retrieval.ui.pieces.html import for_scripts, render, script
+from retrieval.ui.serving import Live
 
 _GROUPS = 20  # at a time
 _SHOWN = 12  # images of a group
@@ -26,8 +25,8 @@ _SHOWN = 12  # images of a group
 class DuplicatesTab:
     """The tab of near-duplicates; a click on an image finds similar ones."""
 
-    def __init__(self, searcher: Searcher, cards: Cards, find: Finder) -> None:
-        self._gallery, self._cards, self._find = searcher.gallery, cards, find
+    def __init__(self, live: Live) -> None:
+        self._live = live
         about = render("message", message=strings.DUPLICATES_ABOUT)
         gr.HTML(about, apply_default_css=False, elem_classes="about-tab")
         shown: gr.State = gr.State((THRESHOLD, 1))  # the threshold, and how many pages of its groups
@@ -63,22 +62,26 @@ class DuplicatesTab:
 
         Only for a threshold that was searched already: this call does not wait in the queue, so it must not search.
         """
-        groups = self._find.known(float(wanted["threshold"]))
+        served = self._live.now
+        groups = served.find_groups.known(float(wanted["threshold"]))
         if groups is None:
             raise QueryError(strings.FIND_FIRST)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "duplicates.csv"
-            write_csv(groups, self._gallery, path)
+            write_csv(groups, served.searcher.gallery, path)
             return as_download(path.name, "text/csv", path.read_bytes())
 
     def _page(self, threshold: float, pages: int) -> str:
-        groups = self._find(threshold)
+        served = self._live.now
+        groups = served.find_groups(threshold)
         if not groups:
             return render("message", message=strings.NO_GROUPS)
         images = sum(len(group.rows) for group in groups)
-        shown = [(len(group.rows), self._shown(group)) for group in groups[: pages * _GROUPS]]
-        return render("groups", groups=shown, found=len(groups), images=images, threshold=threshold)
+        shown = [(len(group.rows), _shown(group, served.cards)) for group in groups[: pages * _GROUPS]]
+        of = served.revision
+        return render("groups", groups=shown, found=len(groups), images=images, threshold=threshold, of=of)
 
-    def _shown(self, group: Group) -> list[tuple[Tile, float]]:
-        """The first images of a group, each with its score."""
-        return list(zip(self._cards.tiles(group.rows[:_SHOWN]), group.scores, strict=False))
+
+def _shown(group: Group, cards: Cards) -> list[tuple[Tile, float]]:
+    """The first images of a group, each with its score."""
+    return list(zip(cards.tiles(group.rows[:_SHOWN]), group.scores, strict=False))

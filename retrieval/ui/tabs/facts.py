@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import gradio as gr
 from markdown_it import MarkdownIt
 
 from retrieval.artifact.load import Artifact
 from retrieval.evaluation import markdown as report
-from retrieval.ui.pieces.html import render, script
+from retrieval.ui.pieces.html import render
 from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 
 # Anybody may have written the card of an artifact: HTML is escaped, and pictures, which could be on any host, left out.
@@ -19,7 +18,7 @@ _PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
-def add_evaluation(artifact: Artifact, thumbnails: ThumbnailFiles) -> None:
+def evaluation_html(artifact: Artifact, thumbnails: ThumbnailFiles) -> str:
     """The figures and plots of an artifact's evaluation."""
     metrics = artifact.metrics
     blocks = [
@@ -33,17 +32,12 @@ def add_evaluation(artifact: Artifact, thumbnails: ThumbnailFiles) -> None:
         (Path(name).stem.replace("_", " "), thumbnails.publish(Path(name).name, content))
         for name, content in artifact.plots.items()
     ]
-    gr.HTML(render("evaluation", text=text, plots=plots), elem_id="evaluation", apply_default_css=False)
+    return render("evaluation", text=text, plots=plots)
 
 
-def add_about(artifact: Artifact) -> None:
+def about_html(artifact: Artifact) -> str:
     """The card of an artifact, and how to call the app."""
-    gr.HTML(
-        render("about", commit=artifact.commit, card=_html(_FRONT_MATTER.sub("", artifact.card))),
-        js_on_load=script("about.js"),
-        elem_id="about",
-        apply_default_css=False,
-    )
+    return render("about", commit=artifact.commit, card=_html(_FRONT_MATTER.sub("", artifact.card)))
 
 
 def _html(markdown: str) -> str:

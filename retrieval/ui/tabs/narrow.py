@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -18,17 +18,17 @@ _NAMED = 8  # columns in the hint
 
 
 class Narrow:
-    """The controls of one gallery, and their part in a search."""
+    """The controls for the columns that a gallery has when the page is made, and their part in a search.
+
+    The gallery that is searched may be a later version.
+    """
 
     def __init__(self, gallery: Gallery) -> None:
-        self._gallery, self._columns = gallery, gallery.filters
-        self._groups = columns_to_group_by(gallery)
-
-    def add(self) -> None:
         """Add the controls to the Blocks that are being built; those without a use for this gallery are hidden."""
-        named = ["label"] * any(self._gallery.labels) + self._gallery.attributes
+        self._columns, self._groups = gallery.filters, columns_to_group_by(gallery)
+        named = ["label"] * any(gallery.labels) + gallery.attributes
         with gr.Accordion(strings.FILTERS, open=True, visible=bool(named), elem_id="filters"):
-            self.lists = add_filters(self._gallery)
+            self.lists = add_filters(gallery)
             shown = ", ".join(named[:_NAMED]) + (" …" if len(named) > _NAMED else "")
             self.typed = conditions_box(MAX_TYPED, strings.CONDITIONS_INFO.format(columns=shown))
             names = [(strings.GROUP_BY_NONE, ""), *((column_title(name), name) for name in self._groups)]
@@ -44,32 +44,43 @@ class Narrow:
         """All controls; `changed` takes their values in this order, `updates` gives theirs."""
         return [*self.lists, self.typed, self.group]
 
-    def changed(self, asked: Asked, do: str, values: Sequence[Any]) -> Asked:
+    def changed(self, gallery: Gallery, asked: Asked, do: str, values: Sequence[Any]) -> Asked:
         """The search after the control `do` was used; raises QueryError for conditions that make no sense."""
         typed, group = values[len(self._columns) : len(self._columns) + 2]
         if do == CONDITIONS:
-            return asked.narrowed(self._gallery, str(typed or ""), asked.group)
+            return asked.narrowed(gallery, str(typed or ""), asked.group)
         if do == GROUP:
-            return asked.narrowed(self._gallery, asked.typed, group if group in self._groups else "")
+            return asked.narrowed(gallery, asked.typed, group if group in self._groups else "")
         for column, chosen in zip(self._columns, values, strict=False):
             asked = asked.filtered(column, chosen or None)  # nothing chosen in a list is no filter
         return asked
 
-    def updates(self, asked: Asked, before: Asked | None, do: str) -> list[Any]:
+    def updates(self, gallery: Gallery, asked: Asked, before: Asked | None, do: str) -> list[Any]:
         """What the controls show now; the one that a visitor is changing is left alone. `before` is None at first."""
         lists: list[Any] = [gr.skip()] * len(self._columns)
         if before is None or asked.conditions != before.conditions:
-            facets = self._gallery.facets(asked.conditions)
+            facets = gallery.facets(asked.conditions)
             chosen = [asked.filter.get(column, []) for column in self._columns]
             lists = [
                 gr.update(
-                    choices=choices(facets[column], values),
+                    choices=choices(facets.get(column, {}), values),
                     **({} if do == FILTER else {"value": list(map(as_choice, values))}),
                 )
                 for column, values in zip(self._columns, chosen, strict=True)
             ]
         same = before is not None and (asked.typed, asked.group) == (before.typed, before.group)
         return [*lists, *([gr.skip()] * 2 if same or do in (CONDITIONS, GROUP) else [asked.typed, asked.group])]
+
+    def renew(self, gallery: Gallery) -> Callable[[], None]:
+        """Count the values of a new gallery; the call that is returned puts the counts on pages opened from then on."""
+        facets = gallery.facets(None)
+        lists = [choices(facets.get(column, {})) for column in self._columns]
+
+        def put() -> None:
+            for component, values in zip(self.lists, lists, strict=True):
+                component.choices = values
+
+        return put
 
 
 def columns_to_group_by(gallery: Gallery) -> list[str]:

@@ -5,27 +5,24 @@ The page is a function of a `Visit`, which no two visitors share: every action m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
-from retrieval.errors import LookalikeError, QueryError
-from retrieval.images.gallery import spread_rows
-from retrieval.query import MAX_K
-from retrieval.search import Hit, Part, Searcher
+from retrieval.errors import LookalikeError
+from retrieval.search import Part
 from retrieval.ui import strings
-from retrieval.ui.pieces.cards import Cards
+from retrieval.ui.links import LINK, read_link
 from retrieval.ui.pieces.controls import add_button, drop_zone, slider
-from retrieval.ui.pieces.downloads import as_download, make_file
 from retrieval.ui.pieces.errors import staying, warn
 from retrieval.ui.pieces.html import for_scripts, script
-from retrieval.ui.tabs.narrow import CONDITIONS, FILTER, GROUP, Narrow
-from retrieval.ui.tabs.why import Why
-from retrieval.ui.visit import LINK, PAGE, Asked, Visit, after, is_gone, number_of, read_link
+from retrieval.ui.serving import Live, Served
+from retrieval.ui.tabs.narrow import Narrow
+from retrieval.ui.tabs.results import Results, examples_of
+from retrieval.ui.visit import PAGE, Visit
 
 SEARCH = "search"  # the tab
-EXAMPLES = 8
 _WORDS = 300  # characters
 MOST_HITS = 60  # at a time
 # Scroll to the first result of a new search: on a phone results are below the query, and the click may be far down.
@@ -40,11 +37,10 @@ _TO_THE_HITS = """() => {
 class SearchTab:
     """Adds the search tab to the Blocks that are being built."""
 
-    def __init__(self, searcher: Searcher, cards: Cards) -> None:
-        self._searcher, self._cards = searcher, cards
-        self._why = Why(searcher, cards)
-        self._narrow = Narrow(searcher.gallery)
-        self._visit: gr.State = gr.State(Visit())  # one for each visitor: nothing is shared between them
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        # One for each visitor: nothing is shared between them. Beside it, the version that its rows belong to.
+        self._visit: gr.State = gr.State((Visit(), live.now.revision))
         with gr.Row(elem_classes="search-row"):
             with gr.Column(scale=1, min_width=300, elem_classes="side"):
                 self._ask()
@@ -60,13 +56,14 @@ class SearchTab:
         self._parts = gr.HTML("", js_on_load=scripts, elem_id="parts", apply_default_css=False)
         self._add = add_button()
         self._words: gr.Textbox | None = None
-        if self._searcher.text:
+        if self._live.now.searcher.text:
             self._words = gr.Textbox(
                 label=strings.WORDS, placeholder=strings.WORDS_HINT, max_length=_WORDS, elem_id="words"
             )
-        examples = self._cards.examples(spread_rows(len(self._searcher.gallery), EXAMPLES))
+        now = self._live.now
+        examples = examples_of(now)
         self._examples = gr.HTML(examples, js_on_load=script("acts.js"), elem_id="examples", apply_default_css=False)
-        self._narrow.add()
+        self._narrow = Narrow(now.searcher.gallery)
         with gr.Accordion(strings.MORE_SETTINGS, open=False, elem_id="settings"):
             self._fold = gr.Checkbox(True, label=strings.FOLD, elem_id="fold")
             self._k = slider(1, MOST_HITS, PAGE, 1, label=strings.K, elem_id="k")
@@ -75,7 +72,7 @@ class SearchTab:
 
     def _answer(self) -> None:
         """The results, the line above them, and their tools."""
-        first = self.show(Visit(), PAGE, -1, True)
+        first = self._results(self._live.now).show(Visit(), PAGE, -1, True)
         self._status = gr.HTML(first[3], elem_id="status", elem_classes="status", apply_default_css=False)
         self._tools = gr.HTML(
             first[2],
@@ -121,58 +118,39 @@ class SearchTab:
         query = request.query_params
         if not query.keys() & LINK:  # the page is right as it is, and a visitor may have begun already
             return [gr.skip()] * (len(self._shown) + 1)
-        k = PAGE
+        served, k = self._live.now, PAGE
+        results = self._results(served)
         try:
-            asked, k = read_link({name: query.getlist(name) for name in query}, self._searcher.gallery)
+            asked, k = read_link({name: query.getlist(name) for name in query}, served.searcher.gallery)
             k = min(k, MOST_HITS)
-            shown = self.show(Visit(asked), k, -1, True)
+            shown = results.show(Visit(asked), k, -1, True)
         except LookalikeError as error:
             warn(error)
-            shown = self.show(Visit(), PAGE, -1, True)
+            shown = results.show(Visit(), PAGE, -1, True)
         return [k, *shown]
 
-    def show(
-        self, visit: Visit, k: float, least: float, fold: bool, before: Asked | None = None, do: str = ""
-    ) -> list[Any]:
-        """All that depends on a visit; `before` is what the page shows now, None at first."""
-        asked = visit.asked
-        _check_pictures(asked)
-        hits, more = self.find(visit, int(k), least, fold)
-        body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
-        status, tools = self._cards.status(asked, hits), self._cards.tools(visit, int(k))
-        return [visit, self._cards.parts(asked), tools, status, body, *self._controls(asked, before, do)]
+    def _results(self, served: Served) -> Results:
+        return Results(served, self._narrow, self._words is not None)
 
-    def _controls(self, asked: Asked, before: Asked | None, do: str) -> list[Any]:
-        """The values of the filters and the text box; the one that a visitor is changing is left alone."""
-        narrow = self._narrow.updates(asked, before, do)
-        if not self._searcher.text:
-            return narrow
-        as_it_is = do == "words" or (before is not None and asked.all_words == before.all_words)
-        return [*narrow, gr.skip() if as_it_is else asked.all_words]
+    def renew(self, served: Served) -> Callable[[], None]:
+        """Render the tab as new visitors find it; the call that is returned puts it there."""
+        results, put_narrow = self._results(served), self._narrow.renew(served.searcher.gallery)
+        first, examples = results.show(Visit(), PAGE, -1, True), examples_of(served)
 
-    def find(self, visit: Visit, k: int, least: float, fold: bool) -> tuple[list[Hit], bool]:
-        """The results to show, and whether there may be more."""
-        if not visit.asked.parts:
-            return [], False
-        wanted = min(k * visit.pages, MAX_K)
-        query = self._searcher.query(visit.asked.parts)
-        one_more = min(wanted + 1, MAX_K)
-        limits: dict[str, Any] = {"where": visit.asked.conditions, "group_by": visit.asked.group or None}
-        hits = self._searcher.find(query, one_more, min_score=least, fold=fold, **limits)
-        return hits[:wanted], len(hits) > wanted
+        def put() -> None:
+            put_narrow()
+            parts = [self._visit, self._parts, self._tools, self._status, self._hits, self._examples]
+            for component, value in zip(parts, [*first[:5], examples], strict=True):
+                component.value = value
 
-    def _look_around(self, visit: Visit, k: int) -> str:
-        allowed = self._searcher.gallery.rows_where(visit.asked.conditions)
-        rows = np.arange(len(self._searcher.gallery)) if allowed is None else allowed
-        places = spread_rows(len(rows), min(k * visit.pages, MAX_K))
-        return self._cards.around([int(rows[place]) for place in places], len(places) < min(len(rows), MAX_K))
+        return put
 
     def act(
         self,
         event: gr.EventData,
         picture: str | None,
         pictures: list[str] | None,
-        visit: Visit,
+        held: tuple[Visit, str],
         k: float,
         least: float,
         fold: bool,
@@ -180,55 +158,29 @@ class SearchTab:
     ) -> list[Any]:
         """The answer to an action; `given` are the values of the filters, then the words."""
         data = event._data if isinstance(event._data, dict) else {}
-        do = str(data.get("do"))
+        do, served = str(data.get("do")), self._live.now
+        results, visit = self._results(served), served.carried(*held)
+        if visit != held[0] and len(visit.asked.parts) < len(held[0].asked.parts):
+            warn(strings.SEARCH_CHANGED)
+        # Everything is shown anew if the rows of the page are those of another version.
+        before = visit.asked if held[1] == served.revision else None
 
         def answer() -> list[Any]:
             if do == "why":
-                _check_pictures(visit.asked)
-                row = number_of(data, "row", len(self._searcher.gallery))
-                return [gr.skip()] * len(self._shown) + [self._why.of(visit.asked, row)]
+                return [gr.skip()] * len(self._shown) + [results.why(visit, data)]
             if do == "picture":
                 changed = visit.to(visit.asked.only(Part(picture))) if picture else visit
             elif do == "pictures":
-                changed = visit.to(self._with_pictures(visit.asked, pictures or []))
+                changed = visit.to(results.with_pictures(visit.asked, pictures or []))
             else:
-                changed = self._changed(visit, data, given)
-            return [*self.show(changed, k, least, fold, visit.asked, do), ""]
+                changed = results.changed(visit, data, given)
+            return [*results.show(changed, k, least, fold, before, do), ""]
 
         shown = staying(answer, len(self._shown) + 1)()
         # Empty the upload boxes for the next pictures, even if these could not be read.
         free = [None if do == each else gr.skip() for each in ("picture", "pictures")]
         return [*free, gr.Tabs(selected=SEARCH), *shown]
 
-    def _changed(self, visit: Visit, data: dict[str, Any], given: tuple[Any, ...]) -> Visit:
-        """The visit after something was pressed, chosen or typed."""
-        asked, do = visit.asked, data.get("do")
-        if do == "settings":
-            return visit
-        if do == "words":
-            return visit.to(asked.words(str(given[-1] or "")))
-        if do in (FILTER, CONDITIONS, GROUP):
-            return visit.to(self._narrow.changed(asked, str(do), given))
-        return after(visit, data, len(self._searcher.gallery))
-
-    def _with_pictures(self, asked: Asked, paths: list[str]) -> Asked:
-        errors = []
-        for path in paths:
-            try:
-                self._searcher.vector(Part(path))
-                asked = asked.with_part(Part(path))
-            except LookalikeError as error:  # the other pictures are still used
-                errors.append(str(error))
-        for said in dict.fromkeys(errors):  # too many pictures would each give the same warning
-            warn(said)
-        return asked
-
     def save(self, wanted: dict[str, Any]) -> dict[str, str]:
         """The results that a page shows as a file, for its script: name, type and content in base64."""
-        return as_download(*make_file(str(wanted.get("kind")), wanted.get("hits") or [], self._searcher.gallery))
-
-
-def _check_pictures(asked: Asked) -> None:
-    """Raise QueryError if a visitor's picture has been deleted meanwhile."""
-    if any(is_gone(part) for part in asked.parts):
-        raise QueryError(strings.GONE)
+        return self._results(self._live.now).file(wanted)
