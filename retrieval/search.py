@@ -18,7 +18,7 @@ from retrieval.encoders.base import Explainer, ImageEncoder
 from retrieval.encoders.explain import Explanation, explain
 from retrieval.errors import EncoderError, QueryError
 from retrieval.evaluation.confidence import Calibration, Confidence
-from retrieval.evaluation.duplicates import THRESHOLD, Group, find_groups
+from retrieval.evaluation.duplicates import GATE, Group, find_groups
 from retrieval.evaluation.duplicates import fold as leaders_of
 from retrieval.forking import Cache
 from retrieval.hub.pull import open_artifact
@@ -333,12 +333,13 @@ def is_indexed(part: Part) -> bool:
 
 
 def find_duplicates(
-    source: Artifact | Searcher, threshold: float = THRESHOLD, progress: Progress | None = None
+    source: Artifact | Searcher, threshold: float = GATE, progress: Progress | None = None
 ) -> list[Group]:
     """Find groups of near-duplicates in a gallery: images that show the same picture. The largest group comes first.
 
-    `threshold` is the minimum cosine similarity of an image to the first of its group, from 0.8 to 1; their pixels must
-    match too. `progress` receives the rows done and the total. Raises QueryError for an invalid threshold.
+    The pixels decide. `threshold` is the minimum cosine similarity of an image to the first of its group, from 0.7 to
+    1; the default excludes hardly any copy. `progress` receives the rows done and the total. Raises QueryError for an
+    invalid threshold.
     """
     pictures = source.pictures if isinstance(source, Searcher) else Pictures(source.gallery)
     return find_groups(source.store, pictures.same, threshold, progress)

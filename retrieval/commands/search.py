@@ -85,7 +85,7 @@ def search(
 @commands.command()
 def duplicates(
     artifact: options.AnyArtifact,
-    threshold: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity, from 0.8 to 1")] = 0.95,
+    threshold: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity, from 0.7 to 1")] = 0.7,
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="write all groups to this file, one line per image")
     ] = None,

@@ -1,8 +1,9 @@
 """Near-duplicates in a gallery: the same picture re-encoded, resized, brightened or slightly cropped.
 
-Two rows are near-duplicates if the cosine similarity of their embeddings reaches a threshold and the pixel comparison
-`same` agrees. Rows are processed in order: each joins the first earlier leader that it is a near-duplicate of, or
-becomes a leader itself. So every member matches its leader, and chains of small changes do not form a group.
+Two rows are near-duplicates if the pixel comparison `same` agrees and the cosine similarity of their embeddings reaches
+a threshold. The pixels decide: at the default threshold, GATE, the cosine only chooses the pairs worth comparing. Rows
+are processed in order: each joins the first earlier leader that it is a near-duplicate of, or becomes a leader itself.
+So every member matches its leader, and chains of small changes do not form a group.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from retrieval.images.gallery import Gallery
 from retrieval.stores.base import MISSING, Store
 from retrieval.stores.faiss import FaissStore
 
-THRESHOLD = 0.95
-LEAST = 0.8  # a lower threshold is not meaningful, and would make most pairs candidates
+GATE = 0.7
+"""The least cosine similarity of a pair whose pixels are compared: 95% of the copies at a quarter of the size reach
+it. A lower one finds hardly more, and makes most pairs candidates."""
 _ROUNDING = 2e-6  # rounding error of float32 dot products
 _AXES = 96  # dimensions of the projection for the upper bound
 _SAMPLE = 512  # rows used to compute the projection
@@ -45,12 +47,12 @@ class Group:
     """Cosine similarity of each row to the leader, in [-1, 1]; 1 for the leader itself."""
 
 
-def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = THRESHOLD) -> Ids:
+def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = GATE) -> Ids:
     """Fold near-duplicate hits together: find the leader of each hit.
 
     `rows` (K,) are gallery rows, best first, and `vectors` (K, D) their float32 unit vectors. Returns (K,) int64: the
     position in `rows` of each hit's leader; a leader points to itself. Raises QueryError for a threshold outside
-    [LEAST, 1].
+    [GATE, 1].
     """
     check_threshold(threshold)
     rows = np.asarray(rows, np.int64)
@@ -63,22 +65,20 @@ def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = THRESHOLD) 
     return leaders
 
 
-def find_groups(
-    store: Store, same: Same, threshold: float = THRESHOLD, progress: Progress | None = None
-) -> list[Group]:
+def find_groups(store: Store, same: Same, threshold: float = GATE, progress: Progress | None = None) -> list[Group]:
     """Groups of near-duplicates in a gallery, sorted by size (largest first), then by leader row.
 
     With an exact index, all pairs of rows are compared in bounded memory. With an approximate one, each row is compared
     with its 32 nearest neighbours and their leaders. `progress` receives the rows done and the total. Raises QueryError
-    for a threshold outside [LEAST, 1].
+    for a threshold outside [GATE, 1].
     """
     check_threshold(threshold)
     leaders = np.arange(len(store))
 
     def alike(one: int, others: Ids) -> Mask:
-        close: Mask = _cosines(store, one, others) >= threshold - _ROUNDING
-        close[close] = same(one, others[close])
-        return close
+        found = same(one, others)  # first, because it costs less than reading the vectors
+        found[found] = _cosines(store, one, others[found]) >= threshold - _ROUNDING
+        return found
 
     by_search = isinstance(store, FaissStore) and store.effort is not None
     candidates = _searched if by_search else _bounded
@@ -87,11 +87,9 @@ def find_groups(
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise QueryError unless the near-duplicate threshold is in [LEAST, 1]."""
-    if not LEAST <= threshold <= 1:
-        raise QueryError(
-            f"the near-duplicate threshold must be a cosine similarity from {LEAST} to 1, not {threshold}."
-        )
+    """Raise QueryError unless the near-duplicate threshold is in [GATE, 1]."""
+    if not GATE <= threshold <= 1:
+        raise QueryError(f"the near-duplicate threshold must be a cosine similarity from {GATE} to 1, not {threshold}.")
 
 
 def write_csv(groups: list[Group], gallery: Gallery, file: Path) -> None:

@@ -104,7 +104,7 @@ WHY_WORDS = "Only pictures can be explained cell by cell, not text."
 
 DUPLICATES_ABOUT = (
     "Finds copies of the same picture: saved again, resized, slightly brightened or cropped. Images form a group when "
-    "the cosine similarity of their embeddings reaches the threshold and their pixels agree."
+    "their pixels agree. A higher threshold also asks for more similar embeddings."
 )
 THRESHOLD = "Similarity threshold"
 FIND = "Find near-duplicates"

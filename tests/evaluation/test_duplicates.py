@@ -236,11 +236,11 @@ def test_progress_ends_at_the_total_number_of_rows():
     assert told[-1] == (3000, 3000)
 
 
-@pytest.mark.parametrize("threshold", [0.79, 1.01, -1, float("nan")])
+@pytest.mark.parametrize("threshold", [0.69, 1.01, -1, float("nan")])
 def test_threshold_outside_the_valid_range_is_an_error(threshold):
-    with pytest.raises(QueryError, match=r"from 0\.8 to 1, not"):
+    with pytest.raises(QueryError, match=r"from 0\.7 to 1, not"):
         find_groups(stored(heaps(16)), always, threshold)
-    with pytest.raises(QueryError, match=r"from 0\.8 to 1, not"):
+    with pytest.raises(QueryError, match=r"from 0\.7 to 1, not"):
         fold(np.arange(2), heaps(16)[:2], always, threshold)
 
 
@@ -311,7 +311,7 @@ def test_duplicates_command_prints_groups_and_writes_csv_and_json(with_copies, t
 
 def test_duplicates_command_rejects_a_threshold_out_of_range(with_copies, capsys):
     assert main(["duplicates", str(with_copies), "--threshold", "0.5"]) == 1
-    assert "from 0.8 to 1, not 0.5" in capsys.readouterr().err
+    assert "from 0.7 to 1, not 0.5" in capsys.readouterr().err
 
 
 def test_bench_compares_duplicate_search_with_brute_force(artifact, capsys):
