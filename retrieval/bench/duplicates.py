@@ -33,7 +33,8 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     store.add(vectors := cloud.draw(rows, seed=1))
     with _memory() as peak:
         started = time.perf_counter()
-        groups = find_groups(store, Pictures(_InTurn(artifact.gallery, rows)).same)
+        pictures = Pictures(_InTurn(artifact.gallery, rows))
+        groups = find_groups(store, pictures.same, rough=lambda: pictures.rough)
         seconds = time.perf_counter() - started
     sample = np.array_split(np.random.default_rng(0).permutation(rows)[:_SAMPLE], 8)
     started = time.perf_counter()

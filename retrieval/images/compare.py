@@ -8,12 +8,13 @@ compared, in two stages that both tolerate a small shift and zoom:
 - At 24 x 24 cells, for the pairs that pass: one image is aligned with the other (Lucas & Kanade, IJCAI 1981). Then
   their fine detail must correlate, and no block of cells may differ by more than its own contrast allows.
 
-The thresholds were chosen on modified copies of real images and on real nearest neighbours. Recall on Caltech-101
-photographs is 97 to 100% for copies saved at quality 50, halved, darkened or cropped by 3 to 5%, and 89% for 10%
-brighter copies, where highlights clip. On product shots of 60 x 80 pixels it is 96 to 100%, but 85% for halved and 67%
-for brighter copies. Among 2,500 photographs, 14 pairs with cosine 0.8 or more were judged the same, nearly all of them
-correctly; among the starter's 1,152 drawings, no pair with cosine 0.9 or more was. Small products that differ only in
-a shade of colour can be mistaken for one.
+Far fewer pairs of different images have a cosine above 0.95 than below, so below it `strict` is used: the detail must
+correlate better, and the tones of each block must be equal. A resized or recompressed copy passes, but hardly a
+brighter one.
+
+The thresholds were chosen on modified copies of real images and on real nearest neighbours; docs/figures.md has the
+share found for each change, and the false alarms. Most copies of 15 x 20 pixels are lost, half of those of 30 x 40, and
+some of 10% brighter images, whose highlights clip. Small products of one shape and tone can be mistaken for one.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ from retrieval.images.open import open_image
 SIDE = 24  # cells: 32 separate finer patterns better, but a copy of 30 x 40 pixels no longer has that detail
 DETAIL = 0.75  # least correlation of the detail that smoothing removes
 MISFIT = 0.4  # largest misfit of any block of 4 x 4 cells
-_ROUGH = 0.88  # least correlation at 4 x 4 cells: a cheap first test, which the same images pass with 0.91 or more
+ROUGH = 0.88  # least correlation at 4 x 4 cells: a cheap first test, which the same images pass with 0.91 or more
+ROUGH_STRICT = 0.95  # the same for `strict`: 99% of the copies have 0.96 or more
 _GATE = 0.965  # least share of a coarse image in the tangent plane of the other
+_STRICT_DETAIL = 0.85  # the same, if `strict`
+_STRICT_BLOCK = 11.0  # largest difference of a channel mean of any block, in grey levels, if `strict`
 _BRIGHTER = 32.0  # largest difference of a channel mean, in grey levels
 _STRETCHED = 1.1  # largest ratio of the aspect ratios: a crop of 5% on one side only
 _COARSE = 12
@@ -75,27 +79,25 @@ class Pictures:
     A row is decoded on first use. 632 bytes of it are then kept, plus the full signature of the most recent rows.
     """
 
-    def __init__(self, gallery: HasThumbnails, prepare: Callable[[Image.Image], Image.Image] = lambda it: it) -> None:
-        """`prepare` changes each image before it is compared."""
-        self._gallery, self._prepare = gallery, prepare
+    def __init__(self, gallery: HasThumbnails, prepare: Callable[[Image.Image], Image.Image] | None = None) -> None:
+        """`prepare` changes each thumbnail before it is compared."""
+        self.gallery, self._prepare = gallery, prepare
         self._coarse = np.empty((len(gallery), _COARSE, _COARSE, 3), np.uint8)  # only written pages take memory
         self._rough = np.zeros((len(gallery), 3 * _ROUGHEST**2), np.float32)  # unit vectors; zero for a blank image
         self._length = np.zeros(len(gallery), np.float32)  # norm of the coarse image less its mean
         self._aspect = np.zeros(len(gallery), np.float32)  # width / height; 0: not decoded yet
         self._cells = Cache[int, _Cells](_CACHED)
 
-    def same(self, row: int, others: Rows) -> Mask:
-        """(N,) bool mask of the other rows (N,) that show the same image as `row`."""
+    def same(self, row: int, others: Rows, strict: bool = False) -> Mask:
+        """(N,) bool mask of the other rows (N,) that show the same image as `row`; see the module for `strict`."""
         if not len(others):
             return np.zeros(0, bool)
-        self._decode(np.append(others, row))
-        mine = Look(self._coarse[row], self._rough[row], float(self._aspect[row]), partial(self._signature, row))
-        return self.same_as(mine, others)
+        return self.same_as(self.look(row), others, strict)
 
-    def same_as(self, mine: Look, others: Rows) -> Mask:
+    def same_as(self, mine: Look, others: Rows, strict: bool = False) -> Mask:
         """(N,) bool mask of the rows (N,) that show the same image as another one, which need not be in the gallery."""
         self._decode(others)
-        found: Mask = (self._rough[others] @ mine.rough >= _ROUGH) | self._blank(others)
+        found: Mask = (self._rough[others] @ mine.rough >= ROUGH) | self._blank(others)
         found[found] = self._might_be_same(mine, others[found])
         near = np.flatnonzero(found)
         if len(near):
@@ -103,8 +105,10 @@ class Pictures:
         for start in range(0, len(near), _CHUNK):
             part = near[start : start + _CHUNK]
             theirs = self._signatures(others[part]).astype(np.float32)
-            detail, misfit, gap = compare(cells, theirs)
+            detail, misfit, gap, worst = compare(cells, theirs)
             found[part] = (detail >= DETAIL) & (misfit <= MISFIT) & (gap <= _BRIGHTER)
+            if strict:
+                found[part] &= (detail >= _STRICT_DETAIL) & (worst <= _STRICT_BLOCK)
         return found
 
     def _might_be_same(self, mine: Look, others: Rows) -> Mask:
@@ -125,7 +129,7 @@ class Pictures:
         missing = np.unique(rows[self._aspect[rows] == 0])
         if len(missing) >= _MANY:
             nearby = (np.unique(missing // ROWS_A_GROUP)[:, None] * ROWS_A_GROUP + np.arange(ROWS_A_GROUP)).ravel()
-            nearby = nearby[nearby < len(self._gallery)]
+            nearby = nearby[nearby < len(self.gallery)]
             missing = nearby[self._aspect[nearby] == 0]
         for row in missing.tolist():
             self._signature(row)
@@ -146,9 +150,34 @@ class Pictures:
         self._cells.put(row, cells)
         return cells
 
+    def __len__(self) -> int:
+        return len(self.gallery)
+
+    @property
+    def rough(self) -> Floats:
+        """(N, 48) float32 unit vectors of all images at 4 x 4 cells, zero for a blank one; decodes all of them."""
+        self._decode(rows := np.arange(len(self)))
+        return np.where(self._blank(rows)[:, None], np.float32(0), self._rough)
+
+    def cells(self, row: int) -> _Cells:
+        """(SIDE, SIDE, 3) uint8: the image of a row, resized to a square."""
+        return self._signature(row)
+
+    def look(self, row: int) -> Look:
+        """What is compared of a row."""
+        self._decode(np.array([row]))
+        return Look(self._coarse[row], self._rough[row], float(self._aspect[row]), partial(self._signature, row))
+
+    def aspect(self, row: int) -> float:
+        """Width / height of a row."""
+        self._decode(np.array([row]))
+        return float(self._aspect[row])
+
     def picture(self, row: int) -> Image.Image:
-        """The image of a row as it is compared: its thumbnail, possibly reduced, but with at least 2 * SIDE pixels."""
-        return self._prepare(open_image(self._gallery.thumbnail(row), at_least=2 * SIDE))
+        """The image of a row as it is compared: its thumbnail, unless prepared reduced to 2 * SIDE pixels or more."""
+        if self._prepare:
+            return self._prepare(open_image(self.gallery.thumbnail(row)))
+        return open_image(self.gallery.thumbnail(row), at_least=2 * SIDE)
 
 
 def cells_of(picture: Image.Image, box: tuple[float, float, float, float] | None = None) -> _Cells:

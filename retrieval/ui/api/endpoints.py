@@ -152,7 +152,7 @@ class Endpoints:
         """Groups of near-duplicates in the gallery, the largest first.
 
         Args:
-            threshold: the least cosine of an image to the first of its group, 0.7 to 1; their pixels must match too.
+            threshold: the least cosine of an image to the first of its group, 0.6 to 1; their pixels must match too.
             limit: how many groups, 1 to 1000.
         """
         with errors_as_sentences():

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from retrieval.errors import QueryError
-from retrieval.evaluation.duplicates import GATE, Group, write_csv
+from retrieval.evaluation.duplicates import GATE, Group
+from retrieval.evaluation.keep import write_csv
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards, Tile
