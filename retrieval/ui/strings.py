@@ -108,7 +108,7 @@ DUPLICATES_ABOUT = (
 )
 THRESHOLD = "Similarity threshold"
 FIND = "Find near-duplicates"
-NO_GROUPS = "No near-duplicates at this threshold."
+NO_GROUPS = "No near-duplicates at the threshold {threshold}."
 GROUPS = "{groups} groups with {images} images in all."
 GROUPS_ONE = "1 group with {images} images."
 GROUP = "{count} images"

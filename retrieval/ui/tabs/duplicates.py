@@ -75,7 +75,7 @@ class DuplicatesTab:
     def _page(self, threshold: float, pages: int) -> str:
         groups = self._find(threshold)
         if not groups:
-            return render("message", message=strings.NO_GROUPS)
+            return render("message", message=strings.NO_GROUPS.format(threshold=f"{threshold:g}"))
         images = sum(len(group.rows) for group in groups)
         shown = [(len(group.rows), self._shown(group)) for group in groups[: pages * _GROUPS]]
         return render("groups", groups=shown, found=len(groups), images=images, threshold=threshold)
