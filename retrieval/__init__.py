@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from retrieval.hub.push import push
     from retrieval.images.open import open_image
     from retrieval.query import Part
-    from retrieval.search import Hit, Searcher, find_duplicates
+    from retrieval.search import Hit, Searcher, find_copies, find_duplicates
     from retrieval.sources.open import open_source
 
 _HOMES = {
@@ -52,6 +52,7 @@ _HOMES = {
     "add_images": "build.change",
     "build_artifact": "build.build",
     "deploy": "hub.deploy",
+    "find_copies": "search",
     "find_duplicates": "search",
     "open_artifact": "hub.pull",
     "open_image": "images.open",
@@ -83,6 +84,7 @@ __all__ = [
     "add_images",
     "build_artifact",
     "deploy",
+    "find_copies",
     "find_duplicates",
     "open_artifact",
     "open_image",

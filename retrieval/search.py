@@ -13,13 +13,16 @@ from PIL import Image
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
 from retrieval.artifact.text import TextPart
+from retrieval.build.reference import Reference
 from retrieval.console import Progress
 from retrieval.encoders.base import Explainer, ImageEncoder
 from retrieval.encoders.explain import Explanation, explain
 from retrieval.errors import EncoderError, QueryError
+from retrieval.evaluation.across import Copy, Side, copies_between
 from retrieval.evaluation.confidence import Calibration, Confidence
-from retrieval.evaluation.duplicates import THRESHOLD, Group, find_groups
+from retrieval.evaluation.duplicates import GATE, Group, check_threshold, find_groups
 from retrieval.evaluation.duplicates import fold as leaders_of
+from retrieval.evaluation.variants import changed_pairs, check_kinds
 from retrieval.forking import Cache
 from retrieval.hub.pull import open_artifact
 from retrieval.images.compare import Pictures
@@ -29,7 +32,7 @@ from retrieval.images.open import Picture, as_region, crop, open_image
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Store
 
-__all__ = ["MAX_K", "Hit", "Part", "Query", "Searcher", "find_duplicates"]
+__all__ = ["MAX_K", "Hit", "Part", "Query", "Searcher", "find_copies", "find_duplicates"]
 
 _LOOKED_AT = 50, 4 * MAX_K  # fewest and most rows that folding compares: it needs all pairs of them
 _ROUNDING = 1e-6  # of cosine similarity: with a minimum score of 1, a picture still finds itself
@@ -333,15 +336,52 @@ def is_indexed(part: Part) -> bool:
 
 
 def find_duplicates(
-    source: Artifact | Searcher, threshold: float = THRESHOLD, progress: Progress | None = None
+    source: Artifact | Searcher,
+    threshold: float = GATE,
+    progress: Progress | None = None,
+    *,
+    also: Sequence[str] = (),
 ) -> list[Group]:
     """Find groups of near-duplicates in a gallery: images that show the same picture. The largest group comes first.
 
-    `threshold` is the minimum cosine similarity of an image to the first of its group, from 0.8 to 1; their pixels must
-    match too. `progress` receives the rows done and the total. Raises QueryError for an invalid threshold.
+    The pixels decide. `threshold` is the minimum cosine similarity of an image to the first of its group, from 0.6 to
+    1; the default excludes hardly any copy. `also` names changed copies to find as well, by their pixels alone:
+    `mirrored`, `rotated` (by quarter turns), `grey`, `border`, `crop` (up to 20% of width and height). `progress`
+    receives the rows done and the total. Raises QueryError for an invalid threshold or change.
     """
-    pictures = source.pictures if isinstance(source, Searcher) else Pictures(source.gallery)
-    return find_groups(source.store, pictures.same, threshold, progress)
+    check_threshold(threshold)
+    check_kinds(also)
+    pictures = _pictures(source)
+    pairs = list(changed_pairs(pictures, pictures, also, progress))
+    return find_groups(source.store, pictures.same, threshold, progress, lambda: pictures.rough, pairs)
+
+
+def find_copies(
+    source: Artifact | Searcher,
+    reference: Artifact | Searcher | Reference,
+    threshold: float = GATE,
+    progress: Progress | None = None,
+    *,
+    also: Sequence[str] = (),
+) -> list[Copy]:
+    """Find the images of a gallery that are near-duplicates of images in another one, such as a test set.
+
+    The rule and the other arguments are those of `find_duplicates`. All pairs are compared, sorted by row, then by
+    cosine similarity, the highest first. Raises QueryError if the two have different encoders.
+    """
+    check_threshold(threshold)
+    check_kinds(also)
+    if source.encoder.fingerprint != reference.encoder.fingerprint:
+        raise QueryError(
+            f"the two have different encoders: {source.encoder.name!r} and {reference.encoder.name!r}, or the same one "
+            "with other weights. Build the reference again with the encoder of the other, or give its images instead."
+        )
+    sides = Side(source.store, _pictures(source)), Side(reference.store, _pictures(reference))
+    return copies_between(*sides, threshold, also, progress)
+
+
+def _pictures(source: Artifact | Searcher | Reference) -> Pictures:
+    return source.pictures if isinstance(source, Searcher) else Pictures(source.gallery)
 
 
 def _ids(ids: Any, name: str) -> Sequence[str]:

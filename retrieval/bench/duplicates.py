@@ -14,7 +14,7 @@ import psutil
 
 from retrieval.artifact.load import load_artifact
 from retrieval.bench.synthetic import Cloud
-from retrieval.evaluation.duplicates import THRESHOLD, find_groups
+from retrieval.evaluation.duplicates import GATE, find_groups
 from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
@@ -33,11 +33,12 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     store.add(vectors := cloud.draw(rows, seed=1))
     with _memory() as peak:
         started = time.perf_counter()
-        groups = find_groups(store, Pictures(_InTurn(artifact.gallery, rows)).same)
+        pictures = Pictures(_InTurn(artifact.gallery, rows))
+        groups = find_groups(store, pictures.same, rough=lambda: pictures.rough)
         seconds = time.perf_counter() - started
     sample = np.array_split(np.random.default_rng(0).permutation(rows)[:_SAMPLE], 8)
     started = time.perf_counter()
-    pairs = sum(np.count_nonzero(vectors[part] @ vectors.T >= THRESHOLD) - len(part) for part in sample)
+    pairs = sum(np.count_nonzero(vectors[part] @ vectors.T >= GATE) - len(part) for part in sample)
     brute = (time.perf_counter() - started) * rows / sum(map(len, sample)) / 2  # each pair is computed only once
     return {
         "rows": rows,

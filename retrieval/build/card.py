@@ -16,8 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.metrics import Metrics
 from retrieval.artifact.sections import EvaluationSection, IndexSection, TrainingSection
-from retrieval.build.licenses import LICENSES
-from retrieval.build.origins import sources_of
+from retrieval.build.origins import LICENSES, sources_of
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation import markdown as report
 from retrieval.evaluation.markdown import plain

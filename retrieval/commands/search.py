@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from retrieval.commands import options
 from retrieval.commands.batch import files_in, hits_as_json, print_searches
 from retrieval.commands.paths import check_artifact
-from retrieval.commands.printing import Bar, print_json
+from retrieval.commands.printing import print_json
 from retrieval.console import say
 from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
-    from retrieval.evaluation.duplicates import Group
-    from retrieval.images.gallery import Gallery
     from retrieval.images.open import Region
     from retrieval.search import Hit
 
 commands = typer.Typer()
-_LARGEST = 10  # most groups printed, and most images of each
 PartOfImage = Annotated[
     str | None,
     typer.Option(
@@ -39,6 +36,18 @@ Like = Annotated[
 Unlike = Annotated[
     list[str] | None, typer.Option(metavar="ID", help="id of a gallery image to be dissimilar to; may be repeated")
 ]
+Also = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="changed copies to find too: mirrored, rotated, grey, border, crop"),
+]
+Against = Annotated[
+    str | None, typer.Option(metavar="DIR2", help="instead, find copies of the images of an artifact or any SOURCE")
+]
+Keep = Annotated[
+    Literal["first", "largest", "oldest"],
+    typer.Option(help="the image of each group to keep; largest and oldest need --originals"),
+]
+Originals = Annotated[Path | None, typer.Option(metavar="FOLDER", help="the folder that DIR was built from")]
 
 
 @commands.command()
@@ -85,34 +94,26 @@ def search(
 @commands.command()
 def duplicates(
     artifact: options.AnyArtifact,
-    threshold: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity, from 0.8 to 1")] = 0.95,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="write all groups to this file, one line per image")
-    ] = None,
+    threshold: Annotated[float, typer.Option(metavar="COSINE", help="lowest cosine similarity, from 0.6 to 1")] = 0.6,
+    also: Also = None,
+    against: Against = None,
+    keep: Keep = "first",
+    originals: Originals = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="write all groups or pairs to this file")] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove-from-artifact", help="remove them from DIR; files are never deleted")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="with --remove-from-artifact: only say what it would do")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Find groups of near-duplicates."""
     check_artifact(artifact)
-    from retrieval.evaluation.duplicates import check_threshold, write_csv
-    from retrieval.hub.pull import open_artifact
-    from retrieval.search import find_duplicates
+    kinds = [kind.strip() for kind in (also or "").split(",") if kind.strip()]
+    from retrieval.commands.duplicates.find import Wanted, find_and_print
 
-    check_threshold(threshold)
-    opened = open_artifact(artifact)
-    with Bar() as bar:
-        groups = find_duplicates(opened, threshold, bar)
-    if csv:
-        write_csv(groups, opened.gallery, csv)
-    if as_json:
-        print_json([_listed(group, opened.gallery) for group in groups])
-        return
-    more = sum(len(group.rows) - 1 for group in groups)
-    counts = f"{len(opened.gallery)} images, {len(groups)} groups of near-duplicates"
-    print(f"{counts}, {more} images beyond the first of each group")
-    for number, group in enumerate(groups[:_LARGEST], 1):
-        print(f"\ngroup {number}, {len(group.rows)} images")
-        for image in _listed(group, opened.gallery)["images"][:_LARGEST]:
-            print(f"{image['cosine']:.4f}  {image['id']}  {image['label'] or '-':<20}  {image['source']}")
+    find_and_print(Wanted(artifact, threshold, kinds, against, keep, originals, csv, remove, dry_run, as_json))
 
 
 def _check_image(image: str) -> None:
@@ -154,13 +155,3 @@ def _region(text: str | None, image: str | None) -> Region | None:
         return as_region([float(share) for share in text.split(",")])
     except ValueError as error:
         raise QueryError(f"a region is LEFT,TOP,RIGHT,BOTTOM, each from 0 to 1, not {text!r}.") from error
-
-
-def _listed(group: Group, gallery: Gallery) -> dict[str, Any]:
-    """A group as JSON, its first image first."""
-    rows = gallery.take(group.rows)
-    images = [
-        {"id": row.id, "label": row.label, "source": row.source, "cosine": round(score, 4)}
-        for row, score in zip(rows, group.scores, strict=True)
-    ]
-    return {"size": len(images), "images": images}

@@ -18,7 +18,7 @@ import numpy as np
 from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection, Checked, Point, Reliability, Wanted
 from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Nearest, class_codes, evidence, nearest
-from retrieval.evaluation.duplicates import THRESHOLD, Same
+from retrieval.evaluation.duplicates import GATE, Same, agreeing
 from retrieval.stores.base import MISSING, Store
 
 PRECISION = 0.95  # share of confident first hits that are correct: a lower confidence bound
@@ -145,9 +145,10 @@ def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Ne
     kept = Nearest(np.full((len(rows), NEIGHBOURS), MISSING), np.zeros((len(rows), NEIGHBOURS), np.float32))
     for number, row in enumerate(own):
         there = (rows[number] != MISSING) & (rows[number] != row)
-        close = np.flatnonzero(there & (scores[number] >= THRESHOLD)) if row >= 0 else np.empty(0, np.int64)
+        close = np.flatnonzero(there & (scores[number] >= GATE)) if row >= 0 else np.empty(0, np.int64)
         if len(close):
-            there[close[same(int(row), rows[number, close])]] = False
+            cosines = scores[number, close]
+            there[close[agreeing(same, int(row), rows[number, close], cosines.__getitem__, GATE)]] = False
         places = np.flatnonzero(there)[:NEIGHBOURS]
         kept.rows[number, : len(places)] = rows[number, places]
         kept.scores[number, : len(places)] = scores[number, places]

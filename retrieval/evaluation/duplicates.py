@@ -1,28 +1,33 @@
 """Near-duplicates in a gallery: the same picture re-encoded, resized, brightened or slightly cropped.
 
-Two rows are near-duplicates if the cosine similarity of their embeddings reaches a threshold and the pixel comparison
-`same` agrees. Rows are processed in order: each joins the first earlier leader that it is a near-duplicate of, or
-becomes a leader itself. So every member matches its leader, and chains of small changes do not form a group.
+Two rows are near-duplicates if the pixel comparison `same` agrees and the cosine similarity of their embeddings reaches
+a threshold. The pixels decide: at the default threshold, GATE, the cosine only chooses the pairs worth comparing. Rows
+are processed in order: each joins the first earlier leader that it is a near-duplicate of, or becomes a leader itself.
+So every member matches its leader, and chains of small changes do not form a group.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from retrieval.arrays import Ids, Mask, Vectors
 from retrieval.console import Progress
 from retrieval.errors import QueryError
-from retrieval.images.gallery import Gallery
+from retrieval.images.compare import ROUGH, ROUGH_STRICT
 from retrieval.stores.base import MISSING, Store
 from retrieval.stores.faiss import FaissStore
 
-THRESHOLD = 0.95
-LEAST = 0.8  # a lower threshold is not meaningful, and would make most pairs candidates
+GATE = 0.6
+"""The least cosine similarity of a pair whose pixels are compared: hardly any copy that the pixels show is below it."""
+CLOSE = (
+    0.95  # cosine from which on slightly brighter, darker and cropped copies count too; below, the pixels must equal
+)
 _ROUNDING = 2e-6  # rounding error of float32 dot products
 _AXES = 96  # dimensions of the projection for the upper bound
 _SAMPLE = 512  # rows used to compute the projection
@@ -30,8 +35,13 @@ _BLOCK_BYTES = 2**25  # memory for a block of scores
 _NEIGHBOURS = 33  # neighbours taken from an approximate index: the row itself and 32 others
 _READ = 4096  # vectors read at a time
 
-Same = Callable[[int, Ids], Mask]
-"""(row, (N,) rows) -> (N,) bool: which rows show the same picture; `Pictures(gallery).same` compares thumbnails."""
+
+class Same(Protocol):
+    """The comparison of pixels: `Pictures(gallery).same` compares thumbnails."""
+
+    def __call__(self, row: int, others: Ids, strict: bool = False, /) -> Mask:
+        """(N,) bool: which of the other rows (N,) show the same picture as `row`; `strict`: with equal tones."""
+
 
 _Near = Iterator[tuple[int, Ids]]  # pairs of a position and its candidate near-duplicates, ascending
 
@@ -45,63 +55,81 @@ class Group:
     """Cosine similarity of each row to the leader, in [-1, 1]; 1 for the leader itself."""
 
 
-def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = THRESHOLD) -> Ids:
+def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = GATE) -> Ids:
     """Fold near-duplicate hits together: find the leader of each hit.
 
     `rows` (K,) are gallery rows, best first, and `vectors` (K, D) their float32 unit vectors. Returns (K,) int64: the
     position in `rows` of each hit's leader; a leader points to itself. Raises QueryError for a threshold outside
-    [LEAST, 1].
+    [GATE, 1].
     """
     check_threshold(threshold)
     rows = np.asarray(rows, np.int64)
     scores = vectors @ vectors.T
     near = np.triu(scores >= threshold - _ROUNDING, 1)
     leaders = np.arange(len(rows))
-    _Leaders(leaders, lambda one, others: same(int(rows[one]), rows[others])).take(
+
+    def alike(one: int, others: Ids) -> Mask:
+        return agreeing(same, int(rows[one]), rows[others], lambda left: scores[one, others[left]], threshold)
+
+    _Leaders(leaders, alike).take(
         (int(position), np.flatnonzero(near[position])) for position in np.flatnonzero(near.any(axis=1))
     )
     return leaders
 
 
 def find_groups(
-    store: Store, same: Same, threshold: float = THRESHOLD, progress: Progress | None = None
+    store: Store,
+    same: Same,
+    threshold: float = GATE,
+    progress: Progress | None = None,
+    rough: Callable[[], Vectors] | None = None,
+    pairs: Iterable[tuple[int, Ids]] = (),
 ) -> list[Group]:
     """Groups of near-duplicates in a gallery, sorted by size (largest first), then by leader row.
 
     With an exact index, all pairs of rows are compared in bounded memory. With an approximate one, each row is compared
-    with its 32 nearest neighbours and their leaders. `progress` receives the rows done and the total. Raises QueryError
-    for a threshold outside [LEAST, 1].
+    with its 32 nearest neighbours and their leaders. `rough` may give (N, F) float32 unit vectors of the pixels, zero
+    for blank images: then an exact search skips pairs that differ already there. `pairs` are further near-duplicates: a
+    row and others, in any order. `progress` receives the rows done and the total. Raises QueryError for a threshold
+    outside [GATE, 1].
     """
     check_threshold(threshold)
+    also = _both_ways(pairs)
     leaders = np.arange(len(store))
 
     def alike(one: int, others: Ids) -> Mask:
-        close: Mask = _cosines(store, one, others) >= threshold - _ROUNDING
-        close[close] = same(one, others[close])
-        return close
+        found = agreeing(same, one, others, lambda left: _cosines(store, one, others[left]), threshold)
+        return found | np.isin(others, also[one]) if one in also else found
 
     by_search = isinstance(store, FaissStore) and store.effort is not None
-    candidates = _searched if by_search else _bounded
-    _Leaders(leaders, alike).take(candidates(store, threshold, leaders, progress))
+    look = _searched if by_search else partial(_bounded, rough=rough() if rough else None)
+    near = look(store, threshold, leaders, progress)
+    _Leaders(leaders, alike).take((row, np.union1d(them, also[row]) if row in also else them) for row, them in near)
     return _groups(store, leaders)
 
 
+def agreeing(same: Same, row: int, others: Ids, cosines: Callable[[Mask], Vectors], threshold: float) -> Mask:
+    """(N,) bool: which of the other rows (N,) are near-duplicates of `row`.
+
+    `cosines` gives the cosine similarities of a part of `others`. It is asked after a first look at the pixels, because
+    reading vectors takes longer. Below CLOSE, `same` must agree strictly: there, many more pairs are compared.
+    """
+    found = same(row, others)
+    if not found.any():
+        return found
+    near = np.full(len(others), -np.inf)
+    near[found] = cosines(found)
+    found &= near >= threshold - _ROUNDING
+    unsure = found & (near < CLOSE - _ROUNDING)
+    if unsure.any():
+        found[unsure] = same(row, others[unsure], True)
+    return found
+
+
 def check_threshold(threshold: float) -> None:
-    """Raise QueryError unless the near-duplicate threshold is in [LEAST, 1]."""
-    if not LEAST <= threshold <= 1:
-        raise QueryError(
-            f"the near-duplicate threshold must be a cosine similarity from {LEAST} to 1, not {threshold}."
-        )
-
-
-def write_csv(groups: list[Group], gallery: Gallery, file: Path) -> None:
-    """Write one CSV line per row: group number (from 1), group size, and the row's id, label, source and similarity."""
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
-        writer.writerow(["group", "size", "id", "label", "source", "cosine"])
-        for number, group in enumerate(groups, 1):
-            for row, score in zip(gallery.take(group.rows), group.scores, strict=True):
-                writer.writerow([number, len(group.rows), row.id, row.label, row.source, f"{score:.4f}"])
+    """Raise QueryError unless the near-duplicate threshold is in [GATE, 1]."""
+    if not GATE <= threshold <= 1:
+        raise QueryError(f"the near-duplicate threshold must be a cosine similarity from {GATE} to 1, not {threshold}.")
 
 
 class _Leaders:
@@ -128,7 +156,17 @@ class _Leaders:
                 leaders[after[self._alike(position, after)]] = position
 
 
-def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | None) -> _Near:
+def _both_ways(pairs: Iterable[tuple[int, Ids]]) -> dict[int, Ids]:
+    """Row -> its partners, for each row of each pair."""
+    partners: dict[int, set[int]] = defaultdict(set)
+    for row, others in pairs:
+        for other in others.tolist():
+            partners[row].add(other)
+            partners[other].add(row)
+    return {row: np.array(sorted(others), np.int64) for row, others in partners.items()}
+
+
+def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | None, rough: Vectors | None) -> _Near:
     """Candidates among all pairs, from an upper bound of the cosine similarity that costs a tenth as much.
 
     For an orthonormal projection P with residual r, Cauchy-Schwarz gives a.b = Pa.Pb + ra.rb <= Pa.Pb + |ra| |rb|,
@@ -141,11 +179,24 @@ def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | 
         free = start + np.flatnonzero(leaders[start:] == np.arange(start, size))
         mine = free[: np.searchsorted(free, start + block)]
         if len(mine):
-            near = short[mine] @ short[free].T >= threshold - _ROUNDING
+            cosines = short[mine] @ short[free].T
+            near = cosines >= threshold - _ROUNDING
+            if rough is not None:
+                near &= _pixels_might_match(rough, mine, free, cosines >= CLOSE - _ROUNDING)
             near &= free > mine[:, None]
             yield from ((int(row), free[found]) for row, found in zip(mine, near, strict=True))
         if progress:
             progress(min(start + block, size), size)
+
+
+def _pixels_might_match(rough: Vectors, mine: Ids, others: Ids, close: Mask) -> Mask:
+    """(M, N) bool: pairs that correlate enough at the coarsest cells; blank images correlate with nothing, and stay."""
+    theirs = rough[others]
+    found = rough[mine] @ theirs.T
+    likely: Mask = (found >= ROUGH_STRICT) | (close & (found >= ROUGH))
+    likely[:, ~theirs.any(axis=1)] = True
+    likely[~rough[mine].any(axis=1)] = True
+    return likely
 
 
 def _searched(store: Store, threshold: float, leaders: Ids, progress: Progress | None) -> _Near:

@@ -23,20 +23,22 @@ def tangent_plane(picture: Floats) -> Floats:
 
 
 def compare(mine: Floats, theirs: Floats) -> Floats:
-    """Align N images with one image (SIDE, SIDE, 3), and return (3, N) float32 measures of the match.
+    """Align N images with one image (SIDE, SIDE, 3), and return (4, N) float32 measures of the match.
 
     Row 0: the correlation of fine detail, in [-1, 1]. Row 1: the largest misfit of any block, relative to the contrast
     inside the block, after brightness and contrast are matched. Row 2: the largest difference of a channel mean, in
-    grey levels. An image that alignment rules out early gets -1, infinity and infinity.
+    grey levels. Row 3: the largest difference of a channel mean of any block, in grey levels, as the images are. An
+    image that alignment rules out early gets -1 and infinities.
     """
     tones, others = smooth(mine), smooth(theirs)
     place, left = _aligned(tones, others)
-    found = np.repeat(np.array([[-1], [np.inf], [np.inf]], np.float32), len(theirs), axis=1)
+    found = np.repeat(np.array([[-1], *[[np.inf]] * 3], np.float32), len(theirs), axis=1)
     if len(left):
         tones, detail = _inner(tones), _inner(mine - smooth(tones))
         best = _warp(np.concatenate([others[left], theirs[left] - smooth(others[left])], axis=-1), place)
         gap = np.abs(best[..., :3].mean(axis=(1, 2)) - tones.mean(axis=(0, 1))).max(axis=-1)
-        found[:, left] = _correlation(detail, best[..., 3:]), _misfit(tones, best[..., :3]), gap
+        worst = np.abs(_blocks(best[..., :3] - tones).mean(axis=-2)).max(axis=(1, 2, 3))
+        found[:, left] = _correlation(detail, best[..., 3:]), _misfit(tones, best[..., :3]), gap, worst
     return found
 
 

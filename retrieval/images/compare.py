@@ -8,23 +8,27 @@ compared, in two stages that both tolerate a small shift and zoom:
 - At 24 x 24 cells, for the pairs that pass: one image is aligned with the other (Lucas & Kanade, IJCAI 1981). Then
   their fine detail must correlate, and no block of cells may differ by more than its own contrast allows.
 
-The thresholds were chosen on modified copies of real images and on real nearest neighbours. Recall on Caltech-101
-photographs is 97 to 100% for copies saved at quality 50, halved, darkened or cropped by 3 to 5%, and 89% for 10%
-brighter copies, where highlights clip. On product shots of 60 x 80 pixels it is 96 to 100%, but 85% for halved and 67%
-for brighter copies. Among 2,500 photographs, 14 pairs with cosine 0.8 or more were judged the same, nearly all of them
-correctly; among the starter's 1,152 drawings, no pair with cosine 0.9 or more was. Small products that differ only in
-a shade of colour can be mistaken for one.
+Far fewer pairs of different images have a cosine above 0.95 than below, so below it `strict` is used: the detail must
+correlate better, and the tones of each block must be equal. A resized or recompressed copy passes, but hardly a
+brighter one.
+
+The thresholds were chosen on modified copies of real images and on real nearest neighbours; docs/figures.md has the
+share found for each change, and the false alarms. Most copies of 15 x 20 pixels are lost, half of those of 30 x 40, and
+some of 10% brighter images, whose highlights clip. Small products of one shape and tone can be mistaken for one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from retrieval.arrays import Mask, Rows
+from retrieval.arrays import Floats, Mask, Rows
 from retrieval.forking import Cache
 from retrieval.images.align import NOISE, compare, smooth, tangent_plane
 from retrieval.images.gallery import ROWS_A_GROUP
@@ -33,10 +37,15 @@ from retrieval.images.open import open_image
 SIDE = 24  # cells: 32 separate finer patterns better, but a copy of 30 x 40 pixels no longer has that detail
 DETAIL = 0.75  # least correlation of the detail that smoothing removes
 MISFIT = 0.4  # largest misfit of any block of 4 x 4 cells
+ROUGH = 0.88  # least correlation at 4 x 4 cells: a cheap first test, which the same images pass with 0.91 or more
+ROUGH_STRICT = 0.95  # the same for `strict`: 99% of the copies have 0.96 or more
 _GATE = 0.965  # least share of a coarse image in the tangent plane of the other
+_STRICT_DETAIL = 0.85  # the same, if `strict`
+_STRICT_BLOCK = 11.0  # largest difference of a channel mean of any block, in grey levels, if `strict`
 _BRIGHTER = 32.0  # largest difference of a channel mean, in grey levels
 _STRETCHED = 1.1  # largest ratio of the aspect ratios: a crop of 5% on one side only
 _COARSE = 12
+_ROUGHEST = 4
 _CACHED = 50_000  # signatures, 1.7 kB each
 _CHUNK = 256  # images aligned in one batch
 _MANY = 64  # from this many missing rows on, whole row groups are decoded: their neighbours are read anyway
@@ -54,52 +63,73 @@ class HasThumbnails(Protocol):
         """Number of rows."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is compared of an image, from coarse to fine: see `look_of`."""
+
+    coarse: Floats
+    rough: Floats
+    aspect: float
+    cells: Callable[[], _Cells]
+
+
 class Pictures:
     """The thumbnails of a gallery, prepared for comparison. Thread-safe.
 
-    A row is decoded on first use. 440 bytes of it are then kept, plus the full signature of the most recent rows.
+    A row is decoded on first use. 632 bytes of it are then kept, plus the full signature of the most recent rows.
     """
 
-    def __init__(self, gallery: HasThumbnails) -> None:
-        self._gallery = gallery
+    def __init__(self, gallery: HasThumbnails, prepare: Callable[[Image.Image], Image.Image] | None = None) -> None:
+        """`prepare` changes each thumbnail before it is compared."""
+        self.gallery, self._prepare = gallery, prepare
         self._coarse = np.empty((len(gallery), _COARSE, _COARSE, 3), np.uint8)  # only written pages take memory
+        self._rough = np.zeros((len(gallery), 3 * _ROUGHEST**2), np.float32)  # unit vectors; zero for a blank image
         self._length = np.zeros(len(gallery), np.float32)  # norm of the coarse image less its mean
         self._aspect = np.zeros(len(gallery), np.float32)  # width / height; 0: not decoded yet
         self._cells = Cache[int, _Cells](_CACHED)
 
-    def same(self, row: int, others: Rows) -> Mask:
-        """(N,) bool mask of the other rows (N,) that show the same image as `row`."""
+    def same(self, row: int, others: Rows, strict: bool = False) -> Mask:
+        """(N,) bool mask of the other rows (N,) that show the same image as `row`; see the module for `strict`."""
         if not len(others):
             return np.zeros(0, bool)
-        found = self._might_be_same(row, others)
+        return self.same_as(self.look(row), others, strict)
+
+    def same_as(self, mine: Look, others: Rows, strict: bool = False) -> Mask:
+        """(N,) bool mask of the rows (N,) that show the same image as another one, which need not be in the gallery."""
+        self._decode(others)
+        found: Mask = (self._rough[others] @ mine.rough >= ROUGH) | self._blank(others)
+        found[found] = self._might_be_same(mine, others[found])
         near = np.flatnonzero(found)
         if len(near):
-            mine = self._signature(row).astype(np.float32)
+            cells = mine.cells().astype(np.float32)
         for start in range(0, len(near), _CHUNK):
             part = near[start : start + _CHUNK]
             theirs = self._signatures(others[part]).astype(np.float32)
-            detail, misfit, gap = compare(mine, theirs)
+            detail, misfit, gap, worst = compare(cells, theirs)
             found[part] = (detail >= DETAIL) & (misfit <= MISFIT) & (gap <= _BRIGHTER)
+            if strict:
+                found[part] &= (detail >= _STRICT_DETAIL) & (worst <= _STRICT_BLOCK)
         return found
 
-    def _might_be_same(self, row: int, others: Rows) -> Mask:
+    def _might_be_same(self, mine: Look, others: Rows) -> Mask:
         """(N,) bool mask of the rows worth a closer look: a fast test that rarely misses a match."""
-        self._decode(np.append(others, row))
-        theirs = self._coarse[others].reshape(len(others), -1).astype(np.float32)
-        share = np.linalg.norm(theirs @ tangent_plane(self._coarse[row].astype(np.float32)).T, axis=1)
-        length = self._length[others]
-        blank = length < np.sqrt(NOISE * theirs.shape[1])
-        stretched = self._aspect[others] / self._aspect[row]
-        found: Mask = (share >= _GATE * length) | blank
+        theirs = self._coarse[others].reshape(len(others), 3 * _COARSE**2).astype(np.float32)
+        share = np.linalg.norm(theirs @ tangent_plane(mine.coarse.astype(np.float32)).T, axis=1)
+        found: Mask = (share >= _GATE * self._length[others]) | self._blank(others)
+        stretched = self._aspect[others] / mine.aspect
         found &= np.maximum(stretched, 1 / stretched) <= _STRETCHED
         return found
+
+    def _blank(self, rows: Rows) -> Mask:
+        """Which rows show less detail than noise."""
+        return np.asarray(self._length[rows] < np.sqrt(NOISE * 3 * _COARSE**2))
 
     def _decode(self, rows: Rows) -> None:
         """Decode the coarse images of these rows, if missing."""
         missing = np.unique(rows[self._aspect[rows] == 0])
         if len(missing) >= _MANY:
             nearby = (np.unique(missing // ROWS_A_GROUP)[:, None] * ROWS_A_GROUP + np.arange(ROWS_A_GROUP)).ravel()
-            nearby = nearby[nearby < len(self._gallery)]
+            nearby = nearby[nearby < len(self.gallery)]
             missing = nearby[self._aspect[nearby] == 0]
         for row in missing.tolist():
             self._signature(row)
@@ -112,12 +142,60 @@ class Pictures:
         """Signature of a row, (SIDE, SIDE, 3) uint8: its image resized to a square."""
         if (cached := self._cells.get(row)) is not None:
             return cached
-        picture = open_image(self._gallery.thumbnail(row), at_least=2 * SIDE)
-        cells = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
-        step = SIDE // _COARSE
-        coarse = cells.reshape(_COARSE, step, _COARSE, step, 3).mean(axis=(1, 3))
-        self._coarse[row] = coarse = np.rint(smooth(coarse))
-        self._length[row] = np.linalg.norm(coarse - coarse.mean())
-        self._aspect[row] = picture.width / picture.height
+        picture = self.picture(row)
+        look = look_of(cells := cells_of(picture), picture.width / picture.height)
+        self._coarse[row], self._rough[row] = look.coarse, look.rough
+        self._length[row] = np.linalg.norm(look.coarse - look.coarse.mean())
+        self._aspect[row] = look.aspect
         self._cells.put(row, cells)
         return cells
+
+    def __len__(self) -> int:
+        return len(self.gallery)
+
+    @property
+    def rough(self) -> Floats:
+        """(N, 48) float32 unit vectors of all images at 4 x 4 cells, zero for a blank one; decodes all of them."""
+        self._decode(rows := np.arange(len(self)))
+        return np.where(self._blank(rows)[:, None], np.float32(0), self._rough)
+
+    def cells(self, row: int) -> _Cells:
+        """(SIDE, SIDE, 3) uint8: the image of a row, resized to a square."""
+        return self._signature(row)
+
+    def look(self, row: int) -> Look:
+        """What is compared of a row."""
+        self._decode(np.array([row]))
+        return Look(self._coarse[row], self._rough[row], float(self._aspect[row]), partial(self._signature, row))
+
+    def aspect(self, row: int) -> float:
+        """Width / height of a row."""
+        self._decode(np.array([row]))
+        return float(self._aspect[row])
+
+    def picture(self, row: int) -> Image.Image:
+        """The image of a row as it is compared: its thumbnail, unless prepared reduced to 2 * SIDE pixels or more."""
+        if self._prepare:
+            return self._prepare(open_image(self.gallery.thumbnail(row)))
+        return open_image(self.gallery.thumbnail(row), at_least=2 * SIDE)
+
+
+def cells_of(picture: Image.Image, box: tuple[float, float, float, float] | None = None) -> _Cells:
+    """An image, or the part of it in a box in pixels, resized to (SIDE, SIDE, 3) uint8."""
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX, box=box))
+
+
+def look_of(cells: _Cells, aspect: float) -> Look:
+    """What is compared of an image of these cells (SIDE, SIDE, 3) uint8 and this width / height."""
+    step = SIDE // _COARSE
+    coarse = np.rint(smooth(cells.reshape(_COARSE, step, _COARSE, step, 3).mean(axis=(1, 3))))
+    return Look(coarse, _roughly(coarse), aspect, lambda: cells)
+
+
+def _roughly(coarse: Floats) -> Floats:
+    """A coarse image at 4 x 4 cells, less its mean, as a unit vector of 48 float32; zero if all cells are equal."""
+    step = _COARSE // _ROUGHEST
+    cells = coarse.reshape(_ROUGHEST, step, _ROUGHEST, step, 3).mean(axis=(1, 3)).ravel()
+    cells = cells - cells.mean()
+    rough: Floats = (cells / max(float(np.linalg.norm(cells)), 1e-6)).astype(np.float32)
+    return rough

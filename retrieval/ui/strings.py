@@ -114,11 +114,11 @@ WHY_WORDS = "Only pictures can be explained cell by cell, not text."
 
 DUPLICATES_ABOUT = (
     "Finds copies of the same picture: saved again, resized, slightly brightened or cropped. Images form a group when "
-    "the cosine similarity of their embeddings reaches the threshold and their pixels agree."
+    "their pixels agree. A higher threshold also asks for more similar embeddings."
 )
 THRESHOLD = "Similarity threshold"
 FIND = "Find near-duplicates"
-NO_GROUPS = "No near-duplicates at this threshold."
+NO_GROUPS = "No near-duplicates at the threshold {threshold}."
 GROUPS = "{groups} groups with {images} images in all."
 GROUPS_ONE = "1 group with {images} images."
 GROUP = "{count} images"

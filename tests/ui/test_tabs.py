@@ -109,10 +109,11 @@ def test_pointing_at_a_cell_shows_what_matches_it(browser: Browser, server: str,
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_near_duplicates_are_grouped_and_saved(browser: Browser, server: str, searcher: Searcher, size: str) -> None:
+def test_near_duplicates_are_grouped_and_saved(browser: Browser, twins_server: str, twins: Path, size: str) -> None:
+    searcher = Searcher.open(twins)
     groups = find_groups(searcher.store, searcher.pictures.same, 0.8)
     assert groups
-    with visit(browser, server, size) as page:
+    with visit(browser, twins_server, size) as page:
         open_tab(page, "Duplicates")
         set_number(page, "#threshold", "0.8")
         expect(page.locator("#groups .tools")).to_contain_text(f"{len(groups):,} groups")

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from retrieval.errors import QueryError
-from retrieval.evaluation.duplicates import THRESHOLD, Group
+from retrieval.evaluation.duplicates import GATE, Group
 from retrieval.images.gallery import Row
 from retrieval.search import Hit
 from retrieval.ui.api.answers import (
@@ -149,11 +149,11 @@ class Endpoints:
             why = self._live.now.searcher.explain(words(hit, "hit"), picture, id=other, region=region)
             return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
 
-    def duplicates(self, request: gr.Request, threshold: float = THRESHOLD, limit: int = 100) -> Groups:
+    def duplicates(self, request: gr.Request, threshold: float = GATE, limit: int = 100) -> Groups:
         """Groups of near-duplicates in the gallery, the largest first.
 
         Args:
-            threshold: the least cosine of an image to the first of its group, 0.8 to 1.
+            threshold: the least cosine of an image to the first of its group, 0.6 to 1; their pixels must match too.
             limit: how many groups, 1 to 1000.
         """
         with errors_as_sentences():

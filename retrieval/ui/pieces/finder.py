@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from retrieval.evaluation.duplicates import Group, find_groups
+from retrieval.evaluation.duplicates import Group
 from retrieval.forking import Cache, Lock
-from retrieval.search import Searcher
+from retrieval.search import Searcher, find_duplicates
 
 _REMEMBERED = 8  # thresholds
 
@@ -18,12 +18,12 @@ class Finder:
         self._lock = Lock()  # a second visitor waits for the answer instead of computing it too
 
     def __call__(self, threshold: float) -> list[Group]:
-        """The groups; raises QueryError as `find_groups` does."""
+        """The groups; raises QueryError as `find_duplicates` does."""
         key = round(float(threshold), 3)
         with self._lock:
             found = self._found.get(key)
             if found is None:
-                found = find_groups(self._searcher.store, self._searcher.pictures.same, key)
+                found = find_duplicates(self._searcher, key)
                 self._found.put(key, found)
             return found
 

@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from retrieval.errors import QueryError
-from retrieval.evaluation.duplicates import LEAST, THRESHOLD, Group, write_csv
+from retrieval.evaluation.duplicates import GATE, Group
+from retrieval.evaluation.keep import write_csv
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards, Tile
 from retrieval.ui.pieces.controls import slider
@@ -29,10 +30,10 @@ class DuplicatesTab:
         self._live = live
         about = render("message", message=strings.DUPLICATES_ABOUT)
         gr.HTML(about, apply_default_css=False, elem_classes="about-tab")
-        shown: gr.State = gr.State((THRESHOLD, 1))  # the threshold, and how many pages of its groups
+        shown: gr.State = gr.State((GATE, 1))  # the threshold, and how many pages of its groups
         with gr.Row(elem_classes="controls"):
             options: dict[str, Any] = {"label": strings.THRESHOLD, "elem_id": "threshold", "min_width": 220}
-            threshold = slider(LEAST, 1, THRESHOLD, 0.01, **options)
+            threshold = slider(GATE, 1, GATE, 0.01, **options)
             button = gr.Button(strings.FIND, variant="primary", elem_id="find", min_width=160)
         result = gr.HTML(
             "",
@@ -75,7 +76,7 @@ class DuplicatesTab:
         served = self._live.now
         groups = served.find_groups(threshold)
         if not groups:
-            return render("message", message=strings.NO_GROUPS)
+            return render("message", message=strings.NO_GROUPS.format(threshold=f"{threshold:g}"))
         images = sum(len(group.rows) for group in groups)
         shown = [(len(group.rows), _shown(group, served.cards)) for group in groups[: pages * _GROUPS]]
         of = served.revision

@@ -106,8 +106,9 @@ def folded(searcher: Searcher, vectors: np.ndarray, order: list[int]) -> dict[in
     followers: dict[int, list[int]] = {}
     for row in order:
         for leader in followers:
-            near = vectors[leader] @ vectors[row] >= 0.95 - 2e-6
-            if near and searcher.pictures.same(leader, np.array([row]))[0]:
+            cosine = vectors[leader] @ vectors[row]
+            same = searcher.pictures.same(leader, np.array([row]), cosine < 0.95 - 2e-6)[0]
+            if same and cosine >= 0.6 - 2e-6:
                 followers[leader].append(row)
                 break
         else:
@@ -250,8 +251,8 @@ def said(server: str, name: str, body: str) -> str:
         ("explain", '"hit": "ID", "id": "ID", "region": [0, 0, 1]', "a region must be [left, top, right, bottom]"),
         ("explain", '"hit": "ID", "image": "photo.jpg"', "No picture was given"),
         ("duplicates", '"threshold": "0.9"', "threshold must be a number, not '0.9'"),
-        ("duplicates", '"threshold": 0.5', "a cosine similarity from 0.8 to 1, not 0.5"),
-        ("duplicates", '"threshold": NaN', "a cosine similarity from 0.8 to 1, not nan"),
+        ("duplicates", '"threshold": 0.5', "a cosine similarity from 0.6 to 1, not 0.5"),
+        ("duplicates", '"threshold": NaN', "a cosine similarity from 0.6 to 1, not nan"),
         ("duplicates", '"limit": 0', "limit, the number of groups, must be from 1 to 1000, not 0"),
         ("duplicates", '"limit": "all"', "limit must be a whole number"),
     ],

@@ -1,0 +1,42 @@
+"""Embed a source for one comparison, without making an artifact of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from retrieval.artifact.report import Report
+from retrieval.build.build import embed, report_of
+from retrieval.console import Progress
+from retrieval.encoders.image import Encoder
+from retrieval.errors import SourceError
+from retrieval.images.gallery import Gallery, write_gallery
+from retrieval.sources.base import Source
+from retrieval.stores.base import Store
+from retrieval.stores.choose import fit_index
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The images of a source, embedded: it can be compared like an artifact."""
+
+    encoder: Encoder
+    store: Store
+    gallery: Gallery
+    report: Report
+
+
+@contextmanager
+def embedded(source: Source, encoder: Encoder, progress: Progress | None = None) -> Iterator[Reference]:
+    """Embed a source into a temporary folder, removed at the end; raises SourceError if it contains no image."""
+    with TemporaryDirectory() as folder:
+        shards = embed(source, Path(folder) / "reference", encoder, {}, None, progress, source.fingerprint)
+        report = report_of(shards, source)
+        if not report.indexed:
+            raise SourceError(f"the reference contains no image that can be read; {report.found} were found.")
+        write_gallery(Path(folder) / "gallery.parquet", shards.tables(), shards.schema)
+        store = fit_index(shards.vectors(encoder.dim), "Flat")
+        yield Reference(encoder, store, Gallery(Path(folder) / "gallery.parquet"), report)
