@@ -174,7 +174,7 @@ def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | 
             near = cosines >= threshold - _ROUNDING
             if likely:
                 near &= likely(mine, slice(start, size), cosines >= CLOSE - _ROUNDING)
-            at, others = np.nonzero(near)
+            at, others = np.divmod(np.flatnonzero(near), near.shape[1])  # faster than `nonzero` of a matrix
             others += start
             later = (others > mine[at]) & (leaders[others] == others)
             at, others = at[later], others[later]

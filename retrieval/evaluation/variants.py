@@ -54,6 +54,11 @@ def check_kinds(also: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(also))
 
 
+def versions(also: Sequence[str]) -> int:
+    """How many changed versions of each image these kinds of changes compare."""
+    return sum({"rotated": 2, "border": 2, "crop": len(_WINDOWS)}.get(kind, 1) for kind in check_kinds(also))
+
+
 def changed_pairs(
     mine: Pictures, theirs: Pictures, also: Sequence[str], progress: Progress | None = None
 ) -> Iterator[tuple[int, Ids]]:

@@ -8,13 +8,13 @@ compared, in two stages that both tolerate a small shift and zoom:
 - At 24 x 24 cells, for the pairs that pass: one image is aligned with the other (Lucas & Kanade, IJCAI 1981). Then
   their fine detail must correlate, and no block of cells may differ by more than its own contrast allows.
 
-Far fewer pairs of different images have a cosine above 0.95 than below, so below it `strict` is used: the detail must
-correlate better, and the tones of each block must be equal. A resized or recompressed copy passes, but hardly a
-brighter one.
+Far fewer pairs of different images have a cosine above 0.95 than below, so below it `strict` is used: the tones of each
+cell must also be equal, as they are before the alignment. A resized or recompressed copy passes, but no shifted and
+hardly a brighter one. Because this is a difference of cells, one matrix product finds the few pairs that can pass it.
 
 The thresholds were chosen on modified copies of real images and on real nearest neighbours; docs/figures.md has the
-share found for each change, and the false alarms. Most copies of 15 x 20 pixels are lost, half of those of 30 x 40, and
-some of 10% brighter images, whose highlights clip. Small products of one shape and tone can be mistaken for one.
+share found for each change among other images, and the false alarms. Most copies of 15 x 20 pixels are lost, and some
+of 10% brighter images, whose highlights clip. Small products of one shape in other shades are mistaken for one.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Pictures:
         All images are decoded.
         """
         found: Mask = np.greater_equal(mine.lifted[rows] @ turned(self.lifted[others]).T, -_ROUNDING)
-        at, other = np.nonzero(close & ~found)
+        at, other = np.divmod(np.flatnonzero(close & ~found), found.shape[1])  # faster than `nonzero` of a matrix
         if len(at):
             other_rows = other + others.start
             agree = np.einsum("ij,ij->i", mine._rough[rows[at]], self._rough[other_rows]) >= ROUGH

@@ -356,6 +356,12 @@ def test_duplicates_command_names_the_fix(with_copies, options, message, capsys)
     assert message in capsys.readouterr().err
 
 
+def test_duplicates_command_says_what_also_compares(with_copies, capsys):
+    assert main(["duplicates", str(with_copies), "--also", "mirrored,rotated"]) == 0
+    images = len(load_artifact(with_copies).store)
+    assert f"comparing {images} images with 3 changed versions each" in capsys.readouterr().err
+
+
 def test_originals_that_lack_a_file_are_an_error(with_copies, tmp_path, capsys):
     options = ["--keep", "largest", "--originals", str(tmp_path)]
     assert main(["duplicates", str(with_copies), *options]) == 1
