@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -353,7 +354,7 @@ def find_duplicates(
     check_kinds(also)
     pictures = _pictures(source)
     pairs = list(changed_pairs(pictures, pictures, also, progress))
-    return find_groups(source.store, pictures.same, threshold, progress, lambda: pictures.rough, pairs)
+    return find_groups(source.store, pictures.same, threshold, progress, partial(pictures.likely, pictures), pairs)
 
 
 def find_copies(

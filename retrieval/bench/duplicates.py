@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -34,7 +35,7 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     with _memory() as peak:
         started = time.perf_counter()
         pictures = Pictures(_InTurn(artifact.gallery, rows))
-        groups = find_groups(store, pictures.same, rough=lambda: pictures.rough)
+        groups = find_groups(store, pictures.same, likely=partial(pictures.likely, pictures))
         seconds = time.perf_counter() - started
     sample = np.array_split(np.random.default_rng(0).permutation(rows)[:_SAMPLE], 8)
     started = time.perf_counter()

@@ -65,10 +65,9 @@ def _copies_of(rows: Ids, mine: Side, theirs: Side, threshold: float) -> dict[tu
             candidates = np.flatnonzero(near >= threshold - 2e-6)
             look = mine.pictures.look(row)
 
-            def same(_: int, others: Ids, strict: bool = False, look: Look = look) -> Mask:
+            def same(_: int, others: Ids, strict: Mask, look: Look = look) -> Mask:
                 return theirs.pictures.same_as(look, others, strict)
 
-            close = near[candidates]
-            agree = agreeing(same, row, block[candidates], close.__getitem__, threshold)
+            agree = agreeing(same, row, block[candidates], near[candidates], threshold)
             found |= {(row, int(block[at])): float(near[at]) for at in candidates[agree]}
     return found

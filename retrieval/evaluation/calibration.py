@@ -148,7 +148,7 @@ def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Ne
         close = np.flatnonzero(there & (scores[number] >= GATE)) if row >= 0 else np.empty(0, np.int64)
         if len(close):
             cosines = scores[number, close]
-            there[close[agreeing(same, int(row), rows[number, close], cosines.__getitem__, GATE)]] = False
+            there[close[agreeing(same, int(row), rows[number, close], cosines, GATE)]] = False
         places = np.flatnonzero(there)[:NEIGHBOURS]
         kept.rows[number, : len(places)] = rows[number, places]
         kept.scores[number, : len(places)] = scores[number, places]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +18,6 @@ import numpy as np
 from retrieval.arrays import Ids, Mask, Vectors
 from retrieval.console import Progress
 from retrieval.errors import QueryError
-from retrieval.images.compare import ROUGH, ROUGH_STRICT
 from retrieval.stores.base import MISSING, Store
 from retrieval.stores.faiss import FaissStore
 
@@ -39,10 +37,12 @@ _READ = 4096  # vectors read at a time
 class Same(Protocol):
     """The comparison of pixels: `Pictures(gallery).same` compares thumbnails."""
 
-    def __call__(self, row: int, others: Ids, strict: bool = False, /) -> Mask:
-        """(N,) bool: which of the other rows (N,) show the same picture as `row`; `strict`: with equal tones."""
+    def __call__(self, row: int, others: Ids, strict: Mask, /) -> Mask:
+        """(N,) bool: which of the other rows (N,) show the same picture as `row`; `strict` (N,): with equal tones."""
 
 
+Likely = Callable[[Ids, slice, Mask], Mask]
+"""(M, N) bool: which pairs of rows (M,) and others `Same` may accept; the mask (M, N): those not compared strictly."""
 _Near = Iterator[tuple[int, Ids]]  # pairs of a position and its candidate near-duplicates, ascending
 
 
@@ -69,7 +69,7 @@ def fold(rows: Ids, vectors: Vectors, same: Same, threshold: float = GATE) -> Id
     leaders = np.arange(len(rows))
 
     def alike(one: int, others: Ids) -> Mask:
-        return agreeing(same, int(rows[one]), rows[others], lambda left: scores[one, others[left]], threshold)
+        return agreeing(same, int(rows[one]), rows[others], scores[one, others], threshold)
 
     _Leaders(leaders, alike).take(
         (int(position), np.flatnonzero(near[position])) for position in np.flatnonzero(near.any(axis=1))
@@ -82,47 +82,39 @@ def find_groups(
     same: Same,
     threshold: float = GATE,
     progress: Progress | None = None,
-    rough: Callable[[], Vectors] | None = None,
+    likely: Likely | None = None,
     pairs: Iterable[tuple[int, Ids]] = (),
 ) -> list[Group]:
     """Groups of near-duplicates in a gallery, sorted by size (largest first), then by leader row.
 
     With an exact index, all pairs of rows are compared in bounded memory. With an approximate one, each row is compared
-    with its 32 nearest neighbours and their leaders. `rough` may give (N, F) float32 unit vectors of the pixels, zero
-    for blank images: then an exact search skips pairs that differ already there. `pairs` are further near-duplicates: a
-    row and others, in any order. `progress` receives the rows done and the total. Raises QueryError for a threshold
-    outside [GATE, 1].
+    with its 32 nearest neighbours and their leaders. With `likely`, an exact search skips the other pairs cheaply.
+    `pairs` are further near-duplicates: a row and others, in any order. `progress` gets the rows done and the total.
+    Raises QueryError for a threshold outside [GATE, 1].
     """
     check_threshold(threshold)
     also = _both_ways(pairs)
     leaders = np.arange(len(store))
 
     def alike(one: int, others: Ids) -> Mask:
-        found = agreeing(same, one, others, lambda left: _cosines(store, one, others[left]), threshold)
+        found = agreeing(same, one, others, _cosines(store, one, others), threshold)
         return found | np.isin(others, also[one]) if one in also else found
 
     by_search = isinstance(store, FaissStore) and store.effort is not None
-    look = _searched if by_search else partial(_bounded, rough=rough() if rough else None)
-    near = look(store, threshold, leaders, progress)
+    look = _searched if by_search else _bounded
+    near = look(store, threshold, leaders, progress, likely)
     _Leaders(leaders, alike).take((row, np.union1d(them, also[row]) if row in also else them) for row, them in near)
     return _groups(store, leaders)
 
 
-def agreeing(same: Same, row: int, others: Ids, cosines: Callable[[Mask], Vectors], threshold: float) -> Mask:
-    """(N,) bool: which of the other rows (N,) are near-duplicates of `row`.
+def agreeing(same: Same, row: int, others: Ids, cosines: Vectors, threshold: float) -> Mask:
+    """(N,) bool: which of the other rows (N,) are near-duplicates of `row`, given their cosine similarities (N,).
 
-    `cosines` gives the cosine similarities of a part of `others`. It is asked after a first look at the pixels, because
-    reading vectors takes longer. Below CLOSE, `same` must agree strictly: there, many more pairs are compared.
+    Below CLOSE, `same` must agree strictly: there, many more pairs are compared.
     """
-    found = same(row, others)
-    if not found.any():
-        return found
-    near = np.full(len(others), -np.inf)
-    near[found] = cosines(found)
-    found &= near >= threshold - _ROUNDING
-    unsure = found & (near < CLOSE - _ROUNDING)
-    if unsure.any():
-        found[unsure] = same(row, others[unsure], True)
+    found: Mask = cosines >= threshold - _ROUNDING
+    if found.any():
+        found[found] = same(row, others[found], cosines[found] < CLOSE - _ROUNDING)
     return found
 
 
@@ -144,7 +136,7 @@ class _Leaders:
         """Process positions in ascending order; each pair must appear in the candidates of at least one of the two."""
         leaders = self._leaders
         for position, others in near:
-            if leaders[position] != position:
+            if not len(others) or leaders[position] != position:
                 continue
             # Earlier candidates stand for their leaders, which may match even if they are not candidates themselves.
             # Of the later candidates, take only those that have not joined a group.
@@ -166,7 +158,7 @@ def _both_ways(pairs: Iterable[tuple[int, Ids]]) -> dict[int, Ids]:
     return {row: np.array(sorted(others), np.int64) for row, others in partners.items()}
 
 
-def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | None, rough: Vectors | None) -> _Near:
+def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | None, likely: Likely | None) -> _Near:
     """Candidates among all pairs, from an upper bound of the cosine similarity that costs a tenth as much.
 
     For an orthonormal projection P with residual r, Cauchy-Schwarz gives a.b = Pa.Pb + ra.rb <= Pa.Pb + |ra| |rb|,
@@ -176,30 +168,24 @@ def _bounded(store: Store, threshold: float, leaders: Ids, progress: Progress | 
     short = _shortened(store)
     block = int(np.clip(_BLOCK_BYTES // (4 * size), 16, 512)) if size else 1
     for start in range(0, size, block):
-        free = start + np.flatnonzero(leaders[start:] == np.arange(start, size))
-        mine = free[: np.searchsorted(free, start + block)]
+        mine = start + np.flatnonzero(leaders[start : start + block] == np.arange(start, min(start + block, size)))
         if len(mine):
-            cosines = short[mine] @ short[free].T
+            cosines = short[mine] @ short[start:].T
             near = cosines >= threshold - _ROUNDING
-            if rough is not None:
-                near &= _pixels_might_match(rough, mine, free, cosines >= CLOSE - _ROUNDING)
-            near &= free > mine[:, None]
-            yield from ((int(row), free[found]) for row, found in zip(mine, near, strict=True))
+            if likely:
+                near &= likely(mine, slice(start, size), cosines >= CLOSE - _ROUNDING)
+            at, others = np.divmod(np.flatnonzero(near), near.shape[1])  # faster than `nonzero` of a matrix
+            others += start
+            later = (others > mine[at]) & (leaders[others] == others)
+            at, others = at[later], others[later]
+            yield from zip(mine.tolist(), np.split(others, np.searchsorted(at, np.arange(1, len(mine)))), strict=True)
         if progress:
             progress(min(start + block, size), size)
 
 
-def _pixels_might_match(rough: Vectors, mine: Ids, others: Ids, close: Mask) -> Mask:
-    """(M, N) bool: pairs that correlate enough at the coarsest cells; blank images correlate with nothing, and stay."""
-    theirs = rough[others]
-    found = rough[mine] @ theirs.T
-    likely: Mask = (found >= ROUGH_STRICT) | (close & (found >= ROUGH))
-    likely[:, ~theirs.any(axis=1)] = True
-    likely[~rough[mine].any(axis=1)] = True
-    return likely
-
-
-def _searched(store: Store, threshold: float, leaders: Ids, progress: Progress | None) -> _Near:
+def _searched(
+    store: Store, threshold: float, leaders: Ids, progress: Progress | None, _: Likely | None = None
+) -> _Near:
     """Candidates among the nearest neighbours in the index."""
     size, block = len(store), 256
     for start in range(0, size, block):

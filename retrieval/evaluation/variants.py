@@ -38,10 +38,10 @@ _Change = Callable[[Pictures, int], list[Look]]
 
 @dataclass(frozen=True)
 class _Way:
-    """A change: how to make its variants of an image, and the least correlation of the coarsest cells."""
+    """A change: how to make its variants of an image, and whether they may be shifted a little against the copy."""
 
     change: _Change
-    least: float = _EXACT
+    moved: bool = False
 
 
 def check_kinds(also: Sequence[str]) -> tuple[str, ...]:
@@ -52,6 +52,11 @@ def check_kinds(also: Sequence[str]) -> tuple[str, ...]:
         if kind not in KINDS:
             raise QueryError(f"{kind!r} is not a change that can be found; {did_you_mean(str(kind), KINDS)}")
     return tuple(dict.fromkeys(also))
+
+
+def versions(also: Sequence[str]) -> int:
+    """How many changed versions of each image these kinds of changes compare."""
+    return sum({"rotated": 2, "border": 2, "crop": len(_WINDOWS)}.get(kind, 1) for kind in check_kinds(also))
 
 
 def changed_pairs(
@@ -68,11 +73,11 @@ def changed_pairs(
         if kind == "border":
             # Without its border, the copy is the original; but if that has a border of the same colour, both lose it.
             inner = Pictures(mine.gallery, trimmed)
-            todo.append((inner, theirs, _Way(_as_it_is), False))
+            todo.append((inner, theirs, _Way(_as_it_is, moved=True), False))
             core = Pictures(mine.gallery, tight)
-            todo.append((core, core if alone else Pictures(theirs.gallery, tight), _Way(_as_it_is), False))
+            todo.append((core, core if alone else Pictures(theirs.gallery, tight), _Way(_as_it_is, moved=True), False))
             if not alone:
-                todo.append((Pictures(theirs.gallery, trimmed), mine, _Way(_as_it_is), True))
+                todo.append((Pictures(theirs.gallery, trimmed), mine, _Way(_as_it_is, moved=True), True))
         for way in _WAYS.get(kind, ()):
             todo.append((mine, theirs, way, False))
             if not alone:
@@ -94,12 +99,12 @@ def _found(one: Pictures, other: Pictures, way: _Way, alone: bool) -> Iterator[t
     rough = other.rough
     for row in range(len(one)):
         looks = way.change(one, row)
-        near = np.stack([look.rough for look in looks]) @ rough.T >= way.least
+        near = np.stack([look.rough for look in looks]) @ rough.T >= (_NEARLY if way.change is _windows else _EXACT)
         if alone:
             near[:, row] = False
         found = [np.empty(0, np.int64)]
         for look, others in zip(looks, map(np.flatnonzero, near), strict=True):
-            found.append(others[other.same_as(look, others, strict=True)])
+            found.append(others[other.same_as(look, others, strict=True, moved=way.moved)])
         yield row, np.unique(np.concatenate(found))
 
 
@@ -157,5 +162,5 @@ _WAYS: dict[str, list[_Way]] = {
     "mirrored": [_by_cells(lambda cells: cells[:, ::-1])],
     "rotated": [_by_cells(np.rot90, turned=True), _by_cells(lambda cells: cells[::-1, ::-1])],
     "grey": [_by_cells(_grey)],
-    "crop": [_Way(_windows, _NEARLY)],
+    "crop": [_Way(_windows, moved=True)],
 }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.arrays import Floats, Rows
 
@@ -40,6 +41,25 @@ def compare(mine: Floats, theirs: Floats) -> Floats:
         worst = np.abs(_blocks(best[..., :3] - tones).mean(axis=-2)).max(axis=(1, 2, 3))
         found[:, left] = _correlation(detail, best[..., 3:]), _misfit(tones, best[..., :3]), gap, worst
     return found
+
+
+def lift(pictures: npt.NDArray[np.generic], side: int, limit: npt.NDArray[np.floating]) -> Floats:
+    """(N, 3 * side^2 + 2) float32 of N square images, to find equal tones of many pairs by one product with `turned`.
+
+    The product is 0 or more if the mean squared difference at side x side cells is at most limit(a) + limit(b), for
+    `limit` (N,). At finer cells the difference is at least as large. |a - b|^2 <= limit(a) + limit(b) is
+    a.b - p(a) - p(b) >= 0 for p(a) = (|a|^2 - limit(a)) / 2: the product of [a, 1, -p(a)] and [b, -p(b), 1].
+    """
+    step = pictures.shape[1] // side
+    cells = pictures.reshape(-1, side, step, side, step, 3).mean(axis=(2, 4), dtype=np.float32)
+    cells = cells.reshape(len(pictures), 3 * side**2) - 128  # near zero, float32 rounds less
+    part = (np.einsum("ij,ij->i", cells, cells) - limit * cells.shape[1]) / 2
+    return np.column_stack([cells, np.ones_like(part), -part]).astype(np.float32)
+
+
+def turned(lifted: Floats) -> Floats:
+    """What `lift` returns, as the other side of a product: its last two columns swapped."""
+    return np.concatenate([lifted[:, :-2], lifted[:, :-3:-1]], axis=1)
 
 
 def _aligned(mine: Floats, theirs: Floats) -> tuple[Floats, Rows]:

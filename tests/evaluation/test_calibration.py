@@ -472,7 +472,7 @@ def test_near_duplicates_do_not_influence_calibration():
     labels = [f"kind {row // 40}" for row in range(480)]
     store = fit_index(vectors)
     queries = Queries(vectors, labels, np.arange(480))
-    twins = calibrate(store, labels, queries, same=lambda row, others: others // 2 == row // 2)
+    twins = calibrate(store, labels, queries, same=lambda row, others, _: others // 2 == row // 2)
     fooled = calibrate(store, labels, queries)
     assert fooled.floor > 0.999 > twins.floor
     confidence = Confidence(Calibration.of(twins), store, labels)

@@ -356,6 +356,12 @@ def test_duplicates_command_names_the_fix(with_copies, options, message, capsys)
     assert message in capsys.readouterr().err
 
 
+def test_duplicates_command_says_what_also_compares(with_copies, capsys):
+    assert main(["duplicates", str(with_copies), "--also", "mirrored,rotated"]) == 0
+    images = len(load_artifact(with_copies).store)
+    assert f"comparing {images} images with 3 changed versions each" in capsys.readouterr().err
+
+
 def test_originals_that_lack_a_file_are_an_error(with_copies, tmp_path, capsys):
     options = ["--keep", "largest", "--originals", str(tmp_path)]
     assert main(["duplicates", str(with_copies), *options]) == 1
@@ -423,15 +429,54 @@ def test_changed_copies_join_the_group_of_their_original():
     assert [group.rows for group in groups] == [[1, 3, 4]]
 
 
-def test_pairs_that_differ_at_the_coarsest_cells_are_not_compared():
-    vectors = np.repeat(unit(np.ones((1, 8))), 4, axis=0)
-    rough = np.array([[1, 0], [0, 1], [1, 0], [0, 0]], np.float32)  # the last one is blank
-    assert [group.rows for group in find_groups(stored(vectors[:3]), always, rough=lambda: rough[:3])] == [[0, 2]]
-    assert [group.rows for group in find_groups(stored(vectors), always, rough=lambda: rough)] == [[0, 2, 3]]
+def test_unlikely_pairs_are_not_compared():
+    vectors = unit(np.array([[1, 0], [1, 0], [1, 0.2], [1, 0.6]]))  # cosines with the first: 1, 0.98 and 0.86
+    asked = []
+
+    def likely(rows, others, close):
+        asked.append((rows.tolist(), others, close[0].tolist()))
+        return np.arange(others.start, others.stop)[None] != np.full((len(rows), 1), 1)
+
+    assert [group.rows for group in find_groups(stored(vectors), always, likely=likely)] == [[0, 2, 3]]
+    assert asked == [([0, 1, 2, 3], slice(0, 4), [True, True, True, False])]
+
+
+def test_every_pair_that_the_pixels_accept_is_likely(different):
+    copies = [saved_anew(picture.resize((48, 48))) for picture in different]
+    blank = [Image.new("RGB", (64, 64), shade) for shade in ("white", "black", (253, 253, 253))]
+    pictures = Pictures(Shown([*different, *copies, *blank]))
+    rows = np.arange(len(pictures))
+    for close in (False, True):
+        likely = pictures.likely(pictures, rows, slice(0, len(rows)), np.full((len(rows), len(rows)), close))
+        same = np.stack([pictures.same(row, rows, not close) for row in rows])
+        assert same.sum() >= len(rows) + 1.5 * len(different)
+        assert not (same & ~likely).any()
+        assert likely.mean() < 0.5
+
+
+def test_copies_of_small_thumbnails_are_found_where_the_cosine_is_low():
+    small = [drawn(*kind, pattern).resize((60, 80)) for kind in DRAWN for pattern in ("plain", "striped")]
+    half = [picture.resize((30, 40), Image.Resampling.LANCZOS) for picture in small]
+    pictures = Pictures(Shown([*small, *half]))
+    found = [np.flatnonzero(pictures.same(row, np.arange(10, 20), True)).tolist() for row in range(10)]
+    assert sum(rows == [row] for row, rows in enumerate(found)) >= 8, found
+    assert all(set(rows) <= {row} for row, rows in enumerate(found))
+
+
+def test_brighter_and_shifted_copies_count_only_where_the_cosine_is_high():
+    pictures = [drawn(*kind, "striped") for kind in DRAWN]
+    changes = (CHANGES["brighter"], CHANGES["cropped at a corner"])
+    shown = Pictures(Shown([*pictures, *(change(picture) for change in changes for picture in pictures)]))
+    for row in range(5):
+        copies = np.array([row + 5, row + 10])
+        assert not shown.same(row, copies, True).any()
+        assert shown.same(row, copies, np.array([True, False]))[0] == False  # noqa: E712
+    loose = np.stack([shown.same(row, np.array([row + 5, row + 10])) for row in range(5)])
+    assert (loose.sum(axis=0) >= 4).all()
 
 
 def test_pixels_must_agree_strictly_where_the_cosine_is_low():
-    loose = lambda _, others, strict=False: np.full(len(others), not strict)  # noqa: E731
+    loose = lambda _, others, strict: ~strict  # noqa: E731
     vectors = unit(np.array([[1, 0], [1, 0.2], [1, 0.6]]))  # cosines with the first: 0.98 and 0.86
     assert [group.rows for group in find_groups(stored(vectors), loose)] == [[0, 1]]
     assert [group.rows for group in find_groups(stored(vectors), always)] == [[0, 1, 2]]

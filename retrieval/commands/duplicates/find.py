@@ -82,6 +82,7 @@ def _within(wanted: Wanted, opened: Artifact) -> list[int]:
     from retrieval.evaluation.keep import kept_rows, removed_rows, write_csv
     from retrieval.search import find_duplicates
 
+    _announce(wanted, len(opened.gallery))
     with Bar() as bar:
         groups = find_duplicates(opened, wanted.threshold, bar, also=wanted.also)
     kept = kept_rows(groups, wanted.keep, opened.gallery, wanted.originals)
@@ -92,6 +93,14 @@ def _within(wanted: Wanted, opened: Artifact) -> list[int]:
     else:
         _print_groups(groups, kept, opened.gallery)
     return removed_rows(groups, kept)
+
+
+def _announce(wanted: Wanted, images: int) -> None:
+    """Say what `--also` compares: it takes long for many images."""
+    from retrieval.evaluation.variants import versions
+
+    if wanted.also:
+        say(f"comparing {counted(images, 'image')} with {counted(versions(wanted.also), 'changed version')} each")
 
 
 def _print_groups(groups: Sequence[Group], kept: Sequence[int], gallery: Gallery) -> None:
@@ -126,6 +135,7 @@ def _across(wanted: Wanted, opened: Artifact) -> list[int]:
     from retrieval.sources.open import open_source
 
     name = str(wanted.against)
+    _announce(wanted, len(opened.gallery))
     if _is_artifact(name):
         reference = open_artifact(name)
         with Bar() as bar:
