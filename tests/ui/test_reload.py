@@ -155,6 +155,8 @@ def test_rows_of_an_open_page_mean_the_same_images_afterwards(live: Live, copied
     assert [now.searcher.gallery.ids[part.row or 0] for part in carried.asked.parts] == [ids[5]]
     assert carried.asked.where == (("label", tuple(labels)),)
     assert carried.before == (Asked(),)
+    some = Visit(Asked(where=(("label", (*labels, "lost")),)))
+    assert now.carried(some, of).asked.where == (("label", tuple(labels)),), "a limit keeps the values that are left"
     assert now.carried(steps, now.revision) is steps
     assert now.carried(steps, "0" * 64).asked.parts == ()
 
@@ -196,6 +198,25 @@ def test_open_pages_and_new_ones_after_an_update(live: Live, app: str, copied_ar
     assert f"{len(now.searcher.gallery):,} images" in config.replace("</b>", "").replace("\\u003c/b\\u003e", "")
     new_page = Visitor(app)
     assert now.revision in new_page.post(act, do="search", row=len(now.searcher.gallery) - 1, of=now.revision)
+
+
+def test_a_filter_whose_value_is_gone_is_said_and_leaves_the_page_usable(
+    live: Live, app: str, copied_artifact: Path, more: Path
+) -> None:
+    label, before = live.now.searcher.gallery.labels[0], len(live.now.searcher.gallery)
+    add_images(copied_artifact, open_source(str(more)))
+    live.replace(Searcher.open(copied_artifact))
+    open_page = Visitor(app)
+    act = open_page.event("act")
+    open_page.post(act, {"where-label": ["novel"]}, do="filter")
+    remove_images(copied_artifact, live.now.searcher.gallery.ids[before:])
+    live.replace(Searcher.open(copied_artifact))
+    answer = open_page.post(act, {"where-label": ["novel", label]}, do="filter")
+    assert "Parts of your search that it no longer has were removed" in answer
+    assert live.now.revision in answer, "the page is that of the new version"
+    assert f'"value": ["{label}"]' in text_of(answer), "the list shows what it is limited to"
+    again = open_page.post(act, {"where-label": [label]}, do="filter")
+    assert "log" not in again, "said once"
 
 
 def test_no_search_fails_and_new_rows_are_found_while_the_artifact_is_synced(

@@ -11,7 +11,7 @@ from retrieval.errors import QueryError
 from retrieval.images.gallery import Gallery
 from retrieval.ui import strings
 from retrieval.ui.pieces.controls import add_filters, as_choice, choices, column_title, conditions_box, one_of
-from retrieval.ui.visit import MAX_TYPED, Asked
+from retrieval.ui.visit import MAX_TYPED, Asked, still_there
 
 FILTER, CONDITIONS, GROUP = "filter", "conditions", "group"  # what a visitor does with them
 _NAMED = 8  # columns in the hint
@@ -55,6 +55,11 @@ class Narrow:
             asked = asked.filtered(column, chosen or None)  # nothing chosen in a list is no filter
         return asked
 
+    def still_there(self, gallery: Gallery, values: Sequence[Any]) -> tuple[Any, ...]:
+        """The values of the controls of a page without those in lists that this gallery, a later one, does not have."""
+        lists = zip(self._columns, values, strict=False)
+        return (*(still_there(gallery, *one) for one in lists), *values[len(self._columns) :])
+
     def updates(self, gallery: Gallery, asked: Asked, before: Asked | None, do: str) -> list[Any]:
         """What the controls show now; the one that a visitor is changing is left alone. `before` is None at first."""
         lists: list[Any] = [gr.skip()] * len(self._columns)
@@ -64,12 +69,16 @@ class Narrow:
             lists = [
                 gr.update(
                     choices=choices(facets.get(column, {}), values),
-                    **({} if do == FILTER else {"value": list(map(as_choice, values))}),
+                    **({} if do == FILTER and before else {"value": list(map(as_choice, values))}),
                 )
                 for column, values in zip(self._columns, chosen, strict=True)
             ]
         same = before is not None and (asked.typed, asked.group) == (before.typed, before.group)
-        return [*lists, *([gr.skip()] * 2 if same or do in (CONDITIONS, GROUP) else [asked.typed, asked.group])]
+        typed, group = (
+            gr.skip() if same or do == own else value
+            for own, value in ((CONDITIONS, asked.typed), (GROUP, asked.group))
+        )
+        return [*lists, typed, group]
 
     def renew(self, gallery: Gallery) -> Callable[[], None]:
         """Count the values of a new gallery; the call that is returned puts the counts on pages opened from then on."""
