@@ -44,7 +44,11 @@ _SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
 def file_name(source: str) -> str:
     """The file name in a source: a path, an address, or `zip://path inside::path of the zip file`, or `tar://`."""
     if _is_address(source):
-        return unquote(urlsplit(source).path.rstrip("/").rpartition("/")[2]) or source
+        try:
+            path = urlsplit(source).path
+        except ValueError:  # an address that none can be, such as http://[x
+            path = ""
+        return unquote(path.rstrip("/").rpartition("/")[2]) or source
     inside = source.partition("://")[2].rpartition("::")[0] if source.startswith(("zip://", "tar://")) else source
     return Path(inside).name
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from conftest import noise
 from gradio_client import Client
 from visitor import Visitor
 
-from retrieval import Searcher, add_images, open_source, remove_images
+from retrieval import Searcher, add_images, open_source, remove_images, sync_artifact
 from retrieval.artifact.layout import LAYOUT
 from retrieval.ui.reload import Reloader, reloading
 from retrieval.ui.serving import Live
@@ -161,6 +162,16 @@ def test_rows_of_an_open_page_mean_the_same_images_afterwards(live: Live, copied
     assert now.carried(steps, "0" * 64).asked.parts == ()
 
 
+def test_a_page_outlives_many_updates_in_a_row(live: Live, copied_artifact: Path) -> None:
+    of, searcher = live.now.revision, Searcher.open(copied_artifact)
+    assert searcher.artifact is not None
+    for number in range(10):
+        searcher.artifact.manifest["manifest_sha256"] = f"{number:064}"  # what makes it another version
+        live.replace(searcher)
+    assert live.now.row(of, 3) == 3
+    assert live.now.row(f"{4:064}", 3) == 3
+
+
 @pytest.fixture
 def app(live: Live) -> Iterator[str]:
     with served(live) as address:
@@ -217,6 +228,23 @@ def test_a_filter_whose_value_is_gone_is_said_and_leaves_the_page_usable(
     assert f'"value": ["{label}"]' in text_of(answer), "the list shows what it is limited to"
     again = open_page.post(act, {"where-label": [label]}, do="filter")
     assert "log" not in again, "said once"
+
+
+def test_a_new_page_offers_the_columns_of_today(live: Live, app: str, copied_artifact: Path, more: Path) -> None:
+    def controls() -> dict[str, dict[str, Any]]:
+        every = [one["props"] for one in httpx.get(f"{app}/config").json()["components"]]
+        names = {f"where-{column}" for column in columns} | {"conditions", "group"}
+        return {one["elem_id"]: one for one in every if one.get("elem_id") in names}
+
+    columns = live.now.searcher.gallery.filters
+    assert all(controls()[f"where-{column}"]["visible"] for column in columns)
+    (more / "metadata.csv").write_text("file_name,maker\nnovel/901.png,A\nnovel/902.png,A\nnovel/903.png,B\n")
+    sync_artifact(copied_artifact, open_source(str(more)))
+    live.replace(Searcher.open(copied_artifact))
+    now = controls()
+    assert not any(now[f"where-{column}"]["visible"] for column in columns), "lists of columns that are gone"
+    assert "maker" in now["conditions"]["info"]
+    assert now["group"]["choices"][1:] == [["Maker", "maker"]]
 
 
 def test_no_search_fails_and_new_rows_are_found_while_the_artifact_is_synced(

@@ -167,6 +167,7 @@ def test_links_go_to_the_folder_or_the_address(folder: Path, gallery_of: Callabl
         ("zip://in/b.jpg::more/pictures.zip", "b.jpg"),
         ("https://shop.example/p/c%20d.jpg?size=2#top", "c d.jpg"),
         ("https://shop.example", "https://shop.example"),
+        ("http://[x/a.jpg", "http://[x/a.jpg"),
         ("train/12", "12"),
     ],
 )
