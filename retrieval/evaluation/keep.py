@@ -49,10 +49,10 @@ def write_csv(groups: Sequence[Group], gallery: Gallery, file: Path, kept: Seque
         writer = csv.writer(out)
         writer.writerow(["group", "size", "action", "id", "label", "source", "cosine"])
         for number, (group, best) in enumerate(zip(groups, kept, strict=True), 1):
-            for number_of, row, score in zip(group.rows, gallery.take(group.rows), group.scores, strict=True):
-                action = "keep" if number_of == best else "remove"
+            for row, image, score in zip(group.rows, gallery.take(group.rows), group.scores, strict=True):
+                action = "keep" if row == best else "remove"
                 size = len(group.rows)
-                writer.writerow([number, size, action, row.id, row.label, row.source, f"{score:.4f}"])
+                writer.writerow([number, size, action, image.id, image.label, image.source, f"{score:.4f}"])
 
 
 def write_copies(copies: Sequence[Copy], gallery: Gallery, reference: Gallery, file: Path) -> None:

@@ -44,7 +44,11 @@ _SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
 def file_name(source: str) -> str:
     """The file name in a source: a path, an address, or `zip://path inside::path of the zip file`, or `tar://`."""
     if _is_address(source):
-        return unquote(urlsplit(source).path.rstrip("/").rpartition("/")[2]) or source
+        try:
+            path = urlsplit(source).path
+        except ValueError:  # an address that none can be, such as http://[x
+            path = ""
+        return unquote(path.rstrip("/").rpartition("/")[2]) or source
     inside = source.partition("://")[2].rpartition("::")[0] if source.startswith(("zip://", "tar://")) else source
     return Path(inside).name
 
@@ -107,7 +111,7 @@ class Originals:
     def _file(self, place: str, sha256: str, headers: dict[str, str]) -> Response:
         status, why = 404, strings.ORIGINAL_MISSING
         for folder in self._folders:
-            path = _below(folder, place)
+            path = self._path(folder, place)
             if path is None:
                 status, why = 403, strings.ORIGINAL_OUTSIDE
                 continue
@@ -125,7 +129,15 @@ class Originals:
         return _plain(status, why.format(file=place))
 
     def _is_there(self, place: str) -> bool:
-        return any((path := _below(folder, place)) and path.is_file() for folder in self._folders)
+        return any((path := self._path(folder, place)) and path.is_file() for folder in self._folders)
+
+    def _path(self, folder: Path, place: str) -> Path | None:
+        """The file at a place in a folder; None if the place, or a link on the way, leads out of all the folders."""
+        try:
+            path = (folder / place).resolve()
+        except (OSError, ValueError, RuntimeError):  # a loop of links, or a name that no file can have
+            return None
+        return path if any(map(path.is_relative_to, self._folders)) else None
 
 
 def _place(gallery: Gallery, row: int, source: str) -> str | None:
@@ -138,15 +150,6 @@ def _place(gallery: Gallery, row: int, source: str) -> str | None:
 
 def _is_address(place: str) -> bool:
     return place.lower().startswith(("http://", "https://"))
-
-
-def _below(folder: Path, place: str) -> Path | None:
-    """The file at a place in a folder; None if the place, or a link on the way, leads out of it."""
-    try:
-        path = (folder / place).resolve()
-    except (OSError, ValueError, RuntimeError):  # a loop of links, or a name that no file can have
-        return None
-    return path if path.is_relative_to(folder) else None
 
 
 def _read(path: Path) -> bytes | None:

@@ -33,7 +33,7 @@ def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) 
     `originals` are folders that hold original files of the gallery; `launch` serves those, and no other files.
 
     With a `Live`, which has its own originals, it follows the artifact: open pages go on, and new ones show its next
-    version. Filters for new columns, or a box for text, are only on the page of an app that is started again.
+    version. A list of the values of a new column, or a box for text, needs a new start of the app.
 
     Raises ArtifactError for a Searcher that was not opened from an artifact, SourceError for a folder that does not
     exist.

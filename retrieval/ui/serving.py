@@ -6,7 +6,7 @@ a page names the version its rows belong to, and `Served.row` finds the same ima
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,9 @@ from retrieval.ui.pieces.thumbnails import PictureFolder, ThumbnailFiles
 from retrieval.ui.visit import Visit, carried
 
 _POINTS = 50_000  # of the map: as many as a browser draws smoothly
-_REMEMBERED = 8  # earlier versions whose rows are still understood
+# Earlier versions whose rows are still understood: at least so many, and more as long as they have few rows in all.
+_REMEMBERED, _REMEMBERED_ROWS = 8, 1_000_000
+_LEAST_ROWS = 1_000  # that a version counts for, as small ones need memory too
 
 
 class Served:
@@ -35,7 +37,7 @@ class Served:
     """
 
     def __init__(
-        self, searcher: Searcher, folder: PictureFolder, originals: Originals, earlier: Mapping[str, Any]
+        self, searcher: Searcher, folder: PictureFolder, originals: Originals, earlier: dict[str, Any]
     ) -> None:
         if searcher.artifact is None:
             raise ArtifactError("the page needs an artifact: create the Searcher with Searcher.open or Searcher.of.")
@@ -114,13 +116,23 @@ class Live:
         All that is slow, such as counting values and writing thumbnails, is done before.
         """
         old = self.now
-        ids = {**old.earlier, old.revision: old.searcher.gallery.table["id"]}
-        served = Served(searcher, self._folder, self.originals, dict(list(ids.items())[-_REMEMBERED:]))
+        served = Served(searcher, self._folder, self.originals, _remembered(old))
         _warm_up(searcher)
         swap = [prepare(served) for prepare in self._followers]
         self.now = served
         for each in swap:
             each()
+
+
+def _remembered(last: Served) -> dict[str, Any]:
+    """The ids of the last version and of those before it, oldest first, without the ones that are too long ago."""
+    kept: dict[str, Any] = {}
+    rows = 0
+    for of, ids in [(last.revision, last.searcher.gallery.table["id"]), *reversed(last.earlier.items())]:
+        rows += max(len(ids), _LEAST_ROWS)
+        if len(kept) < _REMEMBERED or rows <= _REMEMBERED_ROWS:
+            kept.setdefault(of, ids)
+    return dict(reversed(kept.items()))
 
 
 def _warm_up(searcher: Searcher) -> None:

@@ -98,7 +98,8 @@ def carried(visit: Visit, row_now: Callable[[int], int | None], gallery: Gallery
             row = None if part.row is None else row_now(part.row)
             if part.row is None or row is not None:
                 parts.append(replace(part, row=row))
-        where = tuple(one for one in asked.where if _works(_listed, gallery, *one))
+        there = [(column, tuple(still_there(gallery, column, values))) for column, values in asked.where]
+        where = tuple(one for one in there if one[1])
         typed = asked.typed if _works(gallery.rows_where, parse_line(asked.typed)) else ""
         group = asked.group if asked.group and _works(gallery.groups, asked.group) else ""
         return Asked(tuple(parts), where, typed, group)
@@ -114,10 +115,20 @@ def _works(look: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def _listed(gallery: Gallery, column: str, values: Sequence[str | None]) -> None:
-    gallery.rows_where({column: list(values)})
+def still_there(gallery: Gallery, column: str, values: Sequence[str | None]) -> list[str | None]:
+    """Those of the values in a column's filter that this gallery has; none if it does not have that filter."""
     if column not in gallery.filters:
-        raise QueryError(f"the page has no filter {short(column, 40)!r}.")
+        return []
+    return [value for value in values if _works(gallery.rows_where, {column: [value]})]
+
+
+def has_lost(now: Asked, before: Asked) -> bool:
+    """Whether a search that was carried over to another artifact lacks some of what it had."""
+    sizes = [
+        (len(asked.parts), sum(len(values) for _, values in asked.where), bool(asked.typed), bool(asked.group))
+        for asked in (now, before)
+    ]
+    return sizes[0] != sizes[1]
 
 
 def is_gone(part: Part) -> bool:

@@ -304,7 +304,7 @@ def with_copies(encoder, tmp_path_factory):
 def test_duplicates_command_prints_groups_and_writes_csv_and_json(with_copies, tmp_path, capsys):
     assert main(["duplicates", str(with_copies), "--threshold", "0.9", "--csv", str(tmp_path / "it.csv")]) == 0
     printed = capsys.readouterr().out
-    assert "10 images, 1 groups of near-duplicates" in printed
+    assert "10 images, 1 group of near-duplicates, 2 images beyond" in printed
     assert "group 1, 3 images" in printed
     with (tmp_path / "it.csv").open(newline="", encoding="utf-8") as file:
         assert {line["source"] for line in csv.DictReader(file)} == {"1.png", 'a "copy", small.jpg', "a\ncopy.jpg"}
@@ -324,6 +324,8 @@ def test_duplicates_command_says_which_image_to_keep_and_removes_the_others(with
     with (tmp_path / "it.csv").open(newline="", encoding="utf-8") as file:
         actions = {line["source"]: line["action"] for line in csv.DictReader(file)}
     assert actions == {"1.png": "remove", 'a "copy", small.jpg': "remove", "a\ncopy.jpg": "keep"}
+    printed = {line.split()[-1]: line.split()[0] for line in capsys.readouterr().out.splitlines() if "0." in line}
+    assert printed.items() >= {"a\\ncopy.jpg": "keep", "small.jpg": "remove"}.items()
     assert len(load_artifact(artifact).gallery) == 10
     assert main(["duplicates", str(artifact), *options, "--remove-from-artifact"]) == 0
     assert "2 images removed" in capsys.readouterr().out

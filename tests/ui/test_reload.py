@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ from conftest import noise
 from gradio_client import Client
 from visitor import Visitor
 
-from retrieval import Searcher, add_images, open_source, remove_images
+from retrieval import Searcher, add_images, open_source, remove_images, sync_artifact
 from retrieval.artifact.layout import LAYOUT
 from retrieval.ui.reload import Reloader, reloading
 from retrieval.ui.serving import Live
@@ -155,8 +156,20 @@ def test_rows_of_an_open_page_mean_the_same_images_afterwards(live: Live, copied
     assert [now.searcher.gallery.ids[part.row or 0] for part in carried.asked.parts] == [ids[5]]
     assert carried.asked.where == (("label", tuple(labels)),)
     assert carried.before == (Asked(),)
+    some = Visit(Asked(where=(("label", (*labels, "lost")),)))
+    assert now.carried(some, of).asked.where == (("label", tuple(labels)),), "a limit keeps the values that are left"
     assert now.carried(steps, now.revision) is steps
     assert now.carried(steps, "0" * 64).asked.parts == ()
+
+
+def test_a_page_outlives_many_updates_in_a_row(live: Live, copied_artifact: Path) -> None:
+    of, searcher = live.now.revision, Searcher.open(copied_artifact)
+    assert searcher.artifact is not None
+    for number in range(10):
+        searcher.artifact.manifest["manifest_sha256"] = f"{number:064}"  # what makes it another version
+        live.replace(searcher)
+    assert live.now.row(of, 3) == 3
+    assert live.now.row(f"{4:064}", 3) == 3
 
 
 @pytest.fixture
@@ -196,6 +209,42 @@ def test_open_pages_and_new_ones_after_an_update(live: Live, app: str, copied_ar
     assert f"{len(now.searcher.gallery):,} images" in config.replace("</b>", "").replace("\\u003c/b\\u003e", "")
     new_page = Visitor(app)
     assert now.revision in new_page.post(act, do="search", row=len(now.searcher.gallery) - 1, of=now.revision)
+
+
+def test_a_filter_whose_value_is_gone_is_said_and_leaves_the_page_usable(
+    live: Live, app: str, copied_artifact: Path, more: Path
+) -> None:
+    label, before = live.now.searcher.gallery.labels[0], len(live.now.searcher.gallery)
+    add_images(copied_artifact, open_source(str(more)))
+    live.replace(Searcher.open(copied_artifact))
+    open_page = Visitor(app)
+    act = open_page.event("act")
+    open_page.post(act, {"where-label": ["novel"]}, do="filter")
+    remove_images(copied_artifact, live.now.searcher.gallery.ids[before:])
+    live.replace(Searcher.open(copied_artifact))
+    answer = open_page.post(act, {"where-label": ["novel", label]}, do="filter")
+    assert "Parts of your search that it no longer has were removed" in answer
+    assert live.now.revision in answer, "the page is that of the new version"
+    assert f'"value": ["{label}"]' in text_of(answer), "the list shows what it is limited to"
+    again = open_page.post(act, {"where-label": [label]}, do="filter")
+    assert "log" not in again, "said once"
+
+
+def test_a_new_page_offers_the_columns_of_today(live: Live, app: str, copied_artifact: Path, more: Path) -> None:
+    def controls() -> dict[str, dict[str, Any]]:
+        every = [one["props"] for one in httpx.get(f"{app}/config").json()["components"]]
+        names = {f"where-{column}" for column in columns} | {"conditions", "group"}
+        return {one["elem_id"]: one for one in every if one.get("elem_id") in names}
+
+    columns = live.now.searcher.gallery.filters
+    assert all(controls()[f"where-{column}"]["visible"] for column in columns)
+    (more / "metadata.csv").write_text("file_name,maker\nnovel/901.png,A\nnovel/902.png,A\nnovel/903.png,B\n")
+    sync_artifact(copied_artifact, open_source(str(more)))
+    live.replace(Searcher.open(copied_artifact))
+    now = controls()
+    assert not any(now[f"where-{column}"]["visible"] for column in columns), "lists of columns that are gone"
+    assert "maker" in now["conditions"]["info"]
+    assert now["group"]["choices"][1:] == [["Maker", "maker"]]
 
 
 def test_no_search_fails_and_new_rows_are_found_while_the_artifact_is_synced(

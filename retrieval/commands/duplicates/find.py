@@ -105,13 +105,13 @@ def _announce(wanted: Wanted, images: int) -> None:
 
 def _print_groups(groups: Sequence[Group], kept: Sequence[int], gallery: Gallery) -> None:
     more = sum(len(group.rows) - 1 for group in groups)
-    found = f"{len(gallery)} images, {len(groups)} groups of near-duplicates"
-    print(f"{found}, {more} images beyond the first of each group")
+    found = f"{counted(len(gallery), 'image')}, {counted(len(groups), 'group')} of near-duplicates"
+    print(f"{found}, {counted(more, 'image')} beyond the first of each group")
     for number, (group, best) in enumerate(zip(groups[:_LARGEST], kept, strict=False), 1):
         print(f"\ngroup {number}, {len(group.rows)} images")
         for image in _listed(group, best, gallery)["images"][:_LARGEST]:
-            line = f"{image['cosine']:.4f}  {image['id']}  {image['label'] or '-':<20}  {image['source']}"
-            print(one_line(line))
+            named = f"{image['id']}  {image['label'] or '-':<20}  {image['source']}"
+            print(one_line(f"{image['action']:<6}  {image['cosine']:.4f}  {named}"))
 
 
 def _listed(group: Group, best: int, gallery: Gallery) -> dict[str, Any]:

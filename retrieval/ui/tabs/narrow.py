@@ -11,28 +11,27 @@ from retrieval.errors import QueryError
 from retrieval.images.gallery import Gallery
 from retrieval.ui import strings
 from retrieval.ui.pieces.controls import add_filters, as_choice, choices, column_title, conditions_box, one_of
-from retrieval.ui.visit import MAX_TYPED, Asked
+from retrieval.ui.visit import MAX_TYPED, Asked, still_there
 
 FILTER, CONDITIONS, GROUP = "filter", "conditions", "group"  # what a visitor does with them
 _NAMED = 8  # columns in the hint
 
 
 class Narrow:
-    """The controls for the columns that a gallery has when the page is made, and their part in a search.
+    """The controls of the page, and their part in a search.
 
-    The gallery that is searched may be a later version.
+    The lists of values are for the columns that the gallery has when the app starts; the one that is searched may be a
+    later version.
     """
 
     def __init__(self, gallery: Gallery) -> None:
         """Add the controls to the Blocks that are being built; those without a use for this gallery are hidden."""
-        self._columns, self._groups = gallery.filters, columns_to_group_by(gallery)
-        named = ["label"] * any(gallery.labels) + gallery.attributes
-        with gr.Accordion(strings.FILTERS, open=True, visible=bool(named), elem_id="filters"):
+        self._columns = gallery.filters
+        names = _groups(gallery)
+        with gr.Accordion(strings.FILTERS, open=True, visible=bool(_named(gallery)), elem_id="filters"):
             self.lists = add_filters(gallery)
-            shown = ", ".join(named[:_NAMED]) + (" …" if len(named) > _NAMED else "")
-            self.typed = conditions_box(MAX_TYPED, strings.CONDITIONS_INFO.format(columns=shown))
-            names = [(strings.GROUP_BY_NONE, ""), *((column_title(name), name) for name in self._groups)]
-            self.group = one_of(names, label=strings.GROUP_BY, visible=bool(self._groups), elem_id="group")
+            self.typed = conditions_box(MAX_TYPED, _hint(gallery))
+            self.group = one_of(names, label=strings.GROUP_BY, visible=len(names) > 1, elem_id="group")
 
     def events(self) -> dict[str, list[Any]]:
         """What a visitor can do, and the events of the controls that do it."""
@@ -50,10 +49,15 @@ class Narrow:
         if do == CONDITIONS:
             return asked.narrowed(gallery, str(typed or ""), asked.group)
         if do == GROUP:
-            return asked.narrowed(gallery, asked.typed, group if group in self._groups else "")
+            return asked.narrowed(gallery, asked.typed, group)
         for column, chosen in zip(self._columns, values, strict=False):
             asked = asked.filtered(column, chosen or None)  # nothing chosen in a list is no filter
         return asked
+
+    def still_there(self, gallery: Gallery, values: Sequence[Any]) -> tuple[Any, ...]:
+        """The values of the controls of a page without those in lists that this gallery, a later one, does not have."""
+        lists = zip(self._columns, values, strict=False)
+        return (*(still_there(gallery, *one) for one in lists), *values[len(self._columns) :])
 
     def updates(self, gallery: Gallery, asked: Asked, before: Asked | None, do: str) -> list[Any]:
         """What the controls show now; the one that a visitor is changing is left alone. `before` is None at first."""
@@ -64,23 +68,44 @@ class Narrow:
             lists = [
                 gr.update(
                     choices=choices(facets.get(column, {}), values),
-                    **({} if do == FILTER else {"value": list(map(as_choice, values))}),
+                    **({} if do == FILTER and before else {"value": list(map(as_choice, values))}),
                 )
                 for column, values in zip(self._columns, chosen, strict=True)
             ]
         same = before is not None and (asked.typed, asked.group) == (before.typed, before.group)
-        return [*lists, *([gr.skip()] * 2 if same or do in (CONDITIONS, GROUP) else [asked.typed, asked.group])]
+        typed, group = (
+            gr.skip() if same or do == own else value
+            for own, value in ((CONDITIONS, asked.typed), (GROUP, asked.group))
+        )
+        return [*lists, typed, group]
 
     def renew(self, gallery: Gallery) -> Callable[[], None]:
         """Count the values of a new gallery; the call that is returned puts the counts on pages opened from then on."""
-        facets = gallery.facets(None)
+        facets, hint, names = gallery.facets(None), _hint(gallery), _groups(gallery)
         lists = [choices(facets.get(column, {})) for column in self._columns]
 
         def put() -> None:
             for component, values in zip(self.lists, lists, strict=True):
-                component.choices = values
+                component.choices, component.visible = values, bool(values)
+            self.typed.info = hint
+            self.group.choices, self.group.visible = names, len(names) > 1
 
         return put
+
+
+def _named(gallery: Gallery) -> list[str]:
+    return ["label"] * any(gallery.labels) + gallery.attributes
+
+
+def _hint(gallery: Gallery) -> str:
+    """What the box for conditions says: the first of the columns."""
+    named = _named(gallery)
+    return strings.CONDITIONS_INFO.format(columns=", ".join(named[:_NAMED]) + (" …" if len(named) > _NAMED else ""))
+
+
+def _groups(gallery: Gallery) -> list[tuple[str, str]]:
+    """The choices of what to show one result of: (text, column)."""
+    return [(strings.GROUP_BY_NONE, ""), *((column_title(name), name) for name in columns_to_group_by(gallery))]
 
 
 def columns_to_group_by(gallery: Gallery) -> list[str]:

@@ -20,7 +20,7 @@ from retrieval.ui.pieces.html import for_scripts, script
 from retrieval.ui.serving import Live, Served
 from retrieval.ui.tabs.narrow import Narrow
 from retrieval.ui.tabs.results import Results, examples_of
-from retrieval.ui.visit import PAGE, Visit
+from retrieval.ui.visit import PAGE, Visit, has_lost
 
 SEARCH = "search"  # the tab
 _WORDS = 300  # characters
@@ -160,10 +160,12 @@ class SearchTab:
         data = event._data if isinstance(event._data, dict) else {}
         do, served = str(data.get("do")), self._live.now
         results, visit = self._results(served), served.carried(*held)
-        if visit != held[0] and len(visit.asked.parts) < len(held[0].asked.parts):
-            warn(strings.SEARCH_CHANGED)
         # Everything is shown anew if the rows of the page are those of another version.
         before = visit.asked if held[1] == served.revision else None
+        if before is None:
+            sent, given = given, self._narrow.still_there(served.searcher.gallery, given)
+            if has_lost(visit.asked, held[0].asked) or sent != given:
+                warn(strings.SEARCH_CHANGED)
 
         def answer() -> list[Any]:
             if do == "why":

@@ -160,6 +160,16 @@ def test_links_go_to_the_folder_or_the_address(folder: Path, gallery_of: Callabl
         Originals([folder / "nowhere"])
 
 
+def test_a_link_is_followed_into_another_folder_that_is_given(
+    folder: Path, tmp_path: Path, gallery_of: Callable[..., Gallery]
+) -> None:
+    gallery = gallery_of(a="out/mine.png", b="link.png")
+    both = Originals([folder, tmp_path / "private"])
+    for image_id in "ab":
+        assert both.answer(gallery, image_id).body == (tmp_path / "private" / "mine.png").read_bytes()
+        assert Originals([folder]).answer(gallery, image_id).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("source", "name"),
     [
@@ -167,6 +177,7 @@ def test_links_go_to_the_folder_or_the_address(folder: Path, gallery_of: Callabl
         ("zip://in/b.jpg::more/pictures.zip", "b.jpg"),
         ("https://shop.example/p/c%20d.jpg?size=2#top", "c d.jpg"),
         ("https://shop.example", "https://shop.example"),
+        ("http://[x/a.jpg", "http://[x/a.jpg"),
         ("train/12", "12"),
     ],
 )
