@@ -71,7 +71,9 @@ def image_column(name: str, features: Features, asked: str | None) -> str:
 
 
 def label_column(name: str, features: Features, asked: str | None) -> str | None:
-    """The requested column; otherwise `label`; otherwise the only ClassLabel column; otherwise None.
+    """The requested column; otherwise `label`; otherwise the only ClassLabel column, or `Label` with any capitals.
+
+    None if there is none of these.
 
     Raises SourceError if the requested column does not exist or holds bytes.
     """
@@ -82,6 +84,10 @@ def label_column(name: str, features: Features, asked: str | None) -> str | None
     if asked is not None or "label" in features:
         return asked or "label"
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if len(classes) != 1:
+        classes = [
+            column for column in features if column.strip().lower() == "label" and not is_binary(features[column])
+        ]
     return classes[0] if len(classes) == 1 else None
 
 

@@ -102,6 +102,18 @@ def test_sync_of_an_unchanged_source_writes_nothing(built, folder):
     assert contents(built) == before
 
 
+def test_file_that_is_no_picture_is_not_written_about_at_every_sync(built, folder):
+    for name in ("broken.jpg", "copy of broken.jpg"):
+        (folder / "c0" / name).write_bytes(b"not a picture")
+    before = contents(built)
+    planned = sync_artifact(built, open_source(str(folder)), dry_run=True)
+    report = sync_artifact(built, open_source(str(folder)))
+    assert contents(built) == before
+    assert planned == report
+    assert (report.new, report.unchanged, report.found) == ([], 12, 14)
+    assert [name for name, _ in report.skipped] == ["c0/broken.jpg", "c0/copy of broken.jpg"]
+
+
 def test_image_keeps_its_file_if_a_copy_is_added_before_it(built, folder):
     shutil.copy(folder / "c1" / "03.png", folder / "c0" / "a copy.png")
     report = sync_artifact(built, open_source(str(folder)))

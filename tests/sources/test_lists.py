@@ -68,6 +68,7 @@ CASES = {
     "line ends of old Macs": ("l.csv", TEXT.replace("\n", "\r"), PLAIN),
     "blank lines": ("l.csv", TEXT.replace("\n", "\n\n"), PLAIN),
     "name with other letters": ("l.csv", TEXT.replace("path", " Image Path "), PLAIN),
+    "Label with a capital": ("l.csv", "Image,Label\n0.png,A\n", [("0.png", "A", {"Label": "A"}, 0)]),
     "codes stay text": ("l.csv", "image,sku\n0.png,00123\n", [("0.png", None, {"sku": "00123"}, 0)]),
     "None is a word": ("l.csv", "image,x\n0.png,None\n1.png,\n",
                        [("0.png", None, {"x": "None"}, 0), ("1.png", None, {"x": None}, 1)]),
