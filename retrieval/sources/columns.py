@@ -70,6 +70,11 @@ def image_column(name: str, features: Features, asked: str | None) -> str:
     raise SourceError(f"{name} has {what}; its columns are {', '.join(features)} (choose one with --image-column).")
 
 
+def is_label(column: str) -> bool:
+    """Whether a column is named `label`, in any capitals."""
+    return column.strip().lower() == "label"
+
+
 def label_column(name: str, features: Features, asked: str | None) -> str | None:
     """The requested column; otherwise `label`; otherwise the only ClassLabel column, or `Label` with any capitals.
 
@@ -85,20 +90,18 @@ def label_column(name: str, features: Features, asked: str | None) -> str | None
         return asked or "label"
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     if len(classes) != 1:
-        classes = [
-            column for column in features if column.strip().lower() == "label" and not is_binary(features[column])
-        ]
+        classes = [column for column in features if is_label(column) and not is_binary(features[column])]
     return classes[0] if len(classes) == 1 else None
 
 
 def kept_columns(features: Features, label: str | None) -> Kept:
-    """The columns that become attributes: all except images, other bytes, and a label column already named `label`.
+    """The columns that become attributes: all except images, other bytes, and a label column named `label` or `Label`.
 
     An attribute keeps its column's name; underscores are appended where the gallery reserves that name.
     """
     kept: Kept = {}
     for column, kind in features.items():
-        if is_binary(kind) or column == label == "label":
+        if is_binary(kind) or (column == label and is_label(column)):
             continue
         new = column
         while new in RESERVED or (new != column and new in features):

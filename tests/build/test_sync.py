@@ -164,6 +164,7 @@ def test_sync_command_prints_changes_and_counts_that_add_up(built, folder, capsy
 
 
 def test_add_says_how_many_known_images_it_leaves_as_they_are(built, folder, here):
+    shutil.copy(folder / "c0" / "00.png", folder / "c1" / "a copy.png")  # its folder says nothing of the image
     assert "does not change" not in here("add", built, folder)[1], "nothing differs"
     describe(folder, {path: "blue" if path in names(folder)[:3] else "red" for path in names(folder)})
     (folder / "c0" / "10.png").rename(folder / "c1" / "10.png")  # another label
@@ -171,5 +172,5 @@ def test_add_says_how_many_known_images_it_leaves_as_they_are(built, folder, her
     before = rows_of(built)
     said = here("add", built, folder)[1]
     assert "other labels or attributes for 4 images of the gallery" in said
-    assert "sync" in said
+    assert "SOURCE` takes them over, and removes images that SOURCE does not have" in said
     assert before.items() <= rows_of(built).items()

@@ -118,6 +118,7 @@ def test_split_of_a_folder_can_be_selected(tmp_path):
     noise(tmp_path / "test" / "dog" / "3.png", 3)
     assert labels(open_source(str(tmp_path), split="test")) == {"test/cat/2.png": "cat", "test/dog/3.png": "dog"}
     assert len(read(open_source(str(tmp_path)))) == 3
+    assert labels(open_source(str(tmp_path), split="testing")) == labels(open_source(str(tmp_path), split="test"))
     with pytest.raises(SourceError, match=r"no split 'dev'; it has train, test"):
         open_source(str(tmp_path), split="dev")
 
