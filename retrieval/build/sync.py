@@ -47,6 +47,7 @@ class _Compared:
     report: SyncReport
     kept: dict[int, dict[str, Any]] = field(default_factory=dict)  # gallery row -> its values in the source now
     fresh: set[int] = field(default_factory=set)  # numbers of the source rows to embed
+    named: set[str] = field(default_factory=set)  # sources of these that are files or addresses, not numbers of rows
     unread: set[str] = field(default_factory=set)  # sources that cannot be read now: their images stay as they are
 
 
@@ -63,10 +64,10 @@ def sync_artifact(
     """Make an artifact what its source is now: new images are embedded, missing ones are removed.
 
     Changed sources, labels and attributes of known images are taken over. A known image stays as it is if its file is
-    there but cannot be read, or its address cannot be fetched, unless the server says that it is gone. The artifact is
-    replaced as a whole, and only if something has changed. Rows keep their order; new ones follow. With `dry_run`,
-    nothing is written; new images are decoded but not embedded. `originals` is the same as in `build_artifact`, and
-    always true if the gallery keeps originals already.
+    there but cannot be read or decoded, or its address cannot be fetched, unless the server says that it is gone. The
+    artifact is replaced as a whole, and only if something has changed. Rows keep their order; new ones follow. With
+    `dry_run`, nothing is written; new images are decoded but not embedded. `originals` is the same as in
+    `build_artifact`, and always true if the gallery keeps originals already.
 
     For syncs that follow each other: `waiting` names the sources of files that are still being written, which are not
     read either; `hashes` remembers the hashes of files for the next call. Raises SourceError if no image of the source
@@ -119,10 +120,13 @@ def _compare(
                 report.duplicates.append((raw.source, first[sha256]))
             elif fetched is None and (problem := _problem_of(raw)):  # copies of it have the same
                 report.skipped.append((raw.source, problem))
+                compared.unread.update([raw.source] if raw.path else [])
             else:
                 first[sha256] = raw.source
                 report.new.append(raw.source)
                 compared.fresh.add(number)
+                if raw.path:
+                    compared.named.add(raw.source)
                 if fetched and raw.fetch and raw.path and raw.data is not None:
                     fetched.put(raw.path, raw.data)
     compared.report = _known(compared, found, old)
@@ -142,12 +146,17 @@ def _known(compared: _Compared, found: dict[int, list[dict[str, Any]]], old: Art
             unchanged += 1
         else:
             report.changed.append(now["source"])
-    for row, source in enumerate(before["source"]):
-        if source in compared.unread and row not in found:
-            compared.kept[row] = {name: column[row] for name, column in before.items()}
+    return replace(report, unchanged=unchanged, removed=_removed(compared, old))
+
+
+def _removed(compared: _Compared, old: Artifact) -> list[str]:
+    """The sources of the images that are gone, once those that cannot be read now are kept as they are."""
+    table = old.gallery.table
+    for row, source in enumerate(table["source"].to_pylist()):
+        if source in compared.unread and row not in compared.kept:
+            compared.kept[row] = {name: table[name][row].as_py() for name in table.column_names if name not in _OWN}
     gone = [row for row in range(len(old.gallery)) if row not in compared.kept]
-    report.removed.extend(item.source for item in old.gallery.take(gone))
-    return replace(report, unchanged=unchanged)
+    return [item.source for item in old.gallery.take(gone)]
 
 
 def _is_there(raw: RawImage) -> bool:
@@ -203,7 +212,8 @@ def _written(old: Artifact, source: Source, compared: _Compared, progress: Progr
     key = f"sync {source.fingerprint} {old.manifest['manifest_sha256']}"
     shards = embed(new, old.folder, old.encoder, known, None, progress, key)
     embedded = report_of(shards, source)
-    report = without(compared.report, embedded.skipped)
+    compared.unread.update(name for name, _ in embedded.skipped if name in compared.named)
+    report = replace(without(compared.report, embedded.skipped), removed=_removed(compared, old))
     if report.is_empty:  # none of the new files could be embedded: the next sync finds them again
         shards.clear()
         return report

@@ -119,10 +119,12 @@ def attribute_value(value: Any, kind: Any) -> Any:
     """Convert a value for the gallery: class numbers to class names, nested values to JSON, the rest to plain types.
 
     Lists of text, numbers or booleans stay lists. A float32 becomes the number that it is written as: 0.1, not
-    0.10000000149011612.
+    0.10000000149011612. NaN, which numpy and pandas write for a missing value, becomes None.
     """
     if value is None or isinstance(kind, datasets.ClassLabel):
         return label_text(value, kind)
+    if isinstance(value, float) and value != value:
+        return None
     if (member := _member(kind)) is not None:
         return [attribute_value(one, member) for one in value]
     if isinstance(value, dict | list):
@@ -136,7 +138,7 @@ def label_text(value: Any, kind: Any) -> str | None:
     """A label as text (the class name for a class number); None if there is no label."""
     if isinstance(kind, datasets.ClassLabel) and isinstance(value, int):
         return str(kind.int2str(value)) if value >= 0 else None  # `datasets` writes -1 for "no label"
-    missing = value is None or value != value  # NaN, which numpy and pandas write for a missing value
+    missing = value in (None, "") or value != value  # NaN, which numpy and pandas write for a missing value
     return None if missing else str(value)
 
 

@@ -114,6 +114,19 @@ def test_file_that_is_no_picture_is_not_written_about_at_every_sync(built, folde
     assert [name for name, _ in report.skipped] == ["c0/broken.jpg", "c0/copy of broken.jpg"]
 
 
+def test_image_stays_while_its_file_is_cut_short(built, folder):
+    file, before = folder / "c0" / "00.png", rows_of(built)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    noise(folder / "c0" / "new.png", 99)
+    planned = sync_artifact(built, open_source(str(folder)), dry_run=True)
+    report = sync_artifact(built, open_source(str(folder)))
+    assert planned == report
+    assert (report.new, report.removed) == (["c0/new.png"], [])
+    assert [name for name, _ in report.skipped] == ["c0/00.png"]
+    assert before.items() <= rows_of(built).items()
+
+
 def test_image_keeps_its_file_if_a_copy_is_added_before_it(built, folder):
     shutil.copy(folder / "c1" / "03.png", folder / "c0" / "a copy.png")
     report = sync_artifact(built, open_source(str(folder)))
