@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -59,3 +59,14 @@ class SyncReport:
     def summary(self) -> dict[str, int]:
         """The counts, as stored in the manifest."""
         return {name: value if isinstance(value, int) else len(value) for name, value in asdict(self).items()}
+
+
+def without(report: SyncReport, skipped: list[tuple[str, str]]) -> SyncReport:
+    """The report once some of the new images, and with them their copies, could not be embedded."""
+    lost = dict(skipped)
+    return replace(
+        report,
+        new=[name for name in report.new if name not in lost],
+        skipped=[*report.skipped, *skipped, *((name, lost[same]) for name, same in report.duplicates if same in lost)],
+        duplicates=[pair for pair in report.duplicates if pair[1] not in lost],
+    )

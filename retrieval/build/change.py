@@ -32,7 +32,7 @@ from retrieval.build.write import (
 from retrieval.console import Progress
 from retrieval.errors import QueryError
 from retrieval.images.gallery import ORIGINAL, Gallery, joined, read_tables, write_gallery
-from retrieval.sources.base import Source
+from retrieval.sources.base import RawImage, Source
 from retrieval.sources.originals import with_originals
 from retrieval.stores.choose import fit_index
 
@@ -77,13 +77,17 @@ def count_unlike(artifact: Artifact, source: Source) -> int:
     same, gallery, count = dict(artifact.report.duplicates if artifact.report else ()), artifact.gallery, 0
     row_of = {image_id: row for row, image_id in enumerate(gallery.ids)}
     table = gallery.table
+    told: dict[int, RawImage] = {}
     for raw in source.rows() if same else ():
-        if (row := row_of.get(same.get(raw.source, ""))) is not None:
-            told = {"label": raw.label, **raw.attributes}  # a blank says nothing
-            count += any(
-                value is not None and (name not in table.column_names or table[name][row].as_py() != value)
-                for name, value in told.items()
-            )
+        # Of several copies, the one that the image was made from counts, as in a sync.
+        row = row_of.get(same.get(raw.source, ""))
+        if row is not None and (row not in told or table["source"][row].as_py() == raw.source):
+            told[row] = replace(raw, data=None)
+    for row, raw in told.items():
+        count += any(  # a blank says nothing
+            value is not None and (name not in table.column_names or table[name][row].as_py() != value)
+            for name, value in {"label": raw.label, **raw.attributes}.items()
+        )
     return count
 
 

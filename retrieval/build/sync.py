@@ -22,13 +22,14 @@ from retrieval.artifact.atomic import writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.map import map_method_of
-from retrieval.artifact.report import SyncReport
+from retrieval.artifact.report import SyncReport, without
 from retrieval.build.build import embed, left_out_of, report_of, work_folder
 from retrieval.build.change import replaced
 from retrieval.build.shards import FETCHED, clear_finished
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
 from retrieval.images.gallery import BASE_SCHEMA, ORIGINAL, conform, read_tables
+from retrieval.images.open import open_image
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.lists.ahead import Fetched, ahead
 from retrieval.sources.originals import with_originals
@@ -46,6 +47,7 @@ class _Compared:
     report: SyncReport
     kept: dict[int, dict[str, Any]] = field(default_factory=dict)  # gallery row -> its values in the source now
     fresh: set[int] = field(default_factory=set)  # numbers of the source rows to embed
+    named: set[str] = field(default_factory=set)  # sources of these that are files or addresses, not numbers of rows
     unread: set[str] = field(default_factory=set)  # sources that cannot be read now: their images stay as they are
 
 
@@ -62,9 +64,9 @@ def sync_artifact(
     """Make an artifact what its source is now: new images are embedded, missing ones are removed.
 
     Changed sources, labels and attributes of known images are taken over. A known image stays as it is if its file is
-    there but cannot be read, or its address cannot be fetched, unless the server says that it is gone. The artifact is
-    replaced as a whole, and only if something has changed. Rows keep their order; new ones follow. With `dry_run`,
-    nothing is written, and files that cannot be decoded are still counted as new. `originals` is the same as in
+    there but cannot be read or decoded, or its address cannot be fetched, unless the server says that it is gone. The
+    artifact is replaced as a whole, and only if something has changed. Rows keep their order; new ones follow. With
+    `dry_run`, nothing is written; new images are decoded but not embedded. `originals` is the same as in
     `build_artifact`, and always true if the gallery keeps originals already.
 
     For syncs that follow each other: `waiting` names the sources of files that are still being written, which are not
@@ -80,7 +82,7 @@ def sync_artifact(
         compared = _compare(source, old, waiting, {} if hashes is None else hashes, fetched)
         report = compared.report
         if not (report.new or report.changed or report.unchanged):
-            raise SourceError("the source has no readable image, so the artifact would become empty; nothing changed.")
+            raise _nothing(report)
         if dry_run:
             return report
         if report.is_empty:
@@ -92,6 +94,7 @@ def sync_artifact(
 def _compare(
     source: Source, old: Artifact, waiting: Collection[str], hashes: Hashes, fetched: Fetched | None
 ) -> _Compared:
+    """Compare; new pictures of addresses are kept in `fetched`. Without it, new images are decoded, as a trial."""
     row_of = {sha256: row for row, sha256 in enumerate(old.gallery.table["sha256"].to_pylist())}
     names = [*BASE_SCHEMA.names, *source.schema.names]
     first: dict[str, str] = {}  # SHA-256 -> source, of new images
@@ -115,10 +118,15 @@ def _compare(
                 found.setdefault(row_of[sha256], []).append(_values(raw, names))
             elif sha256 in first:
                 report.duplicates.append((raw.source, first[sha256]))
+            elif fetched is None and (problem := _problem_of(raw)):  # copies of it have the same
+                report.skipped.append((raw.source, problem))
+                compared.unread.update([raw.source] if raw.path else [])
             else:
                 first[sha256] = raw.source
                 report.new.append(raw.source)
                 compared.fresh.add(number)
+                if raw.path:
+                    compared.named.add(raw.source)
                 if fetched and raw.fetch and raw.path and raw.data is not None:
                     fetched.put(raw.path, raw.data)
     compared.report = _known(compared, found, old)
@@ -138,12 +146,17 @@ def _known(compared: _Compared, found: dict[int, list[dict[str, Any]]], old: Art
             unchanged += 1
         else:
             report.changed.append(now["source"])
-    for row, source in enumerate(before["source"]):
-        if source in compared.unread and row not in found:
-            compared.kept[row] = {name: column[row] for name, column in before.items()}
+    return replace(report, unchanged=unchanged, removed=_removed(compared, old))
+
+
+def _removed(compared: _Compared, old: Artifact) -> list[str]:
+    """The sources of the images that are gone, once those that cannot be read now are kept as they are."""
+    table = old.gallery.table
+    for row, source in enumerate(table["source"].to_pylist()):
+        if source in compared.unread and row not in compared.kept:
+            compared.kept[row] = {name: table[name][row].as_py() for name in table.column_names if name not in _OWN}
     gone = [row for row in range(len(old.gallery)) if row not in compared.kept]
-    report.removed.extend(item.source for item in old.gallery.take(gone))
-    return replace(report, unchanged=unchanged)
+    return [item.source for item in old.gallery.take(gone)]
 
 
 def _is_there(raw: RawImage) -> bool:
@@ -169,6 +182,15 @@ def _hash_of(raw: RawImage, hashes: Hashes) -> str:
     return found
 
 
+def _problem_of(raw: RawImage) -> str | None:
+    """Why an image cannot be decoded, if it cannot."""
+    try:
+        open_image(raw.read())
+    except ImageError as error:
+        return str(error)
+    return None
+
+
 def _values(raw: RawImage, names: list[str]) -> dict[str, Any]:
     """The values of a row that do not come from the content of its image."""
     return {name: None for name in names if name not in _OWN} | {
@@ -190,21 +212,27 @@ def _written(old: Artifact, source: Source, compared: _Compared, progress: Progr
     key = f"sync {source.fingerprint} {old.manifest['manifest_sha256']}"
     shards = embed(new, old.folder, old.encoder, known, None, progress, key)
     embedded = report_of(shards, source)
-    lost = {name for name, _ in embedded.skipped}
-    report = replace(
-        compared.report,
-        new=[name for name in compared.report.new if name not in lost],
-        skipped=compared.report.skipped + embedded.skipped,
-    )
+    compared.unread.update(name for name, _ in embedded.skipped if name in compared.named)
+    report = replace(without(compared.report, embedded.skipped), removed=_removed(compared, old))
+    if report.is_empty:  # none of the new files could be embedded: the next sync finds them again
+        shards.clear()
+        return report
     kept = np.array(sorted(compared.kept), np.int64)
     if not len(kept) and not embedded.indexed:
         shards.clear()
-        raise SourceError("none of the images of the source can be embedded, so the artifact stays as it is.")
+        raise _nothing(report)
     vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
     tables = chain(_updated(old.folder / LAYOUT.gallery, compared.kept, schema), shards.tables())
     replaced(old, kept, vectors, tables, schema, {"sync": {**report.summary(), "source": dict(source.about)}})
     shards.clear()
     return report
+
+
+def _nothing(report: SyncReport) -> SourceError:
+    told = "the source has no readable image, so the artifact would become empty; nothing changed."
+    for name, reason in report.skipped[:1]:
+        told += f" The first: {name}: {reason}"
+    return SourceError(told)
 
 
 def _updated(path: Path, kept: dict[int, dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -85,6 +85,8 @@ class Follower:
         self._stamps, self._since = found, since
 
     def _synced(self, waiting: set[str]) -> SyncReport:
+        if not self._source.exists():
+            raise SourceError(f"{self._source} is not there at the moment.")
         source = self._opened()
         for left in source.left_out:
             if "cannot be listed" in left.reason:  # a removed disk, for example

@@ -17,6 +17,7 @@ from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import Bar, noted, one_line, print_originals, print_report, print_sync, print_unlike
 from retrieval.console import command, say
 from retrieval.errors import QueryError, SourceError
+from retrieval.sources.archives.patterns import is_pattern
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -168,18 +169,29 @@ def _watch(artifact: Path, source: str, opened: Callable[[], Source]) -> None:
     """Sync with a local source until interrupted."""
     place = Path(source).expanduser()
     if not place.exists():
-        raise SourceError(f"--watch needs a folder or a file, but {source} is on the Hub: sync again when it changes.")
+        what = "a pattern: name its folder, or" if is_pattern(source) else "on the Hub:"
+        raise SourceError(f"--watch needs a folder or a file, but {source} is {what} sync again when it changes.")
     from retrieval.build.watch import Follower, watch
 
     def told(report: SyncReport) -> None:
         print_sync(report, dry_run=False)
         sys.stdout.flush()
 
+    ended = []
+
+    def end(*_: object) -> None:
+        ended.append(True)
+        sys.exit(0)
+
     # A service manager stops it with SIGTERM: an unfinished step leaves the artifact before it.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    before = signal.signal(signal.SIGTERM, end)
     say(f"watching {source}; Ctrl-C stops")
     try:
         watch(Follower(artifact, place, opened, Bar), place, told)
+    except KeyboardInterrupt:  # watchfiles turns whatever a signal raises while it waits into this
+        if not ended:
+            raise
+        sys.exit(0)
     finally:
         signal.signal(signal.SIGTERM, before)
 

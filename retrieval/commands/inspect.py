@@ -15,7 +15,7 @@ from retrieval.commands.paths import check_artifact
 from retrieval.commands.printing import info_lines, one_line, print_figures, print_json
 from retrieval.console import say
 from retrieval.errors import ArtifactError, QueryError
-from retrieval.words import did_you_mean
+from retrieval.words import counted, did_you_mean
 
 if TYPE_CHECKING:
     from retrieval.arrays import Ids
@@ -59,7 +59,7 @@ def list_images(
     for number, image in enumerate(gallery.take(rows)):
         values = [f"{name}={column[number]}" for name, column in zip(chosen, texts, strict=True)]
         print(one_line("  ".join([image.id, f"{image.label or '-':<20}", image.source, *values])))
-    say(f"{len(rows):,} of {len(gallery):,} images")
+    say(f"{len(rows):,} of {counted(len(gallery), 'image')}")
 
 
 @commands.command()

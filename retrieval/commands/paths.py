@@ -46,9 +46,9 @@ def check_out(folder: Path, force: bool) -> None:
     is_ours = any((folder / name).is_file() for name in (LAYOUT.gallery, LAYOUT.index))
     if is_ours and (folder / LAYOUT.manifest).is_file() and not force:
         raise ArtifactError(
-            f"{folder} already holds {_described(folder)}. To add images to it, use "
-            f"`{command(f'add {folder} SOURCE')}`. To build a new artifact, choose another --out, or replace this one "
-            "with --force."
+            f"{folder} already holds {_described(folder)}. To bring it up to date with its source, use "
+            f"`{command(f'sync {folder} SOURCE')}`; to add other images, `{command(f'add {folder} SOURCE')}`. To build "
+            "a new artifact, choose another --out, or replace this one with --force."
         )
     from retrieval.artifact.load import check_target
 

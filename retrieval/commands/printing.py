@@ -83,8 +83,8 @@ def print_unlike(count: int, artifact: object) -> None:
     """Say that `add` leaves images of the gallery as they are, although the source has other values for them."""
     if count:
         other = "another label or attribute" if count == 1 else "other labels or attributes"
-        print(f"the source has {other} for {counted(count, 'image')} of the gallery, which add does not change:")
-        print(f"`{command(f'sync {artifact} SOURCE')}` takes them over")
+        print(f"the source has {other} for {counted(count, 'image')} of the gallery, which add does not change;")
+        print(f"`{command(f'sync {artifact} SOURCE')}` takes them over, and removes images that SOURCE does not have")
 
 
 def print_sync(report: SyncReport, dry_run: bool) -> None:

@@ -70,8 +70,15 @@ def image_column(name: str, features: Features, asked: str | None) -> str:
     raise SourceError(f"{name} has {what}; its columns are {', '.join(features)} (choose one with --image-column).")
 
 
+def is_label(column: str) -> bool:
+    """Whether a column is named `label`, in any capitals."""
+    return column.strip().lower() == "label"
+
+
 def label_column(name: str, features: Features, asked: str | None) -> str | None:
-    """The requested column; otherwise `label`; otherwise the only ClassLabel column; otherwise None.
+    """The requested column; otherwise `label`; otherwise the only ClassLabel column, or `Label` with any capitals.
+
+    None if there is none of these.
 
     Raises SourceError if the requested column does not exist or holds bytes.
     """
@@ -82,17 +89,19 @@ def label_column(name: str, features: Features, asked: str | None) -> str | None
     if asked is not None or "label" in features:
         return asked or "label"
     classes = [column for column, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if len(classes) != 1:
+        classes = [column for column in features if is_label(column) and not is_binary(features[column])]
     return classes[0] if len(classes) == 1 else None
 
 
 def kept_columns(features: Features, label: str | None) -> Kept:
-    """The columns that become attributes: all except images, other bytes, and a label column already named `label`.
+    """The columns that become attributes: all except images, other bytes, and a label column named `label` or `Label`.
 
     An attribute keeps its column's name; underscores are appended where the gallery reserves that name.
     """
     kept: Kept = {}
     for column, kind in features.items():
-        if is_binary(kind) or column == label == "label":
+        if is_binary(kind) or (column == label and is_label(column)):
             continue
         new = column
         while new in RESERVED or (new != column and new in features):
@@ -110,10 +119,12 @@ def attribute_value(value: Any, kind: Any) -> Any:
     """Convert a value for the gallery: class numbers to class names, nested values to JSON, the rest to plain types.
 
     Lists of text, numbers or booleans stay lists. A float32 becomes the number that it is written as: 0.1, not
-    0.10000000149011612.
+    0.10000000149011612. NaN, which numpy and pandas write for a missing value, becomes None.
     """
     if value is None or isinstance(kind, datasets.ClassLabel):
         return label_text(value, kind)
+    if isinstance(value, float) and value != value:
+        return None
     if (member := _member(kind)) is not None:
         return [attribute_value(one, member) for one in value]
     if isinstance(value, dict | list):
@@ -127,7 +138,7 @@ def label_text(value: Any, kind: Any) -> str | None:
     """A label as text (the class name for a class number); None if there is no label."""
     if isinstance(kind, datasets.ClassLabel) and isinstance(value, int):
         return str(kind.int2str(value)) if value >= 0 else None  # `datasets` writes -1 for "no label"
-    missing = value is None or value != value  # NaN, which numpy and pandas write for a missing value
+    missing = value in (None, "") or value != value  # NaN, which numpy and pandas write for a missing value
     return None if missing else str(value)
 
 

@@ -20,7 +20,7 @@ from retrieval.sources.archives.listing import MOST_METADATA
 from retrieval.sources.archives.pairs import described as pairs_of
 from retrieval.sources.archives.tars import in_order
 from retrieval.sources.base import LeftOut, RawImage, Source
-from retrieval.sources.folders.labels import Labels, name_of, split_folders
+from retrieval.sources.folders.labels import Labels, name_of, part_of_split, split_folders
 from retrieval.sources.folders.walk import NOT_METADATA, metadata_files, possible_pictures
 from retrieval.sources.lists.reading import ENDINGS
 from retrieval.sources.matching import Described, Row, is_in, settle
@@ -144,10 +144,13 @@ def _chosen(tree: Tree, split: str | None) -> list[str]:
     if split is None:
         return [""]
     known = split_folders(tree) or {"train": [""]}
+    places: list[str] = []
     for part in split.split("+"):
-        if part not in known:
+        found = known.get(part) or known.get(part_of_split(part) or "")  # `val`, as the folder may be named
+        if not found:
             raise SourceError(f"{tree.name} has no split {part!r}; it has {', '.join(known)}.")
-    return [name for part in split.split("+") for name in known[part]]
+        places += found
+    return places
 
 
 def _empty(name: str, left_out: Sequence[LeftOut]) -> str:

@@ -86,7 +86,9 @@ def decoded(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
     """The text, and a note if its encoding had to be guessed."""
     encoding = next((encoding for bom, encoding in _BOMS if data.startswith(bom)), "utf-8")
     if encoding == "utf-8" and b"\0" in data[:4096]:  # UTF-16 without a mark: every second byte of most text is 0
-        encoding = "utf-16-le" if data[1:4096:2].count(0) > data[0:4096:2].count(0) else "utf-16-be"
+        zeros = {"utf-16-le": data[1:4096:2].count(0), "utf-16-be": data[0:4096:2].count(0)}
+        likely = max(zeros, key=lambda each: zeros[each])
+        encoding = likely if zeros[likely] > min(len(data), 4096) / 20 else encoding  # not a stray one
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -192,12 +194,19 @@ def json_rows(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise SourceError(f"{name} cannot be read: line {number} is not JSON: {first_line(error)}.") from error
+            raise SourceError(f"{name} cannot be read: line {number} is not JSON: {_told(error)}.") from error
         if not isinstance(row, dict):
             raise SourceError(f"{name} cannot be read: line {number} is not a JSON object in braces, one per line.")
         names = [clean(column) or "column" for column in row]
         _check_names(f"{name}, line {number},", names)
         yield number, dict(zip(names, row.values(), strict=True))
+
+
+def _told(error: ValueError) -> str:
+    """What is wrong in a line of JSON; the message itself counts lines from this one."""
+    if not isinstance(error, json.JSONDecodeError):
+        return first_line(error)
+    return f"{error.msg} at character {min(error.pos, len(error.doc.rstrip())) + 1}"
 
 
 def _from_parquet(name: str, data: bytes) -> Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -74,8 +75,14 @@ def original_in(path: str | None, root: str) -> str | None:
         repo, at, rest = path.removeprefix(_DATA_SETS).partition("@")
         revision, _, file = rest.partition("/")
         return f"{datasets.config.HF_ENDPOINT}/datasets/{repo}/resolve/{revision}/{quote(file)}" if at else None
-    whole, top = Path(os.path.normpath(path)), Path(root).resolve()  # without `..`, which would lead out
-    return None if "://" in path or not whole.is_relative_to(top) else whole.relative_to(top).as_posix()
+    whole, top = os.path.normpath(path), _folder(root)  # without `..`, which would lead out
+    return None if "://" in path or not whole.startswith(top) else whole.removeprefix(top)
+
+
+@lru_cache(maxsize=8)
+def _folder(root: str) -> str:
+    """The resolved path of a folder, which is the same for each of many files, with a slash at its end."""
+    return f"{Path(root).resolve()}/"
 
 
 def _is_secret(parameter: str) -> bool:

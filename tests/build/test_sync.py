@@ -102,6 +102,31 @@ def test_sync_of_an_unchanged_source_writes_nothing(built, folder):
     assert contents(built) == before
 
 
+def test_file_that_is_no_picture_is_not_written_about_at_every_sync(built, folder):
+    for name in ("broken.jpg", "copy of broken.jpg"):
+        (folder / "c0" / name).write_bytes(b"not a picture")
+    before = contents(built)
+    planned = sync_artifact(built, open_source(str(folder)), dry_run=True)
+    report = sync_artifact(built, open_source(str(folder)))
+    assert contents(built) == before
+    assert planned == report
+    assert (report.new, report.unchanged, report.found) == ([], 12, 14)
+    assert [name for name, _ in report.skipped] == ["c0/broken.jpg", "c0/copy of broken.jpg"]
+
+
+def test_image_stays_while_its_file_is_cut_short(built, folder):
+    file, before = folder / "c0" / "00.png", rows_of(built)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    noise(folder / "c0" / "new.png", 99)
+    planned = sync_artifact(built, open_source(str(folder)), dry_run=True)
+    report = sync_artifact(built, open_source(str(folder)))
+    assert planned == report
+    assert (report.new, report.removed) == (["c0/new.png"], [])
+    assert [name for name, _ in report.skipped] == ["c0/00.png"]
+    assert before.items() <= rows_of(built).items()
+
+
 def test_image_keeps_its_file_if_a_copy_is_added_before_it(built, folder):
     shutil.copy(folder / "c1" / "03.png", folder / "c0" / "a copy.png")
     report = sync_artifact(built, open_source(str(folder)))
@@ -152,6 +177,7 @@ def test_sync_command_prints_changes_and_counts_that_add_up(built, folder, capsy
 
 
 def test_add_says_how_many_known_images_it_leaves_as_they_are(built, folder, here):
+    shutil.copy(folder / "c0" / "00.png", folder / "c1" / "a copy.png")  # its folder says nothing of the image
     assert "does not change" not in here("add", built, folder)[1], "nothing differs"
     describe(folder, {path: "blue" if path in names(folder)[:3] else "red" for path in names(folder)})
     (folder / "c0" / "10.png").rename(folder / "c1" / "10.png")  # another label
@@ -159,5 +185,5 @@ def test_add_says_how_many_known_images_it_leaves_as_they_are(built, folder, her
     before = rows_of(built)
     said = here("add", built, folder)[1]
     assert "other labels or attributes for 4 images of the gallery" in said
-    assert "sync" in said
+    assert "SOURCE` takes them over, and removes images that SOURCE does not have" in said
     assert before.items() <= rows_of(built).items()

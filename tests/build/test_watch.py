@@ -178,7 +178,7 @@ def test_watch_syncs_by_itself_and_survives_errors(follower, folder, out, capsys
     thread.start()
     try:
         hidden = folder.rename(folder.with_name("hidden"))
-        until(lambda: "still watching" in capsys.readouterr().err)
+        until(lambda: "is not there at the moment.\nstill watching" in capsys.readouterr().err)
         hidden.rename(folder)
         noise(folder / "c0" / "new.png", 97)
         until(lambda: told)
@@ -200,9 +200,13 @@ def until(condition):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_watching_ends_cleanly(number, status, folder, out):
+    os.utime(noise(folder / "c0" / "new.png", 98), (1, 1))  # old enough to be taken at once
     command = ["-m", "retrieval", "sync", out, folder, "--watch"]
     with WARM.start(*command, stderr=-1, stdout=-1) as process:
         assert "watching" in process.stderr.readline()
+        while "found" not in process.stdout.readline():
+            pass
+        time.sleep(0.2)  # until it waits for changes
         process.send_signal(number)
         assert process.wait() == status
         assert "Traceback" not in process.stderr.read()
@@ -211,5 +215,7 @@ def test_watching_ends_cleanly(number, status, folder, out):
 def test_watch_needs_a_local_source_and_no_dry_run(here, out, folder):
     status, _, said = here("sync", out, "me/pictures", "--watch")
     assert (status, "is on the Hub" in said) == (1, True)
+    status, _, said = here("sync", out, f"{folder}/*.zip", "--watch")
+    assert (status, "is a pattern: name its folder" in said) == (1, True)
     with pytest.raises(SystemExit):
         here("sync", out, folder, "--watch", "--dry-run")

@@ -26,10 +26,11 @@ def test_build_refuses_a_finished_artifact(copied_artifact, pictures, photos, he
     before = contents(copied_artifact)
     status, printed, error = here("build", photos, "--out", copied_artifact, *TINY)
     assert (status, printed) == (1, "")
-    add = command(f"add {copied_artifact} SOURCE")
+    sync, add = (command(f"{name} {copied_artifact} SOURCE") for name in ("sync", "add"))
     assert error == (
-        f"error: {copied_artifact} already holds an artifact of 60 images, built from {pictures.name!r}. To add images "
-        f"to it, use `{add}`. To build a new artifact, choose another --out, or replace this one with --force.\n"
+        f"error: {copied_artifact} already holds an artifact of 60 images, built from {pictures.name!r}. To bring it "
+        f"up to date with its source, use `{sync}`; to add other images, `{add}`. To build a new artifact, choose "
+        "another --out, or replace this one with --force.\n"
     )
     assert contents(copied_artifact) == before
 

@@ -191,7 +191,7 @@ def test_pattern_names_several_archives(tmp_path):
         assert found == {f"tar://0.jpg::s-{number:02}.tar": (str(number), {}) for number in numbers}
     check_source(str(tmp_path / "s-*.tar"))
     assert pinned(str(tmp_path / "s-*.tar")) == str(tmp_path / "s-*.tar")
-    with pytest.raises(SourceError, match=r"names 5 files, but 2 do not exist; the first: s-03\.tar"):
+    with pytest.raises(SourceError, match=r"names 5 files; of these, 2 cannot be found, the first: s-03\.tar"):
         open_source(str(tmp_path / "s-{00..04}.tar"))
     with pytest.raises(SourceError, match="matches none of the 3 files"):
         open_source(str(tmp_path / "t-*.tar"))

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -260,6 +261,13 @@ def test_allow_private_is_an_option_of_build_add_and_sync(site, tmp_path, here):
     assert "indexed 1 + skipped 0" in printed
     listed(tmp_path, site, ["1.png", "2.png"])
     assert "new 1 + changed 0 + unchanged 1" in here("sync", out, path, "--allow-private")[1]
+    assert "The first: http://127.0.0.1" in (error := here("sync", out, path)[2])
+    assert "add --allow-private" in error
+    (tmp_path / "3.png").write_bytes(PICTURES[3])
+    with Path(path).open("a") as file:
+        file.write(f"\n{tmp_path / '3.png'},2\n")
+    printed = here("sync", out, path)[1]
+    assert "new 1 + changed 0 + unchanged 0 + skipped 2 + duplicate 0 + left out 0; removed 0" in printed, "forgotten"
     assert "indexed 0 + skipped 2" in here("add", out, path)[1]
 
 

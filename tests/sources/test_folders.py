@@ -406,6 +406,11 @@ def test_broken_and_endless_links_are_left_out_one_by_one(tmp_path):
     )
 
 
+def test_artifact_is_no_source(artifact):
+    with pytest.raises(SourceError, match=r"is an artifact, not a collection of images: name the source"):
+        open_source(str(artifact))
+
+
 def test_artifact_in_the_folder_is_passed_over_and_counted(tmp_path, artifact):
     write(tmp_path, {"cat/0.png": 0, "app/manifest.json": '{"name": "a web page"}', "app/1.png": 1})
     (tmp_path / "found").symlink_to(artifact)

@@ -68,6 +68,7 @@ CASES = {
     "line ends of old Macs": ("l.csv", TEXT.replace("\n", "\r"), PLAIN),
     "blank lines": ("l.csv", TEXT.replace("\n", "\n\n"), PLAIN),
     "name with other letters": ("l.csv", TEXT.replace("path", " Image Path "), PLAIN),
+    "Label with a capital": ("l.csv", "Image,Label\n0.png,A\n", [("0.png", "A", {}, 0)]),
     "codes stay text": ("l.csv", "image,sku\n0.png,00123\n", [("0.png", None, {"sku": "00123"}, 0)]),
     "None is a word": ("l.csv", "image,x\n0.png,None\n1.png,\n",
                        [("0.png", None, {"x": "None"}, 0), ("1.png", None, {"x": None}, 1)]),
@@ -174,7 +175,13 @@ WRONG = {
     ),
     "ragged": ("l.csv", "path,x\n0.png,a,b\n", "line 2 has 3 cells, but the header names 2 columns"),
     "no JSON": ("l.jsonl", "0.png\n", "line 1 is not JSON"),
+    "JSON cut off": (
+        "l.jsonl",
+        '{"image": "0.png"}\n{"image": "0.png"\n',
+        r"line 2 is not JSON: Expecting .* at character 18",
+    ),
     "pointer": ("l.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run `git lfs pull`"),
+    "a null byte in text": ("l.csv", b"path,x\n0.png,a\0b\n" + b"1.png,c\n" * 9, "it is not text"),
     "binary": ("l.csv", b"\0\0\0\x01\xff\xfe", "it is not text"),
 }
 

@@ -118,6 +118,7 @@ def test_split_of_a_folder_can_be_selected(tmp_path):
     noise(tmp_path / "test" / "dog" / "3.png", 3)
     assert labels(open_source(str(tmp_path), split="test")) == {"test/cat/2.png": "cat", "test/dog/3.png": "dog"}
     assert len(read(open_source(str(tmp_path)))) == 3
+    assert labels(open_source(str(tmp_path), split="testing")) == labels(open_source(str(tmp_path), split="test"))
     with pytest.raises(SourceError, match=r"no split 'dev'; it has train, test"):
         open_source(str(tmp_path), split="dev")
 
@@ -382,9 +383,18 @@ def test_label_column_can_be_chosen_by_name(tmp_path):
         open_source(path, label_column="image")
 
 
-def test_nan_label_counts_as_no_label(tmp_path):
+def test_nan_is_a_missing_value(tmp_path):
+    nan = float("nan")
+    columns = {"image": pair(tmp_path), "x": [nan, 1.5], "tags": [[nan, 1.0], [nan]]}
+    rows = open_source(str(data_set(tmp_path / "x.parquet", columns, None))).rows()
+    assert [row.attributes for row in rows] == [{"x": None, "tags": [None, 1.0]}, {"x": 1.5, "tags": [None]}]
+
+
+def test_nan_and_empty_text_are_no_label(tmp_path):
     path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path), "label": [0.5, float("nan")]}, None)
     assert list(labels(open_source(path)).values()) == ["0.5", None]
+    path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path), "label": ["a", ""]}, None)
+    assert list(labels(open_source(path)).values()) == ["a", None]
 
 
 def test_single_class_label_column_becomes_the_label(tmp_path):

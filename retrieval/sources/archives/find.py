@@ -13,7 +13,7 @@ from retrieval.sources.archives.listing import is_archive, list_archive
 from retrieval.sources.archives.patterns import is_pattern, matching
 from retrieval.sources.archives.saved import is_saved
 from retrieval.sources.base import LeftOut
-from retrieval.sources.folders.walk import opened, walk
+from retrieval.sources.folders.walk import is_artifact, opened, walk
 from retrieval.sources.metadata import NAMES
 from retrieval.words import counted
 
@@ -32,6 +32,8 @@ def find_tree(name: str, *, config: str | None = None, revision: str | None = No
     if path is None or (path.is_dir() and (config or is_saved(path))):
         return None
     try:
+        if path.is_dir() and is_artifact(path):
+            raise SourceError(f"{name} is an artifact, not a collection of images: name the source it was built from.")
         if path.is_dir():
             found = _without_tables_of_shards(walk(path.resolve()))
             about = origins.about_local(path)

@@ -93,7 +93,9 @@ def _in_zip(path: Path) -> Iterator[_Member]:
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         if isinstance(error, PermissionError):
             raise SourceError(f"{path.name} cannot be read: no permission.") from error
-        raise SourceError(f"{path.name} is not a zip file, or a damaged one ({first_line(error)}): copy it.") from error
+        raise SourceError(
+            f"{path.name} is not a zip file, or a damaged one ({first_line(error)}): copy it again."
+        ) from error
     for info in infos:
         problem = None
         if info.flag_bits & 1:

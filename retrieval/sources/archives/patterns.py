@@ -37,7 +37,9 @@ def matching(name: str) -> list[Path]:
         missing += [each for each in names if each not in present]
         found.update(dict.fromkeys(names))
     if missing:
-        raise SourceError(f"{name} names {len(found)} files, but {len(missing)} do not exist; the first: {missing[0]}.")
+        raise SourceError(
+            f"{name} names {len(found)} files; of these, {len(missing)} cannot be found, the first: {missing[0]}."
+        )
     if not found:
         raise SourceError(f"{name} matches none of the {len(present)} files in {path.parent}.")
     return [path.parent / each for each in found]

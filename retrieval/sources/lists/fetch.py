@@ -107,7 +107,7 @@ def _in_words(stop: threading.Event) -> Iterator[None]:
     try:
         yield
     except RefusedError as error:
-        raise ImageError(
+        raise AwayError(  # not gone: sync keeps its image until it is fetched with the option
             f"{error} is in a private or reserved network; to fetch from there, add --allow-private"
         ) from error
     except (httpcore.TimeoutException, httpx.TimeoutException) as error:
