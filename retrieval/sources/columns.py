@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,15 +132,25 @@ def attribute_value(value: Any, kind: Any) -> Any:
         return json.dumps(value, default=str, ensure_ascii=False)
     if isinstance(value, float) and (narrow := _NARROW.get(kind.dtype)):
         return as_written(narrow(value))
-    return str(value) if pa.types.is_string(_arrow_type(kind)) else value
+    return _text(value) if pa.types.is_string(_arrow_type(kind)) else value
 
 
 def label_text(value: Any, kind: Any) -> str | None:
     """A label as text (the class name for a class number); None if there is no label."""
     if isinstance(kind, datasets.ClassLabel) and isinstance(value, int):
-        return str(kind.int2str(value)) if value >= 0 else None  # `datasets` writes -1 for "no label"
+        return _text(kind.int2str(value)) if value >= 0 else None  # `datasets` writes -1 for "no label"
     missing = value in (None, "") or value != value  # NaN, which numpy and pandas write for a missing value
-    return None if missing else str(value)
+    return None if missing else _text(value)
+
+
+def class_names(kind: Any) -> tuple[str, ...]:
+    """The labels that a feature declares, as `label_text` writes them."""
+    return tuple(dict.fromkeys(map(_text, getattr(kind, "names", None) or ())))
+
+
+def _text(value: Any) -> str:
+    """A value as text in NFC: letters that look alike are the same, whichever system wrote them."""
+    return unicodedata.normalize("NFC", str(value))
 
 
 def streaming(name: str, builder: Any) -> Any:

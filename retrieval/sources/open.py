@@ -45,6 +45,8 @@ def open_source(
     split, configuration or revision.
     """
     if tree := find_tree(name, config=config, revision=revision):
+        if image_column is not None:
+            raise _without_columns(name, image_column)
         return image_folder(tree, label_column, split, label_level)
     if label_level is not None:
         raise SourceError(f"{name} is no folder of images, so it has no label level: use a label column instead.")
@@ -86,6 +88,13 @@ def pinned(name: str, *, config: str | None = None, revision: str | None = None)
         return name
     about = _open_origin(name, path, config, revision).about
     return f"{about['name']}@{about['revision']}"
+
+
+def _without_columns(name: str, image_column: str) -> SourceError:
+    return SourceError(
+        f"{name} is a folder or archive of images, so it has no image column: leave out {image_column!r}. A metadata "
+        "file names its files in the column 'file_name'; a list can be the source itself."
+    )
 
 
 def _open_origin(name: str, path: Path | None, config: str | None, revision: str | None) -> origins.Origin:

@@ -52,7 +52,7 @@ def data_set(
         origins.fingerprint(origin.builder, split, image, label),
         origins.total(origin.builder, streams),
     )
-    classes = tuple(getattr(features.get(label or ""), "names", None) or ())
+    classes = columns.class_names(features.get(label or ""))
     return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about)
 
 

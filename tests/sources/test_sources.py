@@ -390,6 +390,18 @@ def test_nan_is_a_missing_value(tmp_path):
     assert [row.attributes for row in rows] == [{"x": None, "tags": [None, 1.0]}, {"x": 1.5, "tags": [None]}]
 
 
+def test_letters_that_look_alike_are_one_class(tmp_path):
+    alike = ["Cafe\u0301", "Caf\u00e9"]
+    path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path), "label": alike, "x": alike}, None)
+    assert {(row.label, row.attributes["x"]) for row in open_source(path).rows()} == {(alike[1], alike[1])}
+
+
+def test_image_column_of_a_folder_is_an_error(tmp_path):
+    noise(tmp_path / "0.png", 0)
+    with pytest.raises(SourceError, match="so it has no image column: leave out 'path'"):
+        open_source(str(tmp_path), image_column="path")
+
+
 def test_nan_and_empty_text_are_no_label(tmp_path):
     path = data_set(tmp_path / "x.parquet", {"image": pair(tmp_path), "label": [0.5, float("nan")]}, None)
     assert list(labels(open_source(path)).values()) == ["0.5", None]

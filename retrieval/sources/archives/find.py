@@ -78,7 +78,7 @@ def _several(name: str, config: str | None) -> Tree:
     files = matching(name)
     archives = [path for path in files if is_archive(path.name)]
     if not archives:
-        raise SourceError(f"{name} names no archive, but {files[0].name}: only zip and tar files are read so.")
+        raise SourceError(f"{name} matches no archive, but {files[0].name}: a pattern can only name zip and tar files.")
     folder = archives[0].parent.resolve()
     plain = [_plain(folder / path.name) for path in archives]
     about = {**origins.about_local(folder), "name": Path(name).name}
