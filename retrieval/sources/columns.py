@@ -59,9 +59,10 @@ def image_column(name: str, features: Features, asked: str | None) -> str:
         return "bytes" in kind if isinstance(kind, dict) else getattr(kind, "dtype", "") in {"binary", "large_binary"}
 
     found = [column for column, kind in features.items() if is_image(kind)]
-    found += [column for column, kind in features.items() if holds_bytes(kind)]
-    if asked is None and found:
-        return found[0]
+    raw = [column for column, kind in features.items() if holds_bytes(kind)]
+    if asked is None and (found or raw):
+        return found[0] if found else names.find(raw) or raw[0]
+    found += raw
     texts = [column for column, kind in features.items() if is_text(kind)]
     if asked in (*found, *texts):
         return str(asked)

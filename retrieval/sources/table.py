@@ -53,7 +53,9 @@ def data_set(
         origins.total(origin.builder, streams),
     )
     classes = columns.class_names(features.get(label or ""))
-    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about)
+    # A column of another kind was chosen by its type or its name: it may be the wrong one.
+    notes = () if columns.is_image(features[image]) else (f"{name}: the pictures are those of the column {image!r}",)
+    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about, notes=notes)
 
 
 def _features(name: str, streams: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,9 @@ CASES = {
     "ndjson": ("l.ndjson", '{"image": "0.png", "tags": ["a", "b"]}\n{"image": "1.png", "size": {"w": 1}}',
                [("0.png", None, {"tags": ["a", "b"], "size": None}, 0),
                 ("1.png", None, {"tags": None, "size": '{"w": 1}'}, 1)]),
+    "image as datasets writes it": ("l.jsonl", json.dumps({"image": {"bytes": None, "path": "0.png"}}) + "\n"
+                                    + json.dumps({"image": {"bytes": ENCODED, "path": "gone.png"}}),
+                                    [("0.png", None, {}, 0), ("line 2", None, {}, 1)]),
     "JSON that names no text": ("l.jsonl", '{"image": "0.png"}\n{"image": ["1.png"]}',
                                 [("0.png", None, {}, 0), ('["1.png"]', None, {}, 'line 2: ["1.png"]: no such file')]),
 }  # fmt: skip

@@ -736,3 +736,11 @@ def test_folder_split_includes_files_with_any_extension(tmp_path):
     assert [raw.source for raw in train.rows()] == ["Training/a/0.png", "Training/a/1.photo"]
     assert [(raw.source, raw.label) for raw in rest.rows()] == [("Val/b/2.png", "b"), ("more/b/3.png", "b")]
     assert (train.total, rest.total) == (2, 2)
+
+
+def test_column_named_for_images_goes_before_other_bytes_and_is_said(tmp_path):
+    rows = [{"embedding": b"\0" * 16, "image": png(1)}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "it.parquet")
+    source = open_source(str(tmp_path / "it.parquet"))
+    assert next(source.rows()).read() == png(1)
+    assert source.notes == (f"{tmp_path / 'it.parquet'}: the pictures are those of the column 'image'",)

@@ -134,4 +134,6 @@ def _table(rows: Iterable[tuple[int, dict[str, Any]]], types: dict[str, pa.DataT
 
 
 def _as_cell(cell: Any) -> str | None:
+    if isinstance(cell, dict):  # as `datasets` writes an image
+        cell = next((cell[key] for key in ("bytes", "path", "url") if isinstance(cell.get(key), str)), cell)
     return cell if cell is None or isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
