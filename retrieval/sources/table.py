@@ -48,10 +48,8 @@ def data_set(
             )
             yield _with_picture(raw, row.get(image), place)
 
-    fingerprint, total = (
-        origins.fingerprint(origin.builder, split, image, label),
-        origins.total(origin.builder, streams),
-    )
+    fingerprint = origins.fingerprint(origin.builder, split, image, label)
+    total = origins.total(origin.builder, streams)
     classes = columns.class_names(features.get(label or ""))
     # A column of another kind was chosen by its type or its name: it may be the wrong one.
     notes = () if columns.is_image(features[image]) else (f"{name}: the pictures are those of the column {image!r}",)
