@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 import zipfile
 
@@ -61,7 +62,27 @@ def read(path, **options):
     for number, row in enumerate(rows):
         after = [(each.source, each.read()) for each in source.rows(json.loads(json.dumps(row.position)))]
         assert after == [(each.source, each.read()) for each in rows[number + 1 :]]
+    if path.is_file() and "split" not in options:
+        check_accounts(path, source, rows)
     return {row.source: (row.label, row.attributes) for row in rows}
+
+
+def check_accounts(path, source, rows):
+    """Check that each visible file of an archive is a row, left out, or describes a row."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    else:
+        with tarfile.open(path) as archive:
+            names = [member.name for member in archive if not member.isdir()]
+    seen = [name.replace("\\", "/").split("/") for name in names]
+    seen = [parts for parts in seen if not any(re.match(r"\.[^.]|__MACOSX$", part) for part in parts)]
+    last = [parts[-1] for parts in seen if not parts[-1].startswith("metadata.")]
+    describing = sum(name.endswith((".cls", ".txt", ".json")) for name in last)
+    without_file = len(rows) - len({row.source for row in rows if row.problem is None and (row.path or row.data)})
+    others = [left for left in source.left_out if not re.search(r", (line|row) \d+$", left.name)]
+    described = len(last) - (len(rows) - without_file) - sum(left.count for left in others)
+    assert 0 <= described <= describing
 
 
 def pictures(path):

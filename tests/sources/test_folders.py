@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import unicodedata
 import zipfile
 from collections import Counter
@@ -19,6 +20,10 @@ from retrieval.sources.open import open_source
 
 COMPOSED, SPLIT_UP = unicodedata.normalize("NFC", "Café"), unicodedata.normalize("NFD", "Café")
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
+
+
+def nfc(text):
+    return unicodedata.normalize("NFC", text)
 
 
 def write(root, files):
@@ -39,7 +44,28 @@ def read(root, **options):
     assert len({row.source for row in rows}) == len(rows)
     assert all(list(row.attributes) == source.schema.names for row in rows)
     pa.Table.from_pylist([row.attributes for row in rows], schema=source.schema)  # fails if a value has another type
+    if "split" not in options:
+        check_accounts(root, source, rows)
     return {row.source: (row.label, row.attributes) for row in rows}
+
+
+def check_accounts(root, source, rows):
+    """Check that each file is a row or left out, once, and that no row comes from nowhere.
+
+    Folders with links, an artifact, or names that are not UTF-8 are left to the tests that write them.
+    """
+    if any(
+        path.is_symlink() or path.name == "manifest.json" or not path.name.isprintable() for path in root.rglob("*")
+    ):
+        return
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".zip"]
+    names = {path.relative_to(root).as_posix() for path in files if not path.name.startswith("metadata.")}
+    read_from = [row.source for row in rows if not row.source.startswith("zip://")]
+    without_file = [name for name in read_from if nfc(name) not in set(map(nfc, names))]
+    others = [left for left in source.left_out if not re.search(r", (line|row) \d+$", left.name)]
+    assert len(names) == len(read_from) - len(without_file) + sum(left.count for left in others)
+    said = " ".join(source.notes)
+    assert all(name in said for name in without_file)
 
 
 def cells(tmp_path, table, name="metadata.csv", **options):

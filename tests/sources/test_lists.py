@@ -110,6 +110,7 @@ CASES = {
 def test_list_is_read_as_it_was_written(folder, written):
     name, content, expected = CASES[written]
     assert read(folder / name, content) == expected
+    assert not open_source(str(folder / name)).left_out, "each row of these lists is expected above"
 
 
 def test_absolute_paths_and_file_addresses_are_read(folder):
