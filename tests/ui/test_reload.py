@@ -257,7 +257,7 @@ def test_no_search_fails_and_new_rows_are_found_while_the_artifact_is_synced(
     ready, new = Event(), next(iter(open_source(str(more)).rows()))
 
     def ask(number: int) -> list[tuple[int, set[str]]]:
-        answers = []
+        client, answers = Client(app, verbose=False), []  # one each: a stream that two threads share can end early
         for _ in range(400):
             hits = client.predict(kept, k=1000, api_name="/search_by_id")["hits"]
             answers.append((len(hits) + 1, {hit["label"] for hit in hits}))
