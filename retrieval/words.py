@@ -1,4 +1,4 @@
-"""Words for messages: suggest known names that resemble an unknown one; count things."""
+"""Words for messages: suggest known names that resemble an unknown one; count things; recognise addresses."""
 
 from __future__ import annotations
 
@@ -40,3 +40,8 @@ def counted(number: int, thing: str) -> str:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+def is_address(text: str) -> bool:
+    """Whether a text begins like an address on the web."""
+    return text.lower().startswith(("http://", "https://"))

@@ -234,10 +234,15 @@ def _name(source: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in name[:100]) or "the image"
 
 
+def is_pointer(data: bytes) -> bool:
+    """Whether these are the first bytes of a pointer of Git LFS instead of a file."""
+    return data.startswith(b"version https://git-lfs.github.com/spec/")
+
+
 def _complaint(data: bytes) -> str:
     """The reason why these bytes could not be decoded, with the format they resemble."""
     head = data[:4096]
-    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+    if is_pointer(head):
         return "is a pointer of Git LFS, not the picture itself: run `git lfs pull` in its folder"
     found = next((kind for kind, pattern in _SIGNATURES if re.match(pattern, head, re.DOTALL)), None)
     if found and found.upper() in FORMATS:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import SourceError, first_line, short
+from retrieval.images.open import is_pointer
 from retrieval.images.scalars import as_written
 from retrieval.words import did_you_mean
 
@@ -30,7 +31,6 @@ _BOMS += [(b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")]
 _DELIMITERS = (",", ";", "\t")
 _NARROW: dict[pa.DataType, type[np.floating[Any]]] = {pa.float16(): np.float16, pa.float32(): np.float32}
 _LONGEST_CELL = 2**30  # characters: a picture as base64; the default is 131,072
-_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,6 @@ def read_table(name: str, data: bytes) -> Table:
     if not text.strip():
         raise SourceError(f"{name} cannot be read: it is empty. Write a header with {FILE_NAME!r}, or delete the file.")
     return _from_jsonl(name, text, notes) if name.endswith(".jsonl") else _from_csv(name, text, notes)
-
-
-def is_pointer(data: bytes) -> bool:
-    """Whether these are the bytes of a pointer of Git LFS instead of a file."""
-    return data.startswith(_LFS)
 
 
 def decoded(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:

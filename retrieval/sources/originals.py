@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from retrieval.images.gallery import ORIGINAL
 from retrieval.sources.base import RawImage, Source
+from retrieval.words import is_address
 
 _SECRETS = ("token", "signature", "sig", "key", "apikey", "secret", "password", "auth", "credential", "expires")
 _SIGNED = ("x-amz-", "x-goog-", "x-ms-")
@@ -48,11 +49,6 @@ def original_of(raw: RawImage) -> str | None:
     except UnicodeEncodeError:  # a name that is not UTF-8 cannot be stored
         return None
     return None if PurePosixPath(place).is_absolute() else place
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an address on the web."""
-    return text.lower().startswith(("http://", "https://"))
 
 
 def without_secrets(address: str) -> str | None:

@@ -25,6 +25,7 @@ from retrieval.images.gallery import ORIGINAL, Gallery, Row, spread_rows
 from retrieval.images.open import FORMATS, MAX_BYTES
 from retrieval.search import Hit
 from retrieval.ui import strings
+from retrieval.words import is_address
 
 _AT_ONCE = 4  # files in memory
 _LOOKED_AT = 100  # rows, to see whether a folder is the right one
@@ -43,7 +44,7 @@ _SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
 
 def file_name(source: str) -> str:
     """The file name in a source: a path, an address, or `zip://path inside::path of the zip file`, or `tar://`."""
-    if _is_address(source):
+    if is_address(source):
         try:
             path = urlsplit(source).path
         except ValueError:  # an address that none can be, such as http://[x
@@ -69,7 +70,7 @@ class Originals:
     def link(self, gallery: Gallery, row: int, values: Row | Hit, root: str) -> str | None:
         """The address of the original of a row, `root` being the address of the app; None if it is not available."""
         place = _place(gallery, row, values.source)
-        if place is None or _is_address(place):
+        if place is None or is_address(place):
             return place
         if not self._folders or (ORIGINAL not in gallery.table.column_names and not self._is_there(place)):
             return None
@@ -101,7 +102,7 @@ class Originals:
         tag = f'"{values.sha256}"'
         headers = {"ETag": tag, "Cache-Control": "private, max-age=3600", **_SAFE}
         place = _place(gallery, row, values.source)
-        if place is None or _is_address(place):
+        if place is None or is_address(place):
             return _plain(404, strings.ORIGINAL_NOT_KEPT)
         if tag in known:
             return Response(status_code=304, headers=headers)
@@ -146,10 +147,6 @@ def _place(gallery: Gallery, row: int, source: str) -> str | None:
         kept: str | None = gallery.table[ORIGINAL][row].as_py()
         return kept
     return None if "::" in source else source
-
-
-def _is_address(place: str) -> bool:
-    return place.lower().startswith(("http://", "https://"))
 
 
 def _read(path: Path) -> bytes | None:

@@ -17,6 +17,7 @@ from datasets.data_files import DataFilesList
 from datasets.features.features import generate_from_arrow_type
 
 from retrieval.errors import SourceError, first_line, short
+from retrieval.images.open import is_pointer
 from retrieval.sources.archives.reasons import reason
 from retrieval.sources.columns import holds_map
 from retrieval.words import counted
@@ -24,7 +25,6 @@ from retrieval.words import counted
 # Every failure is raised as well; on standard error it would stand there twice.
 logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
 
-_LFS = b"version https://git-lfs.github.com/spec/"
 _BATCH = 100  # rows read at a time where the first row group has none; by default, it is as many as that has
 _READABLE = (".parquet", ".arrow")
 
@@ -79,7 +79,7 @@ def _opened(name: str, path: Path) -> tuple[pa.Schema, int | None]:
         if isinstance(error, OSError) and error.errno:
             raise SourceError(f"{name} cannot be read: {reason(error)}.") from error
         with path.open("rb") as file:
-            if file.read(len(_LFS)) == _LFS:
+            if is_pointer(file.read(64)):
                 raise SourceError(
                     f"{name} cannot be read: {path.name} is a pointer of Git LFS, not the file itself: run `git "
                     "lfs pull` in its folder."

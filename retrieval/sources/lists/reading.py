@@ -16,11 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from retrieval.errors import SourceError, short
+from retrieval.images.open import is_pointer
 from retrieval.sources.archives.files import as_text
 from retrieval.sources.lists import names
 from retrieval.sources.matching import Kind, as_type
-from retrieval.sources.metadata import clean, csv_rows, decoded, is_pointer, json_rows
-from retrieval.words import did_you_mean
+from retrieval.sources.metadata import clean, csv_rows, decoded, json_rows
+from retrieval.words import did_you_mean, is_address
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
 LINE = "lookalike:line"  # prefixed, because a list may have its own `line` column
@@ -106,7 +107,7 @@ def _image_column(name: str, columns: list[str], asked: str | None) -> str:
 
 
 def _is_like_a_picture(text: str) -> bool:
-    return text.lower().startswith(("http://", "https://")) or text.lower().endswith(
+    return is_address(text) or text.lower().endswith(
         (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
     )
 
