@@ -83,7 +83,6 @@ MOST_MODULES = 10  # in a folder
 LONGER_FILES = {
     "training/starter/shapes.py": "outlines of twelve articles: data, not logic",
     "training/starter/catalogue.py": "one drawing program, read from top to bottom",
-    "retrieval/images/open.py": "every check of a picture from outside, in one place",
     "retrieval/search.py": "the public search API, in one class",
     "training/recipe.py": "sixty settings with one to three lines each: a table, not logic",
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from retrieval.images.open import MAX_BYTES
+from retrieval.images.door.files import MAX_BYTES
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints

@@ -1,0 +1,65 @@
+"""Decode the bytes of a file, within limits, to upright sRGB."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageFile
+
+from retrieval.errors import ImageError
+from retrieval.images.door.convert import stored_form, upright_rgb
+from retrieval.images.door.formats import FORMATS, complaint
+
+MAX_PIXELS = 25_000_000
+MAX_ASPECT = 100
+
+
+def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
+    """The first frame or page of these bytes as `open_image` returns it; `name` is for messages.
+
+    Raises ImageError like `open_image`.
+    """
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    # Whether Pillow accepts truncated files is a process-wide switch that any import may have changed; Pillow has no
+    # other. Every thread here sets the same value, so no lock is needed; nothing can prevent foreign code in another
+    # thread from setting it back to True during decoding.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        check_size(name, image)
+        return _pixels(image, at_least)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
+    except MemoryError as error:
+        raise ImageError(f"{name} needs more memory to decode than is available") from error
+    except Exception as error:
+        # Broad on purpose. On malicious files Pillow's plugins raise almost anything: OSError, SyntaxError,
+        # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into
+        # errors, ... A list could only contain those seen so far.
+        raise ImageError(f"{name} {complaint(data)}") from error
+
+
+def check_size(name: str, image: Image.Image) -> None:
+    """Check the size in the header against the limits; Pillow itself rejects images without pixels."""
+    sizes = [image.size]
+    # A tile is decoded whole, and may be far larger than the image cropped from it.
+    if image.format == "TIFF" and hasattr(image, "tag_v2"):
+        sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))
+    for width, height in sizes:
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
+    width, height = image.size
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{name} is too long and thin ({width} x {height}); at most {MAX_ASPECT}:1 is accepted")
+
+
+def _pixels(image: ImageFile.ImageFile, at_least: int | None) -> Image.Image:
+    """Decode an opened image once, and convert it to RGB; for `at_least` see `open_image`."""
+    if at_least:
+        image.draft(None, (at_least, at_least))
+    stored = stored_form(image)
+    image.load()
+    return upright_rgb(image, stored)
