@@ -46,6 +46,8 @@ TRAINING_LAYERS = [
 OWNERS = {
     "gradio": ["retrieval/ui/"],
     "playwright": ["retrieval/bench/page.py"],
+    "fastapi": ["retrieval/ui/server/"],
+    "uvicorn": ["retrieval/ui/server/"],
     "gradio_client": ["retrieval/ui/", "retrieval/bench/artifact.py"],
     "typer": ["retrieval/commands/", "training/commands.py"],
     "torch": ["retrieval/encoders/", "training/"],
