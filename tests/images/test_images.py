@@ -14,17 +14,11 @@ from conftest import DATA
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile
 
 from retrieval.errors import ImageError
-from retrieval.images.open import (
-    FORMATS,
-    MAX_ASPECT,
-    MAX_BYTES,
-    MAX_PIXELS,
-    as_region,
-    crop,
-    open_image,
-    read_bytes,
-    thumbnail_jpeg,
-)
+from retrieval.images.door.decode import MAX_ASPECT, MAX_PIXELS
+from retrieval.images.door.files import MAX_BYTES, read_bytes
+from retrieval.images.door.formats import FORMATS
+from retrieval.images.open import open_image, thumbnail_jpeg
+from retrieval.images.regions import as_region, crop
 
 HOSTILE = DATA / "hostile_images"
 # These tests feed Pillow broken metadata on purpose, and it warns when it ignores them: not a failure, even in a run
