@@ -2,15 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import ROOT, free_port, in_two_processes, sha256, tiny_recipe
+from conftest import free_port, in_two_processes, python, sha256, tiny_recipe
 
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.errors import TrainingError
@@ -100,18 +98,10 @@ def test_launch_of_two_processes_makes_one_artifact(drawings, tmp_path):
     changes = {"classes_per_batch": 12, "epochs": 2, "unfreeze": [0.3], "threads": 1}
     recipe = tiny_recipe("classifier", data=str(drawings), head="16-bn-relu-dropout0.5-8", **changes)
     (tmp_path / "two.yaml").write_text(json.dumps({**recipe.settings(), "name": "two"}))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", str(free_port()), "-m", "training", str(tmp_path / "two.yaml")]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = python(*command, "--out", str(tmp_path / "out"), env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     for said in ("training for 2 epochs of 7 steps, fp32, processes: 2", "\nserve it: "):
         assert done.stdout.count(said) == 1, "one of the two speaks"
