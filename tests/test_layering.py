@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 # its own folder. Each folder of `retrieval` is one part, and so is each file outside a folder. Add new parts here.
 LAYERS = [
     ["errors", "arrays", "forking", "version", "words"],
+    ["files"],
     ["console", "hub_errors", "stores", "encoders"],
     ["images"],
     ["sources"],

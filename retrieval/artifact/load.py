@@ -33,6 +33,7 @@ from retrieval.artifact.report import Report
 from retrieval.artifact.text import TextPart, read_text
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
+from retrieval.files.columns import check_values
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 
@@ -185,6 +186,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
 def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:
     with reading(LAYOUT.gallery):
         gallery = Gallery(folder / LAYOUT.gallery)
+        check_values(LAYOUT.gallery, gallery.table)
         ids_hash = hash_of_ids(gallery.ids)
     agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
     agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)
