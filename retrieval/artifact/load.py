@@ -36,6 +36,7 @@ from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.files.columns import check_values
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
+from retrieval.stores.stated import check_lengths
 
 _T = TypeVar("_T")
 
@@ -166,6 +167,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     agree(f"{LAYOUT.index}: number of vectors", manifest["rows"], len(store))
+    check_lengths(LAYOUT.index, store, store.settings.factory)
     replay(manifest["golden"], encoder, store, gallery)
     files = manifest["files"]
     return Artifact(
