@@ -7,6 +7,7 @@ from PIL import Image, ImageFile
 from retrieval.errors import ImageError
 from retrieval.images.door.convert import open_data
 from retrieval.images.door.formats import complaint
+from retrieval.images.door.workers.limits import too_much_memory
 
 MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
@@ -32,7 +33,7 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
     except MemoryError as error:
-        raise ImageError(f"{name} needs more memory to decode than is available") from error
+        raise ImageError(too_much_memory(name)) from error
     except Exception as error:
         # Broad on purpose. On malicious files Pillow's plugins raise almost anything: OSError, SyntaxError,
         # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into
