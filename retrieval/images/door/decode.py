@@ -7,6 +7,7 @@ import io
 from PIL import Image, ImageFile
 
 from retrieval.errors import ImageError
+from retrieval.images.door.checks import only_needed
 from retrieval.images.door.convert import stored_form, upright_rgb
 from retrieval.images.door.formats import FORMATS, complaint
 
@@ -26,6 +27,7 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     # thread from setting it back to True during decoding.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
+        data = only_needed(name, data, MAX_PIXELS)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         check_size(name, image)
         return _pixels(image, at_least)
