@@ -11,7 +11,7 @@ from retrieval.images.door.formats import RefusedError
 
 _RLE8, _RLE4 = 1, 2
 _MOST_ESCAPES = 3_000_000  # ends of line, jumps and literal runs: a picture needs a few for each line
-_RUNS = re.compile(rb"(?:[^\0].)+", re.DOTALL)  # pairs of a count and what to repeat, up to the next escape
+_RUNS = re.compile(rb"(?:[^\0].)++", re.DOTALL)  # pairs of a count and what to repeat, up to the next escape
 _END_OF_LINE, _END, _JUMP = 0, 1, 2
 _NIBBLES = bytes.maketrans(b"0123456789abcdef", bytes(range(16)))
 

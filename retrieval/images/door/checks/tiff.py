@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 
 from retrieval.images.door.checks.blocks.icc import MAX_PROFILE, safe_profile
 from retrieval.images.door.checks.blocks.tags import MOST_TAGS, Directory, Tag
@@ -32,7 +33,8 @@ def is_tiff(data: bytes) -> bool:
 def clean(data: bytes, max_pixels: int) -> bytes:
     """Keep the first page, its layout, palette, colour profile and small tags; see `only_needed`.
 
-    Raises ValueError for BigTIFF in big-endian order, which Pillow takes for another format.
+    Raises ValueError for BigTIFF in big-endian order, which Pillow takes for another format, and for a layout that is
+    not clear.
     """
     try:
         directory = Directory(data)
@@ -44,6 +46,8 @@ def clean(data: bytes, max_pixels: int) -> bytes:
         raise RefusedError(f"is a TIFF file of {len(directory):,} tags; at most {MOST_TAGS:,} are accepted")
     tags = list(directory.tags())
     unique = {tag.number: tag for tag in tags}
+    if any(number in _LAYOUT | _PIECES for number, count in Counter(t.number for t in tags).items() if count > 1):
+        raise ValueError("a tag of the layout is there twice")
     most = _most_pieces(directory, unique)
     kept, extra, room = [], b"", _SMALL_IN_ALL
     for number, tag in sorted(unique.items()):

@@ -9,7 +9,7 @@ from retrieval.images.door.checks.blocks.icc import safe_profile
 from retrieval.images.door.checks.blocks.tags import exif_block, orientation
 from retrieval.images.door.formats import RefusedError
 
-_MOST_CHUNKS = 10_000
+_MOST_CHUNKS = 200_000
 _MOST_EXIF = 2**20
 _PIXELS = (b"VP8 ", b"VP8L", b"ALPH")
 # Flags of the VP8X chunk.
