@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.errors import ImageError
-from retrieval.images.door.convert import stored_form, upright_rgb
+from retrieval.images.door.convert import sizes_of, upright_rgb
 from retrieval.images.door.decode import check_size, decode
-from retrieval.images.door.files import File, name_of, read_bytes
+from retrieval.images.door.files import File, name_of, read_bytes, unread
 
 Picture = File | Image.Image | npt.NDArray[np.uint8]
 """Anything that contains an image: a path, the bytes of a file, a binary file, a PIL image, or a uint8 array."""
@@ -66,11 +66,14 @@ def _from_pil(picture: Image.Image) -> Image.Image:
     name = name_of(getattr(picture, "filename", None) or "")
     if not (picture.width and picture.height):
         raise ImageError(f"{name} has no pixels ({picture.width} x {picture.height})")
-    check_size(name, picture)
+    check_size(name, sizes_of(picture))
     try:
-        stored = stored_form(picture)
+        if (data := unread(picture)) is not None:
+            opened = decode(name, data, None)
+            if opened.size in (picture.size, picture.size[::-1]):  # not after `draft` or another frame was chosen
+                return opened
         picture.load()
-        return upright_rgb(picture.copy(), stored)
+        return upright_rgb(picture.copy())
     except ImageError:
         raise
     except Exception as error:  # a lazily opened file fails here, with any of its decoder's exceptions

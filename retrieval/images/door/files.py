@@ -6,9 +6,12 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from PIL import Image
 
 from retrieval.errors import ImageError, short
+from retrieval.images.door.formats import FORMATS
 
 MAX_BYTES = 64 * 2**20
 
@@ -74,6 +77,21 @@ def _read_capped(name: str, file: BinaryIO, expected: int) -> bytes:
     if not room:
         raise _too_many_bytes(name)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def unread(picture: Image.Image) -> bytes | None:
+    """The file behind an image that was opened by Pillow and not decoded yet; None if there is none, or not at hand."""
+    file: Any = getattr(picture, "fp", None)
+    if picture.format not in (*FORMATS, "MPO") or not getattr(picture, "tile", None) or getattr(picture, "tell", int)():
+        return None
+    try:
+        here = file.tell()
+        file.seek(0)
+        data = file.read(MAX_BYTES + 1)
+        file.seek(here)
+    except (AttributeError, OSError, ValueError):  # closed, or cannot seek
+        return None
+    return data if isinstance(data, bytes) and len(data) <= MAX_BYTES else None
 
 
 def _too_many_bytes(name: str) -> ImageError:

@@ -15,6 +15,7 @@ _MOST_TABLE = 3 * 2**17  # bytes of a palette, or of the tables that the strips 
 _SMALL, _SMALL_IN_ALL = 4096, 2**16  # bytes of any other tag, and of all of them
 
 _WIDTH, _HEIGHT, _SAMPLES, _ROWS, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 277, 278, 284, 322, 323
+_STRIPS, _TILES = 273, 324
 _PIECES = {273, 279, 324, 325}  # offsets and sizes of strips and tiles
 _TABLES = {320, 347}
 _PROFILE = 34675
@@ -79,14 +80,19 @@ def _most_pieces(directory: Directory, tags: dict[int, Tag]) -> int:
         return found[0] if found else default
 
     width, height = value(_WIDTH, 0), value(_HEIGHT, 0)
-    tiled = _TILE_WIDTH in tags and 273 not in tags
-    across, down = (value(_TILE_WIDTH, 0), value(_TILE_HEIGHT, 0)) if tiled else (width, value(_ROWS, height))
     planes = max(1, value(_SAMPLES, 1)) if value(_PLANAR, 1) == 2 else 1
-    needed = -(-width // across) * -(-height // down) * planes if across > 0 and down > 0 else _MOST_PIECES
+    pieces = [(width, value(_ROWS, height))] if _STRIPS in tags else []
+    pieces += [(value(_TILE_WIDTH, 0), value(_TILE_HEIGHT, 0))] if _TILES in tags else []
+    needed = max((_ceil(width, across) * _ceil(height, down) * planes for across, down in pieces), default=1)
     present = max((tag.length for number, tag in tags.items() if number in _PIECES), default=0)
     if min(present, needed) > _MOST_PIECES:
         raise RefusedError(f"is a TIFF file of {needed:,} strips or tiles; at most {_MOST_PIECES:,} are accepted")
     return max(needed, 1)
+
+
+def _ceil(whole: int, part: int) -> int:
+    """How many parts a length needs; a part without length is an error that decoders have ways to deal with."""
+    return -(-whole // part) if part > 0 else _MOST_PIECES
 
 
 def _rewritten(data: bytes, extra: bytes, directory: Directory, tags: list[Tag]) -> bytes:

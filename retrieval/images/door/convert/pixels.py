@@ -1,0 +1,16 @@
+"""A decoded picture whose colours are still those of its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass
+class Pixels:
+    """Colour and transparency, 8 bits each, and what the file says of its colours."""
+
+    colour: Image.Image  # mode L, RGB, CMYK or LAB
+    alpha: Image.Image | None = None  # mode L; None for an opaque picture
+    profile: bytes | None = None  # ICC
