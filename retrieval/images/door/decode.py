@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageFile
 
 from retrieval.errors import ImageError
+from retrieval.images.door.checks import only_needed
 from retrieval.images.door.convert import open_data
 from retrieval.images.door.formats import complaint
 from retrieval.images.door.workers.limits import too_much_memory
@@ -25,7 +26,7 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     # thread from setting it back to True during decoding.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        opened = open_data(data)
+        opened = open_data(only_needed(name, data, MAX_PIXELS))
         check_size(name, opened.sizes)
         return opened.rgb(at_least)
     except ImageError:
