@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFile
 
-from retrieval.images.door.convert import plain, png, tiff
-from retrieval.images.door.convert.colour import to_rgb
+from retrieval.images.door.convert import avif, plain, png, tiff
+from retrieval.images.door.convert.blend import to_rgb
 from retrieval.images.door.convert.pixels import Pixels
 from retrieval.images.door.convert.upright import turned
 from retrieval.images.door.formats import FORMATS
 
 # What decodes an opened image of a format; the others are decoded by `plain`.
-READERS: dict[str, Callable[[Image.Image, bytes | None], Pixels]] = {"PNG": png.read}
+READERS: dict[str, Callable[[Image.Image, bytes | None], Pixels]] = {"AVIF": avif.read, "PNG": png.read}
 
 
 @dataclass
