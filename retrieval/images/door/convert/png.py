@@ -37,6 +37,9 @@ def read(image: Image.Image, data: bytes | None) -> Pixels:
     if isinstance(key, int) and rawmode in ("L;2", "L;4"):
         # Pillow scales these pixels to 8 bits but leaves the transparent value as stored in the file (11.3.1.1).
         image.info["transparency"] = key * (85 if rawmode == "L;2" else 17)
+    if encoding and image.mode.startswith("I;16"):
+        plain.decode(image)
+        return turned(_from_grey(np.asarray(image), key, encoding), orientation(image))
     if not (wide and data is not None and isinstance(rawmode, str)):
         return _encoded(plain.read(image, data), encoding)
     values, loaded = _wide(data, rawmode)
@@ -93,6 +96,13 @@ def _wide(data: bytes, rawmode: str) -> tuple[Wide, Image.Image]:
     if len(parts) == 1:
         return parts[0][..., ::2].astype(np.uint16) * 256 + parts[0][..., 1::2], image
     return parts[0].astype(np.uint16) * 256 + parts[1], image
+
+
+def _from_grey(values: Wide, key: object, encoding: Encoding) -> Pixels:
+    """8-bit colour and alpha from 16 bits of grey."""
+    table = encoding.to_srgb(np.repeat(np.arange(2**16, dtype=np.uint16)[:, None, None], 3, axis=2))[:, 0, 0]
+    mask = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
+    return Pixels(Image.fromarray(table[values]).convert("RGB"), mask)
 
 
 def _from_wide(values: Wide, key: object, encoding: Encoding | None) -> Pixels:
