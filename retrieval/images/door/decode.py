@@ -28,7 +28,9 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     try:
         opened = open_data(only_needed(name, data, MAX_PIXELS))
         check_size(name, opened.sizes)
-        return opened.rgb(at_least)
+        rgb = opened.rgb(at_least)
+        check_size(name, [rgb.size])  # a part may have been cut out
+        return rgb
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
