@@ -18,7 +18,8 @@ from PIL import Image
 from retrieval.errors import ImageError
 from retrieval.images.door.convert import sizes_of, upright_rgb
 from retrieval.images.door.decode import check_size, decode
-from retrieval.images.door.files import File, name_of, read_bytes, unread
+from retrieval.images.door.files import File, name_of, unread
+from retrieval.images.door.workers.apart import decode_apart
 
 Picture = File | Image.Image | npt.NDArray[np.uint8]
 """Anything that contains an image: a path, the bytes of a file, a binary file, a PIL image, or a uint8 array."""
@@ -49,7 +50,7 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
         source = _from_array(source)
     if isinstance(source, Image.Image):
         return _from_pil(source)
-    return decode(name_of(source), read_bytes(source), at_least)
+    return decode_apart(source, at_least)
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:

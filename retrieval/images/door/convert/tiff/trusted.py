@@ -41,7 +41,7 @@ def pillow_is_right(layout: Layout) -> bool:
         # It leaves big-endian numbers that libtiff has unpacked as they are, although libtiff has turned their bytes.
         swapped = layout.order == ">" and ((layout.compression != 1 and (bits, kind) != (16, 1)) or bits == 12)
         return right and not (bits > 8 and swapped) and not (bits == 12 and layout.compression != 1)
-    if kind != 1 or (layout.planar and (bits != 8 or layout.extras not in ((), (UNASSOCIATED,)))):
+    if kind != 1 or (layout.planar and not _planes_are_right(layout)):
         return False
     if layout.photometric == RGB:
         return layout.extras in _EXTRAS.get(bits, set()) and layout.samples == 3 + len(layout.extras)
@@ -52,3 +52,9 @@ def pillow_is_right(layout: Layout) -> bool:
     if layout.photometric == GREY:
         return bits == 8 and layout.extras == (UNASSOCIATED,) and layout.samples == 2 and not layout.planar
     return layout.photometric == CIELAB and bits == 8 and layout.samples == 3 and not layout.planar
+
+
+def _planes_are_right(layout: Layout) -> bool:
+    """Whether Pillow reads samples that are stored plane by plane: of 16 bits only what libtiff has unpacked."""
+    known = layout.extras in ((), (UNASSOCIATED,)) or (layout.extras == (ASSOCIATED,) and layout.bits[0] == 16)
+    return known and (layout.bits[0] == 8 or (layout.bits[0] == 16 and layout.compression != 1))
