@@ -16,7 +16,9 @@ from retrieval.images.door.decode import decode
 from retrieval.images.door.formats import FORMATS
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.memory import PIXEL
-from retrieval.images.door.workers.sandbox import die_with, lock_in
+from retrieval.images.door.workers.sandbox import die_with, give_memory_back, lock_in
+
+_IDLE = 2.0  # seconds
 
 
 def main(descriptor: int, server: int, memory: int, pixels: int) -> None:
@@ -34,7 +36,7 @@ def main(descriptor: int, server: int, memory: int, pixels: int) -> None:
     with socket.socket(fileno=descriptor) as server_socket, suppress(ConnectionError):
         server_socket.send(protocol.READY)
         while True:
-            message, descriptors, _, _ = socket.recv_fds(server_socket, protocol.LONGEST, 2)
+            message, descriptors = _next(server_socket)
             if not message:
                 return
             try:
@@ -45,6 +47,18 @@ def main(descriptor: int, server: int, memory: int, pixels: int) -> None:
             server_socket.send(answer)
             if not answer.startswith(protocol.PIXELS):
                 gc.collect()  # an error keeps the picture alive through its traceback
+
+
+def _next(server: socket.socket) -> tuple[bytes, list[int]]:
+    """The next request; an empty one at the end. Memory that earlier pictures took is given back while it is idle."""
+    server.settimeout(_IDLE)
+    try:
+        message, descriptors, _, _ = socket.recv_fds(server, protocol.LONGEST, 2)
+    except TimeoutError:
+        give_memory_back()
+        server.settimeout(None)
+        message, descriptors, _, _ = socket.recv_fds(server, protocol.LONGEST, 2)
+    return message, descriptors
 
 
 def _load_everything() -> None:

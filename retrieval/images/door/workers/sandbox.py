@@ -75,3 +75,9 @@ def _drop_capabilities() -> None:
     """Give up what root may do, such as raising its own limits."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
     _libc.capset(header, (ctypes.c_uint32 * 6)())
+
+
+def give_memory_back() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(ctypes.c_size_t(0))
