@@ -8,6 +8,8 @@ import resource
 import signal
 from pathlib import Path
 
+from retrieval.images.door.workers.system_calls import forbid_calls
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _PDEATHSIG, _NO_NEW_PRIVS = 1, 38  # of prctl
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446  # system calls, the same number on all architectures but Alpha
@@ -40,6 +42,7 @@ def lock_in(memory: int, file_size: int) -> None:
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (limit, limit))
+    forbid_calls()
 
 
 def _die_first() -> None:
