@@ -231,6 +231,21 @@ def test_interrupted_picture_takes_its_worker_along():
         assert ended(worker.pid) and pool.decode(SMALL, None).size == (40, 30)
 
 
+def test_worker_killed_while_it_starts_is_replaced():
+    started = []
+
+    def killed_at_first():
+        worker = Worker()
+        started.append(worker.pid)
+        if len(started) < 3:
+            os.kill(worker.pid, signal.SIGKILL)
+        return worker
+
+    with closing(Pool(1, killed_at_first)) as pool:
+        assert pool.decode(SMALL, None).size == (40, 30)
+        assert len(started) == 3 and all(map(ended, started[:2]))
+
+
 # A worker is not trusted
 
 START = "import os, socket, sys, mmap, time; s = socket.socket(fileno=int(sys.argv[1])); s.send(b'R')\n"

@@ -69,7 +69,7 @@ class Worker:
     def decode(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
         """The picture in the file `given`, a descriptor, of `size` bytes.
 
-        Raises ImageError. If it is `LostError`, or anything else is raised, the worker must be ended.
+        Raises ImageError, or StartError. The worker must then be ended, unless it is an ImageError but no LostError.
         """
         self._await_start()
         with memory_file() as wanted:
@@ -82,7 +82,7 @@ class Worker:
             return _understood(name, answer, wanted)
 
     def _await_start(self) -> None:
-        """Wait until the process is ready. Raises LookalikeError."""
+        """Wait until the process is ready. Raises StartError."""
         if self._ready:
             return
         self._socket.settimeout(self._limits.start)
@@ -91,7 +91,7 @@ class Worker:
         except OSError:
             self._ready = False
         if not self._ready:
-            raise LookalikeError(
+            raise StartError(
                 "no picture can be decoded: a process that decodes does not start "
                 f"({_fate(self._end()) or f'not ready after {self._limits.start:.0f} s'}); is memory short?"
             )
@@ -140,6 +140,10 @@ class Worker:
         """In a forked child: forget the process, which is the parent's."""
         self._socket.close()
         self._process.returncode = 0
+
+
+class StartError(LookalikeError):
+    """A worker that was not ready to decode a picture: the picture is not to blame."""
 
 
 class LostError(ImageError):
