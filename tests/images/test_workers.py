@@ -170,10 +170,22 @@ def test_worker_lost_within_a_picture_is_a_sentence(number, words):
 
 
 def test_picture_over_its_processor_time_is_refused_and_the_next_one_opens():
-    with a_pool(processor=0.02, processor_per_mib=0, stretch=1000) as pool:
+    with a_pool(processor=0.02, processor_more=0, stretch=1000) as pool:
         with pytest.raises(ImageError, match=f"^large.jpg {TOO_LONG}"):
             pool.decode(named("large.jpg", LARGE), None)
         assert pool.decode(SMALL, None).size == (40, 30)
+
+
+def test_large_file_of_many_pixels_may_take_more_processor_time():
+    slow = LARGE + bytes(2**20)  # what follows the end of a JPEG is not looked at
+    with a_pool(processor=0.02, processor_more=100, stretch=1000) as pool:
+        assert pool.decode(slow, None).size == (4000, 4000)
+    program = START.replace("import os", "import os, struct") + (
+        "f = socket.recv_fds(s, 9, 2)[1]; os.pwrite(f[0], struct.pack('<Q', 2**63), os.fstat(f[0]).st_size)\n"
+        "while True: pass"
+    )
+    with a_pool(program=program, processor=0.1, stretch=1000) as pool, pytest.raises(ImageError, match=TOO_LONG):
+        pool.decode(SMALL, None)  # a small file gets no more, whatever is said of it
 
 
 def test_picture_over_the_memory_limit_is_refused_and_the_next_one_opens():
@@ -182,7 +194,7 @@ def test_picture_over_the_memory_limit_is_refused_and_the_next_one_opens():
             with pytest.raises(ImageError, match=f"^large.jpg {TOO_MUCH}"):
                 pool.decode(named("large.jpg", encode(Image.new("RGB", (5000, 5000)))), None)
             assert pool.decode(SMALL, None).size == (40, 30)
-    with a_pool(pixels=1_000_000) as pool:
+    with a_pool(file=1_000_000) as pool:
         with pytest.raises(ImageError, match=TOO_MUCH):
             pool.decode(encode(Image.new("RGB", (600, 600))), None)
         assert pool.decode(SMALL, None).size == (40, 30)

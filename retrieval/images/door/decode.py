@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from PIL import Image, ImageFile
 
@@ -15,10 +16,13 @@ MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
 
 
-def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
+def decode(
+    name: str, data: bytes, at_least: int | None, declare: Callable[[int], object] = lambda pixels: None
+) -> Image.Image:
     """The first frame or page of these bytes as `open_image` returns it; `name` is for messages.
 
-    Raises ImageError like `open_image`.
+    `declare` is told the number of pixels in the header, once they are known to be within the limits. Raises ImageError
+    like `open_image`.
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
@@ -29,6 +33,7 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         check_size(name, image)
+        declare(image.width * image.height)
         return _pixels(image, at_least)
     except ImageError:
         raise

@@ -21,16 +21,16 @@ from retrieval.images.door.workers.sandbox import die_with, give_memory_back, lo
 _IDLE = 2.0  # seconds
 
 
-def main(descriptor: int, server: int, memory: int, pixels: int) -> None:
+def main(descriptor: int, server: int, memory: int, file: int) -> None:
     """Serve the requests that come by a socket; `server` is the process that must be alive for that.
 
-    `memory` and `pixels` are limits in bytes, as in `Limits`.
+    `memory` and `file` are limits in bytes, as in `Limits`.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server decides when a worker ends
     die_with(server)
     _load_everything()
-    lock_in(memory, pixels)
+    lock_in(memory, file)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=descriptor) as server_socket, suppress(ConnectionError):
@@ -78,8 +78,8 @@ def _load_everything() -> None:
 def _answer(message: bytes, given: int, wanted: int) -> bytes:
     name, at_least = protocol.parse_request(message)
     try:
-        data = os.pread(given, os.fstat(given).st_size, 0)
-        image = decode(name, data, at_least)
+        data = os.pread(given, size := os.fstat(given).st_size, 0)
+        image = decode(name, data, at_least, lambda pixels: protocol.declare_pixels(given, size, pixels))
         del data
         _write(image, wanted)
     except ImageError as error:

@@ -41,7 +41,7 @@ class Worker:
         self._limits, self._ready = limits, False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         paths = [str(_PACKAGES), *(path for path in sys.path if Path(path).is_absolute())]
-        numbers = [theirs.fileno(), os.getpid(), limits.memory, limits.pixels]
+        numbers = [theirs.fileno(), os.getpid(), limits.memory, limits.file]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         try:
             self._process = subprocess.Popen(
@@ -77,7 +77,7 @@ class Worker:
                 socket.send_fds(self._socket, [protocol.request(name, at_least)], [given, wanted])
             except OSError as error:
                 raise LostError(crashed(name)) from error
-            answer = self._answer(name, self._limits.seconds(size))
+            answer = self._answer(name, given, size)
             self.served += 1
             return _understood(name, answer, wanted)
 
@@ -96,12 +96,15 @@ class Worker:
                 f"({_fate(self._end()) or f'not ready after {self._limits.start:.0f} s'}); is memory short?"
             )
 
-    def _answer(self, name: str, seconds: float) -> bytes:
+    def _answer(self, name: str, given: int, size: int) -> bytes:
         """Wait for an answer as long as the process is within its time. Raises LostError."""
-        before, deadline = self._used(), time.monotonic() + seconds * self._limits.stretch
+        processor, clock = self._used(), time.monotonic()
         while True:
             # One thread uses no more processor time than passes on the clock: no need to look before.
-            left = min(seconds - (self._used() - before), deadline - time.monotonic())
+            seconds = self._limits.seconds(size, protocol.declared_pixels(given, size))
+            left = min(
+                seconds - (self._used() - processor), seconds * self._limits.stretch - (time.monotonic() - clock)
+            )
             if left <= 0:
                 raise LostError(too_long(name))
             self._socket.settimeout(left + 0.001)
