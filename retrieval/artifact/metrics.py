@@ -25,7 +25,7 @@ from retrieval.artifact.sections import (
     Section,
     TrainingSection,
 )
-from retrieval.errors import IntegrityError, short
+from retrieval.errors import IntegrityError, short_repr
 from retrieval.files.strict_json import parse_json
 from retrieval.version import VERSION
 
@@ -73,7 +73,7 @@ def parse_metrics(content: bytes | str) -> Metrics:
     """
     held = parse_json(content, nan=lambda _: None)  # older versions could write NaN
     if not isinstance(held, dict):
-        raise IntegrityError(f"{LAYOUT.metrics} must be an object of sections, found {short(repr(held), 60)}. {_MEND}")
+        raise IntegrityError(f"{LAYOUT.metrics} must be an object of sections, found {short_repr(held, 60)}. {_MEND}")
     if "version" not in held:
         held = {**_upgraded(held), "version": METRICS_FORMAT}
     if held["version"] != METRICS_FORMAT:
@@ -136,4 +136,4 @@ def _sentence(error: ValidationError) -> str:
     message = "Input should be an object" if first["type"] == "model_type" else first["msg"]
     subject, _, wanted = message.partition(" should ")
     what = where if subject == "Input" else f"{where}: {subject}"  # such as "List", in an error about its length
-    return f"{LAYOUT.metrics}: {what} must {wanted}, found {short(repr(first['input']), 60)}. {_MEND}"
+    return f"{LAYOUT.metrics}: {what} must {wanted}, found {short_repr(first['input'], 60)}. {_MEND}"

@@ -48,6 +48,12 @@ Refresh = Annotated[
         help="ask the Hub every MINUTES for a newer commit of the artifact (default: never)",
     ),
 ]
+AllowPrivate = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private", help="fetch pictures that programs name by address from private networks, and by http, too"
+    ),
+]
 
 
 @commands.command()
@@ -66,6 +72,7 @@ def serve(
     originals: OriginalsIn = None,
     share: Share = False,
     refresh: Refresh = None,
+    allow_private: AllowPrivate = False,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -83,8 +90,7 @@ def serve(
 
     # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    live = Live(searcher, Originals(originals or ()))
-    app = create_app(live)
+    app = create_app(live := Live(searcher, Originals(originals or ())), allow_private=allow_private)
     _check_originals(live, originals or [])
     try:
         with reloading(live, artifact, refresh):

@@ -40,7 +40,7 @@ def launch(
 
     Raises OSError if the address cannot be listened on, ValueError for an invalid GRADIO_SERVER_PORT.
     """
-    settings = replace(settings or ServerSettings(), **options)
+    settings = replace(settings or ServerSettings(), **options, page=app)
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     page = mount_page(outer, app, "/", settings)
     listener = _listen(settings)
