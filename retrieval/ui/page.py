@@ -51,6 +51,7 @@ def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) 
                 about = gr.HTML(html, js_on_load=script_, elem_id="about", apply_default_css=False)
         search.listen(app, tabs)
         Endpoints(live).add()
+    app.pictures = live.folder
     app.originals = live.originals.routes(lambda: live.now.searcher.gallery)
     app.queue(default_concurrency_limit=CONCURRENCY)
     texts = {
