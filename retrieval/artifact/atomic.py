@@ -14,9 +14,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from retrieval.errors import ArtifactError
+from retrieval.files.locks import alone
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -74,15 +73,10 @@ def _locked(folder: Path) -> Iterator[None]:
         raise ArtifactError(f"{folder.parent} cannot be created: {error.strerror}.") from error
     if not os.access(folder.parent, os.W_OK):
         raise ArtifactError(f"{folder.parent} is not writable; choose another folder.")
-    lock = FileLock(_beside(folder, "lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ArtifactError(f"another process is writing {folder}; wait until it has finished.") from error
-    try:
+    with alone(
+        _beside(folder, "lock"), f"another process is writing {folder}; wait until it has finished", ArtifactError
+    ):
         yield
-    finally:
-        lock.release()
 
 
 def _restore(folder: Path) -> None:

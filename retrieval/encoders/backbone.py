@@ -8,11 +8,13 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from retrieval.encoders.heads import Head
 from retrieval.errors import EncoderError, first_line
+from retrieval.files.locks import check_lockable
 from retrieval.words import did_you_mean
 
 _PROBE_SCALES = (1.0, 1e3, 1e6)  # a bias can hide a ReLU's nonlinearity at small inputs, not at large ones
@@ -27,6 +29,8 @@ def feature_count(model: Any) -> int:
 
 def make_network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
     """Create a timm network with a linear head of this size, or without a head for size 0; raises EncoderError."""
+    if from_hub:
+        check_lockable(Path(constants.HF_HUB_CACHE), EncoderError)
     try:
         return timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
     except Exception as error:  # timm, torch and the Hub client each raise their own exceptions

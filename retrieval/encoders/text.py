@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
 from retrieval.arrays import Vectors
 from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.errors import EncoderError, QueryError, first_line, short
+from retrieval.files.locks import check_lockable
 from retrieval.forking import OneThread
 
 _KINDS = ("clip", "siglip", "siglip2")  # model types as `transformers` names them
@@ -58,6 +60,7 @@ class TextEncoder:
         if folder.is_dir():
             made = cls.load(folder)
         else:
+            check_lockable(Path(constants.HF_HUB_CACHE), EncoderError)
             with _loading(name, " Check the name and the network, or give the folder of a local model."):
                 made = cls(*_opened(name, local=False), name)
         picture = made._on_thread(partial(made._images, [Image.new("RGB", (64, 64))]))

@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from retrieval.artifact.atomic import recover
 from retrieval.artifact.load import is_artifact, read_metrics
 from retrieval.errors import TrainingError
+from retrieval.files.locks import alone
 from training.data.dataset import Data
 from training.data.pixels import Pixels
 from training.loop.guards import last_checkpoint
@@ -46,16 +45,9 @@ def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> Iterator[None]
     Raises TrainingError if another process trains there, or the folder holds another run, or `out` is finished.
     """
     work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise TrainingError(f"another process is training in {work}; wait until it has finished.") from error
-    try:
+    with alone(work / "lock", f"another process is training in {work}; wait until it has finished", TrainingError):
         _begin(work, out, recipe, resume)
         yield
-    finally:
-        lock.release()
 
 
 def _begin(work: Path, out: Path, recipe: Recipe, resume: bool) -> None:

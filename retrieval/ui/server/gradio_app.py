@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from gradio.utils import get_space
 from starlette.routing import Mount
 
-from retrieval.images.open import MAX_BYTES
+from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.api.mcp import offer_tools
 from retrieval.ui.pieces.html import STATIC
