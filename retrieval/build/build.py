@@ -24,7 +24,8 @@ from retrieval.build.write import Draft, write_artifact
 from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
-from retrieval.errors import SourceError
+from retrieval.errors import ArtifactError, SourceError
+from retrieval.files.storing import storing
 from retrieval.images.gallery import Gallery, write_gallery
 from retrieval.sources.base import Source
 from retrieval.sources.originals import with_originals
@@ -83,7 +84,8 @@ def building(
             raise SourceError(_nothing(report))
         vectors = shards.vectors(encoder.dim)
         with replacing(out, LAYOUT.own()) as folder:
-            encoder.save(folder)
+            with storing(folder / LAYOUT.weights, ArtifactError, needed=encoder.size):
+                encoder.save(folder)
             write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
             gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
             facts = {"build": {**report.summary(), "source": dict(source.about)}}
