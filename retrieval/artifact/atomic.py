@@ -11,12 +11,13 @@ import ctypes
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrieval.console import say
 from retrieval.errors import ArtifactError
 from retrieval.files.locks import alone
+from retrieval.files.names import beside
 from retrieval.files.storing import flush, flush_all, storing
 
 _AT_FDCWD = -100
@@ -33,7 +34,7 @@ def writing(folder: Path, own: Collection[str]) -> Iterator[None]:
     folder = folder.resolve()  # replace the folder that a symbolic link points to, not the link
     with storing(folder, ArtifactError, only=_ours(folder)), _locked(folder):
         _restore(folder)
-        for left_over in (_beside(folder, "new"), _beside(folder, "old")):
+        for left_over in (beside(folder, "new"), beside(folder, "old")):
             with storing(left_over, ArtifactError):
                 _retire(left_over, folder, own)
         yield
@@ -47,14 +48,15 @@ def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
     one, not deleted. Use this inside `writing`. An error in the block leaves the old folder unchanged.
     """
     folder = folder.resolve()
-    fresh = _beside(folder, "new")
+    fresh = beside(folder, "new")
     fresh.mkdir()
     try:
         yield fresh
         flush_all(fresh)
         _swap(fresh, folder)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):  # after Ctrl-C, the swap may be done, and the user's own files are in it
+            _retire(fresh, folder, own)
         raise
     flush(folder.parent)
     try:
@@ -66,7 +68,7 @@ def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
 def recover(folder: Path) -> None:
     """Repair a two-rename swap that was interrupted halfway: give the old folder its name back."""
     folder = folder.resolve()
-    if not folder.exists() and _beside(folder, "old").exists():
+    if not folder.exists() and beside(folder, "old").exists():
         with storing(folder, ArtifactError), _locked(folder):  # a swap may still be running
             _restore(folder)
 
@@ -75,13 +77,13 @@ def recover(folder: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     busy = f"another process is writing {folder}; wait until it has finished"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone(_beside(folder, "lock"), busy, ArtifactError):
+    with alone(beside(folder, "lock"), busy, ArtifactError):
         yield
 
 
 def _ours(folder: Path) -> Callable[[Path], bool]:
     """Whether a path is written when `folder` is replaced: the folder, what is beside it, or a folder above it."""
-    start = f".{folder.name}."
+    start = beside(folder, "").name
 
     def is_ours(path: Path) -> bool:
         if folder.is_relative_to(path):
@@ -92,13 +94,9 @@ def _ours(folder: Path) -> Callable[[Path], bool]:
 
 
 def _restore(folder: Path) -> None:
-    old = _beside(folder, "old")
+    old = beside(folder, "old")
     if old.exists() and not folder.exists():
         old.rename(folder)
-
-
-def _beside(folder: Path, what: str) -> Path:
-    return folder.parent / f".{folder.name}.{what}"
 
 
 def _swap(fresh: Path, folder: Path) -> None:
@@ -106,16 +104,21 @@ def _swap(fresh: Path, folder: Path) -> None:
     if not folder.exists():
         fresh.rename(folder)
     elif not _exchange(fresh, folder):
-        old = _beside(folder, "old")
+        old = beside(folder, "old")
         folder.rename(old)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
         old.rename(fresh)
 
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap the names of two folders atomically; returns False if the system does not support it."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # neither macOS nor Windows has it
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 

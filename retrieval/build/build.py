@@ -25,6 +25,7 @@ from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
 from retrieval.errors import ArtifactError, SourceError
+from retrieval.files.names import beside
 from retrieval.files.storing import storing
 from retrieval.images.gallery import Gallery, write_gallery
 from retrieval.sources.base import Source
@@ -111,14 +112,17 @@ def embed(
     to treat as duplicates to their names.
     """
     shards = Shards(work_folder(out), key, encoder.fingerprint, source.schema)
-    embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
+    try:
+        embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
+    except BaseException:
+        shards.clear_empty()
+        raise
     return shards
 
 
 def work_folder(out: Path) -> Path:
     """The folder for the unfinished work of a build, next to the artifact `out`."""
-    out = out.resolve()
-    return out.parent / f".{out.name}.building"
+    return beside(out.resolve(), "building")
 
 
 def report_of(shards: Shards, source: Source) -> Report:

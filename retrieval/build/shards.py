@@ -133,6 +133,11 @@ class Shards:
             start += len(column)
         return vectors
 
+    def clear_empty(self) -> None:
+        """Remove the work folder if it holds nothing that another attempt can use."""
+        if not any(path.name != "key" for path in self.folder.iterdir()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def clear(self) -> None:
         """Remove the work folder."""
         discard(self.folder)

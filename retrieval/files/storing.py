@@ -20,6 +20,7 @@ from retrieval.errors import LookalikeError
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _BROKEN = {errno.EIO, errno.ENXIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
+_IN_USE = {5, 32, 33}  # error numbers of Windows: access denied, sharing violation, lock violation
 _NUMBER = re.compile(r"(?:code|errno|os error)[ :=]*(\d+)", re.IGNORECASE)  # in errors of libraries in Rust and C++
 _UNWRITTEN = re.compile(r"\d+ requested and \d+ written|fail\w* writ|writ\w* fail|unexpected pos")  # of NumPy, torch
 _DRAFT = re.compile(r"^\.(.+)\.new$")  # a folder that is being written, see `retrieval.artifact.atomic`
@@ -45,7 +46,8 @@ def storing(
             number = _try(path.parent)
         if number is None or (only and not _concerns(failed, number, only)):
             raise
-        raise error(unstored(number, path, needed)) from failed
+        in_use = getattr(failed, "winerror", None) in _IN_USE
+        raise error(unstored(number, path, needed, in_use=in_use)) from failed
 
 
 def error_number(error: BaseException) -> int | None:
@@ -59,12 +61,17 @@ def error_number(error: BaseException) -> int | None:
     return next((number for number in known if os.strerror(number) in text), None)
 
 
-def unstored(number: int, path: Path, needed: int = 0) -> str:
-    """The sentence for a file that cannot be written: its path, why, the room there and what helps."""
+def unstored(number: int, path: Path, needed: int = 0, *, in_use: bool = False) -> str:
+    """The sentence for a file that cannot be written: its path, why, the room there and what helps.
+
+    `in_use`: another program has it open, which Windows does not allow.
+    """
     path, why = Path(*(_DRAFT.sub(r"\1", part) for part in path.parts)), os.strerror(number)
     if number in _NO_ROOM:
         helps = "free some space, or choose a folder on another disk"
         return f"{path} cannot be written ({why}; {_room(path, needed)}): {helps}."
+    if in_use:
+        return f"{path} cannot be written (another program has it open): end that program, such as a running server."
     if number in _FORBIDDEN:
         return f"{path} cannot be written ({why}): make its folder writable, or choose another one."
     if number == errno.ENAMETOOLONG:
