@@ -17,7 +17,9 @@ from PIL import Image
 
 from retrieval.arrays import Vectors
 from retrieval.errors import QueryError, short
-from retrieval.images.open import Picture, Region, not_a_file
+from retrieval.images.door.files import not_a_file
+from retrieval.images.open import Picture
+from retrieval.images.regions import Region
 
 MAX_K = 1000
 _NOTHING = 1e-4  # norm of a weighted sum of unit vectors: below it, the direction is rounding error

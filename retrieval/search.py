@@ -29,7 +29,8 @@ from retrieval.hub.pull import open_artifact
 from retrieval.images.compare import Pictures
 from retrieval.images.filters import Where
 from retrieval.images.gallery import Gallery
-from retrieval.images.open import Picture, as_region, crop, open_image
+from retrieval.images.open import Picture, open_image
+from retrieval.images.regions import as_region, crop
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Store
 

@@ -17,7 +17,7 @@ from retrieval.console import say
 from retrieval.errors import QueryError
 
 if TYPE_CHECKING:
-    from retrieval.images.open import Region
+    from retrieval.images.regions import Region
     from retrieval.search import Hit
 
 commands = typer.Typer()
@@ -120,7 +120,7 @@ def _check_image(image: str) -> None:
     """Raise QueryError or ImageError unless the image is a file, before torch is imported, which takes seconds."""
     if Path(image).is_dir():
         raise QueryError(f"{image} is a folder; add --jsonl to search with every image in it.")
-    from retrieval.images.open import read_bytes
+    from retrieval.images.door.files import read_bytes
 
     read_bytes(image)
 
@@ -149,7 +149,7 @@ def _region(text: str | None, image: str | None) -> Region | None:
         return None
     if not image:
         raise QueryError("--region selects a part of IMAGE, but no IMAGE was given.")
-    from retrieval.images.open import as_region
+    from retrieval.images.regions import as_region
 
     try:
         return as_region([float(share) for share in text.split(",")])

@@ -12,6 +12,7 @@ from retrieval.evaluation.duplicates import Group
 from retrieval.files.storing import writing_csv
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
+from retrieval.tables.cells import disarmed
 
 Rule = Literal["first", "largest", "oldest"]
 
@@ -51,7 +52,8 @@ def write_csv(groups: Sequence[Group], gallery: Gallery, file: Path, kept: Seque
             for row, image, score in zip(group.rows, gallery.take(group.rows), group.scores, strict=True):
                 action = "keep" if row == best else "remove"
                 size = len(group.rows)
-                writer.writerow([number, size, action, image.id, image.label, image.source, f"{score:.4f}"])
+                named = disarmed([image.id, image.label, image.source])
+                writer.writerow([number, size, action, *named, f"{score:.4f}"])
 
 
 def write_copies(copies: Sequence[Copy], gallery: Gallery, reference: Gallery, file: Path) -> None:
@@ -62,7 +64,8 @@ def write_copies(copies: Sequence[Copy], gallery: Gallery, reference: Gallery, f
         mine = gallery.take([copy.row for copy in copies])
         theirs = reference.take([copy.other for copy in copies])
         for one, other, copy in zip(mine, theirs, copies, strict=True):
-            writer.writerow([one.id, one.label, one.source, other.id, other.label, other.source, f"{copy.score:.4f}"])
+            named = disarmed([one.id, one.label, one.source, other.id, other.label, other.source])
+            writer.writerow([*named, f"{copy.score:.4f}"])
 
 
 def _file_of(gallery: Gallery, row: int, originals: Path) -> Path:

@@ -12,7 +12,7 @@ import fsspec
 import pyarrow as pa
 
 from retrieval.errors import ImageError, first_line
-from retrieval.images.open import MAX_BYTES, read_bytes
+from retrieval.images.door.files import MAX_BYTES, read_bytes
 from retrieval.sources.archives.reading import is_packed, read_packed
 from retrieval.sources.datasets import source_error
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import SourceError, first_line, short
-from retrieval.images.open import is_pointer
+from retrieval.images.door.formats import is_pointer
 from retrieval.images.scalars import as_written
 from retrieval.words import did_you_mean
 

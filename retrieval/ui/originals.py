@@ -21,8 +21,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from retrieval.errors import QueryError, SourceError
+from retrieval.images.door.files import MAX_BYTES
+from retrieval.images.door.formats import FORMATS
 from retrieval.images.gallery import ORIGINAL, Gallery, Row, spread_rows
-from retrieval.images.open import FORMATS, MAX_BYTES
 from retrieval.search import Hit
 from retrieval.ui import strings
 from retrieval.words import is_address

@@ -1,23 +1,18 @@
-"""The page as a whole: header, the search, the endpoints; and how it is served."""
+"""The page as a whole: header, the search, the endpoints."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
-from retrieval.images.open import MAX_BYTES
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
-from retrieval.ui.api.mcp import offer_tools
 from retrieval.ui.originals import Originals
-from retrieval.ui.pieces.html import STATIC, render, script
-from retrieval.ui.pieces.theme import head, theme
+from retrieval.ui.pieces.html import render, script
 from retrieval.ui.serving import Live, Served
 from retrieval.ui.tabs.duplicates import DuplicatesTab
 from retrieval.ui.tabs.facts import about_html, evaluation_html
@@ -92,37 +87,3 @@ def _header(served: Served) -> str:
     artifact, searcher = served.artifact, served.searcher
     model, rows = searcher.encoder.name, len(searcher.gallery)
     return render("header", name=artifact.name, state=artifact.state, rows=rows, model=model)
-
-
-def launch(
-    app: gr.Blocks, *, host: str | None = None, port: int | None = None, share: bool = False, **options: Any
-) -> tuple[Any, str, str | None]:
-    """Serve the app; returns Gradio's (app, local address, public address).
-
-    Host and port are Gradio's own where they are None: 127.0.0.1 and the first free port from 7860, or what
-    GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say, as on a Space.
-    """
-    # At the first event Gradio asks matplotlib for its backend; without a name, all of pyplot is imported to find one.
-    os.environ.setdefault("MPLBACKEND", "agg")
-    tools = offer_tools()
-    if not tools:
-        print(strings.NO_TOOLS)
-    settings = dict(options.pop("app_kwargs", None) or {})
-    settings["routes"] = [*settings.get("routes", ()), *getattr(app, "originals", ())]
-    served: tuple[Any, str, str | None] = app.launch(
-        app_kwargs=settings,
-        server_name=host,
-        server_port=port,
-        share=share,
-        show_error=True,
-        ssr_mode=False,
-        run_history=False,  # Gradio's pages would keep every visitor's pictures in their browser
-        max_file_size=MAX_BYTES,
-        footer_links=["api"],
-        mcp_server=tools,
-        theme=theme(),
-        head=head(),
-        favicon_path=STATIC / "favicon.png",
-        **options,
-    )
-    return served

@@ -11,7 +11,7 @@ from typing import Any
 from retrieval.errors import QueryError, short
 from retrieval.images.filters import Filter, parse, parse_line
 from retrieval.images.gallery import Gallery
-from retrieval.images.open import as_region
+from retrieval.images.regions import as_region
 from retrieval.search import Part
 
 MAX_PARTS = 8

@@ -13,7 +13,8 @@ from conftest import png
 from retrieval.build.build import build_artifact
 from retrieval.commands.paths import check_source
 from retrieval.errors import ImageError, SourceError
-from retrieval.images.open import MAX_BYTES, open_image
+from retrieval.images.door.files import MAX_BYTES
+from retrieval.images.open import open_image
 from retrieval.sources.open import open_source, pinned, split_names
 
 MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}

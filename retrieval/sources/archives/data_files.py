@@ -17,7 +17,7 @@ from datasets.data_files import DataFilesList
 from datasets.features.features import generate_from_arrow_type
 
 from retrieval.errors import SourceError, first_line, short
-from retrieval.images.open import is_pointer
+from retrieval.images.door.formats import is_pointer
 from retrieval.sources.archives.reasons import reason
 from retrieval.sources.columns import holds_map
 from retrieval.words import counted

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from retrieval.errors import SourceError, first_line
-from retrieval.images.open import MAX_BYTES
+from retrieval.images.door.files import MAX_BYTES
 from retrieval.words import counted
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")

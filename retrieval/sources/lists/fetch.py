@@ -17,7 +17,7 @@ import httpcore
 import httpx
 
 from retrieval.errors import ImageError, first_line, short
-from retrieval.images.open import MAX_BYTES
+from retrieval.images.door.files import MAX_BYTES
 from retrieval.sources.lists.network import RefusedError, Transport, transfer
 from retrieval.version import VERSION
 

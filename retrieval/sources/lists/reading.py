@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from retrieval.errors import SourceError, short
-from retrieval.images.open import is_pointer
+from retrieval.images.door.formats import is_pointer
 from retrieval.sources.archives.files import as_text
 from retrieval.sources.lists import names
 from retrieval.sources.matching import Kind, as_type

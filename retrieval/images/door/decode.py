@@ -1,0 +1,54 @@
+"""Decode the bytes of a file, within limits, to upright sRGB."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageFile
+
+from retrieval.errors import ImageError
+from retrieval.images.door.checks import only_needed
+from retrieval.images.door.convert import open_data
+from retrieval.images.door.formats import complaint
+from retrieval.images.door.workers.limits import too_much_memory
+
+MAX_PIXELS = 25_000_000
+MAX_ASPECT = 100
+
+
+def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
+    """The first frame or page of these bytes as `open_image` returns it; `name` is for messages.
+
+    Raises ImageError like `open_image`.
+    """
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    # Whether Pillow accepts truncated files is a process-wide switch that any import may have changed; Pillow has no
+    # other. Every thread here sets the same value, so no lock is needed; nothing can prevent foreign code in another
+    # thread from setting it back to True during decoding.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        opened = open_data(only_needed(name, data, MAX_PIXELS))
+        check_size(name, opened.sizes)
+        rgb = opened.rgb(at_least)
+        check_size(name, [rgb.size])  # a part may have been cut out
+        return rgb
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
+    except MemoryError as error:
+        raise ImageError(too_much_memory(name)) from error
+    except Exception as error:
+        # Broad on purpose. On malicious files Pillow's plugins raise almost anything: OSError, SyntaxError,
+        # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into
+        # errors, ... A list could only contain those seen so far.
+        raise ImageError(f"{name} {complaint(data)}") from error
+
+
+def check_size(name: str, sizes: list[tuple[int, int]]) -> None:
+    """Check the sizes in a header against the limits (see `Opened`); Pillow itself rejects images without pixels."""
+    for width, height in sizes:
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
+    width, height = sizes[0]
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"{name} is too long and thin ({width} x {height}); at most {MAX_ASPECT}:1 is accepted")
