@@ -14,6 +14,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from retrieval.files import system
+from retrieval.images.door.workers import apart
+
 FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 _watched = []  # the switch of the audit hook, which cannot be taken away again
 
@@ -28,15 +31,15 @@ def _is_open(path):
     """Whether this process has the file, or one below the folder, open or mapped."""
     at = os.path.realpath(path)
     held = []
-    for number in os.listdir("/proc/self/fd"):
+    for number in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            held.append(os.readlink(f"/proc/self/fd/{number}"))
+            held.append(str(number.readlink()))
     held += [line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()]
     return any(each == at or each.startswith(f"{at}/") for each in held)
 
 
 def _check_name(path):
-    name = os.path.basename(os.fsdecode(path).rstrip("/"))
+    name = Path(os.fsdecode(path)).name
     if FORBIDDEN.search(name):
         raise _failure(OSError, errno.EINVAL, 123, path)
 
@@ -57,7 +60,7 @@ def emulate(patch):
     cdll = ctypes.CDLL
 
     def opened(path, flags, *rest, **options):
-        if isinstance(path, str | bytes | os.PathLike) and os.path.isdir(path):
+        if isinstance(path, str | bytes | os.PathLike) and Path(path).is_dir():
             raise _failure(PermissionError, errno.EACCES, 5, path)
         return real["open"](path, flags, *rest, **options)
 
@@ -70,7 +73,7 @@ def emulate(patch):
     def moves(name):
         def move(source, target, **options):
             _check_name(target)
-            if os.path.lexists(target) and (name == "rename" or os.path.isdir(target)):
+            if os.path.lexists(target) and (name == "rename" or Path(target).is_dir()):
                 kind = (FileExistsError, errno.EEXIST, 183) if name == "rename" else (PermissionError, errno.EACCES, 5)
                 raise _failure(*kind, source, target)
             if _is_open(source) or _is_open(target):
@@ -97,6 +100,8 @@ def emulate(patch):
     patch.setattr(os, "rename", moves("rename"))
     patch.setattr(os, "replace", moves("replace"))
     patch.setattr(ctypes, "CDLL", library)
+    patch.setattr(system, "MOVES_OPEN_FILES", False)
+    patch.setattr(apart, "AVAILABLE", False)
     patch.setattr(shutil, "_use_fd_functions", False)
     for module, name in ((os, "fork"), (os, "memfd_create"), (os, "register_at_fork"), (signal, "SIGKILL")):
         patch.delattr(module, name, raising=False)
