@@ -30,6 +30,8 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
     """
     _make_streams_safe()
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if hasattr(sys.stdout, "reconfigure"):  # a console of Windows, or LANG=C, cannot show every name of a file
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         task()
@@ -46,6 +48,11 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def writes_all() -> bool:
+    """Whether standard output can write every character; a console of Windows, or LANG=C, cannot."""
+    return (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def progress_bar(**options: Any) -> Any:

@@ -153,6 +153,11 @@ class Encoder:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @property
+    def size(self) -> int:
+        """Size of the weights in bytes."""
+        return sum(tensor.nbytes for tensor in self.model.state_dict().values())
+
+    @property
     def name(self) -> str:
         """The timm architecture, for example `resnet50`."""
         return cast(str, self.model.pretrained_cfg["architecture"])
