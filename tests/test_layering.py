@@ -18,6 +18,7 @@ LAYERS = [
     ["errors", "arrays", "forking", "version", "words"],
     ["console"],
     ["files"],
+    ["tables"],
     ["hub_errors", "stores", "encoders"],
     ["images"],
     ["sources"],

@@ -8,14 +8,19 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFile
 
-from retrieval.images.door.convert import plain, png, tiff
-from retrieval.images.door.convert.colour import to_rgb
+from retrieval.images.door.convert import avif, bmp, gif, plain, png, tiff
+from retrieval.images.door.convert.blend import to_rgb
 from retrieval.images.door.convert.pixels import Pixels
 from retrieval.images.door.convert.upright import turned
 from retrieval.images.door.formats import FORMATS
 
 # What decodes an opened image of a format; the others are decoded by `plain`.
-READERS: dict[str, Callable[[Image.Image, bytes | None], Pixels]] = {"PNG": png.read}
+READERS: dict[str, Callable[[Image.Image, bytes | None], Pixels]] = {
+    "AVIF": avif.read,
+    "BMP": bmp.read,
+    "GIF": gif.read,
+    "PNG": png.read,
+}
 
 
 @dataclass
@@ -36,6 +41,8 @@ def open_data(data: bytes) -> Opened:
         size = layout.width, layout.height
         orientation = layout.tags.get(274)
         return Opened([size, layout.chunk], lambda _: turned(tiff.read(data, layout), orientation))
+    if header := bmp.own_header(data):
+        return Opened([(header.width, header.height)], lambda _: bmp.read_own(data, header))
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     return Opened(sizes_of(image), lambda at_least: _decode(image, data, at_least))
 

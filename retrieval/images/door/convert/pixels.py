@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from retrieval.images.door.convert.colour.encoding import Encoding
+
 
 @dataclass
 class Pixels:
@@ -14,3 +16,4 @@ class Pixels:
     colour: Image.Image  # mode L, RGB, CMYK or LAB
     alpha: Image.Image | None = None  # mode L; None for an opaque picture
     profile: bytes | None = None  # ICC
+    encoding: Encoding | None = None  # counts instead of the profile

@@ -12,10 +12,16 @@ from retrieval.images.door.convert.upright import forget_xmp, turn_by_exif
 def read(image: Image.Image, data: bytes | None = None) -> Pixels:
     """Decode an opened image, turn it upright, and split it; modifies `image`."""
     bits = 12 if getattr(image, "tag_v2", {}).get(258) == (12,) else 16  # Pillow leaves these at 0 to 4095
-    forget_xmp(image)
-    image.load()
+    decode(image)
     turn_by_exif(image)
     return split(image, bits)
+
+
+def decode(image: Image.Image) -> None:
+    """Decode, without what the XMP text says."""
+    forget_xmp(image)
+    image.load()
+    forget_xmp(image)  # a PNG may have it behind the pixels
 
 
 def split(image: Image.Image, bits: int = 16) -> Pixels:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from retrieval.images.door.convert.pixels import Pixels
 
@@ -22,8 +23,8 @@ _TURNS = {
 def forget_xmp(image: Image.Image) -> None:
     """Drop the XMP text: Pillow would turn a picture by an orientation there where EXIF has none, which no browser
     does (XMP repeats what EXIF says, and editors that turn the pixels often leave it as it was)."""
-    for key in ("xmp", "XML:com.adobe.xmp"):
-        image.info.pop(key, None)
+    if [image.info.pop(key) for key in ("xmp", "XML:com.adobe.xmp") if key in image.info]:
+        image._exif = None  # Pillow may have read it while opening, with the orientation from the XMP text
 
 
 def turn_by_exif(image: Image.Image) -> None:
@@ -34,10 +35,18 @@ def turn_by_exif(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
+def orientation(image: Image.Image) -> object:
+    """The orientation in the EXIF block of a decoded image; None if there is none."""
+    forget_xmp(image)
+    with contextlib.suppress(Exception):
+        return image.getexif().get(ExifTags.Base.Orientation)
+    return None
+
+
 def turned(pixels: Pixels, orientation: object) -> Pixels:
     """The pixels, turned as an orientation from 1 to 8 says; any other value turns nothing."""
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     if turn is None:
         return pixels
-    alpha = pixels.alpha and pixels.alpha.transpose(turn)
-    return Pixels(pixels.colour.transpose(turn), alpha, pixels.profile)
+    alpha = None if pixels.alpha is None else pixels.alpha.transpose(turn)
+    return replace(pixels, colour=pixels.colour.transpose(turn), alpha=alpha)

@@ -65,6 +65,8 @@ class Layout:
     def alpha(self) -> tuple[int, bool] | None:
         """The sample that is alpha, and whether the colours are multiplied by it already; None for an opaque image."""
         colours = COLOURS[self.photometric]
+        if not self.extras and self.samples == colours + 1:
+            return colours, False  # the tag is missing: what could it be?
         for place, kind in enumerate(self.extras):
             if kind in (ASSOCIATED, UNASSOCIATED, 999) and colours + place < self.samples:  # 999: Corel Draw 10
                 return colours + place, kind == ASSOCIATED

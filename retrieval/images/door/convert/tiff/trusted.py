@@ -18,8 +18,8 @@ from retrieval.images.door.convert.tiff.layout import (
 )
 
 # Bits and SampleFormat of the grey, without further samples, that Pillow reads right.
-_GREY = {GREY_INVERTED: {(1, 1), (2, 1), (4, 1), (8, 1)}}
-_GREY[GREY] = _GREY[GREY_INVERTED] | {(12, 1), (16, 1), (16, 2), (32, 2), (32, 3)}
+_GREY = {GREY_INVERTED: {(1, 1), (2, 1), (4, 1), (8, 1), (32, 3)}}
+_GREY[GREY] = _GREY[GREY_INVERTED] | {(12, 1), (16, 1), (16, 2), (32, 2)}
 # Extra samples that it reads right behind RGB of 8 bits, and of 16.
 _EXTRAS: dict[int, set[tuple[int, ...]]] = {
     8: {(), (0,), (0, 0), (0, 0, 0), (999,), *((kind, *[0] * n) for kind in (1, 2) for n in range(3))},
@@ -41,7 +41,7 @@ def pillow_is_right(layout: Layout) -> bool:
         # It leaves big-endian numbers that libtiff has unpacked as they are, although libtiff has turned their bytes.
         swapped = layout.order == ">" and ((layout.compression != 1 and (bits, kind) != (16, 1)) or bits == 12)
         return right and not (bits > 8 and swapped) and not (bits == 12 and layout.compression != 1)
-    if kind != 1 or (layout.planar and (bits != 8 or layout.extras not in ((), (UNASSOCIATED,)))):
+    if kind != 1 or (layout.planar and not _planes_are_right(layout)):
         return False
     if layout.photometric == RGB:
         return layout.extras in _EXTRAS.get(bits, set()) and layout.samples == 3 + len(layout.extras)
@@ -52,3 +52,9 @@ def pillow_is_right(layout: Layout) -> bool:
     if layout.photometric == GREY:
         return bits == 8 and layout.extras == (UNASSOCIATED,) and layout.samples == 2 and not layout.planar
     return layout.photometric == CIELAB and bits == 8 and layout.samples == 3 and not layout.planar
+
+
+def _planes_are_right(layout: Layout) -> bool:
+    """Whether Pillow reads samples that are stored plane by plane: of 16 bits only what libtiff has unpacked."""
+    known = layout.extras in ((), (UNASSOCIATED,)) or (layout.extras == (ASSOCIATED,) and layout.bits[0] == 16)
+    return known and (layout.bits[0] == 8 or (layout.bits[0] == 16 and layout.compression != 1))

@@ -1,4 +1,4 @@
-"""From the colours of a file to sRGB, by ICC profiles and Little CMS."""
+"""From the colours of an ICC profile to sRGB, by Little CMS."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageCms
-
-from retrieval.images.door.convert.pixels import Pixels
-
-
-def to_rgb(pixels: Pixels) -> Image.Image:
-    """Convert to sRGB, and blend with white by the alpha. Returns the same object if nothing is to be done."""
-    rgb = to_srgb(pixels.colour, pixels.profile)
-    if pixels.alpha is None:
-        return rgb
-    blended = Image.new("RGB", rgb.size, "white")
-    blended.paste(rgb, mask=pixels.alpha)
-    return blended
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
