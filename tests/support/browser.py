@@ -79,6 +79,7 @@ def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 
 def _forget(page: Page, origin: str) -> None:
     """Make a page that has visited an origin like new; only compiled scripts stay, which take longest to load."""
     page.goto("about:blank")
+    page.evaluate("name = ''")
     page.mouse.move(0, 0)
     browser = page.context.new_cdp_session(page)
     browser.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})

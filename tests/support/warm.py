@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import os
 import runpy
@@ -262,7 +263,19 @@ def become(job):
     os._exit(status)
 
 
+def _open_streams():
+    """Open the standard streams anew, as the preloaded ones remember whether their old descriptors could seek."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        old = getattr(sys, name)
+        buffering = 0 if number and old.write_through else -1
+        raw = open(number, "wb" if number else "rb", buffering, closefd=False)  # noqa: SIM115
+        new = io.TextIOWrapper(raw, old.encoding, old.errors, None, old.line_buffering, old.write_through)
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+
+
 def _run(job):
+    _open_streams()
     # A shell makes its background processes ignore Ctrl-C, and forks inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(job["cwd"])

@@ -410,6 +410,18 @@ def test_a_photo_can_be_taken_with_the_camera(browser: Browser, server: str) -> 
         expect(page.locator("#status")).to_contain_text("results for your picture")
 
 
+def test_next_visitor_in_the_same_tab_is_a_new_one(browser: Browser, server: str) -> None:
+    """What the other tests of the page rely on."""
+    kept = "[localStorage.mine, sessionStorage.mine, document.cookie, window.mine, name, history.length]"
+    with visit(browser, server) as page:
+        new = page.evaluate(kept)
+        page.evaluate("localStorage.mine = sessionStorage.mine = window.mine = name = document.cookie = 'mine=1'")
+        search_for(page, 1)
+        assert all(one != other for one, other in zip(page.evaluate(kept), new, strict=True))
+    with visit(browser, server) as page:
+        assert page.evaluate(kept) == new
+
+
 def test_two_visitors_share_nothing(browser: Browser, server: str, searcher: Searcher, shirt: Path) -> None:
     with visit(browser, server) as one, visit(browser, server) as other:
         upload(one, shirt)
