@@ -10,6 +10,7 @@ from retrieval.images.door.checks.blocks.tags import MOST_TAGS, Directory, Tag
 from retrieval.images.door.formats import RefusedError
 
 _MOST_PIECES = 65_536  # strips or tiles
+_MOST_SHARED = 8  # times the size of the file
 _MOST_SAMPLES = 1024  # values of a tag that has one for each sample of a pixel
 _MOST_TABLE = 3 * 2**17  # bytes of a palette, or of the tables that the strips of a JPEG share
 _SMALL, _SMALL_IN_ALL = 4096, 2**16  # bytes of any other tag, and of all of them
@@ -46,6 +47,7 @@ def clean(data: bytes, max_pixels: int) -> bytes:
     if len(directory) > MOST_TAGS:
         raise RefusedError(f"is a TIFF file of {len(directory):,} tags; at most {MOST_TAGS:,} are accepted")
     tags = list(directory.tags())
+    _check_overlap(len(data), directory, tags)
     unique = {tag.number: tag for tag in tags}
     if any(number in _LAYOUT | _PIECES for number, count in Counter(t.number for t in tags).items() if count > 1):
         raise ValueError("a tag of the layout is there twice")
@@ -88,6 +90,15 @@ def _most_pieces(directory: Directory, tags: dict[int, Tag]) -> int:
     if min(present, needed) > _MOST_PIECES:
         raise RefusedError(f"is a TIFF file of {needed:,} strips or tiles; at most {_MOST_PIECES:,} are accepted")
     return max(needed, 1)
+
+
+def _check_overlap(size: int, directory: Directory, tags: list[Tag]) -> None:
+    """Pieces may share bytes, as empty tiles do, but not many times the whole file, which would be read each time."""
+    for tag in tags:
+        if tag.number in (279, 325) and tag.length > 1:
+            lengths = directory.values(tag, _MOST_PIECES)
+            if sum(min(length, size) for length in lengths) > _MOST_SHARED * size:
+                raise RefusedError("is a TIFF file whose strips or tiles overlap many times")
 
 
 def _ceil(whole: int, part: int) -> int:
