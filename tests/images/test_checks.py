@@ -56,6 +56,8 @@ BOMBS = {
     "BMP, 5 million runs in one line": (lambda: bombs.bmp_runs(10_000_000), "damaged"),
     "AVIF, EXIF tags on the same bytes": (lambda: small("AVIF", exif=shared_tags(300, 1_000_000)), OPENS),
     "AVIF, a profile of 4,000 steps": (lambda: small("AVIF", icc_profile=bombs.long_pipeline()), OPENS),
+    "AVIF, 134 million parts of items in 12 kB": (bombs.avif_extents, "more than 20,000 pieces"),
+    "AVIF, 2,500,000 frames of one byte": (bombs.avif_frames, "2,500,000 frames"),
     "AVIF, 60,000 items": (bombs.avif_items, "more than 20,000 parts"),
 }
 
