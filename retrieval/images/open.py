@@ -45,7 +45,8 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
         ImageError: the source is missing, not a regular file, larger than `MAX_BYTES`, not one of `FORMATS`, over
             `MAX_PIXELS` or `MAX_ASPECT` (both checked in the header, before decoding), damaged or truncated (a JPEG
             that lacks only its end marker opens), or costly beyond reason; or it is a URL, or an object without an
-            image.
+            image. On Linux also: decoding it takes too long or too much memory, or crashes.
+        LookalikeError: the process that decodes (see `docs/how-it-works.md`) cannot be started.
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source)

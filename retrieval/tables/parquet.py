@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.errors import IntegrityError, first_line, short
+from retrieval.files import system
 from retrieval.tables.pages import Declared, declared
 
 # What may be unpacked: a floor for small files, and beyond it a multiple of the file. Galleries need less than 3 times
@@ -37,7 +38,8 @@ class CheckedParquet:
     def __init__(self, path: Path) -> None:
         """Read the footer; what `pyarrow` raises for a file that is not parquet is not changed."""
         self.name = path.name
-        self._source = pa.OSFile(str(path))
+        # Where an open file could not be replaced, an artifact could never be changed while it is open.
+        self._source = pa.OSFile(str(path)) if system.MOVES_OPEN_FILES else pa.BufferReader(path.read_bytes())
         self._size = int(self._source.size())
         self.most = LEAST_UNPACKED + TIMES_FILE * self._size
         """The most bytes that the columns may need in memory."""

@@ -166,6 +166,20 @@ def test_file_without_extras_is_not_copied(kind):
     assert only_needed("a file", data, MAX_PIXELS) is data
 
 
+def test_tiff_with_extras_keeps_its_length():
+    """Or the end of a file that is cut short would be filled with what was added."""
+    for options in (
+        {"software": "x" * 5000},
+        {"icc_profile": bombs.long_pipeline()},
+        {"big_tiff": True, "save_all": True},
+    ):
+        more = {"append_images": [Image.new("L", (9, 9))]} if "save_all" in options else {}
+        data = small("TIFF", **options, **more)
+        cleaned = only_needed("a file", data, MAX_PIXELS)
+        assert cleaned is not data and len(cleaned) == len(data)
+        assert open_image(cleaned).tobytes() == open_image(data).tobytes()
+
+
 @pytest.mark.parametrize("turn", [1, 6])
 def test_orientation_among_thousands_of_tags_is_applied(turn):
     block = shared_tags(3000, 9, 0x8000)

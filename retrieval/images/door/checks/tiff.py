@@ -52,7 +52,7 @@ def clean(data: bytes, max_pixels: int) -> bytes:
     if any(number in _LAYOUT | _PIECES for number, count in Counter(t.number for t in tags).items() if count > 1):
         raise ValueError("a tag of the layout is there twice")
     most = _most_pieces(directory, unique)
-    kept, extra, room = [], b"", _SMALL_IN_ALL
+    kept, patch, room = [], (0, b""), _SMALL_IN_ALL
     for number, tag in sorted(unique.items()):
         if number in _PIECES:
             kept.append(tag._replace(length=min(tag.length, most)))
@@ -64,14 +64,14 @@ def clean(data: bytes, max_pixels: int) -> bytes:
             profile = bytes(data[tag.start : tag.start + tag.size]) if tag.size <= MAX_PROFILE else b""
             safe = safe_profile(profile)
             if safe and safe is not profile:
-                extra, tag = safe, tag._replace(start=len(data))
+                patch = tag.start, safe
             kept += [tag] if safe else []
         elif number not in _DROPPED and tag.size <= min(_SMALL, room) and tag.start + tag.size <= len(data):
             room -= tag.size
             kept.append(tag)
-    if kept == tags and not extra and directory.following() == 0:
+    if kept == tags and not patch[1] and directory.following() == 0:
         return data
-    return _rewritten(data, extra, directory, kept)
+    return _rewritten(data, patch, directory, kept)
 
 
 def _most_pieces(directory: Directory, tags: dict[int, Tag]) -> int:
@@ -106,18 +106,18 @@ def _ceil(whole: int, part: int) -> int:
     return -(-whole // part) if part > 0 else _MOST_PIECES
 
 
-def _rewritten(data: bytes, extra: bytes, directory: Directory, tags: list[Tag]) -> bytes:
-    """The file with another first directory, which is appended and has no other after it."""
+def _rewritten(data: bytes, profile: tuple[int, bytes], directory: Directory, tags: list[Tag]) -> bytes:
+    """The file with fewer tags in the place of its first directory, and no other after it; a profile (place, content)
+    is replaced. Nothing becomes longer: what lay beyond the end of the file would otherwise lie inside it."""
     order, big = directory.order, directory.big
     letter, width = ("Q", 8) if big else ("I", 4)
-    start = len(data) + len(extra)
-    padding = bytes(-start % 8)
     entries = [struct.pack(order + ("Q" if big else "H"), len(tags))]
-    for number, kind, count, place in tags:
-        size = Tag(number, kind, count, place).size
-        field = struct.pack(order + letter, place) if size > width else data[place : place + size].ljust(width, b"\0")
+    for tag in tags:
+        number, kind, count, place = tag
+        value = data[place : place + tag.size].ljust(width, b"\0")
+        field = struct.pack(order + letter, place) if tag.size > width else value
         entries.append(struct.pack(f"{order}HH{letter}", number, kind, count) + field)
-    head = 8 if big else 4
-    pointer = struct.pack(order + letter, start + len(padding))
-    rest = memoryview(data)[head + width :]
-    return b"".join([data[:head], pointer, rest, extra, padding, *entries, bytes(width)])
+    copy = bytearray(data)
+    for start, new in (profile, (directory.start, b"".join([*entries, bytes(width)]))):
+        copy[start : start + len(new)] = new[: max(0, len(data) - start)]
+    return bytes(copy)
