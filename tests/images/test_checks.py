@@ -56,6 +56,8 @@ BOMBS = {
     "BMP, 5 million runs in one line": (lambda: bombs.bmp_runs(10_000_000), "damaged"),
     "AVIF, EXIF tags on the same bytes": (lambda: small("AVIF", exif=shared_tags(300, 1_000_000)), OPENS),
     "AVIF, a profile of 4,000 steps": (lambda: small("AVIF", icc_profile=bombs.long_pipeline()), OPENS),
+    "AVIF, 134 million parts of items in 12 kB": (bombs.avif_extents, "more than 20,000 pieces"),
+    "AVIF, 2,500,000 frames of one byte": (bombs.avif_frames, "2,500,000 frames"),
     "AVIF, 60,000 items": (bombs.avif_items, "more than 20,000 parts"),
 }
 
@@ -164,6 +166,20 @@ def test_file_without_extras_is_not_copied(kind):
     assert only_needed("a file", data, MAX_PIXELS) is data
 
 
+def test_tiff_with_extras_keeps_its_length():
+    """Or the end of a file that is cut short would be filled with what was added."""
+    for options in (
+        {"software": "x" * 5000},
+        {"icc_profile": bombs.long_pipeline()},
+        {"big_tiff": True, "save_all": True},
+    ):
+        more = {"append_images": [Image.new("L", (9, 9))]} if "save_all" in options else {}
+        data = small("TIFF", **options, **more)
+        cleaned = only_needed("a file", data, MAX_PIXELS)
+        assert cleaned is not data and len(cleaned) == len(data)
+        assert open_image(cleaned).tobytes() == open_image(data).tobytes()
+
+
 @pytest.mark.parametrize("turn", [1, 6])
 def test_orientation_among_thousands_of_tags_is_applied(turn):
     block = shared_tags(3000, 9, 0x8000)
@@ -187,7 +203,7 @@ def test_orientation_in_the_text_of_old_png_files_is_applied():
 
 @pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt", b"prVt"])
 def test_png_with_a_large_text_opens_unchanged(name):
-    text = bytes(range(256)) * 8000
+    text = bytes(range(256)) * 20_000
     body = {b"tEXt": b"x\0" + text, b"zTXt": b"x\0\0" + zlib.compress(text)}.get(
         name, b"x\0\1\0\0\0" + zlib.compress(text)
     )

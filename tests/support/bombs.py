@@ -245,14 +245,34 @@ def avif_smaller_than_its_stream(side, box=64):
     return plain.replace(struct.pack(">4sIII", b"ispe", 0, side, side), struct.pack(">4sIII", b"ispe", 0, box, box))
 
 
+def with_box(data, name, box):
+    """An AVIF in whose `meta` box another box takes the place of the one with this name."""
+    start, meta = data.index(name) - 4, data.index(b"meta") - 4
+    size, whole = struct.unpack_from(">I", data, start)[0], struct.unpack_from(">I", data, meta)[0]
+    inside = data[meta + 4 : start] + box + data[start + size : meta + whole]
+    return data[:meta] + struct.pack(">I", 4 + len(inside)) + inside + data[meta + whole :]
+
+
 def avif_items(count=60_000):
     """An AVIF with `count` more items in its list."""
     plain = small("AVIF")
     start = plain.index(b"iinf") - 4
     size, old = struct.unpack_from(">I", plain, start)[0], struct.unpack_from(">H", plain, start + 12)[0]
     infe = b"".join(struct.pack(">I4sIHH4sx", 21, b"infe", 2 << 24, 100 + i, 0, b"zzzz") for i in range(count))
-    new = struct.pack(">I4sIH", size + len(infe), b"iinf", 0, old + count) + plain[start + 14 : start + size] + infe
-    meta = plain.index(b"meta") - 4
-    whole = plain[meta : meta + struct.unpack_from(">I", plain, meta)[0]]
-    grown = struct.pack(">I", len(whole) + len(infe)) + whole[4 : start - meta] + new + whole[start - meta + size :]
-    return plain[:meta] + grown + plain[meta + len(whole) :]
+    head = struct.pack(">I4sIH", size + len(infe), b"iinf", 0, old + count)
+    return with_box(plain, b"iinf", head + plain[start + 14 : start + size] + infe)
+
+
+def avif_frames(count=2_500_000):
+    """An animation whose one chunk claims `count` frames of a byte each."""
+    frames = [Image.new("RGB", (64, 48), (i, 0, 0)) for i in range(3)]
+    data = bytearray(encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:]) + bytes(count))
+    struct.pack_into(">I", data, data.index(b"stsz") + 8, 1)
+    struct.pack_into(">I", data, data.index(b"stsc") + 16, count)
+    return bytes(data)
+
+
+def avif_extents(count=2048):
+    """An AVIF with `count` items of 65,535 parts each, which take no bytes."""
+    items = b"".join(struct.pack(">HHH", 1 + i, 0, 65_535) for i in range(count))
+    return with_box(small("AVIF"), b"iloc", struct.pack(">I4sIBBH", 16 + len(items), b"iloc", 0, 0, 0, count) + items)

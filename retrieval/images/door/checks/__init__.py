@@ -2,7 +2,7 @@
 
 A decoder can be made to spend minutes or gigabytes on parts of a file that contribute no pixel: comments, other frames,
 the tags of an EXIF block. So each format has a short walker here, in time linear in the size of the file, which drops
-what is not needed, and refuses what no honest file contains.
+what is not needed, and refuses what no honest file contains. A BMP has nothing of the kind.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from retrieval.errors import ImageError
-from retrieval.images.door.checks import avif, bmp, gif, jpeg, png, tiff, webp
+from retrieval.images.door.checks import avif, gif, jpeg, png, tiff, webp
 from retrieval.images.door.formats import RefusedError
 
 _WALKERS: list[tuple[Callable[[bytes], bool], Callable[[bytes, int], bytes]]] = [
@@ -18,7 +18,6 @@ _WALKERS: list[tuple[Callable[[bytes], bool], Callable[[bytes, int], bytes]]] = 
     (png.is_png, png.clean),
     (webp.is_webp, webp.clean),
     (gif.is_gif, gif.clean),
-    (bmp.is_bmp, bmp.clean),
     (tiff.is_tiff, tiff.clean),
     (avif.is_avif, avif.clean),
 ]

@@ -58,6 +58,7 @@ def clean(data: bytes, max_pixels: int) -> bytes:
             kind = body[6 + wide : 10 + wide]
             changes |= {start + 6 + wide: _HIDDEN} if kind in (b"Exif", b"mime") else {}
             grids |= {int.from_bytes(body[4 : 4 + wide], "big")} if kind == b"grid" else set()
+    _check_frames(data, boxes)
     _check_streams(data, boxes, grids, max_pixels)
     if not changes:
         return data
@@ -67,12 +68,25 @@ def clean(data: bytes, max_pixels: int) -> bytes:
     return bytes(copy)
 
 
+def _check_frames(data: bytes, boxes: list[tuple[bytes, int, int]]) -> None:
+    """Bound the frames of an animation, of which the decoder makes a list: a chunk may claim any number of them."""
+    chunks = frames = 0
+    for name, start, end in boxes:
+        if name == b"stsc":
+            entries = data[start + 8 : start + 8 + (end - start - 8) // 12 * 12]
+            frames = max([frames, *(count for _, count, _ in struct.iter_unpack(">III", entries))])
+        elif name in (b"stco", b"co64"):
+            chunks = max(chunks, int.from_bytes(data[start + 4 : start + 8], "big"))
+    if chunks * frames > _MOST_FRAMES:
+        raise RefusedError(f"is an AVIF file of {chunks * frames:,} frames; at most {_MOST_FRAMES:,} are accepted")
+
+
 def _check_streams(data: bytes, boxes: list[tuple[bytes, int, int]], grids: set[int], max_pixels: int) -> None:
     """Check the sizes in the content of items and in the first frames of animations, each and all together."""
     idat = next((start for name, start, _ in boxes if name == b"idat"), 0)
-    pixels, left, room = 0, [_MOST_UNITS], 4 * len(data)
+    pixels, left, room, pieces = 0, [_MOST_UNITS], 4 * len(data), [_MOST_EXTENTS]
     for name, start, end in boxes:
-        for item, extents in _items(data, start, end, idat) if name == b"iloc" else ():
+        for item, extents in _items(data, start, end, idat, pieces) if name == b"iloc" else ():
             content = b"".join(data[place : place + size] for place, size in extents)
             room -= len(content)
             if room < 0:
@@ -131,8 +145,13 @@ def _decoded(stream: bytes, max_pixels: int, left: list[int]) -> int:
     return max((width * height for width, height in sizes), default=0)
 
 
-def _items(data: bytes, start: int, end: int, idat: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """The number of each item of an `iloc` box, and the places and sizes of its parts."""
+def _items(
+    data: bytes, start: int, end: int, idat: int, left: list[int]
+) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """The number of each item of an `iloc` box, and the places and sizes of its parts.
+
+    `left[0]` counts down items and parts: the numbers in the box may take no bytes at all, so that it can be endless.
+    """
     version, sizes, more = data[start], data[start + 4], data[start + 5]
     offset_size, length_size, base_size, index_size = sizes >> 4, sizes & 15, more >> 4, more & 15 if version else 0
     wide = 4 if version == 2 else 2
@@ -148,7 +167,6 @@ def _items(data: bytes, start: int, end: int, idat: int) -> Iterator[tuple[int, 
             raise ValueError("cut short")
         return int.from_bytes(data[place - size : place], "big")
 
-    extents_left = _MOST_EXTENTS
     for _ in range(count):
         item = number(wide)
         method = number(2) & 15 if version else 0
@@ -156,8 +174,8 @@ def _items(data: bytes, start: int, end: int, idat: int) -> Iterator[tuple[int, 
         base = number(base_size) + (idat if method == 1 else 0)
         extents: list[tuple[int, int]] = []
         parts = number(2)
-        extents_left -= parts
-        if extents_left < 0:
+        left[0] -= 1 + parts
+        if left[0] < 0:
             raise RefusedError(f"is an AVIF file of more than {_MOST_EXTENTS:,} pieces")
         for _ in range(parts):
             number(index_size)

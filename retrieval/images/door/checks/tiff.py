@@ -10,6 +10,7 @@ from retrieval.images.door.checks.blocks.tags import MOST_TAGS, Directory, Tag
 from retrieval.images.door.formats import RefusedError
 
 _MOST_PIECES = 65_536  # strips or tiles
+_MOST_SHARED = 8  # times the size of the file
 _MOST_SAMPLES = 1024  # values of a tag that has one for each sample of a pixel
 _MOST_TABLE = 3 * 2**17  # bytes of a palette, or of the tables that the strips of a JPEG share
 _SMALL, _SMALL_IN_ALL = 4096, 2**16  # bytes of any other tag, and of all of them
@@ -46,11 +47,12 @@ def clean(data: bytes, max_pixels: int) -> bytes:
     if len(directory) > MOST_TAGS:
         raise RefusedError(f"is a TIFF file of {len(directory):,} tags; at most {MOST_TAGS:,} are accepted")
     tags = list(directory.tags())
+    _check_overlap(len(data), directory, tags)
     unique = {tag.number: tag for tag in tags}
     if any(number in _LAYOUT | _PIECES for number, count in Counter(t.number for t in tags).items() if count > 1):
         raise ValueError("a tag of the layout is there twice")
     most = _most_pieces(directory, unique)
-    kept, extra, room = [], b"", _SMALL_IN_ALL
+    kept, patch, room = [], (0, b""), _SMALL_IN_ALL
     for number, tag in sorted(unique.items()):
         if number in _PIECES:
             kept.append(tag._replace(length=min(tag.length, most)))
@@ -62,14 +64,14 @@ def clean(data: bytes, max_pixels: int) -> bytes:
             profile = bytes(data[tag.start : tag.start + tag.size]) if tag.size <= MAX_PROFILE else b""
             safe = safe_profile(profile)
             if safe and safe is not profile:
-                extra, tag = safe, tag._replace(start=len(data))
+                patch = tag.start, safe
             kept += [tag] if safe else []
         elif number not in _DROPPED and tag.size <= min(_SMALL, room) and tag.start + tag.size <= len(data):
             room -= tag.size
             kept.append(tag)
-    if kept == tags and not extra and directory.following() == 0:
+    if kept == tags and not patch[1] and directory.following() == 0:
         return data
-    return _rewritten(data, extra, directory, kept)
+    return _rewritten(data, patch, directory, kept)
 
 
 def _most_pieces(directory: Directory, tags: dict[int, Tag]) -> int:
@@ -90,23 +92,32 @@ def _most_pieces(directory: Directory, tags: dict[int, Tag]) -> int:
     return max(needed, 1)
 
 
+def _check_overlap(size: int, directory: Directory, tags: list[Tag]) -> None:
+    """Pieces may share bytes, as empty tiles do, but not many times the whole file, which would be read each time."""
+    for tag in tags:
+        if tag.number in (279, 325) and tag.length > 1:
+            lengths = directory.values(tag, _MOST_PIECES)
+            if sum(min(length, size) for length in lengths) > _MOST_SHARED * size:
+                raise RefusedError("is a TIFF file whose strips or tiles overlap many times")
+
+
 def _ceil(whole: int, part: int) -> int:
     """How many parts a length needs; a part without length is an error that decoders have ways to deal with."""
     return -(-whole // part) if part > 0 else _MOST_PIECES
 
 
-def _rewritten(data: bytes, extra: bytes, directory: Directory, tags: list[Tag]) -> bytes:
-    """The file with another first directory, which is appended and has no other after it."""
+def _rewritten(data: bytes, profile: tuple[int, bytes], directory: Directory, tags: list[Tag]) -> bytes:
+    """The file with fewer tags in the place of its first directory, and no other after it; a profile (place, content)
+    is replaced. Nothing becomes longer: what lay beyond the end of the file would otherwise lie inside it."""
     order, big = directory.order, directory.big
     letter, width = ("Q", 8) if big else ("I", 4)
-    start = len(data) + len(extra)
-    padding = bytes(-start % 8)
     entries = [struct.pack(order + ("Q" if big else "H"), len(tags))]
-    for number, kind, count, place in tags:
-        size = Tag(number, kind, count, place).size
-        field = struct.pack(order + letter, place) if size > width else data[place : place + size].ljust(width, b"\0")
+    for tag in tags:
+        number, kind, count, place = tag
+        value = data[place : place + tag.size].ljust(width, b"\0")
+        field = struct.pack(order + letter, place) if tag.size > width else value
         entries.append(struct.pack(f"{order}HH{letter}", number, kind, count) + field)
-    head = 8 if big else 4
-    pointer = struct.pack(order + letter, start + len(padding))
-    rest = memoryview(data)[head + width :]
-    return b"".join([data[:head], pointer, rest, extra, padding, *entries, bytes(width)])
+    copy = bytearray(data)
+    for start, new in (profile, (directory.start, b"".join([*entries, bytes(width)]))):
+        copy[start : start + len(new)] = new[: max(0, len(data) - start)]
+    return bytes(copy)

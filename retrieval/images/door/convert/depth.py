@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
+
+_BAND = 2**18  # pixels converted at a time
 
 
 def from_16_bit(image: Image.Image, key: object, bits: int) -> tuple[Image.Image, Image.Image | None]:
@@ -16,11 +19,29 @@ def from_16_bit(image: Image.Image, key: object, bits: int) -> tuple[Image.Image
 
 
 def from_32_bit(image: Image.Image) -> Image.Image:
-    """Scale 32-bit integers or floats to 8 bits, as documented in `open_image`."""
-    values = np.asarray(image).astype(np.float64)  # exact for int32, and wide enough for the range of any float32
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    if image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    return Image.fromarray(np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8))
+    """Scale 32-bit integers or floats to 8 bits, as documented in `open_image`.
+
+    In bands of rows: all numbers in double precision would take eight times the memory of the picture.
+    """
+    values = np.asarray(image)
+    bands = [slice(top, top + _BAND // image.width + 1) for top in range(0, image.height, _BAND // image.width + 1)]
+    low, high = _range([values[band] for band in bands])
+    ends = (0.0, 1.0) if image.mode == "F" and low >= 0 and high <= 1 else (low, high)
+    scaled = np.empty(values.shape, np.uint8)
+    for band in bands:
+        exact = values[band].astype(np.float64)  # for int32, and wide enough for the range of any float32
+        np.nan_to_num(exact, copy=False, nan=low, posinf=high, neginf=low)
+        exact -= ends[0]
+        exact *= 255 / ((ends[1] - ends[0]) or 1)
+        scaled[band] = np.rint(exact, out=exact)
+    return Image.fromarray(scaled)
+
+
+def _range(bands: list[npt.NDArray[np.generic]]) -> tuple[float, float]:
+    """The smallest and the largest finite number; zeros if there is none."""
+    low, high = np.inf, -np.inf
+    for band in bands:
+        finite = band[np.isfinite(band)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)

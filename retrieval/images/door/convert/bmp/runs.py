@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,61 +11,83 @@ from retrieval.images.door.convert.bmp.header import Header
 
 Bytes = npt.NDArray[np.uint8]
 
+_END_OF_LINE, _END, _JUMP = 0, 1, 2
+_MOST_ESCAPES = 3_000_000  # ends of line, jumps and lists of pixels: a picture needs a few for each line
+# Runs by the bytes of their value, up to the next escape: a file may have millions, too many to take one by one.
+_RUNS = {size: re.compile(rb"(?:[^\0].{%d})++" % size, re.DOTALL) for size in (1, 3)}
+
 
 def read_runs(data: bytes, header: Header) -> Bytes:
     """Pixels, as numbers of colours (H, W) or as colours (H, W, 3). Those that the file leaves out are 0.
 
-    Raises OSError where the file ends before its last pixel and has no end mark.
+    Raises OSError where the file ends before its last pixel and has no end mark, or where there are far too many runs.
     """
-    width, height, step = header.width, header.height, 3 if header.bits == 24 else 1
-    pixels = bytearray(width * height * step)
-    place, x, y = header.start, 0, 0
-    while y < height:
-        if place + 2 > len(data):
-            if y == height - 1 and x >= width:
-                break
+    rows = _Rows(header)
+    rows.fill(data, header.start)
+    shape = (header.height, header.width)
+    if rows.step == 3:
+        return np.frombuffer(rows.pixels, np.uint8).reshape(*shape, 3)[..., ::-1]
+    return np.frombuffer(rows.pixels, np.uint8).reshape(shape)
+
+
+class _Rows:
+    """Pixels of one byte or three, and the place of the next one."""
+
+    def __init__(self, header: Header) -> None:
+        self.width, self.height, self.bits = header.width, header.height, header.bits
+        self.step = 3 if header.bits == 24 else 1
+        self.pixels = bytearray(self.width * self.height * self.step)
+        self.x = self.y = 0
+
+    def fill(self, data: bytes, place: int) -> None:
+        """Decode from `place` on."""
+        for _ in range(_MOST_ESCAPES):
+            if runs := _RUNS[self.step].match(data, place):
+                found = np.frombuffer(data, np.uint8, runs.end() - place, place)
+                self._put(*self._repeated(found.reshape(-1, 1 + self.step)))
+                place = runs.end()
+            if self.y >= self.height or (self.y == self.height - 1 and self.x >= self.width):
+                return
+            code, place = data[place + 1 : place + 2], place + 2
+            if not code:
+                raise OSError("the file ends before its pixels do")
+            if code[0] == _END:
+                return
+            if code[0] == _END_OF_LINE:
+                self.x, self.y = 0, self.y + 1
+            elif code[0] == _JUMP:
+                right, on = data[place : place + 2].ljust(2, b"\0")
+                self.x, self.y, place = self.x + right, self.y + on, place + 2
+            else:
+                listed, place = self._listed(data, place, code[0])
+                self._put(listed, code[0])
+        raise OSError("there are far more runs than the picture needs")
+
+    def _put(self, pixels: bytes, count: int) -> None:
+        """Put pixels at the current place, and move on by `count`; those beyond the row are dropped."""
+        shown = max(0, min(count, self.width - self.x)) if self.y < self.height else 0
+        at = self.y * self.width + self.x
+        self.pixels[at * self.step : (at + shown) * self.step] = pixels[: shown * self.step]
+        self.x += count
+
+    def _repeated(self, runs: Bytes) -> tuple[bytes, int]:
+        """The pixels of runs, as (N, 1 + step) counts and values, and their number; RLE4 has two values in turn."""
+        runs = runs[: max(self.width - self.x, 1)]  # each gives a pixel or more
+        counts = runs[:, 0]
+        pixels = np.repeat(runs[:, 1:], counts, axis=0)
+        if self.bits == 4:
+            first = np.repeat(np.cumsum(counts, dtype=np.int64) - counts, counts)
+            odd = ((np.arange(len(pixels)) - first) % 2)[:, None]
+            pixels = np.where(odd, pixels & 15, pixels >> 4)
+        return pixels.tobytes(), len(pixels)
+
+    def _listed(self, data: bytes, place: int, count: int) -> tuple[bytes, int]:
+        """`count` pixels one by one, padded to an even number of bytes; and the place of the next run."""
+        size = {4: (count + 1) // 2, 8: count, 24: 3 * count}[self.bits]
+        stored = data[place : place + size]
+        if len(stored) < size:
             raise OSError("the file ends before its pixels do")
-        count, value = data[place], data[place + 1]
-        place += 2
-        if count == 0 and value == 0:  # end of the line
-            x, y = 0, y + 1
-            continue
-        if count == 0 and value == 1:  # end of the picture
-            break
-        if count == 0 and value == 2:  # move right and on
-            right, on = data[place : place + 2].ljust(2, b"\0")
-            place, x, y = place + 2, x + right, y + on
-            continue
-        if count:
-            run, place = _repeated(data, place, count, value, header.bits)
-        else:
-            run, place = _listed(data, place, value, header.bits)
-            count = value
-        shown = max(0, min(count, width - x))  # what goes beyond the row is dropped
-        at = y * width + x
-        pixels[at * step : (at + shown) * step] = run[: shown * step]
-        x += count
-    if step == 3:
-        return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)[..., ::-1]
-    return np.frombuffer(pixels, np.uint8).reshape(height, width)
-
-
-def _repeated(data: bytes, place: int, count: int, value: int, bits: int) -> tuple[bytes, int]:
-    """`count` pixels of one colour, or of two in turn in RLE4; and the place of the next run."""
-    if bits == 4:
-        return (bytes((value >> 4, value & 15)) * (count // 2 + 1))[:count], place
-    if bits == 24:
-        return (bytes((value,)) + data[place : place + 2]) * count, place + 2
-    return bytes((value,)) * count, place
-
-
-def _listed(data: bytes, place: int, count: int, bits: int) -> tuple[bytes, int]:
-    """`count` pixels one by one, padded to an even number of bytes; and the place of the next run."""
-    size = {4: (count + 1) // 2, 8: count, 24: 3 * count}[bits]
-    stored = data[place : place + size]
-    if len(stored) < size:
-        raise OSError("the file ends before its pixels do")
-    if bits == 4:
-        halves = np.frombuffer(stored, np.uint8)
-        stored = np.stack([halves >> 4, halves & 15], axis=-1).tobytes()[:count]
-    return stored, place + size + size % 2
+        if self.bits == 4:
+            halves = np.frombuffer(stored, np.uint8)
+            stored = np.stack([halves >> 4, halves & 15], axis=-1).tobytes()[:count]
+        return stored, place + size + size % 2
