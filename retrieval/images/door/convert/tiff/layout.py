@@ -91,8 +91,8 @@ def read_layout(tags: Tags) -> Layout:
     tiled = 324 in tags
     chunk = (int(tags[322]), int(tags[323])) if tiled else (width, min(int(tags.get(278, height)), height))
     photometric = int(tags.get(262, 0))
-    if not (width > 0 and height > 0 and min(chunk) > 0 and 0 < samples <= 64):
-        raise ValueError("a size is zero, or there are too many samples")
+    if not (width > 0 and height > 0 and min(chunk) >= (16 if tiled else 1) and 0 < samples <= 64):
+        raise ValueError("a size is too small, or there are too many samples")
     return Layout(
         tags=tags,
         order="<" if tags.prefix == b"II" else ">",
