@@ -4,6 +4,7 @@ import os
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is reported to anyone
 
-from retrieval.ui.page import create_app, launch
+from retrieval.ui.page import create_app
+from retrieval.ui.server.launch import launch
 
 __all__ = ["create_app", "launch"]

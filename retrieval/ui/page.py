@@ -1,23 +1,20 @@
-"""The page as a whole: header, the search, the endpoints; and how it is served."""
+"""The page as a whole: header, the search, the endpoints."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
-from retrieval.images.door.files import MAX_BYTES
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
-from retrieval.ui.api.mcp import offer_tools
+from retrieval.ui.intake.addresses import Addresses
+from retrieval.ui.intake.blocks import PageBlocks
 from retrieval.ui.originals import Originals
-from retrieval.ui.pieces.html import STATIC, render, script
-from retrieval.ui.pieces.theme import head, theme
+from retrieval.ui.pieces.html import render, script
 from retrieval.ui.serving import Live, Served
 from retrieval.ui.tabs.duplicates import DuplicatesTab
 from retrieval.ui.tabs.facts import about_html, evaluation_html
@@ -27,10 +24,15 @@ from retrieval.ui.tabs.search import SEARCH, SearchTab
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
 
 
-def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) -> gr.Blocks:
+def create_app(
+    searcher: Searcher | Live, originals: Sequence[Path | str] = (), *, allow_private: bool = False
+) -> gr.Blocks:
     """The Blocks that searches with `searcher`, and shows the artifact that it was opened from.
 
     `originals` are folders that hold original files of the gallery; `launch` serves those, and no other files.
+
+    Programs may name a picture by its https address, in public networks only; with `allow_private`, also in private
+    ones, and by http.
 
     With a `Live`, which has its own originals, it follows the artifact: open pages go on, and new ones show its next
     version. A list of the values of a new column, or a box for text, needs a new start of the app.
@@ -40,7 +42,8 @@ def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) 
     """
     live = searcher if isinstance(searcher, Live) else Live(searcher, Originals(originals))
     now = live.now
-    with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
+    with PageBlocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
+        app.addresses = Addresses(allow_private)
         header = gr.HTML(_header(now), padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(strings.SEARCH_TAB, id=SEARCH):
@@ -52,18 +55,13 @@ def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) 
             with gr.Tab(strings.EVALUATION_TAB):
                 evaluation = gr.HTML(_evaluation(now), elem_id="evaluation", apply_default_css=False)
             with gr.Tab(strings.ABOUT_TAB):
-                script_, html = script("about.js"), about_html(now.artifact)
-                about = gr.HTML(html, js_on_load=script_, elem_id="about", apply_default_css=False)
+                about = gr.HTML(_about(now), js_on_load=script("about.js"), elem_id="about", apply_default_css=False)
         search.listen(app, tabs)
-        Endpoints(live).add()
+        Endpoints(live, app.addresses).add()
+    app.pictures = live.folder
     app.originals = live.originals.routes(lambda: live.now.searcher.gallery)
     app.queue(default_concurrency_limit=CONCURRENCY)
-    texts = {
-        header: _header,
-        map_tab.page: map_html,
-        evaluation: _evaluation,
-        about: lambda served: about_html(served.artifact),
-    }
+    texts = {header: _header, map_tab.page: map_html, evaluation: _evaluation, about: _about}
     live.on_change(partial(_renewed, app, search, texts))
     return app
 
@@ -88,41 +86,11 @@ def _evaluation(served: Served) -> str:
     return evaluation_html(served.artifact, served.thumbnails)
 
 
+def _about(served: Served) -> str:
+    return about_html(served.artifact)
+
+
 def _header(served: Served) -> str:
     artifact, searcher = served.artifact, served.searcher
     model, rows = searcher.encoder.name, len(searcher.gallery)
     return render("header", name=artifact.name, state=artifact.state, rows=rows, model=model)
-
-
-def launch(
-    app: gr.Blocks, *, host: str | None = None, port: int | None = None, share: bool = False, **options: Any
-) -> tuple[Any, str, str | None]:
-    """Serve the app; returns Gradio's (app, local address, public address).
-
-    Host and port are Gradio's own where they are None: 127.0.0.1 and the first free port from 7860, or what
-    GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say, as on a Space.
-    """
-    # At the first event Gradio asks matplotlib for its backend; without a name, all of pyplot is imported to find one.
-    os.environ.setdefault("MPLBACKEND", "agg")
-    tools = offer_tools()
-    if not tools:
-        print(strings.NO_TOOLS)
-    settings = dict(options.pop("app_kwargs", None) or {})
-    settings["routes"] = [*settings.get("routes", ()), *getattr(app, "originals", ())]
-    served: tuple[Any, str, str | None] = app.launch(
-        app_kwargs=settings,
-        server_name=host,
-        server_port=port,
-        share=share,
-        show_error=True,
-        ssr_mode=False,
-        run_history=False,  # Gradio's pages would keep every visitor's pictures in their browser
-        max_file_size=MAX_BYTES,
-        footer_links=["api"],
-        mcp_server=tools,
-        theme=theme(),
-        head=head(),
-        favicon_path=STATIC / "favicon.png",
-        **options,
-    )
-    return served

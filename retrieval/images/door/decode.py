@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PIL import Image, ImageFile
 
 from retrieval.errors import ImageError
+from retrieval.images.door.checks import only_needed
 from retrieval.images.door.convert import open_data
 from retrieval.images.door.formats import complaint
+from retrieval.images.door.workers.limits import too_much_memory
 
 MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
 
 
-def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
+def decode(
+    name: str, data: bytes, at_least: int | None, declare: Callable[[int], object] = lambda pixels: None
+) -> Image.Image:
     """The first frame or page of these bytes as `open_image` returns it; `name` is for messages.
 
-    Raises ImageError like `open_image`.
+    `declare` is told the number of pixels in the header, once they are known to be within the limits. Raises ImageError
+    like `open_image`.
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
@@ -24,8 +31,9 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     # thread from setting it back to True during decoding.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        opened = open_data(data)
+        opened = open_data(only_needed(name, data, MAX_PIXELS))
         check_size(name, opened.sizes)
+        declare(max(width * height for width, height in opened.sizes))
         rgb = opened.rgb(at_least)
         check_size(name, [rgb.size])  # a part may have been cut out
         return rgb
@@ -34,7 +42,7 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
     except MemoryError as error:
-        raise ImageError(f"{name} needs more memory to decode than is available") from error
+        raise ImageError(too_much_memory(name)) from error
     except Exception as error:
         # Broad on purpose. On malicious files Pillow's plugins raise almost anything: OSError, SyntaxError,
         # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into

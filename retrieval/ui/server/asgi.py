@@ -1,0 +1,24 @@
+"""Our middlewares, around everything that Gradio does: its own lie inside these."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from retrieval.ui.server.settings import ServerSettings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
+Middleware = Callable[[ASGIApp, ServerSettings], ASGIApp]
+
+# The first one is the outermost: it sees a request first, and its answer last. One line each, pure ASGI.
+_MIDDLEWARES: tuple[Middleware, ...] = ()
+
+
+def wrapped(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
+    """The app inside all middlewares, in the order of the list above."""
+    for middleware in reversed(_MIDDLEWARES):
+        app = middleware(app, settings)
+    return app

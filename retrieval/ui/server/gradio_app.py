@@ -1,0 +1,61 @@
+"""The page as one ASGI app, with its theme, script, icon, endpoints and tools, mounted into another app."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio.utils import get_space
+from starlette.routing import Mount
+
+from retrieval.images.door.files import MAX_BYTES
+from retrieval.ui import strings
+from retrieval.ui.api.mcp import offer_tools
+from retrieval.ui.intake.middleware import intake
+from retrieval.ui.pieces.html import STATIC
+from retrieval.ui.pieces.theme import head, theme
+from retrieval.ui.server.settings import ServerSettings
+
+
+def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSettings) -> Any:
+    """Add the page to `outer`, which then also starts and stops it; returns Gradio's app.
+
+    Gradio's own `launch` sets more than its `mount_gradio_app` does; what the page needs of that is set here.
+    """
+    # At the first event Gradio asks matplotlib for its backend; without a name, all of pyplot is imported to find one.
+    os.environ.setdefault("MPLBACKEND", "agg")
+    tools = offer_tools()
+    if not tools:
+        print(strings.NO_TOOLS, flush=True)
+    gr.mount_gradio_app(
+        outer,
+        blocks,
+        path,
+        app_kwargs={"routes": list(getattr(blocks, "originals", ()))},
+        auth=settings.auth,
+        root_path=settings.root_path,
+        show_error=True,
+        ssr_mode=False,
+        run_history=False,  # Gradio's pages would keep every visitor's pictures in their browser
+        max_file_size=MAX_BYTES,
+        footer_links=["api"],
+        mcp_server=tools,
+        pwa=get_space() is not None,
+        theme=theme(),
+        head=head(),
+    )
+    mounted = outer.routes[-1]
+    assert isinstance(mounted, Mount)
+    _finish(blocks, mounted.app)
+    mounted.app = intake(mounted.app, blocks)
+    return blocks.app
+
+
+def _finish(blocks: gr.Blocks, app: Any) -> None:
+    """Set what Gradio sets at a launch, but not for an app that is mounted."""
+    blocks.app = blocks.server_app = app
+    blocks.favicon_path = app.favicon_path = STATIC / "favicon.png"
+    blocks.has_launched = True  # without it, Gradio does not check which files an event names
+    blocks._queue.set_server_app(app)

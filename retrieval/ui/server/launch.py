@@ -1,0 +1,156 @@
+"""Listen on an address, and serve the page there until told to stop."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import threading
+from dataclasses import replace
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from gradio import networking
+from gradio.route_utils import delete_files_created_by_app
+from gradio.tunneling import CURRENT_TUNNELS
+
+from retrieval.errors import LookalikeError
+from retrieval.ui import strings
+from retrieval.ui.server.asgi import wrapped
+from retrieval.ui.server.gradio_app import mount_page
+from retrieval.ui.server.listen import address_of, listen
+from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.stop import finish, stopped_by_signals, tell
+from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
+from retrieval.ui.server.watched.front import Front
+
+_UVICORN: dict[str, Any] = {
+    "lifespan": "on",
+    "ws": "none",
+    "log_level": "warning",
+    "log_config": None,  # uvicorn's own needs a standard output
+    "timeout_graceful_shutdown": 1,  # seconds for what is still answered when `finish` has waited long enough
+}
+
+
+def launch(
+    app: gr.Blocks,
+    settings: ServerSettings | None = None,
+    *,
+    prevent_thread_lock: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> tuple[Any, str, str | None]:
+    """Serve the app until SIGTERM or Ctrl-C; `options` are fields of `ServerSettings`.
+
+    With `prevent_thread_lock`, returns (Gradio's app, local address, public address) at once, and `app.close()` stops
+    serving. With `quiet`, addresses are not printed.
+
+    Raises LookalikeError if the address cannot be listened on, or uploads cannot be written.
+    """
+    server = Server(replace(settings or ServerSettings(), **options))
+    server.start()
+    page = server.show(app, quiet=quiet)
+    if not prevent_thread_lock:
+        server.wait()
+    return page, app.local_url, app.share_url
+
+
+class Server:
+    """Listens at once, and shows the page when there is one; until then `/ready` answers 503.
+
+    `Blocks.close` calls `close`, as it would that of Gradio's own server.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Raises LookalikeError if the address cannot be listened on, or uploads cannot be written."""
+        reach_this_machine()
+        check_temporary()
+        self._settings = settings
+        self._listener = listen(settings)
+        self.address = address_of(self._listener)
+        self.front = Front()
+        self._blocks: gr.Blocks | None = None
+        config = uvicorn.Config(wrapped(self.front, settings), **_UVICORN)
+        self._uvicorn = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Answer from now on. Raises LookalikeError if the server does not come up."""
+        self._thread.start()
+        while not self._uvicorn.started:
+            self._thread.join(0.005)
+            if not self._thread.is_alive():
+                self._listener.close()
+                raise LookalikeError("the server could not be started: the reason is above.")
+
+    def show(self, app: gr.Blocks, *, quiet: bool = False) -> Any:
+        """Serve the page; returns Gradio's app. Raises LookalikeError if it cannot be started."""
+        inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        page = mount_page(inner, app, "/", self._settings)
+        self._blocks, app.server = app, self
+        _note_address(app, self._listener, self.address)
+        self.front.show(inner)
+        if not quiet:
+            tell(strings.RUNNING.format(address=self.address), to=sys.stdout)
+        if self._settings.share:
+            _share(app)
+        if app.mcp_server and not quiet:
+            tell(strings.RUNNING_TOOLS.format(address=app.share_url or self.address), to=sys.stdout)
+        return page
+
+    def wait(self) -> bool:
+        """Serve until a signal, then finish what has begun, and stop; False if the server ended by itself."""
+        with stopped_by_signals(self._clean) as asked:
+            while self._thread.is_alive() and not asked.wait(0.5):
+                pass
+            if self._blocks is not None:
+                finish(self.front, self._blocks)
+                self._blocks.close(verbose=False)
+            self.close()
+            for tunnel in CURRENT_TUNNELS:
+                tunnel.kill()
+        return asked.is_set()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._uvicorn.should_exit = True
+        self._thread.join(timeout=5)
+
+    def _clean(self) -> None:
+        """Remove uploads, for an end that does not wait for the page's own."""
+        if self._blocks is not None:
+            delete_files_created_by_app(self._blocks, None)
+            shutil.rmtree(getattr(self._blocks, "pictures", ""), ignore_errors=True)
+
+
+def _note_address(app: gr.Blocks, listener: socket.socket, address: str) -> None:
+    """Tell Gradio where it is served: its MCP server calls its own endpoints there."""
+    app.server_name, app.server_port = listener.getsockname()[:2]
+    app.protocol, app.local_url, app.local_api_url = "http", f"{address}/", f"{address}/gradio_api/"
+    if app.mcp_server_obj:
+        app.mcp_server_obj._local_url = app.local_url
+
+
+def _share(app: gr.Blocks) -> None:
+    """Open a public address; if that fails, say so, and serve the local one alone."""
+    if app.space_id:
+        tell(strings.NO_SHARE_ON_SPACE, to=sys.stdout)
+        return
+    try:
+        tunnel = networking.setup_tunnel(app.server_name, app.server_port, app.share_token, None, None)
+    except Exception as error:  # Gradio raises almost anything here
+        tell(strings.NO_SHARE.format(why=error), to=sys.stdout)
+        return
+    app.share, app.share_url = True, urlunsplit(("https", *urlsplit(tunnel)[1:]))
+    tell(strings.SHARED.format(address=app.share_url), to=sys.stdout)

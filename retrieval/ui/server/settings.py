@@ -1,0 +1,28 @@
+"""How the app is served, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Auth = tuple[str, str] | list[tuple[str, str]] | Callable[[str, str], bool]
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What `launch` and every middleware need to know. A new option is one more field here."""
+
+    host: str | None = None
+    """Address to listen on; None for GRADIO_SERVER_NAME, or else 127.0.0.1."""
+
+    port: int | None = None
+    """None for GRADIO_SERVER_PORT, or else the first free port from 7860."""
+
+    share: bool = False
+    """Also open a public address through Gradio's servers."""
+
+    root_path: str | None = None
+    """Prefix under which a proxy offers the app, such as /lookalike, or a whole URL; None for GRADIO_ROOT_PATH."""
+
+    auth: Auth | None = None
+    """User name and password, several of them, or a function that says whether a pair is right."""
