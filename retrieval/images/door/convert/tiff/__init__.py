@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 
 from retrieval.images.door.convert.pixels import Pixels
-from retrieval.images.door.convert.tiff.layout import YCBCR, Layout, read_layout, read_tags
+from retrieval.images.door.convert.tiff.layout import COLOURS, PALETTE, YCBCR, Layout, read_layout, read_tags
 from retrieval.images.door.convert.tiff.meaning import read_samples
 from retrieval.images.door.convert.tiff.trusted import pillow_is_right
 from retrieval.images.door.convert.tiff.ycbcr import read_ycbcr
+from retrieval.images.door.limits import MAX_PIXELS
 
 
 def own_layout(data: bytes) -> Layout | None:
@@ -23,3 +24,19 @@ def own_layout(data: bytes) -> Layout | None:
 def read(data: bytes, layout: Layout) -> Pixels:
     """Decode the first page, not yet turned upright. Raises ValueError or OSError where it cannot be read."""
     return (read_ycbcr if layout.photometric == YCBCR else read_samples)(data, layout)
+
+
+def memory_for(layout: Layout) -> int:
+    """An upper estimate of the bytes that it takes to decode and convert such a page."""
+    pixels = layout.width * layout.height
+    shown = min(pixels, MAX_PIXELS)
+    wide, tall = layout.chunk
+    unpacked = wide * tall * (layout.chunks_across if layout.tiled else 1) * sum(layout.bits) / 8
+    if layout.compression == 1:
+        unpacked = unpacked if layout.tiled else 0
+    elif layout.compression not in (8, 32946):
+        unpacked *= 3  # Pillow's copies
+    planes = 4 if layout.photometric == YCBCR and layout.planar else 0
+    stored = 3 if COLOURS[layout.photometric] == 1 and layout.photometric != PALETTE else 10
+    alpha = bool(layout.alpha)
+    return int(unpacked + pixels * (stored + planes + 3 * alpha) + shown * (8 + 4 * alpha)) + 2**24

@@ -93,6 +93,8 @@ def read_layout(tags: Tags) -> Layout:
     photometric = int(tags.get(262, 0))
     if not (width > 0 and height > 0 and min(chunk) >= (16 if tiled else 1) and 0 < samples <= 64):
         raise ValueError("a size is too small, or there are too many samples")
+    if samples < COLOURS.get(photometric, 1):
+        raise ValueError("fewer samples than the colours need")
     return Layout(
         tags=tags,
         order="<" if tags.prefix == b"II" else ">",
