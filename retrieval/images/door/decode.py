@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 from retrieval.errors import ImageError
 from retrieval.images.door.checks import only_needed
 from retrieval.images.door.convert import open_data
-from retrieval.images.door.formats import complaint
+from retrieval.images.door.formats import RefusedError, complaint
 from retrieval.images.door.limits import MAX_ASPECT, MAX_PIXELS, check_memory, check_shape
 from retrieval.images.door.workers.limits import too_much_memory
 
@@ -40,6 +40,8 @@ def decode(
         return rgb
     except ImageError:
         raise
+    except RefusedError as reason:
+        raise ImageError(f"{name} {reason}") from reason
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has too many pixels: save it with no more than {MAX_PIXELS:,}") from error
     except MemoryError as error:

@@ -9,21 +9,40 @@ from retrieval.images.door.convert.tiff.layout import COLOURS, PALETTE, YCBCR, L
 from retrieval.images.door.convert.tiff.meaning import read_samples
 from retrieval.images.door.convert.tiff.trusted import pillow_is_right
 from retrieval.images.door.convert.tiff.ycbcr import read_ycbcr
+from retrieval.images.door.formats import RefusedError
 from retrieval.images.door.limits import MAX_PIXELS
+
+_NOT_COLOURS = {
+    4: "a transparency mask",
+    10: "ITULab colours",
+    32803: "the raw data of a camera",
+    32844: "LogL luminance",
+    32845: "LogLuv colours",
+    34892: "the raw data of a camera",
+}
+_ADVICE = "save it as a TIFF of 8 or 16 bits per channel, or as a JPEG"
 
 
 def own_layout(data: bytes) -> Layout | None:
-    """How the first page is stored, if it has to be read here; None if Pillow reads it right, or nobody can."""
+    """How the first page is stored, if it has to be read here; None if Pillow reads it right, or nobody can.
+
+    Raises RefusedError where it holds something else than colours.
+    """
+    layout = None
     with contextlib.suppress(Exception):  # tags that make no sense: Pillow judges what it can do with them
         if tags := read_tags(data):
             layout = read_layout(tags)
-            return None if pillow_is_right(layout) else layout
-    return None
+    if layout and (kind := _NOT_COLOURS.get(layout.photometric)):
+        raise RefusedError(f"is a TIFF file of {kind}; {_ADVICE}")
+    return layout if layout and not pillow_is_right(layout) else None
 
 
 def read(data: bytes, layout: Layout) -> Pixels:
-    """Decode the first page, not yet turned upright. Raises ValueError or OSError where it cannot be read."""
-    return (read_ycbcr if layout.photometric == YCBCR else read_samples)(data, layout)
+    """Decode the first page, not yet turned upright. Raises RefusedError or OSError where it cannot be read."""
+    try:
+        return (read_ycbcr if layout.photometric == YCBCR else read_samples)(data, layout)
+    except ValueError as reason:
+        raise RefusedError(f"is a TIFF file of an unusual kind ({reason}); {_ADVICE}") from reason
 
 
 def memory_for(layout: Layout) -> int:

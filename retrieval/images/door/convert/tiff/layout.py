@@ -55,7 +55,7 @@ class Layout:
     @property
     def dtype(self) -> np.dtype[np.generic] | None:
         """The numpy type of a sample in the file's byte order; None where samples are not whole bytes, or differ."""
-        if len(set(self.bits)) != 1 or len(set(self.kinds)) != 1:
+        if len(set(self.bits)) != 1 or len(set(self.kinds)) != 1 or self.kinds[0] not in (1, 2, 3):
             return None
         name = f"{'?uif'[self.kinds[0]]}{self.bits[0] // 8}"
         known = {"u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"}
