@@ -16,9 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.errors import ImageError
-from retrieval.images.door.convert import sizes_of, upright_rgb
-from retrieval.images.door.decode import check_size, decode
+from retrieval.images.door.convert import upright_rgb
+from retrieval.images.door.decode import decode
 from retrieval.images.door.files import File, name_of, unread
+from retrieval.images.door.limits import check_memory, check_shape, part_memory
 from retrieval.images.door.workers.apart import decode_apart
 
 Picture = File | Image.Image | npt.NDArray[np.uint8]
@@ -36,14 +37,16 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
 
     Returns:
         An image of mode RGB, uint8 in [0, 255], shape (height, width, 3) as an array. EXIF orientation and the ICC
-        profile have been applied, and `info` is empty, so nothing can apply them twice.
-        16-bit grey is divided by 257 (12-bit by 4095 / 255). 32-bit floats that all lie in [0, 1] are multiplied by
-        255; other floats, and 32-bit integers, are scaled from their [min, max] to [0, 255]. NaN counts as the
-        smallest finite value, and infinities as the smallest and largest finite values.
+        profile (or what stands for one; see `docs/pictures.md`) have been applied, and `info` is empty, so nothing can
+        apply them twice. A picture of more than `MAX_PIXELS` (25 million) is opened at 1/2, 1/4 or 1/8 of its size.
+        Unsigned integers are scaled from their full range, so 16-bit grey is divided by 257. Floats that all lie in
+        [0, 1] are multiplied by 255; other floats, signed integers, and unsigned grey of 32 bits, are scaled from their
+        [min, max] to [0, 255]. NaN counts as the smallest finite value, and infinities as the smallest and largest
+        finite values.
 
     Raises:
         ImageError: the source is missing, not a regular file, larger than `MAX_BYTES`, not one of `FORMATS`, over
-            `MAX_PIXELS` or `MAX_ASPECT` (both checked in the header, before decoding), damaged or truncated (a JPEG
+            `MAX_MEMORY` or `MAX_ASPECT` (both checked in the header, before decoding), damaged or truncated (a JPEG
             that lacks only its end marker opens), or costly beyond reason; or it is a URL, or an object without an
             image. On Linux also: decoding it takes too long or too much memory, or crashes.
         LookalikeError: the process that decodes (see `docs/how-it-works.md`) cannot be started.
@@ -69,7 +72,8 @@ def _from_pil(picture: Image.Image) -> Image.Image:
     name = name_of(getattr(picture, "filename", None) or "")
     if not (picture.width and picture.height):
         raise ImageError(f"{name} has no pixels ({picture.width} x {picture.height})")
-    check_size(name, sizes_of(picture))
+    check_memory(name, picture.size, part_memory(picture))
+    check_shape(name, *picture.size)
     try:
         if (data := unread(picture)) is not None:
             opened = decode(name, data, None)

@@ -239,3 +239,22 @@ def test_tags_that_point_nowhere_are_refused():
                 open_image(data)
             except ImageError as error:
                 assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (tiff_of(of(RAMP), 32803), "the raw data of a camera"),
+        (tiff_of(of(RAMP), 32845), "LogLuv"),
+        (tiff_of(of(RAMP), GREY, t339=(5,)), "of an unusual kind"),
+        (
+            tiff({256: 1, 257: 1, 258: (5, 6, 5), 259: 1, 262: RGB, 277: 3, 278: 1}, b"\0\0"),
+            "samples of different sizes",
+        ),
+        (tiff_of(of([[1, 2, 3]], np.uint16), YCBCR, t530=(1, 1)), "YCbCr of another depth"),
+        (tiff_of(of([[1, 2, 3]], np.float32), CIELAB), "Lab of another depth"),
+    ],
+)
+def test_tiffs_that_are_not_read_are_refused_with_the_way_out(data, words):
+    with pytest.raises(ImageError, match=f"{words}.*; save it as a TIFF of 8 or 16 bits per channel, or as a JPEG"):
+        open_image(data)

@@ -9,11 +9,11 @@ from PIL import Image, ImageFile
 from retrieval.errors import ImageError
 from retrieval.images.door.checks import only_needed
 from retrieval.images.door.convert import open_data
-from retrieval.images.door.formats import complaint
+from retrieval.images.door.formats import RefusedError, complaint
+from retrieval.images.door.limits import MAX_ASPECT, MAX_PIXELS, check_memory, check_shape
 from retrieval.images.door.workers.limits import too_much_memory
 
-MAX_PIXELS = 25_000_000
-MAX_ASPECT = 100
+__all__ = ["MAX_ASPECT", "MAX_PIXELS", "decode"]
 
 
 def decode(
@@ -32,15 +32,18 @@ def decode(
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         opened = open_data(only_needed(name, data, MAX_PIXELS))
-        check_size(name, opened.sizes)
-        declare(max(width * height for width, height in opened.sizes))
+        check_memory(name, opened.size, opened.memory)
+        check_shape(name, *opened.size)
+        declare(opened.size[0] * opened.size[1])
         rgb = opened.rgb(at_least)
-        check_size(name, [rgb.size])  # a part may have been cut out
+        check_shape(name, *rgb.size)  # a part may have been cut out
         return rgb
     except ImageError:
         raise
+    except RefusedError as reason:
+        raise ImageError(f"{name} {reason}") from reason
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
+        raise ImageError(f"{name} has too many pixels: save it with no more than {MAX_PIXELS:,}") from error
     except MemoryError as error:
         raise ImageError(too_much_memory(name)) from error
     except Exception as error:
@@ -48,13 +51,3 @@ def decode(
         # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into
         # errors, ... A list could only contain those seen so far.
         raise ImageError(f"{name} {complaint(data)}") from error
-
-
-def check_size(name: str, sizes: list[tuple[int, int]]) -> None:
-    """Check the sizes in a header against the limits (see `Opened`); Pillow itself rejects images without pixels."""
-    for width, height in sizes:
-        if width * height > MAX_PIXELS:
-            raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
-    width, height = sizes[0]
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"{name} is too long and thin ({width} x {height}); at most {MAX_ASPECT}:1 is accepted")

@@ -13,6 +13,7 @@ from retrieval.images.door.convert.blend import to_rgb
 from retrieval.images.door.convert.pixels import Pixels
 from retrieval.images.door.convert.upright import turned
 from retrieval.images.door.formats import FORMATS
+from retrieval.images.door.limits import MAX_PIXELS, part_memory, reduction
 
 # What decodes an opened image of a format; the others are decoded by `plain`.
 READERS: dict[str, Callable[[Image.Image, bytes | None], Pixels]] = {
@@ -27,33 +28,27 @@ READERS: dict[str, Callable[[Image.Image, bytes | None], Pixels]] = {
 class Opened:
     """A picture whose header was read, and whose pixels were not."""
 
-    sizes: list[tuple[int, int]]  # width and height of the picture, then of the parts that are decoded whole
+    size: tuple[int, int]  # width and height
+    memory: int  # an upper estimate of the bytes that it takes to decode and convert it
     pixels: Callable[[int | None], Pixels]  # decodes; the argument is `at_least` of `open_image`
 
     def rgb(self, at_least: int | None = None) -> Image.Image:
-        """Decode and convert to an upright image of mode RGB without metadata."""
+        """Decode and convert to an upright image of mode RGB without metadata, of at most `MAX_PIXELS`."""
         return _finished(self.pixels(at_least), None)
 
 
 def open_data(data: bytes) -> Opened:
     """Read the header. Raises whatever Pillow raises for a file that it does not know."""
     if layout := tiff.own_layout(data):
-        size = layout.width, layout.height
         orientation = layout.tags.get(274)
-        return Opened([size, layout.chunk], lambda _: turned(tiff.read(data, layout), orientation))
+        size, memory = (layout.width, layout.height), tiff.memory_for(layout)
+        return Opened(size, memory, lambda _: turned(tiff.read(data, layout), orientation))
     if header := bmp.own_header(data):
-        return Opened([(header.width, header.height)], lambda _: bmp.read_own(data, header))
+        pixels = header.width * header.height
+        size, memory = (header.width, header.height), 15 * pixels + 12 * min(pixels, MAX_PIXELS)
+        return Opened(size, memory, lambda _: bmp.read_own(data, header))
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    return Opened(sizes_of(image), lambda at_least: _decode(image, data, at_least))
-
-
-def sizes_of(image: Image.Image) -> list[tuple[int, int]]:
-    """The sizes that an opened image needs memory for."""
-    sizes = [image.size]
-    # A tile is decoded whole, and may be far larger than the image cropped from it.
-    if image.format == "TIFF" and hasattr(image, "tag_v2"):
-        sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))
-    return sizes
+    return Opened(image.size, part_memory(image), lambda at_least: _decode(image, data, at_least))
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -62,12 +57,19 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _decode(image: ImageFile.ImageFile, data: bytes, at_least: int | None) -> Pixels:
-    if at_least:
+    by = reduction(*image.size)
+    if at_least and min(image.size) // at_least >= by:
         image.draft(None, (at_least, at_least))
+    elif by > 1:
+        image.draft(None, (image.width // by, image.height // by))
     return READERS.get(image.format or "", plain.read)(image, data)
 
 
 def _finished(pixels: Pixels, image: Image.Image | None) -> Image.Image:
+    by = reduction(*pixels.colour.size)
+    if by > 1:
+        pixels.colour = pixels.colour.reduce(by)
+        pixels.alpha = None if pixels.alpha is None else pixels.alpha.reduce(by)
     rgb = to_rgb(pixels)
     if rgb is image or isinstance(rgb, ImageFile.ImageFile):
         rgb = rgb.copy()  # the opened image keeps its file and decoder alive, which can be larger than the pixels

@@ -55,7 +55,7 @@ class Layout:
     @property
     def dtype(self) -> np.dtype[np.generic] | None:
         """The numpy type of a sample in the file's byte order; None where samples are not whole bytes, or differ."""
-        if len(set(self.bits)) != 1 or len(set(self.kinds)) != 1:
+        if len(set(self.bits)) != 1 or len(set(self.kinds)) != 1 or self.kinds[0] not in (1, 2, 3):
             return None
         name = f"{'?uif'[self.kinds[0]]}{self.bits[0] // 8}"
         known = {"u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"}
@@ -91,8 +91,10 @@ def read_layout(tags: Tags) -> Layout:
     tiled = 324 in tags
     chunk = (int(tags[322]), int(tags[323])) if tiled else (width, min(int(tags.get(278, height)), height))
     photometric = int(tags.get(262, 0))
-    if not (width > 0 and height > 0 and min(chunk) > 0 and 0 < samples <= 64):
-        raise ValueError("a size is zero, or there are too many samples")
+    if not (width > 0 and height > 0 and min(chunk) >= (16 if tiled else 1) and 0 < samples <= 64):
+        raise ValueError("a size is too small, or there are too many samples")
+    if samples < COLOURS.get(photometric, 1):
+        raise ValueError("fewer samples than the colours need")
     return Layout(
         tags=tags,
         order="<" if tags.prefix == b"II" else ">",

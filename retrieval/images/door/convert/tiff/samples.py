@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from PIL import TiffImagePlugin
 from retrieval.images.door.convert.tiff.layout import BYTEWISE, Layout
 
 Samples = npt.NDArray[Any]
-BAND = 2**22  # bytes unpacked at a time, unless a single strip or tile has more
+BAND = 2**20  # bytes unpacked at a time, unless a single strip or tile has more
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8)[:, ::-1], axis=1).ravel()
 
 
@@ -36,9 +37,19 @@ def bands(data: bytes, layout: Layout) -> Iterator[tuple[int, Samples]]:
         layout = _in_short_strips(layout, row_bytes, planes)
     down = max(1, BAND // (row_bytes * layout.chunks_across * layout.chunk[1]))  # rows of strips or tiles in a band
     for first in range(0, layout.chunks_down, down):
-        rows = range(first, min(first + down, layout.chunks_down))
-        found = [_plane(data, layout, plane, rows, row_bytes) for plane in range(planes)]
-        yield first * layout.chunk[1], found[0] if planes == 1 else np.concatenate(found, axis=2)
+        rows, top = range(first, min(first + down, layout.chunks_down)), first * layout.chunk[1]
+        raw = [_raw(data, layout, plane, rows, row_bytes) for plane in range(planes)]
+        if layout.tiled:
+            yield top, _joined([_untiled(part, layout, rows) for part in raw])
+            continue
+        step = max(1, BAND // row_bytes)  # a packed strip may hold the whole page
+        for start in range(0, len(raw[0]), step):
+            parts = [_values(part[start : start + step], layout)[:, : layout.width] for part in raw]
+            yield top + start, _joined(parts)
+
+
+def _joined(planes: list[Samples]) -> Samples:
+    return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
 
 def _in_short_strips(layout: Layout, row_bytes: int, planes: int) -> Layout:
@@ -57,30 +68,29 @@ def _in_short_strips(layout: Layout, row_bytes: int, planes: int) -> Layout:
     return replace(layout, chunk=(layout.width, short), offsets=tuple(cut))
 
 
-def _plane(data: bytes, layout: Layout, plane: int, rows: range, row_bytes: int) -> Samples:
-    """The rows of one plane that some rows of strips or tiles hold."""
+def _raw(data: bytes, layout: Layout, plane: int, rows: range, row_bytes: int) -> npt.NDArray[np.uint8]:
+    """The unpacked bytes of some rows of strips or tiles of one plane, a row for each of theirs."""
     across, tall = layout.chunks_across, layout.chunk[1]
     start = plane * layout.chunks_down * across
     numbers = [start + row * across + column for row in rows for column in range(across)]
-    shown = min(len(rows) * tall, layout.height - rows[0] * tall)
-    height = (
-        len(numbers) * tall if layout.tiled else shown
-    )  # a tile is whole; the last strip only as long as it must be
-    if layout.compression == 1:
-        tops = range(0, height, tall)
-        parts = [
-            _stored(data, layout.offsets[number], row_bytes * min(tall, height - top))
-            for number, top in zip(numbers, tops, strict=True)
-        ]
-        raw = np.concatenate(parts)
-        raw = _REVERSED[raw] if layout.tags.get(266, 1) == 2 else raw
-    else:
-        raw = _unpacked(data, layout, numbers, height, row_bytes)
-    values = _values(raw.reshape(height, row_bytes), layout, layout.samples if not layout.planar else 1)
-    if layout.tiled:
-        values = values.reshape(len(rows), across, tall, layout.chunk[0], -1).swapaxes(1, 2)
-        values = values.reshape(len(rows) * tall, across * layout.chunk[0], -1)
-    return values[:shown, : layout.width]
+    # A tile is whole; the last strip is only as long as it must be.
+    height = len(numbers) * tall if layout.tiled else min(len(rows) * tall, layout.height - rows[0] * tall)
+    if layout.compression != 1:
+        return _unpacked(data, layout, numbers, height, row_bytes).reshape(height, row_bytes)
+    parts = [
+        _stored(data, layout.offsets[number], row_bytes * min(tall, height - top))
+        for number, top in zip(numbers, range(0, height, tall), strict=True)
+    ]
+    raw = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return (_REVERSED[raw] if layout.tags.get(266, 1) == 2 else raw).reshape(height, row_bytes)
+
+
+def _untiled(raw: npt.NDArray[np.uint8], layout: Layout, rows: range) -> Samples:
+    """The samples of some rows of tiles, as rows of the picture."""
+    across, tall = layout.chunks_across, layout.chunk[1]
+    values = _values(raw, layout).reshape(len(rows), across, tall, layout.chunk[0], -1).swapaxes(1, 2)
+    values = values.reshape(len(rows) * tall, across * layout.chunk[0], -1)
+    return values[: layout.height - rows[0] * tall, : layout.width]
 
 
 def _stored(data: bytes, offset: int, size: int) -> npt.NDArray[np.uint8]:
@@ -93,12 +103,17 @@ def _unpacked(data: bytes, layout: Layout, numbers: list[int], height: int, row_
     """The bytes of some strips or tiles, unpacked by libtiff as if they were the strips of a grey picture."""
     if layout.compression not in BYTEWISE:
         raise ValueError("this compression packs pixels, not bytes")
+    if sum(layout.counts[number] for number in numbers) > 2 * len(data):
+        raise OSError("strips lie over one another")
     packed = []
     for number in numbers:
         offset, size = layout.offsets[number], layout.counts[number]
         if offset + size > len(data):
             raise OSError("the file ends before its pixels do")
         packed.append(data[offset : offset + size])
+    if layout.compression in (8, 32946) and len(packed) == 1:
+        found = zlib.decompressobj().decompress(packed[0], height * row_bytes)  # without the copies that Pillow makes
+        return _stored(found, 0, height * row_bytes)
     picture = TiffImagePlugin.TiffImageFile(io.BytesIO(_grey_tiff(layout, packed, row_bytes, height)))
     picture.load()
     return np.asarray(picture).reshape(-1)
@@ -123,10 +138,11 @@ def _grey_tiff(layout: Layout, strips: list[bytes], width: int, height: int) -> 
     return b"".join([head, *strips, lists, struct.pack("<H", len(entries)), directory, bytes(4)])
 
 
-def _values(raw: npt.NDArray[np.uint8], layout: Layout, samples: int) -> Samples:
+def _values(raw: npt.NDArray[np.uint8], layout: Layout) -> Samples:
     """Numbers from rows of bytes, of shape (rows, width, samples), after undoing the predictor (TIFF 6.0, section 14;
     predictor 3: Adobe's TIFF Technical Note 3)."""
     dtype, rows, width = layout.dtype, len(raw), layout.chunk[0]
+    samples = 1 if layout.planar else layout.samples
     if dtype is None:
         if len(set(layout.bits)) != 1 or set(layout.kinds) != {1} or layout.bits[0] > 31 or layout.predictor != 1:
             raise ValueError("samples of different sizes, or of a kind that is not read")

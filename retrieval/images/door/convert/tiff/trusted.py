@@ -17,9 +17,10 @@ from retrieval.images.door.convert.tiff.layout import (
     Layout,
 )
 
-# Bits and SampleFormat of the grey, without further samples, that Pillow reads right.
-_GREY = {GREY_INVERTED: {(1, 1), (2, 1), (4, 1), (8, 1), (32, 3)}}
-_GREY[GREY] = _GREY[GREY_INVERTED] | {(12, 1), (16, 1), (16, 2), (32, 2)}
+# Bits and SampleFormat of the grey, without further samples, that Pillow reads right. (It reads floats and signed
+# numbers of one byte order right, but whole, which takes 36 bytes a pixel.)
+_GREY = {GREY_INVERTED: {(1, 1), (2, 1), (4, 1), (8, 1)}}
+_GREY[GREY] = _GREY[GREY_INVERTED] | {(12, 1), (16, 1)}
 # Extra samples that it reads right behind RGB of 8 bits, and of 16.
 _EXTRAS: dict[int, set[tuple[int, ...]]] = {
     8: {(), (0,), (0, 0), (0, 0, 0), (999,), *((kind, *[0] * n) for kind in (1, 2) for n in range(3))},
@@ -38,9 +39,7 @@ def pillow_is_right(layout: Layout) -> bool:
         if layout.photometric == PALETTE:
             return bits <= 8 and kind == 1 and max(layout.tags.get(320, (256,))) >= 256
         right = (bits, kind) in _GREY[layout.photometric]
-        # It leaves big-endian numbers that libtiff has unpacked as they are, although libtiff has turned their bytes.
-        swapped = layout.order == ">" and ((layout.compression != 1 and (bits, kind) != (16, 1)) or bits == 12)
-        return right and not (bits > 8 and swapped) and not (bits == 12 and layout.compression != 1)
+        return right and not (bits == 12 and (layout.compression != 1 or layout.order == ">"))
     if kind != 1 or (layout.planar and not _planes_are_right(layout)):
         return False
     if layout.photometric == RGB:

@@ -14,6 +14,7 @@ from retrieval.images.door.convert.tiff.layout import GREY, Layout
 from retrieval.images.door.convert.tiff.meaning import picture
 from retrieval.images.door.convert.tiff.samples import Samples, bands
 
+ROWS = 64  # converted at a time
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -26,8 +27,9 @@ def read_ycbcr(data: bytes, layout: Layout) -> Pixels:
         raise ValueError("a predictor for samples of different sizes")
     colour = np.empty((layout.height, layout.width, 3), np.uint8)
     for top, samples in (_planes if layout.planar else _units)(data, layout, across, down):
-        part = colour[top : top + len(samples)]
-        part[:] = _rgb(samples[: len(part), : layout.width], layout)
+        for start in range(0, len(samples), ROWS):
+            part = colour[top + start : min(top + start + ROWS, top + len(samples))]
+            part[:] = _rgb(samples[start : start + len(part), : layout.width], layout)
     return Pixels(picture(colour, "RGB"), profile=layout.tags.get(34675))
 
 
