@@ -29,7 +29,7 @@ _SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
-_KEPT = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
+_KEPT = ("LD_LIBRARY_PATH", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
 
 class Worker:
