@@ -174,6 +174,7 @@ def _end_unwanted(future: Future[Worker]) -> None:
         future.result().close()
 
 
-WORKERS = Pool(min(max(2, os.cpu_count() or 1), _MOST))
+# Two for each processor, so that a quick picture need not wait until a slow one has used up its time.
+WORKERS = Pool(min(max(4, 2 * (os.cpu_count() or 1)), _MOST))
 in_child(WORKERS.renew)
 atexit.register(WORKERS.close)
