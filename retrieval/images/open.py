@@ -36,7 +36,8 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
 
     Returns:
         An image of mode RGB, uint8 in [0, 255], shape (height, width, 3) as an array. EXIF orientation and the ICC
-        profile have been applied, and `info` is empty, so nothing can apply them twice.
+        profile have been applied, and `info` is empty, so nothing can apply them twice. Pillow may keep it read-only:
+        its methods make a copy before they change it; call `copy` before you write to the pixels of `load` yourself.
         16-bit grey is divided by 257 (12-bit by 4095 / 255). 32-bit floats that all lie in [0, 1] are multiplied by
         255; other floats, and 32-bit integers, are scaled from their [min, max] to [0, 255]. NaN counts as the
         smallest finite value, and infinities as the smallest and largest finite values.

@@ -3,6 +3,7 @@
 import io
 import os
 import platform
+import resource
 import signal
 import socket
 import subprocess
@@ -258,6 +259,21 @@ def test_worker_killed_while_it_starts_is_replaced():
         assert len(started) == 3 and all(map(ended, started[:2]))
 
 
+def test_picture_without_a_descriptor_left_is_a_sentence():
+    with a_pool() as pool:
+        pool.decode(SMALL, None)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for more in (0, 1):  # none for the picture, none for its pixels
+            os.close(free := os.dup(0))  # the lowest that is free
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, before[1]))
+            try:
+                with pytest.raises(LookalikeError, match="the image cannot be decoded: Too many open files"):
+                    pool.decode(SMALL, None)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert pool.decode(SMALL, None).size == (40, 30)
+
+
 # A worker is not trusted
 
 START = "import os, socket, sys, mmap, time; s = socket.socket(fileno=int(sys.argv[1])); s.send(b'R')\n"
@@ -270,6 +286,8 @@ NONSENSE = {
     "no pixels": "s.recv(9); s.send(b'P' + bytes(8))",
     "no file": "s.recv(9); s.send(b'P' + b'\\1\\0\\0\\0' * 2)",
     "a size that overflows": "s.recv(9); s.send(b'P' + b'\\xff' * 8)",
+    "more pixels than it says": "f = socket.recv_fds(s, 9, 2)[1]; os.write(f[1], bytes(64))\n"
+    "s.send(b'P' + b'\\1\\0\\0\\0' * 2)",
     "a hole": "f = socket.recv_fds(s, 9, 2)[1]; os.ftruncate(f[1], 2**20 * 4); s.send(b'P' + b'\\0\\4\\0\\0' * 2)",
     "a file that it can change": "f = socket.recv_fds(s, 9, 2)[1]; os.ftruncate(f[1], 4); m = mmap.mmap(f[1], 4)\n"
     "m[:] = bytes(4); s.send(b'P' + b'\\1\\0\\0\\0' * 2); time.sleep(100)",

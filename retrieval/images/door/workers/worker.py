@@ -165,6 +165,8 @@ def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
                 return take_picture(wanted, *protocol.parse_size(answer))
             except ValueError as error:
                 raise LostError(crashed(name)) from error
+            except MemoryError as error:
+                raise LostError(too_much_memory(name)) from error
     raise LostError(crashed(name))
 
 
