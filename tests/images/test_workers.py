@@ -54,9 +54,10 @@ def a_pool(size=1, program=None, **limits):
 @contextmanager
 def a_worker_within_a_picture(**limits):
     """A pool whose only worker is stopped while it has a picture, and the outcome that this picture will have."""
-    with a_pool(**limits) as pool, ThreadPoolExecutor(1) as thread:
+    with a_pool() as pool, ThreadPoolExecutor(1) as thread:
         pool.decode(SMALL, None)
         (worker,) = pool._workers
+        worker._limits = Limits(**limits)
         os.kill(worker.pid, signal.SIGSTOP)
         outcome = thread.submit(pool.decode, SMALL, None)
         wait_until(lambda: len(files_in_memory()) == 2)  # the picture, and where its pixels go
@@ -161,7 +162,7 @@ def test_idle_worker_that_died_is_replaced_unnoticed():
 )
 def test_worker_lost_within_a_picture_is_a_sentence(number, words):
     short = number == signal.SIGSTOP
-    with a_worker_within_a_picture(processor=0.2 if short else 20, stretch=5) as (pool, worker, outcome):
+    with a_worker_within_a_picture(processor=0.2 if short else 20, stretch=3) as (pool, worker, outcome):
         for each in (number, *[signal.SIGCONT] * (not short)):
             os.kill(worker.pid, each)
         with pytest.raises(ImageError, match=f"^the image .*{words}"):
@@ -171,7 +172,7 @@ def test_worker_lost_within_a_picture_is_a_sentence(number, words):
 
 
 def test_picture_over_its_processor_time_is_refused_and_the_next_one_opens():
-    with a_pool(processor=0.02, processor_more=0, stretch=1000) as pool:
+    with a_pool(processor=0.04, processor_more=0, stretch=1000) as pool:
         with pytest.raises(ImageError, match=f"^large.jpg {TOO_LONG}"):
             pool.decode(named("large.jpg", LARGE), None)
         assert pool.decode(SMALL, None).size == (40, 30)
@@ -389,6 +390,7 @@ import os, socket, sys, resource, signal
 sys.path.insert(0, {str(ROOT)!r})
 from retrieval.images.door.workers.sandbox import landlock, lock_in
 server, udp = int(sys.argv[1]), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+file = os.memfd_create("x")
 lock_in(2**30, 2**20)
 def attempt(name, work):
     try:
@@ -402,8 +404,9 @@ attempt("connect", lambda: socket.create_connection(("127.0.0.1", server), 5))
 attempt("signal", lambda: os.kill(os.getppid(), 0))
 attempt("exec", lambda: os.execv("/bin/true", ["true"]))
 attempt("memory", lambda: bytearray(2**30))
-attempt("file", lambda: os.ftruncate(os.memfd_create("x"), 2**21))
-attempt("descriptors", lambda: [os.memfd_create("x") for _ in range(9)])
+attempt("file", lambda: os.ftruncate(file, 2**21))
+attempt("descriptors", lambda: [os.dup(0) for _ in range(9)])
+attempt("memory files", lambda: os.memfd_create("x"))
 attempt("udp", lambda: udp.connect(("127.0.0.1", 9)))
 attempt("socket", lambda: socket.socket(socket.AF_UNIX))
 attempt("fork", os.fork)
