@@ -38,11 +38,12 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
     Returns:
         An image of mode RGB, uint8 in [0, 255], shape (height, width, 3) as an array. EXIF orientation and the ICC
         profile (or what stands for one; see `docs/pictures.md`) have been applied, and `info` is empty, so nothing can
-        apply them twice. A picture of more than `MAX_PIXELS` (25 million) is opened at 1/2, 1/4 or 1/8 of its size.
-        Unsigned integers are scaled from their full range, so 16-bit grey is divided by 257. Floats that all lie in
-        [0, 1] are multiplied by 255; other floats, signed integers, and unsigned grey of 32 bits, are scaled from their
-        [min, max] to [0, 255]. NaN counts as the smallest finite value, and infinities as the smallest and largest
-        finite values.
+        apply them twice. Pillow may keep it read-only: its methods make a copy before they change it; call `copy`
+        before you write to the pixels of `load` yourself. A picture of more than `MAX_PIXELS` (25 million) is opened
+        at 1/2, 1/4 or 1/8 of its size. Unsigned integers are scaled from their full range, so 16-bit grey is divided
+        by 257. Floats that all lie in [0, 1] are multiplied by 255; other floats, signed integers, and unsigned grey
+        of 32 bits, are scaled from their [min, max] to [0, 255]. NaN counts as the smallest finite value, and
+        infinities as the smallest and largest finite values.
 
     Raises:
         ImageError: the source is missing, not a regular file, larger than `MAX_BYTES`, not one of `FORMATS`, over

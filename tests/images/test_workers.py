@@ -3,6 +3,7 @@
 import io
 import os
 import platform
+import resource
 import signal
 import socket
 import subprocess
@@ -40,7 +41,7 @@ def encode(image, kind="PNG", **options):
 
 
 SMALL = encode(Image.new("RGB", (40, 30), (1, 2, 3)))
-LARGE = encode(Image.radial_gradient("L").resize((4000, 4000)).convert("RGB"), "JPEG", progressive=True)
+LARGE = encode(Image.radial_gradient("L").resize((3000, 3000)).convert("RGB"), "JPEG", progressive=True)
 
 
 @contextmanager
@@ -53,9 +54,10 @@ def a_pool(size=1, program=None, **limits):
 @contextmanager
 def a_worker_within_a_picture(**limits):
     """A pool whose only worker is stopped while it has a picture, and the outcome that this picture will have."""
-    with a_pool(**limits) as pool, ThreadPoolExecutor(1) as thread:
+    with a_pool() as pool, ThreadPoolExecutor(1) as thread:
         pool.decode(SMALL, None)
         (worker,) = pool._workers
+        worker._limits = Limits(**limits)
         os.kill(worker.pid, signal.SIGSTOP)
         outcome = thread.submit(pool.decode, SMALL, None)
         wait_until(lambda: len(files_in_memory()) == 2)  # the picture, and where its pixels go
@@ -93,7 +95,7 @@ def ended(pid):
 # What comes back
 
 
-@pytest.mark.parametrize("side", [30, 1000])  # copied, mapped
+@pytest.mark.parametrize("side", [30, 400])  # copied, mapped
 def test_picture_is_the_one_decoded_here(side):
     noise = np.random.default_rng(0).integers(0, 256, (side, side + 7, 3), dtype=np.uint8)
     for kind in ("PNG", "AVIF", "JPEG"):
@@ -108,9 +110,9 @@ def test_picture_can_be_changed_and_outlives_its_worker():
     with a_pool() as pool:
         first, second = (pool.decode(LARGE, None) for _ in range(2))
     before = first.tobytes()
-    second.paste((9, 8, 7), (0, 0, 4000, 4000))
-    assert (first.tobytes() == before) and second.getpixel((3999, 3999)) == (9, 8, 7)
-    assert np.asarray(first.transpose(Image.Transpose.ROTATE_90)).shape == (4000, 4000, 3)
+    second.paste((9, 8, 7), (0, 0, 3000, 3000))
+    assert (first.tobytes() == before) and second.getpixel((2999, 2999)) == (9, 8, 7)
+    assert np.asarray(first.transpose(Image.Transpose.ROTATE_90)).shape == (3000, 3000, 3)
 
 
 @pytest.mark.skipif(not HOSTILE.is_dir(), reason=f"no folder of hostile images at {HOSTILE}")
@@ -160,7 +162,7 @@ def test_idle_worker_that_died_is_replaced_unnoticed():
 )
 def test_worker_lost_within_a_picture_is_a_sentence(number, words):
     short = number == signal.SIGSTOP
-    with a_worker_within_a_picture(processor=0.2 if short else 20, stretch=5) as (pool, worker, outcome):
+    with a_worker_within_a_picture(processor=0.2 if short else 20, stretch=3) as (pool, worker, outcome):
         for each in (number, *[signal.SIGCONT] * (not short)):
             os.kill(worker.pid, each)
         with pytest.raises(ImageError, match=f"^the image .*{words}"):
@@ -170,7 +172,7 @@ def test_worker_lost_within_a_picture_is_a_sentence(number, words):
 
 
 def test_picture_over_its_processor_time_is_refused_and_the_next_one_opens():
-    with a_pool(processor=0.02, processor_more=0, stretch=1000) as pool:
+    with a_pool(processor=0.04, processor_more=0, stretch=1000) as pool:
         with pytest.raises(ImageError, match=f"^large.jpg {TOO_LONG}"):
             pool.decode(named("large.jpg", LARGE), None)
         assert pool.decode(SMALL, None).size == (40, 30)
@@ -179,7 +181,7 @@ def test_picture_over_its_processor_time_is_refused_and_the_next_one_opens():
 def test_large_file_of_many_pixels_may_take_more_processor_time():
     slow = LARGE + bytes(2**20)  # what follows the end of a JPEG is not looked at
     with a_pool(processor=0.02, processor_more=100, stretch=1000) as pool:
-        assert pool.decode(slow, None).size == (4000, 4000)
+        assert pool.decode(slow, None).size == (3000, 3000)
     program = START.replace("import os", "import os, struct") + (
         "f = socket.recv_fds(s, 9, 2)[1]; os.pwrite(f[0], struct.pack('<Q', 2**63), os.fstat(f[0]).st_size)\n"
         "while True: pass"
@@ -189,10 +191,10 @@ def test_large_file_of_many_pixels_may_take_more_processor_time():
 
 
 def test_picture_over_the_memory_limit_is_refused_and_the_next_one_opens():
-    with a_pool(memory=190 * 2**20) as pool:
+    with a_pool(memory=40 * 2**20) as pool:
         for _ in range(2):
             with pytest.raises(ImageError, match=f"^large.jpg {TOO_MUCH}"):
-                pool.decode(named("large.jpg", encode(Image.new("RGB", (5000, 5000)))), None)
+                pool.decode(named("large.jpg", encode(Image.new("RGB", (3000, 3000)))), None)
             assert pool.decode(SMALL, None).size == (40, 30)
     with a_pool(file=1_000_000) as pool:
         with pytest.raises(ImageError, match=TOO_MUCH):
@@ -258,6 +260,21 @@ def test_worker_killed_while_it_starts_is_replaced():
         assert len(started) == 3 and all(map(ended, started[:2]))
 
 
+def test_picture_without_a_descriptor_left_is_a_sentence():
+    with a_pool() as pool:
+        pool.decode(SMALL, None)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for more in (0, 1):  # none for the picture, none for its pixels
+            os.close(free := os.dup(0))  # the lowest that is free
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, before[1]))
+            try:
+                with pytest.raises(LookalikeError, match="the image cannot be decoded: Too many open files"):
+                    pool.decode(SMALL, None)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert pool.decode(SMALL, None).size == (40, 30)
+
+
 # A worker is not trusted
 
 START = "import os, socket, sys, mmap, time; s = socket.socket(fileno=int(sys.argv[1])); s.send(b'R')\n"
@@ -270,6 +287,8 @@ NONSENSE = {
     "no pixels": "s.recv(9); s.send(b'P' + bytes(8))",
     "no file": "s.recv(9); s.send(b'P' + b'\\1\\0\\0\\0' * 2)",
     "a size that overflows": "s.recv(9); s.send(b'P' + b'\\xff' * 8)",
+    "more pixels than it says": "f = socket.recv_fds(s, 9, 2)[1]; os.write(f[1], bytes(64))\n"
+    "s.send(b'P' + b'\\1\\0\\0\\0' * 2)",
     "a hole": "f = socket.recv_fds(s, 9, 2)[1]; os.ftruncate(f[1], 2**20 * 4); s.send(b'P' + b'\\0\\4\\0\\0' * 2)",
     "a file that it can change": "f = socket.recv_fds(s, 9, 2)[1]; os.ftruncate(f[1], 4); m = mmap.mmap(f[1], 4)\n"
     "m[:] = bytes(4); s.send(b'P' + b'\\1\\0\\0\\0' * 2); time.sleep(100)",
@@ -371,6 +390,7 @@ import os, socket, sys, resource, signal
 sys.path.insert(0, {str(ROOT)!r})
 from retrieval.images.door.workers.sandbox import landlock, lock_in
 server, udp = int(sys.argv[1]), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+file = os.memfd_create("x")
 lock_in(2**30, 2**20)
 def attempt(name, work):
     try:
@@ -384,8 +404,9 @@ attempt("connect", lambda: socket.create_connection(("127.0.0.1", server), 5))
 attempt("signal", lambda: os.kill(os.getppid(), 0))
 attempt("exec", lambda: os.execv("/bin/true", ["true"]))
 attempt("memory", lambda: bytearray(2**30))
-attempt("file", lambda: os.ftruncate(os.memfd_create("x"), 2**21))
-attempt("descriptors", lambda: [os.memfd_create("x") for _ in range(9)])
+attempt("file", lambda: os.ftruncate(file, 2**21))
+attempt("descriptors", lambda: [os.dup(0) for _ in range(9)])
+attempt("memory files", lambda: os.memfd_create("x"))
 attempt("udp", lambda: udp.connect(("127.0.0.1", 9)))
 attempt("socket", lambda: socket.socket(socket.AF_UNIX))
 attempt("fork", os.fork)
@@ -426,4 +447,6 @@ def test_worker_is_started_without_tokens_and_with_its_own_descriptors(monkeypat
         assert b"hf_secret" not in Path(f"/proc/{worker.pid}/environ").read_bytes()
         held = sorted(open_files(worker.pid))
         assert held[:3] == ["/dev/null"] * 3 and len(held) == 4 and held[3].startswith("socket:")
+        space = Path(f"/proc/{worker.pid}/limits").read_text().split("Max address space")[1].split()[:2]
+        assert space[0] == space[1] and 2**30 + 2**25 < int(space[0]) < 2**31  # more than the worker has at its start
         assert len(list(Path(f"/proc/{worker.pid}/task").iterdir())) == 1  # a second one would be outside of Landlock

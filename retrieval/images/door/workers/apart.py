@@ -10,8 +10,20 @@ from PIL import Image
 from retrieval.images.door.decode import decode
 from retrieval.images.door.files import File, name_of, read_bytes
 
-AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create") and bool(sys.executable)
-"""Whether there are workers here. macOS and Windows have no files in memory that can be sealed."""
+
+def _memory_files() -> bool:
+    """Whether this system has files in memory that can be sealed, and lets us have them."""
+    if sys.platform != "linux" or not hasattr(os, "memfd_create"):
+        return False
+    try:
+        os.close(os.memfd_create("picture", os.MFD_ALLOW_SEALING))
+    except OSError:
+        return False
+    return True
+
+
+AVAILABLE = bool(sys.executable) and _memory_files()
+"""Whether there are workers here."""
 
 
 def decode_apart(source: File, at_least: int | None) -> Image.Image:

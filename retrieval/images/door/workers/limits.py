@@ -12,7 +12,7 @@ class Limits:
     """What decoding one picture may cost."""
 
     memory: int = 2**30
-    """Bytes of address space of a worker, its Python included."""
+    """Bytes of address space, on top of what a worker has at its start."""
     file: int = 2**29
     """Bytes of a decoded picture, at 4 bytes per pixel."""
     processor: float = 2.0

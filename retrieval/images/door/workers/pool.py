@@ -49,15 +49,19 @@ class Pool:
 
     def decode(self, source: File, at_least: int | None) -> Image.Image:
         """The picture of a file. Raises ImageError, or LookalikeError if no worker can be started."""
-        name, size = name_of(source), 0
-        with memory_file() as given:
-            for part in parts_of(source, _PART):
-                write_all(given, part)
-                size += len(part)
-            for _ in range(_STARTS - 1):  # a worker may be killed before it is ready
-                with suppress(StartError):
-                    return self._decoded(name, given, size, at_least)
-            return self._decoded(name, given, size, at_least)
+        name = name_of(source)
+        try:
+            with memory_file() as given:
+                size = 0
+                for part in parts_of(source, _PART):
+                    write_all(given, part)
+                    size += len(part)
+                for _ in range(_STARTS - 1):  # a worker may be killed before it is ready
+                    with suppress(StartError):
+                        return self._decoded(name, given, size, at_least)
+                return self._decoded(name, given, size, at_least)
+        except OSError as error:  # no descriptor left, or no memory for the file
+            raise LookalikeError(f"{name} cannot be decoded: {error.strerror}") from error
 
     def _decoded(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
         worker = self._take(name)
@@ -174,6 +178,7 @@ def _end_unwanted(future: Future[Worker]) -> None:
         future.result().close()
 
 
-WORKERS = Pool(min(max(2, os.cpu_count() or 1), _MOST))
+# Two for each processor, so that a quick picture need not wait until a slow one has used up its time.
+WORKERS = Pool(min(max(4, 2 * (os.cpu_count() or 1)), _MOST))
 in_child(WORKERS.renew)
 atexit.register(WORKERS.close)

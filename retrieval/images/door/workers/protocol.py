@@ -26,7 +26,7 @@ _PIXELS = struct.Struct("<Q")
 
 def request(name: str, at_least: int | None) -> bytes:
     """Ask for a picture."""
-    return _AT_LEAST.pack(min(at_least or 0, 2**32 - 1)) + name.encode()[: LONGEST - 4]
+    return _AT_LEAST.pack(min(max(0, int(at_least or 0)), 2**32 - 1)) + name.encode()[: LONGEST - 4]
 
 
 def parse_request(message: bytes) -> tuple[str, int | None]:

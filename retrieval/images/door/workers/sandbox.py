@@ -24,11 +24,12 @@ def die_with(server: int) -> None:
 
 
 def lock_in(memory: int, file_size: int) -> None:
-    """Give up the right to open files, to connect, to start processes, and to take more memory than `memory` bytes.
+    """Give up the right to open files, to connect, to start processes, and to take `memory` bytes more than now.
 
     `file_size` is the largest file that may be written, in bytes. Call this when everything is imported.
     """
     _die_first()
+    memory += _address_space()  # while it can be read
     _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     landlock()
     _drop_capabilities()
@@ -51,6 +52,14 @@ def _die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     except OSError:
         return
+
+
+def _address_space() -> int:
+    """The bytes of address space that this process has; 0 without /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def landlock() -> int:

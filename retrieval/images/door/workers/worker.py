@@ -29,7 +29,7 @@ _SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
-_KEPT = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
+_KEPT = ("LD_LIBRARY_PATH", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
 
 class Worker:
@@ -165,6 +165,8 @@ def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
                 return take_picture(wanted, *protocol.parse_size(answer))
             except ValueError as error:
                 raise LostError(crashed(name)) from error
+            except MemoryError as error:
+                raise LostError(too_much_memory(name)) from error
     raise LostError(crashed(name))
 
 
