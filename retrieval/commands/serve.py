@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
 from retrieval.console import say
 from retrieval.errors import LookalikeError
@@ -66,6 +67,7 @@ def serve(
     originals: OriginalsIn = None,
     share: Share = False,
     refresh: Refresh = None,
+    sha256: options.Sha256 = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -75,22 +77,26 @@ def serve(
         check_port(host or "127.0.0.1", port)
     from retrieval.search import Searcher
 
-    searcher = Searcher.open(artifact)
+    searcher = Searcher.open(artifact, sha256=sha256)
     from retrieval.ui import create_app, launch
     from retrieval.ui.originals import Originals
     from retrieval.ui.reload import reloading
     from retrieval.ui.serving import Live
 
-    # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _exit_on_sigterm()
     live = Live(searcher, Originals(originals or ()))
     app = create_app(live)
     _check_originals(live, originals or [])
     try:
-        with reloading(live, artifact, refresh):
+        with reloading(live, artifact, refresh, sha256):
             launch(app, host=host, port=port, share=share)
     except (OSError, ValueError) as error:  # invalid GRADIO_SERVER_NAME or GRADIO_SERVER_PORT
         raise LookalikeError(f"cannot listen on {host or 'this machine'}: {error}") from error
+
+
+def _exit_on_sigterm() -> None:
+    """SIGTERM stops a Space or a container; a normal exit deletes temporary files."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def _check_originals(live: Live, folders: list[Path]) -> None:
