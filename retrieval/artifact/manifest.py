@@ -52,7 +52,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         check_shape(manifest)
     except ValueError as error:
-        raise IntegrityError(f"{LAYOUT.manifest} is not of an artifact: {error}. Build the artifact again.") from error
+        raise IntegrityError(
+            f"{LAYOUT.manifest} does not have the format of an artifact file: {error}. Build the artifact again."
+        ) from error
     return dict(manifest)
 
 

@@ -122,8 +122,8 @@ def test_mutants_of_each_file_are_refused_or_can_be_searched(copied_artifact, pi
 @pytest.mark.skipif(not ASKED, reason="LOOKALIKE_MUTATIONS=N mutates text models, too, which takes minutes")
 def test_mutants_of_a_text_model_and_a_map_are_refused_or_can_be_searched(twins, picture, tmp_path):
     folder = Path(shutil.copytree(twins, tmp_path / "twins"))
-    vectors = Searcher.open(folder).store.vectors(np.arange(40))
-    section = write_map(folder, vectors, "pca")
+    store = Searcher.open(folder).store
+    section = write_map(folder, store.vectors(np.arange(len(store))), "pca")
     manifest = json.loads((folder / LAYOUT.manifest).read_bytes())
     manifest["files"][LAYOUT.map] = {}
     (folder / LAYOUT.manifest).write_text(json.dumps(manifest))
