@@ -87,12 +87,12 @@ class Searcher:
         self._vectors = Cache[tuple[Any, ...], Vector](_REMEMBERED)
 
     @classmethod
-    def open(cls, name: Path | str) -> Searcher:
+    def open(cls, name: Path | str, *, sha256: str | None = None) -> Searcher:
         """Open and verify an artifact: a folder, or `owner/name[@revision]` on the Hub.
 
-        Raises the errors of `open_artifact`.
+        `sha256` pins it, as in `open_artifact`, whose errors this raises.
         """
-        return cls.of(open_artifact(name))
+        return cls.of(open_artifact(name, sha256=sha256))
 
     @classmethod
     def of(cls, artifact: Artifact) -> Searcher:

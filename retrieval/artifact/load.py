@@ -22,6 +22,7 @@ from retrieval.artifact.manifest import (
     agree,
     check_file,
     check_files,
+    check_pin,
     read_manifest,
     read_stated,
     reading,
@@ -120,13 +121,13 @@ def check_target(folder: Path) -> None:
                 )
 
 
-def load_artifact(folder: Path) -> Artifact:
-    """Verify and open an artifact.
+def load_artifact(folder: Path, *, sha256: str | None = None) -> Artifact:
+    """Verify and open an artifact; with `sha256`, only the one whose `manifest_sha256` this is.
 
     Raises ArtifactError if the folder holds none, and IntegrityError if a part does not match the manifest; the message
     gives the part and both values. FAISS, torch and Parquet never read a file whose hash does not match.
     """
-    return _whole(folder, _open)
+    return _whole(folder, _open, sha256)
 
 
 def read_metrics(folder: Path) -> Metrics:
@@ -142,17 +143,18 @@ def read_gallery(folder: Path) -> tuple[dict[str, Any], Gallery]:
     return _whole(folder, _manifest_and_gallery)
 
 
-def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T]) -> _T:
+def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T], sha256: str | None = None) -> _T:
     """Call `read` with a folder and its manifest; retry if another process replaces the artifact meanwhile."""
     recover(folder)
     manifest = read_manifest(folder)
+    check_pin(manifest, sha256)
     try:
         with reading(LAYOUT.manifest):
             return read(folder, manifest)
     except IntegrityError:
         if read_manifest(folder) == manifest:
             raise
-    return _whole(folder, read)  # the manifest has changed: another process replaced the artifact
+    return _whole(folder, read, sha256)  # the manifest has changed: another process replaced the artifact
 
 
 def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:

@@ -52,8 +52,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         check_shape(manifest)
     except ValueError as error:
-        raise IntegrityError(f"{LAYOUT.manifest} is not of an artifact: {error}. Build the artifact again.") from error
+        raise IntegrityError(
+            f"{LAYOUT.manifest} does not have the format of an artifact file: {error}. Build the artifact again."
+        ) from error
     return dict(manifest)
+
+
+def check_pin(manifest: Mapping[str, Any], sha256: str | None) -> None:
+    """Raise IntegrityError, with both values, unless `sha256` is None or the `manifest_sha256` of the manifest.
+
+    Raises ArtifactError for what is not a SHA-256.
+    """
+    wanted = None if sha256 is None else sha256.strip().lower()
+    if wanted is not None and not _SHA256.fullmatch(wanted):
+        raise ArtifactError(
+            f"{short(repr(sha256), 80)} is not a SHA-256: give the 64 hexadecimal digits of manifest_sha256, which "
+            f"`{command('verify DIR')}` prints."
+        )
+    if wanted is not None and manifest["manifest_sha256"] != wanted:
+        raise IntegrityError(
+            f"{LAYOUT.manifest}: its SHA-256 must be {wanted}, found {manifest['manifest_sha256']}. This is not the "
+            "artifact that was pinned; if the change is wanted, pin the new value."
+        )
 
 
 def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ PCA (Pearson, 1901) is always available. t-SNE (van der Maaten and Hinton, 2008;
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -139,11 +140,23 @@ def read_map(folder: Path, manifest: Mapping[str, Any]) -> Vectors | None:
             f"{LAYOUT.manifest} names the map method {method!r}, but this version of Lookalike knows only "
             f"{', '.join(METHODS)}: upgrade Lookalike, or build the artifact again."
         )
+    with (
+        reading(LAYOUT.map),
+        (folder / LAYOUT.map).open("rb") as file,
+    ):  # the header first: NumPy allocates what it says
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:
+            raise ValueError("objects cannot be loaded with allow_pickle=False")
+        size = file.seek(0, os.SEEK_END)
+    agree(f"{LAYOUT.map}: shape", [manifest["rows"], 2], list(shape))
+    agree(f"{LAYOUT.map}: type", "float32", str(dtype))
+    if size < manifest["rows"] * 8:
+        raise IntegrityError(
+            f"{LAYOUT.map} has {size:,} bytes for {manifest['rows']:,} points: build the artifact again."
+        )
     with reading(LAYOUT.map):
         map_: Vectors = np.load(folder / LAYOUT.map, allow_pickle=False)
-        shape, dtype = list(map_.shape), str(map_.dtype)
-    agree(f"{LAYOUT.map}: shape", [manifest["rows"], 2], shape)
-    agree(f"{LAYOUT.map}: type", "float32", dtype)
     if not np.isfinite(map_).all():
         raise IntegrityError(f"{LAYOUT.map} contains values that are not finite: build the artifact again.")
     return map_

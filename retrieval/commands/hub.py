@@ -33,11 +33,12 @@ def push(
 def pull(
     artifact: Annotated[str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help=_REMOTE)],
     out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to write to")],
+    sha256: options.Sha256 = None,
 ) -> None:
     """Download an artifact from the Hub and verify it."""
     from retrieval.hub.pull import pull
 
-    pulled = pull(artifact, out)
+    pulled = pull(artifact, out, sha256=sha256)
     print(f"{pulled.name}, {pulled.state}, is in {out}; serve it: {command(f'serve --artifact {out}')}")
 
 

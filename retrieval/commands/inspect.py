@@ -103,11 +103,12 @@ def evaluate(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> 
 
 
 @commands.command()
-def verify(artifact: options.AnyArtifact) -> None:
+def verify(artifact: options.AnyArtifact, sha256: options.Sha256 = None) -> None:
     """Check every byte, and repeat the stored test query."""
-    opened = _opened(artifact)
+    opened = _opened(artifact, sha256)
     size = sum(file["size"] for file in opened.manifest["files"].values())
     print(f"{artifact} is intact: {len(opened.gallery)} images, {size / 1e6:.1f} MB, {opened.encoder.name}")
+    print(f"manifest_sha256 {opened.manifest['manifest_sha256']}")
 
 
 @commands.command()
@@ -169,11 +170,11 @@ def bench(
     print_figures(figures, as_json)
 
 
-def _opened(name: str) -> Artifact:
+def _opened(name: str, sha256: str | None = None) -> Artifact:
     check_artifact(name)
     from retrieval.hub.pull import open_artifact
 
-    return open_artifact(name)
+    return open_artifact(name, sha256=sha256)
 
 
 def _contents(name: str) -> tuple[dict[str, Any], Gallery]:

@@ -12,6 +12,10 @@ AnyArtifact = Annotated[
     str,
     typer.Argument(metavar="DIR", help="an artifact: its folder, or owner/name[@revision] on the Hub"),
 ]
+Sha256 = Annotated[
+    str | None,
+    typer.Option("--sha256", metavar="HASH", help="open only the artifact with this manifest_sha256"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Private = Annotated[bool, typer.Option("--private", help="make it private: visible only to those with access")]
 

@@ -65,6 +65,7 @@ def search(
     group_by: Annotated[str | None, typer.Option(metavar="COLUMN", help="show each value of a column once")] = None,
     as_json: options.AsJson = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="search with every image of the folder IMAGE")] = False,
+    sha256: options.Sha256 = None,
 ) -> None:
     """Find images similar to a picture, other images, or words."""
     check_artifact(artifact)
@@ -77,7 +78,7 @@ def search(
         _check_image(image)
     from retrieval.search import Searcher
 
-    searcher = Searcher.open(artifact)
+    searcher = Searcher.open(artifact, sha256=sha256)
     find = partial(
         searcher.search, k=k, words=text or "", like=like or [], unlike=unlike or [], region=box, where=wanted,
         fold=fold, group_by=group_by, min_score=min_score,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
 from retrieval.console import say
 from retrieval.errors import LookalikeError, first_line
@@ -80,6 +81,7 @@ def serve(
     share: Share = False,
     refresh: Refresh = None,
     allow_private: AllowPrivate = False,
+    sha256: options.Sha256 = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -89,7 +91,7 @@ def serve(
         # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        _serve(artifact, {"host": host, "port": port, "share": share}, originals or [], refresh, allow_private)
+        _serve(artifact, {"host": host, "port": port, "share": share}, originals or [], refresh, allow_private, sha256)
     except (LookalikeError, OSError):
         raise
     except Exception as error:  # whatever Gradio or another library raises is one sentence too
@@ -97,7 +99,12 @@ def serve(
 
 
 def _serve(
-    artifact: str, settings: dict[str, Any], originals: list[Path], refresh: float | None, allow_private: bool
+    artifact: str,
+    settings: dict[str, Any],
+    originals: list[Path],
+    refresh: float | None,
+    allow_private: bool,
+    sha256: str | None,
 ) -> None:
     """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page."""
     from retrieval.search import Searcher
@@ -110,12 +117,12 @@ def _serve(
     from retrieval.ui.serving import Live, warm_up
 
     with Server(ServerSettings(**settings)) as server:
-        searcher = Searcher.open(artifact)
+        searcher = Searcher.open(artifact, sha256=sha256)
         live = Live(searcher, Originals(originals))
         app = create_app(live, allow_private=allow_private)
         _check_originals(live, originals)
         warm_up(searcher)
-        with reloading(live, artifact, refresh):
+        with reloading(live, artifact, refresh, sha256):
             server.show(app)
             stopped = server.wait()
     if stopped:

@@ -25,7 +25,7 @@ _REQUIRED: dict[str, type] = {
 }
 _OPTIONAL: dict[str, type] = {"build": dict, "build.source": dict, "changes": list, "versions": dict, "repository": str}
 _PARTS: dict[str, dict[str, type]] = {
-    "map": {"map": dict, "map.method": str},
+    "map": {"map": dict},
     "text": {
         "text": dict,
         "text.dimension": int,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, check_target, is_artifact, load_artifact, state_of
-from retrieval.artifact.manifest import check_file, check_files, read_manifest, stated_files
+from retrieval.artifact.manifest import check_file, check_files, check_pin, read_manifest, stated_files
 from retrieval.console import progress_bar, say
 from retrieval.errors import ArtifactError, AwayError, HubError, IntegrityError
 from retrieval.files.storing import storing
@@ -42,52 +42,59 @@ class Resolved:
         return state_of(self.commit, self.offline)
 
 
-def open_reference(name: str | Path) -> Resolved:
+def open_reference(name: str | Path, *, sha256: str | None = None) -> Resolved:
     """Resolve an artifact's name, a path or `owner/name[@revision]`, to its folder.
 
     Files from the Hub are downloaded to its cache, all from one commit, and checked against the manifest. If the Hub
-    cannot be reached, a complete cached copy is used, with a note on standard error. Raises HubError, and
-    IntegrityError for a file that differs from the manifest even after a second download. A local folder is checked
+    cannot be reached, a complete cached copy is used, with a note on standard error. With `sha256`, the manifest must
+    have this `manifest_sha256`, or nothing else is downloaded. Raises HubError, and IntegrityError for another manifest
+    or a file that differs from the manifest even after a second download. Other files of a local folder are checked
     only when it is loaded.
     """
     folder = Path(name).expanduser()
     if is_artifact(folder) or not is_reference(str(name)):
+        if sha256 is not None:
+            check_pin(read_manifest(folder), sha256)
         return Resolved(folder, folder.resolve().name)
-    return _from_hub(parse_reference(str(name)))
+    return _from_hub(parse_reference(str(name)), sha256)
 
 
-def open_artifact(name: str | Path) -> Artifact:
+def open_artifact(name: str | Path, *, sha256: str | None = None) -> Artifact:
     """Check an artifact and open it: a folder, or `owner/name[@revision]` on the Hub.
 
-    Files on the Hub are fetched first (see `open_reference`). Raises ArtifactError if the artifact does not exist,
-    HubError if the Hub does not have it or cannot be reached, and IntegrityError, with the file and both values, if a
-    file does not match the manifest. FAISS, torch and parquet never read a file that failed its hash check.
+    Files on the Hub are fetched first (see `open_reference`). With `sha256`, only the artifact whose `manifest_sha256`
+    this is: 64 hexadecimal digits, as `python -m retrieval verify` prints them. Raises ArtifactError if the artifact
+    does not exist, HubError if the Hub does not have it or cannot be reached, and IntegrityError, with the file and
+    both values, if the manifest is not the pinned one or a file does not match it. FAISS, torch and parquet never read
+    a file that failed its hash check.
     """
-    found = open_reference(name)
-    return replace(load_artifact(found.folder), name=found.name, commit=found.commit, offline=found.offline)
+    found = open_reference(name, sha256=sha256)
+    opened = load_artifact(found.folder, sha256=sha256)
+    return replace(opened, name=found.name, commit=found.commit, offline=found.offline)
 
 
-def pull(name: str, out: Path | str) -> Resolved:
+def pull(name: str, out: Path | str, *, sha256: str | None = None) -> Resolved:
     """Download an artifact from the Hub into its own folder, replacing an artifact that is already there.
 
-    Raises the errors of `open_reference`, and ArtifactError if `out` cannot be written.
+    With `sha256`, only the artifact whose `manifest_sha256` this is; otherwise `out` stays as it is. Raises the errors
+    of `open_reference`, and ArtifactError if `out` cannot be written.
     """
     reference, out = parse_reference(name), Path(out)
     check_target(out)
-    resolved = _from_hub(reference)
+    resolved = _from_hub(reference, sha256)
     with writing(out, LAYOUT.own()), replacing(out, LAYOUT.own()) as fresh:
         files = stated_files(read_manifest(resolved.folder))
         with storing(out, ArtifactError, needed=sum(stated["size"] for stated in files.values())):
             for file in [*files, LAYOUT.manifest]:
                 (fresh / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(resolved.folder / file, fresh / file)
-        load_artifact(fresh)
+        load_artifact(fresh, sha256=sha256)
     return resolved
 
 
-def _from_hub(reference: Reference) -> Resolved:
+def _from_hub(reference: Reference, sha256: str | None) -> Resolved:
     try:
-        return _fetched(reference)
+        return _fetched(reference, sha256)
     except AwayError as error:
         cache = cache_of(reference.repo)
         commits = [reference.revision] if reference.pinned else cache.remembered(reference.revision)
@@ -95,16 +102,19 @@ def _from_hub(reference: Reference) -> Resolved:
         if commit is None:
             here = f"There is no complete copy of {reference} in the cache, and no such folder here."
             raise AwayError(f"{error} {here}") from error
+        check_pin(read_manifest(cache.snapshot(commit)), sha256)
         copy = Resolved(cache.snapshot(commit), reference.repo, commit, offline=True)
         say(f"{error} Using the copy in the cache: {copy.state}.")
         return copy
 
 
-def _fetched(reference: Reference) -> Resolved:
+def _fetched(reference: Reference, sha256: str | None) -> Resolved:
     commit, cache = resolve(reference, LAYOUT.manifest), cache_of(reference.repo)
     pinned, folder = Reference(reference.repo, commit), cache.snapshot(commit)
     bring = partial(_right, pinned, Event())
-    files = stated_files(bring(LAYOUT.manifest, lambda: read_manifest(folder)))
+    manifest = bring(LAYOUT.manifest, lambda: read_manifest(folder))
+    check_pin(manifest, sha256)
+    files = stated_files(manifest)
     try:
         _fetch_all(pinned, folder, files)
     except AwayError:

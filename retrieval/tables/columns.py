@@ -62,7 +62,7 @@ def check_values(file: str, table: pa.Table) -> None:
         table.validate(full=True)
         for column in table.itercolumns():
             _check_dates(column)
-    except (pa.ArrowException, ValueError, OverflowError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         raise IntegrityError(
             f"{file} holds values that cannot be read ({short(first_line(error), 200)}): {_MEND}"
         ) from error
@@ -79,8 +79,9 @@ def check_values(file: str, table: pa.Table) -> None:
 
 
 def _check_dates(column: pa.ChunkedArray) -> None:
-    """Raise OverflowError or ValueError for a moment that Python cannot represent."""
+    """Raise OverflowError, ValueError or LookupError for a moment or time zone that Python cannot represent."""
     nested = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     values = pc.list_flatten(column) if nested else column
     if pa.types.is_temporal(values.type):
-        pc.min_max(values).as_py()
+        ends = pc.min_max(values)
+        ends["min"].as_py(), ends["max"].as_py()

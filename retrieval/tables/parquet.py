@@ -122,7 +122,7 @@ class CheckedParquet:
         except (pa.ArrowException, OSError) as error:
             raise self._changed(error) from error
         except ValueError as error:
-            raise IntegrityError(f"{self.name}: {what} holds {first_line(error)}: build it again.") from error
+            raise self._changed(ValueError(f"{what} holds {first_line(error)}")) from error
         rows = self.group_sizes[group]
         if found.values != chunk.num_values or ("." not in chunk.path_in_schema and found.values != rows):
             raise self._wrong(

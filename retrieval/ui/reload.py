@@ -25,11 +25,11 @@ class Reloader:
     """Keeps `live` up to date with the artifact named `name`, a folder or `owner/name[@revision]`.
 
     A folder is looked at with `look_at_folder`, the Hub with `look_at_hub`. A version that cannot be opened is reported
-    once on standard error, and the earlier one goes on serving.
+    once on standard error, and the earlier one goes on serving; so is one that `sha256` does not pin.
     """
 
-    def __init__(self, live: Live, name: str | Path) -> None:
-        self._live, self._name = live, str(name)
+    def __init__(self, live: Live, name: str | Path, sha256: str | None = None) -> None:
+        self._live, self._name, self._sha256 = live, str(name), sha256
         self._seen: Stamp | None = None  # at the last look
         self._done: Stamp | None = None  # what is served, or could not be
         self._said = ""
@@ -76,7 +76,7 @@ class Reloader:
 
     def _serve(self) -> bool:
         try:
-            searcher = Searcher.open(self._name)
+            searcher = Searcher.open(self._name, sha256=self._sha256)
             self._live.replace(searcher)
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
             self._report(error)
@@ -92,9 +92,9 @@ class Reloader:
 
 
 @contextmanager
-def reloading(live: Live, name: str | Path, refresh: float | None = None) -> Iterator[None]:
+def reloading(live: Live, name: str | Path, refresh: float | None = None, sha256: str | None = None) -> Iterator[None]:
     """Follow an artifact in a thread until the block ends; on the Hub only with `refresh`, in minutes."""
-    reloader, stopped = Reloader(live, name), Event()
+    reloader, stopped = Reloader(live, name, sha256), Event()
     if reloader.is_on_hub and not (refresh and reloader.can_refresh):
         yield
         return

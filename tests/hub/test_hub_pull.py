@@ -436,3 +436,17 @@ def test_token_is_sent_only_to_the_hub_and_never_printed(hub, client, first):
     assert {r.authorization for r in hub.requests if "/cdn/" not in r.path} == {"Bearer hf_write"}
     assert {r.authorization for r in hub.requests if "/cdn/" in r.path} == {None}
     assert not [text for text in client.said if "hf_" in text.replace("hf auth", "")]
+
+
+def test_pinned_artifact_is_pulled_only_with_its_own_hash(hub, client, first, tmp_path):
+    files, _ = first
+    stated = json.loads(files[LAYOUT.manifest])["manifest_sha256"]
+    wrong = "f" * 64
+    answer = client.run("pull", REPO, "--out", tmp_path / "out", "--sha256", wrong)
+    assert answer.code == 1
+    assert wrong in answer.err and stated in answer.err
+    assert not (tmp_path / "out").exists()
+    fetched = [line for line in asked(hub) if line.startswith("GET")]
+    assert [line for line in fetched if not line.endswith(LAYOUT.manifest)] == [], "nothing else is downloaded"
+    assert client.run("pull", REPO, "--out", tmp_path / "out", "--sha256", stated).code == 0
+    assert contents(tmp_path / "out") == files

@@ -24,6 +24,7 @@ from browser import (
     keep_screenshot,
     names,
     open_settings,
+    open_tab,
     rows,
     rows_of,
     scores,
@@ -467,11 +468,12 @@ def test_label_is_shown_as_plain_text(browser: Browser, tmp_path: Path, encoder:
     pictures = []
     for seed in range(3):
         buffer = io.BytesIO()
-        draw(Item("mug", "red", "plain", "front", seed), 48).save(buffer, "PNG")
+        draw(Item("mug", "red", "plain", "front", seed // 2), 96).save(buffer, "JPEG" if seed == 1 else "PNG")
         pictures.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
     pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "pictures.parquet")
     build_artifact(open_source(str(tmp_path / "pictures.parquet")), tmp_path / "artifact", encoder)
-    named = replace(open_artifact(tmp_path / "artifact"), name="<b>labels</b>")
+    card = f"# Card\n\n{label}\n\n<script>window.ran = 1</script> [a](javascript:window.ran=1)"
+    named = replace(open_artifact(tmp_path / "artifact"), name="<b>labels</b>", card=card)
     with served(Searcher.of(named)) as server, visit(browser, server, examples=3) as page:
         page.locator("#examples .pic").first.click()
         expect(page.locator("#status")).to_contain_text(f"results for {label}")
@@ -480,3 +482,14 @@ def test_label_is_shown_as_plain_text(browser: Browser, tmp_path: Path, encoder:
         expect(page.locator(".artifact")).to_contain_text("<b>labels</b>")
         page.locator("[data-do=why]").first.click()
         expect(page.locator("#why dialog")).to_contain_text(label)
+        page.keyboard.press("Escape")
+        for tab, selector in (("Duplicates", "#groups"), ("Map", "#map"), ("About", "#about")):
+            open_tab(page, tab)
+            if tab == "Duplicates":
+                page.get_by_role("button", name="Find near-duplicates").click()
+            expect(page.locator(selector)).to_contain_text("${alert(1)} {{value}}")
+        open_tab(page, "Evaluation")
+        expect(page.locator("#evaluation")).to_be_visible()
+        # That no tab has asked another host for anything is what `visit` checks.
+        assert page.evaluate("window.ran === undefined")
+        expect(page.locator("img[src*=stranger], [onerror], a[href^=javascript]")).to_have_count(0)
