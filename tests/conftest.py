@@ -1,6 +1,9 @@
 """Shared by several test files: real images, a real (tiny) encoder, a real artifact, a real server."""
 
+import gc
 import os
+
+gc.disable()  # until all tests are collected: a quarter of the time of importing would go into looking for garbage
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # set before importing anything that reads it
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -8,7 +11,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core runs its own test worker
 
 import csv
-import gc
 import hashlib
 import io
 import json
@@ -113,7 +115,8 @@ def tiny_recipe(name=None, **changes):
     return load_recipe(name, {**tiny, **changes})
 
 
-WARM = Warm()  # Python processes that start at once and do not use the Hub
+# Python processes that start at once and do not use the Hub
+WARM = Warm(name=os.environ.get("PYTEST_XDIST_TESTRUNUID"))
 
 
 def python(*arguments, **options):
@@ -166,6 +169,7 @@ def pytest_collection_finish():
     """Exclude everything imported so far from garbage collection: it stays until the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish():

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from conftest import ROOT, WARM
+from warm import Warm
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,18 @@ def test_forked_process_takes_input_and_can_be_interrupted():
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == -signal.SIGINT
         assert process.stderr.read().endswith("KeyboardInterrupt\n")
+
+
+def test_preloaded_process_is_shared_by_name_and_ends_only_what_its_user_started():
+    other, parent = Warm(name=WARM.name), ["-c", "import os; print(os.getppid())"]
+    assert other.run(*parent).stdout == WARM.run(*parent).stdout
+    waiting = ["-c", "print('here', flush=True); import time; time.sleep(100)"]
+    with (
+        WARM.start(*waiting, stdout=subprocess.PIPE) as stays,
+        other.start(*waiting, stdout=subprocess.PIPE) as ends,
+    ):
+        assert (stays.stdout.readline(), ends.stdout.readline()) == ("here\n", "here\n")
+        other.close()
+        assert ends.wait(30) == -signal.SIGKILL
+        assert stays.poll() is None
+        stays.kill()

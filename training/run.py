@@ -6,6 +6,7 @@ artifact is complete.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
@@ -24,6 +25,7 @@ from retrieval.artifact.load import check_target
 from retrieval.commands.printing import one_line
 from retrieval.errors import TrainingError
 from retrieval.evaluation.metrics import query_figures
+from retrieval.files.storing import discard, storing, whole
 from retrieval.stores.faiss import FaissStore
 from training.data.audit import Pair, near_duplicates
 from training.data.batches import Batches, augmentation
@@ -63,13 +65,31 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
     if arguments.process_index:
         say = _silent
     first = arguments.process_index == 0
+    with storing(work, TrainingError, only=lambda at: at.is_relative_to(work.absolute())):
+        _train(recipe, out, work, arguments, resume, say, started)
+    if first:
+        gc.collect()  # Windows deletes no folder with an open file, such as the rows
+        discard(work)
+    return out
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    work: Path,
+    arguments: transformers.TrainingArguments,
+    resume: bool,
+    say: Say,
+    started: float,
+) -> None:
+    first = arguments.process_index == 0
     with ExitStack() as stack:
         with arguments.main_process_first():
             if first:
                 stack.enter_context(claim(work, out, recipe, resume))
             last = last_checkpoint(work) if resume else None
             pairs: list[Pair] = []
-            learner, data, pixels = _opened(recipe, work, bf16, last is not None, say)
+            learner, data, pixels = _opened(recipe, work, arguments.bf16, last is not None, say)
             learner.to(arguments.device)
             if first:
                 check_images(data, pixels, work, last is not None)
@@ -80,8 +100,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, say: Say = print) 
             seconds = None if last else time.monotonic() - started  # unknown for a resumed run
             run = Run(recipe, data, pixels, learner, pairs, state, finished, seconds)
             publish(run, out, _counter(say, "indexed"))
-            shutil.rmtree(work)
-    return out
 
 
 def _learn(
@@ -167,7 +185,8 @@ def _prepare(learner: Learner, data: Data, pixels: Pixels, work: Path, fresh: bo
     pairs = near_duplicates(held_out, others, of_row, pixels.grey, _counter(say, "audited"))
     say(f"leak audit: {len(pairs)} of {len(held_out)} held-out images have a near-duplicate among the others")
     start_head(learner, torch.stack([of_row[int(row)] for row in data.train]), torch.from_numpy(data.targets))
-    path.write_text(json.dumps([asdict(pair) for pair in pairs]), encoding="utf-8")
+    with whole(path) as unfinished:
+        unfinished.write_text(json.dumps([asdict(pair) for pair in pairs]), encoding="utf-8")
     return pairs
 
 

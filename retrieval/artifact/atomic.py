@@ -10,13 +10,15 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from retrieval.console import say
 from retrieval.errors import ArtifactError
+from retrieval.files.locks import alone
+from retrieval.files.names import beside
+from retrieval.files.storing import flush, flush_all, storing
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -27,13 +29,14 @@ def writing(folder: Path, own: Collection[str]) -> Iterator[None]:
     """Lock a folder for writing, and clean up after a process that was killed while writing it.
 
     `own` are the names of the files that belong to the folder. Raises ArtifactError if another process is writing the
-    folder, or if its parent cannot be created or written.
+    folder, or if the disk is full, broken or cannot be written there.
     """
     folder = folder.resolve()  # replace the folder that a symbolic link points to, not the link
-    with _locked(folder):
+    with storing(folder, ArtifactError, only=_ours(folder)), _locked(folder):
         _restore(folder)
-        for left_over in (_beside(folder, "new"), _beside(folder, "old")):
-            _retire(left_over, folder, own)
+        for left_over in (beside(folder, "new"), beside(folder, "old")):
+            with storing(left_over, ArtifactError):
+                _retire(left_over, folder, own)
         yield
 
 
@@ -45,54 +48,55 @@ def replacing(folder: Path, own: Collection[str]) -> Iterator[Path]:
     one, not deleted. Use this inside `writing`. An error in the block leaves the old folder unchanged.
     """
     folder = folder.resolve()
-    fresh = _beside(folder, "new")
+    fresh = beside(folder, "new")
     fresh.mkdir()
     try:
         yield fresh
+        flush_all(fresh)
+        _swap(fresh, folder)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):  # after Ctrl-C, the swap may be done, and the user's own files are in it
+            _retire(fresh, folder, own)
         raise
-    _sync(fresh)
-    _swap(fresh, folder)
-    _sync_folder(folder.parent)
-    _retire(fresh, folder, own)
+    flush(folder.parent)
+    try:
+        _retire(fresh, folder, own)
+    except OSError as error:
+        say(f"note: the old files in {fresh} could not be deleted ({error.strerror}); the next change deletes them")
 
 
 def recover(folder: Path) -> None:
     """Repair a two-rename swap that was interrupted halfway: give the old folder its name back."""
     folder = folder.resolve()
-    if not folder.exists() and _beside(folder, "old").exists():
-        with _locked(folder):  # a swap may still be running
+    if not folder.exists() and beside(folder, "old").exists():
+        with storing(folder, ArtifactError), _locked(folder):  # a swap may still be running
             _restore(folder)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{folder.parent} cannot be created: {error.strerror}.") from error
-    if not os.access(folder.parent, os.W_OK):
-        raise ArtifactError(f"{folder.parent} is not writable; choose another folder.")
-    lock = FileLock(_beside(folder, "lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ArtifactError(f"another process is writing {folder}; wait until it has finished.") from error
-    try:
+    busy = f"another process is writing {folder}; wait until it has finished"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone(beside(folder, "lock"), busy, ArtifactError):
         yield
-    finally:
-        lock.release()
+
+
+def _ours(folder: Path) -> Callable[[Path], bool]:
+    """Whether a path is written when `folder` is replaced: the folder, what is beside it, or a folder above it."""
+    start = beside(folder, "").name
+
+    def is_ours(path: Path) -> bool:
+        if folder.is_relative_to(path):
+            return True
+        return path.is_relative_to(folder.parent) and path.relative_to(folder.parent).parts[0].startswith(start)
+
+    return is_ours
 
 
 def _restore(folder: Path) -> None:
-    old = _beside(folder, "old")
+    old = beside(folder, "old")
     if old.exists() and not folder.exists():
         old.rename(folder)
-
-
-def _beside(folder: Path, what: str) -> Path:
-    return folder.parent / f".{folder.name}.{what}"
 
 
 def _swap(fresh: Path, folder: Path) -> None:
@@ -100,16 +104,21 @@ def _swap(fresh: Path, folder: Path) -> None:
     if not folder.exists():
         fresh.rename(folder)
     elif not _exchange(fresh, folder):
-        old = _beside(folder, "old")
+        old = beside(folder, "old")
         folder.rename(old)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
         old.rename(fresh)
 
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap the names of two folders atomically; returns False if the system does not support it."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # neither macOS nor Windows has it
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
@@ -122,22 +131,3 @@ def _retire(old: Path, folder: Path, own: Collection[str]) -> None:
         if path.name not in own and folder.is_dir() and not (folder / path.name).exists():
             path.rename(folder / path.name)
     shutil.rmtree(old)
-
-
-def _sync(folder: Path) -> None:
-    """Flush every file of a folder to disk, so a power failure cannot undo the swap."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        elif path.is_dir():
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

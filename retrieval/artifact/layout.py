@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
+from retrieval.files.names import DEVICES
 
 # No path may leave the folder. An adapter file would make transformers load another model from elsewhere.
-PLOT = re.compile(r"plots/\w[\w.-]*\.png")
-TEXT = re.compile(r"text/(?!adapter_)\w[\w.-]*\.(json|txt|model|safetensors|faiss)", re.ASCII)
+# Not the names of devices: on Windows, writing to `plots/nul.png` writes nothing.
+PLOT = re.compile(rf"plots/(?!(?i:{DEVICES})\.)\w[\w.-]*\.png")
+TEXT = re.compile(rf"text/(?!adapter_|(?i:{DEVICES})\.)\w[\w.-]*\.(json|txt|model|safetensors|faiss)", re.ASCII)
 
 
 @dataclass(frozen=True)

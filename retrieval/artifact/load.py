@@ -35,6 +35,8 @@ from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
+from retrieval.stores.stated import check_lengths
+from retrieval.tables.columns import check_values
 
 _T = TypeVar("_T")
 
@@ -165,6 +167,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
     agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     agree(f"{LAYOUT.index}: number of vectors", manifest["rows"], len(store))
+    check_lengths(LAYOUT.index, store, store.settings.factory)
     replay(manifest["golden"], encoder, store, gallery)
     files = manifest["files"]
     return Artifact(
@@ -185,6 +188,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
 def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:
     with reading(LAYOUT.gallery):
         gallery = Gallery(folder / LAYOUT.gallery)
+        check_values(LAYOUT.gallery, gallery.table)
         ids_hash = hash_of_ids(gallery.ids)
     agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
     agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)

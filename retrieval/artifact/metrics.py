@@ -26,6 +26,7 @@ from retrieval.artifact.sections import (
     TrainingSection,
 )
 from retrieval.errors import IntegrityError, short_repr
+from retrieval.files.strict_json import parse_json
 from retrieval.version import VERSION
 
 METRICS_FORMAT = 2
@@ -70,7 +71,7 @@ def parse_metrics(content: bytes | str) -> Metrics:
 
     Raises IntegrityError with the first problem found, or ValueError if the content is not JSON.
     """
-    held = json.loads(content, parse_constant=lambda _: None)  # older versions could write NaN
+    held = parse_json(content, nan=lambda _: None)  # older versions could write NaN
     if not isinstance(held, dict):
         raise IntegrityError(f"{LAYOUT.metrics} must be an object of sections, found {short_repr(held, 60)}. {_MEND}")
     if "version" not in held:

@@ -21,6 +21,7 @@ from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
+from retrieval.stores.stated import check_lengths
 
 TEXT = "text"  # the section's name in the manifest
 _AT_ONCE = 32  # thumbnails decoded at a time
@@ -107,5 +108,6 @@ def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
     agree(f"{LAYOUT.text_index}: dimension", stated["dimension"], store.dim)
     agree(f"{LAYOUT.text}: dimension", stated["dimension"], encoder.dim)
     agree(f"{LAYOUT.text_index}: number of vectors", manifest["rows"], len(store))
+    check_lengths(LAYOUT.text_index, store, store.settings.factory)
     replay_text(stated["golden"], encoder, store)
     return TextPart(encoder, store)

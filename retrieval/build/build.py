@@ -24,7 +24,9 @@ from retrieval.build.write import Draft, write_artifact
 from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text import TextEncoder
-from retrieval.errors import SourceError
+from retrieval.errors import ArtifactError, SourceError
+from retrieval.files.names import beside
+from retrieval.files.storing import storing
 from retrieval.images.gallery import Gallery, write_gallery
 from retrieval.sources.base import Source
 from retrieval.sources.originals import with_originals
@@ -83,7 +85,8 @@ def building(
             raise SourceError(_nothing(report))
         vectors = shards.vectors(encoder.dim)
         with replacing(out, LAYOUT.own()) as folder:
-            encoder.save(folder)
+            with storing(folder / LAYOUT.weights, ArtifactError, needed=encoder.size):
+                encoder.save(folder)
             write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
             gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
             facts = {"build": {**report.summary(), "source": dict(source.about)}}
@@ -109,14 +112,17 @@ def embed(
     to treat as duplicates to their names.
     """
     shards = Shards(work_folder(out), key, encoder.fingerprint, source.schema)
-    embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
+    try:
+        embed_source(source, encoder, shards, known=known, limit=limit, progress=progress)
+    except BaseException:
+        shards.clear_empty()
+        raise
     return shards
 
 
 def work_folder(out: Path) -> Path:
     """The folder for the unfinished work of a build, next to the artifact `out`."""
-    out = out.resolve()
-    return out.parent / f".{out.name}.building"
+    return beside(out.resolve(), "building")
 
 
 def report_of(shards: Shards, source: Source) -> Report:

@@ -7,9 +7,8 @@ thumbnails of images with the same content are reused from the earlier shards.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +20,8 @@ import pyarrow.parquet as pq
 
 from retrieval.arrays import Vectors
 from retrieval.console import say
+from retrieval.errors import ArtifactError
+from retrieval.files.storing import discard, storing, whole
 from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
 VECTOR = "lookalike:vector"  # prefixed, because a source may have its own `vector` column
@@ -59,7 +60,8 @@ class Shards:
         elif found["key"] != key:
             self.set_aside("the source has changed")
         if found != wanted:
-            write_whole(folder / "key", lambda path: path.write_text(json.dumps(wanted), encoding="utf-8"))
+            with whole(folder / "key") as path:
+                path.write_text(json.dumps(wanted), encoding="utf-8")
         self.kept = Kept(folder / "kept")
 
     @property
@@ -102,7 +104,8 @@ class Shards:
         named = ("consumed", "position", "skipped", "duplicates")
         table = table.replace_schema_metadata({"lookalike": json.dumps({name: getattr(shard, name) for name in named})})
         path = self.folder / f"{len(self.files()):06d}.parquet"
-        write_whole(path, lambda unfinished: pq.write_table(table, unfinished, compression="NONE"))
+        with storing(path, ArtifactError, needed=table.nbytes), whole(path) as unfinished:
+            pq.write_table(table, unfinished, compression="NONE")
 
     def facts(self) -> list[dict[str, Any]]:
         """`consumed`, `position`, `skipped` and `duplicates` of each shard."""
@@ -130,9 +133,14 @@ class Shards:
             start += len(column)
         return vectors
 
+    def clear_empty(self) -> None:
+        """Remove the work folder if it holds nothing that another attempt can use."""
+        if not any(path.name != "key" for path in self.folder.iterdir()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def clear(self) -> None:
         """Remove the work folder."""
-        shutil.rmtree(self.folder)
+        discard(self.folder)
 
     @staticmethod
     def _count(files: Iterable[Path]) -> int:
@@ -161,16 +169,7 @@ class Kept:
 def clear_finished(folder: Path, prefix: str) -> None:
     """Remove a work folder if its build has a key that begins with `prefix`; that of any other build is kept."""
     if _read_stamp(folder / "key").get("key", "").startswith(prefix):
-        shutil.rmtree(folder)
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file atomically."""
-    unfinished = path.with_suffix(".unfinished")
-    write(unfinished)
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    unfinished.rename(path)
+        discard(folder)
 
 
 def _read_stamp(path: Path) -> dict[str, str]:

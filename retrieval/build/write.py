@@ -25,6 +25,7 @@ from retrieval.errors import ArtifactError, QueryError
 from retrieval.evaluation.calibration import Queries, calibrate
 from retrieval.evaluation.metrics import leave_one_out
 from retrieval.evaluation.plots import draw
+from retrieval.files.storing import storing
 from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
@@ -56,7 +57,8 @@ def write_artifact(draft: Draft) -> Artifact:
 
     Returns the opened and verified artifact. Raises IntegrityError if it cannot be opened.
     """
-    draft.store.save(draft.folder / LAYOUT.index)
+    with storing(draft.folder / LAYOUT.index, ArtifactError, needed=draft.vectors.nbytes):
+        draft.store.save(draft.folder / LAYOUT.index)
     metrics = new_metrics({LEAVE_ONE_OUT: _leave_one_out(draft), **draft.sections})
     if CALIBRATION not in metrics.model_fields_set:
         metrics = metrics.model_copy(update={CALIBRATION: _calibration(draft, trained=metrics.is_trained)})
@@ -118,7 +120,8 @@ def link(old: Path, new: Path, names: Iterable[str]) -> None:
             try:
                 os.link(old / name, new / name)
             except OSError:  # the file system has no hard links
-                shutil.copyfile(old / name, new / name)
+                with storing(new / name, ArtifactError, needed=(old / name).stat().st_size):
+                    shutil.copyfile(old / name, new / name)
 
 
 def _calibration(draft: Draft, *, trained: bool) -> CalibrationSection | None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.console import say
+from retrieval.console import say, writes_all
 from retrieval.errors import EmbeddingError, ImageError, QueryError
 from retrieval.words import counted
 
@@ -46,7 +46,7 @@ def print_searches(folder: str, files: Sequence[Path], search: Callable[[Path], 
         except (ImageError, EmbeddingError) as error:
             failed += 1
             answer = {"query": query, "error": str(error)}
-        print(json.dumps(answer, ensure_ascii=False, default=str), flush=True)
+        print(json.dumps(answer, ensure_ascii=not writes_all(), default=str), flush=True)
     say(f"{counted(len(files) - failed, 'image')} searched for, {counted(failed, 'file')} not readable")
 
 

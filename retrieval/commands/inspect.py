@@ -14,7 +14,8 @@ from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
 from retrieval.commands.printing import info_lines, one_line, print_figures, print_json
 from retrieval.console import say
-from retrieval.errors import ArtifactError, QueryError
+from retrieval.errors import ArtifactError, LookalikeError, QueryError
+from retrieval.files.storing import storing, whole, writing_csv
 from retrieval.words import counted, did_you_mean
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def list_images(
 def info(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None:
     """Describe an artifact: rows, columns, files, source."""
     check_artifact(artifact)
+    from retrieval.artifact.layout import LAYOUT
+    from retrieval.artifact.manifest import reading
     from retrieval.images.columns import describe_columns
 
     manifest, gallery = _contents(artifact)
@@ -83,8 +86,9 @@ def info(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None
     if as_json:
         print_json(facts)
         return
-    for line in info_lines(facts):
-        print(line)
+    with reading(LAYOUT.manifest):  # how it was built and changed is told in the words of the manifest
+        lines = list(info_lines(facts))
+    print("\n".join(lines))
 
 
 @commands.command()
@@ -117,12 +121,19 @@ def export(
 
     if npy.exists() and not npy.is_dir():
         raise ArtifactError(f"{npy} is a file; --npy takes a folder.")
-    npy.mkdir(parents=True, exist_ok=True)
     # Unicode arrays rather than object arrays: numpy reads them without pickle.
     labels = ["" if label is None else label for label in opened.gallery.labels]
-    np.save(npy / "embeddings.npy", opened.store.vectors(np.arange(len(opened.store))))
-    np.save(npy / "image_paths.npy", np.array(opened.gallery.table["source"].to_pylist(), np.str_))
-    np.save(npy / "labels.npy", np.array(labels, np.str_))
+    arrays = {
+        "embeddings": opened.store.vectors(np.arange(len(opened.store))),
+        "image_paths": np.array(opened.gallery.table["source"].to_pylist(), np.str_),
+        "labels": np.array(labels, np.str_),
+    }
+    with storing(npy, LookalikeError):
+        npy.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        path = npy / f"{name}.npy"
+        with storing(path, LookalikeError, needed=array.nbytes), whole(path) as new, new.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
     print(f"{len(labels)} rows written to {npy}")
 
 
@@ -199,11 +210,12 @@ def _listed(image: dict[str, Any], chosen: list[str]) -> dict[str, Any]:
 
 def _write_csv(file: str, gallery: Gallery, rows: Ids, chosen: list[str]) -> None:
     from retrieval.images.columns import as_texts
+    from retrieval.tables.cells import disarmed
 
     names = [*_ALWAYS, *chosen]
-    lines = [names, *zip(*(as_texts(gallery, name, rows) for name in names), strict=True)]
+    lines = map(disarmed, [names, *zip(*(as_texts(gallery, name, rows) for name in names), strict=True)])
     if file == "-":
         csv_files.writer(sys.stdout, lineterminator="\n").writerows(lines)
         return
-    with Path(file).open("w", newline="", encoding="utf-8") as out:
-        csv_files.writer(out).writerows(lines)
+    with writing_csv(Path(file)) as writer:
+        writer.writerows(lines)

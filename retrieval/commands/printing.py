@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval.console import command, progress_bar, say
+from retrieval.console import command, progress_bar, say, writes_all
 from retrieval.errors import short
 from retrieval.words import counted
 
@@ -44,7 +44,7 @@ class Bar:
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON; a date as text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(value, indent=2, ensure_ascii=not writes_all(), default=str))
 
 
 def one_line(text: str) -> str:

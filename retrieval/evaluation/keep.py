@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,10 @@ from typing import Literal
 from retrieval.errors import QueryError
 from retrieval.evaluation.across import Copy
 from retrieval.evaluation.duplicates import Group
+from retrieval.files.storing import writing_csv
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
+from retrieval.tables.cells import disarmed
 
 Rule = Literal["first", "largest", "oldest"]
 
@@ -45,26 +46,26 @@ def write_csv(groups: Sequence[Group], gallery: Gallery, file: Path, kept: Seque
     `kept` is the row of each group to keep, by default its first.
     """
     kept = [group.rows[0] for group in groups] if kept is None else kept
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
+    with writing_csv(file) as writer:
         writer.writerow(["group", "size", "action", "id", "label", "source", "cosine"])
         for number, (group, best) in enumerate(zip(groups, kept, strict=True), 1):
             for row, image, score in zip(group.rows, gallery.take(group.rows), group.scores, strict=True):
                 action = "keep" if row == best else "remove"
                 size = len(group.rows)
-                writer.writerow([number, size, action, image.id, image.label, image.source, f"{score:.4f}"])
+                named = disarmed([image.id, image.label, image.source])
+                writer.writerow([number, size, action, *named, f"{score:.4f}"])
 
 
 def write_copies(copies: Sequence[Copy], gallery: Gallery, reference: Gallery, file: Path) -> None:
     """Write one CSV line per pair: id, label and source of both images, and their similarity."""
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
+    with writing_csv(file) as writer:
         names = ["id", "label", "source"]
         writer.writerow([*names, *(f"reference_{name}" for name in names), "cosine"])
         mine = gallery.take([copy.row for copy in copies])
         theirs = reference.take([copy.other for copy in copies])
         for one, other, copy in zip(mine, theirs, copies, strict=True):
-            writer.writerow([one.id, one.label, one.source, other.id, other.label, other.source, f"{copy.score:.4f}"])
+            named = disarmed([one.id, one.label, one.source, other.id, other.label, other.source])
+            writer.writerow([*named, f"{copy.score:.4f}"])
 
 
 def _file_of(gallery: Gallery, row: int, originals: Path) -> Path:

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from retrieval.errors import HubError
+from retrieval.files.locks import alone
 from retrieval.hub_errors import cache_error
 
 
@@ -44,15 +44,16 @@ class RepoCache:
         return self.blob(f"{etag}.part")
 
     @contextmanager
-    def locked(self, etag: str, timeout: float = -1) -> Iterator[None]:
+    def locked(self, etag: str, *, wait: bool = True) -> Iterator[None]:
         """Lock a blob against writes by other processes and threads, with the lock file of the Hub's other clients.
 
-        Raises filelock.Timeout after `timeout` seconds (-1: wait forever).
+        Without `wait`, raises HubError if it is locked; see also `retrieval.files.locks.alone`.
         """
         lock = self.place / ".locks" / self.folder.name / f"{Path(etag).name}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         (self.folder / "blobs").mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=timeout):
+        busy = f"another process is downloading the same file into {self.folder}"
+        with alone(lock, busy, HubError, wait=wait):
             yield
 
     def link(self, etag: str, commit: str, name: str) -> None:
@@ -78,7 +79,7 @@ class RepoCache:
     def discard_parts(self) -> None:
         """Delete unfinished downloads, except those that are in progress."""
         for part in (self.folder / "blobs").glob("*.part"):
-            with suppress(Timeout, OSError), self.locked(part.stem, timeout=0):
+            with suppress(HubError, OSError), self.locked(part.stem, wait=False):
                 part.unlink(missing_ok=True)
 
     def remember(self, revision: str, commit: str) -> None:

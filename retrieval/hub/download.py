@@ -105,7 +105,7 @@ class _Download:
                     self.part = self.cache.part(metadata.etag)
                     self.progress(self.so_far())  # bytes from an earlier process
                 self._go_on(self.part, metadata.size)
-                self.part.rename(blob)
+                self.part.replace(blob)
             self.cache.link(metadata.etag, self.commit, self.name)
 
     def _go_on(self, part: Path, size: int | None) -> None:

@@ -17,6 +17,7 @@ from retrieval.artifact.load import Artifact, check_target, is_artifact, load_ar
 from retrieval.artifact.manifest import check_file, check_files, read_manifest, stated_files
 from retrieval.console import progress_bar, say
 from retrieval.errors import ArtifactError, AwayError, HubError, IntegrityError
+from retrieval.files.storing import storing
 from retrieval.hub.download import Received, cache_of, fetch, resolve
 from retrieval.hub.references import Reference, is_reference, parse_reference
 
@@ -75,12 +76,11 @@ def pull(name: str, out: Path | str) -> Resolved:
     check_target(out)
     resolved = _from_hub(reference)
     with writing(out, LAYOUT.own()), replacing(out, LAYOUT.own()) as fresh:
-        try:
-            for file in [*stated_files(read_manifest(resolved.folder)), LAYOUT.manifest]:
+        files = stated_files(read_manifest(resolved.folder))
+        with storing(out, ArtifactError, needed=sum(stated["size"] for stated in files.values())):
+            for file in [*files, LAYOUT.manifest]:
                 (fresh / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(resolved.folder / file, fresh / file)
-        except OSError as error:
-            raise ArtifactError(f"{out} cannot be written: {error.strerror}; choose another folder.") from error
         load_artifact(fresh)
     return resolved
 

@@ -1,7 +1,6 @@
 """Gallery: the searchable images, one parquet row each; row i is vector i of the index.
 
-Opening a gallery reads names, labels and attributes into memory. Thumbnails stay on disk; their row groups are read on
-demand.
+Opening a gallery reads names, labels and attributes into memory. Thumbnails stay on disk, read a row group at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from retrieval.images.filters import parse, shown, values_of
 from retrieval.images.filters import parse_where as parse_where
 from retrieval.images.scalars import in_order
 from retrieval.images.values import Values, is_list
+from retrieval.tables.columns import check_schema
+from retrieval.tables.parquet import CheckedParquet
 from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6
@@ -60,16 +61,15 @@ class Row:
 
 
 class Gallery:
-    """The rows of `gallery.parquet`, read-only and thread-safe."""
+    """The rows of `gallery.parquet`, read-only and thread-safe. Raises IntegrityError for one that is not a gallery."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path, memory_map=True)
-        names = [name for name in self._file.schema_arrow.names if name != "thumbnail"]
-        self.table: pa.Table = self._file.read(columns=names)
-        group_sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
-        self._group_starts = np.cumsum([0, *group_sizes])
+        self._file = CheckedParquet(path)
+        check_schema(path.name, self._file.schema, BASE_SCHEMA, {ORIGINAL: pa.string()})
+        self.table: pa.Table = self._file.read([name for name in self._file.schema.names if name != "thumbnail"])
+        self._group_starts = np.cumsum([0, *self._file.group_sizes])
         self._groups = Cache[int, pa.ChunkedArray](_GROUPS_CACHED)
-        self._lock = Lock()  # a ParquetFile is not thread-safe
+        self._lock = Lock()  # the file is not thread-safe
 
     def __len__(self) -> int:
         return cast(int, self.table.num_rows)
@@ -105,12 +105,12 @@ class Gallery:
         return [_row(values) for values in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
 
     def thumbnail(self, row: int) -> bytes:
-        """The JPEG bytes of a row, as stored."""
+        """The JPEG bytes of a row, as stored; raises IntegrityError if the file has changed since it was opened."""
         group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
         with self._lock:
             column = self._groups.get(group)
             if column is None:
-                column = self._file.read_row_group(group, columns=["thumbnail"])["thumbnail"]
+                column = self._file.read_group(group, "thumbnail")
                 self._groups.put(group, column)
         return cast(bytes, column[row - int(self._group_starts[group])].as_py())
 

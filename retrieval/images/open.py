@@ -16,9 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.errors import ImageError
-from retrieval.images.door.convert import stored_form, upright_rgb
+from retrieval.images.door.convert import sizes_of, upright_rgb
 from retrieval.images.door.decode import check_size, decode
-from retrieval.images.door.files import File, name_of, read_bytes
+from retrieval.images.door.files import File, name_of, unread
+from retrieval.images.door.workers.apart import decode_apart
 
 Picture = File | Image.Image | npt.NDArray[np.uint8]
 """Anything that contains an image: a path, the bytes of a file, a binary file, a PIL image, or a uint8 array."""
@@ -43,13 +44,15 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
     Raises:
         ImageError: the source is missing, not a regular file, larger than `MAX_BYTES`, not one of `FORMATS`, over
             `MAX_PIXELS` or `MAX_ASPECT` (both checked in the header, before decoding), damaged or truncated; or it is
-            a URL, or an object that contains no image.
+            a URL, or an object that contains no image. On Linux also: decoding it takes too long or too much memory,
+            or crashes.
+        LookalikeError: the process that decodes (see `docs/how-it-works.md`) cannot be started.
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if isinstance(source, Image.Image):
         return _from_pil(source)
-    return decode(name_of(source), read_bytes(source), at_least)
+    return decode_apart(source, at_least)
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
@@ -66,11 +69,14 @@ def _from_pil(picture: Image.Image) -> Image.Image:
     name = name_of(getattr(picture, "filename", None) or "")
     if not (picture.width and picture.height):
         raise ImageError(f"{name} has no pixels ({picture.width} x {picture.height})")
-    check_size(name, picture)
+    check_size(name, sizes_of(picture))
     try:
-        stored = stored_form(picture)
+        if (data := unread(picture)) is not None:
+            opened = decode(name, data, None)
+            if opened.size in (picture.size, picture.size[::-1]):  # not after `draft` or another frame was chosen
+                return opened
         picture.load()
-        return upright_rgb(picture.copy(), stored)
+        return upright_rgb(picture.copy())
     except ImageError:
         raise
     except Exception as error:  # a lazily opened file fails here, with any of its decoder's exceptions

@@ -20,6 +20,7 @@ from datasets.load import DatasetCard
 from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY, cached_path
 
 from retrieval.errors import SourceError, short
+from retrieval.files.locks import check_lockable
 from retrieval.hub_errors import GATED, LOG_IN, hub_error
 from retrieval.sources.archives.reasons import reason
 from retrieval.sources.columns import streaming
@@ -109,10 +110,8 @@ def _on_hub(name: str, config: str | None, revision: str | None) -> Origin:
     if builder.base_path != root:  # the Hub is unreachable, and this is an older download
         raise SourceError(_away(repo))
     told = {"name": repo, "config": str(builder.config.name), "revision": str(builder.hash)}
-    stated = _license(_card_on_hub(root))
-    if not stated and builder.info.license:
-        stated = {"license": _in_one_line(builder.info.license)}
-    return Origin(name, builder, root, {**told, **stated})
+    known = {"license": _in_one_line(builder.info.license)} if builder.info.license else {}
+    return Origin(name, builder, root, {**told, **(_license(_card_on_hub(root)) or known)})
 
 
 def _card_on_hub(root: str) -> str:
@@ -144,6 +143,7 @@ def _in_one_line(text: str) -> str:
 
 def load_builder(name: str, path: str, config: str | None = None, revision: str | None = None, **options: Any) -> Any:
     """The `datasets` builder for a path, a format, or a Hub name; raises SourceError."""
+    check_lockable(Path(datasets.config.HF_DATASETS_CACHE), SourceError)
     try:
         return datasets.load_dataset_builder(path, config, revision=revision, **options)
     except DatasetNotFoundError as error:

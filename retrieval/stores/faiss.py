@@ -17,6 +17,8 @@ from retrieval.errors import IntegrityError, StoreError
 from retrieval.forking import Lock, in_child
 from retrieval.stores.base import MISSING, check_added, check_allowed, check_rows, check_search
 from retrieval.stores.exact import search_rows
+from retrieval.stores.index_file import check_index
+from retrieval.stores.stated import check_settings
 
 # FAISS's worker threads do not exist in a forked child, which would wait for them forever.
 in_child(lambda: faiss.omp_set_num_threads(1))
@@ -75,15 +77,20 @@ class FaissStore:
 
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> FaissStore:
-        """Read an index file; raises IntegrityError unless it is an inner-product index that matches the settings."""
+        """Read an index file; raises IntegrityError unless it is an inner-product index that matches the settings.
+
+        FAISS reads only what `check_index` has found to be whole.
+        """
+        header = check_index(path)
+        if header.metric != faiss.METRIC_INNER_PRODUCT:
+            raise IntegrityError(
+                f"{path.name}: the metric must be the inner product, found FAISS's metric number {header.metric}."
+            )
+        check_settings(path.name, settings, header)
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise IntegrityError(f"{path.name} is not a readable FAISS index.") from error
-        if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise IntegrityError(
-                f"{path.name}: the metric must be the inner product, found FAISS's metric number {index.metric_type}."
-            )
         store = cls(index.d, IndexSettings(**settings), index=index)
         stated, found = _kind(_made(index.d, store.settings.factory)), _kind(index)
         if stated != found:

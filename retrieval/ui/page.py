@@ -59,6 +59,7 @@ def create_app(
                 about = gr.HTML(_about(now), js_on_load=script("about.js"), elem_id="about", apply_default_css=False)
         search.listen(app, tabs)
         Endpoints(live, app.addresses).add()
+    app.pictures = live.folder
     app.originals = [*openapi.routes(), *live.originals.routes(lambda: live.now.searcher.gallery)]
     app.queue(default_concurrency_limit=CONCURRENCY)
     texts = {header: _header, map_tab.page: map_html, evaluation: _evaluation, about: _about}

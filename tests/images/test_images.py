@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from conftest import DATA
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile
 
 from retrieval.errors import ImageError
-from retrieval.images.door.decode import MAX_ASPECT, MAX_PIXELS
+from retrieval.images.door.decode import MAX_ASPECT, MAX_PIXELS, decode
 from retrieval.images.door.files import MAX_BYTES, read_bytes
 from retrieval.images.door.formats import FORMATS
 from retrieval.images.open import open_image, thumbnail_jpeg
@@ -86,15 +87,20 @@ def bmp(width, height, bits, compression, data):
     return struct.pack("<2sIII", b"BM", start + len(data), 0, start) + info + palette + data
 
 
-def refused(source, *words):
+def refused(source, *words, by=open_image):
     """Check that `source` is refused with a one-line message that contains all the words; returns the message."""
     with pytest.raises(ImageError) as caught:
-        open_image(source)
+        by(source)
     message = str(caught.value)
     assert "\n" not in message and "Error" not in message and " object at 0x" not in message
     for word in words:
         assert word in message
     return message
+
+
+def decode_here(data):
+    """Open a picture as where there are no workers, and where a switch of this process has an effect."""
+    return decode("the image", data, None)
 
 
 # Formats
@@ -185,11 +191,8 @@ def test_decoders_of_unsupported_formats_are_never_called(monkeypatch):
 
         monkeypatch.setitem(Image.OPEN, kind, (spy, accept))
     for kind in ("PNG", "PPM", "ICO", "TGA", "EPS", "PCX", "JPEG2000", "MPO", "DDS"):
-        data = encode(picture(), kind)
-        if kind in ("PNG", "MPO"):
-            open_image(data)
-        else:
-            refused(data)
+        with nullcontext() if kind in ("PNG", "MPO") else pytest.raises(ImageError):
+            decode_here(encode(picture(), kind))
     assert asked == ["PNG", "JPEG"]
 
 
@@ -496,7 +499,7 @@ def test_truncated_file_is_refused(monkeypatch, name, lenient):
     # Another library in the process may have set this; a broken image must still be refused.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     for share in (0.01, 0.1, 0.3, 0.6, 0.9, 0.99):
-        refused(data[: int(len(data) * share)])
+        refused(data[: int(len(data) * share)], by=decode_here if lenient else open_image)
         monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
 
 
@@ -592,7 +595,7 @@ BOMBS = {
 @pytest.mark.parametrize("action", ["ignore", "error"])
 def test_decompression_bomb_is_refused_by_its_header(name, action):
     warnings.simplefilter(action)  # pytest puts the filters back after each test
-    refused(BOMBS[name], "pixels", f"{MAX_PIXELS:,}")
+    refused(BOMBS[name], "pixels", f"{MAX_PIXELS:,}", by=decode_here if action == "error" else open_image)
 
 
 def test_small_tiff_with_one_huge_tile_is_refused():
@@ -702,7 +705,8 @@ def test_several_threads_open_the_same_images():
     sources += [encode(Image.new("CMYK", (300, 300), (9, 8, 7, 6)), "TIFF", icc_profile=cmyk_profile())]
     expected = [open_image(source).tobytes() for source in sources]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda source: open_image(source).tobytes(), sources * 20)) == expected * 20
+        for way in (open_image, decode_here):
+            assert [opened.tobytes() for opened in pool.map(way, sources * 20)] == expected * 20
         shared = picture()
         assert len(set(pool.map(lambda _: thumbnail_jpeg(shared, 500), range(100)))) == 1
 
@@ -747,6 +751,9 @@ def test_thumbnail_quality_changes_the_file_size():
 # The hostile folder
 
 
+HARMLESS = {"pil__Tests__images__truncated_jpeg.jpg", "pil__Tests__images__png_decompression_dos.png"}
+
+
 @needs_hostile
 def test_hostile_files_are_opened_or_refused_as_expected():
     opened, refusals = [], []
@@ -768,9 +775,11 @@ def test_hostile_files_are_opened_or_refused_as_expected():
         assert not [name for name in opened if name.endswith(suffix)]
     for suffix in (".webp", ".avif"):
         assert not [name for name in refusals if name.endswith(suffix)]
-    for part in ("truncated_jpeg", "broken_data_stream", "crash-", "oom-", "decompression_dos", "reallybig"):
+    for part in ("broken_data_stream", "crash-", "oom-", "reallybig"):
         assert [name for name in refusals if part in name]
         assert not [name for name in opened if part in name]
+    # A JPEG without its end marker and a PNG with a huge text open everywhere.
+    assert set(opened) >= HARMLESS
 
 
 @needs_hostile
@@ -785,7 +794,9 @@ def test_4_bit_grey_with_transparency_matches_its_reference():
     """The reference is a farbfeld file, a very simple format: a header of 16 bytes, then 16-bit RGBA."""
     pixels = (HOSTILE / "irs__tests__images__farbfeld__transparency__tbbn0g04.ff").read_bytes()[16:]
     reference = np.frombuffer(pixels, ">u2").reshape(32, 32, 4) / 65535
-    expected = 255 * (reference[..., :3] * reference[..., 3:] + 1 - reference[..., 3:])
+    linear = reference[..., :3]  # the file's gAMA is 1.0, and farbfeld holds its numbers as they are
+    colour = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    expected = 255 * (colour * reference[..., 3:] + 1 - reference[..., 3:])
     opened = np.asarray(open_image(HOSTILE / "irs__tests__images__png__transparency__tbbn0g04.png"))
     assert np.abs(opened - expected).max() <= 1
 

@@ -23,6 +23,7 @@ _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 _STILL = """Promise.allSettled(document.getAnimations()
     .filter(one => Number.isFinite(one.effect.getComputedTiming().endTime)).map(one => one.finished))"""
 _LEFT = "AbortError: signal is aborted"  # Gradio aborts its own stream when a page is left or loaded again
+_IDLE: list[Page] = []  # pages of earlier visits, each in a browser context of its own
 ROWS = "[...document.querySelectorAll('#hits .hit')].map((hit) => +hit.dataset.row)"
 SIZES = {"desktop": (1440, 900), "phone": (375, 812)}
 LOOKS = [("desktop", "light"), ("desktop", "dark"), ("phone", "light")]  # colours do not depend on the size
@@ -41,26 +42,49 @@ def served(searcher: Searcher, originals: Sequence[Path] = (), **options: Any) -
 
 @contextmanager
 def visit(browser: Browser, server: str, size: str = "desktop", examples: int = 8, query: str = "") -> Iterator[Page]:
-    """Open the page in a fresh browser context; fails on console errors and on requests to other hosts.
+    """Open the page as a new visitor; fails on console errors and on requests to other hosts.
 
     `query` is appended to the address, e.g. "?__theme=dark".
     """
+    page = _IDLE.pop() if _IDLE else browser.new_context(permissions=["camera"]).new_page()
     width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height}, permissions=["camera"])
-    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
     errors: list[str] = []
     strangers: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith((server, "data:", "blob:")) else strangers.append(r.url))
-    page.goto(server + query)
-    expect(page.locator("#examples img")).to_have_count(examples)
-    page.wait_for_function("window.lookalike")  # the scripts of the page run a little later
-    yield page
-    context.close()
+    heard = {
+        "console": lambda message: errors.append(message.text) if message.type == "error" else None,
+        "pageerror": lambda error: errors.append(str(error)),
+        "request": lambda r: None if r.url.startswith((server, "data:", "blob:")) else strangers.append(r.url),
+    }
+    for event, hear in heard.items():
+        page.on(event, hear)
+    try:
+        page.goto(server + query)
+        expect(page.locator("#examples img")).to_have_count(examples)
+        page.wait_for_function("window.lookalike")  # the scripts of the page run a little later
+        yield page
+        origin = page.evaluate("origin")
+    except BaseException:
+        page.context.close()
+        raise
+    for event, hear in heard.items():
+        page.remove_listener(event, hear)
+    _forget(page, origin)
+    _IDLE.append(page)
     errors = [error for error in errors if _LEFT not in error]
     assert errors == [], errors
     assert strangers == [], strangers
+
+
+def _forget(page: Page, origin: str) -> None:
+    """Make a page that has visited an origin like new; only compiled scripts stay, which take longest to load."""
+    page.goto("about:blank")
+    page.mouse.move(0, 0)
+    browser = page.context.new_cdp_session(page)
+    browser.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    browser.send("Network.clearBrowserCookies")
+    browser.send("Page.resetNavigationHistory")
+    browser.detach()
 
 
 def upload(page: Page, path: Path) -> None:

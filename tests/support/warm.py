@@ -2,7 +2,8 @@
 
 `Warm().start("-m", "retrieval", "verify", ...)` does what `python -m retrieval verify ...` does: the process has its
 own environment, working directory, standard streams and exit status. Libraries such as the Hub's clients read the
-environment at import; pass what they should find there to `Warm(environment)`, which imports them.
+environment at import; pass what they should find there to `Warm(environment)`, which imports them. Importing takes
+seconds, so the processes that run the tests of one session share a preloaded one: `Warm(name=NAME)`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import uuid
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -92,24 +94,37 @@ class Started:
 
 
 class Warm:
-    """The preloaded process that is forked. It starts with the first command; `close` ends it."""
+    """The preloaded process that is forked. It starts with the first command, and ends with the last `close`."""
 
-    def __init__(self, environment=None):
+    def __init__(self, environment=None, name=None):
+        self.name, self._shared = name or str(uuid.uuid4()), name is not None
         self._environment, self._server, self._mouth = environment, None, None
 
     def _warm_up(self):
-        self._mouth, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        address = f"\0warm-{self.name}"  # abstract: it is free again when the process has ended
+        while self._mouth is None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door, suppress(OSError):
+                door.bind(address)
+                door.listen()
+                self._serve_at(door)
+            mouth = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                mouth.connect(address)
+                self._mouth = mouth
+            except ConnectionRefusedError:  # it ends, or does not listen yet
+                mouth.close()
+
+    def _serve_at(self, door):
         environment = {**(self._environment or os.environ), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, __file__, str(theirs.fileno())]
-        self._server = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()])
-        theirs.close()
+        command = [sys.executable, __file__, str(door.fileno())]
+        self._server = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[door.fileno()])
 
     def start(self, *arguments, cwd=ROOT, env=None, stdin=None, stdout=None, stderr=None):
         """Start `python ARGUMENTS`: `-c CODE ...`, `-m MODULE ...` or `FILE ...`.
 
         The streams are text streams as for Popen, except that None means DEVNULL.
         """
-        if self._server is None:
+        if self._mouth is None:
             self._warm_up()
         ours, theirs = [None] * 3, []
         with Path(os.devnull).open("r+b", buffering=0) as nothing:
@@ -143,9 +158,10 @@ class Warm:
         return done
 
     def close(self):
-        """End it, and every process that it has started."""
-        if self._server is not None:
+        """End every process that was started here, and the preloaded one, unless somebody else uses it."""
+        if self._mouth is not None:
             self._mouth.close()
+        if self._server is not None and not self._shared:
             self._server.wait(20)
 
 
@@ -160,37 +176,56 @@ def _pipe(number):
 # In the process that is forked
 
 
-def serve(commands):
-    """Fork for each command received; returns the command in the fork, and None at the end."""
-    running = {}  # pidfd -> process id, and the socket to report its end to
+def serve(door):
+    """Fork for each command received; returns the command in the fork, and None when nobody is connected any more."""
+    running = {}  # pidfd -> process id, the socket to report its end to, and the connection that asked for it
+    asking = {door.accept()[0]}
     with selectors.DefaultSelector() as selector:
-        selector.register(commands, selectors.EVENT_READ)
-        while True:
+        for each in (door, *asking):
+            selector.register(each, selectors.EVENT_READ)
+        while asking:
             for key, _ in selector.select():
-                if key.fileobj is not commands:
+                if key.fileobj is door:
+                    connection = door.accept()[0]
+                    asking.add(connection)
+                    selector.register(connection, selectors.EVENT_READ)
+                elif key.fileobj in running:
                     selector.unregister(key.fileobj)
-                    _tell(key.fileobj, *running.pop(key.fileobj))
-                    continue
-                sent, descriptors, _, _ = socket.recv_fds(commands, 1 << 20, 4)
-                if not sent:
-                    for pid, _ in running.values():
-                        os.kill(pid, signal.SIGKILL)
-                    return None
-                pid = os.fork()
-                if not pid:
-                    for number in range(3):
-                        os.dup2(descriptors[number], number)
-                    for each in (*descriptors, *running, *(told.fileno() for _, told in running.values())):
-                        os.close(each)
-                    commands.close()
-                    return json.loads(sent)
-                for each in descriptors[:3]:
-                    os.close(each)
-                told = socket.socket(fileno=descriptors[3])
-                told.send(str(pid).encode())
-                end = os.pidfd_open(pid)
-                running[end] = pid, told
-                selector.register(end, selectors.EVENT_READ)
+                    _tell(key.fileobj, *running.pop(key.fileobj)[:2])
+                elif job := _fork(key.fileobj, running, [door, *asking], selector):
+                    return job
+                elif key.fileobj.fileno() < 0:
+                    asking.remove(key.fileobj)
+    return None
+
+
+def _fork(connection, running, sockets, selector):
+    """Take the next command of a connection; returns it in the fork. At its end, end the processes it has started."""
+    sent, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+    if not sent:
+        for pid, _, owner in running.values():
+            if owner is connection:
+                os.kill(pid, signal.SIGKILL)
+        selector.unregister(connection)
+        connection.close()
+        return None
+    pid = os.fork()
+    if not pid:
+        for number in range(3):
+            os.dup2(descriptors[number], number)
+        for each in (*descriptors, *running):
+            os.close(each)
+        for each in (*sockets, *(told for _, told, _ in running.values())):
+            each.close()
+        return json.loads(sent)
+    for each in descriptors[:3]:
+        os.close(each)
+    told = socket.socket(fileno=descriptors[3])
+    told.send(str(pid).encode())
+    end = os.pidfd_open(pid)
+    running[end] = pid, told, connection
+    selector.register(end, selectors.EVENT_READ)
+    return None
 
 
 def _tell(end, pid, told):
@@ -251,9 +286,11 @@ def _run(job):
 
 
 if __name__ == "__main__":
+    gc.disable()  # there is no garbage to find among modules
     for module in IMPORTED:
         import_module(module)
     gc.freeze()  # so that garbage collection in a fork does not touch, and copy, all of this memory
+    gc.enable()
     asked = serve(socket.socket(fileno=int(sys.argv[1])))
     if asked:
         become(asked)

@@ -18,6 +18,7 @@ import numpy as np
 
 from retrieval.arrays import Rows
 from retrieval.errors import TrainingError
+from retrieval.files.storing import storing, whole
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.lists.ahead import ahead
 from retrieval.sources.open import open_source, pinned, split_names
@@ -111,7 +112,8 @@ def open_data(recipe: Recipe, work: Path, *, resumed: bool = False) -> Data:
     used = parts_of(names)
     sources = {name: open_splits(recipe, fixed, names, name) for name in used}
     images = _stored(sources, work)
-    (work / _PINNED).write_text(fixed, encoding="utf-8")
+    with storing(work / _PINNED, TrainingError), whole(work / _PINNED) as unfinished:
+        unfinished.write_text(fixed, encoding="utf-8")
     labels = [label or "" for label in images["label"]]
     notes = [unused(name, open_splits(recipe, fixed, names, name).total) for name in names if name not in used]
     notes += check_labels(recipe, images, labels)
@@ -173,13 +175,12 @@ def _stored(sources: Mapping[str, Source], work: Path) -> Any:
     key = "-".join(source.fingerprint[:16] for source in sources.values())
     path = work / f"images-{key}.arrow"
     if not path.is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        with datasets.arrow_writer.ArrowWriter(path=str(unfinished), features=_FEATURES) as writer:
-            for row in _rows(sources):
-                writer.write(row)
-            writer.finalize()
-        unfinished.rename(path)
+        with storing(path, TrainingError, only=lambda at: at.is_relative_to(work.absolute())):
+            work.mkdir(parents=True, exist_ok=True)
+            with whole(path) as new, datasets.arrow_writer.ArrowWriter(path=str(new), features=_FEATURES) as writer:
+                for row in _rows(sources):
+                    writer.write(row)
+                writer.finalize()
     return datasets.Dataset.from_file(str(path))
 
 

@@ -18,6 +18,8 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
 
+from retrieval.errors import TrainingError
+from retrieval.files.storing import flush_all, storing
 from training.data.batches import Batches, ClassSampler
 from training.loop.guards import CollapseGuard, check_finite, check_weights
 from training.model.learner import Learner
@@ -112,16 +114,26 @@ class MetricTrainer(transformers.Trainer):
         if self.args.should_save:
             shutil.rmtree(unfinished, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            name = f"checkpoint-{self.state.global_step}"
-            # This path names the temporary folder; best_global_step identifies the best checkpoint.
-            self.state.best_model_checkpoint = None
-            self.state.save_to_json(str(unfinished / name / transformers.trainer.TRAINER_STATE_NAME))
-            _sync(unfinished / name)
-            (unfinished / name).rename(self.folder / name)
-            self._forget()
+        name = f"checkpoint-{self.state.global_step}"
+        # The optimizer keeps two more numbers for each one of the weights.
+        needed = 3 * sum(parameter.nbytes for parameter in self.learner.parameters())
+        try:
+            with storing(self.folder / name, TrainingError, needed=needed):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    self._put_in_place(unfinished / name)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)  # a full disk would stay full
+            raise
+
+    def _put_in_place(self, written: Path) -> None:
+        # This path names the temporary folder; best_global_step identifies the best checkpoint.
+        self.state.best_model_checkpoint = None
+        self.state.save_to_json(str(written / transformers.trainer.TRAINER_STATE_NAME))
+        flush_all(written)
+        written.rename(self.folder / written.name)
+        self._forget()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
@@ -213,12 +225,3 @@ def has_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

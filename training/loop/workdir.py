@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from retrieval.artifact.atomic import recover
 from retrieval.artifact.load import is_artifact, read_metrics
 from retrieval.errors import TrainingError
+from retrieval.files.locks import alone
+from retrieval.files.storing import storing, whole
 from training.data.dataset import Data
 from training.data.pixels import Pixels
 from training.loop.guards import last_checkpoint
@@ -45,17 +45,11 @@ def claim(work: Path, out: Path, recipe: Recipe, resume: bool) -> Iterator[None]
 
     Raises TrainingError if another process trains there, or the folder holds another run, or `out` is finished.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise TrainingError(f"another process is training in {work}; wait until it has finished.") from error
-    try:
+    with storing(work, TrainingError):
+        work.mkdir(parents=True, exist_ok=True)
+    with alone(work / "lock", f"another process is training in {work}; wait until it has finished", TrainingError):
         _begin(work, out, recipe, resume)
         yield
-    finally:
-        lock.release()
 
 
 def _begin(work: Path, out: Path, recipe: Recipe, resume: bool) -> None:
@@ -71,7 +65,7 @@ def _begin(work: Path, out: Path, recipe: Recipe, resume: bool) -> None:
         before = json.loads(stamp.read_text(encoding="utf-8"))
         _check_same(recipe.settings(), before, f"{work} contains a run", "delete that folder")
     if not last:
-        stamp.write_text(json.dumps(recipe.settings(), indent=2) + "\n", encoding="utf-8")
+        _write(stamp, json.dumps(recipe.settings(), indent=2) + "\n")
 
 
 def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:
@@ -81,12 +75,17 @@ def check_images(data: Data, pixels: Pixels, work: Path, resumed: bool) -> None:
     ]
     found, stamp = hashlib.sha256("\n".join(lines).encode()).hexdigest(), work / "images.sha256"
     if not resumed:
-        stamp.write_text(found, encoding="utf-8")
+        _write(stamp, found)
     elif stamp.is_file() and stamp.read_text(encoding="utf-8") != found:
         raise TrainingError(
             f"the images or labels of {data.name} have changed since the run in {work} was started: restore them, or "
             "delete that folder and start again."
         )
+
+
+def _write(path: Path, text: str) -> None:
+    with storing(path, TrainingError), whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _check_same(settings: dict[str, Any], before: dict[str, Any], what: str, mend: str) -> None:

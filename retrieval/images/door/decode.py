@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 
 from PIL import Image, ImageFile
 
 from retrieval.errors import ImageError
-from retrieval.images.door.convert import stored_form, upright_rgb
-from retrieval.images.door.formats import FORMATS, complaint
+from retrieval.images.door.checks import only_needed
+from retrieval.images.door.convert import open_data
+from retrieval.images.door.formats import complaint
+from retrieval.images.door.workers.limits import too_much_memory
 
 MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
 
 
-def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
+def decode(
+    name: str, data: bytes, at_least: int | None, declare: Callable[[int], object] = lambda pixels: None
+) -> Image.Image:
     """The first frame or page of these bytes as `open_image` returns it; `name` is for messages.
 
-    Raises ImageError like `open_image`.
+    `declare` is told the number of pixels in the header, once they are known to be within the limits. Raises ImageError
+    like `open_image`.
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
@@ -26,15 +31,18 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     # thread from setting it back to True during decoding.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        check_size(name, image)
-        return _pixels(image, at_least)
+        opened = open_data(only_needed(name, data, MAX_PIXELS))
+        check_size(name, opened.sizes)
+        declare(max(width * height for width, height in opened.sizes))
+        rgb = opened.rgb(at_least)
+        check_size(name, [rgb.size])  # a part may have been cut out
+        return rgb
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from error
     except MemoryError as error:
-        raise ImageError(f"{name} needs more memory to decode than is available") from error
+        raise ImageError(too_much_memory(name)) from error
     except Exception as error:
         # Broad on purpose. On malicious files Pillow's plugins raise almost anything: OSError, SyntaxError,
         # ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error, warnings turned into
@@ -42,24 +50,11 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
         raise ImageError(f"{name} {complaint(data)}") from error
 
 
-def check_size(name: str, image: Image.Image) -> None:
-    """Check the size in the header against the limits; Pillow itself rejects images without pixels."""
-    sizes = [image.size]
-    # A tile is decoded whole, and may be far larger than the image cropped from it.
-    if image.format == "TIFF" and hasattr(image, "tag_v2"):
-        sizes.append((image.tag_v2.get(322, 1), image.tag_v2.get(323, 1)))
+def check_size(name: str, sizes: list[tuple[int, int]]) -> None:
+    """Check the sizes in a header against the limits (see `Opened`); Pillow itself rejects images without pixels."""
     for width, height in sizes:
         if width * height > MAX_PIXELS:
             raise ImageError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
-    width, height = image.size
+    width, height = sizes[0]
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"{name} is too long and thin ({width} x {height}); at most {MAX_ASPECT}:1 is accepted")
-
-
-def _pixels(image: ImageFile.ImageFile, at_least: int | None) -> Image.Image:
-    """Decode an opened image once, and convert it to RGB; for `at_least` see `open_image`."""
-    if at_least:
-        image.draft(None, (at_least, at_least))
-    stored = stored_form(image)
-    image.load()
-    return upright_rgb(image, stored)

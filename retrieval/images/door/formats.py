@@ -34,6 +34,10 @@ _SIGNATURES = [
 ]
 
 
+class RefusedError(Exception):
+    """A file that no decoder should be given; the message is what follows the name of the file in a sentence."""
+
+
 def is_pointer(data: bytes) -> bool:
     """Whether these are the first bytes of a pointer of Git LFS instead of a file."""
     return data.startswith(b"version https://git-lfs.github.com/spec/")

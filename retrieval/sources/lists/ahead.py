@@ -43,14 +43,15 @@ class Fetched:
         path = self._path(address)
         if self._size + len(data) > _MOST_KEPT:
             return
+        unfinished = path.with_suffix(f".{get_ident()}.unfinished")  # two rows may have the same address
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{get_ident()}.unfinished")  # two rows may have the same address
             unfinished.write_bytes(data)
-            unfinished.rename(path)
+            unfinished.replace(path)
             self._size += len(data)
         except OSError:
-            return
+            with suppress(OSError):  # what is left of it would fill the disk further
+                unfinished.unlink()
 
     def drop(self, addresses: Iterable[str]) -> None:
         """Delete pictures that are needed no more."""

@@ -20,15 +20,13 @@ from retrieval.ui.intake.json_body import check_stated, parse, read_body
 from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 from retrieval.ui.intake.routes import API, check_route
 from retrieval.ui.intake.uploads import Upload
-from retrieval.ui.server.settings import ServerSettings
 
 _BODILESS = ("GET", "HEAD", "OPTIONS")
 _FORM = 2**14  # bytes of the form with which a visitor logs in
 
 
-def intake(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
-    """The app inside `Intake`; unchanged for a page that `create_app` has not made."""
-    page = settings.page
+def intake(app: ASGIApp, page: gr.Blocks) -> ASGIApp:
+    """The app of a page inside `Intake`; unchanged for a page that `create_app` has not made."""
     return Intake(app, page, page.addresses) if isinstance(page, PageBlocks) else app
 
 

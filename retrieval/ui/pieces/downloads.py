@@ -14,6 +14,7 @@ from typing import Any
 from retrieval.errors import QueryError, short
 from retrieval.images.gallery import Gallery
 from retrieval.query import MAX_K
+from retrieval.tables.cells import disarmed
 
 Shown = Sequence[tuple[int, float, float | None]]
 """What the page shows: (row, score, chance), best first."""
@@ -68,9 +69,9 @@ def _csv(records: list[dict[str, Any]], _: list[int], gallery: Gallery) -> bytes
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     # A gallery column with one of these names gets an underscore, as one that collides with its own columns does.
-    writer.writerow([*names, *(f"{name}_" if name in names else name for name in gallery.attributes)])
+    writer.writerow(disarmed([*names, *(f"{name}_" if name in names else name for name in gallery.attributes)]))
     for record in records:
-        writer.writerow([*(record[name] for name in names), *map(_cell, record["attributes"].values())])
+        writer.writerow(disarmed([*(record[name] for name in names), *map(_cell, record["attributes"].values())]))
     return text.getvalue().encode()
 
 

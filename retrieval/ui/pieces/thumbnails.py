@@ -49,7 +49,7 @@ class ThumbnailFiles:
         if not path.exists():
             with tempfile.NamedTemporaryFile(dir=self._path, delete=False) as file:
                 file.write(self._gallery.thumbnail(row))
-            Path(file.name).rename(path)  # whole at once: another visitor may ask for it at this moment
+            Path(file.name).replace(path)  # whole at once: another visitor may ask for it at this moment
         return path
 
     def url(self, row: int, root: str) -> str:

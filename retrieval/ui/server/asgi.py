@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from retrieval.ui.intake.middleware import intake
 from retrieval.ui.server.settings import ServerSettings
 
 Message = MutableMapping[str, Any]
@@ -15,7 +14,7 @@ ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Middleware = Callable[[ASGIApp, ServerSettings], ASGIApp]
 
 # The first one is the outermost: it sees a request first, and its answer last. One line each, pure ASGI.
-_MIDDLEWARES: tuple[Middleware, ...] = (intake,)
+_MIDDLEWARES: tuple[Middleware, ...] = ()
 
 
 def wrapped(app: ASGIApp, settings: ServerSettings) -> ASGIApp:

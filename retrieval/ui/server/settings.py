@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import gradio as gr
-
 Auth = tuple[str, str] | list[tuple[str, str]] | Callable[[str, str], bool]
 
 
@@ -28,6 +26,3 @@ class ServerSettings:
 
     auth: Auth | None = None
     """User name and password, several of them, or a function that says whether a pair is right."""
-
-    page: gr.Blocks | None = None
-    """What is served; set by whoever serves it, for the middlewares that need its events."""

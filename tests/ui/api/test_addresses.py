@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from starlette.testclient import TestClient
 from retrieval import Searcher
 from retrieval.ui import create_app
 from retrieval.ui.intake import addresses
-from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.settings import ServerSettings
 
@@ -39,9 +37,8 @@ def page(artifact: Path) -> gr.Blocks:
 def http(page: gr.Blocks) -> Iterator[TestClient]:
     """The app with its middlewares, in this process."""
     outer = FastAPI()
-    settings = replace(ServerSettings(), page=page)
-    mount_page(outer, page, "/", settings)
-    with TestClient(wrapped(outer, settings), raise_server_exceptions=False) as client:
+    mount_page(outer, page, "/", ServerSettings())
+    with TestClient(outer, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -174,9 +171,9 @@ def test_other_places_take_no_address(http: TestClient, page: gr.Blocks, site: A
 def test_address_is_neither_http_nor_private_by_default(artifact: Path, site: Any) -> None:
     site.asked.clear()
     page = create_app(Searcher.open(artifact))
-    outer, settings = FastAPI(), replace(ServerSettings(), page=page)
-    mount_page(outer, page, "/", settings)
-    with TestClient(wrapped(outer, settings)) as client:
+    outer = FastAPI()
+    mount_page(outer, page, "/", ServerSettings())
+    with TestClient(outer) as client:
         assert "only https:// addresses are fetched" in ask(client, at(site, "/a"))
         for host in ("127.0.0.1", "localhost", "[::1]", "100.64.0.1", "169.254.169.254", "no-such-host.invalid"):
             image = {**at(site, "/a"), "path": f"https://{host}:{site.server_port}/a"}

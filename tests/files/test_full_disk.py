@@ -1,0 +1,153 @@
+"""A disk that is full, broken or forbidden from some moment on: one sentence, the old artifact, nothing left beside it.
+
+The moments are the changes of the file system that a command makes. `LOOKALIKE_MOMENTS` is the number of moments that
+are tried per command and error (0: all); by default each error is tried once per command.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import BACKBONE, WARM, contents, noise
+from refusing import only_here
+
+from retrieval.artifact.load import load_artifact
+from retrieval.build.build import build_artifact
+from retrieval.sources.open import open_source
+
+MOMENTS = int(os.environ["LOOKALIKE_MOMENTS"]) if "LOOKALIKE_MOMENTS" in os.environ else None
+DATA = ["write", "writev", "pwrite64", "pwritev", "fallocate", "sendfile", "copy_file_range"]
+NAMES = [
+    "open",
+    "openat",
+    "mkdir",
+    "mkdirat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+]
+FAULTS = {"ENOSPC": DATA, "EDQUOT": DATA, "EIO": [*DATA, "fsync"], "EROFS": [*DATA, *NAMES, "rmdir"]}
+SAID = {
+    "ENOSPC": "No space left on device; ",
+    "EDQUOT": "Disk quota exceeded; ",
+    "EIO": "Input/output error",
+    "EROFS": "Read-only file system",
+}
+
+RUN = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+import torch
+torch.set_num_threads(1)
+from refusing import refuse
+error, moment, calls = sys.argv[1], int(sys.argv[2]), sys.argv[3].split(",")
+from retrieval.__main__ import main
+from training.__main__ import main as train
+CHANGES = {{"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "ctypes.dlopen"}}
+below, count = sys.argv[4], 0
+
+def hook(event, arguments):
+    global count
+    writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if event in CHANGES or writes:
+        count += 1
+        if count == moment:
+            refuse(error, *calls)
+
+sys.addaudithook(hook)
+status = (train if sys.argv[5] == "train" else main)(sys.argv[5:])
+print("changes", count)
+sys.stdout.flush()
+sys.exit(status)
+"""
+
+
+@pytest.fixture(scope="module")
+def scene(encoder, tmp_path_factory):
+    """An artifact of 8 images, and the command lines that change it."""
+    root = tmp_path_factory.mktemp("scene")
+    for seed in range(8):
+        noise(root / "one" / f"{seed % 2}" / f"{seed}.png", seed)
+    for seed in range(4, 12):
+        noise(root / "two" / f"{seed % 2}" / f"{seed}.png", seed)
+    build_artifact(open_source(str(root / "one")), root / "at" / "it", encoder)
+    first = load_artifact(root / "at" / "it").gallery.ids[0]
+    (root / "at" / "out.csv").write_text("mine")
+    return root, {
+        "build": ["{at}/it", root / "two", "--force", "--no-pretrained", "--backbone", BACKBONE],
+        "add": ["{at}/it", root / "two"],
+        "sync": ["{at}/it", root / "two"],
+        "remove": ["{at}/it", first],
+        "list": ["{at}/it", "--csv", "{at}/out.csv"],
+        "duplicates": ["{at}/it", "--csv", "{at}/out.csv"],
+        "export": ["{at}/it", "--npy", "{at}/npy"],
+    }
+
+
+def run(command, arguments, at, error="ENOSPC", moment=0):
+    words = [command, *(str(word).format(at=at) for word in arguments)]
+    if command == "build":
+        words = [command, words[2], "--out", words[1], *words[3:]]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with WARM.start("-c", RUN, error, moment, ",".join(FAULTS[error]), at, *words, **streams) as process:
+        return process.wait(), process.stdout.read(), process.stderr.read()
+
+
+def moments(count):
+    """Pairs of an error and the number of a change: by default each error once, spread over all changes."""
+    if MOMENTS is None:
+        return [(error, 1 + count * number // len(FAULTS)) for number, error in enumerate(FAULTS)]
+    numbers = sorted({1 + count * number // (MOMENTS or count) for number in range(MOMENTS or count)})
+    return [(error, number) for error in FAULTS for number in numbers]
+
+
+def copied(root, tmp_path, name):
+    return Path(shutil.copytree(root / "at", tmp_path / name))
+
+
+def kept(at):
+    return {name: data for name, data in contents(at).items() if name.startswith("it/") or name == "out.csv"}
+
+
+def names(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+@only_here
+@pytest.mark.parametrize("command", ["build", "add", "sync", "remove", "list", "duplicates", "export"])
+def test_disk_that_fails_in_the_middle_is_one_sentence_and_changes_nothing(command, scene, tmp_path):
+    root, commands = scene
+    whole = copied(root, tmp_path, "whole")
+    status, out, err = run(command, commands[command], whole)
+    assert status == 0, err
+    count = int(out.split()[-1])
+    failed = 0
+    for error, moment in moments(count):
+        at = copied(root, tmp_path, "at")
+        status, out, err = run(command, commands[command], at, error, moment)
+        if status == 0:  # nothing was written any more, or only old files could not be deleted
+            shutil.rmtree(at)
+            continue
+        failed += 1
+        where = f"{command}, {error} at change {moment}: {err}"
+        assert status == 1, where
+        assert "Traceback" not in err, where
+        said = err.strip().splitlines()[-1]
+        assert said.startswith(f"error: {at}"), where
+        assert " cannot be written (" in said, where
+        assert SAID[error] in said, where
+        assert (" MB free" in said) == (error in ("ENOSPC", "EDQUOT")), where
+        assert kept(at) == kept(root / "at"), where
+        load_artifact(at / "it")
+        if error != "EROFS":  # where nothing can be deleted either
+            left = names(at) - names(root / "at") - names(whole) - {".it.lock"}
+            assert not [name for name in left if "unfinished" in name or ".new" in name], where
+        shutil.rmtree(at)
+    assert failed >= min(count, 3)
