@@ -30,8 +30,6 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
     """
     _make_streams_safe()
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    if hasattr(sys.stdout, "reconfigure"):  # a console of Windows, or LANG=C, cannot show every name of a file
-        sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         task()

@@ -130,6 +130,11 @@ def cold_in_the_end():
     WARM.close()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=150, help="random requests that the fuzzing of the server sends")
+    parser.addoption("--fuzz-seed", type=int, default=0, help="where its random numbers begin")
+
+
 # Tests of these files run on one worker because they share a Chromium or a Hub; other files are a group of their own.
 GROUPS = {"tests/ui/test_": "page", "tests/hub/": "hub", "tests/sources/test_sources_hub": "hub"}
 

@@ -87,7 +87,7 @@ class Originals:
         """The route that serves originals of what `gallery()` is at the time; none if no folder is given."""
 
         def serve(request: Request) -> Response:
-            if not _may_see(request):
+            if not may_see(request):
                 return _plain(401, strings.LOG_IN)
             return self.answer(gallery(), request.path_params["id"], request.headers.get("if-none-match", ""))
 
@@ -170,7 +170,7 @@ def _type_of(data: bytes) -> str | None:
         return None
 
 
-def _may_see(request: Request) -> bool:
+def may_see(request: Request) -> bool:
     """Whether the visitor has logged in, if the app was launched with `auth`."""
     app = request.app
     if getattr(app, "auth", None) is None:

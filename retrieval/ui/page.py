@@ -10,6 +10,7 @@ import gradio as gr
 
 from retrieval.search import Searcher
 from retrieval.ui import strings
+from retrieval.ui.api import openapi
 from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
 from retrieval.ui.intake.addresses import Addresses
 from retrieval.ui.intake.blocks import PageBlocks
@@ -59,7 +60,7 @@ def create_app(
         search.listen(app, tabs)
         Endpoints(live, app.addresses).add()
     app.pictures = live.folder
-    app.originals = live.originals.routes(lambda: live.now.searcher.gallery)
+    app.originals = [*openapi.routes(), *live.originals.routes(lambda: live.now.searcher.gallery)]
     app.queue(default_concurrency_limit=CONCURRENCY)
     texts = {header: _header, map_tab.page: map_html, evaluation: _evaluation, about: _about}
     live.on_change(partial(_renewed, app, search, texts))

@@ -159,6 +159,17 @@ FETCH_FAILED = (
 FETCH_SLOW = "The picture was not fetched within 10 seconds: upload the picture itself."
 FETCH_BUSY = "The app is fetching as many pictures as it can: try again in 10 seconds, or upload the picture itself."
 FETCH_GONE = "The fetched picture is no longer there: ask again."
+OPENAPI_ABOUT = (
+    "Searches a gallery of images. A call has two steps: POST the arguments to /gradio_api/call/v2/NAME, then GET the "
+    "answer to the event_id that this returns."
+)
+OPENAPI_ASK = "Starts the call. Its answer is at {path}/{{event_id}}."
+OPENAPI_ANSWER = (
+    "Server-sent events. The last one is `complete`, with a JSON array of one value, which is "
+    "`#/components/schemas/{schema}`; or it is `error`, with an object whose `error` is a sentence."
+)
+OPENAPI_UPLOAD = "Uploads up to 16 pictures, of at most 64 MiB each; they are deleted after an hour."
+OPENAPI_PATH = "What /gradio_api/upload returned, or a public https address."
 PAGE_ADDRESS = "A picture is given to the page as an upload, not as an address."
 NOT_UNDERSTOOD = "The values that were sent are not those of this event: reload the page."
 NOT_HERE = "There is nothing at this address."

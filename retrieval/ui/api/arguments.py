@@ -169,7 +169,7 @@ _PICTURE = {"$ref": "#/components/schemas/FileData"}
 ARGUMENTS: dict[str, Argument] = {
     "image": Argument(picture, _PICTURE),
     "id": Argument(text, {"type": "string"}),
-    "text": Argument(query_text, {"type": "string", "minLength": 1}),
+    "text": Argument(query_text, {"type": "string", "pattern": r"\S"}),
     "hit": Argument(text, {"type": "string"}),
     "k": Argument(lambda value, name: check_k(whole(value, name)), {"type": "integer", "minimum": 1, "maximum": MAX_K}),
     "min_score": Argument(

@@ -13,6 +13,7 @@ from gradio_client.utils import is_file_obj_with_meta
 
 from retrieval.errors import QueryError
 from retrieval.ui import strings
+from retrieval.ui.api.signatures import NAMES, by_name, check_all
 
 _FILE_ROUTE = "/gradio_api/file="
 
@@ -47,6 +48,14 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
         taken = dict(super().convert_strings_to_filedata(taken, filedata_positions))
         uploads.update(file["path"] for file in taken.values() if is_file_obj_with_meta(file) and "url" not in file)
         return taken
+
+    def _prepare_tool_call_args(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Check the arguments before Gradio does, which would quote its own help; raises LookalikeError."""
+        endpoint = self.tool_to_endpoint.get(name, "").lstrip("/")
+        if endpoint in NAMES:
+            given = by_name(endpoint, arguments)
+            check_all(endpoint, {each: value for each, value in given.items() if each != "image"})
+        return super()._prepare_tool_call_args(name, arguments)
 
     def postprocess_output_data(self, data: Any, root_url: str) -> list[Any]:
         """The answers as JSON; Gradio would return Python's `str` of them."""

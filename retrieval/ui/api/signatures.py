@@ -54,10 +54,11 @@ def by_place(endpoint: str, given: list[Any]) -> dict[str, Any]:
 
 
 def check_all(endpoint: str, given: dict[str, Any]) -> None:
-    """Raise QueryError or ImageError, with a sentence, for the first wrong value."""
-    for name, default in arguments_of(endpoint).items():
-        if default is not None or given[name] is not None:
-            checked(name, given[name])
+    """Raise QueryError or ImageError, with a sentence, for the first wrong value among those given."""
+    known = arguments_of(endpoint)
+    for name, value in given.items():
+        if known[name] is not None or value is not None:
+            checked(name, value)
 
 
 def _quoted(name: str) -> str:

@@ -16,6 +16,7 @@ from retrieval.ui.intake.routes import API, is_id
 from retrieval.words import did_you_mean
 
 _CALL = re.compile(rf"{API}/call/(?P<v2>v2/)?(?P<name>[^/]*)/?", re.DOTALL)
+_EVENT = re.compile(rf"{API}/call/(?:v2/)?[^/]+/(?P<event>[^/]+)/?")
 _UNREAL = f"data must be a list of values; {API}/call/v2/NAME takes an object of names and values instead."
 
 
@@ -35,7 +36,9 @@ class Calls:
             return await self._call(found["name"], found["v2"] is not None, _object(body))
         if route == "/queue/join":
             return await self._join(_object(body))
-        if route == "/component_server":
+        if route.startswith("/mcp"):
+            _check_rpc(_object(body))
+        elif route == "/component_server":
             self._check_function(_object(body))
         elif route in ("/cancel", "/reset"):
             given = _object(body)
@@ -43,6 +46,17 @@ class Calls:
             if route == "/cancel":
                 _whole(given, "fn_index")
         return body
+
+    def check_event(self, path: str) -> None:
+        """Raise RefusedError if a path asks for the answer to an event that is unknown: Gradio would begin a stream."""
+        found = _EVENT.fullmatch(path)
+        if found is None:
+            return
+        queue, event = self._blocks._queue, found["event"]
+        # Gradio keeps a finished event under the session that it was asked for, which may be the event itself.
+        ended = any(event in of for of in list(queue.pending_event_ids_session.values()))
+        if not ended and event not in queue.event_ids_to_events and event not in queue.pending_messages_per_session:
+            raise RefusedError(404, "there is no such event, or its answer was fetched already.")
 
     async def _call(self, name: str, named: bool, body: dict[str, Any]) -> Any:
         if name not in NAMES:
@@ -108,6 +122,18 @@ class Calls:
             raise RefusedError(400, "data is missing.")
         if holds_address(body["data"]):
             raise RefusedError(400, strings.PAGE_ADDRESS)
+
+
+def _check_rpc(body: dict[str, Any]) -> None:
+    """A message of MCP, whose library would quote it in the errors of pydantic."""
+    number, method = body.get("id"), body.get("method")
+    if body.get("jsonrpc") != "2.0" or isinstance(number, bool) or not isinstance(number, str | int | None):
+        raise RefusedError(400, 'the body must be a message of JSON-RPC: an object with "jsonrpc": "2.0" and an id.')
+    if "method" in body and (not isinstance(method, str) or not isinstance(body.get("params"), dict | None)):
+        raise RefusedError(400, "method must be a string, and params an object.")
+    answers = number is not None and (isinstance(body.get("result"), dict) or isinstance(body.get("error"), dict))
+    if "method" not in body and not answers:
+        raise RefusedError(400, "the message has no method.")
 
 
 def _object(body: Any) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,8 +15,9 @@ from retrieval.ui.intake.addresses import Addresses
 from retrieval.ui.intake.answers import Answers
 from retrieval.ui.intake.blocks import PageBlocks
 from retrieval.ui.intake.calls import Calls
+from retrieval.ui.intake.data_urls import DataUrls
 from retrieval.ui.intake.json_body import check_stated, parse, read_body
-from retrieval.ui.intake.refusing import RefusedError, refuse
+from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 from retrieval.ui.intake.routes import API, check_route
 from retrieval.ui.intake.uploads import Upload
 
@@ -31,30 +34,33 @@ class Intake:
     """Refuses, with a sentence, what Gradio would read without limits, fetch, or answer with an error of its own."""
 
     def __init__(self, app: ASGIApp, blocks: gr.Blocks, addresses: Addresses) -> None:
-        self._app, self._calls = Answers(app), Calls(blocks, addresses)
+        self._app, self._blocks, self._calls = Answers(app), blocks, Calls(blocks, addresses)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app.inner(scope, receive, send)
             return
+        body = Body(receive)
         try:
-            path = get_route_path(scope)
-            check_route(scope["method"], path, scope.get("query_string", b"").decode("latin-1"))
-            if scope["method"] in _BODILESS:
-                await self._app(scope, receive, send)
+            path, method = get_route_path(scope), scope["method"]
+            check_route(method, path, scope.get("query_string", b"").decode("latin-1"))
+            if method in _BODILESS:
+                body.ended = True  # it has none that anybody reads
+                if method == "GET":
+                    self._calls.check_event(path)
+                given: Receive = receive
+            elif path.rstrip("/") == f"{API}/upload":
+                await self._upload(scope, body, send, dict(scope["headers"]))
                 return
-            headers = dict(scope["headers"])
-            if path.rstrip("/") == f"{API}/upload":
-                await self._upload(scope, receive, send, headers)
-                return
-            scope, receive = await self._read(scope, receive, headers, path)
+            else:
+                scope, given = await self._read(scope, body, dict(scope["headers"]), path)
         except RefusedError as error:
-            await refuse(error, scope, receive, send, rest=scope["method"] not in _BODILESS)
-            return
+            await refuse(error, scope, body, send)
         except ConnectionError:
-            return
-        await self._app(scope, receive, send)
+            pass
+        else:
+            await self._app(scope, given, send)
 
     async def _read(
         self, scope: Scope, receive: Receive, headers: dict[bytes, bytes], path: str
@@ -64,17 +70,27 @@ class Intake:
             check_stated(headers, _FORM, "the form is too large.")
             return scope, _replay(await read_body(receive, headers), receive)
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        body = await read_body(receive, headers)
+        if path.startswith(f"{API}/mcp"):
+            body = await self._read_call(receive, headers)
+        else:
+            body = await read_body(receive, headers)
         if path.startswith(f"{API}/") and scope["method"] == "POST":
             if kind != b"application/json":
                 raise RefusedError(415, "the body must be JSON, with the header Content-Type: application/json.")
             given = parse(body)
-            passed: Any = given if path.startswith(f"{API}/mcp") else await self._calls.checked(path, given)
-            if passed is not given:
-                body = json.dumps(passed).encode()
-                others = [each for each in scope["headers"] if each[0] != b"content-length"]
-                scope = {**scope, "headers": [*others, (b"content-length", str(len(body)).encode())]}
+            passed: Any = await self._calls.checked(path, given)
+            body = body if passed is given else json.dumps(passed).encode()
+        others = [each for each in scope["headers"] if each[0] not in (b"content-length", b"transfer-encoding")]
+        scope = {**scope, "headers": [*others, (b"content-length", str(len(body)).encode())]}
         return scope, _replay(body, receive)
+
+    async def _read_call(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+        """The JSON of a tool call; a picture in it becomes an upload."""
+        reading = DataUrls(Path(get_upload_folder()), lambda path: f"{API}/file={path}")
+        body, path = await reading.read(receive, headers)
+        if path is not None:
+            self._blocks.upload_file_set.add(str(path))
+        return body
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         upload = Upload(receive, headers)
@@ -85,7 +101,7 @@ class Intake:
 
         await self._app(scope, upload.receive, answered)
         if upload.error is not None:
-            await refuse(upload.error, scope, receive, send, rest=True)
+            await refuse(upload.error, scope, receive, send)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

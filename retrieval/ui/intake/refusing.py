@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 _DRAINED = 8 * 2**20  # bytes that are still read of a request after its refusal
 _PATIENCE = 3.0  # seconds
@@ -19,26 +19,37 @@ class RefusedError(Exception):
         self.status, self.sentence = status, sentence
 
 
-async def refuse(error: RefusedError, scope: Scope, receive: Receive, send: Send, *, rest: bool = False) -> None:
+class Body:
+    """The `receive` of a request, which notes when its body has come to its end."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self.ended = receive, False
+
+    async def __call__(self) -> Message:
+        """The next message."""
+        message = await self._receive()
+        self.ended = self.ended or message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+
+async def refuse(error: RefusedError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the sentence, as JSON.
 
-    With `rest`, the request may not have been read to its end. Many clients read an answer only after they have sent
-    everything, and one whose connection is cut before never sees it, so some more is read, and then it is cut.
+    If `receive` is a `Body` that has not ended, some more of it is read, and then the connection is cut: many clients
+    read an answer only after they have sent everything, and one that is cut off before that never sees it.
     """
     response = JSONResponse({"detail": error.sentence}, error.status, headers={"Cache-Control": "no-store"})
-    if not rest:
+    if not isinstance(receive, Body) or receive.ended:
         await response(scope, receive, send)
         return
     response.headers["Connection"] = "close"
     await send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    left, more = _DRAINED, True
+    left = _DRAINED
     try:
         async with asyncio.timeout(_PATIENCE):
-            while more and left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                more = message["type"] == "http.request" and message.get("more_body", False)
+            while left > 0 and not receive.ended:
+                left -= len((await receive()).get("body", b""))
     except TimeoutError:
         pass
     await send({"type": "http.response.body", "body": b""})

@@ -18,13 +18,14 @@ CLOSED = re.compile(
     rf"""
     /gradio_api/deep_link | /monitoring(/.*)? | /openapi\.json
     | {API}/(run|api)/.*
+    | {API}/mcp/(sse|messages)(/.*)?
     | {API}/(proxy=.*|stream/.*|custom_component/.*|process_recording|dev/.*|profiling/.*)
     | {API}/(vibe-edit|undo-vibe-edit|vibe-code|vibe-starter-queries|runs|run-history/.*)/?
     """,
     re.VERBOSE | re.DOTALL,
 )
 _FILE = re.compile(rf"{API}/file[=/]\s*/*(?P<scheme>[a-z][a-z0-9+.-]*):", re.IGNORECASE)
-_ICON = re.compile(r"/pwa_icon/(?!(192|512)$)")
+_ICON = re.compile(r"/pwa_icon/(?!(192|512)\Z)")
 _IDS = re.compile(rf"{API}/(?:heartbeat/(?P<session>.*)|call/(?:v2/)?[^/]+/(?P<event>.+))", re.DOTALL)
 _QUERIED = {"session_hash", "upload_id"}
 

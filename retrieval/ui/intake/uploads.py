@@ -14,7 +14,6 @@ from retrieval.ui.intake.refusing import RefusedError
 _MOST_FILES = 16
 MOST = 4 * MAX_BYTES
 """Bytes of one request."""
-_HEADERS, _HEADER_BYTES = 8, 4096  # of one part
 
 _FILE_TOO_LARGE = f"a file is too large: at most {MAX_BYTES // 2**20} MiB are accepted."
 _TOO_LARGE = f"the upload is too large: at most {MOST // 2**20} MiB are accepted at once. Upload fewer files at a time."
@@ -40,9 +39,7 @@ class Upload:
             boundary,
             {
                 "on_part_begin": self._begin,
-                "on_header_field": self._header_bytes,
-                "on_header_value": self._header_bytes,
-                "on_header_end": self._header,
+                "on_header_value": self._header,
                 "on_headers_finished": self._begun,
                 "on_part_data": self._data,
             },
@@ -73,23 +70,13 @@ class Upload:
         return MultiPartException(error.sentence)
 
     def _begin(self) -> None:
-        self._headers = self._header_size = self._size = 0
-        self._field, self._name = b"", b""
-        self._disposition = b""
+        self._size, self._headers = 0, b""
 
-    def _header_bytes(self, data: bytes, start: int, end: int) -> None:
-        self._header_size += end - start
-        self._disposition += data[start:end]
-        if self._header_size > _HEADER_BYTES:
-            raise RefusedError(400, f"a part of the upload has headers of more than {_HEADER_BYTES:,} bytes.")
-
-    def _header(self) -> None:
-        self._headers += 1
-        if self._headers > _HEADERS:
-            raise RefusedError(400, f"a part of the upload has more than {_HEADERS} headers.")
+    def _header(self, data: bytes, start: int, end: int) -> None:
+        self._headers += data[start:end]  # of 8 headers and 4 KiB at most: the parser refuses more
 
     def _begun(self) -> None:
-        if b"filename" not in self._disposition.lower():
+        if b"filename" not in self._headers.lower():
             raise RefusedError(400, "the upload has a field that is no file.")
         self._files += 1
         if self._files > _MOST_FILES:

@@ -20,11 +20,9 @@ from browser import served
 from conftest import WARM, free_port, python
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from gradio_client.utils import python_type_to_json_schema
 from PIL import Image
 
 from retrieval import Encoder, Searcher, build_artifact, open_source
-from retrieval.ui.api.answers import Answer, ExplanationJson, Groups, Info
 from training.starter.catalogue import catalogue, draw
 
 PUBLIC = {"search", "search_by_id", "search_text", "explain", "duplicates", "info"}
@@ -119,50 +117,7 @@ def test_info_describes_the_artifact_and_the_api_lists_its_endpoints(client: Cli
     assert parameters["fold"] == "bool"
 
 
-def perhaps(schema: dict) -> dict:
-    return {"oneOf": [{"type": "null"}, schema]}
-
-
-def test_openapi_describes_every_endpoint_with_its_types(server: str, searcher: Searcher, shirt: Path) -> None:
-    """Arguments have schemas; results are only described in the text of the call, as Gradio offers no more."""
-    paths = httpx.get(f"{server}/gradio_api/openapi.json").json()["paths"]
-    asked = {path.removeprefix("/gradio_api/call/v2/"): of["post"] for path, of in paths.items() if "/call/v2/" in path}
-    assert asked.keys() == PUBLIC
-    schemas = {
-        name: post["requestBody"]["content"]["application/json"]["schema"]["properties"] for name, post in asked.items()
-    }
-    text, value = {"type": "string"}, [{"type": kind} for kind in ("string", "number", "boolean", "null")]
-    equal = [*value, {"type": "array", "items": {"anyOf": value}}]
-    signs = {
-        **{sign: {"anyOf": equal} for sign in ("=", "!=")},
-        **{sign: {"anyOf": value[:2]} for sign in ("<", "<=", ">", ">=")},
-    }
-    where = {"anyOf": [*equal, {"type": "object", "properties": signs}]}
-    refined = {
-        "k": {"type": "integer"},
-        "min_score": {"type": "number"},
-        "where": perhaps({"type": "object", "additionalProperties": where}),
-        "like": perhaps({"type": "array", "items": text}),
-        "unlike": perhaps({"type": "array", "items": text}),
-        "fold": {"type": "boolean"},
-        "group_by": perhaps(text),
-    }
-    region = perhaps({"type": "array", "items": {"type": "number"}})
-    assert schemas["search"].pop("image")["type"] == "string"
-    assert "null" in str(schemas["explain"].pop("image"))
-    assert schemas == {
-        "search": {"region": region, **refined},
-        "search_by_id": {"id": text, **refined},
-        "search_text": {"text": text, **refined},
-        "explain": {"hit": text, "id": perhaps(text), "region": region},
-        "duplicates": {"threshold": {"type": "number"}, "limit": {"type": "integer"}},
-        "info": {},
-    }
-    searches = dict.fromkeys(["search", "search_by_id", "search_text"], Answer)
-    for name, result in {**searches, "explain": ExplanationJson, "duplicates": Groups, "info": Info}.items():
-        assert str(python_type_to_json_schema(result)) in asked[name]["description"]
-        assert f"/gradio_api/call/{name}/{{event_id}}" in paths
-
+def test_endpoint_is_called_with_named_arguments(server: str, searcher: Searcher, shirt: Path) -> None:
     [path] = httpx.post(f"{server}/gradio_api/upload", files={"files": shirt.read_bytes()}).json()
     image = {"path": path, "meta": {"_type": "gradio.FileData"}}
     event = httpx.post(f"{server}/gradio_api/call/v2/search", json={"image": image, "k": 2}).json()["event_id"]
