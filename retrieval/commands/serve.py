@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,6 +55,17 @@ Refresh = Annotated[
         help="ask the Hub every MINUTES for a newer commit of the artifact (default: never)",
     ),
 ]
+RootPath = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="prefix under which a proxy offers the app, such as /lookalike, or its whole address",
+    ),
+]
+LogFormat = Annotated[
+    Literal["json", "text"] | None,
+    typer.Option(metavar="json|text", help="write a line to standard error for each request (default: none)"),
+]
 
 
 @commands.command()
@@ -73,6 +84,8 @@ def serve(
     originals: OriginalsIn = None,
     share: Share = False,
     refresh: Refresh = None,
+    root_path: RootPath = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -81,8 +94,9 @@ def serve(
     if threading.current_thread() is threading.main_thread():
         # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = {"host": host, "port": port, "share": share, "root_path": root_path, "log_format": log_format}
     try:
-        _serve(artifact, {"host": host, "port": port, "share": share}, originals or [], refresh)
+        _serve(artifact, settings, originals or [], refresh)
     except (LookalikeError, OSError):
         raise
     except Exception as error:  # whatever Gradio or another library raises is one sentence too
