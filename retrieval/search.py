@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,9 @@ from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, 
 from retrieval.stores.base import MISSING, Store
 
 __all__ = ["MAX_K", "Hit", "Part", "Query", "Searcher", "find_copies", "find_duplicates"]
+
+Stage = Callable[[str], AbstractContextManager[object]]
+"""Wraps a stage of a search, named decode, embed or search, to measure it."""
 
 _LOOKED_AT = 50, 4 * MAX_K  # fewest and most rows that folding compares: it needs all pairs of them
 _ROUNDING = 1e-6  # of cosine similarity: with a minimum score of 1, a picture still finds itself
@@ -84,6 +88,7 @@ class Searcher:
         self.artifact = artifact
         self.confidence = Confidence(calibration, self.store, self.gallery.labels) if calibration else None
         self.pictures = Pictures(self.gallery)
+        self.stage: Stage = nullcontext
         self._vectors = Cache[tuple[Any, ...], Vector](_REMEMBERED)
 
     @classmethod
@@ -233,7 +238,8 @@ class Searcher:
     def picture(self, part: Part) -> Image.Image:
         """The picture of a part, or the thumbnail of its row, cropped to its region; raises ImageError."""
         source = part.image if part.row is None else self.gallery.thumbnail(part.row)
-        shown = open_image(b"" if source is None else source)
+        with self.stage("decode"):
+            shown = open_image(b"" if source is None else source)
         return crop(shown, part.region) if part.region else shown
 
     def find(
@@ -287,7 +293,9 @@ class Searcher:
             worded: Vector = self._text.encoder.embed_texts([part.words])[0]
             return worded
         encoder, store = (self._text.encoder, self._text.store) if by_text else (self.encoder, self.store)
-        vectors = encoder.embed_images([self.picture(part)])
+        picture = self.picture(part)
+        with self.stage("embed"):
+            vectors = encoder.embed_images([picture])
         if vectors.shape != (1, store.dim) or not np.isfinite(vectors).all():
             raise EncoderError(
                 f"the encoder {encoder.name!r} returned embeddings of shape {vectors.shape} for one picture, but the "
@@ -299,7 +307,8 @@ class Searcher:
         if not wanted:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         store = self._text.store if query.by_text else self.store
-        rows, scores = store.search(query.vector[None], wanted, allowed)
+        with self.stage("search"):
+            rows, scores = store.search(query.vector[None], wanted, allowed)
         # Rounding and 16-bit storage can put a similarity slightly outside [-1, 1], below the lowest `min_score`.
         cosines = np.clip(scores[0], -1, 1)
         kept = (rows[0] != MISSING) & (cosines >= min_score - _ROUNDING) & ~np.isin(rows[0], query.leave_out)

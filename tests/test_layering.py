@@ -50,6 +50,7 @@ OWNERS = {
     "gradio": ["retrieval/ui/"],
     "playwright": ["retrieval/bench/page.py"],
     "fastapi": ["retrieval/ui/server/"],
+    "prometheus_client": ["retrieval/ui/server/"],
     "uvicorn": ["retrieval/ui/server/"],
     "gradio_client": ["retrieval/ui/", "retrieval/bench/artifact.py"],
     "typer": ["retrieval/commands/", "training/commands.py"],

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -62,6 +62,17 @@ AllowPrivate = Annotated[
         "--allow-private", help="fetch pictures that programs name by address from private networks, and by http, too"
     ),
 ]
+RootPath = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="prefix under which a proxy offers the app, such as /lookalike, or its whole address",
+    ),
+]
+LogFormat = Annotated[
+    Literal["json", "text"] | None,
+    typer.Option(metavar="json|text", help="write a line to standard error for each request (default: none)"),
+]
 
 
 @commands.command()
@@ -82,6 +93,8 @@ def serve(
     refresh: Refresh = None,
     allow_private: AllowPrivate = False,
     sha256: options.Sha256 = None,
+    root_path: RootPath = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -90,8 +103,9 @@ def serve(
     if threading.current_thread() is threading.main_thread():
         # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = {"host": host, "port": port, "share": share, "root_path": root_path, "log_format": log_format}
     try:
-        _serve(artifact, {"host": host, "port": port, "share": share}, originals or [], refresh, allow_private, sha256)
+        _serve(artifact, settings, originals or [], refresh, allow_private, sha256)
     except (LookalikeError, OSError):
         raise
     except Exception as error:  # whatever Gradio or another library raises is one sentence too

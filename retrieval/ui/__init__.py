@@ -1,4 +1,4 @@
-"""The page: Gradio Blocks around a Searcher. `create_app` makes it, `launch` serves it."""
+"""The page: Gradio Blocks around a Searcher. `create_app` makes it, `launch` serves it, `mount` adds it to an app."""
 
 import os
 
@@ -6,5 +6,6 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: n
 
 from retrieval.ui.page import create_app
 from retrieval.ui.server.launch import launch
+from retrieval.ui.server.mount import mount
 
-__all__ = ["create_app", "launch"]
+__all__ = ["create_app", "launch", "mount"]

@@ -24,6 +24,7 @@ from retrieval.ui.originals import Originals
 from retrieval.ui.pieces.cards import Cards, revision_of
 from retrieval.ui.pieces.finder import Finder
 from retrieval.ui.pieces.thumbnails import PictureFolder, ThumbnailFiles
+from retrieval.ui.server.watched.metrics import METRICS
 from retrieval.ui.visit import Visit, carried
 
 _POINTS = 50_000  # of the map: as many as a browser draws smoothly
@@ -44,6 +45,7 @@ class Served:
         if searcher.artifact is None:
             raise ArtifactError("the page needs an artifact: create the Searcher with Searcher.open or Searcher.of.")
         self.searcher = searcher
+        searcher.stage = METRICS.stage
         self.artifact: Artifact = searcher.artifact
         self.revision = revision_of(searcher)
         self.thumbnails = ThumbnailFiles(searcher.gallery, folder)

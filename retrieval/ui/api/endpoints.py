@@ -25,6 +25,7 @@ from retrieval.ui.api.arguments import FETCHED, checked, root_of
 from retrieval.ui.intake.addresses import Addresses
 from retrieval.ui.originals import file_name
 from retrieval.ui.pieces.errors import errors_as_sentences
+from retrieval.ui.server.watched.metrics import METRICS
 from retrieval.ui.serving import Live, Served
 
 CONCURRENCY = 4  # parallel searches: more would only share the same cores
@@ -209,7 +210,9 @@ class Endpoints:
             **query,
         )
         root = root_of(request)
-        return {"hits": [_hit(served, hit, root) for hit in found], "confident": found[0].confident if found else None}
+        with METRICS.stage("render"):
+            hits = [_hit(served, hit, root) for hit in found]
+        return {"hits": hits, "confident": found[0].confident if found else None}
 
 
 def _hit(served: Served, hit: Hit, root: str) -> HitJson:

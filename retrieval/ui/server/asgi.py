@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from retrieval.ui.server.prefix import Prefix
 from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.watched.requests import Requests
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -14,7 +16,10 @@ ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Middleware = Callable[[ASGIApp, ServerSettings], ASGIApp]
 
 # The first one is the outermost: it sees a request first, and its answer last. One line each, pure ASGI.
-_MIDDLEWARES: tuple[Middleware, ...] = ()
+_MIDDLEWARES: tuple[Middleware, ...] = (
+    Prefix,  # the others see paths of the app
+    Requests,  # counts and logs what the others refuse, too
+)
 
 
 def wrapped(app: ASGIApp, settings: ServerSettings) -> ASGIApp:

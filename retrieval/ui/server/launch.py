@@ -26,6 +26,7 @@ from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.stop import finish, stopped_by_signals, tell
 from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
 from retrieval.ui.server.watched.front import Front
+from retrieval.ui.server.watched.metrics import METRICS
 
 _UVICORN: dict[str, Any] = {
     "lifespan": "on",
@@ -72,7 +73,7 @@ class Server:
         self._settings = settings
         self._listener = listen(settings)
         self.address = address_of(self._listener)
-        self.front = Front()
+        self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
         config = uvicorn.Config(wrapped(self.front, settings), **_UVICORN)
         self._uvicorn = uvicorn.Server(config)
@@ -99,6 +100,7 @@ class Server:
         inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         page = mount_page(inner, app, "/", self._settings)
         self._blocks, app.server = app, self
+        METRICS.follow(app)
         _note_address(app, self._listener, self.address)
         self.front.show(inner)
         if not quiet:
@@ -120,6 +122,8 @@ class Server:
             self.close()
             for tunnel in CURRENT_TUNNELS:
                 tunnel.kill()
+            if asked.is_set():
+                self._clean()
         return asked.is_set()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 Auth = tuple[str, str] | list[tuple[str, str]] | Callable[[str, str], bool]
 
@@ -26,3 +27,6 @@ class ServerSettings:
 
     auth: Auth | None = None
     """User name and password, several of them, or a function that says whether a pair is right."""
+
+    log_format: Literal["json", "text"] | None = None
+    """Write a line to standard error for each request; None for none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
@@ -78,7 +77,6 @@ def stopped_by_signals(clean: Callable[[], None]) -> Iterator[threading.Event]:
 
 def leave() -> NoReturn:
     """End the process with status 0 once everything is done, without the seconds that Python needs to free it all."""
-    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()

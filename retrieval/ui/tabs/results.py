@@ -14,6 +14,7 @@ from retrieval.search import Hit, Part
 from retrieval.ui import strings
 from retrieval.ui.pieces.downloads import as_download, make_file
 from retrieval.ui.pieces.errors import warn
+from retrieval.ui.server.watched.metrics import METRICS
 from retrieval.ui.serving import Served
 from retrieval.ui.tabs.narrow import CONDITIONS, FILTER, GROUP, Narrow
 from retrieval.ui.tabs.why import Why
@@ -39,7 +40,8 @@ class Results:
         asked = visit.asked
         _check_pictures(asked)
         hits, more = self.find(visit, int(k), least, fold)
-        body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
+        with METRICS.stage("render"):
+            body = self._cards.hits(hits, more) if asked.parts else self._look_around(visit, int(k))
         status, tools = self._cards.status(asked, hits), self._cards.tools(visit, int(k))
         held = (visit, self._served.revision)
         return [held, self._cards.parts(asked), tools, status, body, *self._controls(asked, before, do)]
