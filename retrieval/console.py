@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -28,8 +29,9 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
     130 after Ctrl-C, with the message `interrupted`. Disables the progress bars of `datasets`.
     """
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    if hasattr(sys.stdout, "reconfigure"):  # a console of Windows, or LANG=C, cannot show every name of a file
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if not writes_all() and hasattr(sys.stdout, "reconfigure"):
+        with suppress(OSError):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have any character
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         task()
@@ -49,7 +51,7 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
 
 def writes_all() -> bool:
     """Whether standard output can write every character; a console of Windows, or LANG=C, cannot."""
-    return (sys.stdout.encoding or "").lower().startswith("utf")
+    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
 def progress_bar(**options: Any) -> Any:
