@@ -125,6 +125,19 @@ def test_disk_that_fails_in_the_middle_is_one_sentence_and_changes_nothing(comma
 
 
 @only_here
+def test_artifact_is_changed_on_a_drive_without_links_and_exchange(scene, tmp_path):
+    root, commands = scene
+    at = copied(root, tmp_path, "at")
+    calls = ["link", "linkat", "symlink", "symlinkat", "renameat2"]
+    status, _, err = run(
+        WARM.start, ["remove", *(str(word).format(at=at) for word in commands["remove"])], "EPERM", 1, calls
+    )
+    assert status == 0, err
+    assert len(load_artifact(at / "it").gallery) == 7
+    assert {path.name for path in at.iterdir()} == {"it", ".it.lock", "out.csv"}
+
+
+@only_here
 def test_checkpoint_that_cannot_be_written_is_one_sentence_and_keeps_those_before(drawings, tmp_path):
     settings = tiny_recipe(data=str(drawings), save_steps=2, threads=1, epochs=1).settings()
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
