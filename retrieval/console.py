@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -28,6 +29,7 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
 
     130 after Ctrl-C, with the message `interrupted`. Disables the progress bars of `datasets`.
     """
+    _make_streams_safe()
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if not writes_all() and hasattr(sys.stdout, "reconfigure"):
         with suppress(OSError):
@@ -35,7 +37,8 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         task()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has closed the pipe; discard the rest, including what Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,6 +79,22 @@ def command(line: str) -> str:
         return f"lookalike {line}"
     name, space, rest = line.partition(" ")
     return f"{_IN_A_CHECKOUT.get(name, f'python -m retrieval {name}')}{space}{rest}"
+
+
+def _make_streams_safe() -> None:
+    """Let every text be printed: what the encoding of a console lacks, such as cp1252 or ASCII, is escaped.
+
+    Standard streams that are closed are opened on the null device: the next file or socket would take their numbers,
+    and get what native libraries print.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 @cache

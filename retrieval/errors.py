@@ -19,6 +19,7 @@ Each message is one line for the user: what was requested, what was found, and h
 """
 
 from collections.abc import Sequence
+from reprlib import Repr
 
 
 def first_line(error: BaseException) -> str:
@@ -29,6 +30,31 @@ def first_line(error: BaseException) -> str:
 def short(text: str, longest: int) -> str:
     """Truncate a text to `longest` characters; an ellipsis marks the cut."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+class _Short(Repr):
+    """`repr` that looks at no more of a value than is shown of it."""
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = longest // 2
+        self.maxlong, self.maxother, self.maxlevel = longest, 10 * longest, 10
+
+    def repr_int(self, x: int, level: int) -> str:
+        digits = int(abs(x).bit_length() * 0.30103)
+        return repr(x) if digits < 400 else f"an integer of {digits:,} digits"  # Python converts up to 4,300 digits
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x[: self.longest])
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return repr(x[: self.longest])
+
+
+def short_repr(value: object, longest: int) -> str:
+    """The `repr` of a value, truncated like `short`; quick for a value of any size."""
+    return short(_Short(longest).repr(value), longest)
 
 
 class LookalikeError(Exception):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.arrays import Vectors
-from retrieval.errors import QueryError, short
+from retrieval.errors import QueryError, short_repr
 from retrieval.images.door.files import not_a_file
 from retrieval.images.open import Picture
 from retrieval.images.regions import Region
@@ -78,9 +78,9 @@ def check_k(k: Any) -> int:
             raise TypeError
         count = operator.index(k)
     except TypeError:
-        raise QueryError(f"k, the number of hits, must be a whole number, not {short(repr(k), 100)}.") from None
+        raise QueryError(f"k, the number of hits, must be a whole number, not {short_repr(k, 100)}.") from None
     if not 1 <= count <= MAX_K:
-        raise QueryError(f"k, the number of hits, must be from 1 to {MAX_K}, not {count}.")
+        raise QueryError(f"k, the number of hits, must be from 1 to {MAX_K}, not {short_repr(count, 100)}.")
     return count
 
 
@@ -88,7 +88,7 @@ def check_score(score: Any) -> float:
     """A minimum score as a float in [-1, 1]; raises QueryError for anything else, including NaN."""
     number = isinstance(score, int | float | np.integer | np.floating) and not isinstance(score, bool)
     if not number or not -1 <= score <= 1:
-        raise QueryError(f"the minimum score must be a cosine similarity from -1 to 1, not {short(repr(score), 100)}.")
+        raise QueryError(f"the minimum score must be a cosine similarity from -1 to 1, not {short_repr(score, 100)}.")
     return float(score)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 _COMPARED = 5_000  # names; a column with a million distinct values would take 20 seconds
+_EFFORT = 4_000_000  # pairs of characters; difflib compares ten million in about a second
 _EXAMPLES = 5
 
 
@@ -21,12 +22,25 @@ def did_you_mean(asked: str, known: Iterable[str], *, most: int = 3, otherwise: 
     "examples: 'colour', 'label'."
     """
     names = list(islice(known, _COMPARED))
-    lowered = {name.lower(): name for name in names}
-    if near := [lowered[name] for name in difflib.get_close_matches(asked.lower(), lowered, n=most, cutoff=0.5)]:
-        return f"did you mean {_listed(near)}?"
+    lowered = {name.lower(): name for name in _comparable(asked, names)}
+    near = difflib.get_close_matches(asked.lower(), lowered, n=most, cutoff=0.5) if lowered else []
+    if near:
+        return f"did you mean {_listed([lowered[name] for name in near])}?"
     if otherwise is not None:
         return otherwise
     return f"examples: {_listed(names[:_EXAMPLES])}." if names else "there are none."
+
+
+def _comparable(asked: str, names: list[str]) -> Iterator[str]:
+    """The names whose lengths let them resemble `asked`, as many as can be compared in a moment."""
+    left = _EFFORT
+    for name in names:
+        if max(len(name), len(asked)) > 3 * min(len(name), len(asked)):  # then difflib's ratio is below 0.5
+            continue
+        left -= len(name) * len(asked)
+        if left < 0:
+            return
+        yield name
 
 
 def counted(number: int, thing: str) -> str:

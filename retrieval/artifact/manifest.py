@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 from retrieval.artifact.layout import LAYOUT
 from retrieval.console import command
 from retrieval.errors import ArtifactError, IntegrityError, short
+from retrieval.files.shape import check_shape
+from retrieval.files.strict_json import MOST_BYTES, parse_json
 
 FORMAT = 1
 _UNSEALED = "0" * 64
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_CARD = 2**19  # bytes; a card has some thousands
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -24,20 +29,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         what = f"no {LAYOUT.manifest} in it" if folder.is_dir() else "no such folder"
         make = command("build SOURCE --out DIR")
         raise ArtifactError(f"{folder} is not an artifact: {what}. `{make}` makes one.")
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise IntegrityError(
+            f"{LAYOUT.manifest} has {size:,} bytes, more than {MOST_BYTES:,}: build the artifact again."
+        )
     content = path.read_bytes()
     try:
-        manifest = json.loads(content)
+        manifest = parse_json(content)
         stated = manifest["manifest_sha256"]
         version = manifest["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         why = short(f"{type(error).__name__}: {error}", 120)
         raise IntegrityError(f"{LAYOUT.manifest} is damaged ({why}). Build the artifact again.") from error
-    found = hashlib.sha256(content.replace(str(stated).encode(), _UNSEALED.encode())).hexdigest()
+    if not isinstance(stated, str) or not _SHA256.fullmatch(stated):
+        raise IntegrityError(f"{LAYOUT.manifest} does not state its own SHA-256. Build the artifact again.")
+    found = hashlib.sha256(content.replace(stated.encode(), _UNSEALED.encode())).hexdigest()
     agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
     if version != FORMAT:
         raise IntegrityError(
             f"{LAYOUT.manifest} has format {version}, but this version of Lookalike reads format {FORMAT}: upgrade it."
         )
+    try:
+        check_shape(manifest)
+    except ValueError as error:
+        raise IntegrityError(f"{LAYOUT.manifest} is not of an artifact: {error}. Build the artifact again.") from error
     return dict(manifest)
 
 
@@ -47,9 +62,12 @@ def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     with reading(LAYOUT.manifest):
         for name, stated in files.items():
             if not LAYOUT.is_file(name) or name == LAYOUT.manifest:
-                raise IntegrityError(f"{LAYOUT.manifest} lists {name!r}, which is not an artifact file.")
-            if not (isinstance(stated["size"], int) and isinstance(stated["sha256"], str)):
-                raise IntegrityError(f"{LAYOUT.manifest} does not state the size and SHA-256 of {name}: {stated}.")
+                raise IntegrityError(
+                    f"{LAYOUT.manifest} lists {short(repr(name), 100)}, which is not an artifact file."
+                )
+            if not (type(stated["size"]) is int and isinstance(stated["sha256"], str)):
+                found = short(str(stated), 100)
+                raise IntegrityError(f"{LAYOUT.manifest} does not state the size and SHA-256 of {name}: {found}.")
     for name in LAYOUT.names()[:-1]:
         if name not in files:
             raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
@@ -65,8 +83,13 @@ def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
 
 
 def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
-    """The content of a small file, read once and verified; raises IntegrityError like `check_file`."""
+    """The content of a small file, read once and verified; raises IntegrityError like `check_file`, or if it is too
+    large to be what it should be."""
+    most = MOST_CARD if name == LAYOUT.card else MOST_BYTES
+    if stated["size"] > most:
+        raise IntegrityError(f"{name} has {stated['size']:,} bytes, more than {most:,}: build the artifact again.")
     try:
+        agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
         content = (folder / name).read_bytes()
     except FileNotFoundError as error:
         raise _missing(folder, name) from error
@@ -104,8 +127,9 @@ def measure(path: Path) -> dict[str, Any]:
 def agree(what: str, stated: object, found: object) -> None:
     """Raise IntegrityError with both values unless the manifest's value equals the one found."""
     if stated != found:
+        says, is_now = short(str(stated), 300), short(str(found), 300)
         raise IntegrityError(
-            f"{what}: the manifest says {stated}, found {found}. The artifact is damaged, or its files come from "
+            f"{what}: the manifest says {says}, found {is_now}. The artifact is damaged, or its files come from "
             "different builds: build it again."
         )
 
@@ -118,4 +142,5 @@ def reading(name: str) -> Iterator[None]:
     except IntegrityError:
         raise
     except Exception as error:  # each parser raises its own types
-        raise IntegrityError(f"{name} does not have the format of an artifact file: {error!r}.") from error
+        why = short(" ".join(repr(error).split()), 300)
+        raise IntegrityError(f"{name} does not have the format of an artifact file: {why}.") from error

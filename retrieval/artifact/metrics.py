@@ -25,7 +25,8 @@ from retrieval.artifact.sections import (
     Section,
     TrainingSection,
 )
-from retrieval.errors import IntegrityError, short
+from retrieval.errors import IntegrityError, short_repr
+from retrieval.files.strict_json import parse_json
 from retrieval.version import VERSION
 
 METRICS_FORMAT = 2
@@ -70,9 +71,9 @@ def parse_metrics(content: bytes | str) -> Metrics:
 
     Raises IntegrityError with the first problem found, or ValueError if the content is not JSON.
     """
-    held = json.loads(content, parse_constant=lambda _: None)  # older versions could write NaN
+    held = parse_json(content, nan=lambda _: None)  # older versions could write NaN
     if not isinstance(held, dict):
-        raise IntegrityError(f"{LAYOUT.metrics} must be an object of sections, found {short(repr(held), 60)}. {_MEND}")
+        raise IntegrityError(f"{LAYOUT.metrics} must be an object of sections, found {short_repr(held, 60)}. {_MEND}")
     if "version" not in held:
         held = {**_upgraded(held), "version": METRICS_FORMAT}
     if held["version"] != METRICS_FORMAT:
@@ -135,4 +136,4 @@ def _sentence(error: ValidationError) -> str:
     message = "Input should be an object" if first["type"] == "model_type" else first["msg"]
     subject, _, wanted = message.partition(" should ")
     what = where if subject == "Input" else f"{where}: {subject}"  # such as "List", in an error about its length
-    return f"{LAYOUT.metrics}: {what} must {wanted}, found {short(repr(first['input']), 60)}. {_MEND}"
+    return f"{LAYOUT.metrics}: {what} must {wanted}, found {short_repr(first['input'], 60)}. {_MEND}"

@@ -18,6 +18,7 @@ import psutil
 import pyarrow as pa
 
 from retrieval.artifact.load import Artifact, load_artifact
+from retrieval.bench.decoding import bench_decoding
 from retrieval.bench.synthetic import Cloud
 from retrieval.build.embed import embed_source
 from retrieval.build.shards import Shards
@@ -55,6 +56,7 @@ def bench_artifact(folder: Path) -> Figures:
         "index, one query, p50 ms": store[0],
         "index, one query, p95 ms": store[1],
     }
+    figures |= bench_decoding(pictures[0])
     figures.update(_bench_app(folder, pictures))
     figures["HTTP p50 - encoder p50, ms"] = figures["query over HTTP p50 ms"] - encoder[0]
     figures["gradio_client p50 - its floor - encoder p50, ms"] = (

@@ -15,9 +15,10 @@ from typing import Any
 
 from retrieval.arrays import Vectors
 from retrieval.build.shards import VECTOR, Kept, Shard, Shards
-from retrieval.console import Progress
+from retrieval.console import Progress, say
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, ImageError
+from retrieval.images.door.checks import remark
 from retrieval.images.gallery import ID_LENGTH, THUMBNAIL_SIDE
 from retrieval.images.open import open_image, thumbnail_jpeg
 from retrieval.sources.base import RawImage, Source
@@ -87,6 +88,8 @@ class _Work:
         elif result.sha256 in self.seen:
             shard.duplicates.append((raw.source, self.seen[result.sha256]))
         else:
+            if result.remark:
+                say(f"{raw.source} {result.remark}")
             self.seen[result.sha256] = raw.source
             shard.rows.append(_row(raw, result))
             if result.vector is None:
@@ -138,6 +141,7 @@ class _Prepared:
     thumbnail: bytes = b""
     tensor: Any = None  # the output of Encoder.preprocess
     vector: Vectors | None = None  # reused from an earlier build
+    remark: str | None = None  # what to say of the file
 
 
 def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) -> _Prepared | ImageError:
@@ -151,7 +155,7 @@ def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) 
         image = open_image(data)
     except ImageError as error:
         return error
-    return _Prepared(sha256, thumbnail_jpeg(image, THUMBNAIL_SIDE), encoder.preprocess(image))
+    return _Prepared(sha256, thumbnail_jpeg(image, THUMBNAIL_SIDE), encoder.preprocess(image), remark=remark(data))
 
 
 def _prepared(

@@ -67,6 +67,8 @@ def list_images(
 def info(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None:
     """Describe an artifact: rows, columns, files, source."""
     check_artifact(artifact)
+    from retrieval.artifact.layout import LAYOUT
+    from retrieval.artifact.manifest import reading
     from retrieval.images.columns import describe_columns
 
     manifest, gallery = _contents(artifact)
@@ -84,8 +86,9 @@ def info(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None
     if as_json:
         print_json(facts)
         return
-    for line in info_lines(facts):
-        print(line)
+    with reading(LAYOUT.manifest):  # how it was built and changed is told in the words of the manifest
+        lines = list(info_lines(facts))
+    print("\n".join(lines))
 
 
 @commands.command()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import signal
-import socket
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retrieval.commands.paths import check_artifact
 from retrieval.console import say
-from retrieval.errors import LookalikeError
+from retrieval.errors import LookalikeError, first_line
 from retrieval.hub.references import is_reference, parse_reference
 
 if TYPE_CHECKING:
@@ -35,7 +34,15 @@ Host = Annotated[
     typer.Option(metavar="HOST", help="address to listen on (default: 127.0.0.1; 0.0.0.0 for the network)"),
 ]
 Port = Annotated[
-    int | None, typer.Option(metavar="PORT", max=65535, help="port (default: the first free one from 7860)")
+    int | None,
+    typer.Option(
+        metavar="PORT",
+        min=0,
+        max=65535,
+        envvar="GRADIO_SERVER_PORT",
+        show_envvar=False,
+        help="port (default: the first free one from 7860)",
+    ),
 ]
 Share = Annotated[
     bool, typer.Option("--share", help="create a public link, valid for a week, through Gradio's servers")
@@ -46,6 +53,12 @@ Refresh = Annotated[
         metavar="MINUTES",
         min=0.01,
         help="ask the Hub every MINUTES for a newer commit of the artifact (default: never)",
+    ),
+]
+AllowPrivate = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private", help="fetch pictures that programs name by address from private networks, and by http, too"
     ),
 ]
 
@@ -66,31 +79,47 @@ def serve(
     originals: OriginalsIn = None,
     share: Share = False,
     refresh: Refresh = None,
+    allow_private: AllowPrivate = False,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
     if refresh:
         check_refresh(artifact)
-    if port:
-        check_port(host or "127.0.0.1", port)
-    from retrieval.search import Searcher
+    if threading.current_thread() is threading.main_thread():
+        # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        _serve(artifact, {"host": host, "port": port, "share": share}, originals or [], refresh, allow_private)
+    except (LookalikeError, OSError):
+        raise
+    except Exception as error:  # whatever Gradio or another library raises is one sentence too
+        raise LookalikeError(f"the page could not be started: {type(error).__name__}: {first_line(error)}") from error
 
-    searcher = Searcher.open(artifact)
-    from retrieval.ui import create_app, launch
+
+def _serve(
+    artifact: str, settings: dict[str, Any], originals: list[Path], refresh: float | None, allow_private: bool
+) -> None:
+    """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page."""
+    from retrieval.search import Searcher
+    from retrieval.ui import create_app
     from retrieval.ui.originals import Originals
     from retrieval.ui.reload import reloading
-    from retrieval.ui.serving import Live
+    from retrieval.ui.server.launch import Server
+    from retrieval.ui.server.settings import ServerSettings
+    from retrieval.ui.server.stop import leave
+    from retrieval.ui.serving import Live, warm_up
 
-    # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    live = Live(searcher, Originals(originals or ()))
-    app = create_app(live)
-    _check_originals(live, originals or [])
-    try:
+    with Server(ServerSettings(**settings)) as server:
+        searcher = Searcher.open(artifact)
+        live = Live(searcher, Originals(originals))
+        app = create_app(live, allow_private=allow_private)
+        _check_originals(live, originals)
+        warm_up(searcher)
         with reloading(live, artifact, refresh):
-            launch(app, host=host, port=port, share=share)
-    except (OSError, ValueError) as error:  # invalid GRADIO_SERVER_NAME or GRADIO_SERVER_PORT
-        raise LookalikeError(f"cannot listen on {host or 'this machine'}: {error}") from error
+            server.show(app)
+            stopped = server.wait()
+    if stopped:
+        leave()
 
 
 def _check_originals(live: Live, folders: list[Path]) -> None:
@@ -108,17 +137,3 @@ def check_refresh(artifact: str) -> None:
         )
     if parse_reference(artifact).pinned:
         raise LookalikeError(f"--refresh needs a branch, but {artifact} is one commit, which never changes.")
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise LookalikeError unless a server could listen on this port now; `host` is a name or an IP address."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                why = f"port {port} is in use: choose another --port, or omit it to use the first free one from 7860."
-            else:
-                why = f"cannot listen on {host}, port {port}: {error.strerror}; choose another --host or --port."
-            raise LookalikeError(why) from error

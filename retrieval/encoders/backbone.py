@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from retrieval.encoders.heads import Head
+from retrieval.encoders.weights import check_fit, is_kept, stored_shapes
 from retrieval.errors import EncoderError, first_line
 from retrieval.files.locks import check_lockable
 from retrieval.words import did_you_mean
@@ -79,27 +80,13 @@ def check_name(backbone: str) -> None:
 
 def load_weights(model: Any, path: Path, skip: Sequence[str]) -> None:
     """Load a safetensors file into the model; only the layers in `skip` may be missing. Raises EncoderError."""
+    stored = stored_shapes(path)
+    check_fit(model, stored, path.name, tuple(skip))
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise EncoderError(f"{path.name} is not a readable safetensors file: {first_line(error)}") from error
-
-    def kept(name: str) -> bool:
-        return not name.startswith(tuple(f"{layer}." for layer in skip))
-
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if kept(name)}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items() if kept(name)}
-    # A counter used only in training with momentum=None; older files lack it.
-    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
-    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if wrong := [name for name in wrong if name not in optional]:
-        name = wrong[0]
-        raise EncoderError(
-            f"the weights in {path.name} are not for {model.pretrained_cfg['architecture']!r}: "
-            f"{len(wrong)} tensors do not fit, the first is {name!r}: "
-            f"the model needs {wanted.get(name, 'none')}, the file has {found.get(name, 'none')}."
-        )
-    model.load_state_dict({name: state[name] for name in found}, strict=False)
+    model.load_state_dict({name: state[name] for name in stored if is_kept(name, skip)}, strict=False)
 
 
 @torch.inference_mode()

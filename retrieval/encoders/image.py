@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -38,20 +38,16 @@ from retrieval.encoders.backbone import (
     make_network,
     put_head,
 )
+from retrieval.encoders.config import OWN_KEY, described_network
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.unit import check_shape, unit_rows
-from retrieval.errors import EncoderError, first_line
+from retrieval.encoders.weights import check_fit, planned, stored_shapes
+from retrieval.errors import EncoderError, first_line, short
 from retrieval.forking import OneThread, in_child
 
 # In a forked child torch makes its pool of threads anew when it is first needed, and fails where two threads need it at
 # once. Here, one thread does; with a single thread, as in the workers of a DataLoader.
 in_child(lambda: torch.set_num_threads(1))
-
-_OWN_KEY = "lookalike"  # in config.json, for what timm's own format cannot hold
-# Arguments of timm.create_model that would make it read files outside the folder, or run other code.
-_NOT_FROM_A_FILE = frozenset(
-    {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable", "no_jit"}
-)
 
 
 @dataclass(frozen=True)
@@ -128,21 +124,19 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path) -> Encoder:
-        """Load `config.json` and `model.safetensors` from a folder; raises EncoderError if they are invalid."""
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            name, pretrained_cfg = config["architecture"], config["pretrained_cfg"]
-            arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
-            if not timm.is_model(name):  # a prefix like `hf-hub:` would make timm fetch another model
-                raise ValueError(f"timm has no model {name!r}")
-            if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
-                raise ValueError(f"model_args must not set {', '.join(named)}")
-            model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
-            if head := config.get(_OWN_KEY, {}).get("head"):
-                put_head(model, head)
-        except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
-            raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {error!r}") from error
-        load_weights(model, folder / WEIGHTS_FILE, skip=())
+        """Load `config.json` and `model.safetensors` from a folder; raises EncoderError if they are invalid.
+
+        Memory is allocated only for a network of the size that the weights file has.
+        """
+        weights = folder / WEIGHTS_FILE
+        stored = stored_shapes(weights)
+        with _describing():
+            make = described_network(folder / CONFIG_FILE)
+            plan = planned(make, stored)
+        check_fit(plan, stored, weights.name)  # before memory is allocated
+        with _describing():
+            model = make()
+        load_weights(model, weights, skip=())
         return cls(model)
 
     def save(self, folder: Path) -> None:
@@ -155,7 +149,7 @@ class Encoder:
         # transformers' timm wrapper passes num_classes itself, and fails if it is given twice.
         config.get("model_args", {}).pop("num_classes", None)
         if head := head_of(self.model):
-            config[_OWN_KEY] = {"head": head}
+            config[OWN_KEY] = {"head": head}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @property
@@ -244,3 +238,12 @@ class Encoder:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+@contextmanager
+def _describing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
+        why = short(" ".join(repr(error).split()), 300)
+        raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {why}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from PIL import Image
 
 from retrieval.arrays import Vectors
 from retrieval.encoders.unit import check_shape, unit_rows
+from retrieval.encoders.weights import planned, stored_shapes
 from retrieval.errors import EncoderError, QueryError, first_line, short
 from retrieval.files.locks import check_lockable
 from retrieval.forking import OneThread
@@ -30,6 +32,10 @@ _LONGEST = 4_096  # characters: more than any of the models reads, yet fast to t
 _OWN_KEY = "lookalike"  # in config.json, for what transformers' own format cannot hold
 # Settings that do not affect the output, or may change when a model is saved and loaded.
 _NOT_THE_MODEL = {"_name_or_path", "architectures", "dtype", "transformers_version", _OWN_KEY}
+_MOST_BYTES = {".json": 2**26, ".txt": 2**26, ".model": 2**26}  # a tokenizer of 256,000 words has half of that
+_MOST_SIDE = 2_048  # pixels
+_MOST_GROWTH = 1_000  # times that a text may become longer
+_SPARE = 1_000_000  # weights that are computed and not stored, such as positions
 _NOT_THE_TOKENIZER = {"truncation", "padding"}  # left over from the last text
 _T = TypeVar("_T")
 
@@ -153,12 +159,57 @@ def _opened(where: str, *, local: bool) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(where, **safe)
         if config.model_type not in _KINDS or hasattr(config, "quantization_config"):
             raise ValueError(f"its type is {config.model_type!r}, not plain CLIP or SigLIP")
+        if local:
+            _check_size(Path(where), lambda: AutoModel.from_config(config))
         exact = {"dtype": torch.float32, "attn_implementation": "sdpa", "use_safetensors": True}
         model, found = AutoModel.from_pretrained(where, config=config, output_loading_info=True, **exact, **safe)
         processor = AutoProcessor.from_pretrained(where, **safe)
+    _check_processor(processor)
     if wrong := sorted(map(str, {*found["missing_keys"], *found["mismatched_keys"]})):
         raise ValueError(f"{len(wrong)} tensors are missing or do not fit, the first is {wrong[0]}")
     return model, processor
+
+
+def _check_size(folder: Path, make: Callable[[], Any]) -> None:
+    """Raise ValueError or EncoderError for files too large to be a model's, or a network much larger than its weights.
+
+    `make` builds the network.
+    """
+    for path in folder.iterdir():
+        if path.suffix in _MOST_BYTES and (size := path.stat().st_size) > _MOST_BYTES[path.suffix]:
+            raise ValueError(f"{path.name} has {size:,} bytes, more than {_MOST_BYTES[path.suffix]:,}")
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in folder.glob("*.safetensors"):
+        stored |= stored_shapes(path)
+    if not stored:
+        return  # loading says that there are no weights
+    plan = {name: tuple(tensor.shape) for name, tensor in planned(make, stored).state_dict().items()}
+    for name in plan.keys() & stored.keys():
+        if plan[name] != stored[name]:
+            raise ValueError(f"{name} has the shape {stored[name]}, but the model needs {plan[name]}")
+    needed, there = (sum(map(math.prod, shapes.values())) for shapes in (plan, stored))
+    if needed > 2 * there + _SPARE:  # tied weights are stored once
+        raise ValueError(f"the model needs {needed:,} weights, but {there:,} are stored")
+
+
+def _check_processor(processor: Any) -> None:
+    """Raise ValueError for preprocessing that would enlarge pictures or texts beyond what any model reads."""
+    images = processor.image_processor.to_dict()
+    for name in ("size", "crop_size", "pad_size"):
+        sides = images.get(name) or {}
+        for side in sides.values() if isinstance(sides, dict) else [sides]:
+            if side is not None and not 1 <= side <= _MOST_SIDE:
+                raise ValueError(f"pictures are resized to {side} pixels, and the most is {_MOST_SIDE:,}")
+    normalizer = processor.tokenizer.backend_tokenizer.normalizer if processor.tokenizer.is_fast else None
+    growth = _growth(json.loads(normalizer.__getstate__())) if normalizer else 1
+    if growth > _MOST_GROWTH:
+        raise ValueError(f"its tokenizer makes texts {growth:,} times as long")
+
+
+def _growth(normalizer: dict[str, Any]) -> int:
+    """How many times longer a text can become, as a normalizer replaces or puts letters in front."""
+    longest = max((len(str(normalizer.get(name, ""))) for name in ("content", "prepend")), default=1)
+    return max(longest, 1) * math.prod(_growth(part) for part in normalizer.get("normalizers", []))
 
 
 @contextmanager

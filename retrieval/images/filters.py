@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.errors import QueryError, short
+from retrieval.errors import QueryError, short, short_repr
 from retrieval.images.scalars import as_written
 
 ORDERED = ("<", "<=", ">", ">=")
@@ -66,7 +66,9 @@ def parse(where: Where | None) -> Filter:
     if isinstance(where, Filter):
         return where
     if not isinstance(where, Mapping):
-        raise QueryError(f'a filter must be a mapping such as {{"label": "shirt"}}, not {shown(repr(where))}.')
+        raise QueryError(
+            f'a filter must be a mapping such as {{"label": "shirt"}}, not {short_repr(where, _LONGEST_SHOWN)}.'
+        )
     return Filter(tuple(each for column, wanted in where.items() for each in _conditions(str(column), wanted)))
 
 
@@ -122,7 +124,8 @@ def values_of(wanted: Any) -> tuple[Any, ...]:
 
 def shown(value: Any) -> str:
     """A requested value for a message, shortened; text that is not valid UTF-8 could not be sent to a client."""
-    return short(str(value).encode("utf-8", "replace").decode(), _LONGEST_SHOWN)
+    text = value if isinstance(value, str) else short_repr(value, _LONGEST_SHOWN)
+    return short(text[: _LONGEST_SHOWN + 1].encode("utf-8", "replace").decode(), _LONGEST_SHOWN)
 
 
 def _conditions(column: str, wanted: Any) -> Iterator[Condition]:

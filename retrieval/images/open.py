@@ -44,7 +44,9 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
     Raises:
         ImageError: the source is missing, not a regular file, larger than `MAX_BYTES`, not one of `FORMATS`, over
             `MAX_PIXELS` or `MAX_ASPECT` (both checked in the header, before decoding), damaged or truncated; or it is
-            a URL, or an object that contains no image.
+            a URL, or an object that contains no image. On Linux also: decoding it takes too long or too much memory,
+            or crashes.
+        LookalikeError: the process that decodes (see `docs/how-it-works.md`) cannot be started.
     """
     if isinstance(source, np.ndarray):
         source = _from_array(source)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from retrieval.errors import ImageError, short
+from retrieval.errors import ImageError, short_repr
 
 Region = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of an image, as fractions of its width and height in [0, 1]."""
@@ -20,7 +20,7 @@ def as_region(value: object) -> Region:
         left, top, right, bottom = (v if _is_number(v) else math.nan for v in value)
         if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
             return float(left), float(top), float(right), float(bottom)
-    found = short(repr(value), 100)
+    found = short_repr(value, 100)
     raise ImageError(
         f"a region must be [left, top, right, bottom], as fractions of the picture from 0 to 1, not {found}"
     )

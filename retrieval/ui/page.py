@@ -11,6 +11,8 @@ import gradio as gr
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.api.endpoints import CONCURRENCY, Endpoints
+from retrieval.ui.intake.addresses import Addresses
+from retrieval.ui.intake.blocks import PageBlocks
 from retrieval.ui.originals import Originals
 from retrieval.ui.pieces.html import render, script
 from retrieval.ui.serving import Live, Served
@@ -22,10 +24,15 @@ from retrieval.ui.tabs.search import SEARCH, SearchTab
 _UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
 
 
-def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) -> gr.Blocks:
+def create_app(
+    searcher: Searcher | Live, originals: Sequence[Path | str] = (), *, allow_private: bool = False
+) -> gr.Blocks:
     """The Blocks that searches with `searcher`, and shows the artifact that it was opened from.
 
     `originals` are folders that hold original files of the gallery; `launch` serves those, and no other files.
+
+    Programs may name a picture by its https address, in public networks only; with `allow_private`, also in private
+    ones, and by http.
 
     With a `Live`, which has its own originals, it follows the artifact: open pages go on, and new ones show its next
     version. A list of the values of a new column, or a box for text, needs a new start of the app.
@@ -35,7 +42,8 @@ def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) 
     """
     live = searcher if isinstance(searcher, Live) else Live(searcher, Originals(originals))
     now = live.now
-    with gr.Blocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
+    with PageBlocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
+        app.addresses = Addresses(allow_private)
         header = gr.HTML(_header(now), padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(strings.SEARCH_TAB, id=SEARCH):
@@ -47,18 +55,13 @@ def create_app(searcher: Searcher | Live, originals: Sequence[Path | str] = ()) 
             with gr.Tab(strings.EVALUATION_TAB):
                 evaluation = gr.HTML(_evaluation(now), elem_id="evaluation", apply_default_css=False)
             with gr.Tab(strings.ABOUT_TAB):
-                script_, html = script("about.js"), about_html(now.artifact)
-                about = gr.HTML(html, js_on_load=script_, elem_id="about", apply_default_css=False)
+                about = gr.HTML(_about(now), js_on_load=script("about.js"), elem_id="about", apply_default_css=False)
         search.listen(app, tabs)
-        Endpoints(live).add()
+        Endpoints(live, app.addresses).add()
+    app.pictures = live.folder
     app.originals = live.originals.routes(lambda: live.now.searcher.gallery)
     app.queue(default_concurrency_limit=CONCURRENCY)
-    texts = {
-        header: _header,
-        map_tab.page: map_html,
-        evaluation: _evaluation,
-        about: lambda served: about_html(served.artifact),
-    }
+    texts = {header: _header, map_tab.page: map_html, evaluation: _evaluation, about: _about}
     live.on_change(partial(_renewed, app, search, texts))
     return app
 
@@ -81,6 +84,10 @@ def _renewed(
 
 def _evaluation(served: Served) -> str:
     return evaluation_html(served.artifact, served.thumbnails)
+
+
+def _about(served: Served) -> str:
+    return about_html(served.artifact)
 
 
 def _header(served: Served) -> str:

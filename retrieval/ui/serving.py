@@ -7,6 +7,7 @@ a page names the version its rows belong to, and `Served.row` finds the same ima
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from retrieval.artifact.load import Artifact
 from retrieval.artifact.map import PCA, pca
 from retrieval.errors import ArtifactError, QueryError
 from retrieval.forking import Lock
+from retrieval.images.door.workers.apart import start_workers
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.originals import Originals
@@ -102,9 +104,15 @@ class Live:
     """The version that is served now, and how it is replaced."""
 
     def __init__(self, searcher: Searcher, originals: Originals | None = None) -> None:
+        start_workers()
         self._folder, self.originals = PictureFolder(), originals or Originals()
         self.now = Served(searcher, self._folder, self.originals, {})
         self._followers: list[Callable[[Served], Callable[[], None]]] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where the pictures that the page shows are written."""
+        return self._folder.path
 
     def on_change(self, prepare: Callable[[Served], Callable[[], None]]) -> None:
         """Call `prepare` with each next version, and what it returns as soon as that version is served."""
@@ -117,7 +125,7 @@ class Live:
         """
         old = self.now
         served = Served(searcher, self._folder, self.originals, _remembered(old))
-        _warm_up(searcher)
+        warm_up(searcher)
         swap = [prepare(served) for prepare in self._followers]
         self.now = served
         for each in swap:
@@ -135,7 +143,7 @@ def _remembered(last: Served) -> dict[str, Any]:
     return dict(reversed(kept.items()))
 
 
-def _warm_up(searcher: Searcher) -> None:
+def warm_up(searcher: Searcher) -> None:
     """Pay what the first search costs before anybody waits for it."""
     picture = searcher.gallery.thumbnail(0)
     searcher.search(picture, k=min(10, len(searcher.gallery)), fold=True)

@@ -68,6 +68,17 @@ def check_consistent(folder, lossy=False):
 # Build
 
 
+def test_build_says_which_jpeg_lacks_its_end_marker(tmp_path, encoder, capsys):
+    whole = draw(tmp_path / "pictures" / "whole.jpg", 1).read_bytes()
+    (tmp_path / "pictures" / "no end.jpg").write_bytes(draw(tmp_path / "other.jpg", 2).read_bytes()[:-2])
+    report = build(tmp_path / "pictures", tmp_path / "it", encoder)
+    assert (report.indexed, report.skipped) == (2, [])
+    said = capsys.readouterr()
+    assert "no end.jpg lacks its end marker" in said.out + said.err
+    assert "whole.jpg lacks" not in said.out + said.err
+    assert whole.endswith(b"\xff\xd9")
+
+
 def test_report_accounts_for_every_file_found(tmp_path, encoder):
     root = tmp_path / "pictures"
     for seed in range(6):

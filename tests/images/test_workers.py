@@ -2,6 +2,7 @@
 
 import io
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -169,10 +170,22 @@ def test_worker_lost_within_a_picture_is_a_sentence(number, words):
 
 
 def test_picture_over_its_processor_time_is_refused_and_the_next_one_opens():
-    with a_pool(processor=0.02, processor_per_mib=0, stretch=1000) as pool:
+    with a_pool(processor=0.02, processor_more=0, stretch=1000) as pool:
         with pytest.raises(ImageError, match=f"^large.jpg {TOO_LONG}"):
             pool.decode(named("large.jpg", LARGE), None)
         assert pool.decode(SMALL, None).size == (40, 30)
+
+
+def test_large_file_of_many_pixels_may_take_more_processor_time():
+    slow = LARGE + bytes(2**20)  # what follows the end of a JPEG is not looked at
+    with a_pool(processor=0.02, processor_more=100, stretch=1000) as pool:
+        assert pool.decode(slow, None).size == (4000, 4000)
+    program = START.replace("import os", "import os, struct") + (
+        "f = socket.recv_fds(s, 9, 2)[1]; os.pwrite(f[0], struct.pack('<Q', 2**63), os.fstat(f[0]).st_size)\n"
+        "while True: pass"
+    )
+    with a_pool(program=program, processor=0.1, stretch=1000) as pool, pytest.raises(ImageError, match=TOO_LONG):
+        pool.decode(SMALL, None)  # a small file gets no more, whatever is said of it
 
 
 def test_picture_over_the_memory_limit_is_refused_and_the_next_one_opens():
@@ -181,7 +194,7 @@ def test_picture_over_the_memory_limit_is_refused_and_the_next_one_opens():
             with pytest.raises(ImageError, match=f"^large.jpg {TOO_MUCH}"):
                 pool.decode(named("large.jpg", encode(Image.new("RGB", (5000, 5000)))), None)
             assert pool.decode(SMALL, None).size == (40, 30)
-    with a_pool(pixels=1_000_000) as pool:
+    with a_pool(file=1_000_000) as pool:
         with pytest.raises(ImageError, match=TOO_MUCH):
             pool.decode(encode(Image.new("RGB", (600, 600))), None)
         assert pool.decode(SMALL, None).size == (40, 30)
@@ -228,6 +241,21 @@ def test_interrupted_picture_takes_its_worker_along():
         finally:
             signal.signal(signal.SIGALRM, before)
         assert ended(worker.pid) and pool.decode(SMALL, None).size == (40, 30)
+
+
+def test_worker_killed_while_it_starts_is_replaced():
+    started = []
+
+    def killed_at_first():
+        worker = Worker()
+        started.append(worker.pid)
+        if len(started) < 3:
+            os.kill(worker.pid, signal.SIGKILL)
+        return worker
+
+    with closing(Pool(1, killed_at_first)) as pool:
+        assert pool.decode(SMALL, None).size == (40, 30)
+        assert len(started) == 3 and all(map(ended, started[:2]))
 
 
 # A worker is not trusted
@@ -358,6 +386,9 @@ attempt("exec", lambda: os.execv("/bin/true", ["true"]))
 attempt("memory", lambda: bytearray(2**30))
 attempt("file", lambda: os.ftruncate(os.memfd_create("x"), 2**21))
 attempt("descriptors", lambda: [os.memfd_create("x") for _ in range(9)])
+attempt("udp", lambda: udp.connect(("127.0.0.1", 9)))
+attempt("socket", lambda: socket.socket(socket.AF_UNIX))
+attempt("fork", os.fork)
 attempt("limits", lambda: resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40)))
 """
 
@@ -374,6 +405,7 @@ def test_worker_can_neither_open_nor_connect_nor_grow():
         )
     refused = run.stdout.split()
     assert {"open", "list", "write", "exec", "memory", "file", "descriptors", "limits"} <= set(refused)
+    assert platform.machine() not in ("x86_64", "aarch64") or {"udp", "socket", "fork"} <= set(refused)
     assert landlock_version() < 4 or "connect" in refused
     assert landlock_version() < 6 or "signal" in refused
 

@@ -1,8 +1,11 @@
 """Addresses in lists, fetched from a real server on this machine that is slow, broken or rude."""
 
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
 from collections import Counter
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +22,12 @@ from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images
 from retrieval.build.sync import sync_artifact
 from retrieval.errors import ImageError
+from retrieval.images.door.files import MAX_BYTES
 from retrieval.sources.lists import ahead, fetch, network
 from retrieval.sources.lists.fetch import Fetcher
 from retrieval.sources.open import open_source
 
+BOMB = gzip.compress(bytes(100 * 2**20), 1)  # 100 MiB of zeros in 450 kB
 PICTURES = {number: png(number) for number in range(40)}
 
 
@@ -59,6 +64,18 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(200, b"", {"Content-Length": "1000000"})
         if kind in ("endless", "drip", "drip-header", "cut-once"):
             return getattr(self, kind.replace("-", "_"))(earlier)
+        if kind in ("gzip", "deflate", "br", "gzip-twice", "gzip-cut"):
+            packed = zlib.compress(PICTURES[1]) if kind == "deflate" else gzip.compress(PICTURES[1])
+            return self.send(
+                200,
+                packed[: -20 if "cut" in kind else None],
+                {"Content-Encoding": "gzip, gzip" if "twice" in kind else kind.partition("-")[0]},
+            )
+        if kind in ("bomb", "bomb-to"):
+            moved = {"Location": f"/{name}"} if kind == "bomb-to" else {}
+            return self.send(302 if moved else 200, BOMB, {"Content-Encoding": "gzip", **moved})
+        if kind == "cookie":
+            return self.send(200, self.headers.get("Cookie", "none").encode(), {"Set-Cookie": "who=ann; Path=/"})
         if kind == "user" and self.headers["Authorization"] != "Basic YW5uOnNlY3JldA==":
             return self.send(401, b"")
         return self.send(200, PICTURES[int(name.removesuffix(".png"))])
@@ -167,6 +184,47 @@ def test_failure_is_an_error_with_its_reason(site, monkeypatch, path, words, req
     with pytest.raises(ImageError, match=words):
         Fetcher(True)(at(site, path))
     assert site.asked[f"/{path}"] == requests
+
+
+@pytest.mark.parametrize("packing", ["gzip", "deflate"])
+def test_packed_answer_is_unpacked(site, packing):
+    assert Fetcher(True)(at(site, f"{packing}/1.png")) == PICTURES[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("br/1.png", "packed as 'br', which was not asked for"),
+        ("gzip-twice/1.png", "packed as 'gzip, gzip'"),
+        ("gzip-cut/1.png", "the answer is damaged: it is cut short"),
+    ],
+)
+def test_answer_packed_in_another_way_is_refused(site, path, words):
+    with pytest.raises(ImageError, match=words):
+        Fetcher(True)(at(site, path))
+
+
+def test_packed_answer_is_never_unpacked_beyond_the_limit(site, tmp_path):
+    tracemalloc.start()
+    with (tmp_path / "saved").open("wb") as file, pytest.raises(ImageError, match="the answer is too large"):
+        Fetcher(True).save(at(site, "bomb/1.png"), file)
+    with (tmp_path / "moved").open("wb") as file:
+        Fetcher(True).save(at(site, "bomb-to/1.png"), file)  # nor is the body of a redirect
+    assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    tracemalloc.stop()
+    assert (tmp_path / "saved").stat().st_size <= MAX_BYTES
+    assert (tmp_path / "moved").read_bytes() == PICTURES[1]
+
+
+def test_cookies_are_not_kept_from_one_address_for_the_next(site):
+    fetcher = Fetcher(True)
+    assert [fetcher(at(site, "cookie/1.png")) for _ in range(2)] == [b"none", b"none"]
+
+
+def test_only_https_is_fetched_where_that_is_asked_for(site):
+    with pytest.raises(ImageError, match="only https:// addresses are fetched"):
+        Fetcher(True, only_https=True)(at(site, "1.png"))
+    assert not site.asked
 
 
 def test_server_that_is_not_there_is_an_error_with_its_reason():

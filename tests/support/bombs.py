@@ -124,10 +124,10 @@ def long_pipeline(count=4000):
     return icc((b"D2B0", head + places + matrix), *matrix_tags())
 
 
-def huge_cube(points=20, inputs=6):
+def huge_cube(points, inputs, space):
     """A profile whose colour table claims `points` ** `inputs` entries, of which it has none."""
-    lut = struct.pack(">4sIBBBx9i HH", b"mft2", 0, inputs, 3, points, *[65536, 0, 0] * 3, 2, 2) + bytes(24)
-    return icc((b"A2B0", lut), space=b"6CLR")
+    lut = struct.pack(">4sIBBBx9iHH", b"mft2", 0, inputs, 3, points, *[65536, 0, 0] * 3, 2, 2) + bytes(24)
+    return icc((b"A2B0", lut), space=space)
 
 
 def png_profile(profile):
@@ -243,10 +243,6 @@ def avif_smaller_than_its_stream(side, box=64):
     """An AVIF whose box says `box` x `box`, while its video stream has `side` x `side`."""
     plain = encoded(Image.new("RGB", (side, side), (9, 90, 200)), "AVIF", speed=10, quality=20)
     return plain.replace(struct.pack(">4sIII", b"ispe", 0, side, side), struct.pack(">4sIII", b"ispe", 0, box, box))
-
-
-def avif_exif(count=200, size=1_000_000):
-    return small("AVIF", exif=b"Exif\0\0" + shared_tags(1, 100)), shared_tags(count, size)
 
 
 def avif_items(count=60_000):

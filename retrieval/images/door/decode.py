@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PIL import Image, ImageFile
 
 from retrieval.errors import ImageError
@@ -14,10 +16,13 @@ MAX_PIXELS = 25_000_000
 MAX_ASPECT = 100
 
 
-def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
+def decode(
+    name: str, data: bytes, at_least: int | None, declare: Callable[[int], object] = lambda pixels: None
+) -> Image.Image:
     """The first frame or page of these bytes as `open_image` returns it; `name` is for messages.
 
-    Raises ImageError like `open_image`.
+    `declare` is told the number of pixels in the header, once they are known to be within the limits. Raises ImageError
+    like `open_image`.
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
@@ -28,6 +33,7 @@ def decode(name: str, data: bytes, at_least: int | None) -> Image.Image:
     try:
         opened = open_data(only_needed(name, data, MAX_PIXELS))
         check_size(name, opened.sizes)
+        declare(max(width * height for width, height in opened.sizes))
         rgb = opened.rgb(at_least)
         check_size(name, [rgb.size])  # a part may have been cut out
         return rgb

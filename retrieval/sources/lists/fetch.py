@@ -1,8 +1,9 @@
-"""Fetching the pictures that a list names by address: limits of size and time, and a few retries."""
+"""Fetching pictures that a list or a visitor names by address: limits of size and time, and a few retries."""
 
 from __future__ import annotations
 
 import email.utils
+import io
 import random
 import socket
 import ssl
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import BinaryIO
 
 import httpcore
 import httpx
@@ -19,6 +22,7 @@ import httpx
 from retrieval.errors import ImageError, first_line, short
 from retrieval.images.door.files import MAX_BYTES
 from retrieval.sources.lists.network import RefusedError, Transport, transfer
+from retrieval.sources.lists.unpacking import NAMES, unpacked
 from retrieval.version import VERSION
 
 LONGEST = 60.0  # seconds of one transfer, with its redirects
@@ -51,18 +55,29 @@ class _TryAgainError(Exception):
 class Fetcher:
     """Fetches addresses; thread-safe."""
 
-    def __init__(self, allow_private: bool = False) -> None:
-        """With `allow_private`, addresses in private networks are fetched too."""
-        self._allow_private = allow_private
+    def __init__(
+        self,
+        allow_private: bool = False,
+        *,
+        only_https: bool = False,
+        longest: float | None = None,
+        attempts: int | None = None,
+    ) -> None:
+        """With `allow_private`, addresses in private networks are fetched too.
+
+        With `only_https`, no others are, nor redirects to others. A transfer takes at most `longest` seconds (default:
+        `LONGEST`) with its redirects, and is tried `attempts` times (default: `ATTEMPTS`).
+        """
+        self._allow_private, self._only_https = allow_private, only_https
+        self._longest, self._attempts = longest, attempts
 
     @cached_property
     def _client(self) -> httpx.Client:
-        headers = {"User-Agent": f"lookalike/{VERSION}", "Accept": "image/*,*/*;q=0.5"}
+        headers = {"User-Agent": f"lookalike/{VERSION}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": NAMES}
         timeout = httpx.Timeout(_SILENCE, connect=10.0, pool=None)
-        transport = Transport(self._allow_private)
-        return httpx.Client(
-            transport=transport, headers=headers, timeout=timeout, follow_redirects=True, max_redirects=_REDIRECTS
-        )
+        transport = Transport(self._allow_private, self._only_https)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        return httpx.Client(transport=transport, headers=headers, timeout=timeout, cookies=no_cookies)
 
     def __call__(self, address: str, stop: threading.Event | None = None) -> bytes:
         """The bytes behind an http(s) address; `stop` ends it early.
@@ -70,40 +85,64 @@ class Fetcher:
         Raises ImageError, with the reason in words, if it cannot be fetched or is larger than `MAX_BYTES`; AwayError
         if that may pass.
         """
-        stop = stop or threading.Event()
-        for attempt in range(ATTEMPTS):
+        content = io.BytesIO()
+        self.save(address, content, stop)
+        return content.getvalue()
+
+    def save(self, address: str, file: BinaryIO, stop: threading.Event | None = None) -> None:
+        """Write the bytes behind an http(s) address into a file as they come; raises like `__call__`."""
+        stop, attempts = stop or threading.Event(), self._attempts or ATTEMPTS
+        for attempt in range(attempts):
             try:
-                return self._once(address, stop)
+                file.seek(0)
+                file.truncate()
+                return self._once(address, file, stop)
             except _TryAgainError as error:
                 wait = BACKOFF * 2**attempt * random.uniform(1, 1.5) if error.wait is None else error.wait
-                last = attempt == ATTEMPTS - 1
+                last = attempt == attempts - 1
                 if last or wait > MOST_WAIT or stop.wait(wait):
                     tries = f", {attempt + 1} times" if attempt else ""
                     later = f"; it asks to wait {wait:.0f} seconds" if wait > MOST_WAIT else ""
                     raise AwayError(f"{error}{tries}{later}") from error
         raise AssertionError("every attempt returns or raises")
 
-    def _once(self, address: str, stop: threading.Event) -> bytes:
-        with _in_words(stop), self._client.stream("GET", address) as response:
+    def _once(self, address: str, file: BinaryIO, stop: threading.Event) -> None:
+        longest = self._longest or LONGEST
+        with _in_words(stop, longest), self._answer(address) as response:
             if response.status_code in _AGAIN:
                 raise _TryAgainError(_refusal(response), _asked_wait(response))
             if response.status_code != httpx.codes.OK:
                 raise ImageError(_refusal(response))
-            if int(response.headers.get("Content-Length") or 0) > MAX_BYTES:
+            stated = response.headers.get("Content-Length", "")
+            if stated.isdecimal() and (len(stated) > 18 or int(stated) > MAX_BYTES):
                 raise _too_large()
-            parts, size = [], 0
-            for part in response.iter_bytes():
-                parts.append(part)
+            size = 0
+            for part in unpacked(response):
                 size += len(part)
                 if size > MAX_BYTES:
                     raise _too_large()
-            return b"".join(parts)
+                file.write(part)
+
+    @contextmanager
+    def _answer(self, address: str) -> Iterator[httpx.Response]:
+        """The last answer after redirects. Followed here, as httpx would read the whole body of each of them first."""
+        request = self._client.build_request("GET", address)
+        for _ in range(_REDIRECTS + 1):
+            response = self._client.send(request, stream=True)
+            try:
+                if response.next_request is None:
+                    yield response
+                    return
+                request = response.next_request
+            finally:
+                response.close()
+        raise httpx.TooManyRedirects("too many redirects")
 
 
 @contextmanager
-def _in_words(stop: threading.Event) -> Iterator[None]:
+def _in_words(stop: threading.Event, longest: float) -> Iterator[None]:
     """Limit the time of one transfer, and turn its failures into ImageError or _TryAgainError."""
-    transfer.end, transfer.stop = time.monotonic() + LONGEST, stop
+    transfer.end, transfer.stop = time.monotonic() + longest, stop
     try:
         yield
     except RefusedError as error:
@@ -112,7 +151,7 @@ def _in_words(stop: threading.Event) -> Iterator[None]:
         ) from error
     except (httpcore.TimeoutException, httpx.TimeoutException) as error:
         if time.monotonic() >= transfer.end:
-            raise AwayError(f"the transfer took longer than {LONGEST:g} seconds") from error
+            raise AwayError(f"the transfer took longer than {longest:g} seconds") from error
         raise _TryAgainError("the server does not answer in time") from error
     except httpx.TooManyRedirects as error:
         raise ImageError(f"it is redirected more than {_REDIRECTS} times") from error

@@ -1,4 +1,4 @@
-"""Connections to addresses that a list names: public networks only, and no longer than a transfer may take.
+"""Connections to addresses that others name: public networks only, and no longer than a transfer may take.
 
 What is connected to is the very IP address that was checked, so a name that changes its address in between (DNS
 rebinding) or a redirect leads nowhere else. Proxies of the environment are not used: they would connect unchecked.
@@ -133,7 +133,8 @@ class _Stream(httpcore.NetworkStream):
 class Transport(httpx.BaseTransport):
     """An httpx transport over checked connections; raises the errors of httpcore, and RefusedError."""
 
-    def __init__(self, allow_private: bool) -> None:
+    def __init__(self, allow_private: bool, only_https: bool = False) -> None:
+        self._only_https = only_https
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(),
             max_connections=_CONNECTIONS,
@@ -144,6 +145,8 @@ class Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the body of the response is read as a stream."""
+        if self._only_https and request.url.scheme != "https":
+            raise httpx.UnsupportedProtocol("only https:// addresses are fetched")
         url = httpcore.URL(
             scheme=request.url.raw_scheme,
             host=request.url.raw_host,

@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import GATE, Group
 from retrieval.images.gallery import Row
 from retrieval.search import Hit
@@ -22,20 +21,20 @@ from retrieval.ui.api.answers import (
     WhereJson,
     heat_json,
 )
-from retrieval.ui.api.arguments import filter_of, flag, ids, number, root_of, uploaded, whole, words
+from retrieval.ui.api.arguments import FETCHED, checked, root_of
+from retrieval.ui.intake.addresses import Addresses
 from retrieval.ui.originals import file_name
 from retrieval.ui.pieces.errors import errors_as_sentences
 from retrieval.ui.serving import Live, Served
 
 CONCURRENCY = 4  # parallel searches: more would only share the same cores
-_MOST_GROUPS = 1000
 
 
 class Endpoints:
     """The endpoint functions; clients see their names, arguments and docstrings."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    def __init__(self, live: Live, addresses: Addresses | None = None) -> None:
+        self._live, self._addresses = live, addresses or Addresses()
 
     def add(self) -> None:
         """Register them with the current Blocks; near-duplicate search uses all cores, so only one runs at a time."""
@@ -70,7 +69,7 @@ class Endpoints:
             group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
-            picture = {"image": uploaded(image), "region": region}
+            picture = {"image": self._picture(image), "region": checked("region", region)}
             return self._answer(request, k, min_score, where, like, unlike, fold, group_by, **picture)
 
     def search_by_id(
@@ -98,7 +97,7 @@ class Endpoints:
             group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
-            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, id=words(id, "id"))
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, id=checked("id", id))
 
     def search_text(
         self,
@@ -125,9 +124,8 @@ class Endpoints:
             group_by: a column of which each value is shown once, by its best hit.
         """
         with errors_as_sentences():
-            if not words(text, "text").strip():
-                raise QueryError('the text to search for is empty: give some words, for example "a red bag".')
-            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, words=text.strip())
+            words = checked("text", text)
+            return self._answer(request, k, min_score, where, like, unlike, fold, group_by, words=words)
 
     def explain(
         self,
@@ -145,8 +143,9 @@ class Endpoints:
             region: the part of it that was searched with: left, top, right and bottom, each from 0 to 1.
         """
         with errors_as_sentences():
-            picture, other = None if image is None else uploaded(image), None if id is None else words(id, "id")
-            why = self._live.now.searcher.explain(words(hit, "hit"), picture, id=other, region=region)
+            picture, other = None if image is None else self._picture(image), None if id is None else checked("id", id)
+            part = checked("region", region)
+            why = self._live.now.searcher.explain(checked("hit", hit), picture, id=other, region=part)
             return {"cosine": why.cosine, "query": heat_json(why.query), "hit": heat_json(why.hit)}
 
     def duplicates(self, request: gr.Request, threshold: float = GATE, limit: int = 100) -> Groups:
@@ -157,11 +156,10 @@ class Endpoints:
             limit: how many groups, 1 to 1000.
         """
         with errors_as_sentences():
-            if not 1 <= whole(limit, "limit") <= _MOST_GROUPS:
-                raise QueryError(f"limit, the number of groups, must be from 1 to {_MOST_GROUPS}, not {limit}.")
+            most, least = checked("limit", limit), checked("threshold", threshold)
             served, root = self._live.now, root_of(request)
-            groups = served.find_groups(number(threshold, "threshold"))
-            return {"groups": [_group(served, group, root) for group in groups[: int(limit)]], "found": len(groups)}
+            groups = served.find_groups(least)
+            return {"groups": [_group(served, group, root) for group in groups[:most]], "found": len(groups)}
 
     def info(self) -> Info:
         """What is being searched: the artifact, its size, its models, and the columns that `where` can filter by."""
@@ -182,6 +180,11 @@ class Endpoints:
             "explains": searcher.explains,
         }
 
+    def _picture(self, image: Any) -> str | bytes:
+        """The path of an uploaded picture, or the content of one that was fetched."""
+        given = checked("image", image)
+        return self._addresses.take(given) if FETCHED in given else str(given["path"])
+
     def _answer(
         self,
         request: gr.Request,
@@ -196,13 +199,13 @@ class Endpoints:
     ) -> Answer:
         served = self._live.now
         found = served.searcher.search(
-            k=whole(k, "k"),
-            min_score=number(min_score, "min_score"),
-            where=filter_of(where),
-            like=ids(like, "like"),
-            unlike=ids(unlike, "unlike"),
-            fold=flag(fold, "fold"),
-            group_by=None if group_by is None else words(group_by, "group_by"),
+            k=checked("k", k),
+            min_score=checked("min_score", min_score),
+            where=checked("where", where),
+            like=checked("like", like),
+            unlike=checked("unlike", unlike),
+            fold=checked("fold", fold),
+            group_by=None if group_by is None else checked("group_by", group_by),
             **query,
         )
         root = root_of(request)

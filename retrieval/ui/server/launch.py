@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
+import shutil
 import socket
+import sys
 import threading
-from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from gradio import networking
+from gradio.route_utils import delete_files_created_by_app
 from gradio.tunneling import CURRENT_TUNNELS
 
+from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.gradio_app import mount_page
+from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.stop import finish, stopped_by_signals, tell
+from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
+from retrieval.ui.server.watched.front import Front
 
-_FIRST_PORT, _PORTS = 7860, 100
+_UVICORN: dict[str, Any] = {
+    "lifespan": "on",
+    "ws": "none",
+    "log_level": "warning",
+    "log_config": None,  # uvicorn's own needs a standard output
+    "timeout_graceful_shutdown": 1,  # seconds for what is still answered when `finish` has waited long enough
+}
 
 
 def launch(
@@ -33,97 +44,113 @@ def launch(
     quiet: bool = False,
     **options: Any,
 ) -> tuple[Any, str, str | None]:
-    """Serve the app until interrupted; `options` are fields of `ServerSettings`.
+    """Serve the app until SIGTERM or Ctrl-C; `options` are fields of `ServerSettings`.
 
     With `prevent_thread_lock`, returns (Gradio's app, local address, public address) at once, and `app.close()` stops
     serving. With `quiet`, addresses are not printed.
 
-    Raises OSError if the address cannot be listened on, ValueError for an invalid GRADIO_SERVER_PORT.
+    Raises LookalikeError if the address cannot be listened on, or uploads cannot be written.
     """
-    settings = replace(settings or ServerSettings(), **options)
-    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    page = mount_page(outer, app, "/", settings)
-    listener = _listen(settings)
-    host, port = listener.getsockname()[:2]
-    _note_address(app, host, port)
-    app.server = Server(uvicorn.Config(wrapped(outer, settings), log_level="warning", ws="none"), listener)
-    app.server.start()
-    if not quiet:
-        print(strings.RUNNING.format(address=app.local_url.rstrip("/")), flush=True)
-    if settings.share:
-        _share(app, host, port)
-    if app.mcp_server and not quiet:
-        print(strings.RUNNING_TOOLS.format(address=(app.share_url or app.local_url).rstrip("/")), flush=True)
+    server = Server(replace(settings or ServerSettings(), **options))
+    server.start()
+    page = server.show(app, quiet=quiet)
     if not prevent_thread_lock:
-        _wait(app)
-    return page.app, app.local_url, app.share_url
+        server.wait()
+    return page, app.local_url, app.share_url
 
 
-class Server(uvicorn.Server):
-    """Uvicorn in a thread of its own, on a socket that listens already."""
+class Server:
+    """Listens at once, and shows the page when there is one; until then `/ready` answers 503.
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
-        super().__init__(config)
-        self._listener = listener
-        self.thread = threading.Thread(target=self.run, kwargs={"sockets": [listener]}, daemon=True)
+    `Blocks.close` calls `close`, as it would that of Gradio's own server.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Raises LookalikeError if the address cannot be listened on, or uploads cannot be written."""
+        reach_this_machine()
+        check_temporary()
+        self._settings = settings
+        self._listener = listen(settings)
+        self.address = address_of(self._listener)
+        self.front = Front()
+        self._blocks: gr.Blocks | None = None
+        config = uvicorn.Config(wrapped(self.front, settings), **_UVICORN)
+        self._uvicorn = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def start(self) -> None:
-        """Return once the app has started. Raises OSError if it could not."""
-        self.thread.start()
-        while not self.started:
-            self.thread.join(0.005)
-            if not self.thread.is_alive():
+        """Answer from now on. Raises LookalikeError if the server does not come up."""
+        self._thread.start()
+        while not self._uvicorn.started:
+            self._thread.join(0.005)
+            if not self._thread.is_alive():
                 self._listener.close()
-                raise OSError("the app could not be started; the reason is above.")
+                raise LookalikeError("the server could not be started: the reason is above.")
+
+    def show(self, app: gr.Blocks, *, quiet: bool = False) -> Any:
+        """Serve the page; returns Gradio's app. Raises LookalikeError if it cannot be started."""
+        inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        page = mount_page(inner, app, "/", self._settings)
+        self._blocks, app.server = app, self
+        _note_address(app, self._listener, self.address)
+        self.front.show(inner)
+        if not quiet:
+            tell(strings.RUNNING.format(address=self.address), to=sys.stdout)
+        if self._settings.share:
+            _share(app)
+        if app.mcp_server and not quiet:
+            tell(strings.RUNNING_TOOLS.format(address=app.share_url or self.address), to=sys.stdout)
+        return page
+
+    def wait(self) -> bool:
+        """Serve until a signal, then finish what has begun, and stop; False if the server ended by itself."""
+        with stopped_by_signals(self._clean) as asked:
+            while self._thread.is_alive() and not asked.wait(0.5):
+                pass
+            if self._blocks is not None:
+                finish(self.front, self._blocks)
+                self._blocks.close(verbose=False)
+            self.close()
+            for tunnel in CURRENT_TUNNELS:
+                tunnel.kill()
+        return asked.is_set()
 
     def close(self) -> None:
-        """Stop serving; `Blocks.close` calls it too."""
-        self.should_exit = True
-        self.thread.join(timeout=5)
+        """Stop serving."""
+        self._uvicorn.should_exit = True
+        self._thread.join(timeout=5)
+
+    def _clean(self) -> None:
+        """Remove uploads, for an end that does not wait for the page's own."""
+        if self._blocks is not None:
+            delete_files_created_by_app(self._blocks, None)
+            shutil.rmtree(getattr(self._blocks, "pictures", ""), ignore_errors=True)
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
-    """A socket that listens on the address of the settings."""
-    host = settings.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    named = settings.port or int(os.environ.get("GRADIO_SERVER_PORT") or 0)
-    ports = range(_FIRST_PORT, _FIRST_PORT + _PORTS) if not named else [named]
-    for port in ports:
-        with suppress(OSError):
-            return socket.create_server(
-                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-            )
-    raise OSError(f"no free port from {ports[0]} to {ports[-1]}.")
-
-
-def _note_address(app: gr.Blocks, host: str, port: int) -> None:
+def _note_address(app: gr.Blocks, listener: socket.socket, address: str) -> None:
     """Tell Gradio where it is served: its MCP server calls its own endpoints there."""
-    reached = "localhost" if ipaddress.ip_address(host).is_unspecified else f"[{host}]" if ":" in host else host
-    app.server_name, app.server_port, app.protocol = host, port, "http"
-    app.local_url = f"http://{reached}:{port}/"
-    app.local_api_url = f"{app.local_url}gradio_api/"
+    app.server_name, app.server_port = listener.getsockname()[:2]
+    app.protocol, app.local_url, app.local_api_url = "http", f"{address}/", f"{address}/gradio_api/"
     if app.mcp_server_obj:
         app.mcp_server_obj._local_url = app.local_url
 
 
-def _share(app: gr.Blocks, host: str, port: int) -> None:
+def _share(app: gr.Blocks) -> None:
     """Open a public address; if that fails, say so, and serve the local one alone."""
     if app.space_id:
-        print(strings.NO_SHARE_ON_SPACE, flush=True)
+        tell(strings.NO_SHARE_ON_SPACE, to=sys.stdout)
         return
     try:
-        tunnel = networking.setup_tunnel(host, port, app.share_token, None, None)
+        tunnel = networking.setup_tunnel(app.server_name, app.server_port, app.share_token, None, None)
     except Exception as error:  # Gradio raises almost anything here
-        print(strings.NO_SHARE.format(why=error), flush=True)
+        tell(strings.NO_SHARE.format(why=error), to=sys.stdout)
         return
     app.share, app.share_url = True, urlunsplit(("https", *urlsplit(tunnel)[1:]))
-    print(strings.SHARED.format(address=app.share_url), flush=True)
-
-
-def _wait(app: gr.Blocks) -> None:
-    """Until Ctrl-C, or until the server ends."""
-    try:
-        app.server.thread.join()
-    except KeyboardInterrupt:
-        app.close(verbose=False)
-        for tunnel in CURRENT_TUNNELS:
-            tunnel.kill()
+    tell(strings.SHARED.format(address=app.share_url), to=sys.stdout)

@@ -14,7 +14,7 @@ from retrieval.ui.pieces.thumbnails import ThumbnailFiles
 
 # Anybody may have written the card of an artifact: HTML is escaped, and pictures, which could be on any host, left out.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-_PICTURE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
+_PICTURE = re.compile(r"!\[[^\]]{0,2000}\]\([^)]{0,2000}\)")  # bounded, or many "![" would take minutes
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 

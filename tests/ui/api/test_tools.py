@@ -228,9 +228,9 @@ def test_server_does_not_fetch_addresses_of_its_own_network(server: str, neighbo
     for host in (address, address.replace("127.0.0.1", "localhost"), address.replace("127.0.0.1", "[::ffff:7f00:1]")):
         url = f"http://{host}/picture.png"
         assert "hits" not in refusal(ask(server, "search", image=url))
-        event = httpx.post(f"{server}/gradio_api/call/search", json={"data": [{"path": url, **FILE}, 3, -1.0, None]})
-        said = httpx.get(f"{server}/gradio_api/call/search/{event.json()['event_id']}").text
-        assert "event: error" in said
+        answer = httpx.post(f"{server}/gradio_api/call/search", json={"data": [{"path": url, **FILE}, 3, -1.0, None]})
+        assert answer.status_code == 422
+        assert "it must be a public https address" in answer.json()["detail"] or "only https" in answer.json()["detail"]
     assert asked == ["/picture.png"]
 
 

@@ -46,3 +46,10 @@ def only_needed(name: str, data: bytes, max_pixels: int) -> bytes:
             except RefusedError as reason:
                 raise ImageError(f"{name} {reason}") from None
     return data
+
+
+def remark(data: bytes) -> str | None:
+    """What to say of a picture that opens although its file is not whole, as the rest of a sentence; usually None."""
+    if jpeg.is_jpeg(data) and jpeg.lacks_end(data):
+        return "lacks its end marker, as if cut short; every line of the picture is there"
+    return None

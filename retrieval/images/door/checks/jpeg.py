@@ -51,9 +51,18 @@ def clean(data: bytes, max_pixels: int) -> bytes:
     tail, tail_changed = _scans(view, segments[first:])
     if dropped or tail_changed:
         data = b"".join([*parts, *tail])
-    if first < len(segments) and segments[-1].marker != _EOI:
+    if first < len(segments) and not _ends(segments):
         return with_end(data, walk(data), max_pixels)
     return data
+
+
+def lacks_end(data: bytes) -> bool:
+    """Whether a JPEG file has no end marker."""
+    return not data.endswith(b"\xff\xd9") and not _ends(walk(data))
+
+
+def _ends(segments: list[Segment]) -> bool:
+    return bool(segments) and segments[-1].marker == _EOI
 
 
 def walk(data: bytes) -> list[Segment]:

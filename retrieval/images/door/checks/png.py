@@ -19,7 +19,7 @@ _MOST_CHUNKS = 250_000
 _MOST_TEXT = 2**18  # of the old text form of an EXIF block, whose first bytes hold the orientation
 
 # Sizes of the small chunks that are kept; one of another size is damaged, and all decoders pass over it.
-_SMALL = {b"tRNS": range(257), b"gAMA": (4,), b"cHRM": (32,), b"sRGB": (1,), b"cICP": (4,)}
+_SMALL = {b"PLTE": range(3, 769, 3), b"tRNS": range(257), b"gAMA": (4,), b"cHRM": (32,), b"sRGB": (1,), b"cICP": (4,)}
 
 # Pillow inflates at most this much of a chunk, and refuses the file if there is more. Texts never reach it, and
 # profiles only after their size was checked here.
@@ -89,7 +89,7 @@ def _kept(name: bytes, body: memoryview, again: bool) -> bytes | memoryview | No
         return body
     if again:
         return None
-    if name in (b"IHDR", b"PLTE"):
+    if name == b"IHDR":
         return body
     if name in _SMALL:
         return body if len(body) in _SMALL[name] else None

@@ -23,7 +23,7 @@ def decode_apart(source: File, at_least: int | None) -> Image.Image:
     return decode(name_of(source), read_bytes(source), at_least)
 
 
-def warm_up() -> None:
+def start_workers() -> None:
     """Start two workers, without waiting for them, so that the first picture need not wait."""
     if AVAILABLE:
         from retrieval.images.door.workers.pool import WORKERS

@@ -13,20 +13,20 @@ class Limits:
 
     memory: int = 2**30
     """Bytes of address space of a worker, its Python included."""
-    pixels: int = 2**29
+    file: int = 2**29
     """Bytes of a decoded picture, at 4 bytes per pixel."""
     processor: float = 2.0
     """Seconds of processor time of any picture."""
-    processor_per_mib: float = 0.25
-    """Further seconds of processor time for each MiB of the file."""
+    processor_more: float = 0.25
+    """Further seconds for each megapixel in the header or each MiB of the file, whichever is less."""
     stretch: float = 10.0
     """Seconds on the clock for each second of processor time: other programs may need the processors, too."""
     start: float = 60.0
     """Seconds on the clock for the start of a worker."""
 
-    def seconds(self, size: int) -> float:
-        """Seconds of processor time for a file of `size` bytes."""
-        return self.processor + self.processor_per_mib * size / 2**20
+    def seconds(self, size: int, pixels: int) -> float:
+        """Seconds of processor time for a file of `size` bytes whose header states so many pixels."""
+        return self.processor + self.processor_more * min(size / 2**20, pixels / 1e6)
 
 
 LIMITS = Limits()

@@ -17,11 +17,12 @@ from retrieval.errors import ImageError, LookalikeError
 from retrieval.forking import in_child
 from retrieval.images.door.files import File, name_of, parts_of
 from retrieval.images.door.workers.memory import memory_file, write_all
-from retrieval.images.door.workers.worker import LostError, Worker
+from retrieval.images.door.workers.worker import LostError, StartError, Worker
 
 _MOST = 16  # workers
 _PICTURES = 5000  # that one worker decodes: a decoder may lose a little memory each time
-_PART = 2**20
+_STARTS = 3  # for one picture
+_PART = 2**20  # bytes
 
 
 class Pool:
@@ -53,17 +54,23 @@ class Pool:
             for part in parts_of(source, _PART):
                 write_all(given, part)
                 size += len(part)
-            worker = self._take(name)
-            good = False
-            try:
-                image = worker.decode(name, given, size, at_least)
-                good = True
-                return image
-            except ImageError as error:
-                good = not isinstance(error, LostError)
-                raise
-            finally:
-                self._give_back(worker, good)
+            for _ in range(_STARTS - 1):  # a worker may be killed before it is ready
+                with suppress(StartError):
+                    return self._decoded(name, given, size, at_least)
+            return self._decoded(name, given, size, at_least)
+
+    def _decoded(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
+        worker = self._take(name)
+        good = False
+        try:
+            image = worker.decode(name, given, size, at_least)
+            good = True
+            return image
+        except ImageError as error:
+            good = not isinstance(error, LostError)
+            raise
+        finally:
+            self._give_back(worker, good)
 
     def warm_up(self, count: int) -> None:
         """Start workers until there are `count`, without waiting until they are ready."""

@@ -16,25 +16,27 @@ from retrieval.images.door.decode import decode
 from retrieval.images.door.formats import FORMATS
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.memory import PIXEL
-from retrieval.images.door.workers.sandbox import die_with, lock_in
+from retrieval.images.door.workers.sandbox import die_with, give_memory_back, lock_in
+
+_IDLE = 2.0  # seconds
 
 
-def main(descriptor: int, server: int, memory: int, pixels: int) -> None:
+def main(descriptor: int, server: int, memory: int, file: int) -> None:
     """Serve the requests that come by a socket; `server` is the process that must be alive for that.
 
-    `memory` and `pixels` are limits in bytes, as in `Limits`.
+    `memory` and `file` are limits in bytes, as in `Limits`.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server decides when a worker ends
     die_with(server)
     _load_everything()
-    lock_in(memory, pixels)
+    lock_in(memory, file)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=descriptor) as server_socket, suppress(ConnectionError):
         server_socket.send(protocol.READY)
         while True:
-            message, descriptors, _, _ = socket.recv_fds(server_socket, protocol.LONGEST, 2)
+            message, descriptors = _next(server_socket)
             if not message:
                 return
             try:
@@ -45,6 +47,18 @@ def main(descriptor: int, server: int, memory: int, pixels: int) -> None:
             server_socket.send(answer)
             if not answer.startswith(protocol.PIXELS):
                 gc.collect()  # an error keeps the picture alive through its traceback
+
+
+def _next(server: socket.socket) -> tuple[bytes, list[int]]:
+    """The next request; an empty one at the end. Memory that earlier pictures took is given back while it is idle."""
+    server.settimeout(_IDLE)
+    try:
+        message, descriptors, _, _ = socket.recv_fds(server, protocol.LONGEST, 2)
+    except TimeoutError:
+        give_memory_back()
+        server.settimeout(None)
+        message, descriptors, _, _ = socket.recv_fds(server, protocol.LONGEST, 2)
+    return message, descriptors
 
 
 def _load_everything() -> None:
@@ -64,8 +78,8 @@ def _load_everything() -> None:
 def _answer(message: bytes, given: int, wanted: int) -> bytes:
     name, at_least = protocol.parse_request(message)
     try:
-        data = os.pread(given, os.fstat(given).st_size, 0)
-        image = decode(name, data, at_least)
+        data = os.pread(given, size := os.fstat(given).st_size, 0)
+        image = decode(name, data, at_least, lambda pixels: protocol.declare_pixels(given, size, pixels))
         del data
         _write(image, wanted)
     except ImageError as error:

@@ -8,6 +8,8 @@ import resource
 import signal
 from pathlib import Path
 
+from retrieval.images.door.workers.system_calls import forbid_calls
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _PDEATHSIG, _NO_NEW_PRIVS = 1, 38  # of prctl
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446  # system calls, the same number on all architectures but Alpha
@@ -40,6 +42,7 @@ def lock_in(memory: int, file_size: int) -> None:
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (limit, limit))
+    forbid_calls()
 
 
 def _die_first() -> None:
@@ -75,3 +78,9 @@ def _drop_capabilities() -> None:
     """Give up what root may do, such as raising its own limits."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
     _libc.capset(header, (ctypes.c_uint32 * 6)())
+
+
+def give_memory_back() -> None:
+    """Give freed memory back to the system, where the C library can."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(ctypes.c_size_t(0))

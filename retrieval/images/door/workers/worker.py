@@ -22,6 +22,13 @@ _MAIN = (
     "import sys; sys.path[:] = sys.argv[5:]; from retrieval.images.door.workers.program import main; "
     "main(*map(int, sys.argv[1:5]))"
 )
+# One thread; and freed memory is kept for the next picture: getting it anew costs up to half of the decoding.
+_SETTINGS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
 _KEPT = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
 
@@ -34,7 +41,7 @@ class Worker:
         self._limits, self._ready = limits, False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         paths = [str(_PACKAGES), *(path for path in sys.path if Path(path).is_absolute())]
-        numbers = [theirs.fileno(), os.getpid(), limits.memory, limits.pixels]
+        numbers = [theirs.fileno(), os.getpid(), limits.memory, limits.file]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         try:
             self._process = subprocess.Popen(
@@ -43,7 +50,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # the libraries of formats write hundreds of lines about one picture
                 cwd="/",
-                env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env=environment | _SETTINGS,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the server
             )
@@ -62,7 +69,7 @@ class Worker:
     def decode(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
         """The picture in the file `given`, a descriptor, of `size` bytes.
 
-        Raises ImageError. If it is `LostError`, or anything else is raised, the worker must be ended.
+        Raises ImageError, or StartError. The worker must then be ended, unless it is an ImageError but no LostError.
         """
         self._await_start()
         with memory_file() as wanted:
@@ -70,12 +77,12 @@ class Worker:
                 socket.send_fds(self._socket, [protocol.request(name, at_least)], [given, wanted])
             except OSError as error:
                 raise LostError(crashed(name)) from error
-            answer = self._answer(name, self._limits.seconds(size))
+            answer = self._answer(name, given, size)
             self.served += 1
             return _understood(name, answer, wanted)
 
     def _await_start(self) -> None:
-        """Wait until the process is ready. Raises LookalikeError."""
+        """Wait until the process is ready. Raises StartError."""
         if self._ready:
             return
         self._socket.settimeout(self._limits.start)
@@ -84,17 +91,20 @@ class Worker:
         except OSError:
             self._ready = False
         if not self._ready:
-            raise LookalikeError(
+            raise StartError(
                 "no picture can be decoded: a process that decodes does not start "
                 f"({_fate(self._end()) or f'not ready after {self._limits.start:.0f} s'}); is memory short?"
             )
 
-    def _answer(self, name: str, seconds: float) -> bytes:
+    def _answer(self, name: str, given: int, size: int) -> bytes:
         """Wait for an answer as long as the process is within its time. Raises LostError."""
-        before, deadline = self._used(), time.monotonic() + seconds * self._limits.stretch
+        processor, clock = self._used(), time.monotonic()
         while True:
             # One thread uses no more processor time than passes on the clock: no need to look before.
-            left = min(seconds - (self._used() - before), deadline - time.monotonic())
+            seconds = self._limits.seconds(size, protocol.declared_pixels(given, size))
+            left = min(
+                seconds - (self._used() - processor), seconds * self._limits.stretch - (time.monotonic() - clock)
+            )
             if left <= 0:
                 raise LostError(too_long(name))
             self._socket.settimeout(left + 0.001)
@@ -133,6 +143,10 @@ class Worker:
         """In a forked child: forget the process, which is the parent's."""
         self._socket.close()
         self._process.returncode = 0
+
+
+class StartError(LookalikeError):
+    """A worker that was not ready to decode a picture: the picture is not to blame."""
 
 
 class LostError(ImageError):

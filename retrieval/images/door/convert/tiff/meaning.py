@@ -57,7 +57,7 @@ def _colours(data: bytes, layout: Layout) -> Callable[[Samples], Bytes]:
     if layout.photometric in (CIELAB, ICCLAB):
         return lambda samples: _lab(samples, layout)
     low, high = _range(data, layout)
-    if layout.photometric == GREY_INVERTED:
+    if layout.photometric == GREY_INVERTED and kind != 3:  # no program turns floats round
         return lambda samples: 255 - _scaled(samples, low, high)
     if kind == 1 and bits <= 16:
         levels = np.arange(2**bits, dtype=np.uint32)

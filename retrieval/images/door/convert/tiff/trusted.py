@@ -18,8 +18,8 @@ from retrieval.images.door.convert.tiff.layout import (
 )
 
 # Bits and SampleFormat of the grey, without further samples, that Pillow reads right.
-_GREY = {GREY_INVERTED: {(1, 1), (2, 1), (4, 1), (8, 1)}}
-_GREY[GREY] = _GREY[GREY_INVERTED] | {(12, 1), (16, 1), (16, 2), (32, 2), (32, 3)}
+_GREY = {GREY_INVERTED: {(1, 1), (2, 1), (4, 1), (8, 1), (32, 3)}}
+_GREY[GREY] = _GREY[GREY_INVERTED] | {(12, 1), (16, 1), (16, 2), (32, 2)}
 # Extra samples that it reads right behind RGB of 8 bits, and of 16.
 _EXTRAS: dict[int, set[tuple[int, ...]]] = {
     8: {(), (0,), (0, 0), (0, 0, 0), (999,), *((kind, *[0] * n) for kind in (1, 2) for n in range(3))},

@@ -1,0 +1,47 @@
+"""Gradio's Blocks, whose events fail with sentences, and never fetch what a request names."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gradio as gr
+from gradio.exceptions import InvalidPathError
+
+from retrieval.ui import strings
+from retrieval.ui.intake.addresses import Addresses, holds_address
+
+_log = logging.getLogger(__name__)
+
+
+class PageBlocks(gr.Blocks):  # type: ignore[misc]
+    """The page; an error that is not ours is logged, and visitors see a sentence instead of its text."""
+
+    addresses: Addresses
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
+        """The values of an event, checked by the components that they are for.
+
+        Raises gr.Error for an address, which Gradio would fetch here, and for values that a component does not take.
+        """
+        if holds_address(inputs):
+            raise gr.Error(strings.PAGE_ADDRESS, print_exception=False)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *others, **options)
+        except gr.Error:
+            raise
+        except InvalidPathError as error:
+            raise gr.Error(strings.NOT_UPLOADED, print_exception=False) from error
+        except Exception as error:  # Gradio and pydantic raise almost anything, with paths and classes in its text
+            _log.debug("the values of an event were refused", exc_info=error)
+            raise gr.Error(strings.NOT_UNDERSTOOD, print_exception=False) from error
+
+    async def process_api(self, *arguments: Any, **options: Any) -> Any:
+        """Answer an event; raises gr.Error."""
+        try:
+            return await super().process_api(*arguments, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            _log.error("an event failed", exc_info=error)
+            raise gr.Error(strings.OUR_FAULT, print_exception=False) from error

@@ -1,0 +1,133 @@
+"""Checks of the JSON that Gradio's routes take, so that nothing they would stumble over reaches them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import gradio as gr
+
+from retrieval.errors import ImageError, QueryError, short, short_repr
+from retrieval.ui import strings
+from retrieval.ui.api.signatures import NAMES, WrongArgumentError, by_name, by_place, check_all
+from retrieval.ui.intake.addresses import Addresses, address_of, holds_address
+from retrieval.ui.intake.refusing import RefusedError
+from retrieval.ui.intake.routes import API, is_id
+from retrieval.words import did_you_mean
+
+_CALL = re.compile(rf"{API}/call/(?P<v2>v2/)?(?P<name>[^/]*)/?", re.DOTALL)
+_UNREAL = f"data must be a list of values; {API}/call/v2/NAME takes an object of names and values instead."
+
+
+class Calls:
+    """Checks the bodies of requests to the routes of one app."""
+
+    def __init__(self, blocks: gr.Blocks, addresses: Addresses) -> None:
+        self._blocks, self._addresses = blocks, addresses
+
+    async def checked(self, path: str, body: Any) -> Any:
+        """The body to pass on to a route, with fetched pictures in place of their addresses.
+
+        Raises RefusedError, with a sentence, for a body that the route cannot take.
+        """
+        route = path.rstrip("/").removeprefix(API)
+        if found := _CALL.fullmatch(path):
+            return await self._call(found["name"], found["v2"] is not None, _object(body))
+        if route == "/queue/join":
+            return await self._join(_object(body))
+        if route == "/component_server":
+            self._check_function(_object(body))
+        elif route in ("/cancel", "/reset"):
+            given = _object(body)
+            _check_ids(given, *(("session_hash", "event_id") if route == "/cancel" else ("event_id",)))
+            if route == "/cancel":
+                _whole(given, "fn_index")
+        return body
+
+    async def _call(self, name: str, named: bool, body: dict[str, Any]) -> Any:
+        if name not in NAMES:
+            raise RefusedError(404, f"there is no endpoint {short(name, 60)!r}; {did_you_mean(name, NAMES, most=1)}")
+        given: Any = {key: value for key, value in body.items() if key != "oauth_token"} if named else body.get("data")
+        if not named:
+            _check_ids(body, "session_hash", needed=False)
+            if not isinstance(given, list):
+                raise RefusedError(422, _UNREAL)
+        try:
+            values = by_name(name, given) if named else by_place(name, given)
+            check_all(name, values)
+        except (WrongArgumentError, QueryError, ImageError) as error:
+            raise RefusedError(422, str(error)) from error
+        if address := address_of(values.get("image")):
+            values["image"] = self._addresses.hold(await self._addresses.fetch(address))
+        if named:
+            return values
+        return {"data": list(values.values()), "session_hash": body.get("session_hash")}
+
+    async def _join(self, body: dict[str, Any]) -> Any:
+        """An event, as the page and Gradio's clients send it. Endpoints judge the values themselves, as an answer to
+        the event: the clients show its sentence, but not that of a refused request."""
+        _check_ids(body, "session_hash")
+        _check_ids(body, "event_id", needed=False)
+        function = self._blocks.fns.get(_whole(body, "fn_index"))
+        if function is None or function.fn is None:
+            raise RefusedError(404, f"this app has no event {short_repr(body.get('fn_index'), 40)}: reload the page.")
+        _whole(body, "trigger_id", needed=False)
+        if not isinstance(body.get("event_data"), dict | None):
+            raise RefusedError(400, "event_data must be an object or null.")
+        if body.get("batched") or not isinstance(body.get("simple_format", False), bool | None):
+            raise RefusedError(400, "batched must be false, and simple_format true or false.")
+        data, wanted = body.get("data"), len(function.inputs)
+        if not isinstance(data, list) or len(data) != wanted:
+            found = f"{len(data)}" if isinstance(data, list) else short_repr(data, 40)
+            raise RefusedError(400, f"data must be a list of the {wanted} values of this event, not {found}.")
+        if function.api_visibility != "public" or function.api_name not in NAMES:
+            if holds_address(data) or holds_address(body.get("event_data")):
+                raise RefusedError(400, strings.PAGE_ADDRESS)
+            return body
+        values = by_place(str(function.api_name), data)
+        if address := address_of(values.get("image")):
+            values["image"] = await self._held(address)
+        if holds_address(list(values.values())):
+            raise RefusedError(400, "only the argument image takes a picture.")
+        return {**body, "data": list(values.values())}
+
+    async def _held(self, address: str) -> dict[str, str]:
+        try:
+            return self._addresses.hold(await self._addresses.fetch(address))
+        except RefusedError as error:
+            return self._addresses.hold(None, error.sentence)
+
+    def _check_function(self, body: dict[str, Any]) -> None:
+        """A function that the page's scripts call."""
+        _check_ids(body, "session_hash")
+        block, name = self._blocks.blocks.get(_whole(body, "component_id")), body.get("fn_name")
+        known = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+        if block is None or not known or not getattr(getattr(block, str(name), None), "_is_server_fn", False):
+            raise RefusedError(404, f"this app has no function {short_repr(name, 40)} there: reload the page.")
+        if "data" not in body:
+            raise RefusedError(400, "data is missing.")
+        if holds_address(body["data"]):
+            raise RefusedError(400, strings.PAGE_ADDRESS)
+
+
+def _object(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise RefusedError(400, f"the body must be a JSON object, not {short_repr(body, 60)}.")
+    return body
+
+
+def _check_ids(body: dict[str, Any], *names: str, needed: bool = True) -> None:
+    for name in names:
+        value = body.get(name)
+        if not (is_id(value) or (value is None and not needed)):
+            said = "is missing" if name not in body else f"must not be {short_repr(value, 60)}"
+            raise RefusedError(400, f"{name} {said}: it is 1 to 128 letters, digits or _.:- characters.")
+
+
+def _whole(body: dict[str, Any], name: str, *, needed: bool = True) -> int:
+    value = body.get(name)
+    if value is None and not needed:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53:
+        raise RefusedError(400, f"{name} must be a whole number, not {short_repr(value, 60)}.")
+    return value
