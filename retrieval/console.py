@@ -50,7 +50,7 @@ def run_command(task: Callable[[], None], interrupted: str) -> int:
 
 def writes_all() -> bool:
     """Whether standard output can write every character; a console of Windows, or LANG=C, cannot."""
-    return (sys.stdout.encoding or "").lower().startswith("utf")
+    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
 def progress_bar(**options: Any) -> Any:

@@ -17,7 +17,7 @@ from retrieval.errors import IntegrityError, StoreError
 from retrieval.forking import Lock, in_child
 from retrieval.stores.base import MISSING, check_added, check_allowed, check_rows, check_search
 from retrieval.stores.exact import search_rows
-from retrieval.stores.index_file import check_index
+from retrieval.stores.index_file import check_index, read_index, write_index
 from retrieval.stores.stated import check_settings
 
 # FAISS's worker threads do not exist in a forked child, which would wait for them forever.
@@ -88,7 +88,7 @@ class FaissStore:
             )
         check_settings(path.name, settings, header)
         try:
-            index = faiss.read_index(str(path))
+            index = read_index(path)
         except RuntimeError as error:
             raise IntegrityError(f"{path.name} is not a readable FAISS index.") from error
         store = cls(index.d, IndexSettings(**settings), index=index)
@@ -101,7 +101,7 @@ class FaissStore:
     def save(self, path: Path) -> None:
         """Write the index file."""
         self._forget_places()
-        faiss.write_index(self._index, str(path))
+        write_index(self._index, path)
 
     def train(self, vectors: Vectors) -> None:
         """Train the index on vectors, (N, D) float32, before any are added (cluster centres, value ranges).

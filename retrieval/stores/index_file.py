@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +24,7 @@ from retrieval.stores.graph_file import check_graph
 # Type of scalar quantiser, as FAISS numbers it -> bits per number, and trained numbers per dimension.
 _QUANTISERS = {0: (8, 2), 4: (16, 0), 6: (6, 2), 7: (16, 0)}
 _MOST_DIMENSIONS = 1 << 16
+_PIECE = 1 << 20  # bytes read or written at a time
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class Header:
     metric: int
     lists: int = 0
     """Number of lists of an inverted file; 0 for any other index."""
+
+
+def read_index(path: Path) -> Any:
+    """Read an index that `check_index` has checked; raises RuntimeError as FAISS does."""
+    with path.open("rb") as file:  # on Windows, FAISS itself opens only paths in the alphabet of the console
+        return faiss.read_index(faiss.PyCallbackIOReader(file.read, _PIECE))
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write an index file; raises OSError."""
+    with path.open("wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _PIECE))
 
 
 def check_index(path: Path) -> Header:
