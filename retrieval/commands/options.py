@@ -13,6 +13,32 @@ AnyArtifact = Annotated[
     typer.Argument(metavar="DIR", help="an artifact: its folder, or owner/name[@revision] on the Hub"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        metavar="NAME",
+        envvar="LOOKALIKE_ALLOWED_HOST",
+        help="answer to this host name too, as search.example.org behind a proxy; * for any; may be repeated",
+    ),
+]
+AllowedOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-origin",
+        metavar="ORIGIN",
+        envvar="LOOKALIKE_ALLOWED_ORIGIN",
+        help="let pages of this site use the server, as https://shop.example; * for any; may be repeated",
+    ),
+]
+Auth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USER:PASSWORD|FILE",
+        envvar="LOOKALIKE_AUTH",
+        help="ask for a password; FILE has a line USER:PASSWORD for each user",
+    ),
+]
 Private = Annotated[bool, typer.Option("--private", help="make it private: visible only to those with access")]
 
 SourceName = Annotated[

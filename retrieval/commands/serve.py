@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retrieval.commands.options import AllowedHosts, AllowedOrigins, Auth
 from retrieval.commands.paths import check_artifact
 from retrieval.console import say
 from retrieval.errors import LookalikeError, first_line
@@ -80,6 +81,9 @@ def serve(
     share: Share = False,
     refresh: Refresh = None,
     allow_private: AllowPrivate = False,
+    allowed_host: AllowedHosts = None,
+    allowed_origin: AllowedOrigins = None,
+    auth: Auth = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -88,12 +92,25 @@ def serve(
     if threading.current_thread() is threading.main_thread():
         # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = {"host": host, "port": port, "share": share} | _access(allowed_host, allowed_origin, auth)
     try:
-        _serve(artifact, {"host": host, "port": port, "share": share}, originals or [], refresh, allow_private)
+        _serve(artifact, settings, originals or [], refresh, allow_private)
     except (LookalikeError, OSError):
         raise
     except Exception as error:  # whatever Gradio or another library raises is one sentence too
         raise LookalikeError(f"the page could not be started: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _access(hosts: list[str] | None, origins: list[str] | None, auth: str | None) -> dict[str, Any]:
+    """Who may use the server, as settings. Raises LookalikeError for a wrong value."""
+    from retrieval.ui.access.allowed import check_host, check_origin
+    from retrieval.ui.access.passwords import Accounts, read_accounts
+
+    return {
+        "allowed_hosts": tuple(check_host(host) for host in hosts or ()),
+        "allowed_origins": tuple(check_origin(origin) for origin in origins or ()),
+        "accounts": Accounts(read_accounts(auth)) if auth else None,
+    }
 
 
 def _serve(
