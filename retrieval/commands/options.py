@@ -17,6 +17,32 @@ Sha256 = Annotated[
     typer.Option("--sha256", metavar="HASH", help="open only the artifact with this manifest_sha256"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        metavar="NAME",
+        envvar="LOOKALIKE_ALLOWED_HOST",
+        help="answer to this host name too, as search.example.org behind a proxy; * for any; may be repeated",
+    ),
+]
+AllowedOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-origin",
+        metavar="ORIGIN",
+        envvar="LOOKALIKE_ALLOWED_ORIGIN",
+        help="let pages of this site use the server, as https://shop.example; * for any; may be repeated",
+    ),
+]
+Auth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USER:PASSWORD|FILE",
+        envvar="LOOKALIKE_AUTH",
+        help="ask for a password; FILE has a line USER:PASSWORD for each user",
+    ),
+]
 Private = Annotated[bool, typer.Option("--private", help="make it private: visible only to those with access")]
 
 SourceName = Annotated[

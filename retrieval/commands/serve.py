@@ -95,6 +95,9 @@ def serve(
     sha256: options.Sha256 = None,
     root_path: RootPath = None,
     log_format: LogFormat = None,
+    allowed_host: options.AllowedHosts = None,
+    allowed_origin: options.AllowedOrigins = None,
+    auth: options.Auth = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
@@ -104,12 +107,25 @@ def serve(
         # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = {"host": host, "port": port, "share": share, "root_path": root_path, "log_format": log_format}
+    settings |= _access(allowed_host, allowed_origin, auth)
     try:
         _serve(artifact, settings, originals or [], refresh, allow_private, sha256)
     except (LookalikeError, OSError):
         raise
     except Exception as error:  # whatever Gradio or another library raises is one sentence too
         raise LookalikeError(f"the page could not be started: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _access(hosts: list[str] | None, origins: list[str] | None, auth: str | None) -> dict[str, Any]:
+    """Who may use the server, as settings. Raises LookalikeError for a wrong value."""
+    from retrieval.ui.access.allowed import check_host, check_origin
+    from retrieval.ui.access.passwords import Accounts, read_accounts
+
+    return {
+        "allowed_hosts": tuple(check_host(host) for host in hosts or ()),
+        "allowed_origins": tuple(check_origin(origin) for origin in origins or ()),
+        "accounts": Accounts(read_accounts(auth)) if auth else None,
+    }
 
 
 def _serve(

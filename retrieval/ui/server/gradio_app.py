@@ -34,7 +34,6 @@ def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSet
         blocks,
         path,
         app_kwargs={"routes": list(getattr(blocks, "originals", ()))},
-        auth=settings.auth,
         root_path=settings.root_path,
         show_error=True,
         ssr_mode=False,

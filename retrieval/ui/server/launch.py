@@ -16,9 +16,12 @@ from fastapi import FastAPI
 from gradio import networking
 from gradio.route_utils import delete_files_created_by_app
 from gradio.tunneling import CURRENT_TUNNELS
+from gradio_client import Client
 
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
+from retrieval.ui.access.login import INSIDE
+from retrieval.ui.access.passwords import Accounts
 from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
@@ -102,6 +105,7 @@ class Server:
         self._blocks, app.server = app, self
         METRICS.follow(app)
         _note_address(app, self._listener, self.address)
+        _let_in(app, self._settings.accounts)
         self.front.show(inner)
         if not quiet:
             tell(strings.RUNNING.format(address=self.address), to=sys.stdout)
@@ -136,6 +140,22 @@ class Server:
         if self._blocks is not None:
             delete_files_created_by_app(self._blocks, None)
             shutil.rmtree(getattr(self._blocks, "pictures", ""), ignore_errors=True)
+
+
+def _let_in(app: gr.Blocks, accounts: Accounts | None) -> None:
+    """Give Gradio's MCP server, which calls its own endpoints over HTTP, a token for them."""
+    tools = app.mcp_server_obj
+    if tools is None or accounts is None:
+        return
+    headers = {"x-gradio-user": "mcp", INSIDE: accounts.token(lifetime=10**9)}
+
+    def client() -> Client:
+        if tools._client_instance is None:
+            options = {"verbose": False, "download_files": False, "analytics_enabled": False, "_skip_components": False}
+            tools._client_instance = Client(app.local_url, headers=headers, **options)
+        return tools._client_instance
+
+    tools._get_or_create_client = client
 
 
 def _note_address(app: gr.Blocks, listener: socket.socket, address: str) -> None:

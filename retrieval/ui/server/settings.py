@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Auth = tuple[str, str] | list[tuple[str, str]] | Callable[[str, str], bool]
+from retrieval.ui.access.passwords import Accounts
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,14 @@ class ServerSettings:
     root_path: str | None = None
     """Prefix under which a proxy offers the app, such as /lookalike, or a whole URL; None for GRADIO_ROOT_PATH."""
 
-    auth: Auth | None = None
-    """User name and password, several of them, or a function that says whether a pair is right."""
+    accounts: Accounts | None = None
+    """Users and their passwords, one of which everything that is served then needs; None for no login."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that the server answers to, besides those that no other site can have; `*` for all."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Other sites whose pages may use the server, such as https://shop.example; `*` for all, without passwords."""
 
     log_format: Literal["json", "text"] | None = None
     """Write a line to standard error for each request; None for none."""
