@@ -12,7 +12,8 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AuthenticationError
 from mcp import ClientSession
-from mcp.client.streamable_http import streamablehttp_client
+from mcp.client.streamable_http import streamable_http_client
+from PIL import Image
 
 from retrieval.errors import LookalikeError
 from retrieval.search import Searcher
@@ -117,18 +118,24 @@ def test_every_route_needs_the_password(guarded: str) -> None:
 _COOKIE = "lookalike-login=9999999999.0000; access-token-unsecure=x"
 
 
-def test_client_with_the_password_searches(guarded: str, starter_image: Path) -> None:
+def test_client_with_the_password_searches(guarded: str, tmp_path: Path) -> None:
     with pytest.raises(AuthenticationError):
         Client(guarded, auth=("ada", "wrong"), verbose=False)
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (40, 40), "red").save(picture)
     client = Client(guarded, auth=ADA, verbose=False)
-    assert len(client.predict(handle_file(starter_image), k=3, api_name="/search")["hits"]) == 3
+    assert len(client.predict(handle_file(picture), k=3, api_name="/search")["hits"]) == 3
 
 
 def test_tools_are_called_with_the_password(guarded: str) -> None:
     async def images() -> int:
         auth = httpx.BasicAuth(*ADA)
         async with (
-            streamablehttp_client(f"{guarded}/gradio_api/mcp/", auth=auth) as (read, write, _),
+            streamable_http_client(f"{guarded}/gradio_api/mcp/", http_client=httpx.AsyncClient(auth=auth)) as (
+                read,
+                write,
+                _,
+            ),
             ClientSession(read, write) as session,
         ):
             await session.initialize()

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.errors import short
-from retrieval.ui.intake.refusing import RefusedError, refuse
+from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 
 _SHARED = ".gradio.live"  # where Gradio's servers offer a shared app
 
@@ -39,7 +39,7 @@ class Hosts:
         if scope["type"] == "http" and not self._any:
             for host in [value for name, value in scope["headers"] if name == b"host"]:
                 if not self._accepts(host.decode("latin-1")):
-                    await refuse(_refused(host), scope, receive, send, rest=scope["method"] not in ("GET", "HEAD"))
+                    await refuse(_refused(host), scope, Body.of(scope, receive), send)
                     return
         await self._app(scope, receive, send)
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.ui import strings
 from retrieval.ui.access.passwords import Accounts
+from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 
 INSIDE = "x-lookalike-inside"
 """The header in which the server's own requests to itself carry a token."""
@@ -19,7 +20,7 @@ INSIDE = "x-lookalike-inside"
 _COOKIE = "lookalike-login"
 _OPEN = ("/health", "/ready")  # for whoever watches over the process
 _FORM = 2**14  # bytes
-_BASIC = {"WWW-Authenticate": 'Basic realm="Lookalike", charset="UTF-8"', "Cache-Control": "no-store"}
+_BASIC = {"WWW-Authenticate": 'Basic realm="Lookalike", charset="UTF-8"'}
 
 
 class Login:
@@ -41,7 +42,7 @@ class Login:
         elif self._knows(scope):
             await self._app(scope, receive, send)
         else:
-            await JSONResponse({"detail": strings.LOG_IN}, 401, _BASIC)(scope, receive, send)
+            await refuse(RefusedError(401, strings.LOG_IN, _BASIC), scope, Body.of(scope, receive), send)
 
     def _knows(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval.errors import short
 from retrieval.ui.access.hosts import name_in
-from retrieval.ui.intake.refusing import RefusedError, refuse
+from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _PREFLIGHT = {
@@ -44,7 +44,7 @@ class Origins:
         origin = headers.get("origin", "")
         allowed = origin.lower() in self._allowed or (bool(origin) and "*" in self._allowed)
         if not allowed and scope["method"] not in _READING and self._is_foreign(origin, headers):
-            await refuse(_refused(origin), scope, receive, send, rest=True)
+            await refuse(_refused(origin), scope, Body(receive), send)
             return
         inner = {**scope, "headers": [each for each in scope["headers"] if each[0] != b"origin"]}
         if not allowed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -14,9 +15,9 @@ _PATIENCE = 3.0  # seconds
 class RefusedError(Exception):
     """A request is refused, with an HTTP status and a sentence for its sender."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
-        self.status, self.sentence = status, sentence
+        self.status, self.sentence, self.headers = status, sentence, headers or {}
 
 
 class Body:
@@ -24,6 +25,11 @@ class Body:
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self.ended = receive, False
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Receive:
+        """The `receive` of a request that may have a body, else the same one."""
+        return receive if scope["method"] in ("GET", "HEAD", "OPTIONS") else cls(receive)
 
     async def __call__(self) -> Message:
         """The next message."""
@@ -38,7 +44,9 @@ async def refuse(error: RefusedError, scope: Scope, receive: Receive, send: Send
     If `receive` is a `Body` that has not ended, some more of it is read, and then the connection is cut: many clients
     read an answer only after they have sent everything, and one that is cut off before that never sees it.
     """
-    response = JSONResponse({"detail": error.sentence}, error.status, headers={"Cache-Control": "no-store"})
+    response = JSONResponse(
+        {"detail": error.sentence}, error.status, headers={"Cache-Control": "no-store", **error.headers}
+    )
     if not isinstance(receive, Body) or receive.ended:
         await response(scope, receive, send)
         return
