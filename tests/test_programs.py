@@ -129,8 +129,8 @@ def test_unsupported_array_is_refused_with_its_shape(searcher, array):
 def test_pil_image_over_the_limits_is_refused():
     with pytest.raises(ImageError, match="too long and thin"):
         open_image(Image.new("L", (500, 2)))
-    with pytest.raises(ImageError, match="pixels"):
-        open_image(Image.new("1", (6000, 6000)))
+    with pytest.raises(ImageError, match="memory"):
+        open_image(Image.new("1", (20_000, 20_000)))
     with pytest.raises(ImageError, match="no pixels"):
         open_image(Image.new("RGB", (0, 3)))
 

@@ -132,12 +132,12 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def seconds_to_answer(app: subprocess.Popen[bytes], ask: Callable[[], Any]) -> float:
-    """Seconds until `ask` succeeds; until the app listens, `ask` raises httpx.TransportError. Raises LookalikeError."""
+    """Seconds until `ask` succeeds; until the page is there, it raises httpx.HTTPError. Raises LookalikeError."""
     started = time.perf_counter()
     while app.poll() is None and time.perf_counter() - started < _PATIENCE:
         try:
             ask()
-        except httpx.TransportError:
+        except httpx.HTTPError:
             time.sleep(0.05)
         else:
             return time.perf_counter() - started

@@ -7,6 +7,8 @@ import sys
 RUN = f"""
 import os, signal, sys, threading, time
 sys.path[:0] = {sys.path!r}
+from retrieval.images.door.workers import apart
+apart.AVAILABLE = False  # as on macOS: the filter cannot tell files in memory from those on a disk
 import torch
 torch.set_num_threads(1)
 from refusing import refuse

@@ -46,13 +46,14 @@ class Origins:
         if not allowed and scope["method"] not in _READING and self._is_foreign(origin, headers):
             await refuse(_refused(origin), scope, Body(receive), send)
             return
-        inner = {**scope, "headers": [each for each in scope["headers"] if each[0] != b"origin"]}
+        # In place, as the middlewares outside read from the same scope which route was taken.
+        scope["headers"] = [each for each in scope["headers"] if each[0] != b"origin"]
         if not allowed:
-            await self._app(inner, receive, send)
+            await self._app(scope, receive, send)
         elif scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             await self._preflight(origin, headers)(scope, receive, send)
         else:
-            await self._app(inner, receive, self._readable(origin, send))
+            await self._app(scope, receive, self._readable(origin, send))
 
     def _is_foreign(self, origin: str, headers: Headers) -> bool:
         """Whether the page of another site sends this."""

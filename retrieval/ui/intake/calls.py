@@ -86,8 +86,6 @@ class Calls:
         if function is None or function.fn is None:
             raise RefusedError(404, f"this app has no event {short_repr(body.get('fn_index'), 40)}: reload the page.")
         _whole(body, "trigger_id", needed=False)
-        if not isinstance(body.get("event_data"), dict | None):
-            raise RefusedError(400, "event_data must be an object or null.")
         if body.get("batched") or not isinstance(body.get("simple_format", False), bool | None):
             raise RefusedError(400, "batched must be false, and simple_format true or false.")
         data, wanted = body.get("data"), len(function.inputs)

@@ -81,7 +81,8 @@ class Intake:
             passed: Any = await self._calls.checked(path, given)
             body = body if passed is given else json.dumps(passed).encode()
         others = [each for each in scope["headers"] if each[0] not in (b"content-length", b"transfer-encoding")]
-        scope = {**scope, "headers": [*others, (b"content-length", str(len(body)).encode())]}
+        # In place: the middlewares outside read from the same scope which route was taken.
+        scope["headers"] = [*others, (b"content-length", str(len(body)).encode())]
         return scope, _replay(body, receive)
 
     async def _read_call(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:

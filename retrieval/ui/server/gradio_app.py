@@ -19,8 +19,8 @@ from retrieval.ui.pieces.theme import head, theme
 from retrieval.ui.server.settings import ServerSettings
 
 
-def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSettings) -> Any:
-    """Add the page to `outer`, which then also starts and stops it; returns Gradio's app.
+def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSettings) -> Mount:
+    """Add the page to `outer`, which then also starts and stops it; returns the new route.
 
     Gradio's own `launch` sets more than its `mount_gradio_app` does; what the page needs of that is set here.
     """
@@ -49,7 +49,7 @@ def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSet
     assert isinstance(mounted, Mount)
     _finish(blocks, mounted.app)
     mounted.app = intake(mounted.app, blocks)
-    return blocks.app
+    return mounted
 
 
 def _finish(blocks: gr.Blocks, app: Any) -> None:

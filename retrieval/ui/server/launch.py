@@ -101,7 +101,7 @@ class Server:
     def show(self, app: gr.Blocks, *, quiet: bool = False) -> Any:
         """Serve the page; returns Gradio's app. Raises LookalikeError if it cannot be started."""
         inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        page = mount_page(inner, app, "/", self._settings)
+        mount_page(inner, app, "/", self._settings)
         self._blocks, app.server = app, self
         METRICS.follow(app)
         _note_address(app, self._listener, self.address)
@@ -113,7 +113,7 @@ class Server:
             _share(app)
         if app.mcp_server and not quiet:
             tell(strings.RUNNING_TOOLS.format(address=app.share_url or self.address), to=sys.stdout)
-        return page
+        return app.app
 
     def wait(self) -> bool:
         """Serve until a signal, then finish what has begun, and stop; False if the server ended by itself."""

@@ -35,7 +35,8 @@ def mount(
         artifact: a folder, or `owner/name[@revision]` on the Hub, or a Searcher that was opened from one.
         path: where the page is in the app. "/" only as the last route, as it takes every path.
         originals: folders that hold original files of the gallery.
-        options: fields of `ServerSettings` that do not concern an address of its own, such as `root_path` and `auth`.
+        options: fields of `ServerSettings` that do not concern an address of its own, such as `root_path` and
+            `accounts`.
 
     Raises LookalikeError for a path that does not start with "/", and the errors of `Searcher.open`.
     """
@@ -43,7 +44,8 @@ def mount(
         raise LookalikeError(f"the path of the page must start with a slash, such as /lookalike, not {path!r}.")
     reach_this_machine()
     check_temporary()
-    settings = ServerSettings(**options)
+    # The other app knows its own names, and so does whoever stands before it.
+    settings = ServerSettings(**{"allowed_hosts": ("*",), **options})
     blocks = create_app(artifact if isinstance(artifact, Searcher) else Searcher.open(artifact), originals)
     route = mount_page(app, blocks, path.rstrip("/") or "/", settings)
     route.app = Mounted(wrapped(Mounted.back(route.app), settings))

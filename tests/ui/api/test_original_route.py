@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from retrieval import Encoder, Searcher, build_artifact, open_source
 from retrieval.errors import SourceError
 from retrieval.images.gallery import BASE_SCHEMA, ORIGINAL, Gallery, conform, write_gallery
+from retrieval.ui.access.passwords import Accounts
 from retrieval.ui.originals import Originals, file_name
 
 SECRET = b"root:x:0:0"
@@ -199,7 +200,10 @@ def test_visitors_have_to_log_in_where_the_page_asks_for_it(shop: tuple[Path, Se
     """And an artifact that does not keep originals finds them by its sources."""
     folder, searcher = shop
     [image] = searcher.gallery.take([0])
-    with served(searcher, [folder], auth=("me", "right")) as address, httpx.Client(base_url=address) as web:
+    with (
+        served(searcher, [folder], accounts=Accounts({"me": "right"})) as address,
+        httpx.Client(base_url=address) as web,
+    ):
         path = Originals([folder]).link(searcher.gallery, 0, image, "")
         assert path == f"/original/{image.id}"
         assert web.get(path).status_code == 401

@@ -45,7 +45,7 @@ class Worker:
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", program, *map(str, numbers), *paths],
+                [sys.executable, "-I", "-S", "-B", "-c", program, *map(str, numbers), *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # the libraries of formats write hundreds of lines about one picture
