@@ -18,7 +18,7 @@ LAYERS = [
     ["errors", "arrays", "forking", "version", "words"],
     ["console"],
     ["files"],
-    ["tables"],
+    ["untrusted"],
     ["hub_errors", "stores", "encoders"],
     ["images"],
     ["sources"],

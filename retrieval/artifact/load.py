@@ -37,7 +37,7 @@ from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.stated import check_lengths
-from retrieval.tables.columns import check_values
+from retrieval.untrusted.columns import check_values
 
 _T = TypeVar("_T")
 

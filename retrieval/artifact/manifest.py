@@ -13,8 +13,8 @@ from typing import Any
 from retrieval.artifact.layout import LAYOUT
 from retrieval.console import command
 from retrieval.errors import ArtifactError, IntegrityError, short
-from retrieval.files.shape import check_shape
-from retrieval.files.strict_json import MOST_BYTES, parse_json
+from retrieval.untrusted.shape import check_shape
+from retrieval.untrusted.strict_json import MOST_BYTES, parse_json
 
 FORMAT = 1
 _UNSEALED = "0" * 64

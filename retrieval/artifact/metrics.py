@@ -26,7 +26,7 @@ from retrieval.artifact.sections import (
     TrainingSection,
 )
 from retrieval.errors import IntegrityError, short_repr
-from retrieval.files.strict_json import parse_json
+from retrieval.untrusted.strict_json import parse_json
 from retrieval.version import VERSION
 
 METRICS_FORMAT = 2

@@ -211,7 +211,7 @@ def _listed(image: dict[str, Any], chosen: list[str]) -> dict[str, Any]:
 
 def _write_csv(file: str, gallery: Gallery, rows: Ids, chosen: list[str]) -> None:
     from retrieval.images.columns import as_texts
-    from retrieval.tables.cells import disarmed
+    from retrieval.untrusted.cells import disarmed
 
     names = [*_ALWAYS, *chosen]
     lines = map(disarmed, [names, *zip(*(as_texts(gallery, name, rows) for name in names), strict=True)])

@@ -10,7 +10,7 @@ from typing import Any
 import timm
 
 from retrieval.encoders.backbone import put_head
-from retrieval.files.strict_json import parse_json
+from retrieval.untrusted.strict_json import parse_json
 
 OWN_KEY = "lookalike"  # in config.json, for what timm's own format cannot hold
 # Arguments of timm.create_model that would make it read files outside the folder, or run other code.

@@ -12,7 +12,7 @@ from retrieval.evaluation.duplicates import Group
 from retrieval.files.storing import writing_csv
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
-from retrieval.tables.cells import disarmed
+from retrieval.untrusted.cells import disarmed
 
 Rule = Literal["first", "largest", "oldest"]
 

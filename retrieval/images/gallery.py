@@ -23,8 +23,8 @@ from retrieval.images.filters import parse, shown, values_of
 from retrieval.images.filters import parse_where as parse_where
 from retrieval.images.scalars import in_order
 from retrieval.images.values import Values, is_list
-from retrieval.tables.columns import check_schema
-from retrieval.tables.parquet import CheckedParquet
+from retrieval.untrusted.columns import check_schema
+from retrieval.untrusted.parquet import CheckedParquet
 from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6

@@ -14,7 +14,7 @@ from typing import Any
 from retrieval.errors import QueryError, short
 from retrieval.images.gallery import Gallery
 from retrieval.query import MAX_K
-from retrieval.tables.cells import disarmed
+from retrieval.untrusted.cells import disarmed
 
 Shown = Sequence[tuple[int, float, float | None]]
 """What the page shows: (row, score, chance), best first."""

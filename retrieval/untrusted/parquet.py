@@ -1,7 +1,7 @@
 """Parquet files from strangers: what they declare is compared with their size before anything is read.
 
 A few bytes can stand for gigabytes: a page that unpacks to a thousand times its size, or one long text of a dictionary
-that every row repeats. So the pages of each column chunk are added up first (`retrieval.tables.pages`). The file is
+that every row repeats. So the pages of each column chunk are added up first (`retrieval.untrusted.pages`). The file is
 read with `pread` and not mapped: a mapped file that is cut short while it is served kills the process.
 """
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from retrieval.errors import IntegrityError, first_line, short
 from retrieval.files import system
-from retrieval.tables.pages import Declared, declared
+from retrieval.untrusted.pages import Declared, declared
 
 # What may be unpacked: a floor for small files, and beyond it a multiple of the file. Galleries need less than 3 times
 # their size, as thumbnails are most of it and are not compressed.

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from retrieval.tables.cells import disarmed
+from retrieval.untrusted.cells import disarmed
 
 
 @pytest.mark.parametrize(

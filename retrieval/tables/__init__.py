@@ -1,1 +1,0 @@
-"""Tables from strangers, checked before a parser reads them; and cells for spreadsheets, which run what they read."""
