@@ -133,3 +133,13 @@ def test_locked_versions_are_audited_and_kept_up_to_date():
     assert {"pip-audit", "--strict", "--require-hashes", "requirements-lock.txt"} <= set(command.split())
     bot = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))
     assert {each["package-ecosystem"] for each in bot["updates"]} == {"pip", "github-actions"}
+
+
+def test_every_test_that_the_security_page_names_exists():
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    code = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    names = set(re.findall(r"`(test_\w+)`", page))
+    assert len(names) > 20
+    assert {name for name in names if not any(f"def {name}(" in text for text in code)} == set()
+    files = set(re.findall(r"`(test_\w+\.py)`", page))
+    assert files <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
