@@ -12,6 +12,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from conftest import DATA
+from picture_files import tiff_of
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile
 
 from retrieval.errors import ImageError
@@ -168,8 +169,28 @@ def test_format_is_detected_from_content_not_from_the_name(tmp_path, name):
         (encode(picture(), "EPS"), "EPS"),
         (encode(picture(), "JPEG2000"), "JPEG 2000"),
         (encode(picture(), "PPM"), "PNM"),
-        (encode(picture(), "TGA"), ""),
-        (encode(picture(), "PCX"), ""),
+        (encode(picture(), "TGA"), "TGA"),
+        (encode(picture(), "TGA", compression="tga_rle"), "TGA"),
+        (encode(picture(), "PCX"), "PCX"),
+        (encode(picture(), "DDS"), "DDS"),
+        (encode(picture(), "ICNS"), "ICNS"),
+        (b"\xff\x0a\xfa\x7f\x02" + bytes(40), "JPEG XL"),
+        (b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a" + bytes(40), "JPEG XL"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(40), "RAW photograph, Canon CR3"),
+        (b"FUJIFILMCCD-RAW 0201FF129502X-T30" + bytes(40), "RAW photograph, Fujifilm RAF"),
+        (b"IIRO\x08\0\0\0" + bytes(40), "RAW photograph, Olympus ORF"),
+        (b"IIU\0\x18\0\0\0" + bytes(40), "RAW photograph, Panasonic RW2"),
+        (b"gimp xcf v011\0" + bytes(40), "XCF"),
+        (b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/x-krita", "Krita"),
+        (b"PK\x03\x04" + bytes(26) + b"names.txt", "ZIP"),
+        (b"v/1\x01\2\0\0\0channels\0chlist\0", "OpenEXR"),
+        (b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 2 +X 2\n", "Radiance HDR"),
+        (bytes(128) + b"DICM\2\0\0\0UL", "DICOM"),
+        (b"SIMPLE  =                    T / conforms", "FITS"),
+        (b"\x1aE\xdf\xa3\x01\0\0\0\0\0\0\x1fB\x86", "Matroska or WebM"),
+        (b"RIFF\x24\0\0\0AVI LIST", "AVI video"),
+        (b"\1\0\0\0" + bytes(36) + b" EMF" + bytes(8), "EMF"),
+        (b"\xd7\xcd\xc6\x9a\0\0" + bytes(16), "WMF"),
     ],
 )
 def test_unsupported_formats_are_refused_by_name(tmp_path, data, found):
@@ -178,6 +199,34 @@ def test_unsupported_formats_are_refused_by_name(tmp_path, data, found):
     message = refused(path, "picture.jpg", "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are accepted")
     assert f"found: {found}" in message if found else "found" not in message
     assert str(tmp_path) not in message
+    assert "save" in message or "export" in message or "unpack" in message or found in ("", "text")
+
+
+PREVIEW = {254: 1, 330: 8, 271: b"NIKON CORPORATION\0"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind"),
+    [
+        (PREVIEW, "Nikon NEF"),
+        (PREVIEW | {271: b"SONY\0"}, "Sony ARW"),
+        (PREVIEW | {271: b"Hasselblad\0"}, "of a camera"),
+        (PREVIEW | {50706: b"\1\4\0\0"}, "DNG"),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_raw_photograph_is_refused_by_name_and_not_opened_as_its_preview(tags, kind, order):
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert open_image(tiff_of(grey[..., None], 1, order)).size == (8, 8)
+    message = refused(tiff_of(grey[..., None], 1, order, **{f"t{number}": value for number, value in tags.items()}))
+    assert f"is a RAW photograph ({kind})" in message
+    assert "export it as a JPEG" in message
+
+
+def test_tiff_with_smaller_copies_of_its_picture_opens():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    for tags in ({"t254": 0, "t330": 8}, {"t330": 8}, {"t254": 1}, {"t50706": b"\1\4\0\0"}):
+        assert open_image(tiff_of(grey, 1, **tags)).size == (8, 8)
 
 
 def test_decoders_of_unsupported_formats_are_never_called(monkeypatch):

@@ -7,6 +7,7 @@ from collections import Counter
 
 from retrieval.images.door.checks.blocks.icc import MAX_PROFILE, safe_profile
 from retrieval.images.door.checks.blocks.tags import MOST_TAGS, Directory, Tag
+from retrieval.images.door.checks.raw import check_raw
 from retrieval.images.door.formats import RefusedError
 
 _MOST_PIECES = 65_536  # strips or tiles
@@ -48,9 +49,8 @@ def clean(data: bytes, max_pixels: int) -> bytes:
         raise RefusedError(f"is a TIFF file of {len(directory):,} tags; at most {MOST_TAGS:,} are accepted")
     tags = list(directory.tags())
     _check_overlap(len(data), directory, tags)
-    unique = {tag.number: tag for tag in tags}
-    if any(number in _LAYOUT | _PIECES for number, count in Counter(t.number for t in tags).items() if count > 1):
-        raise ValueError("a tag of the layout is there twice")
+    unique = _by_number(tags)
+    check_raw(directory, unique)
     most = _most_pieces(directory, unique)
     kept, patch, room = [], (0, b""), _SMALL_IN_ALL
     for number, tag in sorted(unique.items()):
@@ -72,6 +72,12 @@ def clean(data: bytes, max_pixels: int) -> bytes:
     if kept == tags and not patch[1] and directory.following() == 0:
         return data
     return _rewritten(data, patch, directory, kept)
+
+
+def _by_number(tags: list[Tag]) -> dict[int, Tag]:
+    if any(number in _LAYOUT | _PIECES for number, count in Counter(t.number for t in tags).items() if count > 1):
+        raise ValueError("a tag of the layout is there twice")
+    return {tag.number: tag for tag in tags}
 
 
 def _most_pieces(directory: Directory, tags: dict[int, Tag]) -> int:
