@@ -52,7 +52,7 @@ _SIGNATURES = [
     ("DjVu", rb"AT&TFORM", "save the page as a JPEG or PNG"),
     ("ICNS icon", rb"icns", EDIT),
     ("ICO or CUR icon", rb"\0\0[\x01\x02]\0[^\0]", EDIT),
-    ("PCX", rb"\n[\0\2-\5]\1[\1\2\4\x08]", EDIT),
+    ("PCX", rb"\n[\0\x02-\x05]\x01[\x01\x02\x04\x08]", EDIT),
     ("WMF", rb"\xd7\xcd\xc6\x9a", EDIT),
     ("EMF", rb"\x01\0\0\0.{36} EMF", EDIT),
     ("SVG", rb".{0,2000}<svg[\s:>]", "export it as a PNG"),
