@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import random
 import struct
 import warnings
 import zlib
@@ -889,3 +890,20 @@ def test_invalid_region_is_refused_with_a_short_error(value):
     ) as raised:
         crop(Image.new("RGB", (9, 9)), value)
     assert len(str(raised.value)) < 250
+
+
+def test_damaged_fax_shows_nothing_of_what_lay_in_memory():
+    grey = np.random.default_rng(0).random((1200, 1000)) > 0.5
+    whole = bytearray(encode(Image.fromarray(grey.astype(np.uint8) * 255).convert("1"), "TIFF", compression="group4"))
+    unclear = 0
+    for seed in (7, 13, 14, 20):
+        chance, data = random.Random(seed), bytearray(whole)
+        for _ in range(20):
+            data[chance.randrange(8, len(data) - 400)] = chance.randrange(256)
+        shown = set()
+        for value in (0, 0x55, 0xFF):
+            earlier = [bytes([value]) * size for size in (150_000, 200_000, 4096) * 6]  # as the pictures of others
+            del earlier
+            shown.add(decode("fax.tif", bytes(data), None).tobytes())
+        unclear += len(shown) > 1
+    assert unclear == 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from PIL import Image, ImageFile
 
 from retrieval.errors import ImageError
+from retrieval.images.door.blank import blank_memory
 from retrieval.images.door.checks import only_needed
 from retrieval.images.door.convert import open_data
 from retrieval.images.door.formats import RefusedError, complaint
@@ -35,7 +37,8 @@ def decode(
         check_memory(name, opened.size, opened.memory)
         check_shape(name, *opened.size)
         declare(opened.size[0] * opened.size[1])
-        rgb = opened.rgb(at_least)
+        with blank_memory() if data[:2] in (b"II", b"MM") else nullcontext():
+            rgb = opened.rgb(at_least)
         check_shape(name, *rgb.size)  # a part may have been cut out
         return rgb
     except ImageError:
