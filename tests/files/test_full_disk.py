@@ -4,14 +4,13 @@ The moments are the changes of the file system that a command makes. `LOOKALIKE_
 are tried per command and error (0: all); by default each error is tried once per command.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import BACKBONE, WARM, contents, noise, tiny_recipe
-from moments import run
+from conftest import BACKBONE, WARM, contents, noise
+from moments import run, trained_whole
 from refusing import only_here
 from safetensors.torch import load_file
 
@@ -139,12 +138,7 @@ def test_artifact_is_changed_on_a_drive_without_links_and_exchange(scene, tmp_pa
 
 @only_here
 def test_checkpoint_that_cannot_be_written_is_one_sentence_and_keeps_those_before(drawings, tmp_path):
-    settings = tiny_recipe(data=str(drawings), save_steps=2, threads=1, epochs=1).settings()
-    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
-    words = ["train", tmp_path / "recipe.yaml", "--out", "it"]
-    (tmp_path / "whole").mkdir()
-    status, out, err = run(WARM.start, words, cwd=tmp_path / "whole")
-    assert status == 0, err
+    words, out = trained_whole(drawings, tmp_path)
     count = int(out.split()[-2])
     for error, moment in moments(count) if MOMENTS is not None else [("ENOSPC", count // 2)]:
         at = tmp_path / "at"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BACKBONE, WARM, noise, tiny_recipe
-from moments import kills, run
+from conftest import BACKBONE, WARM, noise
+from moments import kills, run, trained_whole
 from safetensors.torch import load_file
 
 from retrieval.artifact.atomic import writing
@@ -76,12 +76,7 @@ def test_killed_command_leaves_the_old_or_the_new_artifact(command, scene, tmp_p
 
 
 def test_killed_training_leaves_whole_checkpoints_or_the_artifact(drawings, tmp_path):
-    settings = tiny_recipe(data=str(drawings), save_steps=2, threads=1, epochs=1).settings()
-    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
-    words = ["train", tmp_path / "recipe.yaml", "--out", "it"]
-    (tmp_path / "whole").mkdir()
-    status, out, err = run(WARM.start, words, cwd=tmp_path / "whole")
-    assert status == 0, err
+    words, out = trained_whole(drawings, tmp_path)
     ids = load_artifact(tmp_path / "whole" / "it").gallery.ids
     steps = []
     for kind, moment in kills(out, max(KILLS // 2, 1)):

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from conftest import DATA
-from picture_files import tiff_of
+from picture_files import png, tiff_of
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile
 
 from retrieval.errors import ImageError
@@ -61,18 +61,6 @@ def exif(orientation):
     block = Image.Exif()
     block[ExifTags.Base.Orientation] = orientation
     return block
-
-
-def png(width, height, depth, colour, rows, *chunks):
-    """A PNG file made by hand, for what Pillow cannot write: any header, extra chunks, raw rows or no data."""
-
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))]
-    parts += [chunk(*pair) for pair in chunks]
-    parts += [chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def tiff(tags, data=b""):

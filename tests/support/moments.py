@@ -1,8 +1,11 @@
 """Run a command that is killed, or whose disk fails, at one of the moments when it changes the file system."""
 
+import json
 import random
 import subprocess
 import sys
+
+from conftest import WARM, tiny_recipe
 
 RUN = f"""
 import os, signal, sys, threading, time
@@ -50,6 +53,17 @@ def run(start, words, error="KILL", moment=0, calls=(), **options):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with start("-c", RUN, error, moment, ",".join(calls), *words, **streams, **options) as process:
         return process.wait(), process.stdout.read(), process.stderr.read()
+
+
+def trained_whole(drawings, folder):
+    """Train in `folder` / whole without a kill; returns the command line, and what it wrote to standard output."""
+    settings = tiny_recipe(data=str(drawings), save_steps=2, threads=1, epochs=1).settings()
+    (folder / "recipe.yaml").write_text(json.dumps(settings))
+    words = ["train", folder / "recipe.yaml", "--out", "it"]
+    (folder / "whole").mkdir()
+    status, out, err = run(WARM.start, words, cwd=folder / "whole")
+    assert status == 0, err
+    return words, out
 
 
 def kills(out, wanted):

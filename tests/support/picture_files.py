@@ -59,7 +59,7 @@ def tiff_of(samples, photometric, order="<", planar=False, deflate=False, **tags
 
 
 def png(width, height, depth, colour, rows, *chunks):
-    """A PNG with these rows, and with these chunks before them."""
+    """A PNG with these rows, or none, and with these chunks before them."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.ui import strings
 from retrieval.ui.access.passwords import Accounts
+from retrieval.ui.intake.json_body import read_body
 from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 
 INSIDE = "x-lookalike-inside"
@@ -53,8 +54,9 @@ class Login:
 
     async def _logged_in(self, scope: Scope, receive: Receive) -> JSONResponse:
         try:
-            form = parse_qs((await _read(receive)).decode("latin-1"), max_num_fields=10)
-        except ValueError:  # more fields
+            body = await read_body(receive, dict(scope["headers"]), _FORM)
+            form = parse_qs(body.decode("latin-1"), max_num_fields=10)
+        except (RefusedError, ConnectionError, ValueError):  # too large, broken off, or too many fields
             form = {}
         if not self._accounts.has(form.get("username", [""])[0], form.get("password", [""])[0]):
             return JSONResponse({"detail": strings.WRONG_PASSWORD}, 401, {"Cache-Control": "no-store"})
@@ -62,13 +64,3 @@ class Login:
         secure = scope["scheme"] == "https" or Headers(scope=scope).get("x-forwarded-proto") == "https"
         answer.set_cookie(_COOKIE, self._accounts.token(), httponly=True, samesite="lax", secure=secure)
         return answer
-
-
-async def _read(receive: Receive) -> bytes:
-    """The body of a form; nothing of one that is too large."""
-    body, more = b"", True
-    while more and len(body) <= _FORM:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body if len(body) <= _FORM else b""

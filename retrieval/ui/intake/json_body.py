@@ -21,18 +21,20 @@ _MOST_DIGITS = 1000
 TOO_LARGE = f"the request is too large: at most {MOST // 2**20} MiB of JSON is accepted. Upload pictures as files."
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-    """The whole body; raises RefusedError as soon as it is known to be too large, which is before it is read if the
-    client states its size, and ConnectionError if the client hangs up."""
-    check_stated(headers, MOST, TOO_LARGE)
+async def read_body(
+    receive: Receive, headers: dict[bytes, bytes], most: int = MOST, sentence: str = TOO_LARGE
+) -> bytes:
+    """The whole body; raises RefusedError as soon as it is known to have more than `most` bytes, which is before it is
+    read if the client states its size, and ConnectionError if the client hangs up."""
+    check_stated(headers, most, sentence)
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise ConnectionError
         body += message.get("body", b"")
-        if len(body) > MOST:
-            raise RefusedError(413, TOO_LARGE)
+        if len(body) > most:
+            raise RefusedError(413, sentence)
         if not message.get("more_body", False):
             return bytes(body)
 
