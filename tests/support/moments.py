@@ -26,7 +26,9 @@ def end():
 
 def hook(event, arguments):
     global count
-    writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    # Not os.devnull, which the thread that starts other processes opens at any moment.
+    opens = event == "open" and arguments[0] != os.devnull
+    writes = opens and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     if event in CHANGES or writes:
         count += 1
         if count == moment:
