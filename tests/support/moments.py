@@ -74,7 +74,7 @@ def kills(out, wanted):
     They are spread over all changes; beyond that many, they are at random times, in the midst of a file.
     """
     count, seconds = (float(word) for word in out.split()[-2:])
-    at = sorted({1 + int(count * number / wanted) for number in range(wanted)})
+    at = sorted({1 + int(count * (number + 0.5) / wanted) for number in range(wanted)})
     chance = random.Random(wanted)
     return [("KILL", moment) for moment in at] + [
         ("AFTER", round(chance.uniform(0, seconds), 3)) for _ in range(wanted - len(at))
