@@ -76,17 +76,20 @@ def _load_everything() -> None:
 
 
 def _answer(message: bytes, given: int, wanted: int) -> bytes:
-    name, at_least = protocol.parse_request(message)
+    name, at_least, views = protocol.parse_request(message)
     try:
         data = os.pread(given, size := os.fstat(given).st_size, 0)
         image = decode(name, data, at_least, lambda pixels: protocol.declare_pixels(given, size, pixels))
         del data
-        _write(image, wanted)
+        wanted_views = [view.of(image) for view in views]
+        del image
+        for view in wanted_views:
+            _write(view, wanted)
     except ImageError as error:
         return protocol.MEMORY if isinstance(error.__cause__, MemoryError) else protocol.refusal(str(error))
     except (MemoryError, OSError):
         return protocol.MEMORY
-    return protocol.pixels(*image.size)
+    return protocol.pixels([view.size for view in wanted_views])
 
 
 def _write(image: Image.Image, descriptor: int) -> None:

@@ -8,14 +8,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from retrieval.errors import ImageError, LookalikeError
+from retrieval.images.door.views import View
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.limits import LIMITS, Limits, crashed, too_long, too_much_memory
-from retrieval.images.door.workers.memory import memory_file, take_picture
+from retrieval.images.door.workers.memory import memory_file, take_pictures
 
 _PACKAGES = Path(__file__).parents[4]
 _MAIN = (
@@ -66,20 +68,22 @@ class Worker:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def decode(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
-        """The picture in the file `given`, a descriptor, of `size` bytes.
+    def decode(
+        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View]
+    ) -> list[Image.Image]:
+        """Views of the picture in the file `given`, a descriptor, of `size` bytes.
 
         Raises ImageError, or StartError. The worker must then be ended, unless it is an ImageError but no LostError.
         """
         self._await_start()
         with memory_file() as wanted:
             try:
-                socket.send_fds(self._socket, [protocol.request(name, at_least)], [given, wanted])
+                socket.send_fds(self._socket, [protocol.request(name, at_least, views)], [given, wanted])
             except OSError as error:
                 raise LostError(crashed(name)) from error
             answer = self._answer(name, given, size)
             self.served += 1
-            return _understood(name, answer, wanted)
+            return _understood(name, answer, wanted, len(views))
 
     def _await_start(self) -> None:
         """Wait until the process is ready. Raises StartError."""
@@ -153,7 +157,7 @@ class LostError(ImageError):
     """A picture that cost its worker."""
 
 
-def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
+def _understood(name: str, answer: bytes, wanted: int, views: int) -> list[Image.Image]:
     """What a worker answered, which may be anything. Raises ImageError."""
     if len(answer) <= protocol.LONGEST:
         if answer.startswith(protocol.REFUSED):
@@ -162,7 +166,7 @@ def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
             raise LostError(too_much_memory(name))
         if answer.startswith(protocol.PIXELS):
             try:
-                return take_picture(wanted, *protocol.parse_size(answer))
+                return take_pictures(wanted, protocol.parse_sizes(answer, views))
             except ValueError as error:
                 raise LostError(crashed(name)) from error
             except MemoryError as error:
