@@ -31,7 +31,7 @@ from retrieval.images.open import open_image, open_views
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="workers need Linux")
 if AVAILABLE:
     from retrieval.images.door.workers.pool import WORKERS, Pool
-    from retrieval.images.door.workers.worker import Worker
+    from retrieval.images.door.workers.worker import SETTINGS, Worker
 
 HOSTILE = DATA / "hostile_images"
 TOO_LONG, TOO_MUCH, CRASHED = "takes too long to decode", "needs too much memory to decode", "crashes the decoder"
@@ -402,6 +402,49 @@ def test_large_pictures_keep_no_descriptor_open():
     data = encode(Image.new("RGB", (400, 400)))
     kept = [open_image(data) for _ in range(50)]
     assert len(open_files()) <= before + 1 and len(kept) == 50
+
+
+# What lay in memory
+
+
+DAMAGED = f"""
+import ctypes, io, random, sys
+sys.path.insert(0, {str(ROOT)!r})
+import numpy as np
+from PIL import Image
+from retrieval.images.door.decode import decode
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def leave_behind(value):
+    sizes = 700, 800, 804, 808, 816, 900, 1000, 1024, 1032, 600, 500, 400, 300, 200, 100
+    places = [libc.malloc(size) for size in sizes for _ in range(20)]
+    for place in places:
+        ctypes.memset(place, value, libc.malloc_usable_size(ctypes.c_void_p(place)))
+    for place in places:
+        libc.free(place)
+
+noise = Image.fromarray((np.random.default_rng(0).random((600, 800)) > 0.5).astype(np.uint8) * 255).convert("1")
+unclear = 0
+for size in (1020, 900):
+    noise.save(file := io.BytesIO(), "TIFF", compression="group4", strip_size=size)
+    for seed in (21, 37):
+        chance, data = random.Random(seed), bytearray(file.getvalue())
+        for _ in range(20):
+            data[chance.randrange(8, len(data) - 1500)] = chance.randrange(256)
+        shown = set()
+        for value in (0x11, 0x55, 0xEE):
+            leave_behind(value)
+            shown.add(decode("", bytes(data), None).tobytes())
+        unclear += len(shown) > 1
+print(unclear)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver()[0], reason="memory is overwritten by glibc")
+def test_damaged_fax_in_small_strips_shows_nothing_of_earlier_pictures():
+    run = subprocess.run([sys.executable, "-c", DAMAGED], env=SETTINGS, capture_output=True, text=True, check=True)
+    assert run.stdout == "0\n"
 
 
 # Rights

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from retrieval.errors import ImageError, LookalikeError
+from retrieval.images.door.blank import ALWAYS_BLANK
 from retrieval.images.door.views import View
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.limits import LIMITS, Limits, crashed, too_long, too_much_memory
@@ -24,12 +25,15 @@ _MAIN = (
     "import sys; sys.path[:] = sys.argv[5:]; from retrieval.images.door.workers.program import main; "
     "main(*map(int, sys.argv[1:5]))"
 )
-# One thread; and freed memory is kept for the next picture: getting it anew costs up to half of the decoding.
-_SETTINGS = {
+# One thread; and freed memory is kept for the next picture: getting it anew costs up to half of the decoding. But it is
+# overwritten, as some decoders leave parts of a damaged picture as they find them. What C libraries keep aside for
+# themselves ("tcache") would not be, so there is none.
+SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "GLIBC_TUNABLES": f"{ALWAYS_BLANK}:glibc.malloc.tcache_count=0",
 }
 _KEPT = ("LD_LIBRARY_PATH", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
@@ -52,7 +56,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # the libraries of formats write hundreds of lines about one picture
                 cwd="/",
-                env=environment | _SETTINGS,
+                env=environment | SETTINGS,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the server
             )
