@@ -637,7 +637,7 @@ def test_decompression_bomb_is_refused_by_its_header(name, action):
 def test_small_tiff_with_one_huge_tile_is_refused():
     side = 2**15
     tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 8}
-    refused(tiff(tags, bytes(8)), "MiB of memory", f"{MAX_PIXELS:,}")
+    refused(tiff(tags, bytes(8)), "MiB of memory", "save it as a JPEG")
     small = zlib.compress(bytes(range(256)))
     assert open_image(tiff(tags | {322: 16, 323: 16, 325: len(small)}, small)).getpixel((15, 15)) == (255, 255, 255)
 

@@ -8,26 +8,32 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from retrieval.errors import ImageError, LookalikeError
+from retrieval.images.door.blank import ALWAYS_BLANK
+from retrieval.images.door.views import View
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.limits import LIMITS, Limits, crashed, too_long, too_much_memory
-from retrieval.images.door.workers.memory import memory_file, take_picture
+from retrieval.images.door.workers.memory import memory_file, take_pictures
 
 _PACKAGES = Path(__file__).parents[4]
 _MAIN = (
     "import sys; sys.path[:] = sys.argv[5:]; from retrieval.images.door.workers.program import main; "
     "main(*map(int, sys.argv[1:5]))"
 )
-# One thread; and freed memory is kept for the next picture: getting it anew costs up to half of the decoding.
-_SETTINGS = {
+# One thread; and freed memory is kept for the next picture: getting it anew costs up to half of the decoding. But it is
+# overwritten, as some decoders leave parts of a damaged picture as they find them. What C libraries keep aside for
+# themselves ("tcache") would not be, so there is none.
+SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "GLIBC_TUNABLES": f"{ALWAYS_BLANK}:glibc.malloc.tcache_count=0",
 }
 _KEPT = ("LD_LIBRARY_PATH", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
@@ -50,7 +56,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # the libraries of formats write hundreds of lines about one picture
                 cwd="/",
-                env=environment | _SETTINGS,
+                env=environment | SETTINGS,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the server
             )
@@ -66,20 +72,22 @@ class Worker:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def decode(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
-        """The picture in the file `given`, a descriptor, of `size` bytes.
+    def decode(
+        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View]
+    ) -> list[Image.Image]:
+        """Views of the picture in the file `given`, a descriptor, of `size` bytes.
 
         Raises ImageError, or StartError. The worker must then be ended, unless it is an ImageError but no LostError.
         """
         self._await_start()
         with memory_file() as wanted:
             try:
-                socket.send_fds(self._socket, [protocol.request(name, at_least)], [given, wanted])
+                socket.send_fds(self._socket, [protocol.request(name, at_least, views)], [given, wanted])
             except OSError as error:
                 raise LostError(crashed(name)) from error
             answer = self._answer(name, given, size)
             self.served += 1
-            return _understood(name, answer, wanted)
+            return _understood(name, answer, wanted, len(views))
 
     def _await_start(self) -> None:
         """Wait until the process is ready. Raises StartError."""
@@ -153,7 +161,7 @@ class LostError(ImageError):
     """A picture that cost its worker."""
 
 
-def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
+def _understood(name: str, answer: bytes, wanted: int, views: int) -> list[Image.Image]:
     """What a worker answered, which may be anything. Raises ImageError."""
     if len(answer) <= protocol.LONGEST:
         if answer.startswith(protocol.REFUSED):
@@ -162,7 +170,7 @@ def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
             raise LostError(too_much_memory(name))
         if answer.startswith(protocol.PIXELS):
             try:
-                return take_picture(wanted, *protocol.parse_size(answer))
+                return take_pictures(wanted, protocol.parse_sizes(answer, views))
             except ValueError as error:
                 raise LostError(crashed(name)) from error
             except MemoryError as error:
