@@ -347,6 +347,34 @@ def test_worker_that_does_not_start_is_an_error_of_its_own():
             assert not isinstance(caught.value, ImageError)  # a build must not pass over the picture
 
 
+def test_what_a_worker_that_does_not_start_says_is_passed_on(caplog):
+    missing = pytest.raises(LookalikeError, match=r"ModuleNotFoundError: No module named 'nothing_of_this_name'$")
+    with a_pool(program="import sys\nsys.path[:] = []\nimport nothing_of_this_name") as pool, missing:
+        pool.decode(SMALL, None)
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (
+            "ImportError: /opt/site packages/a/libheif.so.1: wrong ELF class",
+            "ImportError: libheif.so.1: wrong",
+        ),
+        ("OSError: '/srv/ann/x.so' is missing", "OSError: 'x.so' is missing"),
+        ("MemoryError", "MemoryError"),
+        ("", "is memory short?"),
+    ],
+)
+def test_visitors_are_told_no_path_of_a_worker_that_does_not_start(caplog, last, told):
+    program = f"import sys; sys.stderr.write('first /a/b\\n' + {last!r}); raise SystemExit(3)"
+    with a_pool(program=program if last else "raise SystemExit(3)") as pool, pytest.raises(LookalikeError) as caught:
+        pool.decode(SMALL, None)
+    assert "ended with status 3" in str(caught.value) and told in str(caught.value)
+    assert "/opt" not in str(caught.value) and "/srv" not in str(caught.value) and "first" not in str(caught.value)
+    assert last in caplog.text
+
+
 # Processes
 
 
@@ -451,7 +479,7 @@ def test_damaged_fax_in_small_strips_shows_nothing_of_earlier_pictures():
 
 
 LOCKED = f"""
-import os, socket, sys, resource, signal
+import os, socket, sys, resource, signal, threading
 sys.path.insert(0, {str(ROOT)!r})
 from retrieval.images.door.workers.sandbox import landlock, lock_in
 server, udp = int(sys.argv[1]), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -475,6 +503,7 @@ attempt("memory files", lambda: os.memfd_create("x"))
 attempt("udp", lambda: udp.connect(("127.0.0.1", 9)))
 attempt("socket", lambda: socket.socket(socket.AF_UNIX))
 attempt("fork", os.fork)
+attempt("thread", lambda: threading.Thread(target=int).start())
 attempt("limits", lambda: resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40)))
 """
 
@@ -492,6 +521,7 @@ def test_worker_can_neither_open_nor_connect_nor_grow():
     refused = run.stdout.split()
     assert {"open", "list", "write", "exec", "memory", "file", "descriptors", "limits"} <= set(refused)
     assert platform.machine() not in ("x86_64", "aarch64") or {"udp", "socket", "fork"} <= set(refused)
+    assert platform.machine() not in ("x86_64", "aarch64") or "thread" not in refused  # HEIC needs one
     assert landlock_version() < 4 or "connect" in refused
     assert landlock_version() < 6 or "signal" in refused
 

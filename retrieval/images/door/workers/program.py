@@ -30,6 +30,7 @@ def main(descriptor: int, server: int, memory: int, file: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # the server decides when a worker ends
     die_with(server)
     _load_everything()
+    _close_stderr()
     lock_in(memory, file)
     gc.collect()
     gc.freeze()
@@ -59,6 +60,13 @@ def _next(server: socket.socket) -> tuple[bytes, list[int]]:
         server.settimeout(None)
         message, descriptors, _, _ = socket.recv_fds(server, protocol.LONGEST, 2)
     return message, descriptors
+
+
+def _close_stderr() -> None:
+    """Write no more of it: the libraries of formats write hundreds of lines about one picture."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _load_everything() -> None:

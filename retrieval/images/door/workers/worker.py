@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,13 +15,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrieval.errors import ImageError, LookalikeError
+from retrieval.errors import ImageError, LookalikeError, short
 from retrieval.images.door.blank import ALWAYS_BLANK
 from retrieval.images.door.views import View
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.limits import LIMITS, Limits, crashed, too_long, too_much_memory
 from retrieval.images.door.workers.memory import memory_file, take_pictures
 
+_log = logging.getLogger(__name__)
 _PACKAGES = Path(__file__).parents[4]
 _MAIN = (
     "import sys; sys.path[:] = sys.argv[5:]; from retrieval.images.door.workers.program import main; "
@@ -31,10 +34,12 @@ _MAIN = (
 SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",  # or each thread takes 64 MiB of address space
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "GLIBC_TUNABLES": f"{ALWAYS_BLANK}:glibc.malloc.tcache_count=0",
 }
+_LONGEST = 2**16  # bytes of what a process writes while it starts
 _KEPT = ("LD_LIBRARY_PATH", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
 
@@ -46,6 +51,7 @@ class Worker:
         self.served = 0
         self._limits, self._ready = limits, False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._complaints = os.memfd_create("complaints", os.MFD_CLOEXEC)
         paths = [str(_PACKAGES), *(path for path in sys.path if Path(path).is_absolute())]
         numbers = [theirs.fileno(), os.getpid(), limits.memory, limits.file]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
@@ -54,7 +60,7 @@ class Worker:
                 [sys.executable, "-I", "-S", "-B", "-c", program, *map(str, numbers), *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # the libraries of formats write hundreds of lines about one picture
+                stderr=self._complaints,  # until it has started
                 cwd="/",
                 env=environment | SETTINGS,
                 pass_fds=[theirs.fileno()],
@@ -62,6 +68,7 @@ class Worker:
             )
         except BaseException:
             self._socket.close()
+            os.close(self._complaints)
             raise
         finally:
             theirs.close()
@@ -99,10 +106,18 @@ class Worker:
         except OSError:
             self._ready = False
         if not self._ready:
-            raise StartError(
-                "no picture can be decoded: a process that decodes does not start "
-                f"({_fate(self._end()) or f'not ready after {self._limits.start:.0f} s'}); is memory short?"
-            )
+            fate = _fate(self._end()) or f"not ready after {self._limits.start:.0f} s"
+            written = os.pread(self._complaints, _LONGEST, 0).decode(errors="replace").strip()
+            if written:
+                _log.error("a process that decodes pictures does not start (%s):\n%s", fate, written)
+            reason = short(_without_folders(written.rpartition("\n")[2].strip()), 300) or "is memory short?"
+            raise StartError(f"no picture can be decoded: a process that decodes does not start ({fate}): {reason}")
+        self._forget_complaints()
+
+    def _forget_complaints(self) -> None:
+        if self._complaints >= 0:
+            os.close(self._complaints)
+        self._complaints = -1
 
     def _answer(self, name: str, given: int, size: int) -> bytes:
         """Wait for an answer as long as the process is within its time. Raises LostError."""
@@ -143,12 +158,14 @@ class Worker:
 
     def close(self) -> None:
         """End the process, whatever it does."""
+        self._forget_complaints()
         self._socket.close()
         self._process.kill()
         self._process.wait()
 
     def disown(self) -> None:
         """In a forked child: forget the process, which is the parent's."""
+        self._forget_complaints()
         self._socket.close()
         self._process.returncode = 0
 
@@ -176,6 +193,11 @@ def _understood(name: str, answer: bytes, wanted: int, views: int) -> list[Image
             except MemoryError as error:
                 raise LostError(too_much_memory(name)) from error
     raise LostError(crashed(name))
+
+
+def _without_folders(text: str) -> str:
+    """The text with only the names of the files that it gives paths of: visitors may read it."""
+    return re.sub(r"(?<![\w.])(?:[A-Za-z]:)?/(?:[^/'\":]*/)*", "", text)
 
 
 def _fate(status: int | None) -> str:
