@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 
 from starlette._utils import get_route_path
@@ -29,13 +30,16 @@ class Limits:
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app, self._most = app, settings.visitor_searches
+        # On a Space and behind a public link all visitors come through the same few addresses.
+        together = settings.share or "SPACE_ID" in os.environ
+        self._knows = settings.trusted_proxies is not None or not together
         self._pace = Pace(settings.visitor_rate, _BURST * settings.visitor_rate)
         self._told = Pace(2.0, 20.0)
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        visitor = note_visitor(scope) if scope["type"] == "http" else None
+        visitor = note_visitor(scope) if scope["type"] == "http" and self._knows else None
         if visitor is None or scope["method"] in _READING:
             await self._app(scope, receive, send)
             return

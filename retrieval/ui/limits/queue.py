@@ -111,10 +111,13 @@ class PageQueue(Queue):  # type: ignore[misc]
         self._told[concurrency_id] = now if after is None else self._told[concurrency_id]
         super().broadcast_estimations(concurrency_id, after)
 
-    def sweep(self) -> None:
-        """Forget sessions of which nothing is left, and answers that nobody has fetched in time."""
+    def sweep(self, now: float | None = None) -> None:
+        """Forget sessions of which nothing is left, and answers that nobody has fetched in time.
+
+        `now` is a time of the monotonic clock.
+        """
         busy = {event.session_hash for event in self.event_ids_to_events.values()}
-        oldest = time.monotonic() - KEPT
+        oldest = (time.monotonic() if now is None else now) - KEPT
         for session in [*self.pending_event_ids_session, *self.pending_messages_per_session]:
             waits, late = self.pending_event_ids_session.get(session), self._seen.get(session, 0.0) < oldest
             if session not in busy and (late or waits == set()):

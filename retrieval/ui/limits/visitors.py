@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from typing import Any
 
 from starlette.types import Scope
@@ -15,7 +14,7 @@ _FORWARDED = {b"x-forwarded-for", b"forwarded", b"x-real-ip"}
 
 
 def note_visitor(scope: Scope) -> str | None:
-    """Find out who sends a request, and keep it for `visitor_of`."""
+    """Find out who sends a request, by the address that the server states, and keep it for `visitor_of`."""
     scope[_KEY] = visitor = _visitor(scope)
     return visitor
 
@@ -23,19 +22,21 @@ def note_visitor(scope: Scope) -> str | None:
 def visitor_of(scope: Scope) -> str | None:
     """The visitor who sends a request; None for one who cannot be told from others.
 
-    That is whoever comes from this machine, by the tunnel of a public link or a proxy on it that names nobody; through
-    a proxy in a private network that is not trusted; and, on a Space, everybody. Of IPv6, one visitor is a network of
-    64 bits, of which everybody gets at least one.
+    That is whoever comes from this machine, such as through a proxy on it that names nobody; whoever comes through a
+    proxy in a private network that is not trusted; and everybody if `Limits` says so. Of IPv6, one visitor is a network
+    of 64 bits, of which everybody gets at least one.
     """
     return scope.get(_KEY)
 
 
 def _visitor(scope: Scope) -> str | None:
     client, server = _ip(scope.get("client")), _ip(scope.get("server"))
-    if client is None or client.is_loopback or client == server or "SPACE_ID" in os.environ:
+    if client is None or client.is_loopback or client == server:
         return None
-    if not client.is_global and any(name in _FORWARDED for name, _ in scope["headers"]):
-        return None  # limits for it would be limits for all who come through it
+    named = [value.decode("latin-1") for name, value in scope["headers"] if name in _FORWARDED]
+    # The server puts the visitor that a trusted proxy names in place of the proxy.
+    if named and not client.is_global and str(scope["client"][0]) not in ",".join(named):
+        return None  # limits for a proxy would be limits for all who come through it
     if isinstance(client, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(client), 128)).supernet(new_prefix=64))
     return str(client)
