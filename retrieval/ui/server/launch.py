@@ -78,7 +78,7 @@ class Server:
         self.address = address_of(self._listener)
         self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
-        config = uvicorn.Config(wrapped(self.front, settings), **_UVICORN)
+        config = uvicorn.Config(wrapped(self.front, settings), forwarded_allow_ips=settings.forwarders, **_UVICORN)
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)
 
