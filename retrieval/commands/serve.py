@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +11,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
-from retrieval.console import say
+from retrieval.console import Stopping, say
 from retrieval.errors import LookalikeError, first_line
 from retrieval.hub.references import is_reference, parse_reference
 
@@ -106,23 +103,19 @@ def serve(
     visitor_rate: options.VisitorRate = 20.0,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
-    _prepare(artifact, refresh)
+    check_artifact(artifact)
+    if refresh:
+        check_refresh(artifact)
     settings: dict[str, Any] = {"host": host, "port": port, "share": share, "root_path": root_path}
     settings |= {"log_format": log_format, "queue_size": queue_size}
     settings |= {"visitor_searches": visitor_searches, "visitor_rate": visitor_rate}
     settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
-    with _in_one_sentence():
-        _serve(artifact, settings, originals or [], refresh, allow_private, sha256)
+    with _in_one_sentence(), Stopping() as stopping:
+        stopped = _serve(artifact, settings, originals or [], refresh, allow_private, sha256, stopping)
+    if stopped:
+        from retrieval.ui.server.stop import leave
 
-
-def _prepare(artifact: str, refresh: float | None) -> None:
-    """Check what can be checked at once, and let SIGTERM end the start like any other error."""
-    check_artifact(artifact)
-    if refresh:
-        check_refresh(artifact)
-    if threading.current_thread() is threading.main_thread():
-        # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        leave()
 
 
 @contextmanager
@@ -158,18 +151,21 @@ def _serve(
     refresh: float | None,
     allow_private: bool,
     sha256: str | None,
-) -> None:
-    """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page."""
+    stopping: Stopping,
+) -> bool:
+    """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page.
+
+    Returns whether a signal stopped it.
+    """
     from retrieval.search import Searcher
     from retrieval.ui import create_app
     from retrieval.ui.originals import Originals
     from retrieval.ui.reload import reloading
     from retrieval.ui.server.launch import Server
     from retrieval.ui.server.settings import ServerSettings
-    from retrieval.ui.server.stop import leave
     from retrieval.ui.serving import Live, warm_up
 
-    with Server(ServerSettings(**settings)) as server:
+    with Server(ServerSettings(**settings), stopping) as server:
         searcher = Searcher.open(artifact, sha256=sha256)
         live = Live(searcher, Originals(originals))
         app = create_app(live, allow_private=allow_private)
@@ -177,9 +173,7 @@ def _serve(
         warm_up(searcher)
         with reloading(live, artifact, refresh, sha256):
             server.show(app)
-            stopped = server.wait()
-    if stopped:
-        leave()
+            return server.wait()
 
 
 def _check_originals(live: Live, folders: list[Path]) -> None:

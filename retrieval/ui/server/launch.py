@@ -18,6 +18,7 @@ from gradio.route_utils import delete_files_created_by_app
 from gradio.tunneling import CURRENT_TUNNELS
 from gradio_client import Client
 
+from retrieval.console import Stopping
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.access.login import INSIDE
@@ -26,7 +27,7 @@ from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
-from retrieval.ui.server.stop import finish, stopped_by_signals, tell
+from retrieval.ui.server.stop import finish, tell
 from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
 from retrieval.ui.server.watched.front import Front
 from retrieval.ui.server.watched.metrics import METRICS
@@ -69,8 +70,11 @@ class Server:
     `Blocks.close` calls `close`, as it would that of Gradio's own server.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
-        """Raises LookalikeError if the address cannot be listened on, or uploads cannot be written."""
+    def __init__(self, settings: ServerSettings, stopping: Stopping | None = None) -> None:
+        """`stopping` handles the signals already. Raises LookalikeError if the address cannot be listened on, or
+        uploads cannot be written.
+        """
+        self._stopping = stopping or Stopping()
         reach_this_machine()
         check_temporary()
         self._settings = settings
@@ -117,7 +121,9 @@ class Server:
 
     def wait(self) -> bool:
         """Serve until a signal, then finish what has begun, and stop; False if the server ended by itself."""
-        with stopped_by_signals(self._clean) as asked:
+        with self._stopping as stopping:
+            stopping.serving(self._clean, strings.STOPPING_NOW)
+            asked = stopping.asked
             while self._thread.is_alive() and not asked.wait(0.5):
                 pass
             if self._blocks is not None:
