@@ -24,6 +24,8 @@ from retrieval.ui import strings
 from retrieval.ui.access.login import INSIDE
 from retrieval.ui.access.passwords import Accounts
 from retrieval.ui.server.asgi import wrapped
+from retrieval.ui.server.connections.guard import guarded
+from retrieval.ui.server.connections.limits import ConnectionLimits
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
@@ -70,7 +72,9 @@ class Server:
     `Blocks.close` calls `close`, as it would that of Gradio's own server.
     """
 
-    def __init__(self, settings: ServerSettings, stopping: Stopping | None = None) -> None:
+    def __init__(
+        self, settings: ServerSettings, stopping: Stopping | None = None, limits: ConnectionLimits | None = None
+    ) -> None:
         """`stopping` handles the signals already. Raises LookalikeError if the address cannot be listened on, or
         uploads cannot be written.
         """
@@ -83,6 +87,7 @@ class Server:
         self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
         config = uvicorn.Config(wrapped(self.front, settings), forwarded_allow_ips=settings.forwarders, **_UVICORN)
+        self._listener = guarded(self._listener, config, limits)
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)
 
