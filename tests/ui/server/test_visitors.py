@@ -149,6 +149,15 @@ def test_visitor_who_sends_much_at_once_is_refused_and_others_are_not() -> None:
     asked(ask, visitor_searches=8)
 
 
+def test_visitor_who_reads_too_much_is_refused_too() -> None:
+    async def ask(send: Send) -> None:
+        codes = [(await send("9.9.9.9", "GET", "/x")).status_code for _ in range(3)]
+        assert codes == [200, 429, 429]
+        assert (await send("9.9.9.9", "POST", "/x")).status_code == 200
+
+    asked(ask, visitor_rate=0.01)
+
+
 def test_visitors_through_a_public_link_share_no_limit() -> None:
     async def ask(send: Send) -> None:
         answers = await asyncio.gather(*(send("9.9.9.9", "POST", "/x") for _ in range(20)))
