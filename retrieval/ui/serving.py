@@ -17,7 +17,7 @@ from retrieval.artifact.load import Artifact
 from retrieval.artifact.map import PCA, pca
 from retrieval.errors import ArtifactError, QueryError
 from retrieval.forking import Lock
-from retrieval.images.door.workers.apart import start_workers
+from retrieval.images.door.workers.apart import serve_many
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.originals import Originals
@@ -106,7 +106,7 @@ class Live:
     """The version that is served now, and how it is replaced."""
 
     def __init__(self, searcher: Searcher, originals: Originals | None = None) -> None:
-        start_workers()
+        serve_many()
         self._folder, self.originals = PictureFolder(), originals or Originals()
         self.now = Served(searcher, self._folder, self.originals, {})
         self._followers: list[Callable[[Served], Callable[[], None]]] = []

@@ -13,6 +13,7 @@ MAX_ASPECT = 100
 MAX_MEMORY = 768 * 2**20
 """Bytes that decoding and converting a picture may need, by `decoding_memory`; its file comes on top."""
 
+_ORDINARY = 128 * 2**20  # bytes that an ordinary picture needs, at most
 # Bytes of a pixel in memory, by mode; of every other mode 4.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 # Bytes for each pixel of the file that decoders need besides: planes of YCbCr, a second canvas, a copy.
@@ -83,6 +84,11 @@ def check_memory(name: str, size: tuple[int, int], memory: int) -> None:
             f"most {MAX_MEMORY // 2**20} MiB are allowed: save it "
             f"{f'with no more than {MAX_PIXELS:,} pixels' if large else 'as a JPEG'}"
         )
+
+
+def is_large(pixels: int, memory: int) -> bool:
+    """Whether decoding may take more than about a fifth of a second: more than a telephone's photograph of 12 MP."""
+    return pixels > MAX_PIXELS or memory > _ORDINARY
 
 
 def check_shape(name: str, width: int, height: int) -> None:
