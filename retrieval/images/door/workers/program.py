@@ -71,7 +71,11 @@ def _close_stderr() -> None:
 
 def _load_everything() -> None:
     """Import what decoding imports when it first needs it: later, no file can be opened."""
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a thread is outside the limits of the one that made it
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one picture, one processor
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.options.DECODE_THREADS = 1
     Image.init()
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for kind in FORMATS:
