@@ -59,7 +59,7 @@ class Endpoints:
         """The k images of the gallery that are most like a picture, best first.
 
         Args:
-            image: the picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.
+            image: the picture: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC.
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
             where: a filter, column -> value, list of values, or operators, for example {"price": {"<=": 50}}.

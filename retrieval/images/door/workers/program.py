@@ -79,6 +79,10 @@ def _close_stderr() -> None:
 def _load_everything() -> None:
     """Import what decoding imports when it first needs it: later, no file can be opened."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a thread is outside the limits of the one that made it
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.options.DECODE_THREADS = 1
     Image.MAX_IMAGE_PIXELS = None  # what a picture may have depends on its memory (`check_memory`)
     Image.init()
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
