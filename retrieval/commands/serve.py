@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
-from retrieval.console import say
+from retrieval.console import Stopping, say
 from retrieval.errors import LookalikeError, first_line
 from retrieval.hub.references import is_reference, parse_reference
 
@@ -98,32 +97,49 @@ def serve(
     allowed_host: options.AllowedHosts = None,
     allowed_origin: options.AllowedOrigins = None,
     auth: options.Auth = None,
+    trusted_proxy: options.TrustedProxies = None,
+    queue_size: options.QueueSize = 128,
+    visitor_searches: options.VisitorSearches = 32,
+    visitor_rate: options.VisitorRate = 20.0,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
     if refresh:
         check_refresh(artifact)
-    if threading.current_thread() is threading.main_thread():
-        # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = {"host": host, "port": port, "share": share, "root_path": root_path, "log_format": log_format}
-    settings |= _access(allowed_host, allowed_origin, auth)
+    settings: dict[str, Any] = {"host": host, "port": port, "share": share, "root_path": root_path}
+    settings |= {"log_format": log_format, "queue_size": queue_size}
+    settings |= {"visitor_searches": visitor_searches, "visitor_rate": visitor_rate}
+    settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
+    with _in_one_sentence(), Stopping() as stopping:
+        stopped = _serve(artifact, settings, originals or [], refresh, allow_private, sha256, stopping)
+    if stopped:
+        from retrieval.ui.server.stop import leave
+
+        leave()
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """Make one sentence of whatever Gradio or another library raises."""
     try:
-        _serve(artifact, settings, originals or [], refresh, allow_private, sha256)
+        yield
     except (LookalikeError, OSError):
         raise
-    except Exception as error:  # whatever Gradio or another library raises is one sentence too
+    except Exception as error:
         raise LookalikeError(f"the page could not be started: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _access(hosts: list[str] | None, origins: list[str] | None, auth: str | None) -> dict[str, Any]:
+def _access(
+    hosts: list[str] | None, origins: list[str] | None, auth: str | None, proxies: list[str] | None
+) -> dict[str, Any]:
     """Who may use the server, as settings. Raises LookalikeError for a wrong value."""
-    from retrieval.ui.access.allowed import check_host, check_origin
+    from retrieval.ui.access.allowed import check_host, check_origin, check_proxy
     from retrieval.ui.access.passwords import Accounts, read_accounts
 
     return {
         "allowed_hosts": tuple(check_host(host) for host in hosts or ()),
         "allowed_origins": tuple(check_origin(origin) for origin in origins or ()),
+        "trusted_proxies": tuple(check_proxy(proxy) for proxy in proxies) if proxies else None,
         "accounts": Accounts(read_accounts(auth)) if auth else None,
     }
 
@@ -135,18 +151,21 @@ def _serve(
     refresh: float | None,
     allow_private: bool,
     sha256: str | None,
-) -> None:
-    """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page."""
+    stopping: Stopping,
+) -> bool:
+    """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page.
+
+    Returns whether a signal stopped it.
+    """
     from retrieval.search import Searcher
     from retrieval.ui import create_app
     from retrieval.ui.originals import Originals
     from retrieval.ui.reload import reloading
     from retrieval.ui.server.launch import Server
     from retrieval.ui.server.settings import ServerSettings
-    from retrieval.ui.server.stop import leave
     from retrieval.ui.serving import Live, warm_up
 
-    with Server(ServerSettings(**settings)) as server:
+    with Server(ServerSettings(**settings), stopping) as server:
         searcher = Searcher.open(artifact, sha256=sha256)
         live = Live(searcher, Originals(originals))
         app = create_app(live, allow_private=allow_private)
@@ -154,9 +173,7 @@ def _serve(
         warm_up(searcher)
         with reloading(live, artifact, refresh, sha256):
             server.show(app)
-            stopped = server.wait()
-    if stopped:
-        leave()
+            return server.wait()
 
 
 def _check_originals(live: Live, folders: list[Path]) -> None:

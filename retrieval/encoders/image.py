@@ -3,8 +3,7 @@
 The encoder is saved in timm's Hub format (`config.json`, `model.safetensors`):
 `timm.create_model("local-dir:FOLDER", pretrained=True)` gives the same network without this project.
 With global average pooling and at most a linear head (timm's classifier layer), the cosine of two images can be split
-into a sum over the cells of their feature maps (`cells`; `retrieval.encoders.explain` uses it). For heads with more
-layers see `retrieval.encoders.heads`.
+into a sum over the cells of their feature maps (`cells`; `retrieval.encoders.explain` uses it).
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from retrieval.encoders.backbone import (
     most_at_once,
     put_head,
 )
+from retrieval.encoders.base import resize_by
 from retrieval.encoders.config import OWN_KEY, described_network, describing
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.unit import check_shape, unit_rows
@@ -77,6 +77,7 @@ class Encoder:
         self.model = network
         self.data_config: dict[str, Any] = resolve_model_data_config(self.model)
         self.transform: Any = create_transform(**self.data_config, is_training=False)
+        self.resize = resize_by(self.data_config)
         self.dim = int(self.model.num_classes or feature_count(self.model))
         self.fingerprint: str = self._fingerprint()
         # The network always runs on this one thread: OpenMP keeps a thread team for every thread that computes, and

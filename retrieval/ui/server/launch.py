@@ -18,15 +18,18 @@ from gradio.route_utils import delete_files_created_by_app
 from gradio.tunneling import CURRENT_TUNNELS
 from gradio_client import Client
 
+from retrieval.console import Stopping
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.access.login import INSIDE
 from retrieval.ui.access.passwords import Accounts
 from retrieval.ui.server.asgi import wrapped
+from retrieval.ui.server.connections.guard import guarded
+from retrieval.ui.server.connections.limits import ConnectionLimits
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
-from retrieval.ui.server.stop import finish, stopped_by_signals, tell
+from retrieval.ui.server.stop import finish, tell
 from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
 from retrieval.ui.server.watched.front import Front
 from retrieval.ui.server.watched.metrics import METRICS
@@ -69,8 +72,13 @@ class Server:
     `Blocks.close` calls `close`, as it would that of Gradio's own server.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
-        """Raises LookalikeError if the address cannot be listened on, or uploads cannot be written."""
+    def __init__(
+        self, settings: ServerSettings, stopping: Stopping | None = None, limits: ConnectionLimits | None = None
+    ) -> None:
+        """`stopping` handles the signals already. Raises LookalikeError if the address cannot be listened on, or
+        uploads cannot be written.
+        """
+        self._stopping = stopping or Stopping()
         reach_this_machine()
         check_temporary()
         self._settings = settings
@@ -78,7 +86,8 @@ class Server:
         self.address = address_of(self._listener)
         self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
-        config = uvicorn.Config(wrapped(self.front, settings), **_UVICORN)
+        config = uvicorn.Config(wrapped(self.front, settings), forwarded_allow_ips=settings.forwarders, **_UVICORN)
+        self._listener = guarded(self._listener, config, limits)
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)
 
@@ -117,7 +126,9 @@ class Server:
 
     def wait(self) -> bool:
         """Serve until a signal, then finish what has begun, and stop; False if the server ended by itself."""
-        with stopped_by_signals(self._clean) as asked:
+        with self._stopping as stopping:
+            stopping.serving(self._clean, strings.STOPPING_NOW)
+            asked = stopping.asked
             while self._thread.is_alive() and not asked.wait(0.5):
                 pass
             if self._blocks is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable
 from typing import Literal
 
 from fastapi import FastAPI
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.errors import LookalikeError
@@ -103,5 +102,4 @@ class Front:
 
 
 def _said(status: int, content: dict[str, str]) -> Response:
-    headers = _RETRY if status == 503 else {"Cache-Control": "no-store"}
-    return Response(json.dumps(content), status, headers, "application/json")
+    return JSONResponse(content, status, _RETRY if status == 503 else {"Cache-Control": "no-store"})
