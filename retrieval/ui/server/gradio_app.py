@@ -13,14 +13,17 @@ from starlette.routing import Mount
 from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.api.mcp import offer_tools
+from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.intake.middleware import intake
 from retrieval.ui.pieces.html import STATIC
 from retrieval.ui.pieces.theme import head, theme
 from retrieval.ui.server.settings import ServerSettings
 
 
-def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSettings) -> Mount:
+def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSettings, uploads: Uploads) -> Mount:
     """Add the page to `outer`, which then also starts and stops it; returns the new route.
+
+    Uploads are kept in `uploads`.
 
     Gradio's own `launch` sets more than its `mount_gradio_app` does; what the page needs of that is set here.
     """
@@ -48,7 +51,7 @@ def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSet
     mounted = outer.routes[-1]
     assert isinstance(mounted, Mount)
     _finish(blocks, mounted.app)
-    mounted.app = intake(mounted.app, blocks)
+    mounted.app = intake(mounted.app, blocks, uploads)
     return mounted
 
 
