@@ -68,6 +68,7 @@ RootPath = Annotated[
         help="prefix under which a proxy offers the app, such as /lookalike, or its whole address",
     ),
 ]
+Uploads = Annotated[int, typer.Option(metavar="MIB", min=64, help="room for the pictures that visitors upload, in MiB")]
 LogFormat = Annotated[
     Literal["json", "text"] | None,
     typer.Option(metavar="json|text", help="write a line to standard error for each request (default: none)"),
@@ -92,6 +93,7 @@ def serve(
     refresh: Refresh = None,
     allow_private: AllowPrivate = False,
     sha256: options.Sha256 = None,
+    uploads: Uploads = 1024,
     root_path: RootPath = None,
     log_format: LogFormat = None,
     allowed_host: options.AllowedHosts = None,
@@ -104,10 +106,9 @@ def serve(
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
-    if refresh:
-        check_refresh(artifact)
+    check_refresh(artifact, refresh)
     settings: dict[str, Any] = {"host": host, "port": port, "share": share, "root_path": root_path}
-    settings |= {"log_format": log_format, "queue_size": queue_size}
+    settings |= {"log_format": log_format, "uploads": uploads * 2**20, "queue_size": queue_size}
     settings |= {"visitor_searches": visitor_searches, "visitor_rate": visitor_rate}
     settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
     with _in_one_sentence(), Stopping() as stopping:
@@ -183,8 +184,10 @@ def _check_originals(live: Live, folders: list[Path]) -> None:
         say(f"note: no original was found in {listed}: give the folder that the artifact was built from.")
 
 
-def check_refresh(artifact: str) -> None:
-    """Raise LookalikeError unless the artifact may change on the Hub: `owner/name`, or with a branch."""
+def check_refresh(artifact: str, refresh: float | None) -> None:
+    """Raise LookalikeError for a refresh of an artifact that cannot change on the Hub: not `owner/name[@branch]`."""
+    if refresh is None:
+        return
     if not is_reference(artifact) or Path(artifact).is_dir():
         raise LookalikeError(
             f"--refresh is for artifacts on the Hub; changes of the folder {artifact} are always seen."

@@ -7,7 +7,6 @@ a page names the version its rows belong to, and `Served.row` finds the same ima
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,9 +111,9 @@ class Live:
         self._followers: list[Callable[[Served], Callable[[], None]]] = []
 
     @property
-    def folder(self) -> Path:
+    def pictures(self) -> PictureFolder:
         """Where the pictures that the page shows are written."""
-        return self._folder.path
+        return self._folder
 
     def on_change(self, prepare: Callable[[Served], Callable[[], None]]) -> None:
         """Call `prepare` with each next version, and what it returns as soon as that version is served."""
