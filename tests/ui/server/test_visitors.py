@@ -126,10 +126,10 @@ def asked(ask: Callable[[Send], Coroutine[Any, Any, None]], **settings: Any) -> 
 
 def test_visitor_who_waits_for_each_answer_is_slowed_down_and_never_refused() -> None:
     async def ask(send: Send) -> None:
-        for _ in range(40):
+        for _ in range(24):  # of which 20 may come at once
             assert (await send("9.9.9.9", "POST", "/x")).status_code == 200
 
-    asked(ask, visitor_rate=5.0 * 20, visitor_searches=1)
+    asked(ask, visitor_rate=4, visitor_searches=1)
 
 
 def test_visitor_who_sends_much_at_once_is_refused_and_others_are_not() -> None:
