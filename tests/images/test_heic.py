@@ -5,6 +5,8 @@ import itertools
 import struct
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from conftest import ROOT
 from heif_files import ALPHA, DEPTH, Item, auxc, box, clap, grid, heif, icc, imir, irot, ispe, item_of, nclx, picture
 from PIL import Image, ImageCms
 
+from retrieval import open_source
 from retrieval.errors import ImageError
 from retrieval.images.door.checks import heif as heif_checks
 from retrieval.images.door.checks.blocks.hevc import declared_size
@@ -284,7 +287,10 @@ def test_mutations_are_refused_or_opened_and_nothing_else(plain):
 
 WITHOUT = """
 import sys
+import tarfile
+import zipfile
 sys.modules["pillow_heif"] = None  # the import fails, as where there is no wheel
+from retrieval import open_source
 from retrieval.errors import ImageError
 from retrieval.images.door.decode import decode
 try:
@@ -300,3 +306,20 @@ def test_without_pillow_heif_the_refusal_says_how_to_get_a_jpeg(tmp_path, plain)
     said = subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert "found: HEIC" in said and "save it as a JPEG (an iPhone takes JPEGs with Settings > Camera" in said
     assert "BMP, TIFF and AVIF are accepted" in said
+
+
+def test_pictures_of_phones_are_found_in_folders_archives_and_lists(tmp_path, plain):
+    data = heif(plain)
+    (tmp_path / "folder/cat").mkdir(parents=True)
+    (tmp_path / "folder/cat/IMG_1.HEIC").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
+        packed.writestr("cat/IMG_1.hif", data)
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for name, content in (("1.heic", data), ("1.cls", b"cat")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    (tmp_path / "list.csv").write_text("path,label\nfolder/cat/IMG_1.HEIC,cat\n")
+    for name in ("folder", "packed.zip", "shard.tar", "list.csv"):
+        [row] = open_source(str(tmp_path / name)).rows()
+        assert (row.label, row.read()) == ("cat", data), name
