@@ -21,6 +21,8 @@ _MOST_GROUPS = 1000
 _MOST_CONDITIONS, _MOST_VALUES = 100, 1000  # of a filter
 _LONGEST_PATH = 4096
 FILE = "gradio.FileData"
+UPLOADED = "uploaded"
+"""The key that stands for a picture of a tool call, which is an upload already; with its path."""
 FETCHED = "fetched"
 """The key that stands for a picture fetched from an address (`retrieval.ui.intake.addresses`)."""
 

@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import gradio.mcp
-from gradio_client import handle_file
 from gradio_client.utils import is_file_obj_with_meta
 
 from retrieval.errors import QueryError
 from retrieval.ui import strings
+from retrieval.ui.api.arguments import UPLOADED
 from retrieval.ui.api.signatures import NAMES, by_name, check_all
 from retrieval.ui.intake.files.data_urls import WRONG
 from retrieval.ui.intake.files.folder import Uploads
@@ -52,7 +52,7 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
             if given.startswith("data:"):  # written in a way that it was not taken out of the request
                 path = str(_decoded(given, uploads))
             if uploads.holds(path):
-                taken[name] = handle_file(path)
+                taken[name] = {UPLOADED: path}  # Gradio's client would upload a file again
         return dict(super().convert_strings_to_filedata(taken, filedata_positions))
 
     def _prepare_tool_call_args(self, name: str, arguments: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from retrieval.errors import ImageError, QueryError, short, short_repr
 from retrieval.ui import strings
+from retrieval.ui.api.arguments import FILE, UPLOADED
 from retrieval.ui.api.signatures import NAMES, WrongArgumentError, by_name, by_place, check_all
 from retrieval.ui.intake.addresses import Addresses, address_of, holds_address
 from retrieval.ui.intake.refusing import RefusedError
@@ -104,6 +105,8 @@ class Calls:
                 raise RefusedError(400, strings.PAGE_ADDRESS)
             return body
         values = by_place(str(function.api_name), data)
+        if "image" in values:
+            values["image"] = self._as_file(values["image"])
         if address := address_of(values.get("image")):
             if refused := self._refusal(str(function.api_name), scope, body["session_hash"]):
                 note_refusal(scope, refused)  # the queue tells the client
@@ -118,6 +121,13 @@ class Calls:
         function = next(each for each in self._blocks.fns.values() if each.api_name == name)
         refused: RefusedError | None = self._blocks._queue.refusal(function, Request(scope), session)
         return refused
+
+    def _as_file(self, value: Any) -> Any:
+        """The picture of a tool call as a file object; any other value as it is."""
+        path = value.get(UPLOADED) if isinstance(value, dict) and value.keys() == {UPLOADED} else None
+        if isinstance(path, str) and self._blocks.uploads is not None and self._blocks.uploads.holds(path):
+            return {"path": path, "meta": {"_type": FILE}}
+        return value
 
     async def _held(self, address: str) -> dict[str, str]:
         try:

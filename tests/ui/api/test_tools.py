@@ -200,7 +200,7 @@ def test_file_object_is_refused_whatever_the_schema_allows(tools: Tools, value: 
 
 def test_data_url_picture_is_an_upload(tools: Tools, shirt: Path) -> None:
     taken = tools.convert_strings_to_filedata({"image": data_url(shirt), "k": 3}, [["image"]])
-    path = Path(taken["image"]["path"])
+    path = Path(taken["image"]["uploaded"])
     assert path.read_bytes() == shirt.read_bytes()
     assert tools.blocks.uploads.holds(str(path))
     for wrong in ("data:image/png,AAAA", "data:image/png;base64,A$"):
