@@ -78,7 +78,8 @@ def _load_everything() -> None:
         pillow_heif.options.DECODE_THREADS = 1
     Image.init()
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for kind in FORMATS:
+    # Not HEIC: its encoder would stay in memory, and its decoder opens no file.
+    for kind in (each for each in FORMATS if each != "HEIF"):
         for mode in ("RGB", "L"):
             with suppress(OSError, ValueError, KeyError):  # a format that this Pillow cannot write
                 Image.new(mode, (16, 16)).save(file := io.BytesIO(), kind, icc_profile=profile)
