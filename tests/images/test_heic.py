@@ -158,6 +158,8 @@ def test_only_the_primary_picture_is_shown(plain):
     tone = Item(b"tmap", bytes(62), [ispe(W, H)], [(b"dimg", [4, 3])])
     data = heif(picture(other), thumbnail, gain, plain, depth, tone, primary=4)
     assert apart(here(data), PIXELS) <= 3
+    passed = heif_checks.clean(data, 10**6)
+    assert passed.count(b"hvc1") == 1 and b"tmap" not in passed and len(passed) == len(data)
 
 
 def test_sequence_shows_its_still_picture_and_is_refused_without_one(plain):

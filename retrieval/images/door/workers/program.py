@@ -86,7 +86,8 @@ def _load_everything() -> None:
     Image.MAX_IMAGE_PIXELS = None  # what a picture may have depends on its memory (`check_memory`)
     Image.init()
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for kind in FORMATS:
+    # Not HEIC: its encoder would stay in memory, and its decoder opens no file.
+    for kind in (each for each in FORMATS if each != "HEIF"):
         for mode in ("RGB", "L"):
             with suppress(OSError, ValueError, KeyError):  # a format that this Pillow cannot write
                 Image.new(mode, (16, 16)).save(file := io.BytesIO(), kind, icc_profile=profile)
