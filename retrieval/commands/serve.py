@@ -107,10 +107,9 @@ def serve(
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
     check_refresh(artifact, refresh)
-    settings: dict[str, Any] = {"host": host, "port": port, "share": share, "root_path": root_path}
-    settings |= {"log_format": log_format, "uploads": uploads * 2**20, "queue_size": queue_size}
-    settings |= {"visitor_searches": visitor_searches, "visitor_rate": visitor_rate}
-    settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
+    settings: dict[str, Any] = {"host": host, "port": port, "queue_size": queue_size, "log_format": log_format}
+    settings |= {"share": share, "root_path": root_path, "uploads": uploads * 2**20, "visitor_rate": visitor_rate}
+    settings |= {"visitor_searches": visitor_searches, **_access(allowed_host, allowed_origin, auth, trusted_proxy)}
     with _in_one_sentence(), Stopping() as stopping:
         stopped = _serve(artifact, settings, originals or [], refresh, allow_private, sha256, stopping)
     if stopped:
