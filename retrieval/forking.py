@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 _T = TypeVar("_T")
 _Key = TypeVar("_Key", bound=Hashable)
 
+_threads = 1
 _here: weakref.WeakSet[Lock | OneThread] = weakref.WeakSet()
 
 
@@ -78,6 +79,20 @@ class OneThread:
     def run(self, work: Callable[..., _T], *arguments: Any) -> _T:
         """Call `work` on the thread and wait; returns its result or raises its error."""
         return self._executor.submit(work, *arguments).result()
+
+
+def compute_with(threads: int) -> None:
+    """Let children that are forked from now on compute with so many threads, instead of one.
+
+    Only for a process that has never computed anything itself: threads that it has had do not exist in the child.
+    """
+    global _threads
+    _threads = threads
+
+
+def threads_in_child() -> int:
+    """How many threads a forked child may compute with."""
+    return _threads
 
 
 def in_child(renew: Callable[[], None]) -> None:

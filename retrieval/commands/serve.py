@@ -6,18 +6,16 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
-from retrieval.console import say
 from retrieval.errors import LookalikeError, first_line
 from retrieval.hub.references import is_reference, parse_reference
-
-if TYPE_CHECKING:
-    from retrieval.ui.serving import Live
+from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.several.job import Shown
 
 STARTER = Path(__file__).parents[1] / "starter"
 commands = typer.Typer()
@@ -69,6 +67,17 @@ RootPath = Annotated[
         help="prefix under which a proxy offers the app, such as /lookalike, or its whole address",
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=64,
+        envvar="LOOKALIKE_WORKERS",
+        show_envvar=False,
+        help="serve with N processes behind the one address, at most one for each processor",
+    ),
+]
 LogFormat = Annotated[
     Literal["json", "text"] | None,
     typer.Option(metavar="json|text", help="write a line to standard error for each request (default: none)"),
@@ -94,6 +103,7 @@ def serve(
     allow_private: AllowPrivate = False,
     sha256: options.Sha256 = None,
     root_path: RootPath = None,
+    workers: Workers = 1,
     log_format: LogFormat = None,
     allowed_host: options.AllowedHosts = None,
     allowed_origin: options.AllowedOrigins = None,
@@ -106,10 +116,11 @@ def serve(
     if threading.current_thread() is threading.main_thread():
         # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = {"host": host, "port": port, "share": share, "root_path": root_path, "log_format": log_format}
-    settings |= _access(allowed_host, allowed_origin, auth)
+    access = _access(allowed_host, allowed_origin, auth)
     try:
-        _serve(artifact, settings, originals or [], refresh, allow_private, sha256)
+        settings = ServerSettings(host, port, share, root_path, log_format=log_format, **access)
+        shown = Shown(artifact, tuple(map(str, originals or ())), refresh, allow_private, sha256)
+        _serve(shown, settings, workers)
     except (LookalikeError, OSError):
         raise
     except Exception as error:  # whatever Gradio or another library raises is one sentence too
@@ -128,42 +139,24 @@ def _access(hosts: list[str] | None, origins: list[str] | None, auth: str | None
     }
 
 
-def _serve(
-    artifact: str,
-    settings: dict[str, Any],
-    originals: list[Path],
-    refresh: float | None,
-    allow_private: bool,
-    sha256: str | None,
-) -> None:
+def _serve(shown: Shown, settings: ServerSettings, workers: int) -> None:
     """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page."""
-    from retrieval.search import Searcher
-    from retrieval.ui import create_app
-    from retrieval.ui.originals import Originals
-    from retrieval.ui.reload import reloading
-    from retrieval.ui.server.launch import Server
-    from retrieval.ui.server.settings import ServerSettings
     from retrieval.ui.server.stop import leave
-    from retrieval.ui.serving import Live, warm_up
 
-    with Server(ServerSettings(**settings)) as server:
-        searcher = Searcher.open(artifact, sha256=sha256)
-        live = Live(searcher, Originals(originals))
-        app = create_app(live, allow_private=allow_private)
-        _check_originals(live, originals)
-        warm_up(searcher)
-        with reloading(live, artifact, refresh, sha256):
-            server.show(app)
-            stopped = server.wait()
+    if workers > 1:
+        from retrieval.ui.server.several.supervise import serve_several
+
+        if serve_several(shown, settings, workers):
+            leave()
+        return
+    from retrieval.ui.following import page_of
+    from retrieval.ui.server.launch import Server
+
+    with Server(settings) as server, page_of(shown) as app:
+        server.show(app)
+        stopped = server.wait()
     if stopped:
         leave()
-
-
-def _check_originals(live: Live, folders: list[Path]) -> None:
-    """Say so if the folders are probably the wrong ones."""
-    if live.originals.misplaced(live.now.searcher.gallery):
-        listed = ", ".join(map(str, folders))
-        say(f"note: no original was found in {listed}: give the folder that the artifact was built from.")
 
 
 def check_refresh(artifact: str) -> None:

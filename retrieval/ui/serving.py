@@ -105,9 +105,12 @@ class Served:
 class Live:
     """The version that is served now, and how it is replaced."""
 
-    def __init__(self, searcher: Searcher, originals: Originals | None = None) -> None:
+    def __init__(
+        self, searcher: Searcher, originals: Originals | None = None, pictures: Path | str | None = None
+    ) -> None:
+        """`pictures` is a folder for the pictures of the page, which several processes may share."""
         start_workers()
-        self._folder, self.originals = PictureFolder(), originals or Originals()
+        self._folder, self.originals = PictureFolder(pictures), originals or Originals()
         self.now = Served(searcher, self._folder, self.originals, {})
         self._followers: list[Callable[[Served], Callable[[], None]]] = []
 

@@ -23,11 +23,12 @@ PREVIEW = 480  # pixels of the longer side
 
 
 class PictureFolder:
-    """A folder of this process, which Gradio serves and which ends with it."""
+    """A folder that Gradio serves: one of this process, which ends with it, or one that several share."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lookalike-")
-        self.path = Path(self._folder.name).resolve()
+    def __init__(self, shared: Path | str | None = None) -> None:
+        if shared is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="lookalike-")
+        self.path = Path(self._folder.name if shared is None else shared).resolve()
         gr.set_static_paths([self.path])
 
 

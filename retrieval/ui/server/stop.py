@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn, TextIO
-
-import gradio as gr
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from retrieval.ui import strings
 from retrieval.ui.server.watched.front import Front
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 WHOLE = 10.0  # seconds from the signal to the end of the process
 _FOR_ANSWERS = 8.0  # seconds of them for what has begun
@@ -40,7 +41,7 @@ def finish(front: Front, app: gr.Blocks) -> None:
 
 
 @contextmanager
-def stopped_by_signals(clean: Callable[[], None]) -> Iterator[threading.Event]:
+def stopped_by_signals(clean: Callable[[], None], *, aloud: bool = True) -> Iterator[threading.Event]:
     """An event that the first SIGTERM or Ctrl-C sets; the second one, or ten seconds, ends the process.
 
     `clean` removes what must not stay behind, before such an end. Outside the main thread, which alone can handle
@@ -58,7 +59,8 @@ def stopped_by_signals(clean: Callable[[], None]) -> Iterator[threading.Event]:
         if asked.is_set():
             end(128 + number)
         asked.set()
-        tell(strings.STOPPING_NOW)
+        if aloud:
+            tell(strings.STOPPING_NOW)
         late = threading.Timer(WHOLE - 0.5, end, [0])
         late.daemon = True
         late.start()

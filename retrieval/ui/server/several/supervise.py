@@ -1,0 +1,147 @@
+"""`serve --workers N`: listen, start the workers, pass requests on until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from retrieval.errors import LookalikeError
+from retrieval.ui import strings
+from retrieval.ui.server.listen import address_of, listen
+from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.several.crew import Crew
+from retrieval.ui.server.several.job import Job, Shown
+from retrieval.ui.server.several.passing.router import Router
+from retrieval.ui.server.stop import WHOLE, stopped_by_signals, tell
+from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
+
+_UVICORN: dict[str, Any] = {
+    "lifespan": "on",
+    "ws": "none",
+    "log_level": "warning",
+    "log_config": None,
+    "timeout_graceful_shutdown": 1,
+    "date_header": True,
+}
+_LOOK = 0.1
+_FOR_ANSWERS = WHOLE - 1.0  # seconds from the signal until those that have not ended yet are ended
+
+
+def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
+    """Serve the page of an artifact with so many processes; False if that ended without being asked to.
+
+    Raises LookalikeError if the address cannot be listened on, if this system cannot fork a process, or with the
+    sentence of a worker that cannot be started.
+    """
+    if not hasattr(os, "fork"):
+        raise LookalikeError("--workers needs a system that can fork processes, such as Linux or macOS; omit it here.")
+    reach_this_machine()
+    check_temporary()
+    listener = listen(settings)
+    address = address_of(listener)
+    pictures = tempfile.mkdtemp(prefix="lookalike-")
+    threads = max(1, _cores() // workers)
+    job = Job(shown, settings, secrets.token_urlsafe(24), secrets.randbits(63), str(Path(pictures).resolve()), workers)
+    crew = Crew(job, threads)
+
+    def clean() -> None:
+        crew.kill()
+        shutil.rmtree(pictures, ignore_errors=True)
+
+    try:
+        with stopped_by_signals(clean) as asked, _loop(Router(crew, settings), listener) as front:
+            if front.wait_for(crew.begin(), asked):
+                front.router.complete = True
+                _say_where(address, settings, crew)
+                while not asked.wait(_LOOK) and crew.failure is None and front.alive:
+                    pass
+            if asked.is_set():
+                front.wait_for(crew.stop(), threading.Event(), _FOR_ANSWERS)
+    finally:
+        clean()
+        if settings.share:
+            from retrieval.ui.server.launch import close_tunnels
+
+            close_tunnels()
+    if crew.failure is not None:
+        raise crew.failure
+    return asked.is_set()
+
+
+class _Front:
+    """The event loop that listens, in a thread of its own: signals are for the main one."""
+
+    def __init__(self, router: Router, listener: Any) -> None:
+        self.router = router
+        self._loop = asyncio.new_event_loop()
+        self._server = uvicorn.Server(uvicorn.Config(router, **_UVICORN))
+        self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.005)
+            if not self.alive:
+                listener.close()
+                raise LookalikeError("the server could not be started: the reason is above.")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still listens."""
+        return self._thread.is_alive()
+
+    def wait_for(self, work: Coroutine[Any, Any, None], asked: threading.Event, seconds: float = 1e9) -> bool:
+        """Run `work` in the loop; False if it was asked to stop, or took too long, before that was done."""
+        future, end = asyncio.run_coroutine_threadsafe(work, self._loop), time.monotonic() + seconds
+        while not asked.is_set() and time.monotonic() < end:
+            with suppress(TimeoutError):
+                future.result(_LOOK)
+                return True
+        future.cancel()
+        return False
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.should_exit = True
+        self._thread.join(timeout=3)
+
+    def _run(self, listener: Any) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._server.serve([listener]))
+
+
+@contextmanager
+def _loop(router: Router, listener: Any) -> Iterator[_Front]:
+    front = _Front(router, listener)
+    try:
+        yield front
+    finally:
+        front.close()
+
+
+def _cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _say_where(address: str, settings: ServerSettings, crew: Crew) -> None:
+    tell(strings.RUNNING.format(address=address), to=sys.stdout)
+    public = None
+    if settings.share:
+        from retrieval.ui.server.launch import open_tunnel
+
+        parts = urlsplit(address)
+        public = open_tunnel(parts.hostname or "127.0.0.1", parts.port or 80)
+    if crew.ready and crew.ready[0].about["tools"]:
+        tell(strings.RUNNING_TOOLS.format(address=public or address), to=sys.stdout)
