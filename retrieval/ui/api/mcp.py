@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import gradio.mcp
+from gradio.utils import get_upload_folder
 from gradio_client import handle_file
 from gradio_client.utils import is_file_obj_with_meta
 
@@ -43,7 +45,7 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
         uploads, taken = self.blocks.upload_file_set, dict(value)
         for (name,) in filedata_positions:
             path = unquote(str(value.get(name)).rpartition(_FILE_ROUTE)[2])
-            if path in uploads:
+            if path in uploads or _is_upload(path):
                 taken[name] = handle_file(path)
         taken = dict(super().convert_strings_to_filedata(taken, filedata_positions))
         uploads.update(file["path"] for file in taken.values() if is_file_obj_with_meta(file) and "url" not in file)
@@ -69,6 +71,15 @@ def offer_tools() -> bool:
         return False
     gradio.mcp.GradioMCPServer = Tools
     return True
+
+
+def _is_upload(path: str) -> bool:
+    """Whether another process of this server has saved this upload: they share a folder, but no list of files."""
+    try:
+        file = Path(path).resolve()
+        return file.is_file() and file.is_relative_to(Path(get_upload_folder()).resolve())
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
+        return False
 
 
 def _holds_a_file(value: Any) -> bool:

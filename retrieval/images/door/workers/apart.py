@@ -35,6 +35,14 @@ def decode_apart(source: File, at_least: int | None) -> Image.Image:
     return decode(name_of(source), read_bytes(source), at_least)
 
 
+def share_workers(processes: int) -> None:
+    """Leave room for the workers of other processes: so many of them share this machine."""
+    if AVAILABLE:
+        from retrieval.images.door.workers.pool import WORKERS
+
+        WORKERS.share(processes)
+
+
 def start_workers() -> None:
     """Start two workers, without waiting for them, so that the first picture need not wait."""
     if AVAILABLE:

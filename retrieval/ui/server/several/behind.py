@@ -20,7 +20,7 @@ HEADER = b"x-lookalike-from"
 
 def origin_of(secret: str, scope: Scope, quiet: bool = False) -> bytes:
     """The value of the header for a request that a visitor has made."""
-    about: list[Any] = [scope.get("client"), scope.get("scheme", "http"), quiet]
+    about: list[Any] = [scope.get("client"), scope.get("server"), scope.get("scheme", "http"), quiet]
     return f"{secret} {json.dumps(about)}".encode()
 
 
@@ -56,8 +56,8 @@ class Behind:
                     return
                 scope["headers"] = [each for each in scope["headers"] if each[0] != HEADER]
                 if about:
-                    client, scope["scheme"], scope[QUIET] = json.loads(about)
-                    scope["client"] = tuple(client) if client else None
+                    client, server, scope["scheme"], scope[QUIET] = json.loads(about)
+                    scope["client"], scope["server"] = tuple(client) if client else None, tuple(server or ()) or None
             await app(scope, receive, send)
 
         return behind

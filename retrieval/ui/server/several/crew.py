@@ -31,7 +31,8 @@ class Worker:
     """One process that serves the page."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.pid, self.busy, self.last, self.counted = 0, 0, next(_numbers), ""
+        self.pid, self.busy, self.counted = 0, 0, ""
+        self.turns = {True: 0, False: 0}  # when it was last chosen for work, and for anything else
         self.ready = False
         self.about: dict[str, Any] = {}
         self.connections = Connections(0)
@@ -55,10 +56,6 @@ class Worker:
         while await self._heard() is not None:
             pass
         self.lose()
-
-    def use(self) -> None:
-        """Note that it was chosen: among those with as little to do, the next one is another."""
-        self.last = next(_numbers)
 
     @contextmanager
     def busy_with(self, counts: bool) -> Iterator[None]:
@@ -113,6 +110,13 @@ class Crew:
     def ready(self) -> list[Worker]:
         """Those that take requests."""
         return [worker for worker in self.workers if worker.ready]
+
+    def choose(self, work: bool) -> Worker | None:
+        """The worker that has least to do, each in its turn; None if there is none. `work` is more than a file."""
+        found = min(self.ready, key=lambda worker: (worker.busy, worker.turns[work]), default=None)
+        if found is not None:
+            found.turns[work] = next(_numbers)
+        return found
 
     async def begin(self) -> None:
         """Start all. Raises LookalikeError if the first, or any other one, cannot be started."""

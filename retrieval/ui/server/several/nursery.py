@@ -12,6 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -38,17 +41,13 @@ class Nursery:
     def __init__(self, threads: int) -> None:
         """Each worker computes with so many threads. Raises OSError if no process can be started."""
         self._socket, theirs = socket.socketpair()
-        paths = [str(_PACKAGES), *(path for path in sys.path if Path(path).is_absolute())]
         number = str(threads)
-        environment = {"OMP_NUM_THREADS": number, "MPLBACKEND": "agg", **os.environ, "LOOKALIKE_THREADS": number}
+        environment = {"OMP_NUM_THREADS": number, "MPLBACKEND": "agg", **os.environ}
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, str(theirs.fileno()), number, *paths],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the supervisor, which then tells the workers
-            )
+            if threading.active_count() == 1 and (sys.platform == "linux"):
+                self._pid = self._fork(theirs, threads, environment)
+            else:
+                self._pid = self._begin(theirs, threads, environment)
 
     def fork(self, channel: socket.socket) -> None:
         """Start a worker at the other end of a channel. Raises OSError if the process has ended."""
@@ -57,8 +56,38 @@ class Nursery:
     def close(self) -> None:
         """End it; workers go on until their channels are closed."""
         self._socket.close()
-        self._process.kill()
-        self._process.wait()
+        with suppress(OSError):
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _fork(self, theirs: socket.socket, threads: int, environment: dict[str, str]) -> int:
+        """A process that has what this one has imported already."""
+        if pid := os.fork():
+            return pid
+        try:
+            self._socket.close()
+            os.setsid()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            with Path(os.devnull).open("rb") as nothing:
+                os.dup2(nothing.fileno(), 0)
+            os.environ.update(environment)
+            main(theirs.detach(), threads)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _begin(self, theirs: socket.socket, threads: int, environment: dict[str, str]) -> int:
+        """A new process, as this one has threads."""
+        paths = [str(_PACKAGES), *(path for path in sys.path if Path(path).is_absolute())]
+        return subprocess.Popen(
+            [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(threads), *paths],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is for the supervisor, which then tells the workers
+        ).pid
 
 
 def main(descriptor: int, threads: int) -> None:

@@ -50,18 +50,18 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
         raise LookalikeError("--workers needs a system that can fork processes, such as Linux or macOS; omit it here.")
     reach_this_machine()
     check_temporary()
-    listener = listen(settings)
-    address = address_of(listener)
     pictures = tempfile.mkdtemp(prefix="lookalike-")
     threads = max(1, _cores() // workers)
     job = Job(shown, settings, secrets.token_urlsafe(24), secrets.randbits(63), str(Path(pictures).resolve()), workers)
-    crew = Crew(job, threads)
+    crew = Crew(job, threads)  # before there is a thread, or a socket that its processes would keep open
 
     def clean() -> None:
         crew.kill()
         shutil.rmtree(pictures, ignore_errors=True)
 
     try:
+        listener = listen(settings)
+        address = address_of(listener)
         with stopped_by_signals(clean) as asked, _loop(Router(crew, settings), listener) as front:
             if front.wait_for(crew.begin(), asked):
                 front.router.complete = True

@@ -10,6 +10,7 @@ import threading
 from typing import Any, NoReturn, TextIO
 
 from retrieval.errors import LookalikeError, first_line
+from retrieval.images.door.workers.apart import share_workers
 from retrieval.ui.following import page_of
 from retrieval.ui.server.launch import Server
 from retrieval.ui.server.several.behind import Behind
@@ -35,6 +36,7 @@ def work(channel: socket.socket) -> NoReturn:
 
 
 def _serve(channel: socket.socket, lines: TextIO, job: Job) -> None:
+    share_workers(job.workers)
     with Server(job.settings, Behind(job.secret)) as server:
         threading.Thread(target=_obey, args=(lines, server), name="supervisor", daemon=True).start()
         with page_of(job.shown, job.commit, job.pictures, aloud=job.first) as app:

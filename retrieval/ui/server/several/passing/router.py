@@ -74,12 +74,11 @@ class Router:
             except ConnectionError:
                 return
             named = in_body(body) if whole else named
-        safe = scope["method"] in _SAFE and not named.keys
         for _ in range(_TRIES):
             place = self._places.find(named)
             if place and not place.worker.ready and await self._ended(named, path, scope["method"], send):
                 return
-            if (worker := self._worker_for(named)) is None:
+            if (worker := self._worker_for(named, starts_event(scope["method"], path))) is None:
                 break
             relay = Relay(receive, send, self._learning(scope["method"], path, named, worker))
             try:
@@ -93,21 +92,19 @@ class Router:
                 if relay.stream:
                     await send({"type": "http.response.body", "body": self._farewell(named, path)})
                 return  # cut short: nothing that was begun can be taken back
-            if relay.sent and not safe:
+            if relay.sent and scope["method"] not in _SAFE:
                 await self._say(strings.LOST, scope, receive, send)
                 return
         await self._say(strings.STOPPING if self._crew.stopping else strings.STARTING, scope, receive, send)
 
-    def _worker_for(self, named: Named) -> Worker | None:
+    def _worker_for(self, named: Named, work: bool) -> Worker | None:
         """The worker that keeps what is named, or else the one that has least to do; None if there is none."""
         place = self._places.find(named)
         if place and place.worker.ready:
             return place.worker
-        worker = min(self._crew.ready, key=lambda each: (each.busy, each.last), default=None)
-        if worker is not None:
-            worker.use()
-            if named.session or named.upload:  # events are known only by what their worker has answered
-                self._places.keep(named, worker)
+        worker = self._crew.choose(work or named.session is not None)
+        if worker is not None and (named.session or named.upload):  # events are known by what their worker answers
+            self._places.keep(named, worker)
         return worker
 
     def _learning(self, method: str, path: str, named: Named, worker: Worker) -> Callable[[bytes], None] | None:
