@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.ui.intake.refusing import RefusedError, refuse
+from retrieval.ui.server.listen import at_once
 from retrieval.ui.server.watched.requests import QUIET
 
 _BACKLOG = 2048
@@ -37,7 +38,7 @@ class Behind:
 
     def listen(self) -> socket.socket:
         """A socket for the supervisor alone."""
-        return socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        return at_once(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
 
     @property
     def own_header(self) -> dict[str, str]:
