@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
+from retrieval.console import say
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.server.listen import address_of, listen
@@ -48,12 +49,15 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
     """
     if not hasattr(os, "fork"):
         raise LookalikeError("--workers needs a system that can fork processes, such as Linux or macOS; omit it here.")
+    if workers > (cores := _cores()):
+        say(strings.MANY_WORKERS.format(workers=workers, cores=cores))
     reach_this_machine()
     check_temporary()
     pictures = tempfile.mkdtemp(prefix="lookalike-")
-    threads = max(1, _cores() // workers)
     job = Job(shown, settings, secrets.token_urlsafe(24), secrets.randbits(63), str(Path(pictures).resolve()), workers)
-    crew = Crew(job, threads)  # before there is a thread, or a socket that its processes would keep open
+    crew = Crew(
+        job, max(1, cores // workers)
+    )  # before there is a thread, or a socket that its processes would keep open
 
     def clean() -> None:
         crew.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -38,7 +39,7 @@ def work(channel: socket.socket) -> NoReturn:
 def _serve(channel: socket.socket, lines: TextIO, job: Job) -> None:
     share_workers(job.workers)
     with Server(job.settings, Behind(job.secret)) as server:
-        threading.Thread(target=_obey, args=(lines, server), name="supervisor", daemon=True).start()
+        threading.Thread(target=_obey, args=(lines, server, job.pictures), name="supervisor", daemon=True).start()
         with page_of(job.shown, job.commit, job.pictures, aloud=job.first) as app:
             app.app_id = job.app_id
             server.show(app, quiet=True)
@@ -47,12 +48,13 @@ def _serve(channel: socket.socket, lines: TextIO, job: Job) -> None:
             server.wait()
 
 
-def _obey(lines: TextIO, server: Server) -> None:
+def _obey(lines: TextIO, server: Server, pictures: str) -> None:
     """Stop when told to, and at once if the supervisor has ended."""
     for line in lines:
         if line.strip() == STOP:
             os.kill(os.getpid(), signal.SIGTERM)
     server.clean()
+    shutil.rmtree(pictures, ignore_errors=True)
     os._exit(1)
 
 
