@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 import h11
@@ -11,7 +12,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 Event = h11.Response | h11.Data | h11.EndOfMessage
 
 _READ = 2**16  # bytes
-_IDLE = 64  # connections of a worker that wait for the next request
+_MOST_IDLE = 64  # connections of a worker that wait for the next request
+_LONGEST_IDLE = 30.0  # seconds, after which one is not used again: the worker could be about to close it
 
 
 class BrokenError(Exception):
@@ -22,6 +24,7 @@ class Connection:
     """One connection, which carries one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.since = 0.0  # when it was last used
         self._reader, self._writer = reader, writer
         self._state = h11.Connection(h11.CLIENT)
 
@@ -100,7 +103,7 @@ class Connections:
         """A connection for one request. Raises BrokenError if the worker cannot be reached."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:
+            if connection.usable and time.monotonic() - connection.since < _LONGEST_IDLE:
                 return connection
             connection.close()
         try:
@@ -111,7 +114,8 @@ class Connections:
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, or close it."""
         connection.renew()
-        if connection.usable and len(self._idle) < _IDLE:
+        connection.since = time.monotonic()
+        if connection.usable and len(self._idle) < _MOST_IDLE:
             self._idle.append(connection)
         else:
             connection.close()
