@@ -139,7 +139,9 @@ class Router:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         ready = self.complete and not self._crew.stopping and bool(self._crew.ready)
         if _SAID in scope:
-            response = said(503, {"error": scope[_SAID], "detail": scope[_SAID]})
+            # In place of the sentence of a 503, the page shows one of Gradio's own.
+            status = 502 if scope[_SAID] == strings.LOST else 503
+            response = said(status, {"error": scope[_SAID], "detail": scope[_SAID]})
         elif scope["path"] == "/health":
             response = said(200, {"status": "ok"})
         elif scope["path"] == "/ready":
