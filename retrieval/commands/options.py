@@ -35,6 +35,24 @@ AllowedOrigins = Annotated[
         help="let pages of this site use the server, as https://shop.example; * for any; may be repeated",
     ),
 ]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        metavar="ADDRESS",
+        envvar="LOOKALIKE_TRUSTED_PROXY",
+        help="believe this proxy, or network of proxies, who its visitors are (X-Forwarded-For); may be repeated",
+    ),
+]
+QueueSize = Annotated[
+    int, typer.Option(metavar="N", min=1, help="searches that may wait; one more is told to try again later")
+]
+VisitorSearches = Annotated[
+    int, typer.Option(metavar="N", min=1, help="searches that one address may have waiting or running")
+]
+VisitorRate = Annotated[
+    float, typer.Option(metavar="N", min=0.01, help="requests a second, other than to read, from one address")
+]
 Auth = Annotated[
     str | None,
     typer.Option(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,33 +110,54 @@ def serve(
     allowed_host: options.AllowedHosts = None,
     allowed_origin: options.AllowedOrigins = None,
     auth: options.Auth = None,
+    trusted_proxy: options.TrustedProxies = None,
+    queue_size: options.QueueSize = 128,
+    visitor_searches: options.VisitorSearches = 32,
+    visitor_rate: options.VisitorRate = 20.0,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
+    _prepare(artifact, refresh)
+    settings: dict[str, Any] = {"host": host, "port": port, "share": share, "root_path": root_path}
+    settings |= {"log_format": log_format, "queue_size": queue_size}
+    settings |= {"visitor_searches": visitor_searches, "visitor_rate": visitor_rate}
+    settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
+    with _in_one_sentence():
+        shown = Shown(artifact, tuple(map(str, originals or ())), refresh, allow_private, sha256)
+        _serve(shown, ServerSettings(**settings), workers)
+
+
+def _prepare(artifact: str, refresh: float | None) -> None:
+    """Check what can be checked at once, and let SIGTERM end the start like any other error."""
     check_artifact(artifact)
     if refresh:
         check_refresh(artifact)
     if threading.current_thread() is threading.main_thread():
         # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    access = _access(allowed_host, allowed_origin, auth)
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """Make one sentence of whatever Gradio or another library raises."""
     try:
-        settings = ServerSettings(host, port, share, root_path, log_format=log_format, **access)
-        shown = Shown(artifact, tuple(map(str, originals or ())), refresh, allow_private, sha256)
-        _serve(shown, settings, workers)
+        yield
     except (LookalikeError, OSError):
         raise
-    except Exception as error:  # whatever Gradio or another library raises is one sentence too
+    except Exception as error:
         raise LookalikeError(f"the page could not be started: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _access(hosts: list[str] | None, origins: list[str] | None, auth: str | None) -> dict[str, Any]:
+def _access(
+    hosts: list[str] | None, origins: list[str] | None, auth: str | None, proxies: list[str] | None
+) -> dict[str, Any]:
     """Who may use the server, as settings. Raises LookalikeError for a wrong value."""
-    from retrieval.ui.access.allowed import check_host, check_origin
+    from retrieval.ui.access.allowed import check_host, check_origin, check_proxy
     from retrieval.ui.access.passwords import Accounts, read_accounts
 
     return {
         "allowed_hosts": tuple(check_host(host) for host in hosts or ()),
         "allowed_origins": tuple(check_origin(origin) for origin in origins or ()),
+        "trusted_proxies": tuple(check_proxy(proxy) for proxy in proxies) if proxies else None,
         "accounts": Accounts(read_accounts(auth)) if auth else None,
     }
 

@@ -1,7 +1,8 @@
-"""Values of `--allowed-host` and `--allowed-origin`, checked before anything is served."""
+"""Values of `--allowed-host`, `--allowed-origin` and `--trusted-proxy`, checked before anything is served."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
@@ -27,3 +28,14 @@ def check_origin(origin: str) -> str:
     raise LookalikeError(
         f"--allowed-origin must be such as https://shop.example, without a path, not {short(origin, 80)!r}."
     )
+
+
+def check_proxy(address: str) -> str:
+    """The address or network as it is usually written. Raises LookalikeError unless it is one, or `*`."""
+    try:
+        return address if address == "*" else str(ipaddress.ip_network(address.strip(), strict=False))
+    except ValueError as error:
+        raise LookalikeError(
+            "--trusted-proxy must be an address such as 10.0.0.5, a network such as 10.0.0.0/8, or *, "
+            f"not {short(address, 80)!r}."
+        ) from error

@@ -56,6 +56,18 @@ def _parsed(lines: list[str], where: str) -> dict[str, str]:
     return accounts
 
 
+def read_basic(header: str) -> tuple[str, str] | None:
+    """The user and the password in an Authorization header (RFC 7617); None if it holds none."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return user, password
+
+
 class Accounts:
     """Checks passwords and, for visitors who have given theirs, signed tokens."""
 
@@ -77,17 +89,6 @@ class Accounts:
         known = self._passwords.get(user)
         same = hmac.compare_digest(password.encode(), (known or "").encode())
         return same and known is not None
-
-    def has_basic(self, header: str) -> bool:
-        """Whether an Authorization header holds a user and password (RFC 7617)."""
-        scheme, _, value = header.partition(" ")
-        if scheme.lower() != "basic":
-            return False
-        try:
-            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            return False
-        return self.has(user, password)
 
     def token(self, lifetime: float = _WEEK) -> str:
         """A token that `accepts` accepts for `lifetime` seconds."""

@@ -10,6 +10,7 @@ from gradio.exceptions import InvalidPathError
 
 from retrieval.ui import strings
 from retrieval.ui.intake.addresses import Addresses, holds_address
+from retrieval.ui.limits.queue import PageQueue
 
 _log = logging.getLogger(__name__)
 
@@ -18,6 +19,21 @@ class PageBlocks(gr.Blocks):  # type: ignore[misc]
     """The page; an error that is not ours is logged, and visitors see a sentence instead of its text."""
 
     addresses: Addresses
+    _queue: Any
+
+    def queue(self, *arguments: Any, **options: Any) -> PageBlocks:
+        """Use a queue that has an end; the arguments are Gradio's."""
+        super().queue(*arguments, **options)
+        made: Any = self._queue
+        self._queue = PageQueue(
+            made.live_updates,
+            made.max_thread_count,
+            made.update_intervals,
+            made.max_size,
+            self,
+            made.default_concurrency_limit,
+        )
+        return self
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *others: Any, **options: Any) -> Any:
         """The values of an event, checked by the components that they are for.

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import gradio as gr
+from starlette.requests import Request
+from starlette.types import Scope
 
 from retrieval.errors import ImageError, QueryError, short, short_repr
 from retrieval.ui import strings
@@ -13,6 +15,7 @@ from retrieval.ui.api.signatures import NAMES, WrongArgumentError, by_name, by_p
 from retrieval.ui.intake.addresses import Addresses, address_of, holds_address
 from retrieval.ui.intake.refusing import RefusedError
 from retrieval.ui.intake.routes import API, is_id
+from retrieval.ui.limits.visitors import note_refusal
 from retrieval.words import did_you_mean
 
 _CALL = re.compile(rf"{API}/call/(?P<v2>v2/)?(?P<name>[^/]*)/?", re.DOTALL)
@@ -26,16 +29,16 @@ class Calls:
     def __init__(self, blocks: gr.Blocks, addresses: Addresses) -> None:
         self._blocks, self._addresses = blocks, addresses
 
-    async def checked(self, path: str, body: Any) -> Any:
+    async def checked(self, path: str, body: Any, scope: Scope) -> Any:
         """The body to pass on to a route, with fetched pictures in place of their addresses.
 
         Raises RefusedError, with a sentence, for a body that the route cannot take.
         """
         route = path.rstrip("/").removeprefix(API)
         if found := _CALL.fullmatch(path):
-            return await self._call(found["name"], found["v2"] is not None, _object(body))
+            return await self._call(found["name"], found["v2"] is not None, _object(body), scope)
         if route == "/queue/join":
-            return await self._join(_object(body))
+            return await self._join(_object(body), scope)
         if route.startswith("/mcp"):
             _check_rpc(_object(body))
         elif route == "/component_server":
@@ -56,9 +59,11 @@ class Calls:
         # Gradio keeps a finished event under the session that it was asked for, which may be the event itself.
         ended = any(event in of for of in list(queue.pending_event_ids_session.values()))
         if not ended and event not in queue.event_ids_to_events and event not in queue.pending_messages_per_session:
-            raise RefusedError(404, "there is no such event, or its answer was fetched already.")
+            raise RefusedError(
+                404, "there is no such event, or its answer was fetched already, or not within 5 minutes."
+            )
 
-    async def _call(self, name: str, named: bool, body: dict[str, Any]) -> Any:
+    async def _call(self, name: str, named: bool, body: dict[str, Any], scope: Scope) -> Any:
         if name not in NAMES:
             raise RefusedError(404, f"there is no endpoint {short(name, 60)!r}; {did_you_mean(name, NAMES, most=1)}")
         given: Any = {key: value for key, value in body.items() if key != "oauth_token"} if named else body.get("data")
@@ -72,12 +77,14 @@ class Calls:
         except (WrongArgumentError, QueryError, ImageError) as error:
             raise RefusedError(422, str(error)) from error
         if address := address_of(values.get("image")):
+            if refused := self._refusal(name, scope, body.get("session_hash")):
+                raise refused
             values["image"] = self._addresses.hold(await self._addresses.fetch(address))
         if named:
             return values
         return {"data": list(values.values()), "session_hash": body.get("session_hash")}
 
-    async def _join(self, body: dict[str, Any]) -> Any:
+    async def _join(self, body: dict[str, Any], scope: Scope) -> Any:
         """An event, as the page and Gradio's clients send it. Endpoints judge the values themselves, as an answer to
         the event: the clients show its sentence, but not that of a refused request."""
         _check_ids(body, "session_hash")
@@ -98,10 +105,19 @@ class Calls:
             return body
         values = by_place(str(function.api_name), data)
         if address := address_of(values.get("image")):
+            if refused := self._refusal(str(function.api_name), scope, body["session_hash"]):
+                note_refusal(scope, refused)  # the queue tells the client
+                return {**body, "data": [None] * wanted}
             values["image"] = await self._held(address)
         if holds_address(list(values.values())):
             raise RefusedError(400, "only the argument image takes a picture.")
         return {**body, "data": list(values.values())}
+
+    def _refusal(self, name: str, scope: Scope, session: str | None) -> RefusedError | None:
+        """Why a call is one too many, if it is: nothing needs to be fetched for it then."""
+        function = next(each for each in self._blocks.fns.values() if each.api_name == name)
+        refused: RefusedError | None = self._blocks._queue.refusal(function, Request(scope), session)
+        return refused
 
     async def _held(self, address: str) -> dict[str, str]:
         try:

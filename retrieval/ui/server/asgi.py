@@ -8,6 +8,7 @@ from typing import Any
 from retrieval.ui.access.hosts import Hosts
 from retrieval.ui.access.login import Login
 from retrieval.ui.access.origins import Origins
+from retrieval.ui.limits.middleware import Limits
 from retrieval.ui.server.prefix import Prefix
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.watched.requests import Requests
@@ -35,6 +36,7 @@ def _login(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
 _MIDDLEWARES: tuple[Middleware, ...] = (
     Prefix,  # the others see paths of the app
     Requests,  # counts and logs what the others refuse, too
+    Limits,
     _hosts,
     _origins,
     _login,

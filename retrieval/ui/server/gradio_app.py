@@ -14,6 +14,8 @@ from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.api.mcp import offer_tools
 from retrieval.ui.intake.middleware import intake
+from retrieval.ui.limits.queue import PageQueue
+from retrieval.ui.limits.sessions import Sessions
 from retrieval.ui.pieces.html import STATIC
 from retrieval.ui.pieces.theme import head, theme
 from retrieval.ui.server.settings import ServerSettings
@@ -34,7 +36,7 @@ def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSet
         blocks,
         path,
         app_kwargs={"routes": list(getattr(blocks, "originals", ()))},
-        root_path=settings.root_path,
+        root_path=settings.prefix,
         show_error=True,
         ssr_mode=False,
         run_history=False,  # Gradio's pages would keep every visitor's pictures in their browser
@@ -48,6 +50,7 @@ def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSet
     mounted = outer.routes[-1]
     assert isinstance(mounted, Mount)
     _finish(blocks, mounted.app)
+    _limit(blocks, mounted.app, settings)
     mounted.app = intake(mounted.app, blocks)
     return mounted
 
@@ -58,3 +61,11 @@ def _finish(blocks: gr.Blocks, app: Any) -> None:
     blocks.favicon_path = app.favicon_path = STATIC / "favicon.png"
     blocks.has_launched = True  # without it, Gradio does not check which files an event names
     blocks._queue.set_server_app(app)
+
+
+def _limit(blocks: gr.Blocks, app: Any, settings: ServerSettings) -> None:
+    """How much may wait, and what is kept of sessions."""
+    if isinstance(blocks._queue, PageQueue):
+        blocks._queue.limit(settings)
+    app.state_holder = Sessions()
+    app.state_holder.set_blocks(blocks)

@@ -85,7 +85,7 @@ class Server:
         self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
         served = wrapped(self.front, settings)
-        options = {**_UVICORN, **(behind.options if behind else {})}
+        options = {"forwarded_allow_ips": settings.forwarders, **_UVICORN, **(behind.options if behind else {})}
         config = uvicorn.Config(behind.around(served) if behind else served, **options)
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,8 +13,7 @@ class Prefix:
     """Takes the prefix of `--root-path` from a path, so that a proxy may keep it or remove it."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        given = os.environ.get("GRADIO_ROOT_PATH") if settings.root_path is None else settings.root_path
-        self._app, self._prefix = app, urlsplit(given or "").path.rstrip("/")
+        self._app, self._prefix = app, urlsplit(settings.prefix).path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on under its path in the app."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,3 +36,28 @@ class ServerSettings:
 
     log_format: Literal["json", "text"] | None = None
     """Write a line to standard error for each request; None for none."""
+
+    trusted_proxies: tuple[str, ...] | None = None
+    """Addresses and networks of proxies whose X-Forwarded-For says who a visitor is; `*` for every sender. None for
+    FORWARDED_ALLOW_IPS, or else this machine's own."""
+
+    queue_size: int = 128
+    """Searches that may wait for their turn; and events of each other kind. One more is told to try again later."""
+
+    visitor_searches: int = 32
+    """Searches that one visitor may have waiting or running, and requests with which a visitor may be sending."""
+
+    visitor_rate: float = 20.0
+    """Requests a second that one visitor may send, other than to read; faster ones are slowed down, then refused."""
+
+    @property
+    def prefix(self) -> str:
+        """What `root_path` comes to: empty for none."""
+        return os.environ.get("GRADIO_ROOT_PATH", "") if self.root_path is None else self.root_path
+
+    @property
+    def forwarders(self) -> list[str] | None:
+        """Whose X-Forwarded-For and -Proto uvicorn takes; None for what it does by itself."""
+        if self.trusted_proxies is None:
+            return None
+        return ["*"] if "*" in self.trusted_proxies else ["127.0.0.1", "::1", *self.trusted_proxies]

@@ -35,7 +35,6 @@ _UVICORN: dict[str, Any] = {
     "log_level": "warning",
     "log_config": None,
     "timeout_graceful_shutdown": 1,
-    "date_header": True,
 }
 _LOOK = 0.1
 _FOR_ANSWERS = WHOLE - 1.0  # seconds from the signal until those that have not ended yet are ended
@@ -53,11 +52,10 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
         say(strings.MANY_WORKERS.format(workers=workers, cores=cores))
     reach_this_machine()
     check_temporary()
-    pictures = tempfile.mkdtemp(prefix="lookalike-")
-    job = Job(shown, settings, secrets.token_urlsafe(24), secrets.randbits(63), str(Path(pictures).resolve()), workers)
-    crew = Crew(
-        job, max(1, cores // workers)
-    )  # before there is a thread, or a socket that its processes would keep open
+    pictures = Path(tempfile.mkdtemp(prefix="lookalike-")).resolve()
+    job = Job(shown, settings, secrets.token_urlsafe(24), secrets.randbits(63), str(pictures), workers)
+    # Before there is a thread, or a socket that its processes would keep open.
+    crew = Crew(job, max(1, cores // workers))
 
     def clean() -> None:
         crew.kill()
@@ -66,7 +64,7 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
     try:
         listener = listen(settings)
         address = address_of(listener)
-        with stopped_by_signals(clean) as asked, _loop(Router(crew, settings), listener) as front:
+        with stopped_by_signals(clean) as asked, _loop(Router(crew, settings), listener, settings.forwarders) as front:
             if front.wait_for(crew.begin(), asked):
                 front.router.complete = True
                 _say_where(address, settings, crew)
@@ -76,10 +74,7 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
                 front.wait_for(crew.stop(), threading.Event(), _FOR_ANSWERS)
     finally:
         clean()
-        if settings.share:
-            from retrieval.ui.server.launch import close_tunnels
-
-            close_tunnels()
+        _close_tunnels(settings)
     if crew.failure is not None:
         raise crew.failure
     return asked.is_set()
@@ -88,10 +83,10 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
 class _Front:
     """The event loop that listens, in a thread of its own: signals are for the main one."""
 
-    def __init__(self, router: Router, listener: Any) -> None:
+    def __init__(self, router: Router, listener: Any, forwarders: list[str] | None) -> None:
         self.router = router
         self._loop = asyncio.new_event_loop()
-        self._server = uvicorn.Server(uvicorn.Config(router, **_UVICORN))
+        self._server = uvicorn.Server(uvicorn.Config(router, forwarded_allow_ips=forwarders, **_UVICORN))
         self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
         self._thread.start()
         while not self._server.started:
@@ -126,8 +121,8 @@ class _Front:
 
 
 @contextmanager
-def _loop(router: Router, listener: Any) -> Iterator[_Front]:
-    front = _Front(router, listener)
+def _loop(router: Router, listener: Any, forwarders: list[str] | None) -> Iterator[_Front]:
+    front = _Front(router, listener, forwarders)
     try:
         yield front
     finally:
@@ -149,3 +144,10 @@ def _say_where(address: str, settings: ServerSettings, crew: Crew) -> None:
         public = open_tunnel(parts.hostname or "127.0.0.1", parts.port or 80)
     if crew.ready and crew.ready[0].about["tools"]:
         tell(strings.RUNNING_TOOLS.format(address=public or address), to=sys.stdout)
+
+
+def _close_tunnels(settings: ServerSettings) -> None:
+    if settings.share:
+        from retrieval.ui.server.launch import close_tunnels
+
+        close_tunnels()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.errors import LookalikeError
@@ -106,5 +105,4 @@ class Front:
 
 def said(status: int, content: dict[str, str]) -> Response:
     """An answer in JSON; with 503, when to ask again."""
-    headers = _RETRY if status == 503 else {"Cache-Control": "no-store"}
-    return Response(json.dumps(content), status, headers, "application/json")
+    return JSONResponse(content, status, _RETRY if status == 503 else {"Cache-Control": "no-store"})

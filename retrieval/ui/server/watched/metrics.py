@@ -57,6 +57,10 @@ class Metrics:
             "lookalike_pictures", "Pictures of queries, by what became of them", ["outcome"], registry=self._registry
         )
 
+        self.refused = Counter(
+            "lookalike_refused", "Requests and searches that were one too many", ["reason"], registry=self._registry
+        )
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure a stage of a search: decode, embed, search or render."""
