@@ -1,14 +1,18 @@
-"""Shared parts of the command-line programs: exit statuses, progress bars and messages."""
+"""Shared parts of the command-line programs: exit statuses, progress bars, messages, and signals."""
 
 from __future__ import annotations
 
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 from retrieval.errors import LookalikeError
 
@@ -21,6 +25,10 @@ _IN_A_CHECKOUT = {
     "train": "python -m training",
     "compare": "python -m training compare",
 }
+
+WHOLE = 10.0
+"""Seconds from the signal to the end of the process."""
+_SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGBREAK] if hasattr(signal, "SIGBREAK") else [])]
 
 
 def run_command(task: Callable[[], None], interrupted: str) -> int:
@@ -106,3 +114,58 @@ def _is_interrupt(error: BaseException | None) -> bool:
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+class Stopping:
+    """What SIGTERM and Ctrl-C do, from the start of the command on.
+
+    Until something is served, they end the process in order: SIGTERM with status 0, Ctrl-C as an interruption. After
+    `serving`, the first one sets `asked`; the second one, or ten seconds, ends the process at once. Outside the main
+    thread, which alone can handle signals, nothing happens.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._clean: Callable[[], None] | None = None
+        self._said = ""
+        self._before: list[dict[int, Any]] = []  # for each block inside which it is entered
+
+    def __enter__(self) -> Self:
+        """Handle the signals until the end of the block; blocks may be nested."""
+        main = threading.current_thread() is threading.main_thread()
+        first = main and not any(self._before)
+        self._before.append({number: signal.signal(number, self._handle) for number in _SIGNALS} if first else {})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        before = self._before.pop()
+        if not self.asked.is_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def serving(self, clean: Callable[[], None], said: str) -> None:
+        """From now on, what has begun is finished first, and the sentence `said` says so; `clean` removes what must not
+        stay behind."""
+        self._clean, self._said = clean, said
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._clean is None:
+            if number == signal.SIGTERM:
+                sys.exit(0)  # a normal exit deletes temporary files
+            raise KeyboardInterrupt
+        if self.asked.is_set():
+            self._end(128 + number)
+        self.asked.set()
+        with suppress(OSError, ValueError):  # nobody reads standard error any more
+            if self._said:
+                say(self._said)
+        late = threading.Timer(WHOLE - 0.5, self._end, [0])
+        late.daemon = True
+        late.start()
+
+    def _end(self, status: int) -> None:
+        try:
+            if self._clean is not None:
+                self._clean()
+        finally:
+            os._exit(status)  # threads that compute would be waited for

@@ -51,8 +51,9 @@ def deploy(
         str | None,
         typer.Option(metavar="H", help="hardware that the Hub offers, e.g. cpu-upgrade (default: cpu-basic)"),
     ] = None,
+    sha256: options.Sha256 = None,
 ) -> None:
     """Create or update a Space that serves an artifact."""
     from retrieval.hub.deploy import deploy
 
-    print(deploy(space, artifact, private=private, hardware=hardware))
+    print(deploy(space, artifact, private=private, hardware=hardware, sha256=sha256))

@@ -39,6 +39,7 @@ def list_images(
         str | None, typer.Option(metavar="FILE", help="write CSV to this file; - for standard output")
     ] = None,
     as_json: options.AsJson = False,
+    sha256: options.Sha256 = None,
 ) -> None:
     """List the images: id, label, source, attributes."""
     check_artifact(artifact)
@@ -46,7 +47,7 @@ def list_images(
     from retrieval.images.gallery import parse_where
 
     wanted = parse_where(where or [])
-    gallery = _contents(artifact)[1]
+    gallery = _contents(artifact, sha256)[1]
     rows = _matching(gallery, wanted)
     chosen = _attributes(gallery, columns or ("*" if csv or as_json else ""))
     if csv:
@@ -64,14 +65,14 @@ def list_images(
 
 
 @commands.command()
-def info(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None:
+def info(artifact: options.AnyArtifact, as_json: options.AsJson = False, sha256: options.Sha256 = None) -> None:
     """Describe an artifact: rows, columns, files, source."""
     check_artifact(artifact)
     from retrieval.artifact.layout import LAYOUT
     from retrieval.artifact.manifest import reading
     from retrieval.images.columns import describe_columns
 
-    manifest, gallery = _contents(artifact)
+    manifest, gallery = _contents(artifact, sha256)
     files = {name: file["size"] for name, file in manifest["files"].items()}
     facts = {
         "artifact": artifact,
@@ -92,9 +93,9 @@ def info(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None
 
 
 @commands.command()
-def evaluate(artifact: options.AnyArtifact, as_json: options.AsJson = False) -> None:
+def evaluate(artifact: options.AnyArtifact, as_json: options.AsJson = False, sha256: options.Sha256 = None) -> None:
     """Measure leave-one-out retrieval by label."""
-    opened = _opened(artifact)
+    opened = _opened(artifact, sha256)
     import numpy as np
 
     from retrieval.evaluation.metrics import leave_one_out
@@ -115,9 +116,10 @@ def verify(artifact: options.AnyArtifact, sha256: options.Sha256 = None) -> None
 def export(
     artifact: options.AnyArtifact,
     npy: Annotated[Path, typer.Option(metavar="OUT", help="the folder to write to")],
+    sha256: options.Sha256 = None,
 ) -> None:
     """Write embeddings.npy, image_paths.npy and labels.npy."""
-    opened = _opened(artifact)
+    opened = _opened(artifact, sha256)
     import numpy as np
 
     if npy.exists() and not npy.is_dir():
@@ -152,6 +154,7 @@ def bench(
         bool, typer.Option("--ui", help="instead, measure the waiting times of the page, in Chromium")
     ] = False,
     as_json: options.AsJson = False,
+    sha256: options.Sha256 = None,
 ) -> None:
     """Measure start-up, speed, recall and memory."""
     check_artifact(artifact)
@@ -160,7 +163,7 @@ def bench(
     from retrieval.bench.page import bench_ui
     from retrieval.hub.pull import open_reference
 
-    folder = open_reference(artifact).folder
+    folder = open_reference(artifact, sha256=sha256).folder
     if ui:
         figures = bench_ui(folder)
     elif duplicates:
@@ -170,19 +173,22 @@ def bench(
     print_figures(figures, as_json)
 
 
-def _opened(name: str, sha256: str | None = None) -> Artifact:
+def _opened(name: str, sha256: str | None) -> Artifact:
     check_artifact(name)
     from retrieval.hub.pull import open_artifact
 
     return open_artifact(name, sha256=sha256)
 
 
-def _contents(name: str) -> tuple[dict[str, Any], Gallery]:
+def _contents(name: str, sha256: str | None) -> tuple[dict[str, Any], Gallery]:
     """The manifest and the gallery."""
     from retrieval.artifact.load import read_gallery
+    from retrieval.artifact.manifest import check_pin
     from retrieval.hub.pull import open_reference
 
-    return read_gallery(open_reference(name).folder)
+    manifest, gallery = read_gallery(open_reference(name, sha256=sha256).folder)
+    check_pin(manifest, sha256)  # the folder may have changed since
+    return manifest, gallery
 
 
 def _matching(gallery: Gallery, where: Any) -> Ids:

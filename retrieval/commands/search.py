@@ -108,13 +108,14 @@ def duplicates(
         bool, typer.Option("--dry-run", help="with --remove-from-artifact: only say what it would do")
     ] = False,
     as_json: options.AsJson = False,
+    sha256: options.Sha256 = None,
 ) -> None:
     """Find groups of near-duplicates."""
     check_artifact(artifact)
     kinds = [kind.strip() for kind in (also or "").split(",") if kind.strip()]
     from retrieval.commands.duplicates.find import Wanted, find_and_print
 
-    find_and_print(Wanted(artifact, threshold, kinds, against, keep, originals, csv, remove, dry_run, as_json))
+    find_and_print(Wanted(artifact, threshold, kinds, against, keep, originals, csv, remove, dry_run, as_json, sha256))
 
 
 def _check_image(image: str) -> None:

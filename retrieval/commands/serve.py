@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +11,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
+from retrieval.console import Stopping
 from retrieval.errors import LookalikeError, first_line
 from retrieval.hub.references import is_reference, parse_reference
 from retrieval.ui.server.settings import ServerSettings
@@ -123,17 +121,19 @@ def serve(
     settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
     with _in_one_sentence():
         shown = Shown(artifact, tuple(map(str, originals or ())), refresh, allow_private, sha256)
-        _serve(shown, ServerSettings(**settings), workers)
+        with Stopping() as stopping:
+            stopped = _serve(shown, ServerSettings(**settings), workers, stopping)
+    if stopped:
+        from retrieval.ui.server.stop import leave
+
+        leave()
 
 
 def _prepare(artifact: str, refresh: float | None) -> None:
-    """Check what can be checked at once, and let SIGTERM end the start like any other error."""
+    """Check what can be checked at once."""
     check_artifact(artifact)
     if refresh:
         check_refresh(artifact)
-    if threading.current_thread() is threading.main_thread():
-        # SIGTERM stops a Space or a container; a normal exit deletes temporary files.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 @contextmanager
@@ -162,24 +162,21 @@ def _access(
     }
 
 
-def _serve(shown: Shown, settings: ServerSettings, workers: int) -> None:
-    """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page."""
-    from retrieval.ui.server.stop import leave
+def _serve(shown: Shown, settings: ServerSettings, workers: int, stopping: Stopping) -> bool:
+    """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page.
 
+    Returns whether a signal stopped it.
+    """
     if workers > 1:
         from retrieval.ui.server.several.supervise import serve_several
 
-        if serve_several(shown, settings, workers):
-            leave()
-        return
+        return serve_several(shown, settings, workers, stopping)
     from retrieval.ui.following import page_of
     from retrieval.ui.server.launch import Server
 
-    with Server(settings) as server, page_of(shown) as app:
+    with Server(settings, stopping) as server, page_of(shown) as app:
         server.show(app)
-        stopped = server.wait()
-    if stopped:
-        leave()
+        return server.wait()
 
 
 def check_refresh(artifact: str) -> None:

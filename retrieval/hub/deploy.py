@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval.artifact.layout import LAYOUT
+from retrieval.artifact.manifest import check_pin, read_manifest
 from retrieval.console import say
 from retrieval.errors import HubError
 from retrieval.hub import upload
@@ -35,19 +36,24 @@ class Deployed:
         return f"{self.url} at commit {self.commit[:7]} serves {self.artifact}"
 
 
-def deploy(space: str, artifact: str, *, private: bool = False, hardware: str | None = None) -> Deployed:
+def deploy(
+    space: str, artifact: str, *, private: bool = False, hardware: str | None = None, sha256: str | None = None
+) -> Deployed:
     """Create or update the Space `owner/space` to serve an artifact on the Hub; sends nothing if nothing changed.
 
     The reference is resolved to a commit, which the Space reads from its variable LOOKALIKE_ARTIFACT: later pushes to
-    the artifact have no effect until this is called again. Raises HubError; before anything is sent, if this is an
-    installed package rather than a checkout of the project, because it lacks README.md and similar files.
+    the artifact have no effect until this is called again. With `sha256`, only the artifact with this
+    `manifest_sha256`, or else IntegrityError. Raises HubError; before anything is sent, if this is an installed package
+    rather than a checkout of the project, because it lacks README.md and similar files.
     """
     files = {name: _ROOT / name for name in _code()}
     reference = parse_reference(artifact)
     check_repository(space)
     upload.check_login(f"the Space {space}")
     commit = resolve(reference, LAYOUT.manifest)
-    fetch(reference.repo, commit, LAYOUT.manifest)  # also checks that a given commit exists
+    manifest = fetch(reference.repo, commit, LAYOUT.manifest)  # also checks that a given commit exists
+    if sha256 is not None:
+        check_pin(read_manifest(manifest.parent), sha256)
     if upload.wants_login(reference.repo):
         say(f"{reference.repo} is private or gated: add a token that can read it to the Space, as its secret HF_TOKEN.")
     pinned = f"{reference.repo}@{commit}"

@@ -297,14 +297,30 @@ def test_pinned_artifact_is_opened_only_with_its_own_hash(copied_artifact):
             open_artifact(copied_artifact, sha256=wrong)
 
 
-def test_search_and_verify_take_a_pin(copied_artifact, pictures, here):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "{it}", "{picture}"],
+        ["verify", "{it}"],
+        ["list", "{it}"],
+        ["info", "{it}"],
+        ["evaluate", "{it}"],
+        ["duplicates", "{it}"],
+        ["export", "{it}", "--npy", "{out}"],
+        ["bench", "{it}", "--rows", "200"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_command_that_opens_an_artifact_takes_a_pin(words, copied_artifact, pictures, here, tmp_path):
     stated = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["manifest_sha256"]
-    picture = next(pictures.rglob("*.png"))
-    assert here("search", copied_artifact, picture, "--sha256", stated)[0] == 0
-    for command in (["search", copied_artifact, picture], ["verify", copied_artifact]):
-        status, printed, error = here(*command, "--sha256", "0" * 64)
-        assert (status, printed) == (1, "")
-        assert stated in error and "0" * 64 in error
+    names = {"it": copied_artifact, "picture": next(pictures.rglob("*.png")), "out": tmp_path / "out"}
+    command = [word.format(**names) for word in words]
+    status, printed, error = here(*command, "--sha256", "0" * 64)
+    assert (status, printed) == (1, "")
+    assert stated in error and "0" * 64 in error
+    assert not (tmp_path / "out").exists()
+    if words[0] != "bench":  # slow
+        assert here(*command, "--sha256", stated)[0] == 0
 
 
 def test_running_app_goes_on_with_the_version_before_a_hostile_or_unpinned_one(copied_artifact, capsys):

@@ -39,6 +39,7 @@ class Wanted:
     remove: bool
     dry_run: bool
     as_json: bool
+    sha256: str | None
 
 
 def find_and_print(wanted: Wanted) -> None:
@@ -46,7 +47,7 @@ def find_and_print(wanted: Wanted) -> None:
     _check(wanted)
     from retrieval.hub.pull import open_artifact
 
-    opened = open_artifact(wanted.artifact)
+    opened = open_artifact(wanted.artifact, sha256=wanted.sha256)
     gone = _across(wanted, opened) if wanted.against else _within(wanted, opened)
     if wanted.remove:
         _remove(wanted, opened, gone)

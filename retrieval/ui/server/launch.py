@@ -20,6 +20,7 @@ from gradio.tunneling import CURRENT_TUNNELS
 from gradio.utils import get_space
 from gradio_client import Client
 
+from retrieval.console import Stopping
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.access.login import INSIDE
@@ -29,7 +30,7 @@ from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.behind import Behind
-from retrieval.ui.server.stop import finish, stopped_by_signals, tell
+from retrieval.ui.server.stop import finish, tell
 from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
 from retrieval.ui.server.watched.front import Front
 from retrieval.ui.server.watched.metrics import METRICS
@@ -72,11 +73,15 @@ class Server:
     `Blocks.close` calls `close`, as it would that of Gradio's own server.
     """
 
-    def __init__(self, settings: ServerSettings, behind: Behind | None = None) -> None:
-        """With `behind`, it is a worker of several behind one address, and listens on a port of its own.
+    def __init__(
+        self, settings: ServerSettings, stopping: Stopping | None = None, behind: Behind | None = None
+    ) -> None:
+        """`stopping` handles the signals already. With `behind`, it is a worker of several behind one address, and
+        listens on a port of its own.
 
         Raises LookalikeError if the address cannot be listened on, or uploads cannot be written.
         """
+        self._stopping = stopping or Stopping()
         reach_this_machine()
         check_temporary()
         self._settings, self._behind = settings, behind
@@ -126,7 +131,9 @@ class Server:
 
     def wait(self) -> bool:
         """Serve until a signal, then finish what has begun, and stop; False if the server ended by itself."""
-        with stopped_by_signals(self.clean, aloud=not self._behind) as asked:
+        with self._stopping as stopping:
+            stopping.serving(self.clean, "" if self._behind else strings.STOPPING_NOW)
+            asked = stopping.asked
             while self._thread.is_alive() and not asked.wait(0.5):
                 pass
             if self._blocks is not None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -19,7 +20,7 @@ import httpx
 import pytest
 import uvicorn
 from browser import served
-from conftest import serving
+from conftest import WARM, serving
 from fastapi import FastAPI
 from PIL import Image
 from starlette.responses import Response
@@ -347,3 +348,17 @@ def test_server_that_is_starting_says_so() -> None:
         assert httpx.get(f"{address}/health").status_code == 200
         assert httpx.get(f"{address}/ready").json() == {"status": "starting"}
         assert httpx.get(f"{address}/").status_code == 503
+
+
+EARLY = """
+import os, sys
+from retrieval.__main__ import main
+sys.addaudithook(lambda event, _: os.kill(os.getpid(), int(sys.argv[1])) if event == "socket.bind" else None)
+sys.exit(main(["serve", "--port", "0"]))
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signal_before_anything_is_served_ends_the_command(number: int, status: int) -> None:
+    done = WARM.run("-c", EARLY, int(number))
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from retrieval.console import say
+from retrieval.console import WHOLE, Stopping, say
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.server.listen import address_of, listen
@@ -26,7 +26,7 @@ from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.crew import Crew
 from retrieval.ui.server.several.job import Job, Shown
 from retrieval.ui.server.several.passing.router import Router
-from retrieval.ui.server.stop import WHOLE, stopped_by_signals, tell
+from retrieval.ui.server.stop import tell
 from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
 
 _UVICORN: dict[str, Any] = {
@@ -40,7 +40,7 @@ _LOOK = 0.1
 _FOR_ANSWERS = WHOLE - 1.0  # seconds from the signal until those that have not ended yet are ended
 
 
-def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
+def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping: Stopping) -> bool:
     """Serve the page of an artifact with so many processes; False if that ended without being asked to.
 
     Raises LookalikeError if the address cannot be listened on, if this system cannot fork a process, or with the
@@ -64,20 +64,21 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int) -> bool:
     try:
         listener = listen(settings)
         address = address_of(listener)
-        with stopped_by_signals(clean) as asked, _loop(Router(crew, settings), listener, settings.forwarders) as front:
-            if front.wait_for(crew.begin(), asked):
-                front.router.complete = True
-                _say_where(address, settings, crew)
-                while not asked.wait(_LOOK) and crew.failure is None and front.alive:
-                    pass
-            if asked.is_set():
-                front.wait_for(crew.stop(), threading.Event(), _FOR_ANSWERS)
+        with _loop(Router(crew, settings), listener, settings.forwarders) as front:
+            front.wait_for(crew.begin())
+            front.router.complete = True
+            stopping.serving(clean, strings.STOPPING_NOW)
+            _say_where(address, settings, crew)
+            while not stopping.asked.wait(_LOOK) and crew.failure is None and front.alive:
+                pass
+            if stopping.asked.is_set():
+                front.wait_for(crew.stop(), _FOR_ANSWERS)
     finally:
         clean()
         _close_tunnels(settings)
     if crew.failure is not None:
         raise crew.failure
-    return asked.is_set()
+    return stopping.asked.is_set()
 
 
 class _Front:
@@ -100,15 +101,15 @@ class _Front:
         """Whether it still listens."""
         return self._thread.is_alive()
 
-    def wait_for(self, work: Coroutine[Any, Any, None], asked: threading.Event, seconds: float = 1e9) -> bool:
-        """Run `work` in the loop; False if it was asked to stop, or took too long, before that was done."""
+    def wait_for(self, work: Coroutine[Any, Any, None], seconds: float = 1e9) -> None:
+        """Run `work` in the loop, for so long at most. A signal may end the wait by its exception."""
         future, end = asyncio.run_coroutine_threadsafe(work, self._loop), time.monotonic() + seconds
-        while not asked.is_set() and time.monotonic() < end:
-            with suppress(TimeoutError):
-                future.result(_LOOK)
-                return True
-        future.cancel()
-        return False
+        try:
+            while time.monotonic() < end:
+                with suppress(TimeoutError):
+                    return future.result(_LOOK)  # not longer at once: signals are handled in between
+        finally:
+            future.cancel()
 
     def close(self) -> None:
         """Stop listening."""

@@ -38,7 +38,7 @@ def work(channel: socket.socket) -> NoReturn:
 
 def _serve(channel: socket.socket, lines: TextIO, job: Job) -> None:
     share_workers(job.workers)
-    with Server(job.settings, Behind(job.secret)) as server:
+    with Server(job.settings, behind=Behind(job.secret)) as server:
         threading.Thread(target=_obey, args=(lines, server, job.pictures), name="supervisor", daemon=True).start()
         with page_of(job.shown, job.commit, job.pictures, aloud=job.first) as app:
             app.app_id = job.app_id
