@@ -121,12 +121,7 @@ def serve(
     settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
     with _in_one_sentence():
         shown = Shown(artifact, tuple(map(str, originals or ())), refresh, allow_private, sha256)
-        with Stopping() as stopping:
-            stopped = _serve(shown, ServerSettings(**settings), workers, stopping)
-    if stopped:
-        from retrieval.ui.server.stop import leave
-
-        leave()
+        _serve(shown, ServerSettings(**settings), workers)
 
 
 def _prepare(artifact: str, refresh: float | None) -> None:
@@ -162,7 +157,17 @@ def _access(
     }
 
 
-def _serve(shown: Shown, settings: ServerSettings, workers: int, stopping: Stopping) -> bool:
+def _serve(shown: Shown, settings: ServerSettings, workers: int) -> None:
+    """Serve until stopped."""
+    with Stopping() as stopping:
+        stopped = _served(shown, settings, workers, stopping)
+    if stopped:
+        from retrieval.ui.server.stop import leave
+
+        leave()
+
+
+def _served(shown: Shown, settings: ServerSettings, workers: int, stopping: Stopping) -> bool:
     """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page.
 
     Returns whether a signal stopped it.
