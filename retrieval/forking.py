@@ -1,4 +1,4 @@
-"""Fork-safe primitives: a lock, a cache and a single-thread executor.
+"""Fork-safe primitives: a lock, a cache, a single-thread executor, and batches of what many threads want from it.
 
 A child of `os.fork` (`multiprocessing`, DataLoader workers) has only the thread that called it. A lock held by another
 thread would stay locked for ever, and an executor would wait for ever for a thread that does not exist. So both are
@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
 _Key = TypeVar("_Key", bound=Hashable)
+_Item = TypeVar("_Item")
 
 _threads = 1
-_here: weakref.WeakSet[Lock | OneThread] = weakref.WeakSet()
+_here: weakref.WeakSet[Lock | OneThread | Batches[Any, Any]] = weakref.WeakSet()
 
 
 class Lock:
@@ -78,7 +79,60 @@ class OneThread:
 
     def run(self, work: Callable[..., _T], *arguments: Any) -> _T:
         """Call `work` on the thread and wait; returns its result or raises its error."""
-        return self._executor.submit(work, *arguments).result()
+        return self.submit(work, *arguments).result()
+
+    def submit(self, work: Callable[..., _T], *arguments: Any) -> Future[_T]:
+        """Call `work` on the thread, without waiting for it."""
+        return self._executor.submit(work, *arguments)
+
+
+class Batches(Generic[_Item, _T]):
+    """Computes single items on a thread, in batches of those that come while it is busy; one alone never waits.
+
+    `work` turns a list of items into as many results. An item that it fails with does not affect the others: if a batch
+    raises, each of its items is computed alone. In a forked child, no item is waiting.
+    """
+
+    def __init__(self, thread: OneThread, work: Callable[[list[_Item]], Iterable[_T]], most: int) -> None:
+        """`most` is the largest number of items in a batch."""
+        self._thread, self._work, self._most = thread, work, most
+        self.renew()
+        _here.add(self)
+
+    def renew(self) -> None:
+        """Forget the items that are waiting."""
+        self._waiting: deque[tuple[_Item, Future[_T]]] = deque()
+
+    def run(self, item: _Item) -> _T:
+        """Compute the result of an item; returns it, or raises the error of `work` for this item."""
+        future: Future[_T] = Future()
+        self._waiting.append((item, future))
+        try:
+            # A call for each item, so that others have their turn on the thread; after a batch, some find nothing left.
+            self._thread.submit(self._next)
+            return future.result()
+        except BaseException:
+            future.cancel()  # nobody waits for it any more
+            raise
+
+    def _next(self) -> None:
+        waiting = self._waiting
+        taken = [waiting.popleft() for _ in range(min(len(waiting), self._most))]  # only this thread takes any away
+        if batch := [(item, future) for item, future in taken if future.set_running_or_notify_cancel()]:
+            self._compute(batch)
+
+    def _compute(self, batch: list[tuple[_Item, Future[_T]]]) -> None:
+        try:
+            done = list(zip(batch, self._work([item for item, _ in batch]), strict=True))
+        except BaseException as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                for one in batch:
+                    self._compute([one])
+            return
+        for (_, future), result in done:
+            future.set_result(result)
 
 
 def compute_with(threads: int) -> None:

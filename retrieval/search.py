@@ -17,7 +17,7 @@ from retrieval.artifact.load import Artifact
 from retrieval.artifact.text import TextPart
 from retrieval.build.reference import Reference
 from retrieval.console import Progress
-from retrieval.encoders.base import Explainer, ImageEncoder
+from retrieval.encoders.base import Explainer, ImageEncoder, Resize, resize_of
 from retrieval.encoders.explain import Explanation, explain
 from retrieval.errors import EncoderError, QueryError
 from retrieval.evaluation.across import Copy, Side, copies_between
@@ -28,10 +28,11 @@ from retrieval.evaluation.variants import changed_pairs, check_kinds
 from retrieval.forking import Cache
 from retrieval.hub.pull import open_artifact
 from retrieval.images.compare import Pictures
+from retrieval.images.door.views import View, within
 from retrieval.images.filters import Where
-from retrieval.images.gallery import Gallery
-from retrieval.images.open import Picture, open_image
-from retrieval.images.regions import as_region, crop
+from retrieval.images.gallery import THUMBNAIL_SIDE, Gallery
+from retrieval.images.open import Picture, open_views
+from retrieval.images.regions import as_region
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Store
 
@@ -192,7 +193,8 @@ class Searcher:
         if not isinstance(self.encoder, Explainer):
             raise EncoderError(f"the similarity of {self.encoder.name!r} cannot be split into parts of the picture.")
         vector = self.vector(query) if is_indexed(query) else None
-        pictures = self.picture(query), self.picture(hit)
+        resize = resize_of(self.encoder)
+        pictures = self.picture(query, resize), self.picture(hit, resize)
         return explain(self.encoder, *pictures, self.vector(hit), vector)
 
     @property
@@ -235,12 +237,14 @@ class Searcher:
             self._vectors.put(key, vector)
         return vector
 
-    def picture(self, part: Part) -> Image.Image:
-        """The picture of a part, or the thumbnail of its row, cropped to its region; raises ImageError."""
+    def picture(self, part: Part, resize: Resize | None = None) -> Image.Image:
+        """The picture of a part, or the thumbnail of its row, cropped to its region; raises ImageError.
+
+        It is resized if that gives fewer pixels.
+        """
         source = part.image if part.row is None else self.gallery.thumbnail(part.row)
         with self.stage("decode"):
-            shown = open_image(b"" if source is None else source)
-        return crop(shown, part.region) if part.region else shown
+            return open_views(b"" if source is None else source, [View(part.region, resize)])[0]
 
     def find(
         self,
@@ -293,7 +297,8 @@ class Searcher:
             worded: Vector = self._text.encoder.embed_texts([part.words])[0]
             return worded
         encoder, store = (self._text.encoder, self._text.store) if by_text else (self.encoder, self.store)
-        picture = self.picture(part)
+        # The text model's index is made from thumbnails.
+        picture = self.picture(part, within(THUMBNAIL_SIDE) if by_text else resize_of(encoder))
         with self.stage("embed"):
             vectors = encoder.embed_images([picture])
         if vectors.shape != (1, store.dim) or not np.isfinite(vectors).all():

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from retrieval.images.door.decode import decode
+from retrieval.images.door.views import WHOLE
 from retrieval.images.door.workers.apart import decode_apart
 from retrieval.images.open import open_image
 from retrieval.stores.recall import Figures
@@ -25,7 +26,7 @@ def bench_decoding(picture: bytes) -> Figures:
     for name, size in _SIZES.items():
         open_image(picture).resize(size).save(file := io.BytesIO(), "JPEG", quality=90)
         data = file.getvalue()
-        decode_apart(data, None)  # the first one may start the worker
+        decode_apart(data, None, [WHOLE])  # the first one may start the worker
         here, apart = np.median([_seconds(data) for _ in range(_TIMES)], axis=0)
         figures[f"decoding {name} in a worker - here, ms"] = float(1000 * (apart - here))
         figures[f"decoding {name} in a worker / here"] = float(apart / here)
@@ -37,5 +38,5 @@ def _seconds(data: bytes) -> tuple[float, float]:
     start = time.perf_counter()
     decode("", data, None)
     between = time.perf_counter()
-    decode_apart(data, None)
+    decode_apart(data, None, [WHOLE])
     return between - start, time.perf_counter() - between

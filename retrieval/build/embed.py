@@ -16,11 +16,13 @@ from typing import Any
 from retrieval.arrays import Vectors
 from retrieval.build.shards import VECTOR, Kept, Shard, Shards
 from retrieval.console import Progress, say
+from retrieval.encoders.base import resize_of
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, ImageError
 from retrieval.images.door.checks import remark
+from retrieval.images.door.views import View, within
 from retrieval.images.gallery import ID_LENGTH, THUMBNAIL_SIDE
-from retrieval.images.open import open_image, thumbnail_jpeg
+from retrieval.images.open import open_views, thumbnail_jpeg
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.lists.ahead import Fetched, ahead
 
@@ -152,10 +154,10 @@ def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) 
             return _Prepared(sha256)  # a duplicate needs no decoding
         if before := kept.get(sha256):
             return _Prepared(sha256, before[0], vector=before[1])
-        image = open_image(data)
+        small, image = open_views(data, [View(resize=within(THUMBNAIL_SIDE)), View(resize=resize_of(encoder))])
     except ImageError as error:
         return error
-    return _Prepared(sha256, thumbnail_jpeg(image, THUMBNAIL_SIDE), encoder.preprocess(image), remark=remark(data))
+    return _Prepared(sha256, thumbnail_jpeg(small, THUMBNAIL_SIDE), encoder.preprocess(image), remark=remark(data))
 
 
 def _prepared(

@@ -114,7 +114,9 @@ def serve(
     visitor_rate: options.VisitorRate = 20.0,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
-    _prepare(artifact, refresh)
+    check_artifact(artifact)
+    if refresh:
+        check_refresh(artifact)
     settings: dict[str, Any] = {"host": host, "port": port, "share": share, "root_path": root_path}
     settings |= {"log_format": log_format, "queue_size": queue_size}
     settings |= {"visitor_searches": visitor_searches, "visitor_rate": visitor_rate}

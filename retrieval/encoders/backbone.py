@@ -19,6 +19,7 @@ from retrieval.files.locks import check_lockable
 from retrieval.words import did_you_mean
 
 _PROBE_SCALES = (1.0, 1e3, 1e6)  # a bias can hide a ReLU's nonlinearity at small inputs, not at large ones
+_PIXELS_AT_ONCE = 4 * 224 * 224  # with more, the system maps the memory anew for each forward pass: twice the time
 _PROBE_TOLERANCE = 1e-4  # relative to the largest output: float32 rounding reaches a tenth of it, a ReLU far exceeds it
 
 
@@ -26,6 +27,11 @@ def feature_count(model: Any) -> int:
     """Number of pooled features that a timm network passes to its head."""
     # Networks that widen the features after pooling (MobileNetV3, VGG) state the number in `head_hidden_size`.
     return int(getattr(model, "head_hidden_size", None) or model.num_features)
+
+
+def most_at_once(input_size: Sequence[int]) -> int:
+    """How many pictures that are waiting go through a network of this (3, H, W) input together, 1 to 16."""
+    return max(1, min(16, _PIXELS_AT_ONCE // (input_size[1] * input_size[2])))
 
 
 def make_network(backbone: str, from_hub: bool, embedding_size: int) -> Any:

@@ -1,8 +1,10 @@
-"""The encoder interface that search relies on; any object that implements it works. Does not import torch."""
+"""What search needs to know of an encoder; any object that implements this works. Does not import torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,3 +45,52 @@ class Explainer(Protocol):
 
     def cells(self, image: Image.Image) -> Any:
         """The embedding of an RGB image as a sum over cells: `retrieval.encoders.image.Cells`."""
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How a picture is resized, with Pillow, as the first step of preprocessing. A second time changes nothing."""
+
+    rule: str
+    """`squash`: to this size. `cover` and `inside`: in proportion, so that the picture covers this size or fits into
+    it. `shrink`: as `inside`, but a smaller picture keeps its size."""
+    width: int
+    height: int
+    filter: int
+    """A filter of `PIL.Image.Resampling`."""
+    gap: float | None = None
+    """Pillow's `reducing_gap`."""
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height to which a picture of this size is resized, rounded as timm and torchvision do."""
+        if self.rule == "squash":
+            return self.width, self.height
+        if self.rule == "cover" and self.width == self.height:  # torchvision's rule for squares: it truncates
+            short = min(width, height)
+            long = int(self.width * max(width, height) / short)
+            return (self.width, long) if width <= height else (long, self.width)
+        if self.rule == "shrink":
+            scale = min(1.0, self.width / max(width, height))
+            return max(1, round(width * scale)), max(1, round(height * scale))
+        ratios = width / self.width, height / self.height
+        ratio = min(ratios) if self.rule == "cover" else max(ratios)
+        return round(width / ratio), round(height / ratio)
+
+
+_RULES = {"squash": "squash", "center": "cover", "border": "inside"}
+
+
+def resize_by(data_config: dict[str, Any]) -> Resize | None:
+    """The first step of timm's transform with this configuration; None if it is not known."""
+    rule, interpolation = _RULES.get(data_config["crop_mode"]), str(data_config["interpolation"]).upper()
+    if rule is None or interpolation not in Image.Resampling.__members__:
+        return None
+    height, width = (math.floor(side / data_config["crop_pct"]) for side in data_config["input_size"][1:])
+    return Resize(rule, width, height, int(Image.Resampling[interpolation]))
+
+
+def resize_of(encoder: ImageEncoder) -> Resize | None:
+    """What an encoder does first to each picture; None if it does not say. Pictures may be resized before it sees
+    them, which gives the same vectors."""
+    resize = getattr(encoder, "resize", None)
+    return resize if isinstance(resize, Resize) else None

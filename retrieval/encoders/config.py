@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
 
 from retrieval.encoders.backbone import put_head
+from retrieval.encoders.files import CONFIG_FILE
+from retrieval.errors import EncoderError, short
 from retrieval.untrusted.strict_json import parse_json
 
 OWN_KEY = "lookalike"  # in config.json, for what timm's own format cannot hold
@@ -46,6 +49,16 @@ def described_network(path: Path) -> Callable[[], Any]:
         return model
 
     return make
+
+
+@contextmanager
+def describing() -> Iterator[None]:
+    """Raise whatever goes wrong inside as an EncoderError about config.json."""
+    try:
+        yield
+    except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
+        why = short(" ".join(repr(error).split()), 300)
+        raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {why}") from error
 
 
 def _check_numbers(value: Any) -> None:

@@ -9,7 +9,6 @@ A cell marks a place in the image only as far as the network preserves location:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.arrays import Floats, Vectors
-from retrieval.encoders.base import Explainer
+from retrieval.encoders.base import Explainer, resize_by
 from retrieval.encoders.image import Cells
 from retrieval.errors import EncoderError
 
@@ -100,22 +99,13 @@ def seen_box(data_config: dict[str, Any], size: tuple[int, int]) -> Box:
     """
     mode = data_config["crop_mode"]
     shown = tuple(data_config["input_size"])[:0:-1]  # (width, height), of (channels, height, width)
-    scaled = [math.floor(side / data_config["crop_pct"]) for side in shown]
-    ratios = [side / target for side, target in zip(size, scaled, strict=True)]
-    if mode == "squash":
-        resized = scaled
-    elif mode == "border":
-        resized = [round(side / max(ratios)) for side in size]
-    elif mode == "center" and scaled[0] == scaled[1]:
-        # torchvision's rule for squares, which truncates where timm rounds.
-        resized = [int(scaled[0] * side / min(size)) for side in size]
-    elif mode == "center":
-        resized = [round(side / min(ratios)) for side in size]
-    else:
+    resize = resize_by({**data_config, "interpolation": "nearest"})
+    if resize is None:
         raise EncoderError(
             f"cannot tell which part of a picture the encoder sees: its crop mode is {mode!r}, but only squash, center "
             "and border are supported."
         )
+    resized = resize.size_of(*size)
     (left, right), (top, bottom) = (_span(*sides) for sides in zip(resized, shown, strict=True))
     return left, top, right, bottom
 

@@ -3,16 +3,14 @@
 The encoder is saved in timm's Hub format (`config.json`, `model.safetensors`):
 `timm.create_model("local-dir:FOLDER", pretrained=True)` gives the same network without this project.
 With global average pooling and at most a linear head (timm's classifier layer), the cosine of two images can be split
-into a sum over the cells of their feature maps (`cells`; `retrieval.encoders.explain` uses it). For heads with more
-layers see `retrieval.encoders.heads`.
+into a sum over the cells of their feature maps (`cells`; `retrieval.encoders.explain` uses it).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,14 +34,16 @@ from retrieval.encoders.backbone import (
     head_of,
     load_weights,
     make_network,
+    most_at_once,
     put_head,
 )
-from retrieval.encoders.config import OWN_KEY, described_network
+from retrieval.encoders.base import resize_by
+from retrieval.encoders.config import OWN_KEY, described_network, describing
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.encoders.weights import check_fit, planned, stored_shapes
-from retrieval.errors import EncoderError, first_line, short
-from retrieval.forking import OneThread, in_child, threads_in_child
+from retrieval.errors import EncoderError, first_line
+from retrieval.forking import Batches, OneThread, in_child, threads_in_child
 
 # In a forked child torch makes its pool of threads anew when it is first needed, and fails where two threads need it at
 # once. Here, one thread does; with a single thread, as in the workers of a DataLoader.
@@ -77,11 +77,13 @@ class Encoder:
         self.model = network
         self.data_config: dict[str, Any] = resolve_model_data_config(self.model)
         self.transform: Any = create_transform(**self.data_config, is_training=False)
+        self.resize = resize_by(self.data_config)
         self.dim = int(self.model.num_classes or feature_count(self.model))
         self.fingerprint: str = self._fingerprint()
         # The network always runs on this one thread: OpenMP keeps a thread team for every thread that computes, and
         # on a server with many threads the teams slow each other down (33 ms an image instead of 19).
         self._thread = OneThread("encoder")
+        self._queries = Batches(self._thread, self._forward_each, most_at_once(self.data_config["input_size"]))
 
     @classmethod
     def create(
@@ -130,11 +132,11 @@ class Encoder:
         """
         weights = folder / WEIGHTS_FILE
         stored = stored_shapes(weights)
-        with _describing():
+        with describing():
             make = described_network(folder / CONFIG_FILE)
             plan = planned(make, stored)
         check_fit(plan, stored, weights.name)  # before memory is allocated
-        with _describing():
+        with describing():
             model = make()
         load_weights(model, weights, skip=())
         return cls(model)
@@ -179,7 +181,12 @@ class Encoder:
         """
         if not tensors:
             return np.empty((0, self.dim), np.float32)
+        if len(tensors) == 1:  # a query: those that come while the network is busy share the next forward pass
+            return unit_rows(self._queries.run(tensors[0]), self.dim, self.name)
         return unit_rows(self._thread.run(self._forward, tensors), self.dim, self.name)
+
+    def _forward_each(self, tensors: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+        return self._forward(tensors).split(1) if len(tensors) > 1 else [self._forward(tensors)]
 
     @torch.inference_mode()
     def _forward(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -238,12 +245,3 @@ class Encoder:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-
-@contextmanager
-def _describing() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
-        why = short(" ".join(repr(error).split()), 300)
-        raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {why}") from error

@@ -24,7 +24,7 @@ from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.encoders.weights import planned, stored_shapes
 from retrieval.errors import EncoderError, QueryError, first_line, short
 from retrieval.files.locks import check_lockable
-from retrieval.forking import OneThread
+from retrieval.forking import Batches, OneThread
 
 _KINDS = ("clip", "siglip", "siglip2")  # model types as `transformers` names them
 _BATCH = 8
@@ -54,6 +54,8 @@ class TextEncoder:
         self.fingerprint: str = self._fingerprint()
         # As in `Encoder`: one thread computes, so OpenMP keeps one team. The tokenizer is not thread-safe either.
         self._thread = OneThread("text-encoder")
+        self._text_queries = Batches(self._thread, self._texts, _BATCH)
+        self._image_queries = Batches(self._thread, self._images, _BATCH)
         self.dim = int(self._on_thread(partial(self._texts, ["size"])).shape[-1])
 
     @classmethod
@@ -102,13 +104,17 @@ class TextEncoder:
             raise QueryError("the text to search for is empty: give at least one letter.")
         # An unpaired surrogate, which JSON can contain, cannot be encoded as UTF-8.
         clean = [text.strip()[:_LONGEST].encode("utf-8", "replace").decode() for text in texts]
-        return self._in_batches(clean, self._texts)
+        return self._in_batches(clean, self._texts, self._text_queries)
 
     def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
         """RGB images to (N, D) float32 rows of unit length."""
-        return self._in_batches(images, self._images)
+        return self._in_batches(images, self._images, self._image_queries)
 
-    def _in_batches(self, items: Sequence[_T], embed: Callable[[list[_T]], torch.Tensor]) -> Vectors:
+    def _in_batches(
+        self, items: Sequence[_T], embed: Callable[[list[_T]], torch.Tensor], queries: Batches[_T, torch.Tensor]
+    ) -> Vectors:
+        if len(items) == 1:  # as in `Encoder`, queries that come while the network is busy share the next forward pass
+            return unit_rows(queries.run(items[0])[None], self.dim, self.name)
         starts = range(0, len(items), _BATCH)
         parts = [self._on_thread(partial(embed, list(items[start : start + _BATCH]))) for start in starts]
         return unit_rows(torch.cat([torch.empty(0, self.dim), *parts]), self.dim, self.name)

@@ -236,4 +236,8 @@ def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Characters missing from the font are drawn as boxes; a warning would not help the user.
     warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    # Otherwise matplotlib draws the whole figure once more, only to have it laid out.
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     figure.savefig(path, format="png", metadata={"Software": None})  # no version number, so the bytes are reproducible

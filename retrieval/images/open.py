@@ -9,6 +9,7 @@ Every problem with an image is raised as an `ImageError`, with a one-line messag
 """
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from retrieval.images.door.convert import upright_rgb
 from retrieval.images.door.decode import decode
 from retrieval.images.door.files import File, name_of, unread
 from retrieval.images.door.limits import check_memory, check_shape, part_memory
+from retrieval.images.door.views import WHOLE, View, within
 from retrieval.images.door.workers.apart import decode_apart
 
 Picture = File | Image.Image | npt.NDArray[np.uint8]
@@ -52,11 +54,20 @@ def open_image(source: Picture, *, at_least: int | None = None) -> Image.Image:
             image. On Linux also: decoding it takes too long or too much memory, or crashes.
         LookalikeError: the process that decodes (see `docs/how-it-works.md`) cannot be started.
     """
+    return open_views(source, [WHOLE], at_least=at_least)[0]
+
+
+def open_views(source: Picture, views: Sequence[View], *, at_least: int | None = None) -> list[Image.Image]:
+    """Read an image as `open_image` does, but only the views that are wanted of it, each an image of mode RGB.
+
+    A large picture is then never in the memory of this process, where there are workers. Raises like `open_image`.
+    """
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if isinstance(source, Image.Image):
-        return _from_pil(source)
-    return decode_apart(source, at_least)
+        image = _from_pil(source)
+        return [view.of(image) for view in views]
+    return decode_apart(source, at_least, views)
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
@@ -100,11 +111,10 @@ def thumbnail_jpeg(image: Image.Image, longer_side: int = 256, quality: int = 80
         The bytes of a JPEG file without metadata. The aspect ratio is kept up to rounding; each side has at least one
         pixel.
     """
-    scale = min(1.0, longer_side / max(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    shrink = within(longer_side)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     # Resize even to the same size, which copies: saving modifies the object, and other threads may be saving it too.
-    small = rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    small = rgb.resize(shrink.size_of(*image.size), shrink.filter, reducing_gap=shrink.gap)
     buffer = io.BytesIO()
     # An empty comment, or Pillow copies one from `info`. optimize=True saves a tenth of the size, without loss.
     small.save(buffer, "JPEG", quality=quality, optimize=True, comment=b"")

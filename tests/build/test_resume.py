@@ -32,7 +32,7 @@ embed.SHARD = {SHARD}
 from retrieval.__main__ import main
 sys.exit(main(["build", *sys.argv[1:]]))
 """
-KILLS = 20
+KILLS = 8
 BACKBONE = "test_resnet"
 
 
@@ -425,7 +425,7 @@ def test_kill_at_a_random_moment_leaves_the_old_or_the_new_artifact(changer, sma
     draw, killed, found = random.Random(kind), 0, []
     for number in range(KILLS):
         folder = fresh(str(number))
-        moment = (number + draw.random()) / KILLS * min(seconds)  # one kill in each twentieth of the running time
+        moment = (number + draw.random()) / KILLS * min(seconds)  # one kill in each eighth of the running time
         finished, _ = changer.run((kind, str(folder), argument), kill_after=moment)
         killed += not finished
         found.append(state(folder))
@@ -443,7 +443,7 @@ def test_repeated_kills_in_one_folder_leave_a_valid_artifact(changer, small, tmp
     folder = Path(shutil.copytree(artifact, tmp_path / "it"))
     draw = random.Random(0)
     _, seconds = changer.run(("build", str(Path(shutil.copytree(artifact, tmp_path / "timed"))), str(pictures)))
-    for number in range(5):
+    for number in range(3):
         changer.run(("build", str(folder), str(pictures)), kill_after=draw.uniform(0.2, 1) * seconds)
         changer.run(("remove", str(folder), state(folder)[1][:1]), kill_after=draw.uniform(0, 1) * seconds / 2)
         assert len(state(folder)[1]) in {*range(80 - number - 1, 81), *range(40 - number - 1, 41)}

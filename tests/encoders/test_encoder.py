@@ -11,7 +11,9 @@ import torch
 from conftest import DATA, needs_data, python
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from together import answered_together
 
+from retrieval.encoders.backbone import most_at_once
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, EncoderError
@@ -326,3 +328,52 @@ def test_embedding_that_is_not_finite_is_an_error(images, number):
         encoder.model.get_classifier().bias.fill_(number)
     with pytest.raises(EncoderError, match="not finite"):
         encoder.embed_images(images[:1])
+
+
+# Queries that come together
+
+
+@pytest.fixture
+def batches():
+    """The encoder's batches as they reach its network, as (encoder, sizes)."""
+    encoder = tiny(embedding_size=16)
+    sizes = []
+    encoder.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    return encoder, sizes
+
+
+def together(encoder, pictures):
+    return answered_together(encoder._thread, encoder._queries, lambda one: encoder.embed_images([one]), pictures)
+
+
+def test_queries_of_16_threads_share_forward_passes_and_get_the_vectors_of_queries_alone(batches, images):
+    encoder, sizes = batches
+    queries = [image.rotate(90 * turn) for turn in range(3) for image in images][:16]
+    alone = [encoder.embed_images([query]) for query in queries]
+    assert sizes == [1] * 16
+    np.testing.assert_allclose(together(encoder, queries), alone, atol=1e-6)
+    assert sizes[16:] == [7, 7, 2]
+
+
+def test_query_without_a_direction_does_not_affect_those_that_came_with_it(images, blind_to_black):
+    first, black, last = together(blind_to_black, [images[0], Image.new("RGB", (64, 64)), images[1]])
+    assert isinstance(black, EmbeddingError)
+    assert black.rows == (0,)
+    np.testing.assert_allclose([first, last], [blind_to_black.embed_images([one]) for one in images[:2]], atol=1e-6)
+
+
+def test_batch_that_the_network_cannot_take_is_computed_one_by_one(batches, images):
+    encoder, sizes = batches
+
+    def refuse(_, inputs):
+        if len(inputs[0]) > 1:
+            raise RuntimeError("not enough memory: you tried to allocate 123 bytes.")
+
+    encoder.model.register_forward_pre_hook(refuse)
+    alone = [encoder.embed_images([image]) for image in images]
+    np.testing.assert_array_equal(together(encoder, images), alone)
+    assert sizes == [1] * 6 + [6] + [1] * 6
+
+
+def test_networks_of_large_pictures_take_fewer_queries_at_once():
+    assert [most_at_once((3, side, side)) for side in (64, 112, 224, 448, 2048)] == [16, 16, 4, 1, 1]

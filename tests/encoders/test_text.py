@@ -13,6 +13,7 @@ from conftest import contents
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from text_models import WORDS, sentence_pieces, write_clip, write_siglip
+from together import answered_together
 from transformers import AutoModel, AutoProcessor, BertConfig
 
 from retrieval.encoders.text import TextEncoder
@@ -102,7 +103,18 @@ def test_several_threads_give_the_same_embeddings(encoder):
     alone = [encoder.embed_texts([text]) for text in texts]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda text: encoder.embed_texts([text]), texts))
-    np.testing.assert_array_equal(np.stack(together), np.stack(alone))
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_queries_that_come_together_get_the_vectors_of_queries_alone(encoder):
+    texts = ["hat", "a red hat " * 20, "\udfff", "two shoes and a bag"]
+    found = answered_together(encoder._thread, encoder._text_queries, lambda one: encoder.embed_texts([one]), texts)
+    np.testing.assert_allclose(found, [encoder.embed_texts([text]) for text in texts], atol=1e-6)
+    pictures = drawn(5)
+    found = answered_together(
+        encoder._thread, encoder._image_queries, lambda one: encoder.embed_images([one]), pictures
+    )
+    np.testing.assert_allclose(found, [encoder.embed_images([one]) for one in pictures], atol=1e-6)
 
 
 # Saving and loading

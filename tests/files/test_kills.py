@@ -1,6 +1,6 @@
 """A process killed with SIGKILL at any moment leaves what was there before, or the new thing, and nothing in between.
 
-`LOOKALIKE_KILLS` is the number of kills per command, 3 by default; of a training half as many. Pushes are killed in
+`LOOKALIKE_KILLS` is the number of kills per command, 1 by default; of a training half as many. Pushes are killed in
 `tests/hub/test_hub_kills.py`.
 """
 
@@ -23,7 +23,7 @@ from retrieval.build.build import build_artifact
 from retrieval.sources.open import open_source
 from training.loop.guards import last_checkpoint
 
-KILLS = int(os.environ.get("LOOKALIKE_KILLS", "3"))
+KILLS = int(os.environ.get("LOOKALIKE_KILLS", "1"))
 
 
 @pytest.fixture(scope="module")

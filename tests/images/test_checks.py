@@ -36,6 +36,7 @@ BOMBS = {
     "PNG, a profile of 4,000 steps": (lambda: bombs.png_profile(bombs.long_pipeline()), OPENS),
     "PNG, 20,000 profiles": (bombs.png_many_profiles, OPENS),
     "PNG, 500,000 empty chunks": (lambda: bombs.png_many_chunks(500_000), "more than 250,000 chunks"),
+    "PNG, 25 megapixels of 16 bits": (bombs.png_wide, OPENS),
     "PNG, a text of 60 MB": (lambda: png_with((b"zTXt", b"x\0\0" + zlib.compress(bytes(60_000_000)))), OPENS),
     "JPEG, 1,000 scans": (bombs.jpeg_scans, "at most 100"),
     "JPEG, 300 EXIF segments": (lambda: bombs.jpeg_exif_segments(300), OPENS),

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import random
+import re
 import struct
 import warnings
 import zlib
@@ -19,7 +20,7 @@ from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile
 from retrieval.errors import ImageError
 from retrieval.images.door.decode import MAX_ASPECT, MAX_PIXELS, decode
 from retrieval.images.door.files import MAX_BYTES, read_bytes
-from retrieval.images.door.formats import FORMATS
+from retrieval.images.door.formats import FORMATS, SIGNATURES
 from retrieval.images.open import open_image, thumbnail_jpeg
 from retrieval.images.regions import as_region, crop
 
@@ -199,6 +200,8 @@ PREVIEW = {254: 1, 330: 8, 271: b"NIKON CORPORATION\0"}
     [
         (PREVIEW, "Nikon NEF"),
         (PREVIEW | {271: b"SONY\0"}, "Sony ARW"),
+        (PREVIEW | {271: b"SAMSUNG\0"}, "Samsung SRW"),
+        (PREVIEW | {271: b"PENTAX \0"}, "Pentax PEF"),
         (PREVIEW | {271: b"Hasselblad\0"}, "of a camera"),
         (PREVIEW | {50706: b"\1\4\0\0"}, "DNG"),
     ],
@@ -210,6 +213,43 @@ def test_raw_photograph_is_refused_by_name_and_not_opened_as_its_preview(tags, k
     message = refused(tiff_of(grey[..., None], 1, order, **{f"t{number}": value for number, value in tags.items()}))
     assert f"is a RAW photograph ({kind})" in message
     assert "export it as a JPEG" in message
+
+
+def cr2(mark=b"CR\2\0", start=16):
+    """A Canon CR2 as Canon writes it, up to its first directory: a JPEG preview, and the place of the raw directory."""
+    head = struct.pack("<2sHI4sI", b"II", 42, start, mark, 16 + 2 + 12 * 8)
+    values = {256: 64, 257: 64, 259: 6, 262: 6, 271: 0, 273: 0, 279: 0, 278: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(values.items()))
+    return head.ljust(start, b"\0") + struct.pack("<H", len(values)) + entries + bytes(64)
+
+
+def test_canon_cr2_is_refused_by_name():
+    assert "is a RAW photograph (Canon CR2)" in refused(cr2())
+    for other in (cr2(b"CR\3\0"), cr2(b"\0\0\0\0"), cr2(start=24)):
+        assert "RAW" not in refused(other)
+    grey = np.frombuffer(b"CR\2\0" + bytes(60), np.uint8).reshape(8, 8)  # pixels that read like the mark
+    assert open_image(tiff_of(grey[..., None], 1)).size == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("maker", "kind"),
+    [
+        (b"PENTAX Corporation \0", "Pentax PEF"),
+        (b"RICOH IMAGING COMPANY, LTD.  \0", "Pentax PEF"),
+        (b"SAMSUNG\0", "Samsung SRW"),
+        (b"SONY \0", "Sony ARW"),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_values_of_a_sensor_in_the_first_page_are_refused_by_the_name_of_their_maker(maker, kind, order):
+    sensor = np.zeros((8, 8, 1), np.uint16)
+    message = refused(tiff_of(sensor, 32803, order, t271=maker), f"is a RAW photograph ({kind})", "export it as a JPEG")
+    assert "preview" not in message
+    assert open_image(tiff_of(sensor, 1, order, t271=maker)).size == (8, 8)  # a scan by the program of a camera
+
+
+def test_what_other_formats_look_like_is_compiled_when_it_is_loaded():
+    assert all(isinstance(pattern, re.Pattern) for _, pattern, _ in SIGNATURES)
 
 
 def test_tiff_with_smaller_copies_of_its_picture_opens():
@@ -637,7 +677,7 @@ def test_decompression_bomb_is_refused_by_its_header(name, action):
 def test_small_tiff_with_one_huge_tile_is_refused():
     side = 2**15
     tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 8}
-    refused(tiff(tags, bytes(8)), "MiB of memory", f"{MAX_PIXELS:,}")
+    refused(tiff(tags, bytes(8)), "MiB of memory", "save it as a JPEG")
     small = zlib.compress(bytes(range(256)))
     assert open_image(tiff(tags | {322: 16, 323: 16, 325: len(small)}, small)).getpixel((15, 15)) == (255, 255, 255)
 

@@ -2,13 +2,14 @@
 
 import io
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import tiff_of
+from picture_files import png, tiff, tiff_of
 from PIL import Image, ImageDraw
 
 from retrieval.errors import ImageError
@@ -49,6 +50,18 @@ def test_photographs_of_48_and_100_megapixels_open_at_a_part_of_their_size(size,
     assert min(open_image(data, at_least=300).size) < min(expected)
 
 
+def test_photograph_of_200_megapixels_opens_at_a_part_of_its_size_without_a_warning():
+    """Made of one row of blocks, repeated: its restart markers let each begin anew."""
+    width, height = 20000, 10000
+    one = encode(halves(width, 8), "JPEG", restart_marker_rows=1)
+    head, row = one[: (scan := one.index(b"\xff\xda") + 10)], one[scan:-2]
+    size = head.index(b"\xff\xc0") + 5
+    head = head[:size] + struct.pack(">H", height) + head[size + 2 :]
+    rows = (row + b"\xff" + bytes((0xD0 + number % 8,)) for number in range(height // 8 - 1))
+    image = open_image(head + b"".join(rows) + row + b"\xff\xd9")
+    assert (image.size, image.getpixel((9, 2000)), image.getpixel((4990, 9))) == ((5000, 2500), (50,) * 3, (200,) * 3)
+
+
 def test_a_scanned_page_of_600_dpi_is_opened():
     page = Image.new("1", (4960, 7016), 1)
     ImageDraw.Draw(page).rectangle((1000, 2000, 2000, 3000), fill=0)
@@ -81,8 +94,12 @@ def test_what_is_shown_never_has_more_than_the_limit():
 
 
 def test_too_much_memory_is_refused_with_the_way_out():
-    with pytest.raises(ImageError, match=r"9 x 8 pixels, which take 769 MiB .* at most 768 MiB .* 25,000,000 pixels"):
-        check_memory("a.png", (9, 8), MAX_MEMORY + 2**20)
+    with pytest.raises(
+        ImageError, match=r"9000 x 8000 pixels, which take 769 MiB .* at most 768 MiB .* 25,000,000 pixels"
+    ):
+        check_memory("a.png", (9000, 8000), MAX_MEMORY + 2**20)
+    with pytest.raises(ImageError, match=r"at most 768 MiB are allowed: save it as a JPEG$"):
+        check_memory("a.png", (5000, 5000), MAX_MEMORY + 1)
     check_memory("a.png", (9, 8), MAX_MEMORY)
 
 
@@ -92,13 +109,18 @@ def kinds(side):
     array = np.stack([x, y, (x + y) / 2, x], axis=-1).astype(np.uint8)
     rgba = Image.fromarray(array)
     rgb, grey = rgba.convert("RGB"), rgba.convert("L")
-    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    wide, gamma = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), (b"gAMA", struct.pack(">I", 100_000))
     return {
         "png rgb": encode(rgb, "PNG", compress_level=1),
         "png rgba": encode(rgba, "PNG", compress_level=1),
         "png grey 16": encode(wide, "PNG", compress_level=1),
+        "png rgb 16 of another space": png(side, side, 16, 2, rows(array[..., :3]), gamma),
+        "png rgba 16 of another space": png(side, side, 16, 6, rows(array), gamma),
+        "png rgb 16 with a transparent colour": png(side, side, 16, 2, rows(array[..., :3]), (b"tRNS", bytes(6))),
+        "png grey and alpha 16 of another space": png(side, side, 16, 4, rows(array[..., :2]), gamma),
         "png palette": encode(rgb.quantize(16), "PNG", transparency=3, compress_level=1),
         "jpeg": encode(rgb, "JPEG"),
+        "jpeg progressive, less colour": encode(rgb, "JPEG", progressive=True, subsampling=2),
         "jpeg progressive": encode(rgb, "JPEG", progressive=True, subsampling=0),
         "gif": encode(rgb.quantize(16), "GIF", transparency=3),
         "bmp": encode(rgb, "BMP"),
@@ -108,8 +130,21 @@ def kinds(side):
         "tiff group 4": encode(grey.convert("1"), "TIFF", compression="group4"),
         "tiff float": tiff_of(array[..., :3].astype(np.float32), 2),
         "tiff float packed": tiff_of(array[..., :3].astype(np.float32), 2, deflate=True),
+        "tiff packed in one strip": packed(np.asarray(grey).astype(np.float64)),
         "tiff planar 16": tiff_of(array.astype(np.uint16), 2, planar=True, t338=(2,)),
     }
+
+
+def rows(samples):
+    """The rows of a PNG of 16 bits."""
+    return [row.astype(">u2").tobytes() for row in samples]
+
+
+def packed(grey):
+    """A TIFF of float64 grey in one strip that is packed, byte for byte, as PackBits."""
+    data, size = grey.tobytes(), grey.shape[1]
+    strip = b"".join(bytes((len(part) - 1,)) + part for at in range(0, len(data), 128) if (part := data[at : at + 128]))
+    return tiff({256: size, 257: len(grey), 258: 64, 259: 32773, 262: 1, 277: 1, 278: len(grey), 339: 3}, strip)
 
 
 MEASURE = """

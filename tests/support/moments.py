@@ -26,7 +26,9 @@ def end():
 
 def hook(event, arguments):
     global count
-    writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    # Not os.devnull, which the thread that starts other processes opens at any moment.
+    opens = event == "open" and arguments[0] != os.devnull
+    writes = opens and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     if event in CHANGES or writes:
         count += 1
         if count == moment:
@@ -72,7 +74,7 @@ def kills(out, wanted):
     They are spread over all changes; beyond that many, they are at random times, in the midst of a file.
     """
     count, seconds = (float(word) for word in out.split()[-2:])
-    at = sorted({1 + int(count * number / wanted) for number in range(wanted)})
+    at = sorted({1 + int(count * (number + 0.5) / wanted) for number in range(wanted)})
     chance = random.Random(wanted)
     return [("KILL", moment) for moment in at] + [
         ("AFTER", round(chance.uniform(0, seconds), 3)) for _ in range(wanted - len(at))

@@ -19,7 +19,7 @@ class Visitor:
         self._http = httpx.Client(timeout=60)
         config = self._http.get(f"{server}/config").json()
         self._first = {one["id"]: one["props"].get("value") for one in config["components"]}
-        self._type = {one["id"]: one["type"] for one in config["components"]}
+        self.states = {one["id"] for one in config["components"] if one["type"] == "state"}
         self.elem_id = {one["id"]: one["props"].get("elem_id") for one in config["components"]}
         private = [one for one in config["dependencies"] if one["api_visibility"] == "private"]
         self.events = [one for one in private if one["backend_fn"]]
@@ -37,9 +37,8 @@ class Visitor:
     def join(self, event: dict[str, Any], given: dict[str, Any] | None = None, **data: Any) -> str | None:
         """Ask for an event, whose answer is not waited for; returns why it was refused, if it was."""
         values = {self.elem_id[one]: self._first[one] for one in event["inputs"]}
-        states = [one for one in event["inputs"] if self._type[one] == "state"]
         values |= given or {}
-        sent = [None if one in states else values[self.elem_id[one]] for one in event["inputs"]]
+        sent = [None if one in self.states else values[self.elem_id[one]] for one in event["inputs"]]
         body = {"data": sent, "fn_index": event["id"], "session_hash": self._session, "event_data": data}
         joined = self._http.post(f"{self._api}/queue/join", json=body)
         return None if joined.is_success else joined.text

@@ -439,7 +439,7 @@ def test_compare_adds_unseen_class_metrics_to_the_matching_run(runs, tmp_path, c
 # A real backbone
 
 
-def test_resnet50_can_be_trained_and_searched(tmp_path):
+def test_resnet18_can_be_trained_and_searched(tmp_path):
     """From random weights, on a few small pictures of two classes: training steps, checkpoint, artifact and search."""
     splits = {
         split: [row for row in coloured(split, count) if row[1] in ("red", "blue")]
@@ -447,11 +447,11 @@ def test_resnet50_can_be_trained_and_searched(tmp_path):
     }
     data = write_data_set(tmp_path / "set", **splits)
     batches = {"classes_per_batch": 2, "images_per_class": 2, "epochs": 1}
-    recipe = tiny_recipe("caltech101", data=str(data), backbone="resnet50", head_start=1, **batches)
+    recipe = tiny_recipe("caltech101", data=str(data), backbone="resnet18", head_start=1, **batches)
     out = train(recipe, tmp_path / "out", say=lambda _: None)
     assert read_metrics(out).training.steps == 2
     searcher = Searcher.open(out)
-    assert (searcher.encoder.name, searcher.encoder.dim) == ("resnet50", recipe.embedding_size)
+    assert (searcher.encoder.name, searcher.encoder.dim) == ("resnet18", recipe.embedding_size)
     hits = searcher.search(splits["test"][0][0], 3)
     assert len(hits) == 3
     assert {hit.label for hit in hits} <= {"red", "blue"}

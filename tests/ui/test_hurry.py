@@ -19,7 +19,7 @@ class Slow(Searcher):
     """A searcher that answers slowly, as over a slow connection or on a busy machine."""
 
     def find(self, *arguments: Any, **options: Any) -> list[Hit]:
-        time.sleep(0.7)
+        time.sleep(0.4)
         return super().find(*arguments, **options)
 
 

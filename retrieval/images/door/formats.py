@@ -15,7 +15,7 @@ _FRAME = "save one frame of it as a JPEG"
 _UNPACK = "unpack it first"
 
 # Only for the wording of errors: Pillow's own checks of the content decide which files are read. First match wins.
-_SIGNATURES = [
+_KINDS = [
     ("JPEG", rb"\xff\xd8\xff", ""),
     ("PNG", rb"\x89PNG", ""),
     ("WebP", rb"RIFF....WEBP", ""),
@@ -64,6 +64,8 @@ _SIGNATURES = [
     # Without a signature: no or any id, colour map, type, the places of the map, and 8 to 32 bits per pixel.
     ("TGA", rb".[\0\1][\1\2\3\x09\x0a\x0b].{13}[\x08\x0f\x10\x18\x20]", EDIT),
 ]
+SIGNATURES = [(kind, re.compile(pattern, re.DOTALL), advice) for kind, pattern, advice in _KINDS]
+"""Name, pattern of the first bytes, and what helps."""
 
 
 class RefusedError(Exception):
@@ -80,9 +82,7 @@ def complaint(data: bytes) -> str:
     head = data[:4096]
     if is_pointer(head):
         return "is a pointer of Git LFS, not the picture itself: run `git lfs pull` in its folder"
-    found, advice = next(
-        ((kind, advice) for kind, pattern, advice in _SIGNATURES if re.match(pattern, head, re.DOTALL)), ("", "")
-    )
+    found, advice = next(((kind, advice) for kind, pattern, advice in SIGNATURES if pattern.match(head)), ("", ""))
     if found.upper() in FORMATS:
         return f"is damaged, cut short, or an unsupported variant of {found}"
     ways = "; ".join(filter(None, (advice, _ACCEPTED)))

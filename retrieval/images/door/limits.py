@@ -18,8 +18,7 @@ _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2
 # Bytes for each pixel of the file that decoders need besides: planes of YCbCr, a second canvas, a copy.
 _DECODER = {"WEBP": 13, "AVIF": 14}
 _CONSTANT = 2**24  # rows that are being converted
-_COEFFICIENTS = 6  # of a progressive JPEG: 2 for each of three components, or fewer
-_WIDE = 14  # 16-bit colours of a PNG, as numbers
+_WIDE = 5  # of a PNG with 16-bit colours: its lower bytes, and an alpha
 
 
 def reduction(width: int, height: int) -> int:
@@ -47,10 +46,19 @@ def decoding_memory(image: Image.Image, pixels: int | None = None) -> int:
         besides = _WIDE
     split = 9 if transparent else 4 if stored < 4 else 0
     coloured = 4 if image.info.keys() & {"icc_profile", "gamma"} or image.format in ("PNG", "AVIF") else 0
-    memory = _CONSTANT + made * (stored + max(besides, split)) + shown * (4 + (4 if transparent else 0) + coloured)
+    memory: float = (
+        _CONSTANT + made * (stored + max(besides, split)) + shown * (4 + (4 if transparent else 0) + coloured)
+    )
     if image.info.get("progressive"):
-        memory += image.width * image.height * _COEFFICIENTS
-    return memory
+        memory += image.width * image.height * _coefficients(image)
+    return int(memory)
+
+
+def _coefficients(image: Image.Image) -> float:
+    """Bytes of a progressive JPEG for each pixel: 2 for each sample, of which there are fewer of colour than of light
+    in most photographs."""
+    samples = [across * down for _, across, down, _ in getattr(image, "layer", [])]
+    return 2 * sum(samples) / max(samples, default=1) if samples else 8
 
 
 def part_memory(image: Image.Image) -> int:
@@ -69,9 +77,11 @@ def part_memory(image: Image.Image) -> int:
 def check_memory(name: str, size: tuple[int, int], memory: int) -> None:
     """Raise ImageError if `memory`, in bytes, is more than `MAX_MEMORY`; the size is for the message."""
     if memory > MAX_MEMORY:
+        large = size[0] * size[1] > MAX_PIXELS
         raise ImageError(
             f"{name} has {size[0]} x {size[1]} pixels, which take {memory / 2**20:,.0f} MiB of memory to decode; at "
-            f"most {MAX_MEMORY // 2**20} MiB are allowed: save it with no more than {MAX_PIXELS:,} pixels"
+            f"most {MAX_MEMORY // 2**20} MiB are allowed: save it "
+            f"{f'with no more than {MAX_PIXELS:,} pixels' if large else 'as a JPEG'}"
         )
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from retrieval.images.door.views import View, within
 from retrieval.images.gallery import Gallery
-from retrieval.images.open import open_image, thumbnail_jpeg
+from retrieval.images.open import open_views, thumbnail_jpeg
 
 PREVIEW = 480  # pixels of the longer side
 
@@ -67,7 +68,7 @@ class ThumbnailFiles:
     @lru_cache(maxsize=128)
     def preview(path: str, side: int = PREVIEW) -> str:
         """A visitor's picture as a data URL, upright and at most `side` pixels a side; raises ImageError."""
-        return data_url(open_image(path, at_least=side), side)
+        return data_url(open_views(path, [View(resize=within(side))], at_least=side)[0], side)
 
 
 def data_url(picture: Image.Image, side: int = PREVIEW) -> str:

@@ -26,6 +26,9 @@ from retrieval.ui import strings
 from retrieval.ui.access.login import INSIDE
 from retrieval.ui.access.passwords import Accounts
 from retrieval.ui.server.asgi import wrapped
+from retrieval.ui.server.connections.guard import guarded
+from retrieval.ui.server.connections.limits import ConnectionLimits
+from retrieval.ui.server.connections.log import keep_log_short
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
@@ -74,10 +77,14 @@ class Server:
     """
 
     def __init__(
-        self, settings: ServerSettings, stopping: Stopping | None = None, behind: Behind | None = None
+        self,
+        settings: ServerSettings,
+        stopping: Stopping | None = None,
+        limits: ConnectionLimits | None = None,
+        behind: Behind | None = None,
     ) -> None:
         """`stopping` handles the signals already. With `behind`, it is a worker of several behind one address, and
-        listens on a port of its own.
+        listens on a port of its own, without limits: whoever connects there is the one that listens for all.
 
         Raises LookalikeError if the address cannot be listened on, or uploads cannot be written.
         """
@@ -92,6 +99,10 @@ class Server:
         served = wrapped(self.front, settings)
         options = {"forwarded_allow_ips": settings.forwarders, **_UVICORN, **(behind.options if behind else {})}
         config = uvicorn.Config(behind.around(served) if behind else served, **options)
+        if behind is None:
+            self._listener = guarded(self._listener, config, limits)
+        else:
+            keep_log_short()
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)
 

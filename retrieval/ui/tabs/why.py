@@ -12,11 +12,12 @@ from PIL import Image
 
 from retrieval.encoders.explain import HeatMap
 from retrieval.errors import EncoderError
+from retrieval.images.door.views import within
 from retrieval.search import Part, Searcher, is_indexed
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards, Tile, name_of
 from retrieval.ui.pieces.html import render
-from retrieval.ui.pieces.thumbnails import data_url
+from retrieval.ui.pieces.thumbnails import PREVIEW, data_url
 from retrieval.ui.visit import Asked
 
 _SAME = 5e-5  # cosines closer than this look the same to four digits
@@ -76,13 +77,16 @@ class Why:
         exactly = strings.WHY_SUM if alone else strings.WHY_SUM_ALONE
         asked = f"{self._cards.name(part)} ({strings.UNLIKED})" if part.weight < 0 else self._cards.name(part)
         figures = [
-            _Figure(title, called, self._searcher.picture(each), heat, why.cosine, exactly, thumbnail, self._tile(each))
+            _Figure(title, called, self._shown(each), heat, why.cosine, exactly, thumbnail, self._tile(each))
             for title, called, each, heat, thumbnail in (
                 (strings.WHY_QUERY, asked, part, why.query, is_indexed(part)),
                 (strings.WHY_HIT, name, found, why.hit, True),
             )
         ]
         return {"pairs": why.pairs, "largest": largest, "figures": figures}
+
+    def _shown(self, part: Part) -> Image.Image:
+        return self._searcher.picture(part, within(PREVIEW))
 
     def _tile(self, part: Part) -> Tile | None:
         return None if part.row is None else self._cards.tiles([part.row])[0]

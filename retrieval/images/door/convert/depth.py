@@ -6,16 +6,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-_BAND = 2**18  # pixels converted at a time
+from retrieval.images.door.convert.bands import boxes, by_bands
 
 
 def from_16_bit(image: Image.Image, key: object, bits: int) -> tuple[Image.Image, Image.Image | None]:
     """Scale 16-bit grey to 8 bits (Pillow would clip at 255); alpha comes from the transparent value, if any."""
-    values = np.asarray(image)
     white = 2**bits - 1
     table = ((np.minimum(np.arange(2**16), white) * 255 + white // 2) // white).astype(np.uint8)
-    alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
-    return Image.fromarray(table[values]), alpha
+    return by_bands(image, lambda values: table[values], "L"), opaque_but(image, key)
+
+
+def opaque_but(image: Image.Image, key: object) -> Image.Image | None:
+    """The alpha of 16-bit grey of which one value is transparent; None if there is no such value."""
+    if not isinstance(key, int):
+        return None
+    return by_bands(image, lambda values: np.where(values == key, 0, 255).astype(np.uint8), "L")
 
 
 def from_32_bit(image: Image.Image) -> Image.Image:
@@ -24,7 +29,7 @@ def from_32_bit(image: Image.Image) -> Image.Image:
     In bands of rows: all numbers in double precision would take eight times the memory of the picture.
     """
     values = np.asarray(image)
-    bands = [slice(top, top + _BAND // image.width + 1) for top in range(0, image.height, _BAND // image.width + 1)]
+    bands = [slice(top, bottom) for _, top, _, bottom in boxes(*image.size)]
     low, high = _range([values[band] for band in bands])
     ends = (0.0, 1.0) if image.mode == "F" and low >= 0 and high <= 1 else (low, high)
     scaled = np.empty(values.shape, np.uint8)

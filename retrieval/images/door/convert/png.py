@@ -12,12 +12,13 @@ import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 from retrieval.images.door.convert import plain
+from retrieval.images.door.convert.bands import boxes, by_bands
 from retrieval.images.door.convert.colour.codes import SRGB_POINTS
 from retrieval.images.door.convert.colour.encoding import Encoding, by_number
+from retrieval.images.door.convert.depth import opaque_but
 from retrieval.images.door.convert.pixels import Pixels
 from retrieval.images.door.convert.upright import orientation, turned
 
-Wide = npt.NDArray[np.uint16]
 # By rawmode of 16-bit pixels: the mode and the rawmodes with which Pillow gives their upper and their lower bytes. Grey
 # and alpha, four bytes each pixel, pass for RGBA.
 _HALVES = {
@@ -39,11 +40,10 @@ def read(image: Image.Image, data: bytes | None) -> Pixels:
         image.info["transparency"] = key * (85 if rawmode == "L;2" else 17)
     if encoding and image.mode.startswith("I;16"):
         plain.decode(image)
-        return turned(_from_grey(np.asarray(image), key, encoding), orientation(image))
+        return turned(_from_grey(image, key, encoding), orientation(image))
     if not (wide and data is not None and isinstance(rawmode, str)):
         return _encoded(plain.read(image, data), encoding)
-    values, loaded = _wide(data, rawmode)
-    return turned(_from_wide(values, key, encoding), orientation(loaded))
+    return _from_wide(data, rawmode, key, encoding)
 
 
 def _encoding(info: dict[Any, Any], cicp: Encoding | None) -> Encoding | None:
@@ -81,37 +81,51 @@ def _encoded(pixels: Pixels, encoding: Encoding | None) -> Pixels:
     return pixels
 
 
-def _wide(data: bytes, rawmode: str) -> tuple[Wide, Image.Image]:
-    """The pixels of a 16-bit file as numbers, of shape (H, W, channels): Pillow has no mode for them, so that it
-    decodes the file twice, once for the upper and once for the lower bytes. Also returns one of these images."""
+def _half(data: bytes, rawmode: str, half: int) -> Image.Image:
+    """The upper (0) or the lower bytes (1) of a 16-bit file: Pillow has no mode for its numbers, so that it decodes the
+    file twice. Of grey and alpha, there is one image with both."""
     mode, halves = _HALVES[rawmode]
-    parts = []
-    for half in halves:
-        image = PngImagePlugin.PngImageFile(io.BytesIO(data))
-        image._mode = mode
-        image.tile = [tile._replace(args=half) for tile in image.tile]
-        image.info.pop("transparency", None)
-        image.load()
-        parts.append(np.asarray(image))
-    if len(parts) == 1:
-        return parts[0][..., ::2].astype(np.uint16) * 256 + parts[0][..., 1::2], image
-    return parts[0].astype(np.uint16) * 256 + parts[1], image
+    image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    image._mode = mode
+    image.tile = [tile._replace(args=halves[half]) for tile in image.tile]
+    image.info.pop("transparency", None)
+    image.load()
+    return image
 
 
-def _from_grey(values: Wide, key: object, encoding: Encoding) -> Pixels:
+def _from_grey(image: Image.Image, key: object, encoding: Encoding) -> Pixels:
     """8-bit colour and alpha from 16 bits of grey."""
-    table = encoding.to_srgb(np.repeat(np.arange(2**16, dtype=np.uint16)[:, None, None], 3, axis=2))[:, 0, 0]
-    mask = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
-    return Pixels(Image.fromarray(table[values]).convert("RGB"), mask)
+    table = _greys(encoding)
+    return Pixels(by_bands(image, lambda values: table[values], "L"), opaque_but(image, key))
 
 
-def _from_wide(values: Wide, key: object, encoding: Encoding | None) -> Pixels:
-    """8-bit colour and alpha from 16 bits."""
-    colours = 1 if values.shape[2] == 2 else 3
-    alpha = values[..., colours] >> 8 if values.shape[2] > colours else None
-    if isinstance(key, tuple) and alpha is None:
-        alpha = np.where((values == np.array(key)).all(axis=-1), 0, 255)
-    colour = values[..., :colours]
-    small = encoding.to_srgb(np.repeat(colour, 3, axis=2) if colours == 1 else colour) if encoding else colour >> 8
-    mask = None if alpha is None else Image.fromarray(alpha.astype(np.uint8))
-    return Pixels(Image.fromarray(small.astype(np.uint8)), mask)
+def _greys(encoding: Encoding | None) -> npt.NDArray[np.uint8]:
+    """8 bits for each of 16."""
+    values = np.arange(2**16, dtype=np.uint16)
+    if encoding is None:
+        return (values >> 8).astype(np.uint8)
+    return encoding.to_srgb(np.repeat(values[:, None, None], 3, axis=2))[:, 0, 0]
+
+
+def _from_wide(data: bytes, rawmode: str, key: object, encoding: Encoding | None) -> Pixels:
+    """8-bit colour and alpha from 16 bits, band by band; the colours overwrite the upper bytes."""
+    upper = _half(data, rawmode, 0)
+    turn = orientation(upper)
+    if rawmode == "LA;16B":
+        table = _greys(encoding)
+        grey = by_bands(upper, lambda values: table[values[..., 0].astype(np.uint16) * 256 + values[..., 1]], "L")
+        return turned(Pixels(grey, upper.getchannel(2)), turn)
+    lower = _half(data, rawmode, 1)
+    mask = upper.getchannel("A") if upper.mode == "RGBA" else None
+    if isinstance(key, tuple) and mask is None:
+        mask = Image.new("L", upper.size)
+    for box in boxes(*upper.size):
+        values = np.asarray(upper.crop(box))[..., :3].astype(np.uint16) * 256 + np.asarray(lower.crop(box))[..., :3]
+        if mask is not None and upper.mode == "RGB":
+            there = (values == np.array(key)).all(axis=-1)
+            mask.paste(Image.fromarray(np.where(there, 0, 255).astype(np.uint8)), box)
+        if encoding:
+            upper.paste(Image.fromarray(encoding.to_srgb(values)).convert(upper.mode), box)
+    del lower
+    colour = upper.convert("RGB") if upper.mode == "RGBA" else upper.copy()  # without the file
+    return turned(Pixels(colour, mask), turn)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from PIL import Image
 
 from retrieval.images.door.decode import decode
 from retrieval.images.door.files import File, name_of, read_bytes
+from retrieval.images.door.views import View
 
 
 def _memory_files() -> bool:
@@ -26,13 +28,14 @@ AVAILABLE = bool(sys.executable) and _memory_files()
 """Whether there are workers here."""
 
 
-def decode_apart(source: File, at_least: int | None) -> Image.Image:
-    """The picture of a file as `open_image` returns it; raises the same."""
+def decode_apart(source: File, at_least: int | None, views: Sequence[View]) -> list[Image.Image]:
+    """Views of the picture in a file, as `open_views` returns them; raises the same."""
     if AVAILABLE:
         from retrieval.images.door.workers.pool import WORKERS
 
-        return WORKERS.decode(source, at_least)
-    return decode(name_of(source), read_bytes(source), at_least)
+        return WORKERS.decode(source, at_least, views)
+    image = decode(name_of(source), read_bytes(source), at_least)
+    return [view.of(image) for view in views]
 
 
 def share_workers(processes: int) -> None:

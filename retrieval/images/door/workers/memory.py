@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from PIL import Image
@@ -36,8 +36,8 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def take_picture(descriptor: int, width: int, height: int) -> Image.Image:
-    """The picture that a worker wrote, without copying it: mode RGB, kept as long as the image is.
+def take_pictures(descriptor: int, sizes: Sequence[tuple[int, int]]) -> list[Image.Image]:
+    """The pictures that a worker wrote one after the other, large ones without copying them: mode RGB.
 
     The worker is not trusted. It cannot change the file any more after this: the file is ours, and is sealed before its
     size is read. Raises ValueError if the worker can still write to it, or if the size is another one.
@@ -46,19 +46,28 @@ def take_picture(descriptor: int, width: int, height: int) -> Image.Image:
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except OSError as error:
         raise ValueError("the pixels can still be changed") from error
-    size, status = width * height * PIXEL, os.fstat(descriptor)
+    lengths = [width * height * PIXEL for width, height in sizes]
+    total, status = sum(lengths), os.fstat(descriptor)
     # A hole would take memory when it is read, and stop the server if there is none.
-    if not size or status.st_size != size or status.st_blocks * 512 < size:
-        raise ValueError(f"{width} x {height} pixels, but {status.st_size} bytes")
-    if size <= _COPIED:
-        return Image.frombytes("RGB", (width, height), os.pread(descriptor, size, 0), "raw", "RGBX")
+    if not all(lengths) or status.st_size != total or status.st_blocks * 512 < total:
+        raise ValueError(f"pictures of {sizes}, but {status.st_size} bytes")
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    places = list(zip(sizes, lengths, starts, strict=True))
+    if total <= _COPIED:
+        parts = [(size, os.pread(descriptor, length, start)) for size, length, start in places]
+        return [Image.frombytes("RGB", size, part, "raw", "RGBX") for size, part in parts]
+    whole = _Map(descriptor, total)
+    return [_mapped(whole, start, length, size) for size, length, start in places]
+
+
+def _mapped(whole: _Map, start: int, length: int, size: tuple[int, int]) -> Image.Image:
+    """A part of a map as an image, which keeps the map."""
     import pyarrow as pa
 
-    buffer = pa.foreign_buffer((view := _Map(descriptor, size)).address, size, view)
-    samples = pa.Array.from_buffers(pa.uint8(), size, [None, buffer])
+    samples = pa.Array.from_buffers(pa.uint8(), length, [None, pa.foreign_buffer(whole.address + start, length, whole)])
     pixel = pa.list_(pa.field("", pa.uint8(), nullable=False), PIXEL)
-    pixels = pa.FixedSizeListArray.from_buffers(pixel, width * height, [None], children=[samples])
-    return Image.fromarrow(pixels, "RGB", (width, height))
+    pixels = pa.FixedSizeListArray.from_buffers(pixel, length // PIXEL, [None], children=[samples])
+    return Image.fromarrow(pixels, "RGB", size)
 
 
 class _Map:

@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
@@ -16,6 +16,7 @@ from PIL import Image
 from retrieval.errors import ImageError, LookalikeError
 from retrieval.forking import in_child
 from retrieval.images.door.files import File, name_of, parts_of
+from retrieval.images.door.views import WHOLE, View
 from retrieval.images.door.workers.memory import memory_file, write_all
 from retrieval.images.door.workers.worker import LostError, StartError, Worker
 
@@ -47,8 +48,8 @@ class Pool:
         self._changed = threading.Condition()
         self._starts: SimpleQueue[Future[Worker] | None] | None = None
 
-    def decode(self, source: File, at_least: int | None) -> Image.Image:
-        """The picture of a file. Raises ImageError, or LookalikeError if no worker can be started."""
+    def decode(self, source: File, at_least: int | None, views: Sequence[View] = (WHOLE,)) -> list[Image.Image]:
+        """Views of the picture in a file. Raises ImageError, or LookalikeError if no worker can be started."""
         name = name_of(source)
         try:
             with memory_file() as given:
@@ -58,18 +59,20 @@ class Pool:
                     size += len(part)
                 for _ in range(_STARTS - 1):  # a worker may be killed before it is ready
                     with suppress(StartError):
-                        return self._decoded(name, given, size, at_least)
-                return self._decoded(name, given, size, at_least)
+                        return self._decoded(name, given, size, at_least, views)
+                return self._decoded(name, given, size, at_least, views)
         except OSError as error:  # no descriptor left, or no memory for the file
             raise LookalikeError(f"{name} cannot be decoded: {error.strerror}") from error
 
-    def _decoded(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
+    def _decoded(
+        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View]
+    ) -> list[Image.Image]:
         worker = self._take(name)
         good = False
         try:
-            image = worker.decode(name, given, size, at_least)
+            images = worker.decode(name, given, size, at_least, views)
             good = True
-            return image
+            return images
         except ImageError as error:
             good = not isinstance(error, LostError)
             raise

@@ -30,6 +30,7 @@ def main(descriptor: int, server: int, memory: int, file: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # the server decides when a worker ends
     die_with(server)
     _load_everything()
+    _close_stderr()
     lock_in(memory, file)
     gc.collect()
     gc.freeze()
@@ -61,9 +62,17 @@ def _next(server: socket.socket) -> tuple[bytes, list[int]]:
     return message, descriptors
 
 
+def _close_stderr() -> None:
+    """Write no more of it: the libraries of formats write hundreds of lines about one picture."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
 def _load_everything() -> None:
     """Import what decoding imports when it first needs it: later, no file can be opened."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a thread is outside the limits of the one that made it
+    Image.MAX_IMAGE_PIXELS = None  # what a picture may have depends on its memory (`check_memory`)
     Image.init()
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for kind in FORMATS:
@@ -76,17 +85,20 @@ def _load_everything() -> None:
 
 
 def _answer(message: bytes, given: int, wanted: int) -> bytes:
-    name, at_least = protocol.parse_request(message)
+    name, at_least, views = protocol.parse_request(message)
     try:
         data = os.pread(given, size := os.fstat(given).st_size, 0)
         image = decode(name, data, at_least, lambda pixels: protocol.declare_pixels(given, size, pixels))
         del data
-        _write(image, wanted)
+        wanted_views = [view.of(image) for view in views]
+        del image
+        for view in wanted_views:
+            _write(view, wanted)
     except ImageError as error:
         return protocol.MEMORY if isinstance(error.__cause__, MemoryError) else protocol.refusal(str(error))
     except (MemoryError, OSError):
         return protocol.MEMORY
-    return protocol.pixels(*image.size)
+    return protocol.pixels([view.size for view in wanted_views])
 
 
 def _write(image: Image.Image, descriptor: int) -> None:

@@ -1,37 +1,41 @@
 """The messages between the server and a worker: one packet each, of at most `LONGEST` bytes.
 
-A request comes with two descriptors: the file, and where the pixels go. Its first four bytes are `at_least`, 0 for
-none; the rest is the name of the file. An answer is one letter, and what follows it. Before that, the worker appends
-the number of pixels that the header states to the file, where the server finds it if the picture takes long.
+A request comes with two descriptors: the file, and where the pixels go. It is a line of JSON with `at_least` and the
+wanted views, and then the name of the file. An answer is one letter, and what follows it: if all is well, the width and
+height of each view, whose pixels lie one after the other. Before that, the worker appends the number of pixels that the
+header states to the file, where the server finds it if the picture takes long.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 
 from retrieval.errors import short
+from retrieval.images.door.views import View, from_text, to_text
 
 LONGEST = 4096
 READY = b"R"  # once, at the start
-PIXELS = b"P"  # then width and height
+PIXELS = b"P"  # then the width and height of each view
 REFUSED = b"E"  # then a message for the user
 MEMORY = b"M"  # decoding needs more than there is
 
 _LONGEST_MESSAGE = 600  # characters
 _SIZE = struct.Struct("<II")
-_AT_LEAST = struct.Struct("<I")
 _PIXELS = struct.Struct("<Q")
 
 
-def request(name: str, at_least: int | None) -> bytes:
-    """Ask for a picture."""
-    return _AT_LEAST.pack(min(max(0, int(at_least or 0)), 2**32 - 1)) + name.encode()[: LONGEST - 4]
+def request(name: str, at_least: int | None, views: Sequence[View]) -> bytes:
+    """Ask for views of a picture."""
+    return f"{min(max(0, int(at_least or 0)), 2**32 - 1)} {to_text(views)}\n{name}".encode()[:LONGEST]
 
 
-def parse_request(message: bytes) -> tuple[str, int | None]:
-    """The name of the file, and `at_least`."""
-    return message[4:].decode(errors="replace"), _AT_LEAST.unpack(message[:4])[0] or None
+def parse_request(message: bytes) -> tuple[str, int | None, list[View]]:
+    """The name of the file, `at_least`, and the views."""
+    wanted, _, name = message.decode(errors="replace").partition("\n")
+    at_least, _, views = wanted.partition(" ")
+    return name, int(at_least) or None, from_text(views)
 
 
 def declare_pixels(descriptor: int, size: int, pixels: int) -> None:
@@ -45,9 +49,9 @@ def declared_pixels(descriptor: int, size: int) -> int:
     return int(_PIXELS.unpack(written)[0]) if len(written) == _PIXELS.size else 0
 
 
-def pixels(width: int, height: int) -> bytes:
+def pixels(sizes: Sequence[tuple[int, int]]) -> bytes:
     """Say that the pixels are there."""
-    return PIXELS + _SIZE.pack(width, height)
+    return PIXELS + b"".join(_SIZE.pack(*size) for size in sizes)
 
 
 def refusal(message: str) -> bytes:
@@ -55,12 +59,11 @@ def refusal(message: str) -> bytes:
     return REFUSED + message.encode(errors="replace")[: LONGEST - 1]
 
 
-def parse_size(answer: bytes) -> tuple[int, int]:
-    """Width and height. Raises ValueError."""
-    if len(answer) != 1 + _SIZE.size:
-        raise ValueError(f"{len(answer)} bytes instead of a size")
-    width, height = _SIZE.unpack(answer[1:])
-    return width, height
+def parse_sizes(answer: bytes, count: int) -> list[tuple[int, int]]:
+    """Width and height of each of `count` views. Raises ValueError."""
+    if len(answer) != 1 + count * _SIZE.size:
+        raise ValueError(f"{len(answer)} bytes instead of {count} sizes")
+    return [_SIZE.unpack_from(answer, 1 + number * _SIZE.size) for number in range(count)]
 
 
 def parse_message(answer: bytes) -> str:

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from retrieval.errors import ImageError, LookalikeError
+from retrieval.errors import ImageError, LookalikeError, short
+from retrieval.images.door.blank import ALWAYS_BLANK
+from retrieval.images.door.views import View
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.limits import LIMITS, Limits, crashed, too_long, too_much_memory
-from retrieval.images.door.workers.memory import memory_file, take_picture
+from retrieval.images.door.workers.memory import memory_file, take_pictures
 
+_log = logging.getLogger(__name__)
 _PACKAGES = Path(__file__).parents[4]
 _MAIN = (
     "import sys; sys.path[:] = sys.argv[5:]; from retrieval.images.door.workers.program import main; "
     "main(*map(int, sys.argv[1:5]))"
 )
-# One thread; and freed memory is kept for the next picture: getting it anew costs up to half of the decoding.
-_SETTINGS = {
+# One thread; and freed memory is kept for the next picture: getting it anew costs up to half of the decoding. But it is
+# overwritten, as some decoders leave parts of a damaged picture as they find them. What C libraries keep aside for
+# themselves ("tcache") would not be, so there is none.
+SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",  # or each thread takes 64 MiB of address space
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "GLIBC_TUNABLES": f"{ALWAYS_BLANK}:glibc.malloc.tcache_count=0",
 }
+_LONGEST = 2**16  # bytes of what a process writes while it starts
 _KEPT = ("LD_LIBRARY_PATH", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
 
@@ -40,6 +51,7 @@ class Worker:
         self.served = 0
         self._limits, self._ready = limits, False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._complaints = os.memfd_create("complaints", os.MFD_CLOEXEC)
         paths = [str(_PACKAGES), *(path for path in sys.path if Path(path).is_absolute())]
         numbers = [theirs.fileno(), os.getpid(), limits.memory, limits.file]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
@@ -48,14 +60,15 @@ class Worker:
                 [sys.executable, "-I", "-S", "-B", "-c", program, *map(str, numbers), *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # the libraries of formats write hundreds of lines about one picture
+                stderr=self._complaints,  # until it has started
                 cwd="/",
-                env=environment | _SETTINGS,
+                env=environment | SETTINGS,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the server
             )
         except BaseException:
             self._socket.close()
+            os.close(self._complaints)
             raise
         finally:
             theirs.close()
@@ -66,20 +79,22 @@ class Worker:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def decode(self, name: str, given: int, size: int, at_least: int | None) -> Image.Image:
-        """The picture in the file `given`, a descriptor, of `size` bytes.
+    def decode(
+        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View]
+    ) -> list[Image.Image]:
+        """Views of the picture in the file `given`, a descriptor, of `size` bytes.
 
         Raises ImageError, or StartError. The worker must then be ended, unless it is an ImageError but no LostError.
         """
         self._await_start()
         with memory_file() as wanted:
             try:
-                socket.send_fds(self._socket, [protocol.request(name, at_least)], [given, wanted])
+                socket.send_fds(self._socket, [protocol.request(name, at_least, views)], [given, wanted])
             except OSError as error:
                 raise LostError(crashed(name)) from error
             answer = self._answer(name, given, size)
             self.served += 1
-            return _understood(name, answer, wanted)
+            return _understood(name, answer, wanted, len(views))
 
     def _await_start(self) -> None:
         """Wait until the process is ready. Raises StartError."""
@@ -91,10 +106,18 @@ class Worker:
         except OSError:
             self._ready = False
         if not self._ready:
-            raise StartError(
-                "no picture can be decoded: a process that decodes does not start "
-                f"({_fate(self._end()) or f'not ready after {self._limits.start:.0f} s'}); is memory short?"
-            )
+            fate = _fate(self._end()) or f"not ready after {self._limits.start:.0f} s"
+            written = os.pread(self._complaints, _LONGEST, 0).decode(errors="replace").strip()
+            if written:
+                _log.error("a process that decodes pictures does not start (%s):\n%s", fate, written)
+            reason = short(_without_folders(written.rpartition("\n")[2].strip()), 300) or "is memory short?"
+            raise StartError(f"no picture can be decoded: a process that decodes does not start ({fate}): {reason}")
+        self._forget_complaints()
+
+    def _forget_complaints(self) -> None:
+        if self._complaints >= 0:
+            os.close(self._complaints)
+        self._complaints = -1
 
     def _answer(self, name: str, given: int, size: int) -> bytes:
         """Wait for an answer as long as the process is within its time. Raises LostError."""
@@ -135,12 +158,14 @@ class Worker:
 
     def close(self) -> None:
         """End the process, whatever it does."""
+        self._forget_complaints()
         self._socket.close()
         self._process.kill()
         self._process.wait()
 
     def disown(self) -> None:
         """In a forked child: forget the process, which is the parent's."""
+        self._forget_complaints()
         self._socket.close()
         self._process.returncode = 0
 
@@ -153,7 +178,7 @@ class LostError(ImageError):
     """A picture that cost its worker."""
 
 
-def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
+def _understood(name: str, answer: bytes, wanted: int, views: int) -> list[Image.Image]:
     """What a worker answered, which may be anything. Raises ImageError."""
     if len(answer) <= protocol.LONGEST:
         if answer.startswith(protocol.REFUSED):
@@ -162,12 +187,17 @@ def _understood(name: str, answer: bytes, wanted: int) -> Image.Image:
             raise LostError(too_much_memory(name))
         if answer.startswith(protocol.PIXELS):
             try:
-                return take_picture(wanted, *protocol.parse_size(answer))
+                return take_pictures(wanted, protocol.parse_sizes(answer, views))
             except ValueError as error:
                 raise LostError(crashed(name)) from error
             except MemoryError as error:
                 raise LostError(too_much_memory(name)) from error
     raise LostError(crashed(name))
+
+
+def _without_folders(text: str) -> str:
+    """The text with only the names of the files that it gives paths of: visitors may read it."""
+    return re.sub(r"(?<![\w.])(?:[A-Za-z]:)?/(?:[^/'\":]*/)*", "", text)
 
 
 def _fate(status: int | None) -> str:

@@ -21,6 +21,7 @@ import uvicorn
 from retrieval.console import WHOLE, Stopping, say
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
+from retrieval.ui.server.connections.guard import guarded
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.crew import Crew
@@ -87,7 +88,9 @@ class _Front:
     def __init__(self, router: Router, listener: Any, forwarders: list[str] | None) -> None:
         self.router = router
         self._loop = asyncio.new_event_loop()
-        self._server = uvicorn.Server(uvicorn.Config(router, forwarded_allow_ips=forwarders, **_UVICORN))
+        config = uvicorn.Config(router, forwarded_allow_ips=forwarders, **_UVICORN)
+        listener = guarded(listener, config)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
         self._thread.start()
         while not self._server.started:

@@ -11,13 +11,14 @@ _KEY = 0
 _EITHER = 2  # of a setting: each frame says for itself
 
 
-class _Bits:
+class Bits:
     """Reads bits, the highest of each byte first; beyond the end they are 0."""
 
     def __init__(self, data: bytes) -> None:
         self.value, self.left = int.from_bytes(data, "big"), 8 * len(data)
 
     def read(self, count: int) -> int:
+        """The next bits as a number."""
         self.left -= count
         return (self.value >> self.left if self.left >= 0 else 0) & ((1 << count) - 1)
 
@@ -54,7 +55,7 @@ def stream_sizes(stream: bytes, left: list[int]) -> list[tuple[int, int]]:
         length = len(stream) - place
         if head & 2:
             length, place = _length(stream, place)
-        bits = _Bits(stream[place : place + min(length, 256)])
+        bits = Bits(stream[place : place + min(length, 256)])
         kind = head >> 3 & 15
         if kind == _SEQUENCE_HEADER:
             sequence = _sequence(bits)
@@ -76,7 +77,7 @@ def _length(stream: bytes, place: int) -> tuple[int, int]:
     return value, place + 8
 
 
-def _sequence(bits: _Bits) -> _Sequence:
+def _sequence(bits: Bits) -> _Sequence:
     """Section 5.5.1."""
     bits.read(4)  # profile, still picture
     still = bool(bits.read(1))
@@ -100,7 +101,7 @@ def _sequence(bits: _Bits) -> _Sequence:
     return sequence
 
 
-def _operating_points(bits: _Bits) -> tuple[bool, int]:
+def _operating_points(bits: Bits) -> tuple[bool, int]:
     """Whether a decoder model is given, and the bits of a frame's time, where each frame gives its own."""
     delay = time = 0
     even = False
@@ -128,7 +129,7 @@ def _operating_points(bits: _Bits) -> tuple[bool, int]:
     return delay > 0, 0 if even else time
 
 
-def _key_frame_size(bits: _Bits, sequence: _Sequence) -> list[tuple[int, int]]:
+def _key_frame_size(bits: Bits, sequence: _Sequence) -> list[tuple[int, int]]:
     """The size of a key frame that does not have that of its sequence (section 5.9.2); empty for all other frames."""
     if bits.read(1) or bits.read(2) != _KEY:  # repeats an earlier frame, or builds on one
         return []

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.images.door.convert.bands import BAND, by_bands
 from retrieval.images.door.convert.colour import codes, hdr
 from retrieval.images.door.convert.colour.codes import Points
 
-ROWS = 2**18  # pixels converted at a time: this needs 12 bytes and more for each
 _STEPS = 2**14
 
 
@@ -46,23 +46,25 @@ class Encoding:
             table = self.to_srgb(levels)[:, 0, 0].tolist()
             image = image.convert("RGB") if image.mode not in ("L", "RGB") else image
             return image.point(table * len(image.getbands())).convert("RGB")
-        return Image.fromarray(self.to_srgb(np.asarray(image.convert("RGB"))))
+        return by_bands(image.convert("RGB"), self.to_srgb, "RGB")
 
     def to_srgb(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Convert samples of shape (H, W, 3), uint8 or uint16 of the full range, to uint8."""
         light, back = _light(self.curve, samples.dtype.itemsize * 8), _back()
         result = np.empty(samples.shape, np.uint8)
-        step = max(1, ROWS // max(1, samples.shape[1]))
+        if self.keeps_hues and not self.is_hdr:
+            np.take(back[_places(light)], samples, out=result, mode="clip")
+            return result
+        step = max(1, BAND // max(1, samples.shape[1]))
         for top in range(0, len(samples), step):
             linear = light[samples[top : top + step]]
             if self.is_hdr:
                 linear = np.maximum(linear @ _matrix(self.points, codes.PRIMARIES[9]), 0)
                 linear = hdr.tone_map(hdr.hlg_to_display(linear) if self.curve == codes.HLG else linear)
                 linear = linear @ _matrix(codes.PRIMARIES[9], codes.SRGB_POINTS)
-            elif not self.keeps_hues:
+            else:
                 linear = linear @ _matrix(self.points, codes.SRGB_POINTS)
-            places = np.clip(linear, 0, 1) * np.float32(_STEPS) + np.float32(0.5)
-            result[top : top + step] = back[places.astype(np.uint16)]
+            result[top : top + step] = back[_places(linear)]
         return result
 
 
@@ -83,6 +85,11 @@ def _light(curve: int | float, bits: int) -> npt.NDArray[np.float32]:
     else:
         function = {codes.PQ: hdr.pq_to_linear, codes.HLG: hdr.hlg_to_scene}.get(curve) or codes.CURVES[curve]
     return function(levels).astype(np.float32)
+
+
+def _places(linear: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Where in `_back` to look for each value."""
+    return (np.clip(linear, 0, 1) * np.float32(_STEPS) + np.float32(0.5)).astype(np.uint16)
 
 
 @lru_cache(maxsize=1)

@@ -54,7 +54,7 @@ def memory_for(layout: Layout) -> int:
     if layout.compression == 1:
         unpacked = unpacked if layout.tiled else 0
     elif layout.compression not in (8, 32946):
-        unpacked *= 3  # Pillow's copies
+        unpacked *= 2  # Pillow's and ours
     planes = 4 if layout.photometric == YCBCR and layout.planar else 0
     stored = 3 if COLOURS[layout.photometric] == 1 and layout.photometric != PALETTE else 10
     alpha = bool(layout.alpha)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import TiffImagePlugin
 
+from retrieval.images.door.convert.bands import boxes
 from retrieval.images.door.convert.tiff.layout import BYTEWISE, Layout
 
 Samples = npt.NDArray[Any]
@@ -116,7 +117,10 @@ def _unpacked(data: bytes, layout: Layout, numbers: list[int], height: int, row_
         return _stored(found, 0, height * row_bytes)
     picture = TiffImagePlugin.TiffImageFile(io.BytesIO(_grey_tiff(layout, packed, row_bytes, height)))
     picture.load()
-    return np.asarray(picture).reshape(-1)
+    unpacked = np.empty((picture.height, picture.width), np.uint8)
+    for box in boxes(*picture.size):  # Pillow gives all of it at once only with two copies
+        unpacked[box[1] : box[3]] = np.asarray(picture.crop(box))
+    return unpacked.reshape(-1)
 
 
 def _grey_tiff(layout: Layout, strips: list[bytes], width: int, height: int) -> bytes:
