@@ -78,6 +78,7 @@ Workers = Annotated[
         help="serve with N processes behind the one address, at most one for each processor",
     ),
 ]
+Uploads = Annotated[int, typer.Option(metavar="MIB", min=64, help="room for the pictures that visitors upload, in MiB")]
 LogFormat = Annotated[
     Literal["json", "text"] | None,
     typer.Option(metavar="json|text", help="write a line to standard error for each request (default: none)"),
@@ -102,6 +103,7 @@ def serve(
     refresh: Refresh = None,
     allow_private: AllowPrivate = False,
     sha256: options.Sha256 = None,
+    uploads: Uploads = 1024,
     root_path: RootPath = None,
     workers: Workers = 1,
     log_format: LogFormat = None,
@@ -115,22 +117,14 @@ def serve(
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)
-    if refresh:
-        check_refresh(artifact)
+    check_refresh(artifact, refresh)
     settings: dict[str, Any] = {"host": host, "port": port, "share": share, "root_path": root_path}
-    settings |= {"log_format": log_format, "queue_size": queue_size}
+    settings |= {"log_format": log_format, "queue_size": queue_size, "uploads": uploads * 2**20}
     settings |= {"visitor_searches": visitor_searches, "visitor_rate": visitor_rate}
     settings |= _access(allowed_host, allowed_origin, auth, trusted_proxy)
     with _in_one_sentence():
         shown = Shown(artifact, tuple(map(str, originals or ())), refresh, allow_private, sha256)
         _serve(shown, ServerSettings(**settings), workers)
-
-
-def _prepare(artifact: str, refresh: float | None) -> None:
-    """Check what can be checked at once."""
-    check_artifact(artifact)
-    if refresh:
-        check_refresh(artifact)
 
 
 @contextmanager
@@ -186,8 +180,10 @@ def _served(shown: Shown, settings: ServerSettings, workers: int, stopping: Stop
         return server.wait()
 
 
-def check_refresh(artifact: str) -> None:
-    """Raise LookalikeError unless the artifact may change on the Hub: `owner/name`, or with a branch."""
+def check_refresh(artifact: str, refresh: float | None) -> None:
+    """Raise LookalikeError for a refresh of an artifact that cannot change on the Hub: not `owner/name[@branch]`."""
+    if refresh is None:
+        return
     if not is_reference(artifact) or Path(artifact).is_dir():
         raise LookalikeError(
             f"--refresh is for artifacts on the Hub; changes of the folder {artifact} are always seen."

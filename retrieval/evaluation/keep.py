@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from retrieval.errors import QueryError
 from retrieval.evaluation.across import Copy
@@ -45,15 +45,19 @@ def write_csv(groups: Sequence[Group], gallery: Gallery, file: Path, kept: Seque
 
     `kept` is the row of each group to keep, by default its first.
     """
-    kept = [group.rows[0] for group in groups] if kept is None else kept
     with writing_csv(file) as writer:
-        writer.writerow(["group", "size", "action", "id", "label", "source", "cosine"])
-        for number, (group, best) in enumerate(zip(groups, kept, strict=True), 1):
-            for row, image, score in zip(group.rows, gallery.take(group.rows), group.scores, strict=True):
-                action = "keep" if row == best else "remove"
-                size = len(group.rows)
-                named = disarmed([image.id, image.label, image.source])
-                writer.writerow([number, size, action, *named, f"{score:.4f}"])
+        writer.writerows(lines_of(groups, gallery, kept))
+
+
+def lines_of(groups: Sequence[Group], gallery: Gallery, kept: Sequence[int] | None = None) -> Iterator[list[Any]]:
+    """The lines that `write_csv` writes, with the names of the columns first."""
+    kept = [group.rows[0] for group in groups] if kept is None else kept
+    yield ["group", "size", "action", "id", "label", "source", "cosine"]
+    for number, (group, best) in enumerate(zip(groups, kept, strict=True), 1):
+        for row, image, score in zip(group.rows, gallery.take(group.rows), group.scores, strict=True):
+            action = "keep" if row == best else "remove"
+            named = disarmed([image.id, image.label, image.source])
+            yield [number, len(group.rows), action, *named, f"{score:.4f}"]
 
 
 def write_copies(copies: Sequence[Copy], gallery: Gallery, reference: Gallery, file: Path) -> None:

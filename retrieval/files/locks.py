@@ -32,7 +32,7 @@ def alone(path: Path, busy: str, error: type[LookalikeError], *, wait: bool = Fa
 
     If another process or thread holds it, raises `error` with the sentence `busy` and the process that holds it. With
     `wait`, says so after a second and waits: without end for a lock of the system, 10 minutes for a file that is one.
-    Raises OSError if the file cannot be created.
+    Another thread may end the block. Raises OSError if the file cannot be created.
     """
     signed: list[int] = []
     lock = _taken(path, busy, error, wait, signed)
@@ -70,7 +70,7 @@ def _taken(path: Path, busy: str, error: type[LookalikeError], wait: bool, signe
             os.write(descriptor, f"{os.getpid()}\n{socket.gethostname()}\n".encode())
 
     was_there = os.path.lexists(path)
-    native = FileLock(path, fallback_to_soft=False, on_acquired=sign)
+    native = FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=sign)
     try:
         return _acquire(native, path, busy, wait)
     except Timeout as timeout:
@@ -87,7 +87,7 @@ def _taken(path: Path, busy: str, error: type[LookalikeError], wait: bool, signe
 
 def _taken_by_name(path: Path, busy: str, error: type[LookalikeError], wait: bool, why: OSError) -> BaseFileLock:
     """Be alone by a file that only one process can create."""
-    soft = SoftFileLock(path)
+    soft = SoftFileLock(path, thread_local=False)
     try:
         _acquire(soft, path, busy, wait, _LONGEST)
     except Timeout as timeout:

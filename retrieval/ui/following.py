@@ -33,8 +33,6 @@ def page_of(
     live = Live(searcher, Originals(shown.originals), pictures)
     app = create_app(live, allow_private=shown.allow_private)
     app.live = live
-    if pictures:
-        app.pictures = ""  # not this process's to remove
     if aloud and live.originals.misplaced(searcher.gallery):
         listed = ", ".join(shown.originals)
         say(f"note: no original was found in {listed}: give the folder that the artifact was built from.")

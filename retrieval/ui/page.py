@@ -22,8 +22,6 @@ from retrieval.ui.tabs.facts import about_html, evaluation_html
 from retrieval.ui.tabs.map import MapTab, map_html
 from retrieval.ui.tabs.search import SEARCH, SearchTab
 
-_UPLOADS = (3600, 3600)  # seconds: every hour, what was uploaded more than an hour ago is deleted
-
 
 def create_app(
     searcher: Searcher | Live, originals: Sequence[Path | str] = (), *, allow_private: bool = False
@@ -43,7 +41,7 @@ def create_app(
     """
     live = searcher if isinstance(searcher, Live) else Live(searcher, Originals(originals))
     now = live.now
-    with PageBlocks(title=strings.TITLE, analytics_enabled=False, fill_width=True, delete_cache=_UPLOADS) as app:
+    with PageBlocks(title=strings.TITLE, analytics_enabled=False, fill_width=True) as app:
         app.addresses = Addresses(allow_private)
         header = gr.HTML(_header(now), padding=False)
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -59,7 +57,7 @@ def create_app(
                 about = gr.HTML(_about(now), js_on_load=script("about.js"), elem_id="about", apply_default_css=False)
         search.listen(app, tabs)
         Endpoints(live, app.addresses).add()
-    app.pictures = live.folder
+    app.pictures = live.pictures
     app.originals = [*openapi.routes(), *live.originals.routes(lambda: live.now.searcher.gallery)]
     app.queue(default_concurrency_limit=CONCURRENCY)
     texts = {header: _header, map_tab.page: map_html, evaluation: _evaluation, about: _about}

@@ -115,9 +115,9 @@ class Live:
         self._followers: list[Callable[[Served], Callable[[], None]]] = []
 
     @property
-    def folder(self) -> Path:
+    def pictures(self) -> PictureFolder:
         """Where the pictures that the page shows are written."""
-        return self._folder.path
+        return self._folder
 
     def on_change(self, prepare: Callable[[Served], Callable[[], None]]) -> None:
         """Call `prepare` with each next version, and what it returns as soon as that version is served."""

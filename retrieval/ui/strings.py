@@ -180,7 +180,10 @@ OPENAPI_ANSWER = (
     "Server-sent events. The last one is `complete`, with a JSON array of one value, which is "
     "`#/components/schemas/{schema}`; or it is `error`, with an object whose `error` is a sentence."
 )
-OPENAPI_UPLOAD = "Uploads up to 16 pictures, of at most 64 MiB each; they are deleted after an hour."
+OPENAPI_UPLOAD = (
+    "Uploads up to 16 pictures, of at most 64 MiB each; they are deleted an hour after their last use, or "
+    "earlier if there are many."
+)
 OPENAPI_PATH = "What /gradio_api/upload returned, or a public https address."
 PAGE_ADDRESS = "A picture is given to the page as an upload, not as an address."
 NOT_UNDERSTOOD = "The values that were sent are not those of this event: reload the page."
@@ -195,7 +198,9 @@ ORIGINAL_CHANGED = "{file} has changed since it was indexed, so it is not the im
 ORIGINAL_OUTSIDE = "{file} does not lie in the folder of the originals, so it is not served."
 ORIGINAL_NO_PICTURE = "{file} is not a picture, so it is not served."
 LOG_IN = "Log in first."
-GONE = "uploaded pictures are deleted after an hour: upload yours again."
+GONE = "Uploaded pictures are deleted an hour after their last use, or earlier if there are many: upload yours again."
+DISK_FULL = "The server has no room for this picture on its disk: try again later, or search from one in the gallery."
+UPLOADS_FULL = "The server is receiving as many pictures as it has room for: try again in 10 seconds."
 
 CALLS = {
     "Python": """from gradio_client import Client, handle_file

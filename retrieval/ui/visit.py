@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2s
-from pathlib import Path
 from typing import Any
 
 from retrieval.errors import QueryError, short
@@ -13,6 +12,7 @@ from retrieval.images.filters import Filter, parse, parse_line
 from retrieval.images.gallery import Gallery
 from retrieval.images.regions import as_region
 from retrieval.search import Part
+from retrieval.ui.intake.files.folder import touch
 
 MAX_PARTS = 8
 MAX_TYPED = 500  # characters of typed conditions
@@ -132,8 +132,8 @@ def has_lost(now: Asked, before: Asked) -> bool:
 
 
 def is_gone(part: Part) -> bool:
-    """Whether it is an uploaded picture that has been deleted meanwhile."""
-    return part.image is not None and not Path(str(part.image)).exists()
+    """Whether it is an uploaded picture that has been deleted meanwhile; one that is there counts as used."""
+    return part.image is not None and not touch(str(part.image))
 
 
 def _same(one: Part, other: Part) -> bool:

@@ -204,6 +204,13 @@ def test_space_with_another_app_is_not_overwritten(hub, client, run):
     assert hub.head("space", "me/other") == head
 
 
+def test_deploying_another_artifact_than_the_pinned_one_creates_no_space(hub, client, run):
+    answer = client.run("deploy", "me/pinned", "--artifact", REPO, "--sha256", "0" * 64, token=TOKEN)
+    assert answer.code == 1
+    assert "must be " + "0" * 64 in answer.err
+    assert ("spaces", "me/pinned") not in hub.store.repos
+
+
 def test_deploying_a_private_or_gated_artifact_mentions_the_token(hub, client, run):
     repo = hub.repo("model", REPO)
     for closed in ("private", "gated"):

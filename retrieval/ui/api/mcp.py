@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,9 @@ from gradio_client.utils import is_file_obj_with_meta
 from retrieval.errors import QueryError
 from retrieval.ui import strings
 from retrieval.ui.api.signatures import NAMES, by_name, check_all
+from retrieval.ui.intake.files.data_urls import WRONG
+from retrieval.ui.intake.files.folder import Uploads
+from retrieval.ui.intake.refusing import RefusedError
 
 _FILE_ROUTE = "/gradio_api/file="
 
@@ -35,21 +39,22 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
         return schema, [[name] for name in pictures]
 
     def convert_strings_to_filedata(self, value: dict[str, Any], filedata_positions: list[Any]) -> dict[str, Any]:
-        """Convert a tool's arguments for the endpoint: images become files that are registered for deletion.
+        """Convert a tool's arguments for the endpoint: images become uploads.
 
         Raises QueryError for an argument that is already a file. Gradio passes the arguments to its own client, which
         runs on this machine and would upload any file they name to a publicly readable place.
         """
         if _holds_a_file(value):
             raise QueryError(strings.TOOL_FILE)
-        uploads, taken = self.blocks.upload_file_set, dict(value)
+        uploads, taken = self.blocks.uploads, dict(value)
         for (name,) in filedata_positions:
-            path = unquote(str(value.get(name)).rpartition(_FILE_ROUTE)[2])
-            if path in uploads or _is_upload(path):
+            given = str(value.get(name))
+            path = unquote(given.rpartition(_FILE_ROUTE)[2])
+            if given.startswith("data:"):  # written in a way that it was not taken out of the request
+                path = str(_decoded(given, uploads))
+            if uploads.holds(path) or _is_upload(path):
                 taken[name] = handle_file(path)
-        taken = dict(super().convert_strings_to_filedata(taken, filedata_positions))
-        uploads.update(file["path"] for file in taken.values() if is_file_obj_with_meta(file) and "url" not in file)
-        return taken
+        return dict(super().convert_strings_to_filedata(taken, filedata_positions))
 
     def _prepare_tool_call_args(self, name: str, arguments: dict[str, Any]) -> Any:
         """Check the arguments before Gradio does, which would quote its own help; raises LookalikeError."""
@@ -63,6 +68,24 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
         """The answers as JSON; Gradio would return Python's `str` of them."""
         as_text = [output if is_file_obj_with_meta(output) else json.dumps(output) for output in data]
         return list(super().postprocess_output_data(as_text, root_url))
+
+
+def _decoded(given: str, uploads: Uploads) -> Path:
+    """The picture in a data URL, as an upload; raises QueryError."""
+    try:
+        content = base64.b64decode(given.split(";base64,", 1)[1], validate=True)
+    except (ValueError, IndexError) as error:
+        raise QueryError(WRONG) from error
+    try:
+        file = uploads.new("picture")
+        try:
+            file.write(content)
+            return file.keep()
+        except RefusedError:
+            file.delete()
+            raise
+    except RefusedError as error:
+        raise QueryError(error.sentence) from error
 
 
 def offer_tools() -> bool:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import anyio
 
 from retrieval.errors import ImageError, QueryError
+from retrieval.files.storing import error_number
 from retrieval.sources.lists.fetch import AwayError, Fetcher
 from retrieval.ui import strings
 from retrieval.ui.api.arguments import FETCHED, is_file
@@ -22,6 +23,7 @@ from retrieval.words import is_address
 _SECONDS = 10.0  # for a picture in all, with waiting for others
 _AT_ONCE = 4
 _HELD = 16  # fetched pictures that no search has taken yet
+_IN_MEMORY = 2**22  # bytes of each of them that need no disk
 _KEPT = 120.0  # seconds
 _LONGEST = 2048  # characters
 
@@ -87,7 +89,8 @@ class Addresses:
             return content.read()
 
     def _fetched(self, address: str, stop: threading.Event) -> BinaryIO:
-        content = tempfile.TemporaryFile()  # noqa: SIM115  closed by `take`
+        # Most pictures need no disk, which may be full. It is closed by `take`.
+        content: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         try:
             self._fetch.save(address, content, stop)
         except BaseException as error:
@@ -97,8 +100,10 @@ class Addresses:
                 raise RefusedError(422, strings.FETCH_FAILED) from error
             if isinstance(error, ImageError):
                 raise RefusedError(422, f"the picture cannot be fetched: {error}.") from error
+            if isinstance(error, Exception) and error_number(error) is not None:
+                raise RefusedError(507, strings.DISK_FULL, {"Retry-After": "60"}) from error
             raise
-        return content
+        return content  # type: ignore[no-any-return]
 
     def _forget(self) -> int:
         """Drop what no search has come for in time; returns how many pictures are still held."""

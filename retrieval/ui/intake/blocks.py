@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
 
 from retrieval.ui import strings
+from retrieval.ui.api.arguments import is_file
 from retrieval.ui.intake.addresses import Addresses, holds_address
+from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.limits.queue import PageQueue
+from retrieval.ui.pieces.thumbnails import PictureFolder
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +23,9 @@ class PageBlocks(gr.Blocks):  # type: ignore[misc]
     """The page; an error that is not ours is logged, and visitors see a sentence instead of its text."""
 
     addresses: Addresses
+    pictures: PictureFolder
+    uploads: Uploads | None = None
+    """Set when it is served."""
     _queue: Any
 
     def queue(self, *arguments: Any, **options: Any) -> PageBlocks:
@@ -42,6 +49,8 @@ class PageBlocks(gr.Blocks):  # type: ignore[misc]
         """
         if holds_address(inputs):
             raise gr.Error(strings.PAGE_ADDRESS, print_exception=False)
+        if self.uploads is not None and not all(self.uploads.use(path) for path in _files_in(inputs)):
+            raise gr.Error(strings.GONE, print_exception=False)
         try:
             return await super().preprocess_data(block_fn, inputs, *others, **options)
         except gr.Error:
@@ -61,3 +70,12 @@ class PageBlocks(gr.Blocks):  # type: ignore[misc]
         except Exception as error:
             _log.error("an event failed", exc_info=error)
             raise gr.Error(strings.OUR_FAULT, print_exception=False) from error
+
+
+def _files_in(value: Any) -> Iterator[str]:
+    """The paths of all file objects in a value."""
+    if is_file(value):
+        yield value["path"]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from _files_in(part)

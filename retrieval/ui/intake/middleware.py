@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from starlette._utils import get_route_path
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retrieval.ui.intake.addresses import Addresses
 from retrieval.ui.intake.answers import Answers
 from retrieval.ui.intake.blocks import PageBlocks
 from retrieval.ui.intake.calls import Calls
-from retrieval.ui.intake.data_urls import DataUrls
+from retrieval.ui.intake.files.data_urls import DataUrls
+from retrieval.ui.intake.files.folder import Uploads
+from retrieval.ui.intake.files.uploads import Form, with_progress
 from retrieval.ui.intake.json_body import check_stated, parse, read_body
 from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 from retrieval.ui.intake.routes import API, check_route
-from retrieval.ui.intake.uploads import Upload
 
 _BODILESS = ("GET", "HEAD", "OPTIONS")
+_UPLOAD = SimpleNamespace(path=f"{API}/upload")  # the route for metrics and the log
 _FORM = 2**14  # bytes of the form with which a visitor logs in
 
 
-def intake(app: ASGIApp, page: gr.Blocks) -> ASGIApp:
+def intake(app: ASGIApp, page: gr.Blocks, uploads: Uploads) -> ASGIApp:
     """The app of a page inside `Intake`; unchanged for a page that `create_app` has not made."""
-    return Intake(app, page, page.addresses) if isinstance(page, PageBlocks) else app
+    if not isinstance(page, PageBlocks):
+        return app
+    page.uploads = uploads
+    return Intake(app, page, page.addresses, uploads)
 
 
 class Intake:
     """Refuses, with a sentence, what Gradio would read without limits, fetch, or answer with an error of its own."""
 
-    def __init__(self, app: ASGIApp, blocks: gr.Blocks, addresses: Addresses) -> None:
+    def __init__(self, app: ASGIApp, blocks: gr.Blocks, addresses: Addresses, uploads: Uploads) -> None:
         self._app, self._blocks, self._calls = Answers(app), blocks, Calls(blocks, addresses)
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -55,7 +62,7 @@ class Intake:
                     self._calls.check_event(path)
                 given: Receive = receive
             elif path.rstrip("/") == f"{API}/upload":
-                await self._upload(scope, body, send, dict(scope["headers"]))
+                await self._upload(scope, body, send)
                 return
             else:
                 scope, given = await self._read(scope, body, dict(scope["headers"]), path)
@@ -91,22 +98,17 @@ class Intake:
 
     async def _read_call(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
         """The JSON of a tool call; a picture in it becomes an upload."""
-        reading = DataUrls(Path(get_upload_folder()), lambda path: f"{API}/file={path}")
-        body, path = await reading.read(receive, headers)
-        if path is not None:
-            self._blocks.upload_file_set.add(str(path))
+        body, _ = await DataUrls(self._uploads, lambda path: f"{API}/file={path}").read(receive, headers)
         return body
 
-    async def _upload(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
-        upload = Upload(receive, headers)
-
-        async def answered(message: Message) -> None:
-            if upload.error is None:
-                await send(message)
-
-        await self._app(scope, upload.receive, answered)
-        if upload.error is not None:
-            await refuse(upload.error, scope, receive, send)
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the paths of the files of a form, as Gradio's own route does, which would leave half ones."""
+        scope["route"] = _UPLOAD
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("upload_id")
+        progress = asked[-1] if asked else None
+        form = Form(self._uploads, dict(scope["headers"]), progress)
+        paths = await with_progress(progress, lambda: form.read(receive))
+        await JSONResponse(paths)(scope, receive, send)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -13,6 +13,7 @@ from starlette.routing import Mount
 from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.api.mcp import offer_tools
+from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.intake.middleware import intake
 from retrieval.ui.limits.queue import PageQueue
 from retrieval.ui.limits.sessions import Sessions
@@ -21,8 +22,10 @@ from retrieval.ui.pieces.theme import head, theme
 from retrieval.ui.server.settings import ServerSettings
 
 
-def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSettings) -> Mount:
+def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSettings, uploads: Uploads) -> Mount:
     """Add the page to `outer`, which then also starts and stops it; returns the new route.
+
+    Uploads are kept in `uploads`.
 
     Gradio's own `launch` sets more than its `mount_gradio_app` does; what the page needs of that is set here.
     """
@@ -51,7 +54,7 @@ def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSet
     assert isinstance(mounted, Mount)
     _finish(blocks, mounted.app)
     _limit(blocks, mounted.app, settings)
-    mounted.app = intake(mounted.app, blocks)
+    mounted.app = intake(mounted.app, blocks, uploads)
     return mounted
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import socket
 import sys
 import threading
@@ -15,7 +14,6 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from gradio import networking
-from gradio.route_utils import delete_files_created_by_app
 from gradio.tunneling import CURRENT_TUNNELS
 from gradio.utils import get_space
 from gradio_client import Client
@@ -25,6 +23,7 @@ from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.access.login import INSIDE
 from retrieval.ui.access.passwords import Accounts
+from retrieval.ui.intake.blocks import PageBlocks
 from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.connections.guard import guarded
 from retrieval.ui.server.connections.limits import ConnectionLimits
@@ -34,7 +33,7 @@ from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.behind import Behind
 from retrieval.ui.server.stop import finish, tell
-from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
+from retrieval.ui.server.surroundings import open_uploads, reach_this_machine
 from retrieval.ui.server.watched.front import Front
 from retrieval.ui.server.watched.metrics import METRICS
 
@@ -90,9 +89,9 @@ class Server:
         """
         self._stopping = stopping or Stopping()
         reach_this_machine()
-        check_temporary()
         self._settings, self._behind = settings, behind
         self._listener = behind.listen() if behind else listen(settings)
+        self._uploads = open_uploads(settings.uploads)
         self.address = address_of(self._listener)
         self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
@@ -125,7 +124,7 @@ class Server:
     def show(self, app: gr.Blocks, *, quiet: bool = False) -> Any:
         """Serve the page; returns Gradio's app. Raises LookalikeError if it cannot be started."""
         inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        mount_page(inner, app, "/", self._settings)
+        mount_page(inner, app, "/", self._settings, self._uploads)
         self._blocks, app.server = app, self
         METRICS.follow(app)
         _note_address(app, self._listener, self.address)
@@ -160,12 +159,13 @@ class Server:
         """Stop serving."""
         self._uvicorn.should_exit = True
         self._thread.join(timeout=5)
+        self._uploads.close()
 
     def clean(self) -> None:
-        """Remove uploads, for an end that does not wait for the page's own."""
-        if self._blocks is not None:
-            delete_files_created_by_app(self._blocks, None)
-            shutil.rmtree(getattr(self._blocks, "pictures", ""), ignore_errors=True)
+        """Remove uploads and thumbnails, for an end that does not wait for Python's own."""
+        self._uploads.close()
+        if isinstance(self._blocks, PageBlocks):
+            self._blocks.pictures.close()
 
 
 def _let_in(app: gr.Blocks, accounts: Accounts | None, own: dict[str, str]) -> None:

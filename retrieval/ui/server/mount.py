@@ -16,7 +16,7 @@ from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.prefix import Mounted
 from retrieval.ui.server.settings import ServerSettings
-from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
+from retrieval.ui.server.surroundings import open_uploads, reach_this_machine
 from retrieval.ui.server.watched.metrics import METRICS
 
 
@@ -43,11 +43,11 @@ def mount(
     if not path.startswith("/"):
         raise LookalikeError(f"the path of the page must start with a slash, such as /lookalike, not {path!r}.")
     reach_this_machine()
-    check_temporary()
     # The other app knows its own names, and so does whoever stands before it.
     settings = ServerSettings(**{"allowed_hosts": ("*",), **options})
+    uploads = open_uploads(settings.uploads)
     blocks = create_app(artifact if isinstance(artifact, Searcher) else Searcher.open(artifact), originals)
-    route = mount_page(app, blocks, path.rstrip("/") or "/", settings)
+    route = mount_page(app, blocks, path.rstrip("/") or "/", settings, uploads)
     route.app = Mounted(wrapped(Mounted.back(route.app), settings))
     METRICS.follow(blocks)
     return blocks

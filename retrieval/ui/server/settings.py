@@ -25,6 +25,9 @@ class ServerSettings:
     root_path: str | None = None
     """Prefix under which a proxy offers the app, such as /lookalike, or a whole URL; None for GRADIO_ROOT_PATH."""
 
+    uploads: int = 2**30
+    """Bytes of all pictures together that visitors have uploaded; the oldest ones are deleted when there are more."""
+
     accounts: Accounts | None = None
     """Users and their passwords, one of which everything that is served then needs; None for no login."""
 

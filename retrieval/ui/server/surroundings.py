@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval.errors import LookalikeError
+from retrieval.images.door.files import MAX_BYTES
+
+if TYPE_CHECKING:
+    from retrieval.ui.intake.files.folder import Uploads
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -19,14 +22,18 @@ def reach_this_machine() -> None:
             os.environ[name] = ",".join([*listed, *(each for each in _HERE if each not in listed)])
 
 
-def check_temporary() -> None:
-    """Raise LookalikeError unless uploads can be written where Gradio puts them."""
+def open_uploads(most: int) -> Uploads:
+    """A folder for uploads, of at most `most` bytes, where Gradio keeps its files. Raises LookalikeError if it cannot
+    be written, or `most` has no room for the largest picture.
+    """
+    from retrieval.ui.intake.files.folder import Uploads  # needs Gradio, which the process that only listens does not
+
+    if most < MAX_BYTES:
+        least = MAX_BYTES // 2**20
+        raise LookalikeError(f"uploads need room for the largest picture: at least {least} MiB, not {most / 2**20:g}.")
     named = os.environ.get("GRADIO_TEMP_DIR")
     try:
-        folder = Path(named) if named else Path(tempfile.gettempdir()) / "gradio"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
+        return Uploads(most)
     except OSError as error:
         which = f"GRADIO_TEMP_DIR={named}" if named else "the folder for temporary files (TMPDIR)"
         raise LookalikeError(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import csv
+import io
 from typing import Any
 
 import gradio as gr
 
 from retrieval.errors import QueryError
 from retrieval.evaluation.duplicates import GATE, Group
-from retrieval.evaluation.keep import write_csv
+from retrieval.evaluation.keep import lines_of
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import Cards, Tile
 from retrieval.ui.pieces.controls import slider
@@ -67,10 +67,9 @@ class DuplicatesTab:
         groups = served.find_groups.known(float(wanted["threshold"]))
         if groups is None:
             raise QueryError(strings.FIND_FIRST)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "duplicates.csv"
-            write_csv(groups, served.searcher.gallery, path)
-            return as_download(path.name, "text/csv", path.read_bytes())
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(lines_of(groups, served.searcher.gallery))
+        return as_download("duplicates.csv", "text/csv", text.getvalue().encode())
 
     def _page(self, threshold: float, pages: int) -> str:
         served = self._live.now

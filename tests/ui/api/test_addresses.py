@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from retrieval import Searcher
 from retrieval.ui import create_app
 from retrieval.ui.intake import addresses
+from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.settings import ServerSettings
 
@@ -37,7 +38,7 @@ def page(artifact: Path) -> gr.Blocks:
 def http(page: gr.Blocks) -> Iterator[TestClient]:
     """The app with its middlewares, in this process."""
     outer = FastAPI()
-    mount_page(outer, page, "/", ServerSettings())
+    mount_page(outer, page, "/", ServerSettings(), Uploads())
     with TestClient(outer, raise_server_exceptions=False) as client:
         yield client
 
@@ -172,7 +173,7 @@ def test_address_is_neither_http_nor_private_by_default(artifact: Path, site: An
     site.asked.clear()
     page = create_app(Searcher.open(artifact))
     outer = FastAPI()
-    mount_page(outer, page, "/", ServerSettings())
+    mount_page(outer, page, "/", ServerSettings(), Uploads())
     with TestClient(outer) as client:
         assert "only https:// addresses are fetched" in ask(client, at(site, "/a"))
         for host in ("127.0.0.1", "localhost", "[::1]", "100.64.0.1", "169.254.169.254", "no-such-host.invalid"):

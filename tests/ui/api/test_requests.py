@@ -8,6 +8,8 @@ import json
 import re
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +21,8 @@ import pytest
 from gradio.routes import App
 from test_tools import answer, ask, data_url, refusal
 
-from retrieval.ui.intake.data_urls import DataUrls
+from retrieval.ui.intake.files.data_urls import DataUrls
+from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.intake.refusing import RefusedError
 from retrieval.ui.intake.routes import CLOSED, check_route
 
@@ -243,9 +246,13 @@ def test_upload_that_no_browser_would_send_is_refused(server: str, body: bytes, 
     assert (said.status_code, words in said.json()["detail"]) == (status, True), said.text
 
 
+def uploaded() -> set[Path]:
+    """All files, whole or not, in the folders of uploads on this machine."""
+    return set((Path(tempfile.gettempdir()) / "gradio").glob("lookalike-uploads-*/*/*"))
+
+
 def test_upload_over_the_limit_is_refused_and_leaves_nothing(server: str) -> None:
-    folder = Path(tempfile.gettempdir()) / "gradio"
-    before = {path for path in folder.glob("*") if path.is_file()}
+    before = uploaded()
     head = f"POST {API}/upload HTTP/1.1\nHost: x\nContent-Type: multipart/form-data; boundary=b\n"
     assert "413" in exchange(server, f"{head}Content-Length: 300000000\n").splitlines()[0]
     begun = part(FILE, bytes(100_000))[:-2]
@@ -259,7 +266,7 @@ def test_upload_over_the_limit_is_refused_and_leaves_nothing(server: str) -> Non
     headers = {"content-type": "multipart/form-data; boundary=b"}
     said = httpx.post(f"{server}{API}/upload", content=large(), headers=headers, timeout=60)
     assert (said.status_code, "at most 64 MiB" in said.json()["detail"]) == (413, True)
-    assert {path for path in folder.glob("*") if path.is_file()} <= before
+    assert uploaded() <= before
 
 
 # Data URLs
@@ -275,7 +282,13 @@ def test_tool_takes_a_picture_of_several_megabytes_as_a_data_url(server: str, sh
     assert "search has no argument 'kk'; did you mean 'k'?" in refusal(ask(server, "search", image="x", kk=2))
 
 
-def read_in_pieces(folder: Path, body: bytes, size: int) -> tuple[bytes, bytes]:
+@pytest.fixture
+def uploads() -> Iterator[Uploads]:
+    with closing(Uploads()) as folder:
+        yield folder
+
+
+def read_in_pieces(uploads: Uploads, body: bytes, size: int) -> tuple[bytes, bytes]:
     """The JSON and the picture that are read of a body which comes in pieces."""
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     messages = [{"type": "http.request", "body": each, "more_body": True} for each in pieces]
@@ -283,31 +296,31 @@ def read_in_pieces(folder: Path, body: bytes, size: int) -> tuple[bytes, bytes]:
     async def receive() -> Any:
         return messages.pop(0) if messages else {"type": "http.request"}
 
-    text, path = asyncio.run(DataUrls(folder, lambda path: "NAME").read(receive, {}))
+    text, path = asyncio.run(DataUrls(uploads, lambda path: "NAME").read(receive, {}))
     return text, path.read_bytes() if path else b""
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 5000])
-def test_data_url_is_found_wherever_a_body_is_cut(tmp_path: Path, size: int) -> None:
+def test_data_url_is_found_wherever_a_body_is_cut(uploads: Uploads, size: int) -> None:
     content = bytes(range(256)) * 3
     url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     for text in (json.dumps(url), json.dumps(url).replace("/", "\\/")):
         before, after = '{"text": "\\"image\\": \\"data:x;base64,AA==\\"", "image" : ', ', "k": 3, "x": "image"}'
-        assert read_in_pieces(tmp_path, f"{before}{text}{after}".replace("\\/png", "/png").encode(), size) == (
+        assert read_in_pieces(uploads, f"{before}{text}{after}".replace("\\/png", "/png").encode(), size) == (
             f'{before}"NAME"{after}'.encode(),
             content,
         )
-    assert read_in_pieces(tmp_path, b'{"text": "data:a/b;base64,AAAA"}', size)[1] == b""
+    assert read_in_pieces(uploads, b'{"text": "data:a/b;base64,AAAA"}', size)[1] == b""
 
 
 @pytest.mark.parametrize(
     "url", ["data:image/png;base64,AAA", "data:image/png;base64,AA$A", "data:image/png;base64,AAAA"]
 )
-def test_broken_data_url_is_refused_and_leaves_nothing(tmp_path: Path, url: str) -> None:
+def test_broken_data_url_is_refused_and_leaves_nothing(uploads: Uploads, url: str) -> None:
     body = f'{{"image": "{url}' + ("" if url.endswith("AAAA") else '"}')  # the last one has no end
     with pytest.raises(RefusedError, match="not valid base64"):
-        read_in_pieces(tmp_path, body.encode(), 1000)
-    assert list(tmp_path.iterdir()) == []
+        read_in_pieces(uploads, body.encode(), 1000)
+    assert list(uploads.folder.iterdir()) == []
 
 
 # Memory

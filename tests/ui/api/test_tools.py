@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import pytest
 from conftest import in_a_thread, noise, python
-from gradio.route_utils import delete_files_created_by_app
 from mcp import ClientSession, types
 from mcp.client.streamable_http import streamable_http_client
 
@@ -25,6 +24,7 @@ from retrieval.errors import QueryError
 from retrieval.search import Part
 from retrieval.ui import create_app
 from retrieval.ui.api.mcp import Tools
+from retrieval.ui.intake.files.folder import Uploads
 
 FILE = {"meta": {"_type": "gradio.FileData"}}
 
@@ -180,7 +180,9 @@ def test_path_of_a_server_file_is_refused(server: str, tmp_path: Path, shirt: Pa
 
 @pytest.fixture(scope="module")
 def tools(searcher: Searcher, starter: Path) -> Tools:
-    return Tools(create_app(searcher))
+    page = create_app(searcher)
+    page.uploads = Uploads()
+    return Tools(page)
 
 
 @pytest.mark.parametrize(
@@ -196,12 +198,14 @@ def test_file_object_is_refused_whatever_the_schema_allows(tools: Tools, value: 
         tools.convert_strings_to_filedata(value, [["image"]])
 
 
-def test_data_url_picture_is_deleted_with_the_uploads(tools: Tools, shirt: Path) -> None:
+def test_data_url_picture_is_an_upload(tools: Tools, shirt: Path) -> None:
     taken = tools.convert_strings_to_filedata({"image": data_url(shirt), "k": 3}, [["image"]])
     path = Path(taken["image"]["path"])
     assert path.read_bytes() == shirt.read_bytes()
-    delete_files_created_by_app(tools.blocks, age=None)
-    assert not path.exists()
+    assert tools.blocks.uploads.holds(str(path))
+    for wrong in ("data:image/png,AAAA", "data:image/png;base64,A$"):
+        with pytest.raises(QueryError, match="not valid base64"):
+            tools.convert_strings_to_filedata({"image": wrong}, [["image"]])
 
 
 @pytest.fixture

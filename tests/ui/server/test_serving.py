@@ -31,7 +31,7 @@ from retrieval.errors import LookalikeError
 from retrieval.ui import mount
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
-from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
+from retrieval.ui.server.surroundings import open_uploads, reach_this_machine
 from retrieval.ui.server.watched.front import Front
 
 FILE = {"_type": "gradio.FileData"}
@@ -286,9 +286,11 @@ def test_folder_for_uploads_that_cannot_be_written_is_named(tmp_path: Path, monk
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "uploads"))
     with pytest.raises(LookalikeError, match=r"GRADIO_TEMP_DIR=.*uploads: Not a directory; name a folder"):
-        check_temporary()
+        open_uploads(2**30)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "new" / "uploads"))
-    check_temporary()
+    open_uploads(2**30).close()
+    with pytest.raises(LookalikeError, match="room for the largest picture: at least 64 MiB, not 1"):
+        open_uploads(2**20)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

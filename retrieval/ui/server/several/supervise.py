@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ import uvicorn
 
 from retrieval.console import WHOLE, Stopping, say
 from retrieval.errors import LookalikeError
+from retrieval.files.held import HeldFolder
+from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.server.connections.guard import guarded
 from retrieval.ui.server.listen import address_of, listen
@@ -28,7 +30,7 @@ from retrieval.ui.server.several.crew import Crew
 from retrieval.ui.server.several.job import Job, Shown
 from retrieval.ui.server.several.passing.router import Router
 from retrieval.ui.server.stop import tell
-from retrieval.ui.server.surroundings import check_temporary, reach_this_machine
+from retrieval.ui.server.surroundings import reach_this_machine
 
 _UVICORN: dict[str, Any] = {
     "lifespan": "on",
@@ -52,15 +54,15 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping
     if workers > (cores := _cores()):
         say(strings.MANY_WORKERS.format(workers=workers, cores=cores))
     reach_this_machine()
-    check_temporary()
-    pictures = Path(tempfile.mkdtemp(prefix="lookalike-")).resolve()
-    job = Job(shown, settings, secrets.token_urlsafe(24), secrets.randbits(63), str(pictures), workers)
+    pictures = HeldFolder(Path(tempfile.gettempdir()), "lookalike-pictures-")
+    share = replace(settings, uploads=max(settings.uploads // workers, MAX_BYTES))
+    job = Job(shown, share, secrets.token_urlsafe(24), secrets.randbits(63), str(pictures.path), workers)
     # Before there is a thread, or a socket that its processes would keep open.
     crew = Crew(job, max(1, cores // workers))
 
     def clean() -> None:
         crew.kill()
-        shutil.rmtree(pictures, ignore_errors=True)
+        pictures.close()
 
     try:
         listener = listen(settings)

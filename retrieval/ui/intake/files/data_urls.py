@@ -7,29 +7,27 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from secrets import token_hex
-from typing import Any, BinaryIO
+from typing import Any
 
 from starlette.types import Receive
 
 from retrieval.images.door.files import MAX_BYTES
+from retrieval.ui.intake.files.folder import Incoming, Uploads
 from retrieval.ui.intake.json_body import MOST, TOO_LARGE, check_stated
 from retrieval.ui.intake.refusing import RefusedError
 
 _START = re.compile(rb'"image"\s*:\s*"data:[^",\\]{0,200};base64,')
 _HELD_BACK = 400  # bytes that may be the beginning of a start
 _MOST_STATED = MAX_BYTES * 4 // 3 + MOST
-_WRONG = "the data URL of the picture is not valid base64."
+WRONG = "the data URL of the picture is not valid base64."
 _LARGE = f"the picture is too large: at most {MAX_BYTES // 2**20} MiB are accepted."
 
 
 class _Picture:
     """A file that receives base64."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True)
-        self.path, self._left, self._size = path, b"", 0
-        self._file: BinaryIO = path.open("wb")
+    def __init__(self, file: Incoming) -> None:
+        self._file, self._left, self._size = file, b"", 0
 
     def write(self, text: bytes) -> None:
         text = self._left + text.replace(b"\\", b"")  # JSON may write a slash as \/
@@ -38,28 +36,32 @@ class _Picture:
         try:
             content = binascii.a2b_base64(text[:whole], strict_mode=True)
         except binascii.Error as error:
-            raise RefusedError(400, _WRONG) from error
+            raise RefusedError(400, WRONG) from error
         self._size += len(content)
         if self._size > MAX_BYTES:
             raise RefusedError(413, _LARGE)
         self._file.write(content)
 
-    def close(self) -> None:
-        self._file.close()
+    @property
+    def path(self) -> Path:
+        return self._file.path
+
+    def end(self) -> None:
         if self._left:
-            raise RefusedError(400, _WRONG)
+            raise RefusedError(400, WRONG)
+
+    def keep(self) -> Path:
+        return self._file.keep()
 
     def delete(self) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-        self.path.parent.rmdir()
+        self._file.delete()
 
 
 class DataUrls:
     """Reads one body, and puts `name(path)` in place of the picture in it."""
 
-    def __init__(self, folder: Path, name: Callable[[Path], str]) -> None:
-        self._folder, self._name = folder, name
+    def __init__(self, uploads: Uploads, name: Callable[[Path], str]) -> None:
+        self._uploads, self._name = uploads, name
         self._text, self._rest = bytearray(), b""
         self._picture: _Picture | None = None
         self._done: _Picture | None = None
@@ -67,8 +69,8 @@ class DataUrls:
     async def read(self, receive: Receive, headers: dict[bytes, bytes]) -> tuple[bytes, Path | None]:
         """The JSON, and the file of its picture if it has one.
 
-        Raises RefusedError if the picture is over `MAX_BYTES`, the rest over 1 MiB, or the base64 is wrong, and
-        ConnectionError if the client hangs up. Then no file is left.
+        Raises RefusedError if the picture is over `MAX_BYTES`, the rest over 1 MiB, the base64 is wrong, or there is
+        no room, and ConnectionError if the client hangs up. Then no file is left.
         """
         try:
             check_stated(headers, _MOST_STATED, TOO_LARGE)
@@ -82,13 +84,13 @@ class DataUrls:
                 if len(self._text) > MOST:
                     raise RefusedError(413, TOO_LARGE)
             if self._picture is not None:
-                raise RefusedError(400, _WRONG)
+                raise RefusedError(400, WRONG)
+            return bytes(self._text), self._done.keep() if self._done else None
         except BaseException:
             for picture in (self._picture, self._done):
                 if picture is not None:
                     picture.delete()
             raise
-        return bytes(self._text), self._done.path if self._done else None
 
     def _take(self, body: bytes, last: bool) -> None:
         rest = self._rest + body
@@ -96,7 +98,7 @@ class DataUrls:
             rest = self._go_on(self._picture, rest)
         if self._picture is None and self._done is None and (found := _START.search(rest)):
             self._text += rest[: rest.index(b'"data:', found.start())]
-            self._picture = _Picture(self._folder / token_hex(16) / "picture")
+            self._picture = _Picture(self._uploads.new("picture"))
             rest = self._go_on(self._picture, rest[found.end() :])
         if self._picture is not None:
             self._rest = b""
@@ -111,7 +113,7 @@ class DataUrls:
         picture.write(inside)
         if not end:
             return b""
-        picture.close()
+        picture.end()
         self._text += json.dumps(self._name(picture.path)).encode()
         self._picture, self._done = None, picture
         return after
