@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, STARTER
+from conftest import ROOT
 
 import retrieval
 from training.starter.catalogue import catalogue, draw
@@ -55,9 +55,9 @@ def test_example_imports_only_public_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - ON_THE_HUB))
-def test_example_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_runs(name: str, workplace: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(workplace / "my_artifact", ignore_errors=True)
-    shutil.copytree(STARTER, workplace / "my_artifact")
+    shutil.copytree(artifact, workplace / "my_artifact")
     monkeypatch.chdir(workplace)
     exec(compile(EXAMPLES[name], name, "exec"), {"__name__": name})
 

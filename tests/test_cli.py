@@ -548,16 +548,6 @@ print(lookalike.main(["search", {str(starter)!r}, "nowhere.jpg"]), "torch" in sy
     assert (done.stdout, done.stderr) == ("1 False\n", "error: nowhere.jpg: no such file\n")
 
 
-def test_every_public_name_can_be_imported():
-    script = "import retrieval\nprint([getattr(retrieval, name).__name__ for name in retrieval.__all__])"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    import retrieval
-
-    assert done.stdout == f"{list(retrieval.__all__)}\n"
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        retrieval.nothing  # noqa: B018
-
-
 def test_build_accepts_file_names_that_are_not_utf_8(tmp_path, here):
     """File names in another encoding than UTF-8, as old archives have them, do not stop a build."""
     noise(tmp_path / "photos" / "1.png", 1)

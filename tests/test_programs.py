@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from together import answered_together
 
 from retrieval import (
     ArtifactError,
@@ -347,6 +349,31 @@ def test_searcher_is_pickled_as_a_reference_to_its_artifact(artifact, searcher, 
         pickle.loads(sent)
     with pytest.raises(TypeError, match="not opened from an artifact"):
         pickle.dumps(Searcher(searcher.encoder, searcher.store, searcher.gallery))
+
+
+def test_searches_of_16_threads_are_answered_as_if_each_were_alone(searcher, pictures):
+    queries = [path.read_bytes() for path in sorted(pictures.rglob("*.[jp][pn]g"))[::3]][:16]
+    broken = queries[3][:200]
+    ask = partial(searcher.search, k=20, fold=True)
+    alone = [ask(query) for query in queries]
+    searcher._vectors._values.clear()
+    sizes = []
+    hook = searcher.encoder.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(found, searcher, broken)
+            together = answered_together(searcher.encoder._thread, searcher.encoder._queries, ask, queries)
+    finally:
+        hook.remove()
+    for found_together, found_alone in zip(together, alone, strict=True):
+        assert [(hit.id, hit.alike, hit.confident) for hit in found_together] == [
+            (hit.id, hit.alike, hit.confident) for hit in found_alone
+        ]
+        scores = [[(hit.score, hit.chance or 0) for hit in hits] for hits in (found_together, found_alone)]
+        np.testing.assert_allclose(*scores, atol=1e-6)
+    assert isinstance(refused.exception(), ImageError)
+    assert sum(sizes) == 16
+    assert max(sizes) > 1
 
 
 def test_search_works_in_asyncio_threads(searcher, photo):

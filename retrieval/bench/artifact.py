@@ -18,6 +18,7 @@ import psutil
 import pyarrow as pa
 
 from retrieval.artifact.load import Artifact, load_artifact
+from retrieval.bench.clients import bench_clients, best_throughput
 from retrieval.bench.decoding import bench_decoding
 from retrieval.bench.synthetic import Cloud
 from retrieval.build.embed import embed_source
@@ -37,7 +38,8 @@ _IMAGES = 256
 
 
 def bench_artifact(folder: Path) -> Figures:
-    """Benchmark an artifact: start-up, throughput, query latency (in this process and through the app), recall, memory.
+    """Benchmark an artifact: start-up, throughput, query latency (in this process and through the app), many
+    clients at once, recall, memory.
 
     Latencies are in milliseconds, for one query at a time, with the artifact's own thumbnails as queries.
     """
@@ -57,7 +59,7 @@ def bench_artifact(folder: Path) -> Figures:
         "index, one query, p95 ms": store[1],
     }
     figures |= bench_decoding(pictures[0])
-    figures.update(_bench_app(folder, pictures))
+    figures.update(_bench_app(folder, pictures, best_throughput(artifact.encoder, pictures[:_QUERIES])))
     figures["HTTP p50 - encoder p50, ms"] = figures["query over HTTP p50 ms"] - encoder[0]
     figures["gradio_client p50 - its floor - encoder p50, ms"] = (
         figures["query by gradio_client p50 ms"] - figures["gradio_client floor p50 ms"] - encoder[0]
@@ -100,18 +102,20 @@ def _throughput(artifact: Artifact, pictures: list[bytes]) -> float:
         return len(rows) / (time.perf_counter() - started)
 
 
-def _bench_app(folder: Path, pictures: list[bytes]) -> Figures:
+def _bench_app(folder: Path, pictures: list[bytes], images_per_second: float) -> Figures:
     """Start the app as a user would, and query it over HTTP and through gradio_client."""
     with serving(folder) as (app, address), httpx.Client(base_url=f"{address}/gradio_api", timeout=60) as http:
         first = seconds_to_answer(app, lambda: _ask(http, pictures[0]))
         over_http = latency(lambda picture: _ask(http, picture), pictures[:_QUERIES])
         client = _by_client(address, pictures[:_QUERIES])
+        many = bench_clients(address, app.pid, pictures, images_per_second)
         memory = psutil.Process(app.pid).memory_info().rss / 2**20
     return {
         "start to first answer s": first,
         "query over HTTP p50 ms": over_http[0],
         "query over HTTP p95 ms": over_http[1],
         **client,
+        **many,
         "resident memory MiB": memory,
     }
 

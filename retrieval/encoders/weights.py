@@ -55,7 +55,7 @@ def planned(make: Callable[[], Any], stored: Mapping[str, tuple[int, ...]]) -> A
 
 
 class _NoNumbers(TorchFunctionMode):
-    """Leaves out drawing the first weights, which takes half the time of making a network, even without memory."""
+    """Leaves out drawing the first weights, which takes half the time of making some networks, even without memory."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

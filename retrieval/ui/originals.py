@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from retrieval.errors import QueryError, SourceError
+from retrieval.images.door.checks.heif import is_heif
 from retrieval.images.door.files import MAX_BYTES
 from retrieval.images.door.formats import FORMATS
 from retrieval.images.gallery import ORIGINAL, Gallery, Row, spread_rows
@@ -39,6 +40,7 @@ _TYPES = {
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
     "AVIF": "image/avif",
+    "HEIF": "image/heic",
 }
 _SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 
@@ -164,6 +166,8 @@ def _read(path: Path) -> bytes | None:
 def _type_of(data: bytes) -> str | None:
     """The type of a picture by its content, None for anything else."""
     try:
+        if is_heif(data):
+            return _TYPES["HEIF"]
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _TYPES.get(image.format or "")
     except Exception:  # on malicious files Pillow raises almost anything

@@ -17,7 +17,7 @@ from retrieval.artifact.load import Artifact
 from retrieval.artifact.map import PCA, pca
 from retrieval.errors import ArtifactError, QueryError
 from retrieval.forking import Lock
-from retrieval.images.door.workers.apart import start_workers
+from retrieval.images.door.workers.apart import serve_many
 from retrieval.search import Searcher
 from retrieval.ui import strings
 from retrieval.ui.originals import Originals
@@ -109,7 +109,7 @@ class Live:
         self, searcher: Searcher, originals: Originals | None = None, pictures: Path | str | None = None
     ) -> None:
         """`pictures` is a folder for the pictures of the page, which several processes may share."""
-        start_workers()
+        serve_many()
         self._folder, self.originals = PictureFolder(pictures), originals or Originals()
         self.now = Served(searcher, self._folder, self.originals, {})
         self._followers: list[Callable[[Served], Callable[[], None]]] = []

@@ -17,6 +17,7 @@ MAP_TAB = "Map"
 EVALUATION_TAB = "Evaluation"
 ABOUT_TAB = "About"
 
+FOLDER_DROPPED = "{name} is a folder. Drop the pictures in it, not the folder."
 DROP = "# Drop a picture here\nor click, paste or take a photo"
 QUERY = "Your picture"
 ADD_PICTURES = "Add pictures"

@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
+
 from retrieval.__main__ import main
 from retrieval.bench import artifact as bench
-from retrieval.bench import decoding
+from retrieval.bench import clients, decoding
 
 
 def test_bench_measures_an_artifact_in_process_and_over_http(artifact, monkeypatch, capsys):
@@ -12,13 +14,20 @@ def test_bench_measures_an_artifact_in_process_and_over_http(artifact, monkeypat
     monkeypatch.setattr(bench, "_IMAGES", 12)
     monkeypatch.setattr(bench, "_QUERIES", 5)
     monkeypatch.setattr(decoding, "_TIMES", 3)
+    monkeypatch.setattr(clients, "_CLIENTS", 6)
+    monkeypatch.setattr(clients, "_EACH", 2)
     assert main(["bench", str(artifact), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     times = [name for name in figures if name.endswith((" s", "p50 ms", "p95 ms"))]
-    assert len(times) == 9
+    assert len(times) == 11
     assert all(figures[name] > 0 for name in times)
     assert figures["query over HTTP p50 ms"] > figures["encoder, one image, p50 ms"]
     assert figures["images"] == 60
+    name = "6 clients over HTTP"
+    speed, alone = figures[f"{name}, queries/s"], figures["encoder at its best batch, images/s"]
+    assert figures[f"{name}, queries/s / images/s"] == pytest.approx(speed / alone)
+    assert 0 < figures[f"{name}, p50 ms"] <= figures[f"{name}, p95 ms"]
+    assert 0 < figures[f"{name}, processor time of the server, ms a query"] < 60_000
     assert all(figures[f"decoding {size} in a worker / here"] > 0.2 for size in ("0.3 MP", "12 MP"))
 
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image, ImageColor
 
+import retrieval
 from retrieval.artifact.load import read_metrics
 from retrieval.artifact.metrics import new_metrics
 from retrieval.artifact.sections import EvaluationSection
@@ -197,10 +198,12 @@ def test_comparison_plot_shows_one_or_many_runs(metrics, tmp_path, count):
     check_picture(tmp_path / "runs.png")
 
 
-def test_matplotlib_is_loaded_only_to_draw_and_without_pyplot(tmp_path):
+def test_public_names_load_no_matplotlib_and_plots_no_pyplot(tmp_path):
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
     code = f"""
-import sys, retrieval.build.build, retrieval.search
+import sys, retrieval
+print([getattr(retrieval, name).__name__ for name in retrieval.__all__])
+import retrieval.build.build, retrieval.search
 assert "matplotlib" not in sys.modules
 from pathlib import Path
 from retrieval.artifact.metrics import new_metrics
@@ -208,4 +211,7 @@ from retrieval.evaluation.plots import draw
 draw(Path({str(tmp_path)!r}), new_metrics({{"training": {{"history": {history}}}}}))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == f"{list(retrieval.__all__)}\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        retrieval.nothing  # noqa: B018

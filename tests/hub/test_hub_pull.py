@@ -324,10 +324,9 @@ def test_no_room_error_names_the_cache_and_leaves_no_partial_file(hub, client, f
 
 
 @pytest.fixture
-def disk(tmp_path):
-    """A 3 MB disk; skips the test if none can be mounted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+def disk(client):
+    """The client's home as a disk of 3 MB; skips the test if none can be mounted."""
+    disk = client.home
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", disk]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no disk can be mounted here")
@@ -347,15 +346,8 @@ for line in sys.stdin:
 """
 
 
-def test_full_disk_is_reported_and_read_only_cache_still_serves(hub, first, disk):
-    with subprocess.Popen(
-        [sys.executable, "-c", _OPEN_AND_TELL],
-        cwd=ROOT,
-        env=hub.environment(disk),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+def test_full_disk_is_reported_and_read_only_cache_still_serves(hub, client, first, disk):
+    with client.start("-c", _OPEN_AND_TELL, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
 
         def state():
             process.stdin.write(f"{REPO}\n")

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from retrieval.errors import ImageError
 from retrieval.images.door.convert import open_data
+from retrieval.images.door.formats import HEIC
 from retrieval.images.door.limits import MAX_MEMORY, MAX_PIXELS, check_memory, reduction
 from retrieval.images.open import open_image
 
@@ -103,6 +104,20 @@ def test_too_much_memory_is_refused_with_the_way_out():
     check_memory("a.png", (9, 8), MAX_MEMORY)
 
 
+def heics(rgba, rgb, array):
+    import pillow_heif
+
+    quick = {"enc_params": {"preset": "ultrafast"}, "chroma": 444}
+    deep = pillow_heif.from_bytes("RGB;16", rgb.size, (array[..., :3].astype(np.uint16) * 257).tobytes())
+    deep.save(file := io.BytesIO(), **quick)
+    return {
+        "heic": encode(rgb, "HEIF", **quick),
+        "heic alpha": encode(rgba, "HEIF", **quick),
+        "heic tiles": encode(rgb, "HEIF", tile_size=512, **quick),
+        "heic 10": file.getvalue(),
+    }
+
+
 def kinds(side):
     """One file for each way of decoding that needs memory of its own."""
     x, y = np.meshgrid(np.linspace(0, 255, side), np.linspace(0, 255, side))
@@ -126,6 +141,7 @@ def kinds(side):
         "bmp": encode(rgb, "BMP"),
         "webp": encode(rgba, "WEBP", method=0),
         "avif": encode(rgba, "AVIF", speed=10, subsampling="4:4:4"),
+        **({} if not HEIC else heics(rgba, rgb, array)),
         "tiff lzw": encode(rgb, "TIFF", compression="tiff_lzw"),
         "tiff group 4": encode(grey.convert("1"), "TIFF", compression="group4"),
         "tiff float": tiff_of(array[..., :3].astype(np.float32), 2),

@@ -30,6 +30,7 @@ from retrieval.images.open import open_image, open_views
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="workers need Linux")
 if AVAILABLE:
+    from retrieval.images.door.workers.lane import Lane
     from retrieval.images.door.workers.pool import WORKERS, Pool
     from retrieval.images.door.workers.worker import SETTINGS, Worker
 
@@ -245,6 +246,29 @@ def test_picture_that_waits_too_long_for_its_turn_is_told_so():
         assert outcome.result()[0].size == pool.decode(SMALL, None)[0].size
 
 
+def test_large_picture_is_refused_while_others_wait_and_ordinary_ones_go_on():
+    large = encode(Image.new("1", (5001, 5000)), "PNG")
+    with a_pool(1) as pool, ThreadPoolExecutor(1) as threads:
+        pool.lane = Lane(at_once=1, waiting=1)
+        pool.decode(SMALL, None)
+        assert pool.decode(large, None)[0].size == (2501, 2500)
+        with pool.lane.turn("another"):
+            first = threads.submit(pool.decode, large, None)
+            wait_until(lambda: pool.lane._places._value == 0)
+            with pytest.raises(ImageError, match=r"^large\.png was not decoded: too many other large pictures"):
+                pool.decode(named("large.png", large), None)
+            assert pool.decode(SMALL, None)[0].size == (40, 30) and not first.done()
+        assert first.result()[0].size == pool.decode(large, None)[0].size == (2501, 2500)
+
+
+def test_large_picture_whose_turn_does_not_come_is_refused():
+    with a_pool() as pool:
+        pool.lane = Lane(at_once=1, waiting=1, patience=0.05)
+        with pool.lane.turn("another"), pytest.raises(ImageError, match="try again in a few seconds"):
+            pool.decode(encode(Image.new("1", (5001, 5000)), "PNG"), None)
+        assert pool.decode(encode(Image.new("1", (5001, 5000)), "PNG"), None)
+
+
 def test_interrupted_picture_takes_its_worker_along():
     with a_pool() as pool:
         pool.decode(SMALL, None)
@@ -303,6 +327,7 @@ NONSENSE = {
     "fewer pictures than wanted": "s.recv(9); s.send(b'P')",
     "more pictures than wanted": "f = socket.recv_fds(s, 9, 2)[1]; os.write(f[1], bytes(8))\n"
     "s.send(b'P' + b'\\1\\0\\0\\0' * 4)",
+    "that it is large": "s.recv(9); s.send(b'L')",
     "another letter": "s.recv(9); s.send(b'?')",
     "empty": "s.recv(9); s.send(b''); time.sleep(100)",
     "no size": "s.recv(9); s.send(b'P')",

@@ -197,6 +197,23 @@ def test_answer_is_kept_for_a_while_and_then_dropped(app: gr.Blocks, server: str
     assert httpx.get(f"{server}/gradio_api/call/search_by_id/{event}").status_code == 404
 
 
+def test_oldest_answers_are_dropped_when_all_become_too_large(
+    app: gr.Blocks, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered() -> str:
+        event = str(ask(server).json()["event_id"])
+        while event in app._queue.event_ids_to_events:
+            time.sleep(0.01)
+        return event
+
+    first, second = answered(), answered()
+    monkeypatch.setattr("retrieval.ui.limits.queue._MOST_KEPT", app._queue._answers[second][1] * 5 // 2)
+    third = answered()
+    assert httpx.get(f"{server}/gradio_api/call/search_by_id/{first}").status_code == 404
+    assert "complete" in answer(server, second)
+    assert "complete" in answer(server, third)
+
+
 def test_search_whose_client_has_left_is_not_computed(app: gr.Blocks, server: str) -> None:
     with nothing_answered(server, CONCURRENCY):
         event = ask(server).json()["event_id"]

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import struct
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from retrieval import Encoder, Searcher, build_artifact, open_artifact, open_source
+from retrieval.images.door.formats import HEIC
 from retrieval.search import Part
 from training.starter.catalogue import Item, draw
 
@@ -379,6 +381,70 @@ def test_a_file_that_is_not_a_picture_is_refused_with_the_reason(browser: Browse
         assert "Traceback" not in toast.inner_text()
         expect(page.locator("#status")).to_contain_text("Drop in a picture")
         expect(page.locator("#query img")).to_have_count(0)
+
+
+def drop_from_disk(page: Page, selector: str, path: Path) -> None:
+    """Drop a file or folder as from the desktop; a page itself cannot make the latter."""
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    wire = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        wire.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    wire.detach()
+
+
+def test_every_way_to_give_a_file_says_what_is_in_it(browser: Browser, server: str, tmp_path: Path) -> None:
+    files = {
+        "a.pdf": (b"%PDF-1.7 " + bytes(40), "a.pdf is not a readable picture (found: PDF); save the page as a JPEG"),
+        "b.jpg": (b"some words, and no picture", "b.jpg is not a readable picture (found: text)"),
+        "c.png": (b"", "c.png is empty (0 bytes)"),
+        "d.cr2": (
+            struct.pack("<2sHI4sI", b"II", 42, 16, b"CR\2\0", 0) + bytes(90),
+            "d.cr2 is a RAW photograph (Canon CR2)",
+        ),
+        "e.raf": (b"FUJIFILMCCD-RAW 0201" + bytes(40), "(found: RAW photograph, Fujifilm RAF); export it as a JPEG"),
+    }
+    for name, (content, _) in files.items():
+        (tmp_path / name).write_bytes(content)
+    with visit(browser, server) as page:
+        expect(page.locator("#query input[type=file]")).to_be_attached()
+        for number, (name, (_, words)) in enumerate(files.items()):
+            if number % 3 == 0:
+                drop_from_disk(page, "#query", tmp_path / name)
+            elif number % 3 == 1:
+                with page.expect_file_chooser() as waiting:
+                    page.locator("#add").click()
+                assert "image/*" in (waiting.value.element.get_attribute("accept") or "")
+                assert ".heic" in (waiting.value.element.get_attribute("accept") or "")
+                waiting.value.set_files(tmp_path / name)
+            else:
+                page.set_input_files("#query input[type=file]", tmp_path / name)
+            toast = page.locator(".toast-body").filter(has_text=words)
+            expect(toast).to_have_count(1)
+            expect(page.locator(".toast-body").filter(has_text="Only")).to_have_count(0)
+            if name == "a.pdf":
+                keep_screenshot(page, "desktop-not-a-picture")
+        said: list[str] = []
+        page.once("dialog", lambda dialog: (said.append(dialog.message), dialog.accept()))
+        (tmp_path / "holiday").mkdir()
+        with page.expect_event("dialog"):
+            drop_from_disk(page, "#status", tmp_path / "holiday")
+        assert said == ["holiday is a folder. Drop the pictures in it, not the folder."]
+
+
+@pytest.mark.skipif(not HEIC, reason="pillow-heif is not installed")
+def test_a_picture_of_a_phone_is_searched(browser: Browser, server: str, searcher: Searcher, tmp_path: Path) -> None:
+    path = tmp_path / "IMG_0001.HEIC"
+    draw(Item("mug", "green", "plain", "front", 77), 128).save(path, "HEIF")
+    with visit(browser, server) as page:
+        drop_from_disk(page, "#query", path)
+        expect(page.locator("#status")).to_contain_text("results for your picture")
+        expect_rows(page, rows_of(searcher, Part(path)))
+        shown = page.locator("#parts img").first
+        page.wait_for_function("image => image.naturalWidth > 0", arg=shown.element_handle())
+        keep_screenshot(page, "desktop-heic")
 
 
 def test_a_picture_can_be_pasted(browser: Browser, server: str, shirt: Path) -> None:

@@ -19,12 +19,12 @@ __all__ = ["MAX_ASPECT", "MAX_PIXELS", "decode"]
 
 
 def decode(
-    name: str, data: bytes, at_least: int | None, declare: Callable[[int], object] = lambda pixels: None
+    name: str, data: bytes, at_least: int | None, declare: Callable[[int, int], object] = lambda pixels, memory: None
 ) -> Image.Image:
     """The first frame or page of these bytes as `open_image` returns it; `name` is for messages.
 
-    `declare` is told the number of pixels in the header, once they are known to be within the limits. Raises ImageError
-    like `open_image`.
+    `declare` is told the number of pixels in the header, and how much memory decoding may take, once both are known to
+    be within the limits; an ImageError that it raises is passed on. Raises ImageError like `open_image`.
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
@@ -36,7 +36,7 @@ def decode(
         opened = open_data(only_needed(name, data, MAX_PIXELS))
         check_memory(name, opened.size, opened.memory)
         check_shape(name, *opened.size)
-        declare(opened.size[0] * opened.size[1])
+        declare(opened.size[0] * opened.size[1], opened.memory)
         with blank_memory() if data[:2] in (b"II", b"MM") else nullcontext():
             rgb = opened.rgb(at_least)
         check_shape(name, *rgb.size)  # a part may have been cut out

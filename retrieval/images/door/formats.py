@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:  # no wheel for this machine, or uninstalled because of its licence
+    HEIC = False
+else:
+    register_heif_opener()
+    HEIC = True
 
-_ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are accepted"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", *(["HEIF"] if HEIC else []))
+
+_ACCEPTED = f"JPEG, PNG, WebP, GIF, BMP, TIFF{', AVIF and HEIC' if HEIC else ' and AVIF'} are accepted"
+_OURS = {*FORMATS, "HEIC"} if HEIC else {*FORMATS}
 
 EDIT = "open it in an image editor, and save it as a JPEG or PNG"
 EXPORT = "export it as a JPEG with the program of the camera"
@@ -83,7 +92,7 @@ def complaint(data: bytes) -> str:
     if is_pointer(head):
         return "is a pointer of Git LFS, not the picture itself: run `git lfs pull` in its folder"
     found, advice = next(((kind, advice) for kind, pattern, advice in SIGNATURES if pattern.match(head)), ("", ""))
-    if found.upper() in FORMATS:
+    if found.upper() in _OURS:
         return f"is damaged, cut short, or an unsupported variant of {found}"
     ways = "; ".join(filter(None, (advice, _ACCEPTED)))
     return f"is not a readable picture{f' (found: {found})' if found else ''}; {ways}"

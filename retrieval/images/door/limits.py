@@ -13,12 +13,14 @@ MAX_ASPECT = 100
 MAX_MEMORY = 768 * 2**20
 """Bytes that decoding and converting a picture may need, by `decoding_memory`; its file comes on top."""
 
+_ORDINARY = 128 * 2**20  # bytes that an ordinary picture needs, at most
 # Bytes of a pixel in memory, by mode; of every other mode 4.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 # Bytes for each pixel of the file that decoders need besides: planes of YCbCr, a second canvas, a copy.
-_DECODER = {"WEBP": 13, "AVIF": 14}
+_DECODER = {"WEBP": 13, "AVIF": 14, "HEIF": 6}
 _CONSTANT = 2**24  # rows that are being converted
 _WIDE = 5  # of a PNG with 16-bit colours: its lower bytes, and an alpha
+_DEEP = 8  # more than 8 bits of a HEIC
 
 
 def reduction(width: int, height: int) -> int:
@@ -44,6 +46,8 @@ def decoding_memory(image: Image.Image, pixels: int | None = None) -> int:
     besides = _DECODER.get(image.format or "", 0)
     if image.format == "PNG" and tile and str(tile[0].args) in ("RGB;16B", "RGBA;16B", "LA;16B"):
         besides = _WIDE
+    if image.format == "HEIF" and image.info.get("bit_depth", 8) > 8:
+        besides = _DEEP
     split = 9 if transparent else 4 if stored < 4 else 0
     coloured = 4 if image.info.keys() & {"icc_profile", "gamma"} or image.format in ("PNG", "AVIF") else 0
     memory: float = (
@@ -83,6 +87,11 @@ def check_memory(name: str, size: tuple[int, int], memory: int) -> None:
             f"most {MAX_MEMORY // 2**20} MiB are allowed: save it "
             f"{f'with no more than {MAX_PIXELS:,} pixels' if large else 'as a JPEG'}"
         )
+
+
+def is_large(pixels: int, memory: int) -> bool:
+    """Whether decoding may take more than about a fifth of a second: more than a telephone's photograph of 12 MP."""
+    return pixels > MAX_PIXELS or memory > _ORDINARY
 
 
 def check_shape(name: str, width: int, height: int) -> None:

@@ -13,7 +13,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from retrieval.sources.archives.reading import read_packed
 from retrieval.sources.base import LeftOut
 
-PICTURES = frozenset(ImageFolder.EXTENSIONS)
+PICTURES = frozenset((*ImageFolder.EXTENSIONS, ".avif", ".heic", ".heif", ".heics", ".heifs", ".hif"))
 """Extensions of pictures."""
 _PICTURE = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*|BM.{4}\0\0\0\0|.{4}ftyp", re.DOTALL)
 

@@ -19,7 +19,7 @@ from retrieval.sources.originals import original_in
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _DATA_URI = re.compile(r"data:[^,]*?(?P<base64>;base64)?,", re.IGNORECASE)
-# The first letters of JPEG, PNG, GIF, WebP, TIFF, BMP and AVIF in base64.
+# The first letters of JPEG, PNG, GIF, WebP, TIFF, BMP, AVIF and HEIC in base64.
 _PICTURE = re.compile(r"[/_]9j[/_]|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|Qk[0-3]|AAAA.{4,6}Z0eX|AAAA.{2,6}ZnR5c")
 _LETTERS = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
 _SHORTEST = 64  # letters of a picture in base64

@@ -108,7 +108,7 @@ def _image_column(name: str, columns: list[str], asked: str | None) -> str:
 
 def _is_like_a_picture(text: str) -> bool:
     return is_address(text) or text.lower().endswith(
-        (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+        (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif")
     )
 
 

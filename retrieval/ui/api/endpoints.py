@@ -28,7 +28,9 @@ from retrieval.ui.pieces.errors import errors_as_sentences
 from retrieval.ui.server.watched.metrics import METRICS
 from retrieval.ui.serving import Live, Served
 
-CONCURRENCY = 4  # parallel searches: more would only share the same cores
+CONCURRENCY = 12  # searches at once: while a batch of them is in the encoder, others are decoded, wait, or are answered
+# Of each group at once. An explanation keeps the encoder busy for two pictures, and near-duplicates take all cores.
+_AT_ONCE = {"search": CONCURRENCY, "explain": 2, "duplicates": 1}
 
 
 class Endpoints:
@@ -38,10 +40,11 @@ class Endpoints:
         self._live, self._addresses = live, addresses or Addresses()
 
     def add(self) -> None:
-        """Register them with the current Blocks; near-duplicate search uses all cores, so only one runs at a time."""
-        for function in (self.search, self.search_by_id, self.search_text, self.explain, self.info):
-            gr.api(function, api_name=function.__name__, concurrency_limit=CONCURRENCY, concurrency_id="search")
-        gr.api(self.duplicates, api_name="duplicates", concurrency_limit=1, concurrency_id="duplicates")
+        """Register them with the current Blocks, each in the group that shares its limit."""
+        groups = {self.explain: "explain", self.duplicates: "duplicates"}
+        for each in (self.search, self.search_by_id, self.search_text, self.explain, self.info, self.duplicates):
+            group = groups.get(each, "search")
+            gr.api(each, api_name=each.__name__, concurrency_limit=_AT_ONCE[group], concurrency_id=group)
 
     def search(
         self,
@@ -59,7 +62,7 @@ class Endpoints:
         """The k images of the gallery that are most like a picture, best first.
 
         Args:
-            image: the picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.
+            image: the picture: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC.
             k: how many hits, 1 to 1000.
             min_score: only hits with at least this cosine, -1 to 1.
             where: a filter, column -> value, list of values, or operators, for example {"price": {"<=": 50}}.

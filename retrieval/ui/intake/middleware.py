@@ -40,8 +40,8 @@ class Intake:
     """Refuses, with a sentence, what Gradio would read without limits, fetch, or answer with an error of its own."""
 
     def __init__(self, app: ASGIApp, blocks: gr.Blocks, addresses: Addresses, uploads: Uploads) -> None:
-        self._app, self._blocks, self._calls = Answers(app), blocks, Calls(blocks, addresses)
-        self._uploads = uploads
+        self._app, self._blocks = Answers(app), blocks
+        self._calls, self._uploads = Calls(blocks, addresses), uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -17,6 +17,7 @@ from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.watched.metrics import METRICS
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_READ = 10.0  # times as many requests that only read: a page with its pictures is a hundred
 _BURST = 5.0  # seconds' worth of requests that may come at once
 _SLOWED = 5.0  # seconds that a request is held up at most before it is refused
 
@@ -33,19 +34,26 @@ class Limits:
         # On a Space and behind a public link all visitors come through the same few addresses.
         together = settings.share or "SPACE_ID" in os.environ
         self._knows = settings.trusted_proxies is not None or not together
-        self._pace = Pace(settings.visitor_rate, _BURST * settings.visitor_rate)
+        rate = settings.visitor_rate
+        self._sending, self._reading = (Pace(each, max(1.0, _BURST * each)) for each in (rate, _READ * rate))
         self._told = Pace(2.0, 20.0)
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         visitor = note_visitor(scope) if scope["type"] == "http" and self._knows else None
-        if visitor is None or scope["method"] in _READING:
+        if visitor is None:
             await self._app(scope, receive, send)
             return
-        wait = None if self._open[visitor] >= self._most else self._pace.take(visitor, _SLOWED)
+        reads = scope["method"] in _READING
+        pace = self._reading if reads else self._sending
+        wait = None if not reads and self._open[visitor] >= self._most else pace.take(visitor, _SLOWED)
         if wait is None:
-            await self._refuse(visitor, scope, receive, send)
+            await self._refuse(visitor, pace, scope, receive, send)
+            return
+        if reads:
+            await asyncio.sleep(wait)
+            await self._app(scope, receive, send)
             return
         self._open[visitor] += 1
         try:
@@ -56,9 +64,9 @@ class Limits:
             if not self._open[visitor]:
                 del self._open[visitor]
 
-    async def _refuse(self, visitor: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, visitor: str, pace: Pace, scope: Scope, receive: Receive, send: Send) -> None:
         METRICS.refused.labels("visitor_requests").inc()
-        again = self._pace.retry_after(visitor)
+        again = pace.retry_after(visitor)
         error = RefusedError(429, strings.TOO_FAST.format(seconds=again), {"Retry-After": str(again)})
         # Gradio's clients and the page show no sentence of a refused request; the answer to an event can have one.
         if get_route_path(scope).rstrip("/").endswith("/queue/join") and self._told.take(visitor) is not None:

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
+import orjson
 from gradio.queueing import Event, EventQueue, Queue
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import run_coro_in_background
@@ -23,6 +24,7 @@ from retrieval.ui.server.watched.metrics import METRICS
 KEPT = 300.0
 """Seconds that an answer is kept for whoever asked for it."""
 
+_MOST_KEPT = 16 * 2**20  # bytes of JSON of all answers that wait to be fetched; in memory they take a few times that
 _SWEEP = 5.0  # seconds
 _SHOWN = 0.5  # seconds between two messages to all who wait about their place in the queue
 _UNREAD = 20  # messages that a session has not fetched, beyond which its refusals are plain HTTP answers
@@ -41,6 +43,7 @@ class PageQueue(Queue):  # type: ignore[misc]
         self.ANALYTICS_MAX_EVENTS = 1  # for Gradio's own dashboard, which is closed here
         self._seconds: dict[str, float] = {}  # of an event of each kind, lately
         self._seen: dict[str, float] = {}  # when something last happened in a session
+        self._answers: dict[str, tuple[str, int]] = {}  # event -> session, bytes; oldest first
         self._told: defaultdict[str, float] = defaultdict(float)
         self.limit(ServerSettings())
 
@@ -99,6 +102,21 @@ class PageQueue(Queue):  # type: ignore[misc]
             for event in events:
                 self._seen[event.session_hash] = time.monotonic()
 
+    def send_message(self, event: Event, event_message: Any) -> None:
+        """Keep a message for a client; the oldest answers go where all of them become too large."""
+        super().send_message(event, event_message)
+        if not isinstance(event_message, ProcessCompletedMessage) or not event.alive:
+            return
+        self._answers[event._id] = event.session_hash, len(orjson.dumps(event_message.output, default=str))
+        size = sum(size for _, size in self._answers.values())
+        for old, (session, its) in list(self._answers.items())[:-1]:
+            if size <= _MOST_KEPT:
+                break
+            size -= its
+            del self._answers[old]
+            if old in self.pending_event_ids_session.get(session, ()):
+                self._drop(session)
+
     def compute_analytics_summary(self, records: Any) -> Any:
         """Nothing: Gradio would sort all events since the start with pandas after each one."""
         return self.cached_event_analytics_summary
@@ -121,10 +139,21 @@ class PageQueue(Queue):  # type: ignore[misc]
         for session in [*self.pending_event_ids_session, *self.pending_messages_per_session]:
             waits, late = self.pending_event_ids_session.get(session), self._seen.get(session, 0.0) < oldest
             if session not in busy and (late or waits == set()):
-                self.pending_event_ids_session.pop(session, None)
-                self.pending_messages_per_session.pop(session, None)
+                self._drop(session)
+        waiting = {event for events in self.pending_event_ids_session.values() for event in events}
+        self._answers = {event: kept for event, kept in self._answers.items() if event in waiting}
         known = busy | self.pending_event_ids_session.keys() | self.pending_messages_per_session.keys()
         self._seen = {session: when for session, when in self._seen.items() if session in known}
+
+    def _drop(self, session: str) -> None:
+        """Forget the messages of a session, and its events that are over."""
+        ids = {event._id for event in self.event_ids_to_events.values() if event.session_hash == session}
+        if ids:
+            self.pending_event_ids_session[session] = ids
+            self.pending_messages_per_session[session] = asyncio.Queue()
+        else:
+            self.pending_event_ids_session.pop(session, None)
+            self.pending_messages_per_session.pop(session, None)
 
     async def _sweep_regularly(self) -> None:
         while not self.stopped:

@@ -84,9 +84,13 @@ def drop_zone() -> gr.Image:
     )
 
 
+# "image" alone is what the browser takes for one: not HEIC everywhere. Phones still offer the camera.
+_PICTURES = ["image", ".heic", ".heif", ".heics", ".hif", ".avif"]
+
+
 def add_button() -> gr.UploadButton:
     """Takes several pictures, and gives the paths of the uploads."""
-    return _AddButton(strings.ADD_PICTURES, file_count="multiple", file_types=["image"], size="sm", elem_id="add")
+    return _AddButton(strings.ADD_PICTURES, file_count="multiple", file_types=_PICTURES, size="sm", elem_id="add")
 
 
 def add_filters(gallery: Gallery) -> list[gr.Dropdown]:

@@ -5,6 +5,7 @@ The page is a function of a `Visit`, which no two visitors share: every action m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,8 @@ class SearchTab:
     def _ask(self) -> None:
         """The query and its settings."""
         self._picture = drop_zone()
-        scripts = script("acts.js", "region.js", "paste.js")
+        said = f"const folderSentence = {json.dumps(strings.FOLDER_DROPPED)};\n"
+        scripts = said + script("acts.js", "region.js", "paste.js")
         self._parts = gr.HTML("", js_on_load=scripts, elem_id="parts", apply_default_css=False)
         self._add = add_button()
         self._words: gr.Textbox | None = None

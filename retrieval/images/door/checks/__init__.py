@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from retrieval.errors import ImageError
-from retrieval.images.door.checks import avif, gif, jpeg, png, tiff, webp
-from retrieval.images.door.formats import RefusedError
+from retrieval.images.door.checks import avif, gif, heif, jpeg, png, tiff, webp
+from retrieval.images.door.formats import FORMATS, RefusedError
 
 _WALKERS: list[tuple[Callable[[bytes], bool], Callable[[bytes, int], bytes]]] = [
     (jpeg.is_jpeg, jpeg.clean),
@@ -19,6 +19,7 @@ _WALKERS: list[tuple[Callable[[bytes], bool], Callable[[bytes, int], bytes]]] = 
     (webp.is_webp, webp.clean),
     (gif.is_gif, gif.clean),
     (tiff.is_tiff, tiff.clean),
+    *([(heif.is_heif, heif.clean)] if "HEIF" in FORMATS else []),
     (avif.is_avif, avif.clean),
 ]
 

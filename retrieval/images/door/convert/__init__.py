@@ -8,18 +8,20 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFile
 
-from retrieval.images.door.convert import avif, bmp, gif, plain, png, tiff
+from retrieval.images.door.checks.heif import is_heif
+from retrieval.images.door.convert import avif, bmp, gif, heif, plain, png, tiff
 from retrieval.images.door.convert.blend import to_rgb
 from retrieval.images.door.convert.pixels import Pixels
 from retrieval.images.door.convert.upright import turned
 from retrieval.images.door.formats import FORMATS
-from retrieval.images.door.limits import MAX_PIXELS, part_memory, reduction
+from retrieval.images.door.limits import MAX_PIXELS, decoding_memory, part_memory, reduction
 
 # What decodes an opened image of a format; the others are decoded by `plain`.
 READERS: dict[str, Callable[[Image.Image, bytes | None], Pixels]] = {
     "AVIF": avif.read,
     "BMP": bmp.read,
     "GIF": gif.read,
+    "HEIF": heif.read,
     "PNG": png.read,
 }
 
@@ -47,6 +49,10 @@ def open_data(data: bytes) -> Opened:
         pixels = header.width * header.height
         size, memory = (header.width, header.height), 15 * pixels + 12 * min(pixels, MAX_PIXELS)
         return Opened(size, memory, lambda _: bmp.read_own(data, header))
+    if is_heif(data) and "HEIF" in FORMATS:
+        image = Image.open(io.BytesIO(data), formats=["HEIF"])
+        memory = decoding_memory(image, max(image.width * image.height, heif.coded_pixels(data)))
+        return Opened(image.size, memory, lambda _: heif.read(image, data))
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     return Opened(image.size, part_memory(image), lambda at_least: _decode(image, data, at_least))
 

@@ -30,9 +30,13 @@ def read(image: Image.Image, data: bytes | None) -> Pixels:
         image = image.crop(box)
     turn_by_exif(image)
     pixels = plain.split(image)
-    encoding = None if profile else _encoding(properties.get(b"nclx", b""))
-    pixels.encoding = None if encoding is None or encoding.is_srgb else encoding
+    pixels.encoding = None if profile else _encoding(properties.get(b"nclx", b""))
     return pixels
+
+
+def encoding_of(data: bytes | None) -> Encoding | None:
+    """The colour space that a HEIF file gives to its picture by number; None for sRGB, or if it gives none."""
+    return _encoding(dict(_properties(data or b"")).get(b"nclx", b""))
 
 
 def _encoding(nclx: bytes) -> Encoding | None:
@@ -41,7 +45,8 @@ def _encoding(nclx: bytes) -> Encoding | None:
     if len(nclx) < 4:
         return None
     primaries, transfer = struct.unpack(">HH", nclx[:4])
-    return by_number(1 if primaries == 2 else primaries, 13 if transfer in _LIKE_SRGB else transfer)
+    encoding = by_number(1 if primaries == 2 else primaries, 13 if transfer in _LIKE_SRGB else transfer)
+    return None if encoding is None or encoding.is_srgb else encoding
 
 
 def _clean_aperture(clap: bytes, size: tuple[int, int]) -> tuple[int, int, int, int] | None:

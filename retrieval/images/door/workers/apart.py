@@ -46,9 +46,15 @@ def share_workers(processes: int) -> None:
         WORKERS.share(processes)
 
 
-def start_workers() -> None:
-    """Start two workers, without waiting for them, so that the first picture need not wait."""
+def serve_many() -> None:
+    """Prepare for the pictures of many visitors.
+
+    Two workers are started, without waiting for them, so that the first picture need not wait. And one large picture is
+    decoded at a time, while another waits: a server answers few queries at a time, and the ordinary ones must go on.
+    """
     if AVAILABLE:
+        from retrieval.images.door.workers.lane import Lane
         from retrieval.images.door.workers.pool import WORKERS
 
+        WORKERS.lane = Lane(at_once=1, waiting=1)
         WORKERS.warm_up(2)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import Any
 
 from PIL import Image
 
@@ -17,6 +18,7 @@ from retrieval.errors import ImageError, LookalikeError
 from retrieval.forking import in_child
 from retrieval.images.door.files import File, name_of, parts_of
 from retrieval.images.door.views import WHOLE, View
+from retrieval.images.door.workers.lane import Lane
 from retrieval.images.door.workers.memory import memory_file, write_all
 from retrieval.images.door.workers.worker import LostError, StartError, Worker
 
@@ -35,6 +37,8 @@ class Pool:
     def __init__(self, size: int, start: Callable[[], Worker] = Worker, patience: float = 120.0) -> None:
         """`start` starts a worker; `patience` is how many seconds a picture waits for one."""
         self._size, self._start, self._patience = size, start, patience
+        self.lane: Lane | None = None
+        """For large pictures; without one, these are decoded like any other."""
         self._workers: set[Worker] = set()
         self.renew()
 
@@ -43,6 +47,7 @@ class Pool:
         for worker in self._workers:
             worker.disown()
         self._workers = set()
+        self.lane = self.lane and self.lane.renewed()
         self._idle: list[Worker] = []
         self._count = 0  # of workers, and of those about to be started
         self._changed = threading.Condition()
@@ -57,20 +62,30 @@ class Pool:
                 for part in parts_of(source, _PART):
                     write_all(given, part)
                     size += len(part)
-                for _ in range(_STARTS - 1):  # a worker may be killed before it is ready
-                    with suppress(StartError):
-                        return self._decoded(name, given, size, at_least, views)
-                return self._decoded(name, given, size, at_least, views)
+                wanted = name, given, size, at_least, views
+                if self.lane is None:
+                    return self._surely(*wanted, True) or []
+                if (images := self._surely(*wanted, False)) is not None:
+                    return images
+                with self.lane.turn(name):
+                    return self._surely(*wanted, True) or []
         except OSError as error:  # no descriptor left, or no memory for the file
             raise LookalikeError(f"{name} cannot be decoded: {error.strerror}") from error
 
+    def _surely(self, *wanted: Any) -> list[Image.Image] | None:
+        """As `_decoded`; a worker may be killed before it is ready."""
+        for _ in range(_STARTS - 1):
+            with suppress(StartError):
+                return self._decoded(*wanted)
+        return self._decoded(*wanted)
+
     def _decoded(
-        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View]
-    ) -> list[Image.Image]:
+        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View], large: bool
+    ) -> list[Image.Image] | None:
         worker = self._take(name)
         good = False
         try:
-            images = worker.decode(name, given, size, at_least, views)
+            images = worker.decode(name, given, size, at_least, views, large)
             good = True
             return images
         except ImageError as error:

@@ -14,11 +14,17 @@ from PIL import AvifImagePlugin, Image, ImageCms, ImageFile
 from retrieval.errors import ImageError
 from retrieval.images.door.decode import decode
 from retrieval.images.door.formats import FORMATS
+from retrieval.images.door.limits import is_large
 from retrieval.images.door.workers import protocol
 from retrieval.images.door.workers.memory import PIXEL
 from retrieval.images.door.workers.sandbox import die_with, give_memory_back, lock_in
 
 _IDLE = 2.0  # seconds
+_NICENESS = 5  # the encoder goes first: it serves several searches at once
+
+
+class _LargeError(ImageError):
+    """Decoding was about to begin, and the picture is a large one."""
 
 
 def main(descriptor: int, server: int, memory: int, file: int) -> None:
@@ -29,6 +35,7 @@ def main(descriptor: int, server: int, memory: int, file: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the server decides when a worker ends
     die_with(server)
+    os.nice(_NICENESS)
     _load_everything()
     _close_stderr()
     lock_in(memory, file)
@@ -72,6 +79,10 @@ def _close_stderr() -> None:
 def _load_everything() -> None:
     """Import what decoding imports when it first needs it: later, no file can be opened."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a thread is outside the limits of the one that made it
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.options.DECODE_THREADS = 1
     Image.MAX_IMAGE_PIXELS = None  # what a picture may have depends on its memory (`check_memory`)
     Image.init()
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -85,15 +96,23 @@ def _load_everything() -> None:
 
 
 def _answer(message: bytes, given: int, wanted: int) -> bytes:
-    name, at_least, views = protocol.parse_request(message)
+    name, at_least, views, may_be_large = protocol.parse_request(message)
     try:
         data = os.pread(given, size := os.fstat(given).st_size, 0)
-        image = decode(name, data, at_least, lambda pixels: protocol.declare_pixels(given, size, pixels))
+
+        def declare(pixels: int, memory: int) -> None:
+            if not may_be_large and is_large(pixels, memory):
+                raise _LargeError  # the file is as it was, and comes again
+            protocol.declare_pixels(given, size, pixels)
+
+        image = decode(name, data, at_least, declare)
         del data
         wanted_views = [view.of(image) for view in views]
         del image
         for view in wanted_views:
             _write(view, wanted)
+    except _LargeError:
+        return protocol.LARGE
     except ImageError as error:
         return protocol.MEMORY if isinstance(error.__cause__, MemoryError) else protocol.refusal(str(error))
     except (MemoryError, OSError):

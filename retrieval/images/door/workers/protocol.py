@@ -1,9 +1,10 @@
 """The messages between the server and a worker: one packet each, of at most `LONGEST` bytes.
 
-A request comes with two descriptors: the file, and where the pixels go. It is a line of JSON with `at_least` and the
-wanted views, and then the name of the file. An answer is one letter, and what follows it: if all is well, the width and
-height of each view, whose pixels lie one after the other. Before that, the worker appends the number of pixels that the
-header states to the file, where the server finds it if the picture takes long.
+A request comes with two descriptors: the file, and where the pixels go. It is a line with `at_least`, whether the
+picture may be large, and the wanted views as JSON, and then the name of the file. An answer is one letter, and what
+follows it: if all is well, the width and height of each view, whose pixels lie one after the other. Before that, the
+worker appends the number of pixels that the header states to the file, where the server finds it if the picture takes
+long.
 """
 
 from __future__ import annotations
@@ -20,22 +21,24 @@ READY = b"R"  # once, at the start
 PIXELS = b"P"  # then the width and height of each view
 REFUSED = b"E"  # then a message for the user
 MEMORY = b"M"  # decoding needs more than there is
+LARGE = b"L"  # it is a large picture, and was not to be decoded then
 
 _LONGEST_MESSAGE = 600  # characters
 _SIZE = struct.Struct("<II")
 _PIXELS = struct.Struct("<Q")
 
 
-def request(name: str, at_least: int | None, views: Sequence[View]) -> bytes:
-    """Ask for views of a picture."""
-    return f"{min(max(0, int(at_least or 0)), 2**32 - 1)} {to_text(views)}\n{name}".encode()[:LONGEST]
+def request(name: str, at_least: int | None, views: Sequence[View], large: bool) -> bytes:
+    """Ask for views of a picture, which may be `large`."""
+    number = min(max(0, int(at_least or 0)), 2**32 - 1)
+    return f"{number} {int(large)} {to_text(views)}\n{name}".encode()[:LONGEST]
 
 
-def parse_request(message: bytes) -> tuple[str, int | None, list[View]]:
-    """The name of the file, `at_least`, and the views."""
+def parse_request(message: bytes) -> tuple[str, int | None, list[View], bool]:
+    """The name of the file, `at_least`, the views, and whether the picture may be large."""
     wanted, _, name = message.decode(errors="replace").partition("\n")
-    at_least, _, views = wanted.partition(" ")
-    return name, int(at_least) or None, from_text(views)
+    at_least, large, views = wanted.split(" ", 2)
+    return name, int(at_least) or None, from_text(views), large == "1"
 
 
 def declare_pixels(descriptor: int, size: int, pixels: int) -> None:

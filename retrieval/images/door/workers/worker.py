@@ -80,20 +80,22 @@ class Worker:
         return self._process.poll() is None
 
     def decode(
-        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View]
-    ) -> list[Image.Image]:
-        """Views of the picture in the file `given`, a descriptor, of `size` bytes.
+        self, name: str, given: int, size: int, at_least: int | None, views: Sequence[View], large: bool = True
+    ) -> list[Image.Image] | None:
+        """Views of the picture in the file `given`, a descriptor, of `size` bytes; None if it is large but must not be.
 
         Raises ImageError, or StartError. The worker must then be ended, unless it is an ImageError but no LostError.
         """
         self._await_start()
         with memory_file() as wanted:
             try:
-                socket.send_fds(self._socket, [protocol.request(name, at_least, views)], [given, wanted])
+                socket.send_fds(self._socket, [protocol.request(name, at_least, views, large)], [given, wanted])
             except OSError as error:
                 raise LostError(crashed(name)) from error
             answer = self._answer(name, given, size)
             self.served += 1
+            if answer == protocol.LARGE and not large:
+                return None
             return _understood(name, answer, wanted, len(views))
 
     def _await_start(self) -> None:

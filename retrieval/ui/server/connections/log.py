@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from starlette.requests import ClientDisconnect
+
 _APART = 1.0  # seconds between two lines of a kind
 _MOST_KINDS = 500
 _LONGEST = 300
-_LOGGERS = ("uvicorn.error", "asyncio")
-# A stranger's bad request, which was answered: nothing that the owner of a server can do about.
+# Those that strangers can make log something, for a program that has handlers of its own; "" is the root itself.
+_LOGGERS = ("", "uvicorn.error", "asyncio", "mcp.server.lowlevel.server", "mcp.server.streamable_http")
+# A stranger's bad request, which was answered: nothing that the owner of a server can do about. Nor if one hangs up.
 _UNSAID = ("Invalid HTTP request received", "Unsupported upgrade request", "No supported WebSocket library")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.@+-]+){2,}")
 
@@ -22,17 +25,17 @@ class OncePerSecond(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: dict[tuple[str, str, str], float] = {}
-        self._left: dict[tuple[str, str, str], int] = {}
+        self._last: dict[tuple[str, int, str], float] = {}
+        self._left: dict[tuple[str, int, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is written; it is shortened to one line."""
         if getattr(record, "is_short", False):
             return True
-        if str(record.msg).startswith(_UNSAID):
-            return False
         error = record.exc_info[1] if record.exc_info else None
-        kind = (record.name, str(record.msg)[:40], type(error).__name__)
+        if str(record.msg).startswith(_UNSAID) or isinstance(error, ClientDisconnect):
+            return False
+        kind = (record.pathname, record.lineno, type(error).__name__)
         now = time.monotonic()
         if now - self._last.get(kind, -_APART) < _APART:
             self._left[kind] = self._left.get(kind, 0) + 1
@@ -48,11 +51,14 @@ class OncePerSecond(logging.Filter):
 
 
 def keep_log_short() -> None:
-    """Let nobody fill the log: applies to uvicorn, to asyncio, and to all that has no handler of its own."""
+    """Let no stranger fill the log. If nobody has said where it goes, warnings and errors go to standard error."""
     for logger in map(logging.getLogger, _LOGGERS):
         logger.addFilter(_FILTER)
-    if logging.lastResort is not None:
+    root = logging.getLogger()
+    if not root.handlers and logging.lastResort is not None:
+        # Some libraries log with `logging.warning`, which otherwise adds a handler without the filter.
         logging.lastResort.addFilter(_FILTER)
+        root.addHandler(logging.lastResort)
 
 
 def _line(record: logging.LogRecord, error: BaseException | None) -> str:
@@ -60,7 +66,8 @@ def _line(record: logging.LogRecord, error: BaseException | None) -> str:
         said = record.getMessage()
     except (TypeError, ValueError):
         said = str(record.msg)
-    text = _PATH.sub(lambda found: Path(found[0].replace("\\", "/")).name, next(iter(said.strip().splitlines()), ""))
+    text = "".join(each for each in next(iter(said.strip().splitlines()), "") if each.isprintable())
+    text = _PATH.sub(lambda found: Path(found[0].replace("\\", "/")).name, text)
     if error is not None:
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         text = f"{text[:_LONGEST]}: {type(error).__name__}{why}{_place(error.__traceback__)}"

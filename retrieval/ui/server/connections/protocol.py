@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,7 @@ from retrieval.ui.server.connections.room import Room
 
 _PIECE = 2**14  # bytes given to the parser at once, whose limit of headers counts only what it could not use
 _DISCARDED = 2**23  # bytes read of a client that was refused
+_LASTING = re.compile(r"/gradio_api/(heartbeat/|mcp(/|$))")
 _TOO_SLOW_HEAD = "the request line and headers took more than {seconds:g} seconds."
 _TOO_SLOW_BODY = "the body came in too slowly: at least {rate:g} bytes a second are needed."
 
@@ -147,7 +149,10 @@ class Guarded(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._head_since = None
             if self.cycle is not None and not self.cycle.response_complete:
-                self._room.works(self)
+                self._room.works(self, lasting=self._is_lasting())
+
+    def _is_lasting(self) -> bool:
+        return self.scope["method"] == "GET" and _LASTING.search(self.scope["path"]) is not None
 
     def _leave_request(self) -> None:
         """Tell the app, if it answers a request, that the client is gone: its answer is of no use."""

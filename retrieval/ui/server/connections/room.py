@@ -13,8 +13,11 @@ from typing import Any, Protocol
 
 from retrieval.ui.server.connections.limits import ConnectionLimits, room_for
 
-_AT_ONCE = 64  # connections accepted before others are served again
+# Connections accepted before others are served again; and, in parts of all, few enough that a new one has sent its
+# request before so many others come that it makes room for them.
+_AT_ONCE, _PART = 64, 8
 _FREED = 16  # connections closed if the process has no file left
+_TURNS = 8  # of the loop, until all that were accepted are known to the room
 _LINGERING = 64  # refused ones that are given time to read why
 _UNSENT = 2**17  # bytes that the kernel keeps for a client that reads slowly, besides what is on its way
 _SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -48,6 +51,7 @@ class Room:
         self._waiting: dict[Guest, None] = {}  # those without a request, which wait longest first
         self._waiting_of: dict[str, dict[Guest, None]] = {}
         self._stalled: list[Guest] = []
+        self._open: dict[Guest, None] = {}  # streams that last as long as a page is open
         self._lingering: dict[Guest, None] = {}
         self._generous: dict[str, bool] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -72,6 +76,7 @@ class Room:
         if self.guests.pop(guest, self) is self:
             return
         self.works(guest)
+        self._open.pop(guest, None)
         self._lingering.pop(guest, None)
         self._of[guest.address] -= 1
         if not self._of[guest.address]:
@@ -81,11 +86,14 @@ class Room:
         """Note that a connection has no request from now on."""
         if guest not in self.guests:
             return
+        self._open.pop(guest, None)
         self._waiting[guest] = None
         self._waiting_of.setdefault(guest.address, {})[guest] = None
 
-    def works(self, guest: Guest) -> None:
-        """Note that a connection has a request, or is refused."""
+    def works(self, guest: Guest, *, lasting: bool = False) -> None:
+        """Note that a connection has a request, or is refused; `lasting` is one that only shows that a page is open."""
+        if lasting and guest in self.guests:
+            self._open[guest] = None
         if self._waiting.pop(guest, self) is self:
             return
         same = self._waiting_of[guest.address]
@@ -101,10 +109,14 @@ class Room:
             self._drop_one(self._lingering)
 
     def free(self, count: int) -> int:
-        """Close so many connections: refused ones, those that wait longest, those that stall; returns how many."""
+        """Close so many connections: refused ones, those that wait longest, those that stall, and last those that only
+        show that a page is open, of whoever has most; returns how many."""
         freed = 0
         while freed < count and (
-            self._drop_one(self._lingering) or self._drop_one(self._waiting) or self._drop_stalled()
+            self._drop_one(self._lingering)
+            or self._drop_one(self._waiting)
+            or self._drop_stalled()
+            or self._drop_one(self._open_of_most())
         ):
             freed += 1
         return freed
@@ -116,6 +128,10 @@ class Room:
         self.leave(guest)
         guest.drop()
         return True
+
+    def _open_of_most(self) -> dict[Guest, None]:
+        most = max(self._open, key=lambda guest: self._of[guest.address], default=None)  # the first of equals
+        return {} if most is None else {most: None}
 
     def _drop_stalled(self) -> bool:
         while self._stalled:
@@ -149,7 +165,8 @@ class Listener(socket.socket):
 
     def __init__(self, listener: socket.socket, room: Room) -> None:
         super().__init__(fileno=listener.detach())
-        self._room, self._turn, self._failed = room, 0, False
+        self._room, self._turn, self._in_vain, self._failed = room, 0, 0, False
+        self._at_once = max(1, min(_AT_ONCE, room.most // _PART))
         for name, value in (("TCP_USER_TIMEOUT", round(2000 * room.limits.grace)), ("TCP_NOTSENT_LOWAT", _UNSENT)):
             with suppress(OSError, AttributeError):  # connections inherit it, where the system has it
                 self.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -157,21 +174,25 @@ class Listener(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection. asyncio asks again until this raises BlockingIOError."""
         self._turn += 1
-        if self._failed or self._turn > _AT_ONCE:
+        if self._failed or self._turn > self._at_once:
             self._turn, self._failed = 0, False
             raise BlockingIOError
         try:
-            return super().accept()
+            accepted = super().accept()
         except BlockingIOError:
             self._turn = 0
             raise
         except OSError as error:
             if error.errno not in _SHORT:
                 raise
-            if self._room.free(_FREED):
-                raise BlockingIOError from error  # their files are closed in the loop's next turn
+            self._in_vain += 1
+            if self._room.free(_FREED) or self._in_vain < _TURNS:
+                self._turn = 0
+                raise BlockingIOError from error  # files are closed in one of the loop's next turns
             self._failed = True  # asyncio waits a second, but would ask as often as it accepts at once before that
             raise
+        self._in_vain = 0
+        return accepted
 
 
 def _stands_for_many(address: str, proxies: Iterable[str]) -> bool:
