@@ -1,7 +1,7 @@
 """The app, as a Space starts it; the same as `python -m retrieval serve`.
 
 python app.py [--artifact DIR | OWNER/NAME[@REVISION]] [--host HOST] [--port PORT] [--originals DIR] [--share]
-              [--refresh MINUTES] [--sha256 HASH]
+              [--refresh MINUTES] [--sha256 HASH] [--workers N]
 """
 
 import sys

@@ -157,7 +157,8 @@ class Stopping:
             self._end(128 + number)
         self.asked.set()
         with suppress(OSError, ValueError):  # nobody reads standard error any more
-            say(self._said)
+            if self._said:
+                say(self._said)
         late = threading.Timer(WHOLE - 0.5, self._end, [0])
         late.daemon = True
         late.start()

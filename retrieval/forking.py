@@ -19,6 +19,7 @@ _T = TypeVar("_T")
 _Key = TypeVar("_Key", bound=Hashable)
 _Item = TypeVar("_Item")
 
+_threads = 1
 _here: weakref.WeakSet[Lock | OneThread | Batches[Any, Any]] = weakref.WeakSet()
 
 
@@ -132,6 +133,20 @@ class Batches(Generic[_Item, _T]):
             return
         for (_, future), result in done:
             future.set_result(result)
+
+
+def compute_with(threads: int) -> None:
+    """Let children that are forked from now on compute with so many threads, instead of one.
+
+    Only for a process that has never computed anything itself: threads that it has had do not exist in the child.
+    """
+    global _threads
+    _threads = threads
+
+
+def threads_in_child() -> int:
+    """How many threads a forked child may compute with."""
+    return _threads
 
 
 def in_child(renew: Callable[[], None]) -> None:

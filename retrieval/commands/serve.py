@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_artifact
-from retrieval.console import Stopping, say
+from retrieval.console import Stopping
 from retrieval.errors import LookalikeError, first_line
 from retrieval.hub.references import is_reference, parse_reference
-
-if TYPE_CHECKING:
-    from retrieval.ui.serving import Live
+from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.several.job import Shown
 
 STARTER = Path(__file__).parents[1] / "starter"
 commands = typer.Typer()
@@ -68,6 +67,17 @@ RootPath = Annotated[
         help="prefix under which a proxy offers the app, such as /lookalike, or its whole address",
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=64,
+        envvar="LOOKALIKE_WORKERS",
+        show_envvar=False,
+        help="serve with N processes behind the one address, at most one for each processor",
+    ),
+]
 Uploads = Annotated[int, typer.Option(metavar="MIB", min=64, help="room for the pictures that visitors upload, in MiB")]
 LogFormat = Annotated[
     Literal["json", "text"] | None,
@@ -95,6 +105,7 @@ def serve(
     sha256: options.Sha256 = None,
     uploads: Uploads = 1024,
     root_path: RootPath = None,
+    workers: Workers = 1,
     log_format: LogFormat = None,
     allowed_host: options.AllowedHosts = None,
     allowed_origin: options.AllowedOrigins = None,
@@ -110,12 +121,9 @@ def serve(
     settings: dict[str, Any] = {"host": host, "port": port, "queue_size": queue_size, "log_format": log_format}
     settings |= {"share": share, "root_path": root_path, "uploads": uploads * 2**20, "visitor_rate": visitor_rate}
     settings |= {"visitor_searches": visitor_searches, **_access(allowed_host, allowed_origin, auth, trusted_proxy)}
-    with _in_one_sentence(), Stopping() as stopping:
-        stopped = _serve(artifact, settings, originals or [], refresh, allow_private, sha256, stopping)
-    if stopped:
-        from retrieval.ui.server.stop import leave
-
-        leave()
+    with _in_one_sentence():
+        shown = Shown(artifact, tuple(map(str, originals or ())), refresh, allow_private, sha256)
+        _serve(shown, ServerSettings(**settings), workers)
 
 
 @contextmanager
@@ -144,43 +152,31 @@ def _access(
     }
 
 
-def _serve(
-    artifact: str,
-    settings: dict[str, Any],
-    originals: list[Path],
-    refresh: float | None,
-    allow_private: bool,
-    sha256: str | None,
-    stopping: Stopping,
-) -> bool:
+def _serve(shown: Shown, settings: ServerSettings, workers: int) -> None:
+    """Serve until stopped."""
+    with Stopping() as stopping:
+        stopped = _served(shown, settings, workers, stopping)
+    if stopped:
+        from retrieval.ui.server.stop import leave
+
+        leave()
+
+
+def _served(shown: Shown, settings: ServerSettings, workers: int, stopping: Stopping) -> bool:
     """Listen first, so that `/ready` can be asked while the artifact is loaded, then show the page.
 
     Returns whether a signal stopped it.
     """
-    from retrieval.search import Searcher
-    from retrieval.ui import create_app
-    from retrieval.ui.originals import Originals
-    from retrieval.ui.reload import reloading
+    if workers > 1:
+        from retrieval.ui.server.several.supervise import serve_several
+
+        return serve_several(shown, settings, workers, stopping)
+    from retrieval.ui.following import page_of
     from retrieval.ui.server.launch import Server
-    from retrieval.ui.server.settings import ServerSettings
-    from retrieval.ui.serving import Live, warm_up
 
-    with Server(ServerSettings(**settings), stopping) as server:
-        searcher = Searcher.open(artifact, sha256=sha256)
-        live = Live(searcher, Originals(originals))
-        app = create_app(live, allow_private=allow_private)
-        _check_originals(live, originals)
-        warm_up(searcher)
-        with reloading(live, artifact, refresh, sha256):
-            server.show(app)
-            return server.wait()
-
-
-def _check_originals(live: Live, folders: list[Path]) -> None:
-    """Say so if the folders are probably the wrong ones."""
-    if live.originals.misplaced(live.now.searcher.gallery):
-        listed = ", ".join(map(str, folders))
-        say(f"note: no original was found in {listed}: give the folder that the artifact was built from.")
+    with Server(settings, stopping) as server, page_of(shown) as app:
+        server.show(app)
+        return server.wait()
 
 
 def check_refresh(artifact: str, refresh: float | None) -> None:

@@ -43,11 +43,11 @@ from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.encoders.weights import check_fit, planned, stored_shapes
 from retrieval.errors import EncoderError, first_line
-from retrieval.forking import Batches, OneThread, in_child
+from retrieval.forking import Batches, OneThread, in_child, threads_in_child
 
 # In a forked child torch makes its pool of threads anew when it is first needed, and fails where two threads need it at
 # once. Here, one thread does; with a single thread, as in the workers of a DataLoader.
-in_child(lambda: torch.set_num_threads(1))
+in_child(lambda: torch.set_num_threads(threads_in_child()))
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import numpy as np
 
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import IntegrityError, StoreError
-from retrieval.forking import Lock, in_child
+from retrieval.forking import Lock, in_child, threads_in_child
 from retrieval.stores.base import MISSING, check_added, check_allowed, check_rows, check_search
 from retrieval.stores.exact import search_rows
 from retrieval.stores.index_file import check_index, read_index, write_index
 from retrieval.stores.stated import check_settings
 
 # FAISS's worker threads do not exist in a forked child, which would wait for them forever.
-in_child(lambda: faiss.omp_set_num_threads(1))
+in_child(lambda: faiss.omp_set_num_threads(threads_in_child()))
 
 AUTO = "AUTO"  # instead of a factory string: choose one by size
 _EXACT_BELOW = 2_000  # allowed rows: up to this many are searched by brute force, which is exact and takes 2 ms

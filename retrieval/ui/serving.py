@@ -7,6 +7,7 @@ a page names the version its rows belong to, and `Served.row` finds the same ima
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,12 @@ class Served:
 class Live:
     """The version that is served now, and how it is replaced."""
 
-    def __init__(self, searcher: Searcher, originals: Originals | None = None) -> None:
+    def __init__(
+        self, searcher: Searcher, originals: Originals | None = None, pictures: Path | str | None = None
+    ) -> None:
+        """`pictures` is a folder for the pictures of the page, which several processes may share."""
         serve_many()
-        self._folder, self.originals = PictureFolder(), originals or Originals()
+        self._folder, self.originals = PictureFolder(pictures), originals or Originals()
         self.now = Served(searcher, self._folder, self.originals, {})
         self._followers: list[Callable[[Served], Callable[[], None]]] = []
 

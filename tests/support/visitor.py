@@ -31,15 +31,22 @@ class Visitor:
 
     def post(self, event: dict[str, Any], given: dict[str, Any] | None = None, **data: Any) -> str:
         """The whole answer of the server to an event; `given` replaces initial values, by elem_id."""
+        refused = self.join(event, given, **data)
+        return self.answers() if refused is None else refused
+
+    def join(self, event: dict[str, Any], given: dict[str, Any] | None = None, **data: Any) -> str | None:
+        """Ask for an event, whose answer is not waited for; returns why it was refused, if it was."""
         values = {self.elem_id[one]: self._first[one] for one in event["inputs"]}
         values |= given or {}
         sent = [None if one in self.states else values[self.elem_id[one]] for one in event["inputs"]]
         body = {"data": sent, "fn_index": event["id"], "session_hash": self._session, "event_data": data}
         joined = self._http.post(f"{self._api}/queue/join", json=body)
-        if not joined.is_success:
-            return joined.text
-        answers = f"{self._api}/queue/data?session_hash={self._session}"
-        with self._http.stream("GET", answers) as lines:
+        return None if joined.is_success else joined.text
+
+    def answers(self) -> str:
+        """The messages of the server about what was joined, up to the first answer."""
+        address = f"{self._api}/queue/data?session_hash={self._session}"
+        with self._http.stream("GET", address) as lines:
             return "\n".join(until_done(lines.iter_lines()))
 
     def click(self) -> None:

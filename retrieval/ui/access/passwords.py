@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from retrieval.errors import LookalikeError
 
@@ -70,9 +71,18 @@ def read_basic(header: str) -> tuple[str, str] | None:
 class Accounts:
     """Checks passwords and, for visitors who have given theirs, signed tokens."""
 
-    def __init__(self, passwords: Mapping[str, str]) -> None:
+    def __init__(self, passwords: Mapping[str, str], key: bytes | None = None) -> None:
         self._passwords = dict(passwords)
-        self._key = secrets.token_bytes(32)  # signs tokens; they end with the server
+        self._key = key or secrets.token_bytes(32)  # signs tokens; they end with the server
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` makes the same accounts of in another process: tokens are valid in both."""
+        return {"passwords": self._passwords, "key": self._key.hex()}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Accounts:
+        """The accounts that `to_dict` has described."""
+        return cls(given["passwords"], bytes.fromhex(given["key"]))
 
     def has(self, user: str, password: str) -> bool:
         """Whether this is the password of this user; takes as long for a user that there is not."""

@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import gradio.mcp
+from gradio.utils import get_upload_folder
+from gradio_client import handle_file
 from gradio_client.utils import is_file_obj_with_meta
 
 from retrieval.errors import QueryError
@@ -53,6 +55,8 @@ class Tools(gradio.mcp.GradioMCPServer):  # type: ignore[misc]
                 path = str(_decoded(given, uploads))
             if uploads.holds(path):
                 taken[name] = {UPLOADED: path}  # Gradio's client would upload a file again
+            elif _is_upload(path):
+                taken[name] = handle_file(path)
         return dict(super().convert_strings_to_filedata(taken, filedata_positions))
 
     def _prepare_tool_call_args(self, name: str, arguments: dict[str, Any]) -> Any:
@@ -93,6 +97,15 @@ def offer_tools() -> bool:
         return False
     gradio.mcp.GradioMCPServer = Tools
     return True
+
+
+def _is_upload(path: str) -> bool:
+    """Whether another process of this server has saved this upload: they share a folder, but no list of files."""
+    try:
+        file = Path(path).resolve()
+        return file.is_file() and file.is_relative_to(Path(get_upload_folder()).resolve())
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a loop of links
+        return False
 
 
 def _holds_a_file(value: Any) -> bool:

@@ -26,23 +26,27 @@ from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_views, thumbnail_jpeg
 
 _FILES = "/gradio_api/file="
+PREFIX = "lookalike-pictures-"
 PREVIEW = 480  # pixels of the longer side
 
 
 class PictureFolder:
-    """A folder of this process, which Gradio serves and which ends with it."""
+    """A folder that Gradio serves: one of this process, which ends with it, or one that several share."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path | str | None = None) -> None:
         """Raises LookalikeError if the folder for temporary files cannot be written."""
-        place = Path(tempfile.gettempdir())
-        with storing(place, LookalikeError):
-            self._folder = HeldFolder(place, "lookalike-pictures-")
-        self.path = self._folder.path
+        self._held: HeldFolder | None = None
+        if shared is None:
+            place = Path(tempfile.gettempdir())
+            with storing(place, LookalikeError):
+                self._held = HeldFolder(place, PREFIX)
+        self.path = self._held.path if self._held else Path(str(shared)).resolve()
         gr.set_static_paths([self.path])
 
     def close(self) -> None:
-        """Delete the folder."""
-        self._folder.close()
+        """Delete the folder, unless others share it."""
+        if self._held is not None:
+            self._held.close()
 
     def write(self, name: str, content: bytes) -> Path | None:
         """The path of a file with this content; None if it cannot be written.

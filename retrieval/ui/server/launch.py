@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import sys
 import threading
@@ -14,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from gradio import networking
 from gradio.tunneling import CURRENT_TUNNELS
+from gradio.utils import get_space
 from gradio_client import Client
 
 from retrieval.console import Stopping
@@ -25,9 +27,11 @@ from retrieval.ui.intake.blocks import PageBlocks
 from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.connections.guard import guarded
 from retrieval.ui.server.connections.limits import ConnectionLimits
+from retrieval.ui.server.connections.log import keep_log_short
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
 from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.several.behind import Behind
 from retrieval.ui.server.stop import finish, tell
 from retrieval.ui.server.surroundings import open_uploads, reach_this_machine
 from retrieval.ui.server.watched.front import Front
@@ -72,21 +76,32 @@ class Server:
     """
 
     def __init__(
-        self, settings: ServerSettings, stopping: Stopping | None = None, limits: ConnectionLimits | None = None
+        self,
+        settings: ServerSettings,
+        stopping: Stopping | None = None,
+        limits: ConnectionLimits | None = None,
+        behind: Behind | None = None,
     ) -> None:
-        """`stopping` handles the signals already. Raises LookalikeError if the address cannot be listened on, or
-        uploads cannot be written.
+        """`stopping` handles the signals already. With `behind`, it is a worker of several behind one address, and
+        listens on a port of its own, without limits: whoever connects there is the one that listens for all.
+
+        Raises LookalikeError if the address cannot be listened on, or uploads cannot be written.
         """
         self._stopping = stopping or Stopping()
         reach_this_machine()
-        self._settings = settings
-        self._listener = listen(settings)
+        self._settings, self._behind = settings, behind
+        self._listener = behind.listen() if behind else listen(settings)
         self._uploads = open_uploads(settings.uploads)
         self.address = address_of(self._listener)
         self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
-        config = uvicorn.Config(wrapped(self.front, settings), forwarded_allow_ips=settings.forwarders, **_UVICORN)
-        self._listener = guarded(self._listener, config, limits)
+        served = wrapped(self.front, settings)
+        options = {"forwarded_allow_ips": settings.forwarders, **_UVICORN, **(behind.options if behind else {})}
+        config = uvicorn.Config(behind.around(served) if behind else served, **options)
+        if behind is None:
+            self._listener = guarded(self._listener, config, limits)
+        else:
+            keep_log_short()
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._uvicorn.run, args=([self._listener],), daemon=True)
 
@@ -113,12 +128,13 @@ class Server:
         self._blocks, app.server = app, self
         METRICS.follow(app)
         _note_address(app, self._listener, self.address)
-        _let_in(app, self._settings.accounts)
+        _let_in(app, self._settings.accounts, self._behind.own_header if self._behind else {})
         self.front.show(inner)
         if not quiet:
             tell(strings.RUNNING.format(address=self.address), to=sys.stdout)
-        if self._settings.share:
-            _share(app)
+        if self._settings.share and not self._behind:
+            app.share_url = open_tunnel(app.server_name, app.server_port)
+            app.share = app.share_url is not None
         if app.mcp_server and not quiet:
             tell(strings.RUNNING_TOOLS.format(address=app.share_url or self.address), to=sys.stdout)
         return app.app
@@ -126,7 +142,7 @@ class Server:
     def wait(self) -> bool:
         """Serve until a signal, then finish what has begun, and stop; False if the server ended by itself."""
         with self._stopping as stopping:
-            stopping.serving(self._clean, strings.STOPPING_NOW)
+            stopping.serving(self.clean, "" if self._behind else strings.STOPPING_NOW)
             asked = stopping.asked
             while self._thread.is_alive() and not asked.wait(0.5):
                 pass
@@ -134,10 +150,9 @@ class Server:
                 finish(self.front, self._blocks)
                 self._blocks.close(verbose=False)
             self.close()
-            for tunnel in CURRENT_TUNNELS:
-                tunnel.kill()
+            close_tunnels()
             if asked.is_set():
-                self._clean()
+                self.clean()
         return asked.is_set()
 
     def close(self) -> None:
@@ -146,19 +161,21 @@ class Server:
         self._thread.join(timeout=5)
         self._uploads.close()
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
         """Remove uploads and thumbnails, for an end that does not wait for Python's own."""
         self._uploads.close()
         if isinstance(self._blocks, PageBlocks):
             self._blocks.pictures.close()
 
 
-def _let_in(app: gr.Blocks, accounts: Accounts | None) -> None:
-    """Give Gradio's MCP server, which calls its own endpoints over HTTP, a token for them."""
+def _let_in(app: gr.Blocks, accounts: Accounts | None, own: dict[str, str]) -> None:
+    """Give Gradio's MCP server, which calls its own endpoints over HTTP, what lets it in: a token, the `own` header."""
     tools = app.mcp_server_obj
-    if tools is None or accounts is None:
+    if tools is None or (accounts is None and not own):
         return
-    headers = {"x-gradio-user": "mcp", INSIDE: accounts.token(lifetime=10**9)}
+    headers = {"x-gradio-user": "mcp", **own}
+    if accounts is not None:
+        headers[INSIDE] = accounts.token(lifetime=10**9)
 
     def client() -> Client:
         if tools._client_instance is None:
@@ -177,15 +194,22 @@ def _note_address(app: gr.Blocks, listener: socket.socket, address: str) -> None
         app.mcp_server_obj._local_url = app.local_url
 
 
-def _share(app: gr.Blocks) -> None:
-    """Open a public address; if that fails, say so, and serve the local one alone."""
-    if app.space_id:
+def open_tunnel(host: str, port: int) -> str | None:
+    """Open a public address, and say which; None if that fails, which is said too: the local one works."""
+    if get_space():
         tell(strings.NO_SHARE_ON_SPACE, to=sys.stdout)
-        return
+        return None
     try:
-        tunnel = networking.setup_tunnel(app.server_name, app.server_port, app.share_token, None, None)
+        tunnel = networking.setup_tunnel(host, port, secrets.token_urlsafe(32), None, None)
     except Exception as error:  # Gradio raises almost anything here
         tell(strings.NO_SHARE.format(why=error), to=sys.stdout)
-        return
-    app.share, app.share_url = True, urlunsplit(("https", *urlsplit(tunnel)[1:]))
-    tell(strings.SHARED.format(address=app.share_url), to=sys.stdout)
+        return None
+    address: str = urlunsplit(("https", *urlsplit(tunnel)[1:]))
+    tell(strings.SHARED.format(address=address), to=sys.stdout)
+    return address
+
+
+def close_tunnels() -> None:
+    """Close all public addresses."""
+    for tunnel in CURRENT_TUNNELS:
+        tunnel.kill()

@@ -17,12 +17,17 @@ class Prefix:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on under its path in the app."""
-        if scope["type"] == "http" and self._prefix and f"{scope['path']}/".startswith(f"{self._prefix}/"):
-            scope["path"] = scope["path"][len(self._prefix) :] or "/"
+        if scope["type"] == "http" and (inner := self.inner(scope["path"])) != scope["path"]:
+            scope["path"] = inner
             raw, kept = scope.get("raw_path") or b"", self._prefix.encode()
             if raw.startswith(kept):
                 scope["raw_path"] = raw[len(kept) :] or b"/"
         await self._app(scope, receive, send)
+
+    def inner(self, path: str) -> str:
+        """The path without the prefix, if it has that."""
+        has_it = self._prefix and f"{path}/".startswith(f"{self._prefix}/")
+        return path[len(self._prefix) :] or "/" if has_it else path
 
 
 class Mounted:

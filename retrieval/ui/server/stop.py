@@ -6,11 +6,12 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import Any, NoReturn, TextIO
-
-import gradio as gr
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from retrieval.ui.server.watched.front import Front
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 _FOR_ANSWERS = 8.0  # seconds of `WHOLE` in `retrieval.console` for what has begun
 _TO_FETCH = 2.0  # seconds of these for an answer that is there, but that nobody has asked for yet

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from retrieval.errors import LookalikeError
 from retrieval.images.door.files import MAX_BYTES
-from retrieval.ui.intake.files.folder import Uploads
+
+if TYPE_CHECKING:
+    from retrieval.ui.intake.files.folder import Uploads
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 
@@ -23,6 +26,8 @@ def open_uploads(most: int) -> Uploads:
     """A folder for uploads, of at most `most` bytes, where Gradio keeps its files. Raises LookalikeError if it cannot
     be written, or `most` has no room for the largest picture.
     """
+    from retrieval.ui.intake.files.folder import Uploads  # needs Gradio, which the process that only listens does not
+
     if most < MAX_BYTES:
         least = MAX_BYTES // 2**20
         raise LookalikeError(f"uploads need room for the largest picture: at least {least} MiB, not {most / 2**20:g}.")

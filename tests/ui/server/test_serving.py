@@ -228,6 +228,13 @@ def test_ipv6_addresses_are_listened_on_with_and_without_brackets() -> None:
             socket.create_connection((host, listener.getsockname()[1])).close()
 
 
+def test_answers_on_a_connection_that_is_kept_are_sent_at_once() -> None:
+    with listen(ServerSettings(None, 0)) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_port_in_use_is_named_with_a_free_one() -> None:
     with listen(ServerSettings(None, 0)) as taken:
         port = taken.getsockname()[1]

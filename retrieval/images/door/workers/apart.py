@@ -38,6 +38,14 @@ def decode_apart(source: File, at_least: int | None, views: Sequence[View]) -> l
     return [view.of(image) for view in views]
 
 
+def share_workers(processes: int) -> None:
+    """Leave room for the workers of other processes: so many of them share this machine."""
+    if AVAILABLE:
+        from retrieval.images.door.workers.pool import WORKERS
+
+        WORKERS.share(processes)
+
+
 def serve_many() -> None:
     """Prepare for the pictures of many visitors.
 

@@ -94,6 +94,11 @@ class Pool:
         finally:
             self._give_back(worker, good)
 
+    def share(self, processes: int) -> None:
+        """Have from now on at most the share of one of so many processes, and at least two."""
+        with self._changed:
+            self._size = max(2, self._size // processes)
+
     def warm_up(self, count: int) -> None:
         """Start workers until there are `count`, without waiting until they are ready."""
         while True:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fastapi import FastAPI
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 State = Literal["starting", "ready", "stopping"]
 _RETRY = {"Retry-After": "5", "Cache-Control": "no-store"}
@@ -56,17 +58,17 @@ class Front:
 
     def _own(self, path: str) -> Response | None:
         if path == "/health":
-            return _said(200, {"status": "ok"})
+            return said(200, {"status": "ok"})
         if path == "/ready":
-            return _said(200 if self.state == "ready" else 503, {"status": self.state})
+            return said(200 if self.state == "ready" else 503, {"status": self.state})
         if path == "/metrics" and self._metrics is not None:
             return Response(self._metrics(), media_type="text/plain; version=0.0.4")
         return None
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._page is None or (self.state == "stopping" and scope["method"] not in {"GET", "HEAD"}):
-            said = strings.STARTING if self._page is None else strings.STOPPING
-            await _said(503, {"error": said, "detail": said})(scope, receive, send)
+            why = strings.STARTING if self._page is None else strings.STOPPING
+            await said(503, {"error": why, "detail": why})(scope, receive, send)
             return
         counts = not scope["path"].startswith(_PASSING)
         self.running += counts
@@ -101,5 +103,6 @@ class Front:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _said(status: int, content: dict[str, str]) -> Response:
+def said(status: int, content: dict[str, str]) -> Response:
+    """An answer in JSON; with 503, when to ask again."""
     return JSONResponse(content, status, _RETRY if status == 503 else {"Cache-Control": "no-store"})

@@ -20,6 +20,9 @@ from retrieval.ui.server.watched.metrics import METRICS
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _ID = b"x-request-id"
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+QUIET = "lookalike.quiet"
+"""In a scope: this request is one of several that a visitor's request has led to; it is neither counted nor logged."""
+
 _OWN = {"/health", "/ready", "/metrics"}
 _LEFT = 499  # the client went before there was an answer; nginx's number for it
 _MOST_LINES = 10_000  # that wait to be written, if nobody reads them fast enough; then lines are dropped
@@ -34,7 +37,7 @@ class Requests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and answer with its id in `X-Request-ID`."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope.get(QUIET):
             await self._app(scope, receive, send)
             return
         seen = _Seen(scope, send)

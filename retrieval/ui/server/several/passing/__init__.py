@@ -1,0 +1,1 @@
+"""Passing requests to the workers: to which one, and how."""

@@ -1,0 +1,159 @@
+"""`serve --workers N`: listen, start the workers, pass requests on until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from retrieval.console import WHOLE, Stopping, say
+from retrieval.errors import LookalikeError
+from retrieval.files.held import HeldFolder
+from retrieval.images.door.files import MAX_BYTES
+from retrieval.ui import strings
+from retrieval.ui.server.connections.guard import guarded
+from retrieval.ui.server.listen import address_of, listen
+from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.several.crew import Crew
+from retrieval.ui.server.several.job import Job, Shown
+from retrieval.ui.server.several.passing.router import Router
+from retrieval.ui.server.stop import tell
+from retrieval.ui.server.surroundings import reach_this_machine
+
+_UVICORN: dict[str, Any] = {
+    "lifespan": "on",
+    "ws": "none",
+    "log_level": "warning",
+    "log_config": None,
+    "timeout_graceful_shutdown": 1,
+}
+_LOOK = 0.1
+_FOR_ANSWERS = WHOLE - 1.0  # seconds from the signal until those that have not ended yet are ended
+
+
+def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping: Stopping) -> bool:
+    """Serve the page of an artifact with so many processes; False if that ended without being asked to.
+
+    Raises LookalikeError if the address cannot be listened on, if this system cannot fork a process, or with the
+    sentence of a worker that cannot be started.
+    """
+    if not hasattr(os, "fork"):
+        raise LookalikeError("--workers needs a system that can fork processes, such as Linux or macOS; omit it here.")
+    if workers > (cores := _cores()):
+        say(strings.MANY_WORKERS.format(workers=workers, cores=cores))
+    reach_this_machine()
+    pictures = HeldFolder(Path(tempfile.gettempdir()), "lookalike-pictures-")
+    share = replace(settings, uploads=max(settings.uploads // workers, MAX_BYTES))
+    job = Job(shown, share, secrets.token_urlsafe(24), secrets.randbits(63), str(pictures.path), workers)
+    # Before there is a thread, or a socket that its processes would keep open.
+    crew = Crew(job, max(1, cores // workers))
+
+    def clean() -> None:
+        crew.kill()
+        pictures.close()
+
+    try:
+        listener = listen(settings)
+        address = address_of(listener)
+        with _loop(Router(crew, settings), listener, settings.forwarders) as front:
+            front.wait_for(crew.begin())
+            front.router.complete = True
+            stopping.serving(clean, strings.STOPPING_NOW)
+            _say_where(address, settings, crew)
+            while not stopping.asked.wait(_LOOK) and crew.failure is None and front.alive:
+                pass
+            if stopping.asked.is_set():
+                front.wait_for(crew.stop(), _FOR_ANSWERS)
+    finally:
+        clean()
+        _close_tunnels(settings)
+    if crew.failure is not None:
+        raise crew.failure
+    return stopping.asked.is_set()
+
+
+class _Front:
+    """The event loop that listens, in a thread of its own: signals are for the main one."""
+
+    def __init__(self, router: Router, listener: Any, forwarders: list[str] | None) -> None:
+        self.router = router
+        self._loop = asyncio.new_event_loop()
+        config = uvicorn.Config(router, forwarded_allow_ips=forwarders, **_UVICORN)
+        listener = guarded(listener, config)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            self._thread.join(0.005)
+            if not self.alive:
+                listener.close()
+                raise LookalikeError("the server could not be started: the reason is above.")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still listens."""
+        return self._thread.is_alive()
+
+    def wait_for(self, work: Coroutine[Any, Any, None], seconds: float = 1e9) -> None:
+        """Run `work` in the loop, for so long at most. A signal may end the wait by its exception."""
+        future, end = asyncio.run_coroutine_threadsafe(work, self._loop), time.monotonic() + seconds
+        try:
+            while time.monotonic() < end:
+                with suppress(TimeoutError):
+                    return future.result(_LOOK)  # not longer at once: signals are handled in between
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.should_exit = True
+        self._thread.join(timeout=3)
+
+    def _run(self, listener: Any) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._server.serve([listener]))
+
+
+@contextmanager
+def _loop(router: Router, listener: Any, forwarders: list[str] | None) -> Iterator[_Front]:
+    front = _Front(router, listener, forwarders)
+    try:
+        yield front
+    finally:
+        front.close()
+
+
+def _cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _say_where(address: str, settings: ServerSettings, crew: Crew) -> None:
+    tell(strings.RUNNING.format(address=address), to=sys.stdout)
+    public = None
+    if settings.share:
+        from retrieval.ui.server.launch import open_tunnel
+
+        parts = urlsplit(address)
+        public = open_tunnel(parts.hostname or "127.0.0.1", parts.port or 80)
+    if crew.ready and crew.ready[0].about["tools"]:
+        tell(strings.RUNNING_TOOLS.format(address=public or address), to=sys.stdout)
+
+
+def _close_tunnels(settings: ServerSettings) -> None:
+    if settings.share:
+        from retrieval.ui.server.launch import close_tunnels
+
+        close_tunnels()
