@@ -262,6 +262,18 @@ def test_code_uses_no_pickle():
     assert sorted(line for line, _ in pickling(ast.parse(bad))) == [1, 2, 3]
 
 
+def test_no_name_of_a_module_is_given_two_values():
+    """The second one would silently win, as for a sentence in `strings` that two people add."""
+    for name, tree in TREES.items():
+        assigned = [node.targets[0].id for node in tree.body if isinstance(node, ast.Assign) and is_name(node)]
+        twice = {each for each in assigned if assigned.count(each) > 1}
+        assert not twice, f"{name}: {twice}"
+
+
+def is_name(node):
+    return len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+
+
 def test_files_are_short():
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in PATHS.items()}
     long = [f"{name} has {count} lines" for name, count in lines.items() if count > LONGEST_FILE]
