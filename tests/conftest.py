@@ -10,6 +10,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core runs its own test worker
 
+import asyncio
 import csv
 import hashlib
 import io
@@ -56,6 +57,14 @@ from training.starter.catalogue import ARTICLES, COLOURS, Item, catalogue, draw
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("LOOKALIKE_DATA") or ROOT.parent / "shared" / "data")
 STARTER = ROOT / "retrieval" / "starter"
+
+
+def finished(coroutine):
+    """What a coroutine returns. It runs in a thread: in the main one, a browser may have a loop of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data for development at {DATA}")
 
 CHROMIUM = find_chromium()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from conftest import finished
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AuthenticationError
 from mcp import ClientSession
@@ -142,7 +142,7 @@ def test_tools_are_called_with_the_password(guarded: str) -> None:
             [answer] = (await session.call_tool("info", {})).content
             return int(json.loads(answer.text)["images"])
 
-    assert asyncio.run(images()) > 0
+    assert finished(images()) > 0
 
 
 def test_token_of_a_visitor_ends(guarded: str) -> None:

@@ -26,7 +26,6 @@ from retrieval.ui.access.passwords import Accounts
 from retrieval.ui.intake.blocks import PageBlocks
 from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.connections.guard import guarded
-from retrieval.ui.server.connections.limits import ConnectionLimits
 from retrieval.ui.server.connections.log import keep_log_short
 from retrieval.ui.server.gradio_app import mount_page
 from retrieval.ui.server.listen import address_of, listen
@@ -79,7 +78,6 @@ class Server:
         self,
         settings: ServerSettings,
         stopping: Stopping | None = None,
-        limits: ConnectionLimits | None = None,
         behind: Behind | None = None,
     ) -> None:
         """`stopping` handles the signals already. With `behind`, it is a worker of several behind one address, and
@@ -99,7 +97,7 @@ class Server:
         options = {"forwarded_allow_ips": settings.forwarders, **_UVICORN, **(behind.options if behind else {})}
         config = uvicorn.Config(behind.around(served) if behind else served, **options)
         if behind is None:
-            self._listener = guarded(self._listener, config, limits)
+            self._listener = guarded(self._listener, config, settings.connections)
         else:
             keep_log_short()
         self._uvicorn = uvicorn.Server(config)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from retrieval.ui.access.passwords import Accounts
+from retrieval.ui.server.connections.limits import ConnectionLimits
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class ServerSettings:
 
     visitor_rate: float = 20.0
     """Requests a second that one visitor may send, other than to read; faster ones are slowed down, then refused."""
+
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+    """How many connections there may be, and how slow they may be."""
 
     @property
     def prefix(self) -> str:

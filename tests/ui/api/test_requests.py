@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -18,6 +17,7 @@ import gradio as gr
 import httpx
 import psutil
 import pytest
+from conftest import finished
 from gradio.routes import App
 from test_tools import answer, ask, data_url, refusal
 
@@ -296,7 +296,7 @@ def read_in_pieces(uploads: Uploads, body: bytes, size: int) -> tuple[bytes, byt
     async def receive() -> Any:
         return messages.pop(0) if messages else {"type": "http.request"}
 
-    text, path = asyncio.run(DataUrls(uploads, lambda path: "NAME").read(receive, {}))
+    text, path = finished(DataUrls(uploads, lambda path: "NAME").read(receive, {}))
     return text, path.read_bytes() if path else b""
 
 

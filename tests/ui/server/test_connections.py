@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from conftest import finished
 from fastapi import FastAPI, Request
 from starlette.responses import Response, StreamingResponse
 
@@ -55,7 +56,7 @@ async def stream(name: str) -> Response:
 @contextmanager
 def running(limits: ConnectionLimits) -> Iterator[int]:
     """The port of a server with a small app in place of the page."""
-    with Server(ServerSettings(port=0), limits) as server:
+    with Server(ServerSettings(port=0, connections=limits)) as server:
         server.front.show(app)
         yield int(server.address.rsplit(":", 1)[1])
 
@@ -304,7 +305,7 @@ def test_one_address_has_a_share_of_the_connections_and_proxies_may_have_all() -
             assert [room.enter(guest) for guest in several] == [None] * 12
             assert not any(guest.dropped for guest in several)
 
-    asyncio.run(enter())
+    finished(enter())
 
 
 def test_room_is_counted_from_the_files_that_the_process_may_open() -> None:

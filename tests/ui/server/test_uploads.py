@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import resource
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import WARM
+from conftest import WARM, finished
 from fastapi import FastAPI
 from PIL import Image
 from refusing import only_here
@@ -96,7 +95,7 @@ def read(uploads: Uploads, *messages: dict[str, Any]) -> list[str]:
     async def receive() -> Any:
         return waiting.pop(0)
 
-    return asyncio.run(Form(uploads, FORM, None).read(receive))
+    return finished(Form(uploads, FORM, None).read(receive))
 
 
 # What goes

@@ -14,7 +14,7 @@ from retrieval.ui.server.connections.protocol import Guarded
 from retrieval.ui.server.connections.room import Listener, Room
 
 
-def guarded(listener: socket.socket, config: uvicorn.Config, limits: ConnectionLimits | None = None) -> socket.socket:
+def guarded(listener: socket.socket, config: uvicorn.Config, limits: ConnectionLimits) -> socket.socket:
     """The socket to listen on in place of `listener`, for a server with this config, which is changed too."""
     keep_log_short()
     room = Room(limits)

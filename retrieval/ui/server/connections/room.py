@@ -40,8 +40,8 @@ class Guest(Protocol):
 class Room:
     """The connections of one server; everything but making it happens in its event loop."""
 
-    def __init__(self, limits: ConnectionLimits | None = None) -> None:
-        self.limits = limits or ConnectionLimits()
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
         self.most = room_for(self.limits)
         self.each = max(1, int(self.most * self.limits.share))
         self.proxies: Iterable[str] = ()

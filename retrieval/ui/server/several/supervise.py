@@ -67,7 +67,7 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping
     try:
         listener = listen(settings)
         address = address_of(listener)
-        with _loop(Router(crew, settings), listener, settings.forwarders) as front:
+        with _loop(Router(crew, settings), listener, settings) as front:
             front.wait_for(crew.begin())
             front.router.complete = True
             stopping.serving(clean, strings.STOPPING_NOW)
@@ -87,11 +87,11 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping
 class _Front:
     """The event loop that listens, in a thread of its own: signals are for the main one."""
 
-    def __init__(self, router: Router, listener: Any, forwarders: list[str] | None) -> None:
+    def __init__(self, router: Router, listener: Any, settings: ServerSettings) -> None:
         self.router = router
         self._loop = asyncio.new_event_loop()
-        config = uvicorn.Config(router, forwarded_allow_ips=forwarders, **_UVICORN)
-        listener = guarded(listener, config)
+        config = uvicorn.Config(router, forwarded_allow_ips=settings.forwarders, **_UVICORN)
+        listener = guarded(listener, config, settings.connections)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
         self._thread.start()
@@ -127,8 +127,8 @@ class _Front:
 
 
 @contextmanager
-def _loop(router: Router, listener: Any, forwarders: list[str] | None) -> Iterator[_Front]:
-    front = _Front(router, listener, forwarders)
+def _loop(router: Router, listener: Any, settings: ServerSettings) -> Iterator[_Front]:
+    front = _Front(router, listener, settings)
     try:
         yield front
     finally:
