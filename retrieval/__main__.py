@@ -14,7 +14,12 @@ GROUPS = (change.commands, search.commands, inspect.commands, serve.commands, hu
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; see `run_app`."""
     app = new_app("Image-to-image search.", *GROUPS)
-    return run_app(app, argv, "python -m retrieval", "run the same build, add, sync or pull again to continue")
+    return run_app(
+        app,
+        argv,
+        "python -m retrieval",
+        "a build, add, sync or pull continues where it was if the same command is run again",
+    )
 
 
 if __name__ == "__main__":

@@ -325,7 +325,10 @@ def test_ctrl_c_prints_one_line_on_how_to_continue_the_build(killed_build, tmp_p
         process.send_signal(signal.SIGINT)
         said = process.stderr.read()
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; run the same build, add, sync or pull again to continue"
+    assert (
+        said.splitlines()[-1]
+        == "interrupted; a build, add, sync or pull continues where it was if the same command is run again"
+    )
     assert "Traceback" not in said
     assert not (tmp_path / "it").exists()
 

@@ -105,7 +105,13 @@ def test_every_route_needs_the_password(guarded: str) -> None:
     paths += [f"gradio_api/{path}" for path in ("info", "openapi.json", "mcp/", "mcp/schema", "queue/status")]
     paths += [f"gradio_api/{path}" for path in ("startup-events", "app_id", "file=x", "heartbeat/x", "queue/data")]
     for path in paths:
-        for headers in ({}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer x"}, {"Cookie": _COOKIE}):
+        for headers in (
+            {},
+            {"Authorization": "Basic eDp5"},
+            {"Authorization": b"Basic \xff"},
+            {"Authorization": "Bearer x"},
+            {"Cookie": _COOKIE},
+        ):
             answer = httpx.get(f"{guarded}/{path}", headers=headers)
             assert answer.status_code == 401, path
             assert answer.headers["WWW-Authenticate"].startswith("Basic ")

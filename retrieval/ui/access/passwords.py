@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import secrets
 import time
@@ -30,6 +29,10 @@ def read_accounts(given: str) -> dict[str, str]:
     except (OSError, ValueError):  # too long for a path, or a NUL
         is_file = False
     if not is_file:
+        if ":" not in given:
+            raise LookalikeError(
+                "--auth must be USER:PASSWORD, or a file with one such line for each user: no such file."
+            )
         return _parsed([given], "--auth")
     try:
         if path.stat().st_size > _LONGEST_FILE:
@@ -63,7 +66,7 @@ def read_basic(header: str) -> tuple[str, str] | None:
         return None
     try:
         user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not UTF-8
         return None
     return user, password
 

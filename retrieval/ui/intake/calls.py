@@ -59,7 +59,7 @@ class Calls:
         queue, event = self._blocks._queue, found["event"]
         # Gradio keeps a finished event under the session that it was asked for, which may be the event itself.
         ended = any(event in of for of in list(queue.pending_event_ids_session.values()))
-        if not ended and event not in queue.event_ids_to_events and event not in queue.pending_messages_per_session:
+        if not ended and event not in queue.event_ids_to_events:
             raise RefusedError(
                 404, "there is no such event, or its answer was fetched already, or not within 5 minutes."
             )

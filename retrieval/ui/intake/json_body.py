@@ -60,7 +60,9 @@ def parse(body: bytes) -> Any:
     except RecursionError as error:
         raise RefusedError(400, _too_deep()) from error
     except json.JSONDecodeError as error:
-        raise RefusedError(400, f"the body must be JSON: {error.msg} at line {error.lineno}.") from error
+        raise RefusedError(
+            400, f"the body must be JSON: {error.msg.removesuffix(' at')} at line {error.lineno}."
+        ) from error
     _check(value)
     return value
 

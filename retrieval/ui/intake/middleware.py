@@ -19,7 +19,7 @@ from retrieval.ui.intake.calls import Calls
 from retrieval.ui.intake.files.data_urls import DataUrls
 from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.intake.files.uploads import Form, with_progress
-from retrieval.ui.intake.json_body import check_stated, parse, read_body
+from retrieval.ui.intake.json_body import parse, read_body
 from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 from retrieval.ui.intake.routes import API, check_route
 
@@ -78,8 +78,7 @@ class Intake:
     ) -> tuple[Scope, Receive]:
         """The request with its body checked and read; raises RefusedError, and ConnectionError if it breaks off."""
         if path.rstrip("/") == "/login":
-            check_stated(headers, _FORM, "the form is too large.")
-            return scope, _replay(await read_body(receive, headers), receive)
+            return scope, _replay(await read_body(receive, headers, _FORM), receive)
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if path.startswith(f"{API}/mcp"):
             body = await self._read_call(receive, headers)

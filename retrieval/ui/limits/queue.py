@@ -114,7 +114,7 @@ class PageQueue(Queue):  # type: ignore[misc]
                 break
             size -= its
             del self._answers[old]
-            if old in self.pending_event_ids_session.get(session, ()):
+            if session != event.session_hash and old in self.pending_event_ids_session.get(session, ()):
                 self._drop(session)
 
     def compute_analytics_summary(self, records: Any) -> Any:

@@ -29,7 +29,7 @@ ACCEPT = {"Accept": "application/json, text/event-stream"}
 @pytest.fixture(scope="module")
 def server(artifact: Path) -> Iterator[str]:
     """Two processes behind one address."""
-    with serving("--artifact", artifact, "--workers", "2") as (address, _):
+    with serving("--artifact", artifact, "--workers", "2", "--visitor-rate", "1") as (address, _):
         yield address
 
 
@@ -107,6 +107,19 @@ def test_uploads_pass_as_they_come_and_what_is_too_large_is_refused(server: str)
     assert (refused.status_code, "too large" in refused.text) == (413, True)
     long = httpx.post(f"{server}/gradio_api/call/v2/search", content=b'"' + bytes(2**20), timeout=60)
     assert long.status_code == 413
+
+
+def test_visitors_have_their_limits_before_a_body_is_read(server: str) -> None:
+    stranger = {"X-Forwarded-For": "9.9.9.9"}  # as a proxy on this machine would say
+
+    def post(_: int) -> int:
+        return httpx.post(f"{server}/gradio_api/cancel", content=b"[" * 2**19, headers=stranger, timeout=60).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = set(pool.map(post, range(16)))
+    assert 429 in statuses
+    assert all(status < 500 for status in statuses)
+    assert counts(server)["lookalike_workers"] == 2
 
 
 def test_one_that_is_killed_is_replaced_and_its_visitors_are_told(server: str) -> None:
@@ -187,6 +200,7 @@ def test_ids_are_found_in_addresses_bodies_and_answers() -> None:
     for path, query in (("/", "session_hash=abc"), ("/gradio_api/queue/data", "session_hash=a%20b"), ("/config", "")):
         assert in_address(path, query) == Named()
     assert in_body(b'{"data": ["\\"session_hash\\": \\"x\\""], "session_hash": "abc"}') == Named(session="abc")
+    assert in_body(b'{"data": [{"session_hash": "x"}], "session_hash": "abc", "event_id": "e"}') == Named("abc", "e")
     for body in (b"", b"[" * 100_000, b'{"session_hash": 3}', b'"session_hash"', b"\xff"):
         assert in_body(body) == Named()
     assert in_answer(b'{"event_id":"f00"}') == "f00"

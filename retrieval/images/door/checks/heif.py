@@ -97,6 +97,7 @@ class _Check:
     shown: set[int] = field(default_factory=set)
     pixels: int = 0
     tiles: int = 0
+    read: int = 0  # bytes
     left: list[int] = field(default_factory=lambda: [_MOST_UNITS])
 
     def follow(self, item: int, depth: int) -> tuple[int, int]:
@@ -115,8 +116,11 @@ class _Check:
         elif kind == b"iden":
             self.follow(next(iter(self.items.parts.get(item, [])), -1), depth + 1)
         else:
-            named = (kind or b"no").decode("latin-1")
-            raise RefusedError(f"is an HEIF picture of a kind that is not read ({named}); save it as a JPEG or PNG")
+            if not kind:
+                raise _damaged("it has no primary picture")
+            raise RefusedError(
+                f"is an HEIF picture of a kind that is not read ({kind.decode('latin-1')}); save it as a JPEG or PNG"
+            )
         if self.pixels > _DECODED * self.most:
             raise RefusedError(
                 f"consists of parts of {self.pixels:,} pixels together; at most {self.most:,} are accepted"
@@ -171,7 +175,8 @@ class _Check:
         extents: Extents = self.items.places.get(item, [])
         if not extents or any(place + size > len(self.data) for place, size in extents):
             raise _damaged("cut short")
-        if sum(size for _, size in extents) > len(self.data):
+        self.read += sum(size for _, size in extents)
+        if self.read > 4 * len(self.data):
             raise _damaged("its parts overlap")
         return b"".join(self.data[place : place + size] for place, size in extents)
 

@@ -39,6 +39,7 @@ SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
     "GLIBC_TUNABLES": f"{ALWAYS_BLANK}:glibc.malloc.tcache_count=0",
 }
+_LOOK = 0.5  # seconds
 _LONGEST = 2**16  # bytes of what a process writes while it starts
 _KEPT = ("LD_LIBRARY_PATH", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")  # no tokens
 
@@ -125,14 +126,14 @@ class Worker:
         """Wait for an answer as long as the process is within its time. Raises LostError."""
         processor, clock = self._used(), time.monotonic()
         while True:
-            # One thread uses no more processor time than passes on the clock: no need to look before.
+            # One thread uses no more processor time than passes on the clock; a decoder may have a few, so look again.
             seconds = self._limits.seconds(size, protocol.declared_pixels(given, size))
             left = min(
                 seconds - (self._used() - processor), seconds * self._limits.stretch - (time.monotonic() - clock)
             )
             if left <= 0:
                 raise LostError(too_long(name))
-            self._socket.settimeout(left + 0.001)
+            self._socket.settimeout(min(left, _LOOK) + 0.001)
             try:
                 answer = self._socket.recv(protocol.LONGEST + 1)
             except TimeoutError:

@@ -29,6 +29,7 @@ MOST = 2**30
 """Bytes of all uploads together, by default."""
 AGE = 3600.0
 """Seconds after its last use that an upload is kept."""
+_PREFIX = "lookalike-uploads-"
 _COSTS = 2**13  # bytes that a file takes besides its content: itself and its folder in whole blocks
 _EVERY = 60.0  # seconds between two looks for old ones
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Uploads:
     def __init__(self, most: int = MOST) -> None:
         """Makes the folder. Raises OSError if it cannot be written."""
         # Below the folder in which Gradio looks for files that an event names.
-        self._held = HeldFolder(Path(get_upload_folder()), "lookalike-uploads-")
+        self._held = HeldFolder(Path(get_upload_folder()), _PREFIX)
         self.folder, self.most = self._held.path, most
         self._files: OrderedDict[Path, _Kept] = OrderedDict()  # the one used longest ago first
         self._size, self._said = 0, 0.0
@@ -66,7 +67,11 @@ class Uploads:
     def use(self, path: str) -> bool:
         """Note that an upload is used now; False if it was deleted. Any other path is not looked at."""
         there = Path(path)
-        return self.folder not in there.parents or (there in self._files and touch(there))
+        if self.folder in there.parents:
+            return there in self._files and touch(there)
+        place = there.parent.parent  # of another process of the same server, which keeps what is used
+        is_upload = place.parent == self.folder.parent and place.name.startswith(_PREFIX)
+        return touch(there) if is_upload else True
 
     def take(self, count: int) -> None:
         """Count bytes that are about to be written, and delete the oldest files if there is no room for them.
@@ -136,7 +141,8 @@ class Incoming:
         self.path = uploads.folder / token_hex(16) / name
         self._take(_COSTS)
         try:
-            self.path.parent.mkdir(parents=True)  # a cleaner of old temporary files may have been here
+            uploads.folder.mkdir(0o700, parents=True, exist_ok=True)  # a cleaner of old files may have been here
+            self.path.parent.mkdir()
             self._file = self.path.open("xb", buffering=0)
         except OSError as error:
             delete(self.path)

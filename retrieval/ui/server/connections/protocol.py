@@ -136,10 +136,10 @@ class Guarded(H11Protocol):
     def _is_unread(self, now: float) -> bool:
         """Whether the client hardly reads its answer; if it has not for long, the connection is cut."""
         pending = self.transport.get_write_buffer_size()
-        if not pending:
+        read = acknowledged(self.transport.get_extra_info("socket")) if pending else None
+        if read is None:
             self._answer.reset()
             return False
-        read = acknowledged(self.transport.get_extra_info("socket"), -pending)
         if self._answer.too_slow(now, read):
             self.drop()
         return self._answer.behind(now, read)

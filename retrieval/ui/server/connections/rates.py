@@ -42,13 +42,13 @@ class Rate:
         return count - self._counted < self._rate * (now - (self._since or now))
 
 
-def acknowledged(connection: Any, otherwise: int) -> int:
-    """Bytes that the other side has received, where the system tells; else the given number."""
+def acknowledged(connection: Any) -> int | None:
+    """Bytes that the other side has received; None where the system does not tell."""
     if sys.platform == "linux":
         try:
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED + 8)
         except OSError:
-            return otherwise
+            return None
         if len(info) == _ACKED + 8:
             return int(struct.unpack_from("Q", info, _ACKED)[0])
-    return otherwise
+    return None

@@ -105,6 +105,7 @@ class Crew:
         self._job, self._threads = job, threads
         self._nursery = Nursery(threads)
         self._keepers: list[asyncio.Task[None]] = []
+        self._stopped = asyncio.Event()
 
     @property
     def ready(self) -> list[Worker]:
@@ -133,6 +134,7 @@ class Crew:
         self.stopping = True
         for worker in self.workers:
             worker.tell("stop")
+        self._stopped.set()
         if self._keepers:
             await asyncio.wait(self._keepers)
 
@@ -157,14 +159,16 @@ class Crew:
             say(strings.WORKER_REPLACED.format(pid=worker.pid))
             pause = _FIRST_PAUSE if time.monotonic() - begun > _SETTLED else min(4 * pause, _LONGEST_PAUSE)
             while not self.stopping:
-                await asyncio.sleep(pause)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), pause)
+                    return
                 try:
                     worker = await self._started()
                     break
-                except LookalikeError as error:
+                except (LookalikeError, OSError) as error:  # there may be no memory, or no process, left
                     vain, pause = vain + 1, min(4 * pause, _LONGEST_PAUSE)
                     if vain >= _HOPELESS and not self.ready:
-                        self.failure = error
+                        self.failure = LookalikeError(str(error))
                         return
                     say(strings.WORKER_FAILED.format(why=error, seconds=round(pause)))
             vain = 0
@@ -189,5 +193,5 @@ class Crew:
 
     def _drop(self, worker: Worker) -> None:
         self.workers.remove(worker)
-        self.on_end(worker)
         worker.kill()
+        self.on_end(worker)

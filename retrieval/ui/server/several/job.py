@@ -42,6 +42,7 @@ class Job:
     def to_json(self) -> str:
         """The job in one line."""
         settings = {each.name: getattr(self.settings, each.name) for each in fields(self.settings)}
+        del settings["connections"]  # of the process that listens
         if self.settings.accounts is not None:
             settings["accounts"] = self.settings.accounts.to_dict()
         own = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -53,9 +53,9 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping
         raise LookalikeError("--workers needs a system that can fork processes, such as Linux or macOS; omit it here.")
     if workers > (cores := _cores()):
         say(strings.MANY_WORKERS.format(workers=workers, cores=cores))
+    share = _share(settings, workers)
     reach_this_machine()
     pictures = HeldFolder(Path(tempfile.gettempdir()), "lookalike-pictures-")
-    share = replace(settings, uploads=max(settings.uploads // workers, MAX_BYTES))
     job = Job(shown, share, secrets.token_urlsafe(24), secrets.randbits(63), str(pictures.path), workers)
     # Before there is a thread, or a socket that its processes would keep open.
     crew = Crew(job, max(1, cores // workers))
@@ -82,6 +82,16 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping
     if crew.failure is not None:
         raise crew.failure
     return stopping.asked.is_set()
+
+
+def _share(settings: ServerSettings, workers: int) -> ServerSettings:
+    """The settings of each worker. Raises LookalikeError if its part of the uploads has no room for a large picture."""
+    if settings.uploads // workers < MAX_BYTES:
+        raise LookalikeError(
+            f"--uploads {settings.uploads // 2**20} is divided among {workers} processes, and each needs room for the "
+            f"largest picture: give at least {workers * MAX_BYTES // 2**20}."
+        )
+    return replace(settings, uploads=settings.uploads // workers)
 
 
 class _Front:

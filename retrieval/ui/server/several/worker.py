@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TextIO
 from retrieval.errors import LookalikeError, first_line
 from retrieval.images.door.workers.apart import share_workers
 from retrieval.ui.following import page_of
+from retrieval.ui.server.connections.limits import ConnectionLimits, room_for
 from retrieval.ui.server.launch import Server
 from retrieval.ui.server.several.behind import Behind
 from retrieval.ui.server.several.job import Job
@@ -37,6 +38,7 @@ def work(channel: socket.socket) -> NoReturn:
 
 
 def _serve(channel: socket.socket, lines: TextIO, job: Job) -> None:
+    room_for(ConnectionLimits())  # the process that listens may have as many connections to this one as visitors to it
     share_workers(job.workers)
     with Server(job.settings, behind=Behind(job.secret)) as server:
         threading.Thread(target=_obey, args=(lines, server, job.pictures), name="supervisor", daemon=True).start()

@@ -27,7 +27,7 @@ _DECODE = "decode"
 _REASONS = {
     "memory": "memory",
     "takes too long": "time",
-    "too many other pictures": "busy",
+    "too many other": "busy",
     "pixels": "pixels",
     "too long and thin": "shape",
     "too large": "bytes",

@@ -21,7 +21,7 @@ _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _ID = b"x-request-id"
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 QUIET = "lookalike.quiet"
-"""In a scope: this request is one of several that a visitor's request has led to; it is neither counted nor logged."""
+"""In a scope: this request is neither counted nor logged here, as another one, or another process, does that."""
 
 _OWN = {"/health", "/ready", "/metrics"}
 _LEFT = 499  # the client went before there was an answer; nginx's number for it
@@ -41,6 +41,7 @@ class Requests:
             await self._app(scope, receive, send)
             return
         seen = _Seen(scope, send)
+        scope["headers"] = [*(each for each in scope["headers"] if each[0] != _ID), (_ID, seen.id.encode())]
         try:
             await self._app(scope, receive, seen.send)
         except BaseException as error:
@@ -51,6 +52,8 @@ class Requests:
             self._note(scope, seen)
 
     def _note(self, scope: Scope, seen: _Seen) -> None:
+        if scope.get(QUIET):  # by now it is known that another process has noted it
+            return
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route, seconds = _template(scope), time.perf_counter() - seen.start
         METRICS.requests.labels(method, route, str(seen.status)).inc()

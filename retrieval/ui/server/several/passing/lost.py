@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from retrieval.ui import strings
 
-STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+"""Headers of a stream of events."""
 
 
 def end_of_stream(path: str, events: Sequence[str]) -> bytes:

@@ -74,11 +74,12 @@ async def read_some(receive: Receive, headers: dict[bytes, bytes]) -> tuple[byte
 
 
 class Relay:
-    """One request on its way: whether it was `sent`, its answer has `begun`, and that is a `stream` of events."""
+    """One request on its way: whether it was `sent`, its answer has `begun` and is `whole`, or a `stream` of events."""
 
     def __init__(self, receive: Receive, send: Send, learn: Callable[[bytes], None] | None = None) -> None:
         """`learn` is told the beginning of the answer before it is passed on."""
-        self.sent = self.begun = self.stream = self.left = False
+        self.sent = self.begun = self.stream = self.left = self.whole = False
+        self.status = 0
         self._receive, self._send, self._learn = receive, send, learn
 
     async def run(self, connections: Connections, request: Asked) -> None:
@@ -118,6 +119,7 @@ class Relay:
         while True:
             event = await connection.next_event()
             if isinstance(event, h11.EndOfMessage):
+                self.whole = True
                 await self._send({"type": "http.response.body", "body": b""})
                 return
             if isinstance(event, h11.Response):
@@ -126,16 +128,13 @@ class Relay:
             part = bytes(event.data)
             if self._learn is not None and len(part) <= _LOOKED_AT:
                 self._learn(part)
-            more = not connection.at_end()
-            await self._send({"type": "http.response.body", "body": part, "more_body": more})
-            if not more:
-                return
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def _start(self, event: h11.Response) -> None:
         headers = [(name, value) for name, value in event.headers if name not in _ANSWER_ONLY]
         given = dict(event.headers)
         if given.get(b"connection", b"").lower() == b"close":
             headers.append((b"connection", b"close"))
-        self.begun = True
+        self.begun, self.status = True, event.status_code
         self.stream = given.get(b"content-type", b"").startswith(b"text/event-stream")
         await self._send({"type": "http.response.start", "status": event.status_code, "headers": headers})

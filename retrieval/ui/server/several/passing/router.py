@@ -10,7 +10,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from retrieval.ui import strings
 from retrieval.ui.server.asgi import wrapped
-from retrieval.ui.server.prefix import Prefix
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.behind import origin_of
 from retrieval.ui.server.several.crew import Crew, Worker
@@ -24,18 +23,17 @@ from retrieval.ui.server.several.passing.ids import (
     in_body,
     starts_event,
 )
-from retrieval.ui.server.several.passing.lost import end_of_stream
+from retrieval.ui.server.several.passing.lost import STREAM, end_of_stream
 from retrieval.ui.server.several.passing.relay import Relay, asked, read_some
 from retrieval.ui.server.several.passing.upstream import BrokenError
 from retrieval.ui.server.watched.front import said
 from retrieval.ui.server.watched.metrics import METRICS
+from retrieval.ui.server.watched.requests import QUIET
 
 _OWN = {"/health", "/ready", "/metrics"}
 _PASSING = "/heartbeat/"  # open as long as a page is, and no work
-_SAID = "lookalike.said"  # in a scope: what to answer
 _TRIES, _PAUSE = 3, 0.05  # seconds: by then it is known that a worker has ended
 _SAFE = {"GET", "HEAD", "OPTIONS"}
-_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
 
 
 class Router:
@@ -46,8 +44,8 @@ class Router:
         self._crew = crew
         self._places: Places[Worker] = Places()
         self._counts = Counts()
-        self._own = wrapped(self._answer, settings)
-        self._prefix = Prefix(self._answer, settings)
+        # Who may come in, and how fast, is decided here, before anything of a body is read.
+        self._inside = wrapped(self._answer, settings)
         crew.on_end = lambda worker: self._counts.end(worker.counted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,15 +56,12 @@ class Router:
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "http":
-            path = self._prefix.inner(scope["path"])
-            if path in _OWN:
-                await self._own(scope, receive, send)
-            else:
-                await self._pass_on(path, scope, receive, send)
+            await self._inside(scope, receive, send)
 
     # Passing on
 
-    async def _pass_on(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
         named, body, whole = in_address(path, scope["query_string"].decode("latin-1")), b"", False
         if has_names(scope["method"], path):
             try:
@@ -80,11 +75,15 @@ class Router:
                 return
             if (worker := self._worker_for(named, starts_event(scope["method"], path))) is None:
                 break
+            is_new = self._keep(named, worker)
             relay = Relay(receive, send, self._learning(scope["method"], path, named, worker))
             try:
                 with worker.busy_with(_PASSING not in path):
                     request = asked(scope, origin_of(self._crew.secret, scope), body, whole)
                     await relay.run(worker.connections, request)
+                if is_new and relay.status >= 400:
+                    self._places.forget(named)
+                scope[QUIET] = relay.whole  # the worker has noted it
                 return
             except BrokenError:
                 await asyncio.sleep(_PAUSE)
@@ -102,10 +101,15 @@ class Router:
         place = self._places.find(named)
         if place and place.worker.ready:
             return place.worker
-        worker = self._crew.choose(work or named.session is not None)
-        if worker is not None and (named.session or named.upload):  # events are known by what their worker answers
+        return self._crew.choose(work or named.session is not None)
+
+    def _keep(self, named: Named, worker: Worker) -> bool:
+        """Remember the worker of a session or an upload; whether that was not known. Events are known by what their
+        worker answers."""
+        is_new = self._places.find(named) is None
+        if named.session or named.upload:
             self._places.keep(named, worker)
-        return worker
+        return is_new
 
     def _learning(self, method: str, path: str, named: Named, worker: Worker) -> Callable[[bytes], None] | None:
         """What remembers the event that an answer names."""
@@ -121,7 +125,7 @@ class Router:
         if method != "GET" or named.upload or _PASSING in path:
             self._places.forget(named)
             return False
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
+        await send({"type": "http.response.start", "status": 200, "headers": STREAM})
         await send({"type": "http.response.body", "body": self._farewell(named, path)})
         return True
 
@@ -133,16 +137,16 @@ class Router:
     # Its own answers
 
     async def _say(self, sentence: str, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_SAID] = sentence
-        await self._own(scope, receive, send)
+        # In place of the sentence of a 503, the page shows one of Gradio's own.
+        status = 502 if sentence == strings.LOST else 503
+        await said(status, {"error": sentence, "detail": sentence})(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         ready = self.complete and not self._crew.stopping and bool(self._crew.ready)
-        if _SAID in scope:
-            # In place of the sentence of a 503, the page shows one of Gradio's own.
-            status = 502 if scope[_SAID] == strings.LOST else 503
-            response = said(status, {"error": scope[_SAID], "detail": scope[_SAID]})
-        elif scope["path"] == "/health":
+        if scope["path"] not in _OWN:
+            await self._pass_on(scope, receive, send)
+            return
+        if scope["path"] == "/health":
             response = said(200, {"status": "ok"})
         elif scope["path"] == "/ready":
             state = "ready" if ready else "stopping" if self._crew.stopping else "starting"
@@ -159,7 +163,7 @@ class Router:
 
     async def _ask_counts(self, worker: Worker, scope: Scope) -> None:
         parts: list[bytes] = []
-        given = {**scope, "method": "GET", "raw_path": b"/metrics", "query_string": b""}
+        given = {**scope, "method": "GET", "raw_path": b"/metrics", "query_string": b"", "client": None}
         given["headers"] = [each for each in scope["headers"] if each[0] != b"accept-encoding"]
 
         async def take(message: Message) -> None:
@@ -169,8 +173,9 @@ class Router:
             return await asyncio.Future()
 
         try:
-            request = asked(given, origin_of(self._crew.secret, scope, quiet=True))
-            await Relay(nothing, take).run(worker.connections, request)
+            request = asked(given, origin_of(self._crew.secret, given, quiet=True))
+            await (relay := Relay(nothing, take)).run(worker.connections, request)
         except BrokenError:
             return
-        worker.counted = b"".join(parts).decode()
+        if relay.status == 200:
+            worker.counted = b"".join(parts).decode()

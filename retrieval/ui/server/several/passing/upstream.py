@@ -57,10 +57,6 @@ class Connection:
             except (OSError, h11.RemoteProtocolError) as error:
                 raise BrokenError from error
 
-    def at_end(self) -> bool:
-        """Whether the answer has ended with what was received already."""
-        return self._state.their_state is h11.DONE or self._state.their_state is h11.MUST_CLOSE
-
     def _next(self) -> Event | None:
         """The next event in what was received; None if more is needed."""
         try:
