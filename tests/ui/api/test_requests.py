@@ -159,6 +159,14 @@ def test_unknown_event_is_refused(server: str) -> None:
     assert httpx.get(f"{server}/config?page={'x' * 5000}").status_code == 414
 
 
+def test_answer_that_was_fetched_already_is_refused(server: str) -> None:
+    api = f"{server}/gradio_api/call"
+    event = httpx.post(f"{api}/v2/info", json={}).json()["event_id"]
+    answers = [httpx.get(f"{api}/info/{event}", timeout=30) for _ in range(2)]
+    assert ["event: complete" in answer.text for answer in answers] == [True, False]
+    assert (answers[1].status_code, "fetched already" in answers[1].text) == (404, True)
+
+
 # Routes
 
 

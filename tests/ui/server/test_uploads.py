@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,17 @@ def test_upload_that_was_used_since_goes_later(uploads: Uploads) -> None:
     third = kept(uploads, 400_000)
     assert [path.exists() for path in (first, second, third)] == [True, False, True]
     assert not uploads.use(str(second))
+
+
+def test_upload_that_another_process_received_is_used_and_missed_too(uploads: Uploads) -> None:
+    with closing(Uploads()) as other:
+        path = kept(other)
+        os.utime(path, (0, 0))
+        assert uploads.use(str(path))
+        other.sweep()
+        assert path.exists(), "it was used just now"
+        other.drop(path)
+        assert not uploads.use(str(path))
 
 
 def test_upload_goes_when_it_was_not_used_for_an_hour(uploads: Uploads) -> None:

@@ -50,12 +50,12 @@ def serve_many() -> None:
     """Prepare for the pictures of many visitors.
 
     Two workers are started, without waiting for them, so that the first picture need not wait. And one large picture is
-    decoded at a time; another is refused until then: waiting would take one of the few queries that a server answers at
-    a time from those with ordinary pictures.
+    decoded at a time, while two wait; more are refused until then, as those that wait take some of the few queries that
+    a server answers at a time from ordinary pictures.
     """
     if AVAILABLE:
         from retrieval.images.door.workers.lane import Lane
         from retrieval.images.door.workers.pool import WORKERS
 
-        WORKERS.lane = Lane(at_once=1, waiting=0)
+        WORKERS.lane = Lane(at_once=1, waiting=2)
         WORKERS.warm_up(2)
