@@ -27,6 +27,7 @@ CLOSED = re.compile(
 _FILE = re.compile(rf"{API}/file[=/]\s*/*(?P<scheme>[a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _ICON = re.compile(r"/pwa_icon/(?!(192|512)\Z)")
 _IDS = re.compile(rf"{API}/(?:heartbeat/(?P<session>.*)|call/(?:v2/)?[^/]+/(?P<event>.+))", re.DOTALL)
+_LASTING = re.compile(rf"/heartbeat/|{API}/mcp(/|$)")
 _QUERIED = {"session_hash", "upload_id"}
 
 
@@ -64,3 +65,8 @@ def _check_id(value: str, name: str) -> None:
         raise RefusedError(
             400, f"{name} must be 1 to 128 letters, digits or _.:- characters, not {short(value, 60)!r}."
         )
+
+
+def is_lasting(method: str, path: str) -> bool:
+    """Whether a request is a stream that lasts as long as a page or a tool is open, and brings no answer."""
+    return method == "GET" and _LASTING.search(path) is not None

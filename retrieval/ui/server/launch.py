@@ -19,7 +19,6 @@ from gradio.utils import get_space
 from gradio_client import Client
 
 from retrieval.console import Stopping
-from retrieval.errors import LookalikeError
 from retrieval.ui import strings
 from retrieval.ui.access.login import INSIDE
 from retrieval.ui.access.passwords import Accounts
@@ -28,21 +27,13 @@ from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.connections.guard import guarded
 from retrieval.ui.server.connections.log import keep_log_short
 from retrieval.ui.server.gradio_app import mount_page
-from retrieval.ui.server.listen import address_of, listen
+from retrieval.ui.server.listen import UVICORN, address_of, listen, wait_until_up
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.behind import Behind
 from retrieval.ui.server.stop import finish, tell
 from retrieval.ui.server.surroundings import open_uploads, reach_this_machine
 from retrieval.ui.server.watched.front import Front
 from retrieval.ui.server.watched.metrics import METRICS
-
-_UVICORN: dict[str, Any] = {
-    "lifespan": "on",
-    "ws": "none",
-    "log_level": "warning",
-    "log_config": None,  # uvicorn's own needs a standard output
-    "timeout_graceful_shutdown": 1,  # seconds for what is still answered when `finish` has waited long enough
-}
 
 
 def launch(
@@ -94,7 +85,7 @@ class Server:
         self.front = Front(METRICS.text)
         self._blocks: gr.Blocks | None = None
         served = wrapped(self.front, settings)
-        options = {"forwarded_allow_ips": settings.forwarders, **_UVICORN, **(behind.options if behind else {})}
+        options = {"forwarded_allow_ips": settings.forwarders, **UVICORN, **(behind.options if behind else {})}
         config = uvicorn.Config(behind.around(served) if behind else served, **options)
         if behind is None:
             self._listener = guarded(self._listener, config, settings.connections)
@@ -113,11 +104,7 @@ class Server:
     def start(self) -> None:
         """Answer from now on. Raises LookalikeError if the server does not come up."""
         self._thread.start()
-        while not self._uvicorn.started:
-            self._thread.join(0.005)
-            if not self._thread.is_alive():
-                self._listener.close()
-                raise LookalikeError("the server could not be started: the reason is above.")
+        wait_until_up(self._uvicorn, self._thread, self._listener)
 
     def show(self, app: gr.Blocks, *, quiet: bool = False) -> Any:
         """Serve the page; returns Gradio's app. Raises LookalikeError if it cannot be started."""

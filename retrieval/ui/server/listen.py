@@ -5,13 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from contextlib import suppress
+from typing import Any
+
+import uvicorn
 
 from retrieval.errors import LookalikeError
 from retrieval.ui.server.settings import ServerSettings
 
 _FIRST_PORT, _PORTS = 7860, 100  # Gradio's own
 _BACKLOG = 2048
+
+UVICORN: dict[str, Any] = {
+    "lifespan": "on",
+    "ws": "none",
+    "log_level": "warning",
+    "log_config": None,  # uvicorn's own needs a standard output
+    "timeout_graceful_shutdown": 1,  # seconds for what is still answered when `finish` has waited long enough
+}
+"""How uvicorn is run, besides what is decided for each server."""
 
 
 def listen(settings: ServerSettings) -> socket.socket:
@@ -37,6 +50,15 @@ def address_of(listener: socket.socket) -> str:
     # An unspecified address is every address of the machine, and none that can be connected to everywhere.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def wait_until_up(server: uvicorn.Server, thread: threading.Thread, listener: socket.socket) -> None:
+    """Wait until a server that runs in a thread answers. Raises LookalikeError if it does not come up."""
+    while not server.started:
+        thread.join(0.005)
+        if not thread.is_alive():
+            listener.close()
+            raise LookalikeError("the server could not be started: the reason is above.")
 
 
 def _named_port() -> int | None:

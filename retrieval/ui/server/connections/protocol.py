@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from http import HTTPStatus
 from typing import Any
 
@@ -16,13 +15,13 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from retrieval.ui.intake.routes import is_lasting
 from retrieval.ui.server.connections.rates import Rate, acknowledged
 from retrieval.ui.server.connections.requests import Requests
 from retrieval.ui.server.connections.room import Room
 
 _PIECE = 2**14  # bytes given to the parser at once, whose limit of headers counts only what it could not use
 _DISCARDED = 2**23  # bytes read of a client that was refused
-_LASTING = re.compile(r"/gradio_api/(heartbeat/|mcp(/|$))")
 _TOO_SLOW_HEAD = "the request line and headers took more than {seconds:g} seconds."
 _TOO_SLOW_BODY = "the body came in too slowly: at least {rate:g} bytes a second are needed."
 
@@ -152,7 +151,7 @@ class Guarded(H11Protocol):
                 self._room.works(self, lasting=self._is_lasting())
 
     def _is_lasting(self) -> bool:
-        return self.scope["method"] == "GET" and _LASTING.search(self.scope["path"]) is not None
+        return is_lasting(self.scope["method"], self.scope["path"])
 
     def _leave_request(self) -> None:
         """Tell the app, if it answers a request, that the client is gone: its answer is of no use."""

@@ -24,7 +24,7 @@ from retrieval.files.held import HeldFolder
 from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.server.connections.guard import guarded
-from retrieval.ui.server.listen import address_of, listen
+from retrieval.ui.server.listen import UVICORN, address_of, listen, wait_until_up
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.crew import Crew
 from retrieval.ui.server.several.job import Job, Shown
@@ -32,13 +32,6 @@ from retrieval.ui.server.several.passing.router import Router
 from retrieval.ui.server.stop import tell
 from retrieval.ui.server.surroundings import reach_this_machine
 
-_UVICORN: dict[str, Any] = {
-    "lifespan": "on",
-    "ws": "none",
-    "log_level": "warning",
-    "log_config": None,
-    "timeout_graceful_shutdown": 1,
-}
 _LOOK = 0.1
 _FOR_ANSWERS = WHOLE - 1.0  # seconds from the signal until those that have not ended yet are ended
 
@@ -100,16 +93,12 @@ class _Front:
     def __init__(self, router: Router, listener: Any, settings: ServerSettings) -> None:
         self.router = router
         self._loop = asyncio.new_event_loop()
-        config = uvicorn.Config(router, forwarded_allow_ips=settings.forwarders, **_UVICORN)
+        config = uvicorn.Config(router, forwarded_allow_ips=settings.forwarders, **UVICORN)
         listener = guarded(listener, config, settings.connections)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
         self._thread.start()
-        while not self._server.started:
-            self._thread.join(0.005)
-            if not self.alive:
-                listener.close()
-                raise LookalikeError("the server could not be started: the reason is above.")
+        wait_until_up(self._server, self._thread, listener)
 
     @property
     def alive(self) -> bool:

@@ -12,13 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.errors import LookalikeError
 from retrieval.ui import strings
+from retrieval.ui.intake.routes import is_lasting
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 State = Literal["starting", "ready", "stopping"]
 _RETRY = {"Retry-After": "5", "Cache-Control": "no-store"}
-_PASSING = ("/gradio_api/heartbeat/", "/heartbeat/")  # open as long as a page is, and nothing to wait for
 
 
 class Front:
@@ -70,7 +70,7 @@ class Front:
             why = strings.STARTING if self._page is None else strings.STOPPING
             await said(503, {"error": why, "detail": why})(scope, receive, send)
             return
-        counts = not scope["path"].startswith(_PASSING)
+        counts = not is_lasting(scope["method"], scope["path"])
         self.running += counts
         try:
             await self._page(scope, receive, send)

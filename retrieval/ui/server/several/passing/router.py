@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from retrieval.ui import strings
+from retrieval.ui.intake.routes import is_lasting
 from retrieval.ui.server.asgi import wrapped
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.behind import origin_of
@@ -31,7 +32,6 @@ from retrieval.ui.server.watched.metrics import METRICS
 from retrieval.ui.server.watched.requests import QUIET
 
 _OWN = {"/health", "/ready", "/metrics"}
-_PASSING = "/heartbeat/"  # open as long as a page is, and no work
 _TRIES, _PAUSE = 3, 0.05  # seconds: by then it is known that a worker has ended
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 
@@ -78,7 +78,7 @@ class Router:
             is_new = self._keep(named, worker)
             relay = Relay(receive, send, self._learning(scope["method"], path, named, worker))
             try:
-                with worker.busy_with(_PASSING not in path):
+                with worker.busy_with(not is_lasting(scope["method"], path)):
                     request = asked(scope, origin_of(self._crew.secret, scope), body, whole)
                     await relay.run(worker.connections, request)
                 if is_new and relay.status >= 400:
@@ -122,7 +122,7 @@ class Router:
 
     async def _ended(self, named: Named, path: str, method: str, send: Send) -> bool:
         """The worker that kept something has ended: whoever waits for its answer is told so; whether one was."""
-        if method != "GET" or named.upload or _PASSING in path:
+        if method != "GET" or named.upload or is_lasting(method, path):
             self._places.forget(named)
             return False
         await send({"type": "http.response.start", "status": 200, "headers": STREAM})
