@@ -9,7 +9,14 @@ import struct
 from collections.abc import Iterator
 
 from retrieval.images.door.checks.blocks.av1 import stream_sizes
-from retrieval.images.door.checks.blocks.boxes import MOST_EXTENTS, Box, all_boxes, check_size, located_items
+from retrieval.images.door.checks.blocks.boxes import (
+    MOST_EXTENTS,
+    Box,
+    all_boxes,
+    check_size,
+    located_items,
+    overwritten,
+)
 from retrieval.images.door.checks.blocks.icc import safe_profile
 from retrieval.images.door.formats import RefusedError
 
@@ -46,12 +53,7 @@ def clean(data: bytes, max_pixels: int) -> bytes:
             grids |= {int.from_bytes(body[4 : 4 + wide], "big")} if kind == b"grid" else set()
     _check_frames(data, boxes)
     _check_streams(data, boxes, grids, max_pixels)
-    if not changes:
-        return data
-    copy = bytearray(data)
-    for place, new in changes.items():
-        copy[place : place + len(new)] = new
-    return bytes(copy)
+    return overwritten(data, changes)
 
 
 def _check_frames(data: bytes, boxes: list[Box]) -> None:

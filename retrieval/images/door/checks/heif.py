@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from retrieval.images.door.checks.blocks.boxes import Box, Extents, all_boxes, check_size
+from retrieval.images.door.checks.blocks.boxes import Box, Extents, all_boxes, check_size, overwritten
 from retrieval.images.door.checks.blocks.hevc import configured_units, declared_size, units
 from retrieval.images.door.checks.blocks.icc import safe_profile
 from retrieval.images.door.checks.blocks.items import Items, read_items
@@ -53,13 +53,7 @@ def clean(data: bytes, max_pixels: int) -> bytes:
     for source, target in items.auxiliary:
         if target in check.shown and _is_alpha(data, items, source):
             check.follow(source, 0)
-    changes = dict(_changes(data, boxes, items, check.shown))
-    if not changes:
-        return data
-    copy = bytearray(data)
-    for place, new in changes.items():
-        copy[place : place + len(new)] = new
-    return bytes(copy)
+    return overwritten(data, dict(_changes(data, boxes, items, check.shown)))
 
 
 def _is_alpha(data: bytes, items: Items, item: int) -> bool:

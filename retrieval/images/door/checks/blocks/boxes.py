@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from retrieval.images.door.formats import RefusedError
 
@@ -110,3 +110,13 @@ def located_items(
             offset, length = number(offset_size), number(length_size)
             extents.append((base + offset, length or len(data)))
         yield item, extents
+
+
+def overwritten(data: bytes, changes: Mapping[int, bytes]) -> bytes:
+    """The data with other bytes at some places; the same object if there are none."""
+    if not changes:
+        return data
+    copy = bytearray(data)
+    for place, new in changes.items():
+        copy[place : place + len(new)] = new
+    return bytes(copy)

@@ -83,7 +83,7 @@ class Router:
                     await relay.run(worker.connections, request)
                 if is_new and relay.status >= 400:
                     self._places.forget(named)
-                scope[QUIET] = relay.whole  # the worker has noted it
+                scope[QUIET] = relay.whole or relay.left  # the worker notes it
                 return
             except BrokenError:
                 await asyncio.sleep(_PAUSE)
