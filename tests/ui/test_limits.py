@@ -197,11 +197,13 @@ def test_answer_is_kept_for_a_while_and_then_dropped(app: gr.Blocks, server: str
     assert httpx.get(f"{server}/gradio_api/call/search_by_id/{event}").status_code == 404
 
 
+@pytest.mark.parametrize("session", [None, "one-for-all"])
 def test_oldest_answers_are_dropped_when_all_become_too_large(
-    app: gr.Blocks, server: str, monkeypatch: pytest.MonkeyPatch
+    app: gr.Blocks, server: str, monkeypatch: pytest.MonkeyPatch, session: str | None
 ) -> None:
     def answered() -> str:
-        event = str(ask(server).json()["event_id"])
+        asked = {"data": [ID, 2], "session_hash": session}
+        event = str(httpx.post(f"{server}/gradio_api/call/search_by_id", json=asked).json()["event_id"])
         while event in app._queue.event_ids_to_events:
             time.sleep(0.01)
         return event
@@ -210,8 +212,11 @@ def test_oldest_answers_are_dropped_when_all_become_too_large(
     monkeypatch.setattr("retrieval.ui.limits.queue._MOST_KEPT", app._queue._answers[second][1] * 5 // 2)
     third = answered()
     assert httpx.get(f"{server}/gradio_api/call/search_by_id/{first}").status_code == 404
-    assert "complete" in answer(server, second)
-    assert "complete" in answer(server, third)
+    if session is None:
+        assert ["complete" in answer(server, event) for event in (second, third)] == [True, True]
+    else:  # its stream brings the answers to all of its events
+        stream = httpx.get(f"{server}/gradio_api/queue/data", params={"session_hash": session}, timeout=60).text
+        assert [event in stream for event in (first, second, third)] == [False, True, True]
 
 
 def test_search_whose_client_has_left_is_not_computed(app: gr.Blocks, server: str) -> None:

@@ -114,8 +114,7 @@ class PageQueue(Queue):  # type: ignore[misc]
                 break
             size -= its
             del self._answers[old]
-            if session != event.session_hash and old in self.pending_event_ids_session.get(session, ()):
-                self._drop(session)
+            self._forget(session, old)
 
     def compute_analytics_summary(self, records: Any) -> Any:
         """Nothing: Gradio would sort all events since the start with pandas after each one."""
@@ -144,6 +143,15 @@ class PageQueue(Queue):  # type: ignore[misc]
         self._answers = {event: kept for event, kept in self._answers.items() if event in waiting}
         known = busy | self.pending_event_ids_session.keys() | self.pending_messages_per_session.keys()
         self._seen = {session: when for session, when in self._seen.items() if session in known}
+
+    def _forget(self, session: str, event_id: str) -> None:
+        """Forget the messages of one event, if nobody has fetched them."""
+        self.pending_event_ids_session.get(session, set()).discard(event_id)
+        messages = self.pending_messages_per_session.get(session)
+        for _ in range(0 if messages is None else messages.qsize()):
+            message = messages.get_nowait()
+            if message.event_id != event_id:
+                messages.put_nowait(message)
 
     def _drop(self, session: str) -> None:
         """Forget the messages of a session, and its events that are over."""

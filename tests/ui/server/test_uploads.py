@@ -219,6 +219,11 @@ def test_hundreds_of_uploads_stay_below_the_bound_and_a_search_for_a_gone_one_sa
     assert "event: complete" in search(http, upload(http).json()[0])
 
 
+def test_upload_for_which_there_is_never_room_is_too_large(http: TestClient) -> None:
+    refused = upload(http, bytes(10**6))
+    assert (refused.status_code, "too large" in refused.json()["detail"]) == (413, True)
+
+
 def test_upload_to_a_full_disk_is_refused_with_a_sentence_and_leaves_nothing(http: TestClient) -> None:
     http.uploads.sweep(-1)  # type: ignore[attr-defined]
     path = upload(http).json()[0]

@@ -24,7 +24,7 @@ MOST = 4 * MAX_BYTES
 """Bytes of one request."""
 
 _FILE_TOO_LARGE = f"a file is too large: at most {MAX_BYTES // 2**20} MiB are accepted."
-_TOO_LARGE = f"the upload is too large: at most {MOST // 2**20} MiB are accepted at once. Upload fewer files at a time."
+_TOO_LARGE = "the upload is too large: at most {most} MiB are accepted at once. Upload fewer files at a time."
 _INCOMPLETE = "the upload is incomplete."
 
 
@@ -40,7 +40,9 @@ class Form:
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 200:
             raise RefusedError(415, "files are uploaded as multipart/form-data, in a field called files.")
-        check_stated(headers, MOST, _TOO_LARGE)
+        self._most = min(MOST, uploads.most)  # more than there is room for would have to wait for itself
+        self._too_large = _TOO_LARGE.format(most=self._most // 2**20)
+        check_stated(headers, self._most, self._too_large)
         self._uploads, self._progress = uploads, progress
         self._files: list[Incoming] = []
         self._taken, self._ended = 0, False
@@ -79,8 +81,8 @@ class Form:
                 raise RefusedError(400, _INCOMPLETE)
             body, more = message.get("body", b""), message.get("more_body", False)
             self._taken += len(body)
-            if self._taken > MOST:
-                raise RefusedError(413, _TOO_LARGE)
+            if self._taken > self._most:
+                raise RefusedError(413, self._too_large)
             self._parser.write(body)
             if self._pending:
                 await to_thread.run_sync(self._write)
