@@ -6,7 +6,6 @@ import base64
 import json
 import re
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -254,13 +253,15 @@ def test_upload_that_no_browser_would_send_is_refused(server: str, body: bytes, 
     assert (said.status_code, words in said.json()["detail"]) == (status, True), said.text
 
 
-def uploaded() -> set[Path]:
-    """All files, whole or not, in the folders of uploads on this machine."""
-    return set((Path(tempfile.gettempdir()) / "gradio").glob("lookalike-uploads-*/*/*"))
+def folder_of(server: str) -> Path:
+    """The folder of this server's uploads."""
+    [path] = httpx.post(f"{server}{API}/upload", files={"files": ("a.txt", b"x")}).json()
+    return Path(path).parents[1]
 
 
 def test_upload_over_the_limit_is_refused_and_leaves_nothing(server: str) -> None:
-    before = uploaded()
+    folder = folder_of(server)
+    before = set(folder.glob("*/*"))
     head = f"POST {API}/upload HTTP/1.1\nHost: x\nContent-Type: multipart/form-data; boundary=b\n"
     assert "413" in exchange(server, f"{head}Content-Length: 300000000\n").splitlines()[0]
     begun = part(FILE, bytes(100_000))[:-2]
@@ -274,7 +275,7 @@ def test_upload_over_the_limit_is_refused_and_leaves_nothing(server: str) -> Non
     headers = {"content-type": "multipart/form-data; boundary=b"}
     said = httpx.post(f"{server}{API}/upload", content=large(), headers=headers, timeout=60)
     assert (said.status_code, "at most 64 MiB" in said.json()["detail"]) == (413, True)
-    assert uploaded() <= before
+    assert set(folder.glob("*/*")) <= before
 
 
 # Data URLs
