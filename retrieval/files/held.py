@@ -14,6 +14,9 @@ from secrets import token_hex
 from retrieval.errors import LookalikeError
 from retrieval.files.locks import alone
 
+PICTURES = "lookalike-pictures-"
+"""Beginning of the name of a folder with pictures that a page shows."""
+
 _LOCK = ".lock"
 _YOUNG = 60.0  # seconds that a lock without a folder may be one that is just being made
 

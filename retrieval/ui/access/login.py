@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from retrieval.ui import strings
 from retrieval.ui.access.attempts import Attempts
 from retrieval.ui.access.passwords import Accounts, read_basic
-from retrieval.ui.intake.json_body import read_body
+from retrieval.ui.intake.json_body import MOST_OF_LOGIN, read_body
 from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 from retrieval.ui.limits.visitors import visitor_of
 from retrieval.ui.server.watched.metrics import METRICS
@@ -23,7 +23,6 @@ INSIDE = "x-lookalike-inside"
 
 _COOKIE = "lookalike-login"
 _OPEN = ("/health", "/ready")  # for whoever watches over the process
-_FORM = 2**14  # bytes
 _BASIC = {"WWW-Authenticate": 'Basic realm="Lookalike", charset="UTF-8"'}
 
 
@@ -81,7 +80,7 @@ class Login:
 
     async def _logged_in(self, scope: Scope, receive: Receive) -> JSONResponse:
         try:
-            body = await read_body(receive, dict(scope["headers"]), _FORM)
+            body = await read_body(receive, dict(scope["headers"]), MOST_OF_LOGIN)
             form = parse_qs(body.decode("latin-1"), max_num_fields=10)
         except (RefusedError, ConnectionError, ValueError):  # too large, broken off, or too many fields
             form = {}

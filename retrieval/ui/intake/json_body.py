@@ -14,6 +14,8 @@ from retrieval.ui.intake.refusing import RefusedError
 
 MOST = 2**20
 """Bytes of JSON."""
+MOST_OF_LOGIN = 2**14
+"""Bytes of the form with which a visitor logs in."""
 _DEEPEST = 32
 _MOST_VALUES = 20_000
 _MOST_DIGITS = 1000

@@ -19,13 +19,12 @@ from retrieval.ui.intake.calls import Calls
 from retrieval.ui.intake.files.data_urls import DataUrls
 from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.intake.files.uploads import Form, with_progress
-from retrieval.ui.intake.json_body import parse, read_body
+from retrieval.ui.intake.json_body import MOST_OF_LOGIN, parse, read_body
 from retrieval.ui.intake.refusing import Body, RefusedError, refuse
 from retrieval.ui.intake.routes import API, check_route
 
 _BODILESS = ("GET", "HEAD", "OPTIONS")
 _UPLOAD = SimpleNamespace(path=f"{API}/upload")  # the route for metrics and the log
-_FORM = 2**14  # bytes of the form with which a visitor logs in
 
 
 def intake(app: ASGIApp, page: gr.Blocks, uploads: Uploads) -> ASGIApp:
@@ -78,7 +77,7 @@ class Intake:
     ) -> tuple[Scope, Receive]:
         """The request with its body checked and read; raises RefusedError, and ConnectionError if it breaks off."""
         if path.rstrip("/") == "/login":
-            return scope, _replay(await read_body(receive, headers, _FORM), receive)
+            return scope, _replay(await read_body(receive, headers, MOST_OF_LOGIN), receive)
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if path.startswith(f"{API}/mcp"):
             body = await self._read_call(receive, headers)

@@ -19,14 +19,13 @@ import gradio as gr
 from PIL import Image
 
 from retrieval.errors import LookalikeError
-from retrieval.files.held import HeldFolder
+from retrieval.files.held import PICTURES, HeldFolder
 from retrieval.files.storing import storing
 from retrieval.images.door.views import View, within
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_views, thumbnail_jpeg
 
 _FILES = "/gradio_api/file="
-PREFIX = "lookalike-pictures-"
 PREVIEW = 480  # pixels of the longer side
 
 
@@ -39,7 +38,7 @@ class PictureFolder:
         if shared is None:
             place = Path(tempfile.gettempdir())
             with storing(place, LookalikeError):
-                self._held = HeldFolder(place, PREFIX)
+                self._held = HeldFolder(place, PICTURES)
         self.path = self._held.path if self._held else Path(str(shared)).resolve()
         gr.set_static_paths([self.path])
 

@@ -15,7 +15,7 @@ from retrieval.errors import LookalikeError
 from retrieval.ui.server.settings import ServerSettings
 
 _FIRST_PORT, _PORTS = 7860, 100  # Gradio's own
-_BACKLOG = 2048
+BACKLOG = 2048
 
 UVICORN: dict[str, Any] = {
     "lifespan": "on",
@@ -92,7 +92,7 @@ def _first_free(family: socket.AddressFamily, address: str, first: int, last: in
 
 def _open(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
     both = address == "::" and socket.has_dualstack_ipv6()
-    return at_once(socket.create_server((address, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both))
+    return at_once(socket.create_server((address, port), family=family, backlog=BACKLOG, dualstack_ipv6=both))
 
 
 def at_once(listener: socket.socket) -> socket.socket:

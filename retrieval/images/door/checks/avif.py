@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from retrieval.images.door.checks.blocks.av1 import stream_sizes
 from retrieval.images.door.checks.blocks.boxes import (
     MOST_EXTENTS,
+    MOST_FRAMES,
     Box,
     all_boxes,
     check_size,
@@ -22,7 +23,6 @@ from retrieval.images.door.formats import RefusedError
 
 _HIDDEN = b"none"  # a type that is not read
 _MOST_UNITS = 20_000  # of video; a picture or tile has about three
-_MOST_FRAMES = 200_000
 _MOST_DECODED = 4  # a picture, its transparency, and smaller or other versions, each at most as large as the limit
 
 
@@ -65,8 +65,8 @@ def _check_frames(data: bytes, boxes: list[Box]) -> None:
             frames = max([frames, *(count for _, count, _ in struct.iter_unpack(">III", entries))])
         elif name in (b"stco", b"co64"):
             chunks = max(chunks, int.from_bytes(data[start + 4 : start + 8], "big"))
-    if chunks * frames > _MOST_FRAMES:
-        raise RefusedError(f"is an AVIF file of {chunks * frames:,} frames; at most {_MOST_FRAMES:,} are accepted")
+    if chunks * frames > MOST_FRAMES:
+        raise RefusedError(f"is an AVIF file of {chunks * frames:,} frames; at most {MOST_FRAMES:,} are accepted")
 
 
 def _check_streams(data: bytes, boxes: list[Box], grids: set[int], max_pixels: int) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.ui.intake.refusing import RefusedError, refuse
-from retrieval.ui.server.listen import at_once
+from retrieval.ui.server.listen import BACKLOG, at_once
 from retrieval.ui.server.watched.requests import QUIET
 
-_BACKLOG = 2048
 HEADER = b"x-lookalike-from"
 """The header that only the supervisor, and the worker itself, can set."""
 
@@ -38,7 +37,7 @@ class Behind:
 
     def listen(self) -> socket.socket:
         """A socket for the supervisor alone."""
-        return at_once(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
+        return at_once(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
 
     @property
     def own_header(self) -> dict[str, str]:

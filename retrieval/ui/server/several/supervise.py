@@ -20,7 +20,7 @@ import uvicorn
 
 from retrieval.console import WHOLE, Stopping, say
 from retrieval.errors import LookalikeError
-from retrieval.files.held import HeldFolder
+from retrieval.files.held import PICTURES, HeldFolder
 from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.server.connections.guard import guarded
@@ -48,7 +48,7 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping
         say(strings.MANY_WORKERS.format(workers=workers, cores=cores))
     share = _share(settings, workers)
     reach_this_machine()
-    pictures = HeldFolder(Path(tempfile.gettempdir()), "lookalike-pictures-")
+    pictures = HeldFolder(Path(tempfile.gettempdir()), PICTURES)
     job = Job(shown, share, secrets.token_urlsafe(24), secrets.randbits(63), str(pictures.path), workers)
     # Before there is a thread, or a socket that its processes would keep open.
     crew = Crew(job, max(1, cores // workers))

@@ -10,7 +10,7 @@ from retrieval.images.door.formats import RefusedError
 MOST_ITEMS = 4096  # pictures, tiles and blocks of metadata; the decoder's work grows with their square
 _MOST_BOXES = 20_000
 MOST_EXTENTS = 20_000
-_MOST_FRAMES = 200_000
+MOST_FRAMES = 200_000  # of an animation; the decoder makes a list of them
 
 Box = tuple[bytes, int, int]
 """Name, start and end of the content."""
@@ -23,8 +23,8 @@ _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdi
 _COUNTED = {
     b"iinf": (4, 2, 4, MOST_ITEMS),
     b"ipma": (4, 4, 4, MOST_ITEMS),
-    b"stsz": (8, 4, 4, _MOST_FRAMES),
-    **dict.fromkeys((b"stco", b"co64", b"stsc", b"stts", b"stss"), (4, 4, 4, _MOST_FRAMES)),
+    b"stsz": (8, 4, 4, MOST_FRAMES),
+    **dict.fromkeys((b"stco", b"co64", b"stsc", b"stts", b"stss"), (4, 4, 4, MOST_FRAMES)),
 }
 
 
