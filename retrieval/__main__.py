@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from retrieval.commands import change, hub, inspect, search, serve
+from retrieval.commands import change, encoders, hub, inspect, search, serve
 from retrieval.commands.run import new_app, run_app
 
-GROUPS = (change.commands, search.commands, inspect.commands, serve.commands, hub.commands)
+GROUPS = (change.commands, encoders.commands, search.commands, inspect.commands, serve.commands, hub.commands)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
-from retrieval.artifact.text import TextPart
+from retrieval.artifact.parts.text import TextPart
 from retrieval.build.reference import Reference
 from retrieval.console import Progress
 from retrieval.encoders.base import Explainer, ImageEncoder, Resize, resize_of
@@ -93,12 +93,12 @@ class Searcher:
         self._vectors = Cache[tuple[Any, ...], Vector](_REMEMBERED)
 
     @classmethod
-    def open(cls, name: Path | str, *, sha256: str | None = None) -> Searcher:
+    def open(cls, name: Path | str, *, sha256: str | None = None, engine: str | None = None) -> Searcher:
         """Open and verify an artifact: a folder, or `owner/name[@revision]` on the Hub.
 
-        `sha256` pins it, as in `open_artifact`, whose errors this raises.
+        `sha256` pins it and `engine` runs its encoder, as in `open_artifact`, whose errors this raises.
         """
-        return cls.of(open_artifact(name, sha256=sha256))
+        return cls.of(open_artifact(name, sha256=sha256, engine=engine))
 
     @classmethod
     def of(cls, artifact: Artifact) -> Searcher:

@@ -334,11 +334,13 @@ def encoder(pictures):
     """A tiny timm network with fixed random weights and embeddings of 16 numbers."""
     encoder = Encoder.create(BACKBONE, pretrained=False, embedding_size=EMBEDDING_SIZE, seed=0)
     # Random weights map all images to nearly the same point; batch norm statistics of real images spread them out.
-    seen = torch.stack([encoder.preprocess(open_image(path)) for path in sorted(pictures.rglob("*.png"))])
+    seen = torch.stack(
+        [torch.from_numpy(encoder.preprocess(open_image(path))) for path in sorted(pictures.rglob("*.png"))]
+    )
     with torch.no_grad():
         for _ in range(20):
             encoder.model.train()(seen)
-    return Encoder(encoder.model)
+    return Encoder.of(encoder.model)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,8 @@ TRAINING_LAYERS = [
     ["commands"],
     ["__main__"],
 ]
+# Serving imports none of them where an artifact has the exported network.
+TORCH = ["retrieval/encoders/network/", "retrieval/encoders/engines/torch.py", "retrieval/encoders/text.py"]
 # A package -> the files and folders that may import it.
 OWNERS = {
     "gradio": ["retrieval/ui/"],
@@ -54,9 +56,11 @@ OWNERS = {
     "uvicorn": ["retrieval/ui/server/"],
     "gradio_client": ["retrieval/ui/", "retrieval/bench/artifact.py"],
     "typer": ["retrieval/commands/", "training/commands.py"],
-    "torch": ["retrieval/encoders/", "training/"],
-    "torchvision": ["retrieval/encoders/", "training/"],
-    "timm": ["retrieval/encoders/", "training/"],
+    "torch": [*TORCH, "training/"],
+    "torchvision": ["training/"],
+    "timm": ["retrieval/encoders/network/", "training/"],
+    "onnxruntime": ["retrieval/encoders/engines/onnx.py"],
+    "openvino": ["retrieval/encoders/engines/openvino.py"],
     "transformers": ["retrieval/encoders/text.py", "training/"],
     "accelerate": ["training/"],
     "pytorch_metric_learning": ["training/"],
@@ -65,11 +69,11 @@ OWNERS = {
     "safetensors": ["retrieval/encoders/", "training/"],
     "faiss": ["retrieval/stores/", "retrieval/bench/"],
     "matplotlib": ["retrieval/evaluation/plots.py"],
-    "scipy": ["retrieval/evaluation/", "retrieval/artifact/map.py"],
+    "scipy": ["retrieval/evaluation/", "retrieval/artifact/parts/map.py"],
     "sklearn": ["retrieval/evaluation/calibration.py"],
     "watchfiles": ["retrieval/build/watch.py"],
-    "openTSNE": ["retrieval/artifact/map.py"],
-    "umap": ["retrieval/artifact/map.py"],
+    "openTSNE": ["retrieval/artifact/parts/map.py"],
+    "umap": ["retrieval/artifact/parts/map.py"],
     "datasets": ["retrieval/sources/", "training/data/dataset.py"],
     "huggingface_hub": ["retrieval/hub/", "retrieval/build/card.py", "retrieval/encoders/"],
     "httpcore": ["retrieval/sources/lists/"],

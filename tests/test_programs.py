@@ -351,20 +351,18 @@ def test_searcher_is_pickled_as_a_reference_to_its_artifact(artifact, searcher, 
         pickle.dumps(Searcher(searcher.encoder, searcher.store, searcher.gallery))
 
 
-def test_searches_of_16_threads_are_answered_as_if_each_were_alone(searcher, pictures):
+def test_searches_of_16_threads_are_answered_as_if_each_were_alone(searcher, pictures, monkeypatch):
     queries = [path.read_bytes() for path in sorted(pictures.rglob("*.[jp][pn]g"))[::3]][:16]
     broken = queries[3][:200]
     ask = partial(searcher.search, k=20, fold=True)
     alone = [ask(query) for query in queries]
     searcher._vectors._values.clear()
     sizes = []
-    hook = searcher.encoder.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            refused = pool.submit(found, searcher, broken)
-            together = answered_together(searcher.encoder._thread, searcher.encoder._queries, ask, queries)
-    finally:
-        hook.remove()
+    embed = searcher.encoder.engine.embed
+    monkeypatch.setattr(searcher.encoder.engine, "embed", lambda pixels: sizes.append(len(pixels)) or embed(pixels))
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(found, searcher, broken)
+        together = answered_together(searcher.encoder._thread, searcher.encoder._queries, ask, queries)
     for found_together, found_alone in zip(together, alone, strict=True):
         assert [(hit.id, hit.alike, hit.confident) for hit in found_together] == [
             (hit.id, hit.alike, hit.confident) for hit in found_alone

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval.arrays import Vectors
 from retrieval.encoders.image import Encoder
-from retrieval.encoders.text import TextEncoder
 from retrieval.errors import IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
 from retrieval.stores.faiss import FaissStore
+
+if TYPE_CHECKING:
+    from retrieval.encoders.text import TextEncoder
 
 _K = 5
 _TEXT = "a photo of a red thing on a white background, seen from the side"  # works for any gallery

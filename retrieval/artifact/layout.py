@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
+from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE, WEIGHTS_FILE
 from retrieval.files.names import DEVICES
 
 # No path may leave the folder. An adapter file would make transformers load another model from elsewhere.
@@ -17,7 +17,7 @@ TEXT = re.compile(rf"text/(?!adapter_|(?i:{DEVICES})\.)\w[\w.-]*\.(json|txt|mode
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of an artifact's files, including the optional ones: plots, a map, a text model."""
+    """The names of an artifact's files, including the optional ones: exported network, plots, map, text model."""
 
     config: str = CONFIG_FILE
     weights: str = WEIGHTS_FILE
@@ -26,6 +26,7 @@ class Layout:
     metrics: str = "metrics.json"
     card: str = "README.md"
     manifest: str = "manifest.json"
+    exported: str = EXPORTED_FILE
     plots: str = "plots"
     map: str = "map.npy"
     text: str = "text"
@@ -37,7 +38,7 @@ class Layout:
 
     def own(self) -> list[str]:
         """All top-level names that belong to an artifact."""
-        return [*self.names(), self.plots, self.map, self.text]
+        return [*self.names(), Path(self.exported).parts[0], self.plots, self.map, self.text]
 
     def is_file(self, name: str) -> bool:
         """Whether `name`, a path relative to the folder, is a valid file of an artifact."""
@@ -45,11 +46,15 @@ class Layout:
 
     def is_extra(self, name: str) -> bool:
         """Whether `name` is a valid name for an optional file."""
-        return name == self.map or bool(PLOT.fullmatch(name) or TEXT.fullmatch(name))
+        return name in (self.map, self.exported) or bool(PLOT.fullmatch(name) or TEXT.fullmatch(name))
 
     def plots_in(self, folder: Path) -> list[str]:
         """The contents of the plots folder as `plots/NAME`, without hidden files such as .DS_Store."""
         return _inside(folder, self.plots)
+
+    def exported_in(self, folder: Path) -> list[str]:
+        """The contents of the exported network's folder as `onnx/NAME`, without hidden files."""
+        return _inside(folder, Path(self.exported).parts[0])
 
     def text_in(self, folder: Path) -> list[str]:
         """The contents of the text model's folder as `text/NAME`, without hidden files."""
@@ -58,10 +63,10 @@ class Layout:
     def extras_in(self, folder: Path) -> list[str]:
         """Everything found where the optional files go, under valid names or not."""
         map_ = [self.map] if (folder / self.map).exists() else []
-        return [*self.plots_in(folder), *map_, *self.text_in(folder)]
+        return [*self.exported_in(folder), *self.plots_in(folder), *map_, *self.text_in(folder)]
 
 
-_NOT_ALL_HAVE = ("plots", "map", "text", "text_index")
+_NOT_ALL_HAVE = ("exported", "plots", "map", "text", "text_index")
 
 
 def _inside(folder: Path, name: str) -> list[str]:

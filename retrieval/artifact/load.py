@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,10 +29,11 @@ from retrieval.artifact.manifest import (
     reading,
     stated_files,
 )
-from retrieval.artifact.map import read_map
 from retrieval.artifact.metrics import Metrics, parse_metrics
+from retrieval.artifact.parts.exported import check_exported
+from retrieval.artifact.parts.map import read_map
+from retrieval.artifact.parts.text import TextPart, read_text
 from retrieval.artifact.report import Report
-from retrieval.artifact.text import TextPart, read_text
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
@@ -121,13 +123,15 @@ def check_target(folder: Path) -> None:
                 )
 
 
-def load_artifact(folder: Path, *, sha256: str | None = None) -> Artifact:
+def load_artifact(folder: Path, *, sha256: str | None = None, engine: str | None = None) -> Artifact:
     """Verify and open an artifact; with `sha256`, only the one whose `manifest_sha256` this is.
+
+    `engine` runs the encoder, as in `Encoder.load`.
 
     Raises ArtifactError if the folder holds none, and IntegrityError if a part does not match the manifest; the message
     gives the part and both values. FAISS, torch and Parquet never read a file whose hash does not match.
     """
-    return _whole(folder, _open, sha256)
+    return _whole(folder, partial(_open, engine=engine), sha256)
 
 
 def read_metrics(folder: Path) -> Metrics:
@@ -157,10 +161,11 @@ def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T], sha256: str
     return _whole(folder, read, sha256)  # the manifest has changed: another process replaced the artifact
 
 
-def _open(folder: Path, manifest: dict[str, Any]) -> Artifact:
+def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifact:
     check_files(folder, manifest)
+    check_exported(manifest)
     try:
-        encoder = Encoder.load(folder)
+        encoder = Encoder.load(folder, engine=engine)
     except EncoderError as error:
         raise IntegrityError(f"{folder}: {error}") from error
     agree(f"{LAYOUT.weights}: encoder fingerprint", manifest["encoder"]["fingerprint"], encoder.fingerprint)

@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target
-from retrieval.artifact.map import PCA, check_method, write_map
+from retrieval.artifact.parts.map import PCA, check_method, write_map
+from retrieval.artifact.parts.text import write_text
 from retrieval.artifact.report import Report
-from retrieval.artifact.text import write_text
 from retrieval.build.embed import embed_source
 from retrieval.build.shards import Shards
 from retrieval.build.write import Draft, write_artifact
 from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
-from retrieval.encoders.text import TextEncoder
 from retrieval.errors import ArtifactError, SourceError
 from retrieval.files.names import beside
 from retrieval.files.storing import storing
@@ -32,6 +32,9 @@ from retrieval.sources.base import Source
 from retrieval.sources.originals import with_originals
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import AUTO, FaissStore
+
+if TYPE_CHECKING:
+    from retrieval.encoders.text import TextEncoder
 
 
 def build_artifact(
@@ -77,6 +80,7 @@ def building(
     """Like `build_artifact`, but yields the draft so the caller can add to it; the end of the block writes `out`."""
     check_target(out)
     FaissStore.check_factory(factory, encoder.dim)  # fail before hours of work
+    encoder.use_fastest()
     with writing(out, LAYOUT.own()):
         shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint}")
         report = report_of(shards, source)

@@ -107,7 +107,7 @@ def write_card(
 
 
 def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], name: str | None) -> ModelCardData:
-    training, tag = metrics.training, encoder.model.pretrained_cfg.get("tag")
+    training, tag = metrics.training, encoder.about.tag
     settings, recipe = (training.settings, training.recipe) if training else ({}, "")
     of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", settings.get("backbone", ""))
     base = of_timm and tag and settings.get("pretrained") and not settings.get("weights")

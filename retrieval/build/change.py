@@ -16,9 +16,10 @@ from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
-from retrieval.artifact.map import MAP, map_method_of, write_map
 from retrieval.artifact.metrics import Metrics, new_metrics
-from retrieval.artifact.text import TEXT, rewrite_text
+from retrieval.artifact.parts.exported import EXPORTED, write_exported
+from retrieval.artifact.parts.map import MAP, map_method_of, write_map
+from retrieval.artifact.parts.text import TEXT, rewrite_text
 from retrieval.build.build import embed, report_of
 from retrieval.build.write import (
     CALIBRATION,
@@ -28,9 +29,10 @@ from retrieval.build.write import (
     link,
     write_artifact,
     write_description,
+    write_manifest,
 )
 from retrieval.console import Progress
-from retrieval.errors import QueryError
+from retrieval.errors import EncoderError, QueryError
 from retrieval.images.gallery import ORIGINAL, Gallery, joined, read_tables, write_gallery
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.originals import with_originals
@@ -123,6 +125,24 @@ def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
         return _described(old, metrics, _facts(old, {"metrics": sorted(sections)}))
 
 
+def export_encoder(folder: Path) -> Artifact:
+    """Add the exported network to an artifact that was written without it; returns the new artifact.
+
+    It stays as it is if it has one. Needs torch. Raises EncoderError if the network cannot be exported, and the errors
+    of `open_artifact`.
+    """
+    with writing(folder, LAYOUT.own()):
+        old = load_artifact(folder)
+        if EXPORTED in old.manifest:
+            return old
+        with replacing(folder, LAYOUT.own()) as new:
+            link(folder, new, old.manifest["files"])
+            if not (section := write_exported(new, old.encoder, old.gallery)):
+                raise EncoderError(f"the encoder of {folder} cannot be exported; it is as it was, and needs torch.")
+            write_manifest(new, {**old.manifest, **section})
+        return replace(load_artifact(folder), name=old.name)
+
+
 def name_card(artifact: Artifact, repository: str) -> Artifact:
     """Write the artifact's Hub repository into its card and manifest; use this inside `writing`."""
     if artifact.manifest.get(REPOSITORY) == repository:
@@ -156,7 +176,7 @@ def replaced(
     if not (sections[CALIBRATION] and sections[CALIBRATION].held_out):
         sections.pop(CALIBRATION)
     with replacing(old.folder, LAYOUT.own()) as folder:
-        models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.text_in(old.folder)]
+        models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.exported_in(old.folder), *LAYOUT.text_in(old.folder)]
         shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name != LAYOUT.text_index]
         link(old.folder, folder, shared)
         write_gallery(folder / LAYOUT.gallery, tables, schema)
@@ -169,5 +189,6 @@ def replaced(
 
 def _facts(artifact: Artifact, *changes: dict[str, Any]) -> dict[str, Any]:
     """Manifest entries that carry over: how the artifact was built, its repository, and the changes since."""
-    kept = {name: artifact.manifest[name] for name in ("build", REPOSITORY, MAP, TEXT) if name in artifact.manifest}
+    names = ("build", REPOSITORY, EXPORTED, MAP, TEXT)
+    kept = {name: artifact.manifest[name] for name in names if name in artifact.manifest}
     return {**kept, "changes": [*artifact.manifest.get("changes", []), *changes]}

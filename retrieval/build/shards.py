@@ -167,8 +167,12 @@ class Kept:
 
 
 def clear_finished(folder: Path, prefix: str) -> None:
-    """Remove a work folder if its build has a key that begins with `prefix`; that of any other build is kept."""
-    if _read_stamp(folder / "key").get("key", "").startswith(prefix):
+    """Remove a work folder if its build has a key that begins with `prefix`; that of any other build is kept.
+
+    Without a key, no build can continue it: one was killed while it removed the folder.
+    """
+    key = _read_stamp(folder / "key").get("key")
+    if key is None or key.startswith(prefix):
         discard(folder)
 
 

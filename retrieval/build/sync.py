@@ -21,7 +21,7 @@ import pyarrow as pa
 from retrieval.artifact.atomic import writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
-from retrieval.artifact.map import map_method_of
+from retrieval.artifact.parts.map import map_method_of
 from retrieval.artifact.report import SyncReport, without
 from retrieval.build.build import embed, left_out_of, report_of, work_folder
 from retrieval.build.change import replaced

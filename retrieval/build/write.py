@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from retrieval.artifact.layout import LAYOUT, PLOT
 from retrieval.artifact.load import Artifact, hash_of_ids, load_artifact
 from retrieval.artifact.manifest import FORMAT, measure, sealed
 from retrieval.artifact.metrics import Metrics, key_of, new_metrics
+from retrieval.artifact.parts.exported import write_exported
 from retrieval.artifact.sections import CalibrationSection, LeaveOneOut
 from retrieval.build.card import write_card
 from retrieval.encoders.image import Encoder
@@ -59,10 +61,11 @@ def write_artifact(draft: Draft) -> Artifact:
     """
     with storing(draft.folder / LAYOUT.index, ArtifactError, needed=draft.vectors.nbytes):
         draft.store.save(draft.folder / LAYOUT.index)
+    facts = {**draft.facts, **write_exported(draft.folder, draft.encoder, draft.gallery)}
     metrics = new_metrics({LEAVE_ONE_OUT: _leave_one_out(draft), **draft.sections})
     if CALIBRATION not in metrics.model_fields_set:
         metrics = metrics.model_copy(update={CALIBRATION: _calibration(draft, trained=metrics.is_trained)})
-    return write_description(draft.folder, draft.encoder, draft.store, draft.gallery, metrics, draft.facts)
+    return write_description(draft.folder, draft.encoder, draft.store, draft.gallery, metrics, facts)
 
 
 def write_description(
@@ -77,25 +80,13 @@ def write_description(
     draw(folder, metrics)
     (folder / LAYOUT.metrics).write_text(metrics.to_json(), encoding="utf-8")
     write_card(folder, encoder, store, gallery, metrics, facts)
-    _write_manifest(folder, encoder, store, gallery, facts)
+    write_manifest(folder, {**_stated(encoder, store, gallery), **facts})
     return load_artifact(folder)  # a broken artifact must not replace a working one
 
 
-def _write_manifest(folder: Path, encoder: Encoder, store: FaissStore, gallery: Gallery, facts: dict[str, Any]) -> None:
-    """Write the manifest, which covers all other files and makes the folder an artifact.
-
-    `facts` are additional manifest entries, such as how the artifact was built. Raises ArtifactError for a file with an
-    invalid name in the plots folder (PNG only) or in the text model's folder.
-    """
-    extras = LAYOUT.extras_in(folder)
-    for name in extras:
-        if name in LAYOUT.plots_in(folder) and not PLOT.fullmatch(name):
-            raise ArtifactError(f"{name}: a plot must be a PNG file with a name of letters and digits.")
-        if not LAYOUT.is_extra(name):
-            raise ArtifactError(f"{name} cannot be part of a text model: only JSON, text and safetensors files can.")
-    manifest = {
-        "format": FORMAT,
-        "files": {name: measure(folder / name) for name in [*LAYOUT.names()[:-1], *extras]},
+def _stated(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, Any]:
+    """The manifest entries that every artifact has, but those about its files."""
+    return {
         "encoder": {"architecture": encoder.name, "fingerprint": encoder.fingerprint},
         "dimension": store.dim,
         "metric": "cosine",
@@ -103,10 +94,34 @@ def _write_manifest(folder: Path, encoder: Encoder, store: FaissStore, gallery: 
         "ids_sha256": hash_of_ids(gallery.ids),
         "index": asdict(store.settings),
         "golden": ask(encoder, store, gallery),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm", "faiss-cpu", "numpy")},
-        **facts,
+        "versions": _versions(),
     }
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest, which covers all other files and makes the folder an artifact.
+
+    `facts` are its entries, apart from the format and the files. Raises ArtifactError for a file with an invalid name
+    in the plots folder (PNG only) or in the text model's folder.
+    """
+    extras = LAYOUT.extras_in(folder)
+    for name in extras:
+        if name in LAYOUT.plots_in(folder) and not PLOT.fullmatch(name):
+            raise ArtifactError(f"{name}: a plot must be a PNG file with a name of letters and digits.")
+        if not LAYOUT.is_extra(name):
+            raise ArtifactError(f"{name} cannot be part of a text model: only JSON, text and safetensors files can.")
+    files = {name: measure(folder / name) for name in [*LAYOUT.names()[:-1], *extras]}
+    manifest = {**facts, "format": FORMAT, "files": files}
     (folder / LAYOUT.manifest).write_bytes(sealed(manifest))
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the libraries that vectors and index come from, as far as they are installed."""
+    found = {}
+    for name in ("torch", "timm", "onnxruntime", "faiss-cpu", "numpy"):
+        with suppress(importlib.metadata.PackageNotFoundError):  # serving and adding need no torch
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def link(old: Path, new: Path, names: Iterable[str]) -> None:

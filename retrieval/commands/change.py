@@ -51,6 +51,7 @@ def build(
     map_method: options.MapMethod = None,
     originals: options.Originals = False,
     force: options.Force = False,
+    engine: options.Engine = None,
 ) -> None:
     """Embed images and write an artifact."""
     check_source(source)
@@ -106,6 +107,7 @@ def add(
     allow_private: options.AllowPrivate = False,
     limit: options.Limit = None,
     originals: options.Originals = False,
+    engine: options.Engine = None,
 ) -> None:
     """Add images that the artifact does not contain yet."""
     check_folder(artifact)
@@ -138,6 +140,7 @@ def sync(
         bool, typer.Option("--watch", help="then go on: sync whenever SOURCE changes, until interrupted")
     ] = False,
     dry_run: options.DryRun = False,
+    engine: options.Engine = None,
 ) -> None:
     """Make an artifact what its source is now."""
     if watch and dry_run:

@@ -93,7 +93,12 @@ def info(artifact: options.AnyArtifact, as_json: options.AsJson = False, sha256:
 
 
 @commands.command()
-def evaluate(artifact: options.AnyArtifact, as_json: options.AsJson = False, sha256: options.Sha256 = None) -> None:
+def evaluate(
+    artifact: options.AnyArtifact,
+    as_json: options.AsJson = False,
+    sha256: options.Sha256 = None,
+    engine: options.Engine = None,
+) -> None:
     """Measure leave-one-out retrieval by label."""
     opened = _opened(artifact, sha256)
     import numpy as np
@@ -104,7 +109,11 @@ def evaluate(artifact: options.AnyArtifact, as_json: options.AsJson = False, sha
 
 
 @commands.command()
-def verify(artifact: options.AnyArtifact, sha256: options.Sha256 = None) -> None:
+def verify(
+    artifact: options.AnyArtifact,
+    sha256: options.Sha256 = None,
+    engine: options.Engine = None,
+) -> None:
     """Check every byte, and repeat the stored test query."""
     opened = _opened(artifact, sha256)
     size = sum(file["size"] for file in opened.manifest["files"].values())
@@ -155,6 +164,7 @@ def bench(
     ] = False,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
+    engine: options.Engine = None,
 ) -> None:
     """Measure start-up, speed, recall and memory."""
     check_artifact(artifact)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from retrieval.encoders.engines.choose import ENGINE
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="an artifact's folder", show_default=False)]
 AnyArtifact = Annotated[
@@ -15,6 +18,23 @@ AnyArtifact = Annotated[
 Sha256 = Annotated[
     str | None,
     typer.Option("--sha256", metavar="HASH", help="open only the artifact with this manifest_sha256"),
+]
+
+
+def _use_engine(name: str | None) -> str | None:
+    if name is not None:
+        os.environ[ENGINE] = name  # the processes that a server starts take it too
+    return name
+
+
+Engine = Annotated[
+    Literal["onnx", "openvino", "torch"] | None,
+    typer.Option(
+        "--engine",
+        envvar=ENGINE,
+        callback=_use_engine,
+        help="what runs the encoder (default: onnx if the artifact has the exported network, and no GPU; else torch)",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 AllowedHosts = Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retrieval.commands import options
-from retrieval.commands.batch import files_in, hits_as_json, print_searches
+from retrieval.commands.finding.batch import files_in, hits_as_json, print_searches
 from retrieval.commands.paths import check_artifact
 from retrieval.commands.printing import print_json
 from retrieval.console import say
@@ -66,6 +66,7 @@ def search(
     as_json: options.AsJson = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="search with every image of the folder IMAGE")] = False,
     sha256: options.Sha256 = None,
+    engine: options.Engine = None,
 ) -> None:
     """Find images similar to a picture, other images, or words."""
     check_artifact(artifact)
@@ -109,11 +110,12 @@ def duplicates(
     ] = False,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
+    engine: options.Engine = None,
 ) -> None:
     """Find groups of near-duplicates."""
     check_artifact(artifact)
     kinds = [kind.strip() for kind in (also or "").split(",") if kind.strip()]
-    from retrieval.commands.duplicates.find import Wanted, find_and_print
+    from retrieval.commands.finding.duplicates import Wanted, find_and_print
 
     find_and_print(Wanted(artifact, threshold, kinds, against, keep, originals, csv, remove, dry_run, as_json, sha256))
 

@@ -114,6 +114,7 @@ def serve(
     queue_size: options.QueueSize = 128,
     visitor_searches: options.VisitorSearches = 32,
     visitor_rate: options.VisitorRate = 20.0,
+    engine: options.Engine = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from retrieval.arrays import Numbers
+
 
 class ImageEncoder(Protocol):
     """Encodes images as unit vectors."""
@@ -31,6 +33,24 @@ class ImageEncoder(Protocol):
         """N RGB images to (N, D) float32 rows of unit length. Must be thread-safe."""
 
 
+@dataclass(frozen=True)
+class Cells:
+    """An embedding before normalisation, as the sum of the contributions of each feature map cell.
+
+    `parts` is (H * W, D) float64, row by row of the map, `bias` (D,) float64, `grid` (H, W).
+    """
+
+    parts: Numbers
+    bias: Numbers
+    grid: tuple[int, int]
+
+    @property
+    def embedding(self) -> Numbers:
+        """The sum of the parts and the bias, (D,) float64."""
+        total: Numbers = self.parts.sum(axis=0) + self.bias
+        return total
+
+
 @runtime_checkable
 class Explainer(Protocol):
     """An encoder that may be able to split an embedding over feature map cells (see `retrieval.encoders.explain`)."""
@@ -43,8 +63,8 @@ class Explainer(Protocol):
     def data_config(self) -> dict[str, Any]:
         """timm's preprocessing configuration: input size, crop mode and crop fraction."""
 
-    def cells(self, image: Image.Image) -> Any:
-        """The embedding of an RGB image as a sum over cells: `retrieval.encoders.image.Cells`."""
+    def cells(self, image: Image.Image) -> Cells:
+        """The embedding of an RGB image as a sum over cells."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,12 @@ def resize_by(data_config: dict[str, Any]) -> Resize | None:
         return None
     height, width = (math.floor(side / data_config["crop_pct"]) for side in data_config["input_size"][1:])
     return Resize(rule, width, height, int(Image.Resampling[interpolation]))
+
+
+def span(found: int, shown: int) -> tuple[int, int]:
+    """Start and end of a centred crop (or padding) of `shown` pixels on a side of `found` pixels."""
+    start = round((found - shown) / 2) if found >= shown else -((shown - found) // 2)
+    return start, start + shown
 
 
 def resize_of(encoder: ImageEncoder) -> Resize | None:

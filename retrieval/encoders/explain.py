@@ -17,8 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from retrieval.arrays import Floats, Vectors
-from retrieval.encoders.base import Explainer, resize_by
-from retrieval.encoders.image import Cells
+from retrieval.encoders.base import Cells, Explainer, resize_by, span
 from retrieval.errors import EncoderError
 
 _SHORTEST = 1e-12  # smallest norm to divide by, as in torch's normalize: a zero embedding has cosine 0 with everything
@@ -106,14 +105,8 @@ def seen_box(data_config: dict[str, Any], size: tuple[int, int]) -> Box:
             "and border are supported."
         )
     resized = resize.size_of(*size)
-    (left, right), (top, bottom) = (_span(*sides) for sides in zip(resized, shown, strict=True))
-    return left, top, right, bottom
-
-
-def _span(found: int, shown: int) -> tuple[float, float]:
-    """Start and end of a centred crop (or padding) of `shown` pixels on a side of `found` pixels, as fractions."""
-    start = round((found - shown) / 2) if found >= shown else -((shown - found) // 2)
-    return start / found, (start + shown) / found
+    (left, right), (top, bottom) = (span(*sides) for sides in zip(resized, shown, strict=True))
+    return left / resized[0], top / resized[1], right / resized[0], bottom / resized[1]
 
 
 def _to_unit_length(cells: Cells) -> Cells:

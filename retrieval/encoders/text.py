@@ -15,13 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from huggingface_hub import constants
 from PIL import Image
 
-from retrieval.arrays import Vectors
+from retrieval.arrays import Floats, Vectors
+from retrieval.encoders.network.planned import planned
 from retrieval.encoders.unit import check_shape, unit_rows
-from retrieval.encoders.weights import planned, stored_shapes
+from retrieval.encoders.weights import stored_shapes
 from retrieval.errors import EncoderError, QueryError, first_line, short
 from retrieval.files.locks import check_lockable
 from retrieval.forking import Batches, OneThread
@@ -72,7 +74,7 @@ class TextEncoder:
             with _loading(name, " Check the name and the network, or give the folder of a local model."):
                 made = cls(*_opened(name, local=False), name)
         picture = made._on_thread(partial(made._images, [Image.new("RGB", (64, 64))]))
-        check_shape(picture, 1, made.dim, made.name)  # texts and images must share one space
+        check_shape(picture.shape, 1, made.dim, made.name)  # texts and images must share one space
         return made
 
     @classmethod
@@ -111,24 +113,24 @@ class TextEncoder:
         return self._in_batches(images, self._images, self._image_queries)
 
     def _in_batches(
-        self, items: Sequence[_T], embed: Callable[[list[_T]], torch.Tensor], queries: Batches[_T, torch.Tensor]
+        self, items: Sequence[_T], embed: Callable[[list[_T]], Floats], queries: Batches[_T, Floats]
     ) -> Vectors:
         if len(items) == 1:  # as in `Encoder`, queries that come while the network is busy share the next forward pass
             return unit_rows(queries.run(items[0])[None], self.dim, self.name)
         starts = range(0, len(items), _BATCH)
         parts = [self._on_thread(partial(embed, list(items[start : start + _BATCH]))) for start in starts]
-        return unit_rows(torch.cat([torch.empty(0, self.dim), *parts]), self.dim, self.name)
+        return unit_rows(np.concatenate([np.empty((0, self.dim), np.float32), *parts]), self.dim, self.name)
 
-    def _on_thread(self, work: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def _on_thread(self, work: Callable[[], Floats]) -> Floats:
         return self._thread.run(work)
 
     @torch.inference_mode()
-    def _texts(self, texts: list[str]) -> torch.Tensor:
+    def _texts(self, texts: list[str]) -> Floats:
         cut = {"padding": self._padding, "truncation": True, "max_length": self._words}
         return _pooled(self.model.get_text_features(**self.processor(text=texts, return_tensors="pt", **cut)))
 
     @torch.inference_mode()
-    def _images(self, images: list[Image.Image]) -> torch.Tensor:
+    def _images(self, images: list[Image.Image]) -> Floats:
         return _pooled(self.model.get_image_features(**self.processor(images=images, return_tensors="pt")))
 
     def _fingerprint(self) -> str:
@@ -142,9 +144,9 @@ class TextEncoder:
         return digest.hexdigest()
 
 
-def _pooled(output: Any) -> torch.Tensor:
+def _pooled(output: Any) -> Floats:
     """The pooled features, which `transformers` wraps in the output of the tower."""
-    features: torch.Tensor = output.pooler_output
+    features: Floats = output.pooler_output.numpy()
     return features
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
-from retrieval.artifact.map import PCA, pca
+from retrieval.artifact.parts.map import PCA, pca
 from retrieval.errors import ArtifactError, QueryError
 from retrieval.forking import Lock
 from retrieval.images.door.workers.apart import serve_many

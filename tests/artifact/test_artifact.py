@@ -16,12 +16,13 @@ from conftest import BACKBONE, EMBEDDING_SIZE, contents, noise, reseal, sha256
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target, load_artifact
 from retrieval.build.build import build_artifact
+from retrieval.encoders.engines.choose import ENGINE
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, IntegrityError
 from retrieval.images.open import open_image
 from retrieval.sources.open import open_source
 
-FILES = [*LAYOUT.names()[:-1], f"{LAYOUT.plots}/reliability.png", LAYOUT.manifest]
+FILES = [*LAYOUT.names()[:-1], LAYOUT.exported, f"{LAYOUT.plots}/reliability.png", LAYOUT.manifest]
 
 
 def refused(folder, *words):
@@ -238,12 +239,14 @@ def test_gallery_with_another_number_of_rows_is_refused(copied_artifact):
     refused(copied_artifact, "gallery.parquet: number of rows", "says 60", "found 59")
 
 
-def test_weights_of_another_architecture_are_refused(copied_artifact, tmp_path):
+def test_weights_of_another_architecture_are_refused(copied_artifact, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()
     Encoder.create("test_resnet", pretrained=False, embedding_size=EMBEDDING_SIZE).save(other)
     shutil.copy(other / LAYOUT.weights, copied_artifact / LAYOUT.weights)
     reseal(copied_artifact)
+    refused(copied_artifact, "model.safetensors: encoder fingerprint")
+    monkeypatch.setenv(ENGINE, "torch")
     refused(
         copied_artifact,
         "the weights in model.safetensors are not for",

@@ -61,9 +61,8 @@ def update(out, changes):
 
 def alternate(out, folders, reads):
     for number, folder in enumerate(folders):
-        with writing(Path(out), LAYOUT.names()), replacing(Path(out), LAYOUT.names()) as fresh:
-            for path in Path(folder).iterdir():
-                shutil.copy(path, fresh)
+        with writing(Path(out), LAYOUT.own()), replacing(Path(out), LAYOUT.own()) as fresh:
+            shutil.copytree(folder, fresh, dirs_exist_ok=True)
         if number % 3 == 0:
             wait_for_reads(Path(reads), 2)  # the second read started after the replacement
 
@@ -475,7 +474,7 @@ def test_second_writer_is_refused(writer, copied_artifact, pictures, encoder):
     with pytest.raises(ArtifactError, match="another process is writing"):
         remove_images(artifact.folder, artifact.gallery.ids[:1])
     assert contents(copied_artifact) == before
-    assert set(before) == {*LAYOUT.names(), *LAYOUT.plots_in(copied_artifact)}
+    assert set(before) == {*LAYOUT.names(), LAYOUT.exported, *LAYOUT.plots_in(copied_artifact)}
 
 
 def test_killed_writer_releases_its_lock(writer, copied_artifact):

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from sklearn.decomposition import PCA as OTHER
 
-from retrieval.artifact.map import METHODS, check_method, pca, project
+from retrieval.artifact.parts.map import METHODS, check_method, pca, project
 from retrieval.errors import MapError
 from retrieval.ui import strings
 
@@ -83,7 +83,7 @@ def test_pca_does_not_copy_all_vectors():
     """PCA may hold one chunk of rows and a D x D matrix, not a second copy of the vectors in double precision."""
     code = """
 import resource, numpy as np
-from retrieval.artifact.map import pca
+from retrieval.artifact.parts.map import pca
 pca(np.ones((100, 64), np.float32))
 vectors = np.random.default_rng(0).standard_normal((1_000_000, 64), np.float32)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -16,7 +16,7 @@ from conftest import contents, reseal, sealed
 
 from retrieval import Searcher
 from retrieval.artifact.layout import LAYOUT
-from retrieval.artifact.map import write_map
+from retrieval.artifact.parts.map import write_map
 from retrieval.errors import ImageError, LookalikeError
 from retrieval.images.open import open_image
 
@@ -111,7 +111,7 @@ def picture(pictures):
     return next(pictures.rglob("*.png"))
 
 
-@pytest.mark.parametrize("name", [*LAYOUT.names(), f"{LAYOUT.plots}/reliability.png"])
+@pytest.mark.parametrize("name", [*LAYOUT.names(), LAYOUT.exported, f"{LAYOUT.plots}/reliability.png"])
 def test_mutants_of_each_file_are_refused_or_can_be_searched(copied_artifact, picture, name):
     seen = Counter()
     check(copied_artifact, name, random.Random(name), answers(copied_artifact, picture), picture, seen)

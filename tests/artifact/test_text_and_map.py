@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoProcessor
 from retrieval.__main__ import main
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target, load_artifact
-from retrieval.artifact.map import pca, project
+from retrieval.artifact.parts.map import pca, project
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.encoders.text import TextEncoder
@@ -39,7 +39,7 @@ def npy(array):
 def test_artifact_without_text_model_and_map_has_no_such_files(artifact):
     opened = load_artifact(artifact)
     assert opened.map is opened.text is None
-    assert set(contents(artifact)) == {*LAYOUT.names(), *LAYOUT.plots_in(artifact)}
+    assert set(contents(artifact)) == {*LAYOUT.names(), LAYOUT.exported, *LAYOUT.plots_in(artifact)}
     assert not {"map", "text"} & set(opened.manifest)
 
 
@@ -233,7 +233,7 @@ def test_text_model_is_stored_in_the_artifact(told, artifact, clip):
     assert stated["name"] == opened.text.encoder.name == "clip-tiny"
     assert stated["fingerprint"] == TextEncoder.create(str(clip)).fingerprint
     assert (stated["dimension"], stated["index"]["factory"], len(opened.text.store)) == (24, "Flat", 60)
-    assert set(contents(told)) == {*LAYOUT.names(), *LAYOUT.plots_in(told), LAYOUT.map, *TEXT_FILES}
+    assert set(contents(told)) == {*LAYOUT.names(), LAYOUT.exported, *LAYOUT.plots_in(told), LAYOUT.map, *TEXT_FILES}
     for name in TEXT_FILES:
         data = (told / name).read_bytes()
         assert opened.manifest["files"][name] == {"size": len(data), "sha256": sha256(data)}

@@ -196,7 +196,7 @@ def test_rebuild_replaces_the_artifact_and_keeps_foreign_files(copied_artifact, 
     assert sources_of(artifact) == [f"{'ab'[seed % 2]}/{seed}.png" for seed in (0, 2, 4, 6, 1, 3, 5, 7)]
     add_images(artifact.folder, open_source(str(draw(tmp_path / "more" / "a" / "9.png", 9).parent.parent)))
     remove_images(artifact.folder, artifact.gallery.ids[:1])
-    assert {path.name for path in copied_artifact.iterdir()} == {*LAYOUT.names(), "notes.txt", "drafts"}
+    assert {path.name for path in copied_artifact.iterdir()} == {*LAYOUT.names(), "onnx", "notes.txt", "drafts"}
     assert (copied_artifact / "notes.txt").read_text() == "mine"
     assert (copied_artifact / "drafts" / "1.txt").read_text() == "mine too"
 
@@ -406,7 +406,7 @@ def test_add_and_remove_work_with_approximate_indexes(tmp_path, pictures, encode
 
 def test_build_with_a_broken_encoder_keeps_the_old_artifact(copied_artifact, pictures, encoder):
     before = (copied_artifact / "manifest.json").read_bytes()
-    changed = Encoder(copy.deepcopy(encoder.model))
+    changed = Encoder.of(copy.deepcopy(encoder.model))
     with torch.no_grad():
         next(changed.model.parameters()).mul_(2)  # the fingerprint no longer matches the weights
     with pytest.raises(IntegrityError, match="fingerprint"):
@@ -414,7 +414,7 @@ def test_build_with_a_broken_encoder_keeps_the_old_artifact(copied_artifact, pic
     with torch.no_grad():
         next(changed.model.parameters()).fill_(float("nan"))
     with pytest.raises(EncoderError, match="not finite"):
-        build_artifact(open_source(str(pictures)), copied_artifact, Encoder(changed.model))
+        build_artifact(open_source(str(pictures)), copied_artifact, Encoder.of(changed.model))
     assert (copied_artifact / "manifest.json").read_bytes() == before
     load_artifact(copied_artifact)
 

@@ -286,7 +286,7 @@ def blind_to_black():
     """An encoder without biases for which black is zero, so a black picture gives a zero embedding."""
     model = Encoder.create(BACKBONE, pretrained=False, seed=0).model
     model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0, 0, 0), "std": (1, 1, 1)}
-    return Encoder(model)
+    return Encoder.of(model)
 
 
 def test_build_skips_images_with_a_zero_embedding(tmp_path):

@@ -45,10 +45,10 @@ def test_artifact_of_a_run_includes_metrics_and_plots(trained):
     load_artifact(trained)
     assert list(metrics_of(trained)) == ["version", "lookalike", *SECTIONS]
     assert metrics_of(trained) == read_metrics(trained).model_dump()
-    assert {path.name for path in trained.iterdir()} == {*LAYOUT.names(), LAYOUT.plots}
+    assert {path.name for path in trained.iterdir()} == {*LAYOUT.names(), "onnx", LAYOUT.plots}
     assert LAYOUT.plots_in(trained) == [f"plots/{name}" for name in PLOTS]
     stated = json.loads((trained / LAYOUT.manifest).read_text())["files"]
-    assert set(stated) == {*LAYOUT.names(), *LAYOUT.plots_in(trained)} - {LAYOUT.manifest}
+    assert set(stated) == {*LAYOUT.names(), LAYOUT.exported, *LAYOUT.plots_in(trained)} - {LAYOUT.manifest}
     for name in LAYOUT.plots_in(trained):
         data = (trained / name).read_bytes()
         assert stated[name] == {"size": len(data), "sha256": sha256(data)}
@@ -101,7 +101,7 @@ def test_encoder_trained_on_the_gallery_is_not_calibrated_on_it(trained, artifac
 
 def test_artifact_without_plots_loads(copied_artifact):
     update_metrics(copied_artifact, {"calibration": None})
-    assert {path.name for path in copied_artifact.iterdir()} == set(LAYOUT.names())
+    assert {path.name for path in copied_artifact.iterdir()} == {*LAYOUT.names(), "onnx"}
     assert len(load_artifact(copied_artifact).gallery) == 60
 
 

@@ -32,7 +32,7 @@ def with_statistics(encoder):
                 part.running_var.uniform_(0.5, 1.5, generator=generator)
                 part.weight.uniform_(0.5, 1.5, generator=generator)
                 part.bias.normal_(0, 0.1, generator=generator)
-    return Encoder(encoder.model)
+    return Encoder.of(encoder.model)
 
 
 def random_one(backbone, **options):
@@ -66,14 +66,14 @@ def test_cell_contributions_sum_to_the_cosine_with_a_biased_head():
     encoder = random_one("test_resnet", embedding_size=16)
     with torch.no_grad():
         encoder.model.get_classifier().bias.normal_(0, 1, generator=torch.Generator().manual_seed(0))
-    why = check_sums(Encoder(encoder.model), draw(SHIRT), draw(MUG))
+    why = check_sums(Encoder.of(encoder.model), draw(SHIRT), draw(MUG))
     assert min(abs(why.query.bias), abs(why.hit.bias), abs(why.pairs_bias)) > 0.01
 
 
 def test_cell_contributions_sum_to_the_cosine_on_a_rectangular_map():
     model = random_one("test_resnet").model
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 96, 160)}
-    assert check_sums(Encoder(model), draw(SHIRT), draw(MUG)).query.cells.shape == (3, 5)
+    assert check_sums(Encoder.of(model), draw(SHIRT), draw(MUG)).query.cells.shape == (3, 5)
 
 
 def test_cell_contributions_match_a_class_activation_map(encoder):
@@ -82,8 +82,8 @@ def test_cell_contributions_match_a_class_activation_map(encoder):
     vector = encoder.embed_images([mug])[0]
     head = encoder.model.get_classifier()
     with torch.inference_mode():
-        features = encoder.model.forward_features(encoder.preprocess(shirt)[None])[0]
-        length = encoder.model(encoder.preprocess(shirt)[None]).norm()
+        features = encoder.model.forward_features(torch.from_numpy(encoder.preprocess(shirt))[None])[0]
+        length = encoder.model(torch.from_numpy(encoder.preprocess(shirt))[None]).norm()
         activation = torch.einsum("chw,dc,d->hw", features, head.weight, torch.from_numpy(vector))
     expected = activation / (features[0].numel() * length)
     assert np.allclose(explain(encoder, shirt, mug, vector).query.cells, expected.numpy(), atol=1e-5)
@@ -94,7 +94,7 @@ def test_pair_contributions_are_products_of_the_cell_features():
     why = explain(encoder, draw(SHIRT), draw(MUG), encoder.embed_images([draw(MUG)])[0])
     with torch.inference_mode():
         one, other = (
-            encoder.model.forward_features(encoder.preprocess(picture)[None])[0].flatten(1)
+            encoder.model.forward_features(torch.from_numpy(encoder.preprocess(picture))[None])[0].flatten(1)
             for picture in (draw(SHIRT), draw(MUG))
         )
     expected = (one.T @ other) / one.sum(dim=1).norm() / other.sum(dim=1).norm()
@@ -168,7 +168,7 @@ def test_nonlinear_head_cannot_be_explained(backbone, options):
 def test_non_average_pooling_cannot_be_explained(pool):
     encoder = random_one("test_resnet", embedding_size=16)
     encoder.model.reset_classifier(16, global_pool=pool)
-    assert not Encoder(encoder.model).explains
+    assert not Encoder.of(encoder.model).explains
 
 
 def test_relu_that_never_clips_still_counts_as_nonlinear():
@@ -176,7 +176,7 @@ def test_relu_that_never_clips_still_counts_as_nonlinear():
     model = Encoder.create("test_resnet", pretrained=False, head="8-relu-4", seed=0).model
     with torch.no_grad():
         next(part for part in model.get_classifier().modules() if isinstance(part, torch.nn.Linear)).bias.fill_(1e3)
-    assert not Encoder(model).explains
+    assert not Encoder.of(model).explains
 
 
 def test_head_of_only_linear_layers_is_explained():
@@ -221,7 +221,7 @@ def prepared(mode, percent, size):
     model = Encoder.create("test_resnet", pretrained=False, seed=0).model
     changed = {"crop_mode": mode, "crop_pct": percent, "input_size": (3, *size)}
     model.pretrained_cfg = {**model.pretrained_cfg, **changed}
-    return Encoder(model)
+    return Encoder.of(model)
 
 
 @pytest.mark.parametrize("size", [(300, 100), (101, 257), (96, 96), (333, 500)])
@@ -251,7 +251,11 @@ def test_seen_box_matches_what_the_network_sees(mode, percent, shown, size):
             continue
         marked = black.copy()
         marked.paste("white", box)
-        light = (encoder.preprocess(marked) - encoder.preprocess(black)).sum(dim=0).double()
+        light = (
+            (torch.from_numpy(encoder.preprocess(marked)) - torch.from_numpy(encoder.preprocess(black)))
+            .sum(dim=0)
+            .double()
+        )
         for axis, low, high, length, at in ((0, left, right, size[0], box[0]), (1, top, bottom, size[1], box[1])):
             line = light.sum(dim=axis)
             found = float((line * (torch.arange(len(line)) + 0.5)).sum() / line.sum())

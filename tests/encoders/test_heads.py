@@ -9,8 +9,8 @@ from conftest import tiny_recipe
 from torch.nn import BatchNorm1d, Dropout, Linear, ReLU
 
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
-from retrieval.encoders.heads import Head
 from retrieval.encoders.image import Encoder
+from retrieval.encoders.network.heads import Head
 from retrieval.errors import EncoderError, LookalikeError
 from retrieval.images.open import open_image
 from training.model.learner import starting_encoder
@@ -87,8 +87,8 @@ def test_encoder_with_a_nonlinear_head_loads_unchanged(backbone, images, tmp_pat
     encoder = Encoder.create(backbone, pretrained=False, head=WORD, seed=0)
     network = encoder.model
     with torch.no_grad():  # change the batch norm statistics from their initial values
-        network.train()(torch.stack([encoder.preprocess(image) for image in images]))
-    encoder = Encoder(network)
+        network.train()(torch.stack([torch.from_numpy(encoder.preprocess(image)) for image in images]))
+    encoder = Encoder.of(network)
     assert encoder.dim == 8
     encoder.save(tmp_path)
     assert json.loads((tmp_path / CONFIG_FILE).read_text())["lookalike"] == {"head": WORD}
@@ -103,7 +103,7 @@ def test_encoder_with_a_nonlinear_head_loads_unchanged(backbone, images, tmp_pat
         assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
 
     with torch.inference_mode():  # the head computes what the spec says, from the pooled features
-        inputs = torch.stack([encoder.preprocess(image) for image in images])
+        inputs = torch.stack([torch.from_numpy(encoder.preprocess(image)) for image in images])
         pooled = network.forward_head(network.forward_features(inputs), pre_logits=True).numpy()
     weights = {name: value.detach().numpy() for name, value in network.get_classifier().state_dict().items()}
     hidden = pooled @ weights["0.weight"].T + weights["0.bias"]

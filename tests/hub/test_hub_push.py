@@ -65,7 +65,7 @@ def test_push_sends_only_artifact_files_and_keeps_other_files(hub, client, train
     (copied_artifact / "secret.env").write_text("mine")
     assert client.run("push", copied_artifact, repo, token=TOKEN).code == 0
     on_hub = hub.files("model", repo)
-    own = {*LAYOUT.names(), *LAYOUT.plots_in(copied_artifact)}
+    own = {*LAYOUT.names(), LAYOUT.exported, *LAYOUT.plots_in(copied_artifact)}
     assert on_hub.keys() == {".gitattributes", "notes.md", "plots/theirs.png", *own}
     assert client.run("verify", repo).code == 0
 

@@ -372,7 +372,9 @@ def test_head_is_recomputed_after_training(runs):
     encoder = load_artifact(out).encoder
     rows = rows_of(recipe.data, "train")
     with torch.inference_mode():
-        found = encoder.model(torch.stack([encoder.preprocess(open_image(data)) for data, _ in rows])).numpy()
+        found = encoder.model(
+            torch.stack([torch.from_numpy(encoder.preprocess(open_image(data))) for data, _ in rows])
+        ).numpy()
     labels = np.array([label for _, label in rows])
     means = np.stack([found[labels == label].mean(axis=0) for label in COLOURED])
     apart = np.abs(means - means.mean(axis=0)).max(axis=0)
@@ -582,7 +584,7 @@ def test_timm_alone_loads_the_trained_artifact(runs):
 
     model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     encoder = Encoder.load(out)
-    picture = encoder.preprocess(Image.effect_noise((64, 64), 90).convert("RGB"))[None]
+    picture = torch.from_numpy(encoder.preprocess(Image.effect_noise((64, 64), 90).convert("RGB")))[None]
     with torch.inference_mode():
         found = torch.nn.functional.normalize(model(picture), dim=1).numpy()
     assert np.allclose(found, encoder.embed_tensors(list(picture)), atol=1e-5)

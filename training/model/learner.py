@@ -11,8 +11,8 @@ from torchvision.transforms.v2 import functional
 
 from retrieval.arrays import Rows
 from retrieval.console import Progress
-from retrieval.encoders.heads import Head
 from retrieval.encoders.image import Encoder
+from retrieval.encoders.network.heads import Head
 from retrieval.errors import RecipeError
 from training.data.pixels import Pixels
 from training.model.loss import Objective
@@ -167,7 +167,7 @@ def _check_network(network: Any, recipe: Recipe) -> None:
 def at_size(network: Any, size: int) -> Encoder:
     """Wrap `network` in an encoder that resizes images to size x size, ignoring their aspect ratio."""
     network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (3, size, size), "test_input_size": None}
-    return Encoder(network)
+    return Encoder.of(network)
 
 
 def _stages(network: Any) -> list[tuple[int, list[torch.nn.Module]]]:

@@ -95,7 +95,7 @@ def new_encoder(backbone: str, embedding_size: int) -> Encoder:
         "tag": "starter",
         "license": "apache-2.0",
     }
-    return Encoder(encoder.model)
+    return Encoder.of(encoder.model)
 
 
 def _pixels(item: Item) -> npt.NDArray[np.uint8]:
@@ -192,7 +192,7 @@ def train(encoder: Encoder, drawings: Drawings, *, epochs: int, seed: int) -> En
             schedule.step()
             seen.append(float(loss.detach()))
         print(f"epoch {epoch + 1}/{epochs}: loss {math.fsum(seen) / len(seen):.3f}", flush=True)
-    return Encoder(model)
+    return Encoder.of(model)
 
 
 def evaluate(encoder: Encoder, drawings: Drawings) -> dict[str, tuple[float, float]]:

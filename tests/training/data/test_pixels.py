@@ -115,7 +115,10 @@ def test_training_pixels_equal_what_the_encoder_sees(files):
     recipe = tiny_recipe()
     encoder = starting_encoder(recipe)
     images = [open_image(files[row]) for row in GOOD]
-    expected, embedded = torch.stack([encoder.preprocess(image) for image in images]), encoder.embed_images(images)
+    expected, embedded = (
+        torch.stack([torch.from_numpy(encoder.preprocess(image)) for image in images]),
+        encoder.embed_images(images),
+    )
     learner = Learner(encoder, recipe, 3)
     pixels = Pixels(rows_of(files), recipe.test_size, encoder.data_config["interpolation"], 1)
     pixels.fill(GOOD)

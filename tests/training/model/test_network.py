@@ -176,7 +176,7 @@ def test_training_normalises_pictures_as_the_encoder_does():
     picture = Image.effect_noise((64, 64), 90).convert("RGB")
     encoder = at_size(model.network, 64)
     stacked = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-    assert torch.allclose(model.normalised(stacked)[0], encoder.preprocess(picture), atol=1e-5)
+    assert torch.allclose(model.normalised(stacked)[0], torch.from_numpy(encoder.preprocess(picture)), atol=1e-5)
     assert model.normalised(stacked, 32).shape == (1, 3, 32, 32)
     assert torch.equal(model.normalised(stacked, 64), model.normalised(stacked))
 

@@ -1,16 +1,14 @@
-"""config.json of an encoder: which timm network it describes, and whether a picture can be prepared for it."""
+"""What is known of an encoder without running it; its config.json, in timm's Hub format, read without torch or timm."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
-
-from retrieval.encoders.backbone import put_head
 from retrieval.encoders.files import CONFIG_FILE
 from retrieval.errors import EncoderError, short
 from retrieval.untrusted.strict_json import parse_json
@@ -26,29 +24,51 @@ _MOST_NUMBER = 100_000  # of an argument, such as a width or a depth
 _CROPS = (0.1, 4.0)  # share of the picture that is kept: a small one would enlarge the picture first
 
 
-def described_network(path: Path) -> Callable[[], Any]:
-    """A function that builds the network that a config.json describes, with random weights.
+@dataclass(frozen=True)
+class Description:
+    """What config.json says of an encoder."""
 
-    Raises whatever is wrong with the file, as ValueError, KeyError or TypeError; so does the function.
-    """
-    config = parse_json(path.read_bytes()[: _MOST_BYTES + 1], most=_MOST_BYTES)
-    name, pretrained_cfg = config["architecture"], config["pretrained_cfg"]
-    arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
-    head = config.get(OWN_KEY, {}).get("head")
-    if not timm.is_model(name):  # a prefix like `hf-hub:` would make timm fetch another model
-        raise ValueError(f"timm has no model {name!r}")
-    if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
-        raise ValueError(f"model_args must not set {', '.join(named)}")
-    _check_numbers(arguments)
-    _check_preprocessing(pretrained_cfg)
+    name: str
+    """The timm architecture, for example `resnet50`."""
+    pretrained_cfg: dict[str, Any]
+    arguments: dict[str, Any]
+    """Of `timm.create_model`, besides the name and `pretrained_cfg`."""
+    head: str | None
+    """The spec of a head that is not linear (see `retrieval.encoders.network.heads`)."""
 
-    def make() -> Any:
-        model = timm.create_model(name, pretrained=False, pretrained_cfg=pretrained_cfg, **arguments)
-        if head:
-            put_head(model, head)
-        return model
 
-    return make
+@dataclass(frozen=True)
+class About:
+    """What is known of an encoder without running it."""
+
+    name: str
+    """The timm architecture, for example `resnet50`."""
+    tag: str
+    """timm's name of the pretrained weights, for example `a1_in1k`; may be empty."""
+    data_config: dict[str, Any]
+    """timm's preprocessing configuration: input size, interpolation, mean, standard deviation, crop."""
+    head: str | None
+    """The spec of a head that is not linear."""
+    size: int
+    """Size of the weights in bytes."""
+    fingerprint: str
+    """SHA-256 hex digest of weights and preprocessing: equal for encoders that give the same vectors."""
+
+
+def read_description(path: Path) -> Description:
+    """Read a config.json; raises EncoderError if it is not in timm's format, or asks for too much."""
+    with describing():
+        config = parse_json(path.read_bytes()[: _MOST_BYTES + 1], most=_MOST_BYTES)
+        name, pretrained_cfg = config["architecture"], config["pretrained_cfg"]
+        arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
+        head = config.get(OWN_KEY, {}).get("head")
+        if not isinstance(name, str) or not (head is None or isinstance(head, str)):
+            raise ValueError(f"architecture and head must be text, found {name!r} and {head!r}")
+        if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
+            raise ValueError(f"model_args must not set {', '.join(named)}")
+        _check_numbers(arguments)
+        _check_preprocessing(pretrained_cfg)
+    return Description(name, pretrained_cfg, arguments, head)
 
 
 @contextmanager

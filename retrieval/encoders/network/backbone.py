@@ -12,15 +12,12 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from retrieval.encoders.heads import Head
-from retrieval.encoders.weights import check_fit, is_kept, stored_shapes
+from retrieval.encoders.network.heads import Head
+from retrieval.encoders.network.planned import check_fit, is_kept
+from retrieval.encoders.weights import stored_shapes
 from retrieval.errors import EncoderError, first_line
 from retrieval.files.locks import check_lockable
 from retrieval.words import did_you_mean
-
-_PROBE_SCALES = (1.0, 1e3, 1e6)  # a bias can hide a ReLU's nonlinearity at small inputs, not at large ones
-_PIXELS_AT_ONCE = 4 * 224 * 224  # with more, the system maps the memory anew for each forward pass: twice the time
-_PROBE_TOLERANCE = 1e-4  # relative to the largest output: float32 rounding reaches a tenth of it, a ReLU far exceeds it
 
 
 def feature_count(model: Any) -> int:
@@ -29,9 +26,28 @@ def feature_count(model: Any) -> int:
     return int(getattr(model, "head_hidden_size", None) or model.num_features)
 
 
-def most_at_once(input_size: Sequence[int]) -> int:
-    """How many pictures that are waiting go through a network of this (3, H, W) input together, 1 to 16."""
-    return max(1, min(16, _PIXELS_AT_ONCE // (input_size[1] * input_size[2])))
+def new_network(
+    backbone: str,
+    pretrained: bool,
+    weights: Path | None,
+    embedding_size: int,
+    head: str | None,
+    crop_mode: str,
+    seed: int | None,
+) -> Any:
+    """A timm network with a head and weights; see `Encoder.create`, which takes the same arguments."""
+    check_name(backbone)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = make_network(backbone, pretrained and weights is None, embedding_size)
+        if head:
+            put_head(model, head)
+    if weights is not None:
+        load_weights(model, weights, skip=classifier_names(model))
+    if crop_mode == "squash":
+        model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
+    return model
 
 
 def make_network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
@@ -93,39 +109,3 @@ def load_weights(model: Any, path: Path, skip: Sequence[str]) -> None:
     except (OSError, SafetensorError) as error:
         raise EncoderError(f"{path.name} is not a readable safetensors file: {first_line(error)}") from error
     model.load_state_dict({name: state[name] for name in stored if is_kept(name, skip)}, strict=False)
-
-
-@torch.inference_mode()
-def averages_cells(model: Any, input_size: Sequence[int]) -> bool:
-    """Whether the embedding is the mean, over the feature map's cells, of the head applied to each cell alone.
-
-    This holds if global average pooling is followed by linear layers only, or by none. It is tested on the network
-    rather than assumed from its class: its own feature map of noise, and random 3 x 2 maps with and without negative
-    numbers, go through the head whole and cell by cell. `input_size` is (channels, height, width). A network whose
-    features are not a (1, C, H, W) map (but tokens, for example) gives False.
-    """
-    generator = torch.Generator().manual_seed(0)
-    try:
-        picture = torch.randn(1, *input_size, generator=generator)
-        features = model.forward_features(picture)
-        signed = torch.randn(1, features.shape[1], 3, 2, generator=generator)
-        probes = [scale * probe for scale in _PROBE_SCALES for probe in (signed, signed.abs())]
-        return _same(model(picture), model.forward_head(features)) and all(
-            _same(model.forward_head(probe), cell_embeddings(model, probe).mean(dim=0, keepdim=True))
-            for probe in [features, *probes]
-        )
-    except Exception:  # a head that cannot process a single cell fails in its own way
-        return False
-
-
-def cell_embeddings(model: Any, features: torch.Tensor) -> torch.Tensor:
-    """Apply the head to each cell of a (1, C, H, W) feature map alone: (H * W, D), row by row of the map."""
-    cells = features.flatten(2)[0].T[:, :, None, None]
-    return torch.as_tensor(model.forward_head(cells))
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # Finite, too: an infinite difference is not more than an infinite tolerance.
-    close = one.shape == other.shape and one.ndim == 2
-    largest = other.abs().max() if close else torch.tensor(torch.inf)
-    return bool(torch.isfinite(largest)) and bool((one - other).abs().max() <= _PROBE_TOLERANCE * largest)

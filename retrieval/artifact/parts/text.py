@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,13 +15,15 @@ from retrieval.artifact.golden import ask_text, replay_text
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree
 from retrieval.console import progress_bar
-from retrieval.encoders.text import TextEncoder
 from retrieval.errors import EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.stated import check_lengths
+
+if TYPE_CHECKING:
+    from retrieval.encoders.text import TextEncoder
 
 TEXT = "text"  # the section's name in the manifest
 _AT_ONCE = 32  # thumbnails decoded at a time
@@ -95,6 +97,8 @@ def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
     agree(f"{LAYOUT.text}: text model present", TEXT in manifest, listed)
     if TEXT not in manifest:
         return None
+    from retrieval.encoders.text import TextEncoder
+
     stated = manifest[TEXT]
     try:
         encoder = TextEncoder.load(folder / LAYOUT.text)

@@ -1,0 +1,1 @@
+"""What the commands that find images do: search many pictures, find and remove near-duplicates."""

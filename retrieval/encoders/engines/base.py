@@ -1,0 +1,83 @@
+"""What an encoder asks of an engine, which runs its network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import psutil
+
+from retrieval.arrays import Floats
+from retrieval.errors import EncoderError
+from retrieval.forking import threads_in_child
+
+Name = Literal["onnx", "openvino", "torch"]
+# The names of an exported network's input and outputs; those after the embedding are there if it can be split.
+PIXELS, EMBEDDING, FEATURE_MAP, BIAS = "pixels", "embedding", "feature_map", "bias"
+_PIXELS_AT_ONCE = 4 * 224 * 224  # with more, the system maps the memory anew for each forward pass: twice the time
+
+
+@dataclass(frozen=True)
+class Split:
+    """Embeddings before normalisation, and what each cell of the feature map contributes to them.
+
+    `embedding` is (N, D) float32, `parts` (N, H, W, D) float32 and `bias` (D,) float32: the sum of an image's parts and
+    the bias is its embedding.
+    """
+
+    embedding: Floats
+    parts: Floats
+    bias: Floats
+
+
+class Engine(Protocol):
+    """Runs a network. An encoder calls it from one thread only; in a forked child, it works too."""
+
+    @property
+    def name(self) -> Name:
+        """The name of the engine, as `--engine` takes it."""
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of an embedding."""
+
+    @property
+    def explains(self) -> bool:
+        """Whether `split` can be called."""
+
+    def embed(self, pixels: Floats) -> Floats:
+        """Embeddings before normalisation, (N, D) float32, of N inputs, (N, 3, H, W) float32."""
+
+    def split(self, pixels: Floats) -> Split:
+        """The embeddings of N inputs, (N, 3, H, W) float32, as sums over the cells of their feature maps."""
+
+
+def most_at_once(input_size: Sequence[int]) -> int:
+    """How many pictures that are waiting go through a network of this (3, H, W) input together, 1 to 16."""
+    return max(1, min(16, _PIXELS_AT_ONCE // (input_size[1] * input_size[2])))
+
+
+def threads() -> int:
+    """How many threads an engine computes with: the cores that this process may use, or OMP_NUM_THREADS if it is set.
+
+    A forked child computes with as many as `retrieval.forking` says.
+    """
+    if os.getpid() != _PARENT:
+        return threads_in_child()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)  # two threads on one core slow each other down
+
+
+_PARENT = os.getpid()
+
+
+def width_of(shape: Sequence[object] | None, file: str) -> int:
+    """D of an output of shape (N, D); raises EncoderError for another shape, or None."""
+    if shape is None or len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1:
+        raise EncoderError(f"{file} does not give one embedding for each picture: its {EMBEDDING!r} is {shape}.")
+    return shape[1]

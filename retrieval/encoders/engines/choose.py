@@ -1,0 +1,54 @@
+"""Which engine runs an encoder."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrieval.errors import EncoderError
+
+if TYPE_CHECKING:
+    from retrieval.encoders.engines.base import Engine
+
+ENGINES = ("onnx", "openvino", "torch")
+ENGINE = "LOOKALIKE_ENGINE"  # the environment variable that `--engine` sets, for this process and its children
+
+
+def choose(exported: Path, wanted: str | None = None) -> str | None:
+    """The engine for the exported network at this path, or None for torch; see `Encoder.load`.
+
+    Raises EncoderError for an unknown engine, and for one that needs the exported network where there is none.
+    """
+    name = wanted or os.environ.get(ENGINE) or None
+    if name is not None and name not in ENGINES:
+        raise EncoderError(f"there is no engine {name!r}: choose onnx, openvino or torch.")
+    if name == "torch":
+        return None
+    if exported.is_file():
+        return name or (None if _has_gpu() and importlib.util.find_spec("torch") else "onnx")
+    if name is None:
+        return None
+    raise EncoderError(
+        f"{name} needs the exported network, and {exported.parents[1].name} has no {exported.parent.name}/"
+        f"{exported.name}: leave out the engine, or choose torch."
+    )
+
+
+def open_exported(path: Path, engine: str) -> Engine:
+    """An exported network in the engine of this name; raises EncoderError if the engine is missing or cannot run it."""
+    if engine == "onnx":
+        from retrieval.encoders.engines.onnx import OnnxEngine
+
+        return OnnxEngine(path)
+    try:
+        from retrieval.encoders.engines.openvino import OpenVinoEngine
+    except ImportError as error:
+        raise EncoderError("OpenVINO is not installed: `pip install openvino`, or choose another engine.") from error
+    return OpenVinoEngine(path)
+
+
+def _has_gpu() -> bool:
+    # Without torch, whose import takes seconds: the devices of the drivers of NVIDIA and AMD.
+    return any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/kfd"))

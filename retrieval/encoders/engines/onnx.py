@@ -1,0 +1,75 @@
+"""ONNX Runtime: runs an exported network on the processor."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from retrieval.arrays import Floats
+from retrieval.encoders.engines.base import BIAS, EMBEDDING, FEATURE_MAP, PIXELS, Name, Split, threads, width_of
+from retrieval.errors import EncoderError, first_line
+from retrieval.forking import in_child
+
+onnxruntime.set_default_logger_severity(3)  # errors; the rest is advice on the graph
+onnxruntime.disable_telemetry_events()
+_engines: weakref.WeakSet[OnnxEngine] = weakref.WeakSet()
+
+
+class OnnxEngine:
+    """An exported network in ONNX Runtime. Raises EncoderError for a file that it cannot run."""
+
+    name: Name = "onnx"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Kept open: a forked child reads it again, and by then another artifact may have taken its place.
+        self._file = path.open("rb")
+        self._pid, self._session = os.getpid(), _session(str(path), path.name)
+        outputs = {output.name: output.shape for output in self._session.get_outputs()}
+        self.dim = width_of(outputs.get(EMBEDDING), path.name)
+        self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
+        _engines.add(self)
+
+    def embed(self, pixels: Floats) -> Floats:
+        """See `Engine`."""
+        embedding: Floats = self.run([EMBEDDING], pixels)[0]
+        return embedding
+
+    def split(self, pixels: Floats) -> Split:
+        """See `Engine`."""
+        return Split(*self.run([EMBEDDING, FEATURE_MAP, BIAS], pixels))
+
+    def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
+        """The named outputs for N inputs."""
+        if self._pid != os.getpid():  # the threads of a session do not exist in a forked child
+            whole = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
+            self._pid, self._session = os.getpid(), _session(whole, self._path.name)
+        try:
+            return list(self._session.run(outputs, {PIXELS: pixels}))
+        except Exception as error:  # ONNX Runtime has a class for each of its states
+            raise EncoderError(f"{self._path.name} cannot embed a picture: {first_line(error)}") from error
+
+
+def _session(model: str | bytes, name: str) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads(), 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False  # it keeps the memory of the largest batch, and saves no time
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EncoderError(f"{name} is not a network that ONNX Runtime can run: {first_line(error)}") from error
+
+
+def _never_free() -> None:
+    """Keep the parent's sessions in a forked child: freeing one would wait for ever for threads that are not there."""
+    for engine in list(_engines):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._session))
+
+
+in_child(_never_free)

@@ -1,0 +1,65 @@
+"""OpenVINO: runs an exported network on the processor; an extra that has to be installed."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import openvino
+
+from retrieval.arrays import Floats
+from retrieval.encoders.engines.base import BIAS, EMBEDDING, FEATURE_MAP, PIXELS, Name, Split, threads, width_of
+from retrieval.encoders.engines.onnx import OnnxEngine
+from retrieval.errors import EncoderError, first_line
+
+
+class OpenVinoEngine:
+    """An exported network in OpenVINO. Raises EncoderError for a file that it cannot run."""
+
+    name: Name = "openvino"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")  # kept open for forked children
+        self._pid, self._network = os.getpid(), _compiled(path)
+        outputs = {output.any_name: output.partial_shape for output in self._network.outputs}
+        shape = [None if side.is_dynamic else side.get_length() for side in outputs.get(EMBEDDING, [])]
+        self.dim = width_of(shape, path.name)
+        self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
+
+    def embed(self, pixels: Floats) -> Floats:
+        """See `Engine`."""
+        embedding: Floats = self._run([EMBEDDING], pixels)[0]
+        return embedding
+
+    def split(self, pixels: Floats) -> Split:
+        """See `Engine`."""
+        return Split(*self._run([EMBEDDING, FEATURE_MAP, BIAS], pixels))
+
+    @cached_property
+    def _in_child(self) -> OnnxEngine:
+        """What runs the network in a forked child, where OpenVINO waits for threads that do not exist."""
+        return OnnxEngine(Path(f"/dev/fd/{self._file.fileno()}"))
+
+    def _run(self, outputs: list[str], pixels: Floats) -> list[Any]:
+        if self._pid != os.getpid():
+            return self._in_child.run(outputs, pixels)
+        try:
+            found = self._network({PIXELS: pixels})
+            return [found[name].copy() for name in outputs]  # the next call writes into the same memory
+        except Exception as error:  # OpenVINO raises RuntimeError for everything
+            raise EncoderError(f"{self._path.name} cannot embed a picture: {first_line(error)}") from error
+
+
+def _compiled(path: Path) -> Any:
+    settings = {
+        "INFERENCE_NUM_THREADS": threads(),
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",  # on some processors it would compute in bfloat16
+    }
+    try:
+        return openvino.Core().compile_model(path, "CPU", settings)
+    except Exception as error:
+        raise EncoderError(f"{path.name} is not a network that OpenVINO can run: {first_line(error)}") from error
