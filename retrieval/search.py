@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,6 @@ from PIL import Image
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
 from retrieval.artifact.parts.text import TextPart
-from retrieval.build.reference import Reference
 from retrieval.console import Progress
 from retrieval.encoders.base import Explainer, ImageEncoder, Resize, resize_of
 from retrieval.encoders.explain import Explanation, explain
@@ -35,6 +34,9 @@ from retrieval.images.open import Picture, open_views
 from retrieval.images.regions import as_region
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Store
+
+if TYPE_CHECKING:  # building needs `datasets`, which takes a second to import
+    from retrieval.build.reference import Reference
 
 __all__ = ["MAX_K", "Hit", "Part", "Query", "Searcher", "find_copies", "find_duplicates"]
 

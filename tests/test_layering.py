@@ -187,6 +187,68 @@ def test_imports_follow_the_layers(name):
     assert not wrong, "\n".join(wrong)
 
 
+# What is slow to import or large, and not needed where these modules are: by no module that they import at their start.
+LATE = {
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "datasets",
+    "fsspec",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "watchfiles",
+    "playwright",
+    "yaml",
+    "pandas",
+}
+SPARED = {
+    "retrieval.artifact.load": LATE | {"gradio", "fastapi", "httpx", "typer"},
+    "retrieval.search": LATE | {"gradio", "fastapi", "httpx", "typer"},
+    "retrieval.ui.following": LATE | {"typer"},
+    "retrieval.ui.server.launch": LATE | {"typer"},
+    "retrieval.images.door.workers.program": LATE | {"torch", "pyarrow", "faiss", "gradio", "huggingface_hub"},
+    "retrieval.ui.server.several.supervise": LATE | {"torch", "pyarrow", "faiss", "gradio", "huggingface_hub"},
+}
+
+
+def at_import(tree):
+    """The imports of a file that run when it is imported: none inside functions, and none for types only."""
+    todo = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            todo += [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt | ast.ExceptHandler)]
+
+
+def reached(start):
+    """Every module or package that is imported with a module of ours -> the one that imports it first."""
+    importers, todo = {start: None}, [start]
+    for module in todo:
+        above = [module.rsplit(".", up)[0] for up in range(module.count("."))]
+        for name in (MODULES[each] for each in above if each in MODULES):
+            for _, imported in sorted(imports_of(name, ast.Module(list(at_import(TREES[name])), []))):
+                if imported not in importers:
+                    importers[imported] = module
+                    todo.append(imported)
+    return importers
+
+
+@pytest.mark.parametrize("module", SPARED)
+def test_what_a_module_does_not_need_is_imported_late(module):
+    importers = reached(module)
+    for heavy in (each for each in importers if each.split(".")[0] in SPARED[module]):
+        chain = [heavy]
+        while importers[chain[-1]]:
+            chain.append(importers[chain[-1]])
+        pytest.fail(f"{' <- '.join(chain)}: import it in the function that needs it")
+
+
 @pytest.mark.parametrize(("package", "layers"), [("retrieval", LAYERS), ("training", TRAINING_LAYERS)])
 def test_every_part_is_listed_in_the_layers(package, layers):
     parts = {part_of(module) for module in MODULES if module.startswith(f"{package}.")}

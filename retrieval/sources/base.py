@@ -8,13 +8,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from retrieval.errors import ImageError, first_line
 from retrieval.images.door.files import MAX_BYTES, read_bytes
 from retrieval.sources.archives.reading import is_packed, read_packed
-from retrieval.sources.datasets import source_error
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,8 @@ class RawImage:
             return read_bytes(self.fetch(self.path, None))
         if "://" not in self.path:
             return read_bytes(self.path)
+        import fsspec
+
         try:
             if is_packed(self.path):
                 return read_bytes(read_packed(self.path, MAX_BYTES + 1))
@@ -71,6 +71,8 @@ class RawImage:
             raise
         except Exception as error:  # zip files and the network raise different exceptions
             if self.path.startswith("hf://") and not isinstance(error, FileNotFoundError):
+                from retrieval.sources.datasets import source_error  # late: `datasets` takes a second to import
+
                 raise source_error(self.source, error) from error
             raise ImageError(f"{Path(self.path).name} cannot be read: {first_line(error)}") from error
         return read_bytes(data)
