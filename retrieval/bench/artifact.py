@@ -15,19 +15,16 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-import pyarrow as pa
 
-from retrieval.artifact.load import Artifact, load_artifact
+from retrieval.artifact.load import load_artifact
 from retrieval.bench.clients import bench_clients, best_throughput
 from retrieval.bench.decoding import bench_decoding
 from retrieval.bench.synthetic import Cloud
-from retrieval.build.embed import embed_source
-from retrieval.build.shards import Shards
+from retrieval.bench.throughput import build_throughput
 from retrieval.console import command
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
 from retrieval.images.open import open_image
-from retrieval.sources.base import RawImage, Source
 from retrieval.stores.choose import fit_index
 from retrieval.stores.recall import Figures, against_exact, latency
 
@@ -53,7 +50,7 @@ def bench_artifact(folder: Path) -> Figures:
         "encoder": artifact.encoder.name,
         "index": artifact.store.settings.factory,
         "index recall@10": artifact.store.settings.recall_at_10,
-        "embedding images/s": _throughput(artifact, pictures),
+        "embedding images/s": build_throughput(artifact.encoder, pictures),
         "encoder, one image, p50 ms": encoder[0],
         "index, one query, p50 ms": store[0],
         "index, one query, p95 ms": store[1],
@@ -90,16 +87,6 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
         "bytes per vector": store.settings.bytes_per_vector,
         "build s": seconds,
     }
-
-
-def _throughput(artifact: Artifact, pictures: list[bytes]) -> float:
-    """Images per second through the steps of a build: decode, make a thumbnail, embed, write shards."""
-    rows = [RawImage(str(number), data=data) for number, data in enumerate(pictures)]
-    with tempfile.TemporaryDirectory() as folder:
-        shards = Shards(Path(folder) / "shards", "bench", artifact.encoder.fingerprint, pa.schema([]))
-        started = time.perf_counter()
-        embed_source(Source(lambda: iter(rows), pa.schema([]), "bench", len(rows)), artifact.encoder, shards)
-        return len(rows) / (time.perf_counter() - started)
 
 
 def _bench_app(folder: Path, pictures: list[bytes], images_per_second: float) -> Figures:

@@ -162,6 +162,7 @@ def bench(
     ui: Annotated[
         bool, typer.Option("--ui", help="instead, measure the waiting times of the page, in Chromium")
     ] = False,
+    engines: Annotated[bool, typer.Option("--engines", help="instead, compare the engines that are installed")] = False,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,
@@ -170,12 +171,15 @@ def bench(
     check_artifact(artifact)
     from retrieval.bench.artifact import bench_artifact, bench_index
     from retrieval.bench.duplicates import bench_duplicates
+    from retrieval.bench.engines import bench_engines
     from retrieval.bench.page import bench_ui
     from retrieval.hub.pull import open_reference
 
     folder = open_reference(artifact, sha256=sha256).folder
     if ui:
         figures = bench_ui(folder)
+    elif engines:
+        figures = bench_engines(folder)
     elif duplicates:
         figures = bench_duplicates(folder, duplicates, dim)
     else:

@@ -378,4 +378,4 @@ def test_batch_that_the_network_cannot_take_is_computed_one_by_one(batches, imag
 
 
 def test_networks_of_large_pictures_take_fewer_queries_at_once():
-    assert [most_at_once((3, side, side)) for side in (64, 112, 224, 448, 2048)] == [16, 16, 4, 1, 1]
+    assert [most_at_once((3, side, side), 4 * 224 * 224) for side in (64, 112, 224, 448, 2048)] == [16, 16, 4, 1, 1]

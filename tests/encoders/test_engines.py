@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import python
+from older import without_exported
 from PIL import Image
 
+from retrieval.__main__ import main
 from retrieval.artifact.load import load_artifact
 from retrieval.build.build import build_artifact
+from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.encoders.engines.choose import ENGINE, ENGINES
 from retrieval.encoders.files import EXPORTED_FILE
 from retrieval.encoders.image import Encoder
@@ -173,3 +176,36 @@ def test_built_artifact_states_how_close_its_exported_network_is(pictures, encod
     (tmp_path / "a" / EXPORTED_FILE).unlink()
     with pytest.raises(IntegrityError, match=r"onnx/model.onnx is missing"):
         load_artifact(tmp_path / "a")
+
+
+def test_export_adds_the_network_to_an_older_artifact_and_nothing_else_changes(copied_artifact, capsys):
+    before = {path: path.read_bytes() for path in copied_artifact.rglob("*") if path.is_file()}
+    stated = load_artifact(without_exported(copied_artifact)).manifest
+    assert load_artifact(copied_artifact).encoder.engine.name == "torch"
+    assert main(["export-encoder", str(copied_artifact)]) == 0
+    assert "a score differs from torch's by at most" in capsys.readouterr().out
+    artifact = load_artifact(copied_artifact)
+    assert artifact.encoder.engine.name == "onnx"
+    after = {path: path.read_bytes() for path in copied_artifact.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert {path.name for path in after if after[path] != before[path]} <= {"manifest.json", "model.onnx"}
+    same = stated.keys() - {"files", "manifest_sha256"}
+    assert {name: artifact.manifest[name] for name in same} == {name: stated[name] for name in same}
+    assert main(["export-encoder", str(copied_artifact)]) == 0  # it has it already
+    assert load_artifact(copied_artifact).manifest == artifact.manifest
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "evaluate"])
+def test_changed_artifact_keeps_its_exported_network(copied_artifact, pictures, tmp_path, change):
+    before = (copied_artifact / EXPORTED_FILE).read_bytes()
+    if change == "add":
+        Image.effect_noise((64, 64), 99).convert("RGB").save(tmp_path / "new.png")
+        add_images(copied_artifact, open_source(str(tmp_path), label_level=None))
+    elif change == "remove":
+        remove_images(copied_artifact, load_artifact(copied_artifact).gallery.ids[:1])
+    else:
+        update_metrics(copied_artifact, {"note": {"figure": 1}})
+    artifact = load_artifact(copied_artifact)
+    assert artifact.encoder.engine.name == "onnx"
+    assert "exported" in artifact.manifest
+    assert (copied_artifact / EXPORTED_FILE).read_bytes() == before

@@ -16,7 +16,6 @@ from retrieval.forking import threads_in_child
 Name = Literal["onnx", "openvino", "torch"]
 # The names of an exported network's input and outputs; those after the embedding are there if it can be split.
 PIXELS, EMBEDDING, FEATURE_MAP, BIAS = "pixels", "embedding", "feature_map", "bias"
-_PIXELS_AT_ONCE = 4 * 224 * 224  # with more, the system maps the memory anew for each forward pass: twice the time
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,10 @@ class Engine(Protocol):
         """The name of the engine, as `--engine` takes it."""
 
     @property
+    def pixels_at_once(self) -> int:
+        """As many go through the network together: with more, the system maps the memory anew for each pass."""
+
+    @property
     def dim(self) -> int:
         """D, the dimension of an embedding."""
 
@@ -54,9 +57,9 @@ class Engine(Protocol):
         """The embeddings of N inputs, (N, 3, H, W) float32, as sums over the cells of their feature maps."""
 
 
-def most_at_once(input_size: Sequence[int]) -> int:
-    """How many pictures that are waiting go through a network of this (3, H, W) input together, 1 to 16."""
-    return max(1, min(16, _PIXELS_AT_ONCE // (input_size[1] * input_size[2])))
+def most_at_once(input_size: Sequence[int], pixels: int) -> int:
+    """How many pictures go through a network of this (3, H, W) input together, for at most so many pixels; 1 to 16."""
+    return max(1, min(16, pixels // (input_size[1] * input_size[2])))
 
 
 def threads() -> int:

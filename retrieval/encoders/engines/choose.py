@@ -36,12 +36,15 @@ def choose(exported: Path, wanted: str | None = None) -> str | None:
     )
 
 
-def open_exported(path: Path, engine: str) -> Engine:
-    """An exported network in the engine of this name; raises EncoderError if the engine is missing or cannot run it."""
+def open_exported(path: Path, engine: str, *, keep_memory: bool = False) -> Engine:
+    """An exported network in the engine of this name; raises EncoderError if the engine is missing or cannot run it.
+
+    With `keep_memory`, ONNX Runtime keeps what it has once needed, which is faster where many pictures follow.
+    """
     if engine == "onnx":
         from retrieval.encoders.engines.onnx import OnnxEngine
 
-        return OnnxEngine(path)
+        return OnnxEngine(path, keep_memory=keep_memory)
     try:
         from retrieval.encoders.engines.openvino import OpenVinoEngine
     except ImportError as error:

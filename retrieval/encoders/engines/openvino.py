@@ -19,6 +19,7 @@ class OpenVinoEngine:
     """An exported network in OpenVINO. Raises EncoderError for a file that it cannot run."""
 
     name: Name = "openvino"
+    pixels_at_once = 2 * 224 * 224
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -34,8 +34,8 @@ class Network:
     most_difference = 1e-5
     """By this much a score may differ between the exported network and torch."""
 
-    def __init__(self, model: Any) -> None:
-        self.engine = TorchEngine(model)
+    def __init__(self, model: Any, *, channels_last: bool = True) -> None:
+        self.engine = TorchEngine(model, channels_last=channels_last)
         self.model = self.engine.model
 
     @cached_property
