@@ -120,7 +120,7 @@ def test_picture_can_be_changed_and_outlives_its_worker():
 
 @pytest.mark.parametrize("side", [60, 500])  # copied, mapped
 def test_views_are_those_of_the_whole_picture(side):
-    data = encode(Image.fromarray(np.random.default_rng(1).integers(0, 256, (600, 900, 3), dtype=np.uint8)), "JPEG")
+    data = encode(Image.fromarray(np.random.default_rng(1).integers(0, 256, (600, 900, 3), dtype=np.uint8)), "PNG")
     squash = Resize("squash", side, side + 3, int(Image.Resampling.BICUBIC))
     wanted = [View(), View((0.1, 0.25, 0.5, 1)), View(resize=within(side)), View((0, 0, 1, 0.9), squash)]
     whole = decode("", data, None)
@@ -133,6 +133,19 @@ def test_views_are_those_of_the_whole_picture(side):
             assert (image.mode, image.size) == ("RGB", expected[number].size)
             assert image.tobytes() == expected[number].tobytes()
     assert open_views(whole, wanted)[3].tobytes() == part.tobytes()
+
+
+def test_jpeg_much_larger_than_all_views_is_decoded_at_a_fraction_of_its_size():
+    soft = Image.effect_noise((64, 48), 90).resize((1600, 1200), Image.Resampling.BICUBIC).convert("RGB")
+    data, squash = encode(soft, "JPEG"), View(resize=Resize("squash", 90, 90, int(Image.Resampling.BICUBIC)))
+    views = [View(resize=within(100)), squash]
+    whole, quarter = decode("", data, None), decode("", data, 300)
+    assert quarter.size == (400, 300)
+    for found, view in zip(open_views(data, views), views, strict=True):
+        assert found.tobytes() == view.of(quarter).tobytes()
+        assert np.allclose(np.asarray(found, float), np.asarray(view.of(whole), float), atol=8)
+    for exact in (View(), View((0, 0, 0.5, 0.5), squash.resize)):  # a part of the picture needs its own pixels
+        assert open_views(data, [squash, exact])[0].tobytes() == squash.of(whole).tobytes()
 
 
 @pytest.mark.skipif(not HOSTILE.is_dir(), reason=f"no folder of hostile images at {HOSTILE}")

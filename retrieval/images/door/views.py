@@ -35,6 +35,17 @@ class View:
 
 
 WHOLE = View()
+_SPARE = 3  # as Pillow's `reducing_gap` of 3, whose result is close to that of all pixels
+
+
+def enough_for(views: Sequence[View]) -> int | None:
+    """The shorter side, in pixels, from which all views can be made nearly as from the whole picture; None: all of it.
+
+    A JPEG that is much larger can then be decoded at 1/2, 1/4 or 1/8 of its size.
+    """
+    if any(view.resize is None or view.region for view in views):
+        return None
+    return _SPARE * max(max(view.resize.width, view.resize.height) for view in views if view.resize)
 
 
 def within(side: int) -> Resize:
