@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -18,6 +19,7 @@ from visitor import Visitor
 from retrieval.ui import strings
 from retrieval.ui.access.passwords import Accounts
 from retrieval.ui.server.settings import ServerSettings
+from retrieval.ui.server.several import pulse
 from retrieval.ui.server.several.job import Job, Shown
 from retrieval.ui.server.several.passing.counts import Counts
 from retrieval.ui.server.several.passing.ids import Named, Places, in_address, in_answer, in_body
@@ -248,3 +250,24 @@ def test_a_job_is_the_same_in_another_process() -> None:
     assert same.settings.accounts
     assert same.settings.accounts.accepts(accounts.token())
     assert same.settings.accounts.has("ada", "secret: ä")
+
+
+def test_process_that_stops_answering_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "_PAUSE", 0.01)
+    monkeypatch.setattr(pulse, "_PATIENCE", 1.0)
+    asked: list[bytes] = []
+
+    async def answer_three_times(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(asked) <= 3:
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")  # busy, but it answers
+            writer.close()
+
+    async def watch() -> None:
+        async with await asyncio.start_server(answer_three_times, "127.0.0.1", 0) as listening:
+            await pulse.until_silent(listening.sockets[0].getsockname()[1], "secret")
+            listening.close()
+
+    asyncio.run(asyncio.wait_for(watch(), 20))
+    assert len(asked) == 4
+    assert all(b"x-lookalike-from: secret\r\n" in each for each in asked)

@@ -20,6 +20,7 @@ from retrieval.ui import strings
 from retrieval.ui.server.several.job import Job
 from retrieval.ui.server.several.nursery import Nursery
 from retrieval.ui.server.several.passing.upstream import Connections
+from retrieval.ui.server.several.pulse import until_silent
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 60.0  # seconds before a worker that has ended is replaced
 _SETTLED = 30.0  # seconds after which a worker is no longer thought to end at once
@@ -152,7 +153,9 @@ class Crew:
         pause, vain = _FIRST_PAUSE, 0
         while True:
             begun = time.monotonic()
+            watching = asyncio.create_task(self._end_when_silent(worker))
             await worker.ended()
+            watching.cancel()
             self._drop(worker)
             if self.stopping:
                 return
@@ -172,6 +175,12 @@ class Crew:
                         return
                     say(strings.WORKER_FAILED.format(why=error, seconds=round(pause)))
             vain = 0
+
+    async def _end_when_silent(self, worker: Worker) -> None:
+        await until_silent(worker.about["port"], self.secret)
+        if not self.stopping:
+            say(strings.WORKER_HANGS.format(pid=worker.pid))
+            worker.kill()
 
     async def _started(self) -> Worker:
         ours, theirs = socket.socketpair()
