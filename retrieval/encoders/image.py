@@ -174,21 +174,20 @@ class Encoder:
 
     @cached_property
     def explains(self) -> bool:
-        """Whether `cells` can split an embedding: its network ends in average pooling, then linear layers or none."""
+        """Whether `cells` can split an embedding: average pooling, then at most a layer norm and linear layers."""
         return self._thread.run(lambda: self.engine.explains)
 
     def cells(self, image: Image.Image) -> Cells:
         """Split the embedding of an RGB image over the cells of its feature map.
 
-        Average pooling followed by a linear layer gives the mean over the cells of W f + b, where f holds the C
-        features of a cell. So W f / (H * W) is the contribution of that cell, and b belongs to no cell (class
-        activation mapping, Zhou et al. 2016, arXiv:1512.04150). Parts and bias add up to the embedding before
-        normalisation, up to rounding (1e-6 of its norm). Raises EncoderError if `explains` is false.
+        Cells are those of a feature map, or the tokens of a transformer. Parts and bias add up to the embedding before
+        normalisation, up to rounding (1e-6 of its norm); see `retrieval.encoders.network.split`. Raises EncoderError if
+        `explains` is false.
         """
         if not self.explains:
             raise EncoderError(
                 f"the similarity of {self.name!r} cannot be split into parts of the picture: its embedding is not the "
-                "average of a feature map followed by at most a linear layer, as in resnet50."
+                "average over the picture followed by at most a layer norm and a linear layer, as in resnet50."
             )
         found = self._thread.run(self.engine.split, self.preprocess(image)[None])
         _, height, width, dim = found.parts.shape
