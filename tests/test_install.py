@@ -16,8 +16,8 @@ from gradio_client import Client, handle_file
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from retrieval.installed import VERSION
 from retrieval.search import Searcher
-from retrieval.version import VERSION
 from training.recipe import recipe_names
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

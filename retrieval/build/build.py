@@ -56,8 +56,8 @@ def build_artifact(
     images to read. With `text`, every thumbnail is also embedded by that model, for text queries. `map_method` (`pca`,
     `tsne` or `umap`) adds a map. With `originals`, the gallery keeps where each original lies: a path below
     the source's folder, or a web address without secrets. Raises ArtifactError if `out` holds other files or is being
-    written, SourceError if no image could be indexed, MapError if the method's package is not installed, and StoreError
-    for an invalid `factory`.
+    written, SourceError if no image could be indexed, MissingExtraError if the map method is not installed, and
+    StoreError for an invalid `factory`.
     """
     check_method(PCA if map_method is None else map_method)
     source = with_originals(source) if originals else source
