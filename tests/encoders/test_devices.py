@@ -1,6 +1,7 @@
 """Devices: where a network computes, what is refused, and how a build feeds a GPU. Most of it needs no GPU."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -55,6 +56,14 @@ def test_engine_for_the_processor_cannot_be_asked_for_a_gpu(engine, monkeypatch)
 def test_unknown_device_is_refused(monkeypatch):
     monkeypatch.setenv(DEVICE, "tpu")
     with pytest.raises(EncoderError, match="there is no device 'tpu': choose auto, cpu, cuda or mps"):
+        Encoder.load(STARTER)
+
+
+def test_gpu_without_torch_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    assert Encoder.load(STARTER).engine.name == "onnx"
+    monkeypatch.setenv(DEVICE, "cuda")
+    with pytest.raises(EncoderError, match=r"device cuda needs torch, which is not installed: pip install .*build"):
         Encoder.load(STARTER)
 
 

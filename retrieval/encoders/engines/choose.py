@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from retrieval.encoders.engines.device import may_have_gpu, wanted_device
 from retrieval.errors import EncoderError
+from retrieval.installed import how_to_install
 
 if TYPE_CHECKING:
     from retrieval.encoders.engines.base import Engine
@@ -62,7 +63,9 @@ def _check_gpu(device: str, engine: str | None) -> None:
     if engine not in (None, "torch"):
         raise EncoderError(f"{engine} runs on the processor, not on {device}: leave out the engine or the device.")
     if not importlib.util.find_spec("torch"):
-        raise EncoderError(f"the device {device} needs torch, which is not installed: install it, or choose cpu.")
+        raise EncoderError(
+            f"the device {device} needs torch, which is not installed: {how_to_install('torch')}, or choose cpu."
+        )
 
 
 def _sees_gpu() -> bool:
