@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval.artifact.atomic import recover
+from retrieval.commands.options import Device
 from retrieval.commands.paths import check_source
 from retrieval.console import command
 from retrieval.errors import HubError, LookalikeError
@@ -88,6 +89,7 @@ def train(
     backbone: Backbone = None,
     weights: Weights = None,
     hold_out_classes: HoldOut = None,
+    device: Device = None,
     list_: Annotated[bool, typer.Option("--list", help="list the recipes, and the keys for --set")] = False,
 ) -> None:
     """Fine-tune an encoder, and build its artifact."""
@@ -105,8 +107,6 @@ def train(
         raise LookalikeError("--out is missing: name the folder for the artifact.")
     if private and not push_to_hub:
         raise LookalikeError("--private needs --push-to-hub: name the repository to push to.")
-    if chosen.data:
-        check_source(chosen.data)
     _run(chosen, out, resume, push_to_hub, private)
 
 
@@ -167,6 +167,7 @@ def bench_training(
     backbone: Backbone = None,
     weights: Weights = None,
     hold_out_classes: HoldOut = None,
+    device: Device = None,
 ) -> None:
     """Measure the speed of training."""
     with needs("training", extra="train"):
@@ -184,6 +185,8 @@ def _keys(context: typer.Context) -> dict[str, Any]:
 
 
 def _run(recipe: Recipe, out: Path, resume: bool, push_to_hub: str | None, private: bool) -> None:
+    if recipe.data:
+        check_source(recipe.data)
     first = int(os.environ.get("RANK", 0)) == 0
     if push_to_hub and first:
         from retrieval.hub.push import check_push

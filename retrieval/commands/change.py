@@ -14,8 +14,17 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder, check_out, check_source
-from retrieval.commands.printing import Bar, noted, one_line, print_originals, print_report, print_sync, print_unlike
-from retrieval.console import command, say
+from retrieval.commands.printing import (
+    Bar,
+    noted,
+    one_line,
+    print_built,
+    print_originals,
+    print_report,
+    print_sync,
+    print_unlike,
+)
+from retrieval.console import say
 from retrieval.errors import QueryError, SourceError
 from retrieval.sources.archives.patterns import is_pattern
 from retrieval.words import counted
@@ -53,6 +62,7 @@ def build(
     originals: options.Originals = False,
     force: options.Force = False,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Embed images and write an artifact."""
     check_source(source)
@@ -61,15 +71,13 @@ def build(
     from retrieval.encoders.image import Encoder
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
-    opened = _licensed(opened, image_license)
+    opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
     text = _text_model(text_model) if text_model else None
     more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
     with Bar() as bar:
         report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
-    print_report(report)
-    print_originals(out)
-    print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
+    print_built(report, out)
 
 
 def _text_model(name: str) -> TextEncoder:
@@ -96,10 +104,6 @@ def _opened(
     return noted(open_source(name, **columns, **choices, allow_private=allow_private))
 
 
-def _licensed(source: Source, image_license: str | None) -> Source:
-    return replace(source, about={**source.about, "license": image_license}) if image_license else source
-
-
 @commands.command()
 def add(
     artifact: options.Folder,
@@ -114,6 +118,7 @@ def add(
     limit: options.Limit = None,
     originals: options.Originals = False,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Add images that the artifact does not contain yet."""
     check_folder(artifact)
@@ -147,6 +152,7 @@ def sync(
     ] = False,
     dry_run: options.DryRun = False,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Make an artifact what its source is now."""
     if watch and dry_run:

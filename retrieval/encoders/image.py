@@ -20,6 +20,7 @@ from retrieval.encoders.base import Cells, resize_by
 from retrieval.encoders.description import About, read_description
 from retrieval.encoders.engines.base import Engine, most_at_once
 from retrieval.encoders.engines.choose import choose, open_exported
+from retrieval.encoders.engines.device import build_batch
 from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE, WEIGHTS_FILE
 from retrieval.encoders.preprocess import Transform, data_config_of
 from retrieval.encoders.unit import unit_rows
@@ -48,7 +49,9 @@ class Encoder:
         self._run_with(engine)
 
     def _run_with(self, engine: Engine) -> None:
-        self.engine, self._most = engine, most_at_once(self.data_config["input_size"], engine.pixels_at_once)
+        size = self.data_config["input_size"]
+        at_once = most_at_once(size, engine.pixels_at_once)
+        self.engine, self._most = engine, at_once if engine.device == "cpu" else build_batch(engine.device, size[1])
         self._queries = Batches(self._thread, self._run_each, self._most)
 
     @classmethod
@@ -97,6 +100,7 @@ class Encoder:
 
         `engine` is `onnx`, `openvino` or `torch`. None takes what LOOKALIKE_ENGINE says, else ONNX Runtime if the
         folder has the exported network and there is no GPU, else torch. torch is imported only if it runs the network.
+        LOOKALIKE_DEVICE says where torch runs it: `cpu`, `cuda`, `mps`, or `auto`, a CUDA GPU if there is one.
         Memory is allocated only for a network of the size that the weights file has.
         """
         from_exported = choose(folder / EXPORTED_FILE, engine)

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval.encoders.engines.device import may_have_gpu, wanted_device
 from retrieval.errors import EncoderError
-from retrieval.installed import needs
+from retrieval.installed import how_to_install, needs
 
 if TYPE_CHECKING:
     from retrieval.encoders.engines.base import Engine
@@ -20,15 +21,19 @@ ENGINE = "LOOKALIKE_ENGINE"  # the environment variable that `--engine` sets, fo
 def choose(exported: Path, wanted: str | None = None) -> str | None:
     """The engine for the exported network at this path, or None for torch; see `Encoder.load`.
 
-    Raises EncoderError for an unknown engine, and for one that needs the exported network where there is none.
+    Raises EncoderError for an unknown engine or device, for an engine that needs the exported network where there is
+    none, and for a device that the engine cannot use.
     """
     name = wanted or os.environ.get(ENGINE) or None
     if name is not None and name not in ENGINES:
         raise EncoderError(f"there is no engine {name!r}: choose onnx, openvino or torch.")
+    if (device := wanted_device()) in ("cuda", "mps"):
+        _check_gpu(device, name)
+        return None
     if name == "torch":
         return None
     if exported.is_file():
-        return name or (None if _has_gpu() and importlib.util.find_spec("torch") else "onnx")
+        return name or (None if device == "auto" and _sees_gpu() else "onnx")
     if name is None:
         return None
     raise EncoderError(
@@ -52,6 +57,19 @@ def open_exported(path: Path, engine: str, *, keep_memory: bool = False) -> Engi
     return OpenVinoEngine(path)
 
 
-def _has_gpu() -> bool:
-    # Without torch, whose import takes seconds: the devices of the drivers of NVIDIA and AMD.
-    return any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/kfd"))
+def _check_gpu(device: str, engine: str | None) -> None:
+    """Raise EncoderError if this engine, or None for the default, cannot use a GPU."""
+    if engine not in (None, "torch"):
+        raise EncoderError(f"{engine} runs on the processor, not on {device}: leave out the engine or the device.")
+    if not importlib.util.find_spec("torch"):
+        raise EncoderError(
+            f"the device {device} needs torch, which is not installed: {how_to_install('torch')}, or choose cpu."
+        )
+
+
+def _sees_gpu() -> bool:
+    if not may_have_gpu() or not importlib.util.find_spec("torch"):
+        return False
+    from retrieval.encoders.engines.torch import device_named
+
+    return device_named("auto").type == "cuda"
