@@ -61,6 +61,8 @@ OWNERS = {
     "timm": ["retrieval/encoders/network/", "training/"],
     "onnxruntime": ["retrieval/encoders/engines/onnx.py"],
     "openvino": ["retrieval/encoders/engines/openvino.py"],
+    "nncf": ["retrieval/encoders/network/quantize.py"],
+    "onnx": ["retrieval/encoders/network/quantize.py"],
     "transformers": ["retrieval/encoders/text.py", "training/"],
     "accelerate": ["training/"],
     "pytorch_metric_learning": ["training/"],

@@ -46,6 +46,8 @@ def build(
     crop_mode: options.CropMode = "squash",
     image_license: options.License = None,
     no_pretrained: options.NoPretrained = False,
+    precision: options.Precision = "float32",
+    accept_loss: options.AcceptLoss = False,
     index: options.Index = "AUTO",
     text_model: options.TextModel = None,
     map_method: options.MapMethod = None,
@@ -65,6 +67,7 @@ def build(
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
     text = TextEncoder.create(text_model) if text_model else None
     more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
+    more |= {"precision": precision, "accept_loss": accept_loss}
     with Bar() as bar:
         report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
     print_report(report)

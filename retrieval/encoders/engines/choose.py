@@ -16,14 +16,28 @@ ENGINES = ("onnx", "openvino", "torch")
 ENGINE = "LOOKALIKE_ENGINE"  # the environment variable that `--engine` sets, for this process and its children
 
 
-def choose(exported: Path, wanted: str | None = None) -> str | None:
-    """The engine for the exported network at this path, or None for torch; see `Encoder.load`.
-
-    Raises EncoderError for an unknown engine, and for one that needs the exported network where there is none.
-    """
+def asked(wanted: str | None = None) -> str | None:
+    """The engine that was asked for, here or by LOOKALIKE_ENGINE; raises EncoderError for an unknown one."""
     name = wanted or os.environ.get(ENGINE) or None
     if name is not None and name not in ENGINES:
         raise EncoderError(f"there is no engine {name!r}: choose onnx, openvino or torch.")
+    return name
+
+
+def choose(exported: Path, wanted: str | None = None, only: str | None = None) -> str | None:
+    """The engine for the exported network at this path, or None for torch; see `Encoder.load`.
+
+    `only` is the one engine that gives the vectors, if the network computes in int8. Raises EncoderError for an unknown
+    engine, for another one than that, and for one that needs the exported network where there is none.
+    """
+    name = asked(wanted)
+    if only is not None:
+        if name not in (None, only):
+            raise EncoderError(
+                f"{exported.parents[1].name} is in int8, and its vectors are those of {only}: {name} would give "
+                "others. Leave out the engine, or build it again with that engine or without --precision int8."
+            )
+        name = only
     if name == "torch":
         return None
     if exported.is_file():
@@ -36,10 +50,11 @@ def choose(exported: Path, wanted: str | None = None) -> str | None:
     )
 
 
-def open_exported(path: Path, engine: str, *, keep_memory: bool = False) -> Engine:
+def open_exported(path: Path, engine: str, *, keep_memory: bool = False, is_int8: bool = False) -> Engine:
     """An exported network in the engine of this name; raises EncoderError if the engine is missing or cannot run it.
 
-    With `keep_memory`, ONNX Runtime keeps what it has once needed, which is faster where many pictures follow.
+    With `keep_memory`, ONNX Runtime keeps what it has once needed, which is faster where many pictures follow. If it
+    `is_int8`, no other engine stands in for this one.
     """
     if engine == "onnx":
         from retrieval.encoders.engines.onnx import OnnxEngine
@@ -49,7 +64,7 @@ def open_exported(path: Path, engine: str, *, keep_memory: bool = False) -> Engi
         from retrieval.encoders.engines.openvino import OpenVinoEngine
     except ImportError as error:
         raise EncoderError("OpenVINO is not installed: `pip install openvino`, or choose another engine.") from error
-    return OpenVinoEngine(path)
+    return OpenVinoEngine(path, is_int8=is_int8)
 
 
 def _has_gpu() -> bool:
