@@ -10,11 +10,11 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from types import FrameType
 from typing import Any, Self
 
 from retrieval.errors import LookalikeError
+from retrieval.installed import is_installed
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of images, or rows, done and their total, or None if the total is unknown."""
@@ -79,7 +79,7 @@ def command(line: str) -> str:
 
     `serve --artifact DIR` is `lookalike serve --artifact DIR`, or `python app.py --artifact DIR` in a checkout.
     """
-    if _is_installed():
+    if is_installed():
         return f"lookalike {line}"
     name, space, rest = line.partition(" ")
     return f"{_IN_A_CHECKOUT.get(name, f'python -m retrieval {name}')}{space}{rest}"
@@ -99,14 +99,6 @@ def _make_streams_safe() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
-
-
-@cache
-def _is_installed() -> bool:
-    """Whether the distribution is installed; a wheel built in a checkout leaves metadata there, but no RECORD."""
-    from importlib.metadata import distributions
-
-    return any(found.read_text("RECORD") for found in distributions(name="lookalike"))
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -7,7 +7,8 @@
     │   ├── EmbeddingError  the embedding of a picture or text is close to zero
     │   └── PrecisionError  int8 costs more accuracy than was allowed
     ├── StoreError          a vector store cannot be created, or does not support an operation
-    ├── MapError            a map method is unknown or not installed
+    ├── MapError            a map method is unknown
+    ├── MissingExtraError   a task needs a package that is not installed
     ├── QueryError          a search has an invalid argument (k, filter, id)
     ├── ArtifactError       a folder is not an artifact, or is in use
     │   └── IntegrityError  parts of an artifact do not match its manifest
@@ -91,7 +92,11 @@ class StoreError(LookalikeError):
 
 
 class MapError(LookalikeError):
-    """A map method is unknown, or its package is not installed."""
+    """A map method is unknown."""
+
+
+class MissingExtraError(LookalikeError):
+    """A task needs a package that is not installed; the message has the command that installs it."""
 
 
 class QueryError(LookalikeError):

@@ -24,8 +24,8 @@ from retrieval.commands.search import lines_of
 from retrieval.console import command, run_command
 from retrieval.evaluation.confidence import percent
 from retrieval.evaluation.metrics import leave_one_out
+from retrieval.installed import VERSION
 from retrieval.search import Hit, Part, Searcher
-from retrieval.version import VERSION
 
 COMMANDS = [
     *(

@@ -26,8 +26,8 @@ from retrieval.artifact.sections import (
     TrainingSection,
 )
 from retrieval.errors import IntegrityError, short_repr
+from retrieval.installed import VERSION
 from retrieval.untrusted.strict_json import parse_json
-from retrieval.version import VERSION
 
 METRICS_FORMAT = 2
 _RENAMED = {"from": "from_run"}  # key in format 1 -> key in format 2

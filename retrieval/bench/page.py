@@ -22,6 +22,7 @@ from retrieval.bench.artifact import seconds_to_answer, serving
 from retrieval.errors import LookalikeError, first_line
 from retrieval.images.gallery import Gallery, spread_rows
 from retrieval.images.open import open_image
+from retrieval.installed import needs
 from retrieval.stores.recall import Figures, latency
 
 if TYPE_CHECKING:
@@ -214,10 +215,8 @@ def find_chromium() -> str | None:
 @contextmanager
 def _chromium() -> Iterator[Browser]:
     """A Chromium installed on this machine, otherwise Playwright's own. Raises LookalikeError if neither works."""
-    try:
+    with needs("bench --ui"):
         from playwright.sync_api import Error, sync_playwright
-    except ImportError as error:
-        raise LookalikeError("bench --ui needs Playwright to drive a browser: pip install playwright") from error
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=find_chromium())

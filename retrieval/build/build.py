@@ -63,9 +63,8 @@ def build_artifact(
     `tsne` or `umap`) adds a map. With `originals`, the gallery keeps where each original lies: a path below
     the source's folder, or a web address without secrets. With the `precision` int8, the encoder is quantized on images
     of the source; if mAP on the gallery then falls by more than 0.005, PrecisionError is raised, unless `accept_loss`.
-    Raises ArtifactError if `out` holds other files or is being
-    written, SourceError if no image could be indexed, MapError if the method's package is not installed, and StoreError
-    for an invalid `factory`.
+    Raises ArtifactError if `out` holds other files or is being written, SourceError if no image could be indexed,
+    MissingExtraError if the map method or NNCF is not installed, and StoreError for an invalid `factory`.
     """
     check_method(PCA if map_method is None else map_method)
     source = with_originals(source) if originals else source

@@ -22,6 +22,7 @@ from retrieval.words import counted
 
 if TYPE_CHECKING:
     from retrieval.build.sync import SyncReport
+    from retrieval.encoders.text import TextEncoder
     from retrieval.images.gallery import Gallery
     from retrieval.sources.base import Source
 
@@ -60,19 +61,22 @@ def build(
     check_out(out, force)
     from retrieval.build.build import build_artifact
     from retrieval.encoders.image import Encoder
-    from retrieval.encoders.text import TextEncoder
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
-    opened = _licensed(opened, image_license)
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
-    text = TextEncoder.create(text_model) if text_model else None
-    more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
-    more |= {"precision": precision, "accept_loss": accept_loss}
+    more: dict[str, Any] = {"text": _text_model(text_model) if text_model else None, "map_method": map_method}
+    more |= {"originals": originals, "precision": precision, "accept_loss": accept_loss, "factory": index}
     with Bar() as bar:
-        report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
+        report = build_artifact(_licensed(opened, image_license), out, encoder, limit=limit, progress=bar, **more)
     print_report(report)
     print_originals(out)
     print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
+
+
+def _text_model(name: str) -> TextEncoder:
+    from retrieval.encoders.text import TextEncoder
+
+    return TextEncoder.create(name)
 
 
 def _opened(

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from retrieval.console import run_command
-from retrieval.version import VERSION
+from retrieval.installed import VERSION, needs
 
 HELP = ("--help", "-h")
 
@@ -28,7 +28,11 @@ class _Commands(TyperGroup):
     """Sub-commands whose errors and interruptions are reported by `run_command`, and wrong usage by Typer."""
 
     def invoke(self, ctx: Any) -> Any:
-        raise _EndedError(run_command(lambda: super(_Commands, self).invoke(ctx), ctx.obj))
+        def run() -> None:
+            with needs("this command"):
+                super(_Commands, self).invoke(ctx)
+
+        raise _EndedError(run_command(run, ctx.obj))
 
 
 def new_app(text: str, *commands: typer.Typer) -> typer.Typer:

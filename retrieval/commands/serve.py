@@ -14,6 +14,7 @@ from retrieval.commands.paths import check_artifact
 from retrieval.console import Stopping
 from retrieval.errors import LookalikeError, first_line
 from retrieval.hub.references import is_reference, parse_reference
+from retrieval.ui.footprint import without_pandas
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several.job import Shown
 
@@ -172,6 +173,7 @@ def _served(shown: Shown, settings: ServerSettings, workers: int, stopping: Stop
         from retrieval.ui.server.several.supervise import serve_several
 
         return serve_several(shown, settings, workers, stopping)
+    without_pandas()
     from retrieval.ui.following import page_of
     from retrieval.ui.server.launch import Server
 

@@ -27,6 +27,7 @@ from retrieval.encoders.unit import unit_rows
 from retrieval.encoders.weights import fingerprint_of, int8_fingerprint, stored_shapes, stored_size, stored_tensors
 from retrieval.errors import EncoderError
 from retrieval.forking import Batches, OneThread
+from retrieval.installed import needs
 
 if TYPE_CHECKING:
     from retrieval.encoders.network.saved import Network
@@ -54,8 +55,8 @@ class Encoder:
     @classmethod
     def of(cls, model: Any, *, channels_last: bool = True) -> Encoder:
         """An encoder for a timm network, which torch runs; `channels_last` is faster on nearly all processors."""
-        from retrieval.encoders.network.saved import Network
-
+        with needs("a network of torch"):
+            from retrieval.encoders.network.saved import Network
         network = Network(model, channels_last=channels_last)
         return cls(network.about, network.engine, lambda: network)
 
@@ -83,9 +84,9 @@ class Encoder:
         Raises EncoderError for an unknown backbone, weights that do not fit, an unreachable Hub, or a network that
         does not give one vector per image.
         """
-        from retrieval.encoders.network.backbone import new_network
-        from retrieval.encoders.network.saved import try_out
-
+        with needs("a new encoder"):
+            from retrieval.encoders.network.backbone import new_network
+            from retrieval.encoders.network.saved import try_out
         model = new_network(backbone, pretrained, weights, embedding_size, head, crop_mode, seed)
         encoder = cls.of(model)
         encoder._thread.run(try_out, model)
@@ -103,14 +104,14 @@ class Encoder:
         described = read_description(folder / CONFIG_FILE)
         from_exported = choose(folder / EXPORTED_FILE, engine, described.engine)
         if from_exported is None:
-            from retrieval.encoders.network.saved import load_network
-
+            with needs(f"an artifact without {EXPORTED_FILE}, or --engine torch,"):
+                from retrieval.encoders.network.saved import load_network
             return cls.of(load_network(folder))
         running, about = _exported(folder, described, from_exported)
 
         def network() -> Network:
-            from retrieval.encoders.network.saved import Network, load_network
-
+            with needs("the network itself"):
+                from retrieval.encoders.network.saved import Network, load_network
             return Network(load_network(folder))
 
         return cls(about, running, network)
@@ -191,21 +192,20 @@ class Encoder:
 
     @cached_property
     def explains(self) -> bool:
-        """Whether `cells` can split an embedding: its network ends in average pooling, then linear layers or none."""
+        """Whether `cells` can split an embedding: average pooling, then at most a layer norm and linear layers."""
         return self._thread.run(lambda: self.engine.explains)
 
     def cells(self, image: Image.Image) -> Cells:
         """Split the embedding of an RGB image over the cells of its feature map.
 
-        Average pooling followed by a linear layer gives the mean over the cells of W f + b, where f holds the C
-        features of a cell. So W f / (H * W) is the contribution of that cell, and b belongs to no cell (class
-        activation mapping, Zhou et al. 2016, arXiv:1512.04150). Parts and bias add up to the embedding before
-        normalisation, up to rounding (1e-6 of its norm). Raises EncoderError if `explains` is false.
+        Cells are those of a feature map, or the tokens of a transformer. Parts and bias add up to the embedding before
+        normalisation, up to rounding (1e-6 of its norm); see `retrieval.encoders.network.split`. Raises EncoderError if
+        `explains` is false.
         """
         if not self.explains:
             raise EncoderError(
                 f"the similarity of {self.name!r} cannot be split into parts of the picture: its embedding is not the "
-                "average of a feature map followed by at most a linear layer, as in resnet50."
+                "average over the picture followed by at most a layer norm and a linear layer, as in resnet50."
             )
         found = self._thread.run(self.engine.split, self.preprocess(image)[None])
         _, height, width, dim = found.parts.shape

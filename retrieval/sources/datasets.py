@@ -13,22 +13,15 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow.parquet as pq
-from datasets.exceptions import DatasetNotFoundError
-from datasets.load import DatasetCard
-from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY, cached_path
 
 from retrieval.errors import SourceError, short
 from retrieval.files.locks import check_lockable
 from retrieval.hub_errors import GATED, LOG_IN, hub_error
 from retrieval.sources.archives.reasons import reason
-from retrieval.sources.columns import streaming
+from retrieval.sources.features import library, streaming
 
 _HUB_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*(/[\w.-]+)?)(@(?P<revision>\w[\w./-]*))?", re.ASCII)
-
-# With the default of 20 retries, each with its own request retries, a broken stream takes over ten minutes to fail.
-datasets.config.STREAMING_READ_MAX_RETRIES = 5
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ def _on_hub(name: str, config: str | None, revision: str | None) -> Origin:
 def _card_on_hub(root: str) -> str:
     """The text of a dataset card, which `datasets` has already read and the client has cached; "" if there is none."""
     try:
-        return Path(cached_path(f"{root}/README.md")).read_text("utf-8", "replace")
+        return Path(library().utils.file_utils.cached_path(f"{root}/README.md")).read_text("utf-8", "replace")
     except FileNotFoundError:
         return ""
     except Exception as error:
@@ -126,8 +119,13 @@ def _card_on_hub(root: str) -> str:
 
 def _license(card: str) -> dict[str, str]:
     """The license stated in a dataset card, if any; `datasets` does not expose it."""
+    if not card.lstrip().startswith("---"):
+        return {}
+    from huggingface_hub import DatasetCard
+
     try:
-        stated = DatasetCard(card).data.license if card.lstrip().startswith("---") else None
+        data: Any = DatasetCard(card).data
+        stated = data.license
     except Exception:  # in a folder of images, any file may be called README.md
         return {}
     names = stated if isinstance(stated, list) else [stated] if stated else []
@@ -142,11 +140,12 @@ def _in_one_line(text: str) -> str:
 
 
 def load_builder(name: str, path: str, config: str | None = None, revision: str | None = None, **options: Any) -> Any:
-    """The `datasets` builder for a path, a format, or a Hub name; raises SourceError."""
+    """The `datasets` builder for a path, a format, or a Hub name; raises SourceError, or MissingExtraError."""
+    datasets = library()
     check_lockable(Path(datasets.config.HF_DATASETS_CACHE), SourceError)
     try:
         return datasets.load_dataset_builder(path, config, revision=revision, **options)
-    except DatasetNotFoundError as error:
+    except datasets.exceptions.DatasetNotFoundError as error:
         raise SourceError(_not_found(name, revision, error)) from error
     except ValueError as error:  # `datasets` words errors about configurations in several ways
         about_config = None if options else _wrong_config(name, path, config, revision)
@@ -187,7 +186,7 @@ def source_error(name: str, error: Exception) -> SourceError:
     # After its last retry, `datasets` only reports a disconnection; the cause says more.
     known = error.__cause__ if isinstance(error, ConnectionError) and error.__cause__ else error
     if isinstance(known, Exception) and _is_hubs(known):
-        return SourceError(str(hub_error(known, name, datasets.config.HF_ENDPOINT)))
+        return SourceError(str(hub_error(known, name, library().config.HF_ENDPOINT)))
     return SourceError(f"{name} cannot be read: {reason(error)}")
 
 
@@ -214,12 +213,13 @@ def total(builder: Any, names: Iterable[str]) -> int | None:
 
 def _is_hubs(error: Exception) -> bool:
     """Whether the error is a response from the Hub, or a failure to reach it."""
-    return getattr(error, "response", None) is not None or isinstance(error, CONNECTION_ERRORS_TO_RETRY)
+    lost = library().utils.file_utils.CONNECTION_ERRORS_TO_RETRY
+    return getattr(error, "response", None) is not None or isinstance(error, lost)
 
 
 def _not_found(name: str, revision: str | None, error: Exception) -> str:
     if isinstance(error.__cause__, Exception) and _is_hubs(error.__cause__):
-        return str(hub_error(error.__cause__, f"{name}@{revision}", datasets.config.HF_ENDPOINT))
+        return str(hub_error(error.__cause__, f"{name}@{revision}", library().config.HF_ENDPOINT))
     if "is a gated dataset" in str(error):
         return f"{name} {GATED}"
     return (
@@ -231,7 +231,7 @@ def _not_found(name: str, revision: str | None, error: Exception) -> str:
 def _wrong_config(name: str, path: str, config: str | None, revision: str | None) -> str | None:
     """The message if the requested configuration is the problem; None otherwise."""
     try:
-        known = datasets.get_dataset_config_names(path, revision=revision)
+        known = library().get_dataset_config_names(path, revision=revision)
     except Exception:  # then something else is wrong
         return None
     listed = short(", ".join(known), 500)
@@ -241,7 +241,8 @@ def _wrong_config(name: str, path: str, config: str | None, revision: str | None
 
 
 def _away(name: str) -> str:
-    hub, why = datasets.config.HF_ENDPOINT, " (HF_HUB_OFFLINE is set)" if datasets.config.HF_HUB_OFFLINE else ""
+    config = library().config
+    hub, why = config.HF_ENDPOINT, " (HF_HUB_OFFLINE is set)" if config.HF_HUB_OFFLINE else ""
     return f"{name} is not a folder or parquet file here, and {hub} is unreachable{why}: check the name, or try later."
 
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 
 from retrieval.errors import SourceError, first_line, short
@@ -57,10 +56,10 @@ def image_folder(tree: Tree, label_column: str | None, split: str | None, label_
     rows.sort(key=lambda row: (_place(row[0].key, chosen), row[0].stream) if row[0].stream else (-1, ("", 0)))
     if not rows:
         raise SourceError(_empty(tree.name, left_out))
-    features = datasets.Features.from_arrow_schema(pa.schema(list(types.items())))
+    kinds = columns.kinds_of(types)
     asked = label_column and unicodedata.normalize("NFC", label_column)
-    label = columns.label_column(tree.name, features, asked) if features or asked else None
-    kept = columns.kept_columns(features, label)
+    label = columns.label_column(tree.name, kinds, asked) if kinds or asked else None
+    kept = columns.kept_columns(kinds, label)
     labels = Labels((file.unpacked for file, _, _ in rows), label_level, _wrapper(tree))
     classes = () if label else tuple(sorted({name_of(key) for key in found.empty if not labels.is_split(key)}))
     notes = [f"{left.name} is {left.reason}" for left in left_out if left.reason == NOT_METADATA] + found.notes + notes

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-import datasets
 import pyarrow as pa
 
 from retrieval.images.gallery import ORIGINAL
 from retrieval.sources.base import RawImage, Source
+from retrieval.sources.features import library
 from retrieval.words import is_address
 
 _SECRETS = ("token", "signature", "sig", "key", "apikey", "secret", "password", "auth", "credential", "expires")
@@ -70,7 +70,7 @@ def original_in(path: str | None, root: str) -> str | None:
     if path.startswith(_DATA_SETS):
         repo, at, rest = path.removeprefix(_DATA_SETS).partition("@")
         revision, _, file = rest.partition("/")
-        return f"{datasets.config.HF_ENDPOINT}/datasets/{repo}/resolve/{revision}/{quote(file)}" if at else None
+        return f"{library().config.HF_ENDPOINT}/datasets/{repo}/resolve/{revision}/{quote(file)}" if at else None
     whole, top = os.path.normpath(path), _folder(root)  # without `..`, which would lead out
     return None if "://" in path or not whole.startswith(top) else whole.removeprefix(top)
 

@@ -10,6 +10,7 @@ from retrieval.errors import SourceError, short
 from retrieval.sources import columns
 from retrieval.sources import datasets as origins
 from retrieval.sources.base import RawImage, Source
+from retrieval.sources.features import kinds_of_features
 from retrieval.sources.lists import names
 from retrieval.sources.lists.cells import Place
 from retrieval.sources.lists.fetch import Fetcher
@@ -30,17 +31,17 @@ def data_set(
     """
     name, root = origin.name, origin.root
     streams = origins.streams(name, origin.builder, split)
-    features = _features(name, streams)
-    image = columns.image_column(name, features, image_column)
-    label = columns.label_column(name, features, label_column)
-    place = Place(root, Fetcher(allow_private), is_own and columns.is_text(features[image]), names.is_base64(image))
-    kept = columns.kept_columns({column: kind for column, kind in features.items() if column != image}, label)
+    kinds = kinds_of_features(_features(name, streams))
+    image = columns.image_column(name, kinds, image_column)
+    label = columns.label_column(name, kinds, label_column)
+    place = Place(root, Fetcher(allow_private), is_own and kinds[image].is_text, names.is_base64(image))
+    kept = columns.kept_columns({column: kind for column, kind in kinds.items() if column != image}, label)
 
     def rows(after: Any = None) -> Iterator[RawImage]:
         for position, row in _positions(name, streams, after):
             raw = RawImage(
                 source=f"{position['split']}/{position['number']}",
-                label=columns.label_text(row.get(label), features[label]) if label else None,
+                label=columns.label_text(row.get(label), kinds[label]) if label else None,
                 attributes={
                     new: columns.attribute_value(row.get(column), kind) for new, (column, kind) in kept.items()
                 },
@@ -50,9 +51,9 @@ def data_set(
 
     fingerprint = origins.fingerprint(origin.builder, split, image, label)
     total = origins.total(origin.builder, streams)
-    classes = columns.class_names(features.get(label or ""))
+    classes = columns.class_names(kinds.get(label or ""))
     # A column of another kind was chosen by its type or its name: it may be the wrong one.
-    notes = () if columns.is_image(features[image]) else (f"{name}: the pictures are those of the column {image!r}",)
+    notes = () if kinds[image].is_image else (f"{name}: the pictures are those of the column {image!r}",)
     return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about, notes=notes)
 
 

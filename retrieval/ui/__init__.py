@@ -9,6 +9,9 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from retrieval.ui.lean import leave_stubs
+
+leave_stubs()
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing is reported to anyone
 
 if TYPE_CHECKING:

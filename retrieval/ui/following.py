@@ -11,6 +11,7 @@ import gradio as gr
 from retrieval.console import say
 from retrieval.hub.references import is_reference, parse_reference
 from retrieval.search import Searcher
+from retrieval.ui.footprint import give_memory_back
 from retrieval.ui.originals import Originals
 from retrieval.ui.page import create_app
 from retrieval.ui.reload import reloading
@@ -37,6 +38,7 @@ def page_of(
         listed = ", ".join(shown.originals)
         say(f"note: no original was found in {listed}: give the folder that the artifact was built from.")
     warm_up(searcher)
+    give_memory_back()
     with reloading(live, shown.artifact, shown.refresh, shown.sha256):
         yield app
 

@@ -19,8 +19,8 @@ from retrieval.errors import IntegrityError
 from retrieval.evaluation import markdown
 from retrieval.evaluation.confidence import Calibration
 from retrieval.evaluation.metrics import FIGURES
+from retrieval.installed import VERSION
 from retrieval.search import Searcher
-from retrieval.version import VERSION
 
 STARTER = ROOT / "retrieval" / "starter" / LAYOUT.metrics
 POINT = {"value": 0.5, "low": 0.25, "high": 0.75}

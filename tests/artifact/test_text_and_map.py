@@ -19,7 +19,7 @@ from retrieval.artifact.parts.map import pca, project
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.encoders.text import TextEncoder
-from retrieval.errors import ArtifactError, MapError
+from retrieval.errors import ArtifactError, MapError, MissingExtraError
 from retrieval.sources.open import open_source
 
 
@@ -110,11 +110,11 @@ def test_missing_map_package_is_an_error_before_any_image_is_embedded(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     source = open_source(str(pictures))
     noise(tmp_path / "more" / "a" / "one.png", 1)
-    with pytest.raises(MapError, match="pip install openTSNE"):
+    with pytest.raises(MissingExtraError, match="needs openTSNE, which is not installed: pip install"):
         build_artifact(source, tmp_path / "new", encoder, map_method="tsne", progress=progress)
-    with pytest.raises(MapError, match="pip install umap-learn"):
+    with pytest.raises(MissingExtraError, match="needs umap, which is not installed: pip install"):
         add_images(opened.folder, open_source(str(tmp_path / "more")), progress=progress)
-    with pytest.raises(MapError, match="pip install umap-learn"):
+    with pytest.raises(MissingExtraError, match="needs umap, which is not installed: pip install"):
         remove_images(opened.folder, opened.gallery.ids[:1])
     assert not (tmp_path / "new").exists()
     assert contents(copied_map) == before

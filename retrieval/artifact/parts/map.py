@@ -18,11 +18,12 @@ import numpy.typing as npt
 from retrieval.arrays import Vectors
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree, reading
-from retrieval.errors import IntegrityError, MapError
+from retrieval.errors import IntegrityError, MapError, MissingExtraError
+from retrieval.installed import how_to_install
 
 MAP = "map"  # the section of the manifest
 PCA, TSNE, UMAP = METHODS = ("pca", "tsne", "umap")
-_PACKAGES = {TSNE: ("openTSNE", "openTSNE"), UMAP: ("umap", "umap-learn")}  # module name, package name for pip
+_MODULES = {PCA: "numpy", TSNE: "openTSNE", UMAP: "umap"}
 _SAMPLE = 16_384  # rows used to compute the axes
 _CHUNK = 8_192  # rows projected at a time, to bound memory
 _FLAT = 1e-12  # share of the mean squared norm: variance below this is float32 rounding error
@@ -33,19 +34,20 @@ _NEIGHBOURS = 15
 
 
 def check_method(method: str) -> None:
-    """Raise MapError if the method is unknown or its package is not installed; does not import the package."""
+    """Raise MapError for an unknown method, MissingExtraError for one that is not installed; imports nothing."""
     if method not in METHODS:
         raise MapError(f"unknown map method {method!r}; choose one of {', '.join(METHODS)}.")
-    module, package = _PACKAGES.get(method, ("numpy", "numpy"))
-    if importlib.util.find_spec(module) is None:
-        raise MapError(f"the map method {method!r} needs a package that is not installed: pip install {package}")
+    if importlib.util.find_spec(module := _MODULES[method]) is None:
+        raise MissingExtraError(
+            f"the map method {method!r} needs {module}, which is not installed: {how_to_install(module)}"
+        )
 
 
 def project(vectors: Vectors, method: str = PCA) -> Vectors:
     """Project (N, D) float32 to (N, 2) float32 in [-1, 1] with `pca`, `tsne` or `umap`, using a fixed seed.
 
     The longer side spans -1 to 1; the aspect ratio is kept. t-SNE and UMAP are initialized with PCA. The PCA result is
-    returned for fewer than 10 rows, or if all rows are equal. Raises MapError like `check_method`.
+    returned for fewer than 10 rows, or if all rows are equal. Raises like `check_method`.
     """
     check_method(method)
     start = pca(vectors)
@@ -61,8 +63,6 @@ def pca(vectors: Vectors) -> Vectors:
     column is zero if there is no second component (one or two rows, D = 1, collinear vectors). Above 16,384 rows, the
     components come from an evenly spaced sample: for a plot, the last digits are not worth the wait.
     """
-    from scipy.linalg import eigh  # slow to import, and not needed without a map
-
     rows, dim = vectors.shape
     if not rows:
         return np.empty((0, 2), np.float32)
@@ -70,7 +70,7 @@ def pca(vectors: Vectors) -> Vectors:
     sample = vectors[:: -(-rows // _SAMPLE)].astype(np.float64)
     length = float(np.einsum("nd,nd->", sample, sample)) / len(sample)
     sample -= mean
-    variances, axes = eigh(sample.T @ sample / len(sample), subset_by_index=[max(dim - 2, 0), dim - 1])
+    variances, axes = np.linalg.eigh(sample.T @ sample / len(sample))
     map_ = np.zeros((rows, 2))
     for column in range(min(2, dim)):
         if variances[-1 - column] > _FLAT * length:
@@ -110,7 +110,7 @@ def _scaled(map_: npt.NDArray[Any]) -> Vectors:
 def map_method_of(manifest: Mapping[str, Any]) -> str | None:
     """The projection method of an artifact's map; None if it has no map.
 
-    Raises MapError if the method is not available here. Call this before a long job that has to redo the map.
+    Raises MissingExtraError if the method is not installed here. Call this before a long job that has to redo the map.
     """
     if MAP not in manifest:
         return None

@@ -31,7 +31,8 @@ _MOST_READ = 2**30  # bytes of images that are read only to choose among them
 def check_int8(encoder: Encoder) -> Name:
     """The engine of an encoder in int8, before it is made: ONNX Runtime, unless OpenVINO was asked for.
 
-    Raises EncoderError if int8 is not possible: for torch, without NNCF, or for an encoder that is in int8 already.
+    Raises EncoderError if int8 is not possible: for torch, or for an encoder that is in int8 already; and
+    MissingExtraError without NNCF.
     """
     from retrieval.encoders.network.quantize import check_installed  # imports torch, which only int8 needs here
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,7 +13,7 @@ import psutil
 
 from retrieval.arrays import Floats
 from retrieval.errors import EncoderError
-from retrieval.forking import threads_in_child
+from retrieval.forking import in_child, threads_in_child
 
 Name = Literal["onnx", "openvino", "torch"]
 Precision = Literal["float32", "int8"]
@@ -78,6 +80,20 @@ def threads() -> int:
 
 
 _PARENT = os.getpid()
+
+
+def keep_in_child(engine: object, name: str) -> None:
+    """Never free the attribute of an engine in a forked child: that would wait for ever for the parent's threads."""
+    _kept[engine] = name
+
+
+def _keep() -> None:
+    for engine, name in list(_kept.items()):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(getattr(engine, name)))
+
+
+_kept: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
+in_child(_keep)
 
 
 def width_of(shape: Sequence[object] | None, file: str) -> int:

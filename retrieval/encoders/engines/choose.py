@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.errors import EncoderError
+from retrieval.installed import needs
 
 if TYPE_CHECKING:
     from retrieval.encoders.engines.base import Engine
@@ -51,19 +52,18 @@ def choose(exported: Path, wanted: str | None = None, only: str | None = None) -
 
 
 def open_exported(path: Path, engine: str, *, keep_memory: bool = False, is_int8: bool = False) -> Engine:
-    """An exported network in the engine of this name; raises EncoderError if the engine is missing or cannot run it.
+    """An exported network in the engine of this name.
 
-    With `keep_memory`, ONNX Runtime keeps what it has once needed, which is faster where many pictures follow. If it
-    `is_int8`, no other engine stands in for this one.
+    Raises EncoderError if the engine cannot run it, and MissingExtraError if it is not installed. With `keep_memory`,
+    ONNX Runtime keeps what it has once needed, which is faster where many pictures follow. If it `is_int8`, no other
+    engine stands in for this one.
     """
     if engine == "onnx":
         from retrieval.encoders.engines.onnx import OnnxEngine
 
         return OnnxEngine(path, keep_memory=keep_memory)
-    try:
+    with needs("--engine openvino"):
         from retrieval.encoders.engines.openvino import OpenVinoEngine
-    except ImportError as error:
-        raise EncoderError("OpenVINO is not installed: `pip install openvino`, or choose another engine.") from error
     return OpenVinoEngine(path, is_int8=is_int8)
 
 

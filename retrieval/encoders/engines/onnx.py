@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import weakref
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
 from retrieval.arrays import Floats
-from retrieval.encoders.engines.base import BIAS, EMBEDDING, FEATURE_MAP, PIXELS, Name, Split, threads, width_of
+from retrieval.encoders.engines.base import (
+    BIAS,
+    EMBEDDING,
+    FEATURE_MAP,
+    PIXELS,
+    Name,
+    Split,
+    keep_in_child,
+    threads,
+    width_of,
+)
 from retrieval.errors import EncoderError, first_line
-from retrieval.forking import in_child
 
 onnxruntime.set_default_logger_severity(3)  # errors; the rest is advice on the graph
 onnxruntime.disable_telemetry_events()
-_engines: weakref.WeakSet[OnnxEngine] = weakref.WeakSet()
 
 
 class OnnxEngine:
@@ -35,7 +41,7 @@ class OnnxEngine:
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self.dim = width_of(outputs.get(EMBEDDING), path.name)
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
-        _engines.add(self)
+        keep_in_child(self, "_session")
 
     def embed(self, pixels: Floats) -> Floats:
         """See `Engine`."""
@@ -66,12 +72,3 @@ def _session(model: str | bytes, name: str, keep_memory: bool) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise EncoderError(f"{name} is not a network that ONNX Runtime can run: {first_line(error)}") from error
-
-
-def _never_free() -> None:
-    """Keep the parent's sessions in a forked child: freeing one would wait for ever for threads that are not there."""
-    for engine in list(_engines):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._session))
-
-
-in_child(_never_free)

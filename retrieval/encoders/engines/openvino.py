@@ -10,7 +10,17 @@ from typing import Any
 import openvino
 
 from retrieval.arrays import Floats
-from retrieval.encoders.engines.base import BIAS, EMBEDDING, FEATURE_MAP, PIXELS, Name, Split, threads, width_of
+from retrieval.encoders.engines.base import (
+    BIAS,
+    EMBEDDING,
+    FEATURE_MAP,
+    PIXELS,
+    Name,
+    Split,
+    keep_in_child,
+    threads,
+    width_of,
+)
 from retrieval.encoders.engines.onnx import OnnxEngine
 from retrieval.errors import EncoderError, first_line
 
@@ -30,6 +40,7 @@ class OpenVinoEngine:
         shape = [None if side.is_dynamic else side.get_length() for side in outputs.get(EMBEDDING, [])]
         self.dim = width_of(shape, path.name)
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
+        keep_in_child(self, "_network")
 
     def embed(self, pixels: Floats) -> Floats:
         """See `Engine`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import logging
 import sys
@@ -14,20 +13,16 @@ from typing import Any
 from retrieval.arrays import Floats
 from retrieval.encoders.engines.base import EMBEDDING, FEATURE_MAP, PIXELS
 from retrieval.errors import EncoderError, first_line
+from retrieval.installed import needs
 
-_NEEDED = ("nncf", "onnx")
 _TELEMETRY = "openvino_telemetry"
 _OF_TRANSFORMERS = {"Softmax", "LayerNormalization"}
 
 
 def check_installed() -> None:
-    """Raise EncoderError, with the command that helps, unless everything that `quantize` needs is installed."""
-    try:
-        with _quiet():
-            for name in _NEEDED:
-                importlib.import_module(name)
-    except ImportError as error:
-        raise EncoderError(f"int8 needs NNCF ({first_line(error)}): `pip install {' '.join(_NEEDED)}`.") from error
+    """Raise MissingExtraError unless what `quantize` needs is installed."""
+    with _quiet(), needs("--precision int8"):
+        import nncf  # noqa: F401
 
 
 def quantize(exported: Path, target: Path, pixels: Sequence[Floats]) -> None:
@@ -36,7 +31,7 @@ def quantize(exported: Path, target: Path, pixels: Sequence[Floats]) -> None:
     `pixels` are (3, H, W) float32 inputs, whose values give the ranges of the integers. The head stays in float32: it
     is a thousandth of the work, and the parts of an embedding then add up to it. So do the parts of a network that only
     one output needs. Weights have seven bits: with eight, processors without VNNI overflow, and give other vectors.
-    Raises EncoderError if NNCF is missing or cannot quantize the network.
+    Raises EncoderError if NNCF cannot quantize the network, and MissingExtraError if it is not installed.
     """
     check_installed()
     with _quiet():

@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets.data_files import DataFilesList
-from datasets.features.features import generate_from_arrow_type
 
 from retrieval.errors import SourceError, first_line, short
 from retrieval.images.door.formats import is_pointer
 from retrieval.sources.archives.reasons import reason
 from retrieval.sources.columns import holds_map
+from retrieval.sources.features import library
 from retrieval.words import counted
 
 # Every failure is raised as well; on standard error it would stand there twice.
@@ -47,6 +45,8 @@ def settle_files(name: str, builder: Any) -> None:
             f"{name} has no rows: {what} with nothing but columns ({columns}). Write it again with rows, or name "
             "another source."
         )
+    from datasets.data_files import DataFilesList
+
     for split, left in kept.items():
         before = builder.config.data_files.pop(split)
         if left:
@@ -57,7 +57,7 @@ def settle_files(name: str, builder: Any) -> None:
     if builder.info.features is None and not any(
         holds_map(kind) for schema in schemas.values() for kind in schema.types
     ):
-        builder.info.features = datasets.Features(_joined(name, schemas))
+        builder.info.features = library().Features(_joined(name, schemas))
 
 
 def _starts_empty(file: str) -> bool:
@@ -95,7 +95,7 @@ def _joined(name: str, schemas: Mapping[str, pa.Schema]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
     first: dict[str, str] = {}
     for file, schema in schemas.items():
-        for column, feature in datasets.Features.from_arrow_schema(schema).items():
+        for column, feature in library().Features.from_arrow_schema(schema).items():
             both = _wider(joined[column], feature) if column in joined else feature
             if both is None:
                 raise SourceError(
@@ -109,9 +109,11 @@ def _joined(name: str, schemas: Mapping[str, pa.Schema]) -> dict[str, Any]:
 
 def _wider(one: Any, other: Any) -> Any:
     """A feature for the values of both, or None."""
+    from datasets.features.features import generate_from_arrow_type
+
     if one == other:
         return one
-    types = [datasets.Features({"x": feature}).arrow_schema.field("x").type for feature in (one, other)]
+    types = [library().Features({"x": feature}).arrow_schema.field("x").type for feature in (one, other)]
     if types[0] == types[1]:  # one file lacks the note that this is an image, or its classes
         plain = generate_from_arrow_type(types[0])
         return other if one == plain else one if other == plain else None
@@ -124,4 +126,4 @@ def _wider(one: Any, other: Any) -> Any:
 
 
 def _type(feature: Any) -> str:
-    return str(datasets.Features({"x": feature}).arrow_schema.field("x").type)
+    return str(library().Features({"x": feature}).arrow_schema.field("x").type)

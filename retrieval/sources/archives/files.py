@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-
 from retrieval.sources.archives.reading import read_packed
 from retrieval.sources.base import LeftOut
 
-PICTURES = frozenset((*ImageFolder.EXTENSIONS, ".avif", ".heic", ".heif", ".heics", ".heifs", ".hif"))
-"""Extensions of pictures."""
+_ENDINGS = """
+blp bmp dib bufr cur pcx dcx dds ps eps fit fits fli flc ftc ftu gbr gif grib png apng jp2 j2k jpc jpf jpx j2c
+icns ico im iim tif tiff jfif jpe jpg jpeg mpg mpeg msp pcd pxr pbm pgm ppm pnm psd bw rgb rgba sgi ras tga
+icb vda vst webp wmf emf xbm xpm avif heic heif heics heifs hif
+"""
+PICTURES = frozenset(f".{ending}" for ending in _ENDINGS.split())
+"""Extensions of pictures: those that `datasets` looks for in a folder, AVIF and HEIC."""
 _PICTURE = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*|BM.{4}\0\0\0\0|.{4}ftyp", re.DOTALL)
 
 

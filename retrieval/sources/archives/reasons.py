@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
-
-import datasets
-from datasets.table import CastError
 
 from retrieval.errors import first_line, short
 
 
 def reason(error: BaseException) -> str:
     """The reason of an error in one line: what was found, and how to fix it where that is known."""
-    if isinstance(error, CastError):
-        found, wanted = error.table_column_names, error.requested_column_names
+    if type(error).__name__ == "CastError":  # of `datasets`, which is not imported for every source
+        found, wanted = getattr(error, "table_column_names", []), getattr(error, "requested_column_names", [])
         return f"one of its files has the columns {_listed(found)} instead of {_listed(wanted)}: write all files alike"
     if not isinstance(error, OSError) or not error.errno:
         return first_line(error)
@@ -34,6 +32,8 @@ def reason(error: BaseException) -> str:
 
 def _cache_at(path: str) -> Path | None:
     """The cache folder that a path is in, or that would be below it."""
+    if (datasets := sys.modules.get("datasets")) is None:
+        return None
     caches = [
         Path(cache).expanduser() for cache in (datasets.config.HF_DATASETS_CACHE, datasets.config.HF_MODULES_CACHE)
     ]

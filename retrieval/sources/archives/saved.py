@@ -9,12 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
-from datasets.data_files import DataFilesList
-
 from retrieval.errors import SourceError
 from retrieval.sources import datasets as origins
 from retrieval.sources.archives.reasons import reason
+from retrieval.sources.features import library
 
 
 def is_saved(path: Path) -> bool:
@@ -25,9 +23,11 @@ def is_saved(path: Path) -> bool:
 
 
 def open_saved(name: str, path: Path, config: str | None) -> origins.Origin:
-    """Open a folder for which `is_saved`; its Arrow files are mapped, not copied. Raises SourceError."""
+    """Open a folder for which `is_saved`; its Arrow files are mapped, not copied. Raises SourceError, or
+    MissingExtraError without `datasets`."""
     if config:
         raise SourceError(f"{name} is a dataset from save_to_disk and has no configurations: leave out {config!r}.")
+    library()
     try:
         parts = _parts(path.absolute())
         splits = {split: rows for split, part in parts.items() if (rows := _loaded(part)) is not None}
@@ -55,7 +55,7 @@ def _state(part: Path) -> dict[str, Any]:
 
 def _loaded(part: Path) -> Any:
     """The rows of a split, or None if there are none: `load_from_disk` fails then."""
-    rows = datasets.load_from_disk(str(part)) if _state(part)["_data_files"] else ()
+    rows = library().load_from_disk(str(part)) if _state(part)["_data_files"] else ()
     return rows if len(rows) else None
 
 
@@ -67,6 +67,8 @@ class _Saved:
 
     @property
     def config(self) -> SimpleNamespace:
+        from datasets.data_files import DataFilesList
+
         files = {
             split: DataFilesList([file["filename"] for file in rows.cache_files], [])
             for split, rows in self.splits.items()

@@ -8,13 +8,16 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-from datasets.data_files import SPLIT_KEYWORDS
-
 from retrieval.errors import SourceError
 from retrieval.sources.archives.files import Tree, as_text
 from retrieval.sources.archives.listing import is_archive
 
-_PART_OF = {keyword: str(part) for part, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
+SPLITS = {  # as in `datasets`
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "dev", "val"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_PART_OF = {keyword: part for part, keywords in SPLITS.items() for keyword in keywords}
 _WRAPPERS = frozenset(("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "pics", "data", "files"))
 """Names of folders that say nothing of the pictures in them."""
 

@@ -21,9 +21,9 @@ import httpx
 
 from retrieval.errors import ImageError, first_line, short
 from retrieval.images.door.files import MAX_BYTES
+from retrieval.installed import VERSION
 from retrieval.sources.lists.network import RefusedError, Transport, transfer
 from retrieval.sources.lists.unpacking import NAMES, unpacked
-from retrieval.version import VERSION
 
 LONGEST = 60.0  # seconds of one transfer, with its redirects
 _SILENCE = 20.0  # seconds without a byte

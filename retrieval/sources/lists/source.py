@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,10 +56,9 @@ def image_list(
     listed = read_list(path, image_column)
     table, image = listed.table, listed.image
     place = Place(str(path.resolve().parent), Fetcher(allow_private), True, names.is_base64(image))
-    kinds = pa.schema([field for field in table.schema if field.name not in (LINE, image)])
-    features = datasets.Features.from_arrow_schema(kinds)
-    label = columns.label_column(name, features, label_column and unicodedata.normalize("NFC", label_column))
-    kept = columns.kept_columns(features, label)
+    kinds = columns.kinds_of({field.name: field.type for field in table.schema if field.name not in (LINE, image)})
+    label = columns.label_column(name, kinds, label_column and unicodedata.normalize("NFC", label_column))
+    kept = columns.kept_columns(kinds, label)
     table = table.take(pa.array(_chosen(name, table, split)))
     order, left_out, missing, stamp = _looked_up(name, table, image, place)
     if len(missing) == len(order) > 0:
@@ -76,7 +74,7 @@ def image_list(
                 raw = RawImage(line, None if own is None else str(own), values, position=number, row=line)
                 yield place.resolve(row[image], raw)
 
-    schema = pa.schema([(new, kinds.field(column).type) for new, (column, _) in kept.items()])
+    schema = pa.schema([(new, kind.type) for new, (_, kind) in kept.items()])
     notes = (*listed.notes, *_notes(name, listed, missing, table))
     fingerprint = _fingerprint(path, stamp, image, label, split)
     return Source(rows, schema, fingerprint, len(order), (), origins.about_local(path), tuple(left_out), notes)

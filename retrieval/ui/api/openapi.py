@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from retrieval.installed import VERSION
 from retrieval.ui import strings
 from retrieval.ui.api.answers import Answer, ExplanationJson, Groups, Info
 from retrieval.ui.api.arguments import ARGUMENTS, FILE
 from retrieval.ui.api.endpoints import Endpoints
 from retrieval.ui.api.signatures import NAMES, REQUIRED, arguments_of, described
 from retrieval.ui.originals import may_see
-from retrieval.version import VERSION
 
 _API = "/gradio_api"
 _ANSWERS = {"Answer": Answer, "Explanation": ExplanationJson, "Groups": Groups, "Info": Info}

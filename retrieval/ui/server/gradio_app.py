@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,7 @@ from retrieval.ui import strings
 from retrieval.ui.api.mcp import offer_tools
 from retrieval.ui.intake.files.folder import Uploads
 from retrieval.ui.intake.middleware import intake
+from retrieval.ui.lean import leave_matplotlib
 from retrieval.ui.limits.queue import PageQueue
 from retrieval.ui.limits.sessions import Sessions
 from retrieval.ui.pieces.html import STATIC
@@ -29,8 +29,7 @@ def mount_page(outer: FastAPI, blocks: gr.Blocks, path: str, settings: ServerSet
 
     Gradio's own `launch` sets more than its `mount_gradio_app` does; what the page needs of that is set here.
     """
-    # At the first event Gradio asks matplotlib for its backend; without a name, all of pyplot is imported to find one.
-    os.environ.setdefault("MPLBACKEND", "agg")
+    leave_matplotlib()
     tools = offer_tools()
     if not tools:
         print(strings.NO_TOOLS, flush=True)

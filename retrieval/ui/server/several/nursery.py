@@ -18,6 +18,8 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from retrieval.ui.footprint import without_pandas
+
 _PACKAGES = Path(__file__).parents[4]
 _MAIN = (
     "import sys; sys.path[:] = sys.argv[3:]; from retrieval.ui.server.several.nursery import main; "
@@ -26,8 +28,7 @@ _MAIN = (
 _IMPORTED = (
     "gradio_client",
     "gradio.mcp",
-    "matplotlib.backends.backend_agg",
-    "torchvision.transforms.v2",
+    "onnxruntime",
     "uvicorn.protocols.http.auto",
     "retrieval.search",
     "retrieval.ui.following",
@@ -42,7 +43,7 @@ class Nursery:
         """Each worker computes with so many threads. Raises OSError if no process can be started."""
         self._socket, theirs = socket.socketpair()
         number = str(threads)
-        environment = {"OMP_NUM_THREADS": number, "MPLBACKEND": "agg", **os.environ}
+        environment = {"OMP_NUM_THREADS": number, **os.environ}
         with theirs:
             if threading.active_count() == 1 and (sys.platform == "linux"):
                 self._pid = self._fork(theirs, threads, environment)
@@ -93,6 +94,7 @@ class Nursery:
 def main(descriptor: int, threads: int) -> None:
     """Import everything, then fork a worker for each channel that comes, until the supervisor closes the socket."""
     # On a Mac, some libraries must not be used in a fork of a process that has loaded them.
+    without_pandas()
     for name in _IMPORTED if sys.platform == "linux" else ():
         import_module(name)
     from retrieval.forking import compute_with
