@@ -4,7 +4,8 @@
     ├── ImageError          a picture cannot be read or exceeds a limit
     ├── SourceError         the images to index are missing, or a column is
     ├── EncoderError        a backbone or weights cannot be used
-    │   └── EmbeddingError  the embedding of a picture or text is close to zero
+    │   ├── EmbeddingError  the embedding of a picture or text is close to zero
+    │   └── PrecisionError  int8 costs more accuracy than was allowed
     ├── StoreError          a vector store cannot be created, or does not support an operation
     ├── MapError            a map method is unknown
     ├── MissingExtraError   a task needs a package that is not installed
@@ -80,6 +81,10 @@ class EmbeddingError(EncoderError):
     def __init__(self, message: str, rows: Sequence[int]) -> None:
         super().__init__(message)
         self.rows = tuple(rows)
+
+
+class PrecisionError(EncoderError):
+    """In int8, an encoder finds less of the same class than is allowed; the message gives the figures."""
 
 
 class StoreError(LookalikeError):

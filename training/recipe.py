@@ -156,6 +156,9 @@ class Recipe(BaseModel):
     workers: int = Field(0, description="processes that prepare batches", ge=0)
     cache_gb: _Number = Field(4.0, description="memory for decoded images in GB, per process", ge=0)
     save_steps: int = Field(100, description="steps between checkpoints; each epoch also ends with one", ge=1)
+    precision: Literal["float32", "int8"] = Field(
+        "float32", description="precision of the artifact's encoder; int8: quantized, unless mAP falls by over 0.005"
+    )
     index: str = Field("AUTO", description="FAISS factory string of the artifact")
 
     @property

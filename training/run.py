@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from transformers.trainer import TRAINER_STATE_NAME
 
 from retrieval.artifact.load import check_target
+from retrieval.build.precision.calibration import check_int8
 from retrieval.commands.printing import one_line
 from retrieval.errors import TrainingError
 from retrieval.evaluation.metrics import query_figures
@@ -144,6 +145,8 @@ def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> 
     """The learner, the checked data, and its decoded images."""
     encoder = starting_encoder(recipe)
     FaissStore.check_factory(recipe.index, encoder.dim)
+    if recipe.precision == "int8":
+        check_int8(encoder)  # not after the training
     say(f"reading {recipe.data}")
     data = open_data(recipe, work, resumed=resumed)
     side = max(recipe.image_size, recipe.test_size)

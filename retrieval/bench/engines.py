@@ -37,6 +37,8 @@ def bench_engines(folder: Path) -> Figures:
     network, whose only engine is torch.
     """
     artifact = load_artifact(folder)
+    if artifact.encoder.precision != "float32":
+        raise QueryError(f"{folder} is in int8, and only {artifact.encoder.engine.name} gives its vectors.")
     if EXPORTED not in artifact.manifest:
         raise QueryError(f"{folder} has only one engine: `{command(f'export-encoder {folder}')}` adds others.")
     encoders = _encoders(folder)

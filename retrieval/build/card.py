@@ -15,8 +15,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.metrics import Metrics
+from retrieval.artifact.parts.exported import EXPORTED
 from retrieval.artifact.sections import EvaluationSection, IndexSection, TrainingSection
 from retrieval.build.origins import LICENSES, sources_of
+from retrieval.build.precision.comparison import precision_lines, use_lines
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation import markdown as report
 from retrieval.evaluation.markdown import plain
@@ -87,7 +89,7 @@ def write_card(
         ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
         [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
         [*_facts(encoder, store, gallery, metrics.index), *_text(facts.get("text"))],
-        [_use(name, plain=encoder.is_plain_timm).rstrip()],
+        [_use(name, encoder).rstrip()],
         ["## Data"],
         _data(sources, facts, len(gallery)),
         ["## How it was made"],
@@ -97,6 +99,7 @@ def write_card(
         *report.plot_lines(folder),
         *([["## The gallery"]] if training or evaluation else [["## Evaluation"]]),
         *report.leave_one_out_lines(metrics),
+        *(precision_lines(facts[EXPORTED]) if encoder.precision != "float32" else []),
         report.calibration_lines(metrics.calibration),
         ["## Limits"],
         _limits(encoder, evaluation, trained=metrics.is_trained),
@@ -154,9 +157,11 @@ def _license(sources: Sequence[_Facts]) -> tuple[str, str | None]:
     return (only, None) if only in LICENSES else ("other", re.sub(r"[^a-z0-9.]+", "-", only)[:60].strip("-"))
 
 
-def _use(name: str | None, *, plain: bool) -> str:
+def _use(name: str | None, encoder: Encoder) -> str:
     text = _USE.format(name=name or "FOLDER")
-    if not plain:
+    if encoder.precision != "float32":
+        return text + use_lines(encoder)
+    if not encoder.is_plain_timm:
         return text + "\nIts head is not linear, so timm alone cannot load it: use `retrieval.Encoder.load`.\n"
     if not name:
         return text + _PLAIN.format(

@@ -26,6 +26,7 @@ from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
 VECTOR = "lookalike:vector"  # prefixed, because a source may have its own `vector` column
 FETCHED = "fetched"
+QUANTIZED = "int8-"  # begins the name of a network in int8, which is named after its encoder
 _OPEN = 4  # earlier shards held in memory at a time
 
 
@@ -54,7 +55,7 @@ class Shards:
             if count := self._count(folder.rglob("*.parquet")):
                 say(f"discarding {count:,} images embedded by an interrupted build: it used a different encoder")
             for path in folder.glob("*"):
-                if path != self.fetched:
+                if path != self.fetched and not path.name.startswith(QUANTIZED):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             folder.mkdir(parents=True, exist_ok=True)
         elif found["key"] != key:

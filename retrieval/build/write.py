@@ -87,7 +87,11 @@ def write_description(
 def _stated(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, Any]:
     """The manifest entries that every artifact has, but those about its files."""
     return {
-        "encoder": {"architecture": encoder.name, "fingerprint": encoder.fingerprint},
+        "encoder": {
+            "architecture": encoder.name,
+            "fingerprint": encoder.fingerprint,
+            **({} if encoder.precision == "float32" else {"precision": encoder.precision}),
+        },
         "dimension": store.dim,
         "metric": "cosine",
         "rows": len(gallery),

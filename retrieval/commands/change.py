@@ -50,6 +50,8 @@ def build(
     crop_mode: options.CropMode = "squash",
     image_license: options.License = None,
     no_pretrained: options.NoPretrained = False,
+    precision: options.Precision = "float32",
+    accept_loss: options.AcceptLoss = False,
     index: options.Index = "AUTO",
     text_model: options.TextModel = None,
     map_method: options.MapMethod = None,
@@ -67,14 +69,14 @@ def build(
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
-    text = None
+    more: dict[str, Any] = {"map_method": map_method, "originals": originals, "factory": index}
+    more |= {"precision": precision, "accept_loss": accept_loss}
     if text_model:
         from retrieval.encoders.text import TextEncoder
 
-        text = TextEncoder.create(text_model)
-    more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
+        more["text"] = TextEncoder.create(text_model)
     with Bar() as bar:
-        report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
+        report = build_artifact(opened, out, encoder, limit=limit, progress=bar, **more)
     print_built(report, out)
 
 

@@ -17,7 +17,11 @@ def export_encoder(artifact: options.Folder) -> None:
     from retrieval.artifact.parts.exported import EXPORTED
     from retrieval.build import change
 
-    told = change.export_encoder(artifact).manifest[EXPORTED]
+    exported = change.export_encoder(artifact)
+    if exported.encoder.precision != "float32":
+        typer.echo(f"{artifact} has the exported encoder, in {exported.encoder.precision}")
+        return
+    told = exported.manifest[EXPORTED]
     typer.echo(
         f"{artifact} has the exported encoder: a score differs from torch's by at most {told['largest_difference']:.0e}"
     )

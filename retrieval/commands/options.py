@@ -158,6 +158,12 @@ License = Annotated[
     ),
 ]
 NoPretrained = Annotated[bool, typer.Option("--no-pretrained", help="use random weights")]
+Precision = Annotated[
+    Literal["float32", "int8"], typer.Option(help="int8: quantize the encoder on the images; several times as fast")
+]
+AcceptLoss = Annotated[
+    bool, typer.Option("--accept-loss", help="with int8: build even if mAP falls by more than 0.005")
+]
 Index = Annotated[
     str, typer.Option(metavar="SPEC", help="a FAISS factory string; AUTO: chosen by the number of images")
 ]

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from retrieval.encoders.engines.base import Name, Precision
 from retrieval.encoders.files import CONFIG_FILE
 from retrieval.errors import EncoderError, short
 from retrieval.untrusted.strict_json import parse_json
@@ -18,6 +19,7 @@ OWN_KEY = "lookalike"  # in config.json, for what timm's own format cannot hold
 _NOT_FROM_A_FILE = frozenset(
     {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable", "no_jit"}
 )
+_OF_INT8: tuple[Name, ...] = ("onnx", "openvino")
 _MOST_BYTES = 2**20
 _MOST_SIDE = 2_048  # pixels of the input: a network needs about a kilobyte for each
 _MOST_NUMBER = 100_000  # of an argument, such as a width or a depth
@@ -35,6 +37,10 @@ class Description:
     """Of `timm.create_model`, besides the name and `pretrained_cfg`."""
     head: str | None
     """The spec of a head that is not linear (see `retrieval.encoders.network.heads`)."""
+    precision: Precision = "float32"
+    """What the vectors are computed in: float32 by any engine, int8 only by the exported network in `engine`."""
+    engine: Name | None = None
+    """The only engine that gives the vectors, in int8; in float32 None, as all give the same."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ class About:
     size: int
     """Size of the weights in bytes."""
     fingerprint: str
-    """SHA-256 hex digest of weights and preprocessing: equal for encoders that give the same vectors."""
+    """SHA-256 hex digest of weights, preprocessing and precision: equal for encoders that give the same vectors."""
+    precision: Precision = "float32"
+    """What the vectors are computed in."""
 
 
 def read_description(path: Path) -> Description:
@@ -61,14 +69,16 @@ def read_description(path: Path) -> Description:
         config = parse_json(path.read_bytes()[: _MOST_BYTES + 1], most=_MOST_BYTES)
         name, pretrained_cfg = config["architecture"], config["pretrained_cfg"]
         arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
-        head = config.get(OWN_KEY, {}).get("head")
+        own = config.get(OWN_KEY, {})
+        head, precision, engine = own.get("head"), own.get("precision", "float32"), own.get("engine")
         if not isinstance(name, str) or not (head is None or isinstance(head, str)):
             raise ValueError(f"architecture and head must be text, found {name!r} and {head!r}")
         if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
             raise ValueError(f"model_args must not set {', '.join(named)}")
+        _check_precision(precision, engine)
         _check_numbers(arguments)
         _check_preprocessing(pretrained_cfg)
-    return Description(name, pretrained_cfg, arguments, head)
+    return Description(name, pretrained_cfg, arguments, head, precision, engine)
 
 
 @contextmanager
@@ -79,6 +89,14 @@ def describing() -> Iterator[None]:
     except Exception as error:  # the file can be wrong in as many ways as timm and torch have arguments
         why = short(" ".join(repr(error).split()), 300)
         raise EncoderError(f"{CONFIG_FILE} does not describe a timm model: {why}") from error
+
+
+def _check_precision(precision: Any, engine: Any) -> None:
+    if precision not in get_args(Precision) or engine not in ((None,) if precision == "float32" else _OF_INT8):
+        raise ValueError(
+            f"precision must be float32, or int8 with the engine {' or '.join(_OF_INT8)}; found {precision!r} with "
+            f"{engine!r}"
+        )
 
 
 def _check_numbers(value: Any) -> None:

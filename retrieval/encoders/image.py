@@ -8,6 +8,7 @@ exported network (`onnx/model.onnx`) gives the same vectors without torch. An en
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,14 @@ from PIL import Image
 
 from retrieval.arrays import Floats, Vectors
 from retrieval.encoders.base import Cells, resize_by
-from retrieval.encoders.description import About, read_description
-from retrieval.encoders.engines.base import Engine, most_at_once
+from retrieval.encoders.description import About, Description, read_description
+from retrieval.encoders.engines.base import Engine, Precision, most_at_once
 from retrieval.encoders.engines.choose import choose, open_exported
 from retrieval.encoders.engines.device import build_batch
 from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE, WEIGHTS_FILE
 from retrieval.encoders.preprocess import Transform, data_config_of
 from retrieval.encoders.unit import unit_rows
-from retrieval.encoders.weights import fingerprint_of, stored_shapes, stored_size, stored_tensors
+from retrieval.encoders.weights import fingerprint_of, int8_fingerprint, stored_shapes, stored_size, stored_tensors
 from retrieval.errors import EncoderError
 from retrieval.forking import Batches, OneThread
 from retrieval.installed import needs
@@ -101,14 +102,16 @@ class Encoder:
         `engine` is `onnx`, `openvino` or `torch`. None takes what LOOKALIKE_ENGINE says, else ONNX Runtime if the
         folder has the exported network and there is no GPU, else torch. torch is imported only if it runs the network.
         LOOKALIKE_DEVICE says where torch runs it: `cpu`, `cuda`, `mps`, or `auto`, a CUDA GPU if there is one.
+        An encoder in int8 has only the engine that it was built with.
         Memory is allocated only for a network of the size that the weights file has.
         """
-        from_exported = choose(folder / EXPORTED_FILE, engine)
+        described = read_description(folder / CONFIG_FILE)
+        from_exported = choose(folder / EXPORTED_FILE, engine, described.engine)
         if from_exported is None:
             with needs(f"an artifact without {EXPORTED_FILE}, or --engine torch,"):
                 from retrieval.encoders.network.saved import load_network
             return cls.of(load_network(folder))
-        running, about = _exported(folder, from_exported)
+        running, about = _exported(folder, described, from_exported)
 
         def network() -> Network:
             with needs("the network itself"):
@@ -126,9 +129,18 @@ class Encoder:
         if path is not None and (engine := choose(path)) is not None:
             self._run_with(open_exported(path, engine, keep_memory=True))
 
+    def in_int8(self, exported: Path, engine: str) -> Encoder:
+        """This encoder with the network that `retrieval.encoders.network.quantize` made, in an engine of this name."""
+        fingerprint = int8_fingerprint(self.fingerprint, engine, exported)
+        about = replace(self.about, fingerprint=fingerprint, precision="int8")
+        return Encoder(about, open_exported(exported, engine, keep_memory=True, is_int8=True), lambda: self.network)
+
     def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors` in timm's Hub format."""
-        self.network.save(folder)
+        """Write `config.json` and `model.safetensors` in timm's Hub format: the network in float32.
+
+        Of an encoder in int8, config.json also says so; its exported network is a file of its own.
+        """
+        self.network.save(folder, None if self.precision == "float32" else self.engine.name)
 
     @cached_property
     def network(self) -> Network:
@@ -139,6 +151,11 @@ class Encoder:
     def model(self) -> Any:
         """The timm network itself, a `torch.nn.Module`."""
         return self.network.model
+
+    @property
+    def precision(self) -> Precision:
+        """What the vectors are computed in; int8 only by the exported network, in the engine that it was built with."""
+        return self.about.precision
 
     @property
     def size(self) -> int:
@@ -200,21 +217,23 @@ class Encoder:
         return Cells(parts, found.bias.astype(np.float64), (height, width))
 
 
-def _exported(folder: Path, engine: str) -> tuple[Engine, About]:
+def _exported(folder: Path, described: Description, engine: str) -> tuple[Engine, About]:
     """An exported encoder, with the engine of this name; raises EncoderError if its files are invalid."""
     stored_shapes(folder / WEIGHTS_FILE)  # its header is checked
-    described = read_description(folder / CONFIG_FILE)
     data_config = data_config_of(described.pretrained_cfg)
-    running = open_exported(folder / EXPORTED_FILE, engine)
+    is_int8 = described.precision == "int8"
+    running = open_exported(folder / EXPORTED_FILE, engine, is_int8=is_int8)
     if (stated := described.arguments["num_classes"]) not in (0, running.dim):
         raise EncoderError(f"{CONFIG_FILE} says {stated} numbers, but {EXPORTED_FILE} gives {running.dim}.")
     facts = [described.name, running.dim, data_config, *filter(None, [described.head])]
+    fingerprint = fingerprint_of(facts, stored_tensors(folder / WEIGHTS_FILE))
     about = About(
         described.name,
         str(described.pretrained_cfg.get("tag") or ""),
         data_config,
         described.head,
         stored_size(folder / WEIGHTS_FILE),
-        fingerprint_of(facts, stored_tensors(folder / WEIGHTS_FILE)),
+        int8_fingerprint(fingerprint, engine, folder / EXPORTED_FILE) if is_int8 else fingerprint,
+        described.precision,
     )
     return running, about

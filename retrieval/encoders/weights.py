@@ -67,6 +67,13 @@ def stored_tensors(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], byte
             yield name, _TYPES.get(tensor["dtype"], tensor["dtype"]), tuple(tensor["shape"]), file.read(end - start)
 
 
+def int8_fingerprint(float32: str, engine: str, exported: Path) -> str:
+    """SHA-256 hex digest of an encoder in int8: of its float32 fingerprint, its engine and its exported network."""
+    with exported.open("rb") as file:
+        network = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(f"{float32} int8 {engine} {network}".encode()).hexdigest()
+
+
 def fingerprint_of(facts: list[Any], tensors: Iterator[tuple[str, str, tuple[int, ...], Any]]) -> str:
     """SHA-256 hex digest of preprocessing, shape and weights: equal for encoders that give the same vectors.
 

@@ -25,7 +25,9 @@ from retrieval.artifact.sections import (
 )
 from retrieval.build.build import building
 from retrieval.build.write import Draft
-from retrieval.console import Progress
+from retrieval.console import Progress, say
+from retrieval.encoders.engines.base import Precision
+from retrieval.errors import PrecisionError
 from retrieval.evaluation.calibration import Queries, calibrate
 from retrieval.images.open import open_image
 from retrieval.stores.faiss import FaissStore
@@ -57,11 +59,23 @@ class Run:
 
 
 def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
-    """Write the artifact `out`: all images of the gallery splits, embedded by the trained network."""
+    """Write the artifact `out`: all images of the gallery splits, embedded by the trained network.
+
+    If int8 costs too much, it is in float32.
+    """
+    try:
+        _publish(run, out, progress, run.recipe.precision)
+    except PrecisionError as error:
+        say(f"The artifact is written in float32 instead: {error}")
+        _publish(run, out, progress, "float32")
+
+
+def _publish(run: Run, out: Path, progress: Progress | None, precision: Precision) -> None:
     encoder = at_size(run.learner.network, run.recipe.test_size)
     source = open_splits(run.recipe, run.data.pinned, run.data.splits, run.data.gallery_split)
+    options: dict[str, Any] = {"factory": run.recipe.index, "progress": progress, "precision": precision}
 
-    with building(source, out, encoder, factory=run.recipe.index, progress=progress) as (draft, _):
+    with building(source, out, encoder, **options) as (draft, _):
         draft.sections.update(
             training=training_section(run),
             audit=audit_section(run),

@@ -46,6 +46,18 @@ def write_exported(folder: Path, encoder: Encoder, gallery: Gallery) -> dict[str
     return {EXPORTED: {"images": len(rows), "largest_difference": float(f"{found:.1g}")}}
 
 
+def write_int8(folder: Path, network: Path, compared: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the network of an encoder in int8 next to its other files; returns the manifest entries.
+
+    `compared` says how it does beside float32 (see `retrieval.build.precision.comparison`).
+    """
+    target = folder / LAYOUT.exported
+    target.parent.mkdir(exist_ok=True)
+    with storing(target, ArtifactError, needed=network.stat().st_size):
+        shutil.copyfile(network, target)
+    return {EXPORTED: dict(compared)}
+
+
 def check_exported(manifest: Mapping[str, Any]) -> None:
     """Raise IntegrityError unless the manifest has a section for the exported network exactly if it lists the file."""
     agree(f"{LAYOUT.exported}: exported network", EXPORTED in manifest, LAYOUT.exported in manifest["files"])

@@ -17,6 +17,7 @@ from retrieval.errors import EncoderError
 from retrieval.forking import in_child, threads_in_child
 
 Name = Literal["onnx", "openvino", "torch"]
+Precision = Literal["float32", "int8"]
 # The names of an exported network's input and outputs; those after the embedding are there if it can be split.
 PIXELS, EMBEDDING, FEATURE_MAP, BIAS = "pixels", "embedding", "feature_map", "bias"
 

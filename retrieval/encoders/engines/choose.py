@@ -18,15 +18,29 @@ ENGINES = ("onnx", "openvino", "torch")
 ENGINE = "LOOKALIKE_ENGINE"  # the environment variable that `--engine` sets, for this process and its children
 
 
-def choose(exported: Path, wanted: str | None = None) -> str | None:
-    """The engine for the exported network at this path, or None for torch; see `Encoder.load`.
-
-    Raises EncoderError for an unknown engine or device, for an engine that needs the exported network where there is
-    none, and for a device that the engine cannot use.
-    """
+def asked(wanted: str | None = None) -> str | None:
+    """The engine that was asked for, here or by LOOKALIKE_ENGINE; raises EncoderError for an unknown one."""
     name = wanted or os.environ.get(ENGINE) or None
     if name is not None and name not in ENGINES:
         raise EncoderError(f"there is no engine {name!r}: choose onnx, openvino or torch.")
+    return name
+
+
+def choose(exported: Path, wanted: str | None = None, only: str | None = None) -> str | None:
+    """The engine for the exported network at this path, or None for torch; see `Encoder.load`.
+
+    `only` is the one engine that gives the vectors, if the network computes in int8. Raises EncoderError for an unknown
+    engine or device, for another engine than that one, for an engine that needs the exported network where there is
+    none, and for a device that the engine cannot use.
+    """
+    name = asked(wanted)
+    if only is not None:
+        if name not in (None, only):
+            raise EncoderError(
+                f"{exported.parents[1].name} is in int8, and its vectors are those of {only}: {name} would give "
+                "others. Leave out the engine, or build it again with that engine or without --precision int8."
+            )
+        name = only
     if (device := wanted_device()) in ("cuda", "mps"):
         _check_gpu(device, name)
         return None
@@ -42,11 +56,12 @@ def choose(exported: Path, wanted: str | None = None) -> str | None:
     )
 
 
-def open_exported(path: Path, engine: str, *, keep_memory: bool = False) -> Engine:
+def open_exported(path: Path, engine: str, *, keep_memory: bool = False, is_int8: bool = False) -> Engine:
     """An exported network in the engine of this name.
 
     Raises EncoderError if the engine cannot run it, and MissingExtraError if it is not installed. With `keep_memory`,
-    ONNX Runtime keeps what it has once needed, which is faster where many pictures follow.
+    ONNX Runtime keeps what it has once needed, which is faster where many pictures follow. If it `is_int8`, no other
+    engine stands in for this one.
     """
     if engine == "onnx":
         from retrieval.encoders.engines.onnx import OnnxEngine
@@ -54,7 +69,7 @@ def open_exported(path: Path, engine: str, *, keep_memory: bool = False) -> Engi
         return OnnxEngine(path, keep_memory=keep_memory)
     with needs("--engine openvino"):
         from retrieval.encoders.engines.openvino import OpenVinoEngine
-    return OpenVinoEngine(path)
+    return OpenVinoEngine(path, is_int8=is_int8)
 
 
 def _check_gpu(device: str, engine: str | None) -> None:

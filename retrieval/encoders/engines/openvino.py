@@ -33,8 +33,9 @@ class OpenVinoEngine:
     device: Device = "cpu"
     pixels_at_once = 2 * 224 * 224
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, is_int8: bool = False) -> None:
+        """`is_int8` says that no other engine gives the same vectors."""
+        self._path, self._is_int8 = path, is_int8
         self._file = path.open("rb")  # kept open for forked children
         self._pid, self._network = os.getpid(), _compiled(path)
         outputs = {output.any_name: output.partial_shape for output in self._network.outputs}
@@ -59,6 +60,11 @@ class OpenVinoEngine:
 
     def _run(self, outputs: list[str], pixels: Floats) -> list[Any]:
         if self._pid != os.getpid():
+            if self._is_int8:
+                raise EncoderError(
+                    "OpenVINO cannot run in a process that was forked after it was loaded, and in int8 ONNX Runtime "
+                    "gives other vectors: load the encoder in that process."
+                )
             return self._in_child.run(outputs, pixels)
         try:
             found = self._network({PIXELS: pixels})

@@ -76,8 +76,11 @@ class Network:
         """The most by which a score differs between the exported network and torch, for (N, 3, H, W) pixels."""
         return difference(self.engine, self.tested, pixels)
 
-    def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors` in timm's Hub format."""
+    def save(self, folder: Path, int8: str | None = None) -> None:
+        """Write `config.json` and `model.safetensors` in timm's Hub format.
+
+        `int8` is the engine of an exported network in int8, if that gives the vectors.
+        """
         save_file(contiguous(self.model.state_dict()), folder / WEIGHTS_FILE, metadata={"format": "pt"})
         (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors creates it readable by the owner only
         path = folder / CONFIG_FILE
@@ -85,8 +88,9 @@ class Network:
         config = json.loads(path.read_text(encoding="utf-8"))
         # transformers' timm wrapper passes num_classes itself, and fails if it is given twice.
         config.get("model_args", {}).pop("num_classes", None)
-        if head := head_of(self.model):
-            config[OWN_KEY] = {"head": head}
+        own = {"head": head_of(self.model), **({"precision": "int8", "engine": int8} if int8 else {})}
+        if own := {name: value for name, value in own.items() if value}:
+            config[OWN_KEY] = own
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
