@@ -46,7 +46,8 @@ def device_named(name: str) -> torch.device:
 @contextmanager
 def _full_float32() -> Iterator[None]:
     """No TF32 on a GPU inside, which is the default of its convolutions: its 10 bits move scores by thousandths."""
-    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    backends: Any = torch.backends  # mypy does not see all of its settings
+    settings = (backends.cudnn.conv, backends.cuda.matmul)
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:
