@@ -31,18 +31,31 @@ def pins(name):
 
 
 def ranges(lines):
-    return {canonicalize_name(each.name): each.specifier for each in map(Requirement, lines)}
+    """The ranges of packages by name, without the project's own extras, which name others."""
+    found = {canonicalize_name(each.name): each.specifier for each in map(Requirement, lines)}
+    return {name: allowed for name, allowed in found.items() if name != PROJECT["name"]}
 
 
-def test_requirements_pin_every_dependency_within_its_range():
+def test_requirements_pin_every_dependency_of_serving_and_training_within_its_range():
+    extras = PROJECT["optional-dependencies"]
     allowed, pinned = ranges(PROJECT["dependencies"]), pins("requirements.txt")
+    for extra in ("datasets", "build", "train"):
+        allowed |= ranges(extras[extra])
     assert allowed.keys() == pinned.keys()
     assert not {name: version for name, version in pinned.items() if version not in allowed[name]}
 
 
+def test_serving_installs_neither_torch_nor_what_only_training_needs():
+    heavy = {"torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "pytorch-metric-learning"}
+    assert not heavy & ranges(PROJECT["dependencies"]).keys()
+
+
 @pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])
 def test_optional_dependencies_are_pinned_for_the_tests(extra):
-    allowed, pinned = ranges(PROJECT["optional-dependencies"][extra]), pins("requirements-dev.txt")
+    allowed, pinned = (
+        ranges(PROJECT["optional-dependencies"][extra]),
+        pins("requirements.txt") | pins("requirements-dev.txt"),
+    )
     assert all(pinned[name] in allowed[name] for name in allowed)
 
 

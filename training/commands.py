@@ -13,6 +13,7 @@ from retrieval.commands.options import Device
 from retrieval.commands.paths import check_source
 from retrieval.console import command
 from retrieval.errors import HubError, LookalikeError
+from retrieval.installed import needs
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -128,7 +129,8 @@ def compare(
         recover(folder)
         if not folder.is_dir():
             raise LookalikeError(f"{folder} does not contain a finished run: there is no such folder.")
-    from training.results import compare as runs
+    with needs("comparing runs", extra="train"):
+        from training.results import compare as runs
 
     print(runs.compare(folders, plot))
     if update_cards:
@@ -168,8 +170,9 @@ def bench_training(
     device: Device = None,
 ) -> None:
     """Measure the speed of training."""
-    from training.bench import bench
-    from training.recipe import load_recipe, parse_changes
+    with needs("training", extra="train"):
+        from training.bench import bench
+        from training.recipe import load_recipe, parse_changes
 
     chosen = load_recipe(recipe, {"data": "", **_keys(context), **parse_changes(changes or [])})
     for name, value in bench(chosen).items():
@@ -189,9 +192,9 @@ def _run(recipe: Recipe, out: Path, resume: bool, push_to_hub: str | None, priva
         from retrieval.hub.push import check_push
 
         check_push(push_to_hub, private=private)
-    from training.results.compare import compare
-    from training.run import train
-
+    with needs("training", extra="train"):
+        from training.results.compare import compare
+        from training.run import train
     made = train(recipe, out, resume=resume, say=_say)
     if first:
         _say(f"\n{compare([made])}\nserve it: {command(f'serve --artifact {made}')}")

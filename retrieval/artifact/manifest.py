@@ -12,7 +12,7 @@ from typing import Any
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.console import command
-from retrieval.errors import ArtifactError, IntegrityError, short
+from retrieval.errors import ArtifactError, IntegrityError, MissingExtraError, short
 from retrieval.untrusted.shape import check_shape
 from retrieval.untrusted.strict_json import MOST_BYTES, parse_json
 
@@ -159,7 +159,7 @@ def reading(name: str) -> Iterator[None]:
     """Turn parser errors into IntegrityError: the file's hash matches, but its content is not in our format."""
     try:
         yield
-    except IntegrityError:
+    except (IntegrityError, MissingExtraError):
         raise
     except Exception as error:  # each parser raises its own types
         why = short(" ".join(repr(error).split()), 300)

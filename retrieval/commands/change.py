@@ -31,6 +31,7 @@ from retrieval.words import counted
 
 if TYPE_CHECKING:
     from retrieval.build.sync import SyncReport
+    from retrieval.encoders.text import TextEncoder
     from retrieval.images.gallery import Gallery
     from retrieval.sources.base import Source
 
@@ -68,16 +69,21 @@ def build(
     check_out(out, force)
     from retrieval.build.build import build_artifact
     from retrieval.encoders.image import Encoder
-    from retrieval.encoders.text import TextEncoder
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
-    text = TextEncoder.create(text_model) if text_model else None
+    text = _text_model(text_model) if text_model else None
     more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
     with Bar() as bar:
         report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
     print_built(report, out)
+
+
+def _text_model(name: str) -> TextEncoder:
+    from retrieval.encoders.text import TextEncoder
+
+    return TextEncoder.create(name)
 
 
 def _opened(

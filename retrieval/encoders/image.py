@@ -27,6 +27,7 @@ from retrieval.encoders.unit import unit_rows
 from retrieval.encoders.weights import fingerprint_of, stored_shapes, stored_size, stored_tensors
 from retrieval.errors import EncoderError
 from retrieval.forking import Batches, OneThread
+from retrieval.installed import needs
 
 if TYPE_CHECKING:
     from retrieval.encoders.network.saved import Network
@@ -56,8 +57,8 @@ class Encoder:
     @classmethod
     def of(cls, model: Any, *, channels_last: bool = True) -> Encoder:
         """An encoder for a timm network, which torch runs; `channels_last` is faster on nearly all processors."""
-        from retrieval.encoders.network.saved import Network
-
+        with needs("a network of torch"):
+            from retrieval.encoders.network.saved import Network
         network = Network(model, channels_last=channels_last)
         return cls(network.about, network.engine, lambda: network)
 
@@ -85,9 +86,9 @@ class Encoder:
         Raises EncoderError for an unknown backbone, weights that do not fit, an unreachable Hub, or a network that
         does not give one vector per image.
         """
-        from retrieval.encoders.network.backbone import new_network
-        from retrieval.encoders.network.saved import try_out
-
+        with needs("a new encoder"):
+            from retrieval.encoders.network.backbone import new_network
+            from retrieval.encoders.network.saved import try_out
         model = new_network(backbone, pretrained, weights, embedding_size, head, crop_mode, seed)
         encoder = cls.of(model)
         encoder._thread.run(try_out, model)
@@ -104,14 +105,14 @@ class Encoder:
         """
         from_exported = choose(folder / EXPORTED_FILE, engine)
         if from_exported is None:
-            from retrieval.encoders.network.saved import load_network
-
+            with needs(f"an artifact without {EXPORTED_FILE}, or --engine torch,"):
+                from retrieval.encoders.network.saved import load_network
             return cls.of(load_network(folder))
         running, about = _exported(folder, from_exported)
 
         def network() -> Network:
-            from retrieval.encoders.network.saved import Network, load_network
-
+            with needs("the network itself"):
+                from retrieval.encoders.network.saved import Network, load_network
             return Network(load_network(folder))
 
         return cls(about, running, network)

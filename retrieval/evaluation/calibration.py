@@ -19,6 +19,7 @@ from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection, Checked, Point, Reliability, Wanted
 from retrieval.evaluation.confidence import NEIGHBOURS, Calibration, Density, Nearest, class_codes, evidence, nearest
 from retrieval.evaluation.duplicates import GATE, Same, agreeing
+from retrieval.evaluation.fitting import fit_isotonic, fit_logistic, reaches, wilson_interval
 from retrieval.stores.base import MISSING, Store
 
 PRECISION = 0.95  # share of confident first hits that are correct: a lower confidence bound
@@ -156,20 +157,16 @@ def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Ne
 
 
 def _fit(pairs: _Pairs) -> Calibration:
-    from sklearn.isotonic import IsotonicRegression
-    from sklearn.linear_model import LogisticRegression
-
     present, right = pairs.present.evidence[pairs.present.told], pairs.right[pairs.present.told]
     absent = pairs.absent.evidence[pairs.absent.told]
     truth = np.concatenate([right, np.zeros(len(absent), bool)])
     if truth.all() or not truth.any():  # only one class: every hit gets the same probability
         return Calibration((0.0, 0.0, 0.0), 0.0, (0.0,), (float(truth.any()),), None, -1.0)
-    model = LogisticRegression(C=100.0, max_iter=1000).fit(np.concatenate([present, absent]), truth)
+    weights, bias = fit_logistic(np.concatenate([present, absent]), truth, strength=100.0)
     near = pairs.present.nearest[pairs.right[:, 0]]
     floor = float(np.quantile(near, 1 - _NEAR, method="lower")) if len(near) else -1.0
-    plain = Calibration(tuple(model.coef_[0].tolist()), float(model.intercept_[0]), (0.0,), (0.0,), None, floor)
-    curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(plain.strength(present), right)
-    strengths, chances = (tuple(each.tolist()) for each in (curve.X_thresholds_, curve.y_thresholds_))
+    plain = Calibration(tuple(weights.tolist()), bias, (0.0,), (0.0,), None, floor)
+    strengths, chances = (tuple(each.tolist()) for each in fit_isotonic(plain.strength(present), right))
     learned = replace(plain, strengths=strengths, chances=chances)
     known, strange = (_eligible(learned, each) for each in (pairs.present, pairs.absent))
     return replace(learned, threshold=_threshold(known, pairs.right[:, 0], strange))
@@ -187,24 +184,16 @@ def _threshold(first: Numbers, right: Mask, strangers: Numbers) -> float | None:
     of them is slightly optimistic: `_checked` measures it on other queries."""
     order = np.argsort(-first, kind="stable")
     strengths = first[order]
-    precise = _at_least(np.cumsum(right[order]), np.arange(1, len(order) + 1)) >= PRECISION
-    refusing = _at_least(np.searchsorted(np.sort(strangers), strengths), len(strangers)) >= REFUSED
+    precise = reaches(np.cumsum(right[order]), np.arange(1, len(order) + 1), PRECISION, _CERTAINTY)
+    below = np.searchsorted(np.sort(strangers), strengths)
+    refusing = reaches(below, np.full(len(below), len(strangers)), REFUSED, _CERTAINTY)
     last = np.append(strengths[1:] < strengths[:-1], True)  # tied hits are accepted together
     enough = np.flatnonzero(precise & refusing & last & np.isfinite(strengths))
     return float(strengths[enough[-1]]) if len(enough) else None
 
 
-def _at_least(count: Rows, of: Rows | int) -> Numbers:
-    """One-sided lower confidence bound of a proportion (Clopper and Pearson 1934)."""
-    from scipy.stats import beta
-
-    return np.where(count > 0, beta.ppf(1 - _CERTAINTY, np.maximum(count, 1), of - count + 1), 0)
-
-
 def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> Checked:
     """Quality of each calibration on queries it was not fitted on, pooled over the trials."""
-    from scipy.stats import binomtest
-
     told = [pairs.present.told for _, pairs in trials]
     chances = [one.chance(one.strength(pairs.present.evidence)) for one, pairs in trials]
     chance = np.concatenate([each[mask] for each, mask in zip(chances, told, strict=True)])
@@ -217,8 +206,8 @@ def _checked(trials: Sequence[tuple[Calibration, _Pairs]]) -> Checked:
     sizes = [int(mask.sum()) for mask in bins]
     precision = None
     if shown.any():
-        ends = binomtest(int(first[shown].sum()), int(shown.sum())).proportion_ci(0.95, "wilson")
-        precision = Point(value=float(first[shown].mean()), low=float(ends.low), high=float(ends.high))
+        low, high = wilson_interval(int(first[shown].sum()), int(shown.sum()), 0.95)
+        precision = Point(value=float(first[shown].mean()), low=low, high=high)
     error = sum(n * abs(p - s) for p, s, n in zip(curve, shares, sizes, strict=True)) / max(len(right), 1)
     return Checked(
         queries=len(first),

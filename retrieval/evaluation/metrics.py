@@ -208,19 +208,13 @@ def bootstrap_interval(
     The interval covers the sampling of queries (Efron, "Bootstrap Methods", 1979), not the variance between training
     runs. For a single value, both ends are that value. Raises QueryError for no values.
     """
-    from scipy.stats import bootstrap  # takes a second to import, and searching does not need it
-
     if not len(values):
         raise QueryError("a bootstrap interval needs at least one value; there are none.")
     if len(values) == 1:
         return float(values[0]), float(values[0])
-    drawn = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        batch=_RESAMPLES_AT_ONCE,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+    rng, means = np.random.default_rng(seed), np.empty(resamples)
+    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
+        some = means[start : start + _RESAMPLES_AT_ONCE]
+        some[:] = values[rng.integers(0, len(values), (len(some), len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return low, high

@@ -63,8 +63,6 @@ def pca(vectors: Vectors) -> Vectors:
     column is zero if there is no second component (one or two rows, D = 1, collinear vectors). Above 16,384 rows, the
     components come from an evenly spaced sample: for a plot, the last digits are not worth the wait.
     """
-    from scipy.linalg import eigh  # slow to import, and not needed without a map
-
     rows, dim = vectors.shape
     if not rows:
         return np.empty((0, 2), np.float32)
@@ -72,7 +70,7 @@ def pca(vectors: Vectors) -> Vectors:
     sample = vectors[:: -(-rows // _SAMPLE)].astype(np.float64)
     length = float(np.einsum("nd,nd->", sample, sample)) / len(sample)
     sample -= mean
-    variances, axes = eigh(sample.T @ sample / len(sample), subset_by_index=[max(dim - 2, 0), dim - 1])
+    variances, axes = np.linalg.eigh(sample.T @ sample / len(sample))
     map_ = np.zeros((rows, 2))
     for column in range(min(2, dim)):
         if variances[-1 - column] > _FLAT * length:

@@ -18,6 +18,7 @@ from retrieval.console import progress_bar
 from retrieval.errors import EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
+from retrieval.installed import needs
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.stated import check_lengths
@@ -97,8 +98,8 @@ def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
     agree(f"{LAYOUT.text}: text model present", TEXT in manifest, listed)
     if TEXT not in manifest:
         return None
-    from retrieval.encoders.text import TextEncoder
-
+    with needs("a model for words"):
+        from retrieval.encoders.text import TextEncoder
     stated = manifest[TEXT]
     try:
         encoder = TextEncoder.load(folder / LAYOUT.text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from retrieval.encoders.engines.device import may_have_gpu, wanted_device
 from retrieval.errors import EncoderError
-from retrieval.installed import how_to_install
+from retrieval.installed import how_to_install, needs
 
 if TYPE_CHECKING:
     from retrieval.encoders.engines.base import Engine
@@ -43,18 +43,17 @@ def choose(exported: Path, wanted: str | None = None) -> str | None:
 
 
 def open_exported(path: Path, engine: str, *, keep_memory: bool = False) -> Engine:
-    """An exported network in the engine of this name; raises EncoderError if the engine is missing or cannot run it.
+    """An exported network in the engine of this name.
 
-    With `keep_memory`, ONNX Runtime keeps what it has once needed, which is faster where many pictures follow.
+    Raises EncoderError if the engine cannot run it, and MissingExtraError if it is not installed. With `keep_memory`,
+    ONNX Runtime keeps what it has once needed, which is faster where many pictures follow.
     """
     if engine == "onnx":
         from retrieval.encoders.engines.onnx import OnnxEngine
 
         return OnnxEngine(path, keep_memory=keep_memory)
-    try:
+    with needs("--engine openvino"):
         from retrieval.encoders.engines.openvino import OpenVinoEngine
-    except ImportError as error:
-        raise EncoderError("OpenVINO is not installed: `pip install openvino`, or choose another engine.") from error
     return OpenVinoEngine(path)
 
 
