@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval.commands import options
+from retrieval.commands.changing.watching import watch_source
 from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import (
     Bar,
@@ -24,14 +22,10 @@ from retrieval.commands.printing import (
     print_sync,
     print_unlike,
 )
-from retrieval.console import say
-from retrieval.errors import QueryError, SourceError
-from retrieval.sources.archives.patterns import is_pattern
+from retrieval.errors import QueryError
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from retrieval.build.sync import SyncReport
-    from retrieval.encoders.text import TextEncoder
     from retrieval.images.gallery import Gallery
     from retrieval.sources.base import Source
 
@@ -73,17 +67,15 @@ def build(
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
-    text = _text_model(text_model) if text_model else None
+    text = None
+    if text_model:
+        from retrieval.encoders.text import TextEncoder
+
+        text = TextEncoder.create(text_model)
     more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
     with Bar() as bar:
         report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
     print_built(report, out)
-
-
-def _text_model(name: str) -> TextEncoder:
-    from retrieval.encoders.text import TextEncoder
-
-    return TextEncoder.create(name)
 
 
 def _opened(
@@ -162,7 +154,7 @@ def sync(
     named = (source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = partial(_opened_with_originals if originals else _opened, *named)
     if watch:
-        _watch(artifact, source, opened)
+        watch_source(artifact, source, opened)
         return
     from retrieval.build.sync import sync_artifact
 
@@ -178,37 +170,6 @@ def _opened_with_originals(*named: Any) -> Source:
     from retrieval.sources.originals import with_originals
 
     return with_originals(_opened(*named))
-
-
-def _watch(artifact: Path, source: str, opened: Callable[[], Source]) -> None:
-    """Sync with a local source until interrupted."""
-    place = Path(source).expanduser()
-    if not place.exists():
-        what = "a pattern: name its folder, or" if is_pattern(source) else "on the Hub:"
-        raise SourceError(f"--watch needs a folder or a file, but {source} is {what} sync again when it changes.")
-    from retrieval.build.watch import Follower, watch
-
-    def told(report: SyncReport) -> None:
-        print_sync(report, dry_run=False)
-        sys.stdout.flush()
-
-    ended = []
-
-    def end(*_: object) -> None:
-        ended.append(True)
-        sys.exit(0)
-
-    # A service manager stops it with SIGTERM: an unfinished step leaves the artifact before it.
-    before = signal.signal(signal.SIGTERM, end)
-    say(f"watching {source}; Ctrl-C stops")
-    try:
-        watch(Follower(artifact, place, opened, Bar), place, told)
-    except KeyboardInterrupt:  # watchfiles turns whatever a signal raises while it waits into this
-        if not ended:
-            raise
-        sys.exit(0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @commands.command()
