@@ -26,6 +26,7 @@ from retrieval.errors import QueryError
 from retrieval.words import counted
 
 if TYPE_CHECKING:
+    from retrieval.encoders.text import TextEncoder
     from retrieval.images.gallery import Gallery
     from retrieval.sources.base import Source
 
@@ -67,15 +68,18 @@ def build(
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
-    text = None
-    if text_model:
-        from retrieval.encoders.text import TextEncoder
-
-        text = TextEncoder.create(text_model)
-    more: dict[str, Any] = {"text": text, "map_method": map_method, "originals": originals}
+    more: dict[str, Any] = {"text": _text_encoder(text_model), "map_method": map_method, "originals": originals}
     with Bar() as bar:
         report = build_artifact(opened, out, encoder, factory=index, limit=limit, progress=bar, **more)
     print_built(report, out)
+
+
+def _text_encoder(name: str | None) -> TextEncoder | None:
+    if name is None:
+        return None
+    from retrieval.encoders.text import TextEncoder
+
+    return TextEncoder.create(name)
 
 
 def _opened(
