@@ -75,7 +75,7 @@ def build(
 
 
 def _text_encoder(name: str | None) -> TextEncoder | None:
-    if name is None:
+    if not name:
         return None
     from retrieval.encoders.text import TextEncoder
 
