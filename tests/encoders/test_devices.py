@@ -127,12 +127,19 @@ def test_batch_that_is_too_large_for_the_memory_is_halved():
 
 
 def test_gpu_would_compute_in_full_float32(model):
-    """cuDNN would round the numbers of convolutions to 10 bits."""
-    seen, before = [], torch.backends.cudnn.allow_tf32
-    hook = model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    TorchEngine(model).embed(pixels(1))
-    hook.remove()
-    assert (seen, torch.backends.cudnn.allow_tf32) == ([False], before)
+    """Convolutions, and with this setting of the program's also products of matrices, would round to 10 bits."""
+    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    torch.set_float32_matmul_precision("high")
+    try:
+        seen, before = [], [setting.fp32_precision for setting in settings]
+        hook = model.register_forward_pre_hook(lambda *_: seen.extend(setting.fp32_precision for setting in settings))
+        TorchEngine(model, torch.device("meta")).forward(pixels(1))
+        hook.remove()
+        assert seen == ["ieee", "ieee"]
+        assert [setting.fp32_precision for setting in settings] == before
+        assert "ieee" not in before
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_batches_of_a_build_fit_the_device_and_divide_a_shard():

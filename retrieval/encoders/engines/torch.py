@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, cast
 
@@ -41,6 +43,21 @@ def device_named(name: str) -> torch.device:
     return torch.device(name)
 
 
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """No TF32 on a GPU inside, which is the default of its convolutions: its 10 bits move scores by thousandths."""
+    backends: Any = torch.backends  # mypy does not see all of its settings
+    settings = (backends.cudnn.conv, backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
 class TorchEngine:
     """A timm network in eval mode, float32.
 
@@ -69,10 +86,7 @@ class TorchEngine:
     def embed(self, pixels: Floats) -> Floats:
         """See `Engine`. What is too much for the memory of a GPU is halved."""
         try:
-            with (
-                torch.inference_mode(),
-                torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False, fp32_precision="ieee"),
-            ):
+            with torch.inference_mode():
                 embedding: Floats = self.forward(pixels).cpu().numpy()
                 return embedding
         except torch.OutOfMemoryError as error:
@@ -90,7 +104,8 @@ class TorchEngine:
         inputs = self._tensor(pixels)
         if self.device == "cuda":
             inputs = inputs.pin_memory()  # memory that the GPU reads without the processor
-        return torch.as_tensor(self._copy(inputs.to(self._device, non_blocking=True)))
+        with _full_float32():
+            return torch.as_tensor(self._copy(inputs.to(self._device, non_blocking=True)))
 
     @cached_property
     def _copy(self) -> Any:
