@@ -11,6 +11,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.changing.watching import watch_source
+from retrieval.commands.encoders import encoder_of
 from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import (
     Bar,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from retrieval.sources.base import Source
 
 commands = typer.Typer()
-_SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
 
 
 @commands.command()
@@ -47,6 +47,8 @@ def build(
     limit: options.Limit = None,
     backbone: options.Backbone = "resnet50",
     weights: options.Weights = None,
+    weights_license: options.WeightsLicense = None,
+    image_size: options.ImageSize = None,
     crop_mode: options.CropMode = "squash",
     image_license: options.License = None,
     no_pretrained: options.NoPretrained = False,
@@ -64,11 +66,10 @@ def build(
     check_source(source)
     check_out(out, force)
     from retrieval.build.build import build_artifact
-    from retrieval.encoders.image import Encoder
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
-    encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
+    encoder = encoder_of(backbone, no_pretrained, weights, weights_license, image_size, crop_mode)
     more: dict[str, Any] = {"map_method": map_method, "originals": originals, "factory": index}
     more |= {"precision": precision, "accept_loss": accept_loss}
     if text_model:

@@ -141,9 +141,17 @@ WhereConditions = Annotated[
 
 # Only for commands that change an artifact.
 Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
-Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
+Backbone = Annotated[str, typer.Option(metavar="M", help="a preset (see `encoders`), or any timm model")]
 Weights = Annotated[
     Path | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
+]
+WeightsLicense = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="licence of the weights in that file, as named on the Hub, for the card"),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="side of the pictures that the network gets, in pixels (default: the model's own)"),
 ]
 CropMode = Annotated[
     Literal["squash", "center"],

@@ -145,6 +145,8 @@ def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
 
     yield f"{facts['artifact']}: {counted(facts['rows'], 'image')}, {facts['bytes'] / 1e6:.1f} MB"
     yield f"encoder  {facts['encoder']['architecture']}, {facts['dimension']} dimensions"
+    if weights := facts["encoder"].get("weights"):
+        yield f"weights  {weights.get('name')}, licence {weights.get('license') or 'none'}"
     yield f"index    {facts['index']['factory']}"
     if facts["text"]:
         yield "words    searches by words are possible"
