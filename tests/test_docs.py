@@ -24,7 +24,7 @@ PAGES = {
 TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 TEXTS += sorted((ROOT / "docs").glob("*.md"))
 TEST_COMMAND = "pip install -r requirements-dev.txt && python -m pytest"
-APP_COMMAND = "pip install -r requirements.txt && python app.py"
+APP_COMMAND = "pip install . && python app.py"
 MOST_WORDS = 25  # in a table cell
 
 
