@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from retrieval.encoders.engines.device import wanted_device
+from retrieval.encoders.engines.torch import device_named
 from retrieval.errors import RecipeError
 from training.data.batches import Batches, augmentation
 from training.data.dataset import open_data
@@ -38,6 +40,7 @@ def bench(recipe: Recipe) -> dict[str, Any]:
         raise RecipeError(
             f"{recipe.name} does not train (epochs=0): there is nothing to measure; choose another recipe."
         )
+    device = device_named(wanted_device())
     with tempfile.TemporaryDirectory() as folder:
         if not recipe.data:
             recipe = recipe.changed({"data": str(_drawn(Path(folder) / "drawn")), "label_column": None})
@@ -49,7 +52,7 @@ def bench(recipe: Recipe) -> dict[str, Any]:
         kept.fill(rows)
         none.fill(rows)
         return {
-            "device": "GPU" if torch.cuda.is_available() else f"{torch.get_num_threads()} threads",
+            "device": f"{torch.get_num_threads()} threads" if device.type == "cpu" else device.type,
             "model": f"{recipe.backbone}, {recipe.batch_size} images of {recipe.image_size} pixels",
             **_training(recipe, len(data.classes)),
             **_decoding(recipe, rows, kept, none),
@@ -82,7 +85,7 @@ def _training(recipe: Recipe, classes: int) -> dict[str, Any]:
 
 
 def _stepper(recipe: Recipe, classes: int, *, bf16: bool, plain: bool = False) -> Callable[[], None]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_named(wanted_device())
     learner = Learner(starting_encoder(recipe), recipe, classes).to(device).train()
     if plain:
         learner.network.to(memory_format=torch.contiguous_format)

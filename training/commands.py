@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval.artifact.atomic import recover
+from retrieval.commands.options import Device
 from retrieval.commands.paths import check_source
 from retrieval.console import command
 from retrieval.errors import HubError, LookalikeError
@@ -46,9 +47,15 @@ LabelLevel = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="the folder that is the label, counted from SOURCE (default: the innermost)"),
 ]
-Backbone = Annotated[str | None, typer.Option(metavar="M", help="any timm model")]
+Backbone = Annotated[
+    str | None, typer.Option(metavar="M", help="a preset (`python -m retrieval encoders`), or any timm model")
+]
 Weights = Annotated[
     str | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
+]
+WeightsLicense = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="licence of the weights in that file, as named on the Hub, for the card"),
 ]
 HoldOut = Annotated[float | None, typer.Option(metavar="SHARE", help="fraction of the classes to hold out of training")]
 Changes = Annotated[
@@ -63,7 +70,7 @@ Private = Annotated[
 ]
 _KEYS = (
     *("data", "data_config", "data_revision", "data_license", "image_column", "label_column", "label_level"),
-    *("backbone", "weights"),
+    *("backbone", "weights", "weights_license"),
 )
 
 
@@ -87,7 +94,9 @@ def train(
     label_level: LabelLevel = None,
     backbone: Backbone = None,
     weights: Weights = None,
+    weights_license: WeightsLicense = None,
     hold_out_classes: HoldOut = None,
+    device: Device = None,
     list_: Annotated[bool, typer.Option("--list", help="list the recipes, and the keys for --set")] = False,
 ) -> None:
     """Fine-tune an encoder, and build its artifact."""
@@ -103,10 +112,6 @@ def train(
         raise LookalikeError(f"unexpected argument {context.args[0]}: name the artifact's folder with --out.")
     if out is None:
         raise LookalikeError("--out is missing: name the folder for the artifact.")
-    if private and not push_to_hub:
-        raise LookalikeError("--private needs --push-to-hub: name the repository to push to.")
-    if chosen.data:
-        check_source(chosen.data)
     _run(chosen, out, resume, push_to_hub, private)
 
 
@@ -166,7 +171,9 @@ def bench_training(
     label_level: LabelLevel = None,
     backbone: Backbone = None,
     weights: Weights = None,
+    weights_license: WeightsLicense = None,
     hold_out_classes: HoldOut = None,
+    device: Device = None,
 ) -> None:
     """Measure the speed of training."""
     with needs("training", extra="train"):
@@ -184,6 +191,10 @@ def _keys(context: typer.Context) -> dict[str, Any]:
 
 
 def _run(recipe: Recipe, out: Path, resume: bool, push_to_hub: str | None, private: bool) -> None:
+    if private and not push_to_hub:
+        raise LookalikeError("--private needs --push-to-hub: name the repository to push to.")
+    if recipe.data:
+        check_source(recipe.data)
     first = int(os.environ.get("RANK", 0)) == 0
     if push_to_hub and first:
         from retrieval.hub.push import check_push

@@ -81,8 +81,11 @@ class Recipe(BaseModel):
     )
     hold_out_classes: _Number = Field(0.0, description="fraction of the classes to hold out of training", ge=0, le=0.9)
     # network
-    backbone: str = Field("resnet50", description="any timm model")
+    backbone: str = Field("resnet50", description="a preset of `python -m retrieval encoders`, or any timm model")
     weights: str | None = Field(None, description="a local safetensors file instead of the Hub's weights")
+    weights_license: str | None = Field(
+        None, description="licence of the weights in that file, as named on the Hub, for the card; null: not known"
+    )
     pretrained: bool = Field(
         True, description="start from the Hub's weights if no file is given; false: random weights"
     )

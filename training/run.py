@@ -24,6 +24,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from retrieval.artifact.load import check_target
 from retrieval.build.precision.calibration import check_int8
 from retrieval.commands.printing import one_line
+from retrieval.encoders.presets.licences import notice
 from retrieval.errors import TrainingError
 from retrieval.evaluation.metrics import query_figures
 from retrieval.files.storing import discard, storing, whole
@@ -144,6 +145,8 @@ def _finish(learner: Learner, data: Data, pixels: Pixels, say: Say) -> dict[str,
 def _opened(recipe: Recipe, work: Path, bf16: bool, resumed: bool, say: Say) -> tuple[Learner, Data, Pixels]:
     """The learner, the checked data, and its decoded images."""
     encoder = starting_encoder(recipe)
+    if encoder.weights and (said := notice(encoder.weights, recipe.backbone)):
+        say(one_line(f"note: {said}"))
     FaissStore.check_factory(recipe.index, encoder.dim)
     if recipe.precision == "int8":
         check_int8(encoder)  # not after the training

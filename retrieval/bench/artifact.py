@@ -22,6 +22,7 @@ from retrieval.bench.decoding import bench_decoding
 from retrieval.bench.synthetic import Cloud
 from retrieval.bench.throughput import build_throughput
 from retrieval.console import command
+from retrieval.encoders.engines.device import build_batch
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
 from retrieval.images.open import open_image
@@ -32,6 +33,7 @@ _ROOT = Path(__file__).parents[2]  # here `python -m retrieval` finds this packa
 _PATIENCE = 300  # seconds for the app to start
 _QUERIES = 50
 _IMAGES = 256
+_BATCHES = 16  # of a build, at least
 
 
 def bench_artifact(folder: Path) -> Figures:
@@ -41,13 +43,18 @@ def bench_artifact(folder: Path) -> Figures:
     Latencies are in milliseconds, for one query at a time, with the artifact's own thumbnails as queries.
     """
     artifact = load_artifact(folder)
-    pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), _IMAGES)]
+    engine = artifact.encoder.engine
+    batch = build_batch(engine.device, artifact.encoder.data_config["input_size"][1])
+    most = max(_IMAGES, _BATCHES * batch)
+    pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), most)]
     encoder = latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)
     vectors = artifact.store.vectors(np.array(spread_rows(len(artifact.gallery), _QUERIES)))
     store = latency(lambda vector: artifact.store.search(vector[None], 10), list(vectors))
     figures: Figures = {
         "images": len(artifact.gallery),
         "encoder": artifact.encoder.name,
+        "engine": f"{engine.name} on {engine.device}",
+        "pictures in a batch of a build": batch,
         "index": artifact.store.settings.factory,
         "index recall@10": artifact.store.settings.recall_at_10,
         "embedding images/s": build_throughput(artifact.encoder, pictures),

@@ -17,9 +17,10 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.metrics import Metrics
 from retrieval.artifact.parts.exported import EXPORTED
 from retrieval.artifact.sections import EvaluationSection, IndexSection, TrainingSection
-from retrieval.build.origins import LICENSES, sources_of
+from retrieval.build.origins import license_of, sources_of, weights_lines
 from retrieval.build.precision.comparison import precision_lines, use_lines
 from retrieval.encoders.image import Encoder
+from retrieval.encoders.presets import timm_name
 from retrieval.evaluation import markdown as report
 from retrieval.evaluation.markdown import plain
 from retrieval.images.gallery import Gallery
@@ -88,7 +89,11 @@ def write_card(
     blocks = [
         ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
         [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
-        [*_facts(encoder, store, gallery, metrics.index), *_text(facts.get("text"))],
+        [
+            *_facts(encoder, store, gallery, metrics.index),
+            *weights_lines(encoder.weights, trained=metrics.is_trained),
+            *_text(facts.get("text")),
+        ],
         [_use(name, encoder).rstrip()],
         ["## Data"],
         _data(sources, facts, len(gallery)),
@@ -112,10 +117,10 @@ def write_card(
 def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], name: str | None) -> ModelCardData:
     training, tag = metrics.training, encoder.about.tag
     settings, recipe = (training.settings, training.recipe) if training else ({}, "")
-    of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", settings.get("backbone", ""))
+    of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", timm_name(settings.get("backbone", "")))
     base = of_timm and tag and settings.get("pretrained") and not settings.get("weights")
     results = list(_results(metrics, sources[0]))
-    license_, license_name = _license(sources)
+    license_, license_name = license_of(sources, encoder.weights)
     return ModelCardData(
         base_model=f"timm/{encoder.name}.{tag}" if base else None,
         datasets=list(dict.fromkeys(about["name"] for about in sources if "revision" in about)) or None,
@@ -148,13 +153,6 @@ def _results(metrics: Metrics, about: _Facts) -> Iterator[EvalResult]:
         for figure, value in metrics.leave_one_out.by_name().items():
             named = "Image retrieval, leave-one-out"
             yield EvalResult(_TASK, metric_type=figure, metric_value=round(value or 0.0, 4), task_name=named, **data)
-
-
-def _license(sources: Sequence[_Facts]) -> tuple[str, str | None]:
-    """The Hub's license id for the images, which covers thumbnails and weights too; for `other`, also its name."""
-    stated = {source.get("license") or "unknown" for source in sources}
-    only = stated.pop().lower() if len(stated) == 1 else "several"
-    return (only, None) if only in LICENSES else ("other", re.sub(r"[^a-z0-9.]+", "-", only)[:60].strip("-"))
 
 
 def _use(name: str | None, encoder: Encoder) -> str:

@@ -17,6 +17,7 @@ from retrieval.arrays import Vectors
 from retrieval.build.shards import VECTOR, Kept, Shard, Shards
 from retrieval.console import Progress, say
 from retrieval.encoders.base import resize_of
+from retrieval.encoders.engines.device import build_batch
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, ImageError
 from retrieval.images.door.checks import remark
@@ -26,11 +27,10 @@ from retrieval.images.open import open_views, thumbnail_jpeg
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.lists.ahead import Fetched, ahead
 
-BATCH = 4  # images per forward pass: larger batches are slower on a CPU, because memory is mapped again each time
-SHARD = 128 * BATCH  # images lost by an interruption, at most; a multiple of BATCH, so a resumed build batches alike
+SHARD = 512  # images lost by an interruption, at most; a multiple of all batches, so a resumed build batches alike
 _MOST_READ = 8 * SHARD  # source rows read between two shards, at most, even if few of them are new
 _PATIENCE = 15  # seconds of work lost by an interruption, at most, if images are slow
-_AHEAD = 24  # images decoded in advance, to bound memory
+_AHEAD = 24  # images decoded in advance, to bound memory; on a GPU, two batches
 
 
 def embed_source(
@@ -54,7 +54,7 @@ def embed_source(
     rows = source.rows(position) if position else islice(source.rows(), consumed, None)
     rows = islice(rows, None if limit is None else limit - consumed)
     with closing(ahead(rows, work.fetched)) as fetched:
-        for raw, result in _prepared(fetched, encoder, work.seen, shards.kept):
+        for raw, result in _prepared(fetched, encoder, work.seen, shards.kept, work.ahead):
             work.take(raw, result)
             if progress:
                 progress(work.shard.consumed, total)
@@ -69,6 +69,9 @@ class _Work:
         self.fetched = Fetched(shards.fetched)
         self.seen = seen
         """SHA-256 -> source of every image in a shard, of the known ones, and of those that could not be embedded."""
+        # Pictures are decoded while the network computes, so two batches keep a GPU busy.
+        self._batch = build_batch(encoder.engine.device, encoder.data_config["input_size"][1])
+        self.ahead = _AHEAD if encoder.engine.device == "cpu" else 2 * self._batch
         self._refused: dict[str, str] = {}  # SHA-256 -> why the image could not be embedded
         self._waiting: list[tuple[dict[str, Any], Any]] = []  # pairs of row and tensor
         self._begin(consumed)
@@ -97,7 +100,7 @@ class _Work:
             if result.vector is None:
                 self._waiting.append((shard.rows[-1], result.tensor))
         much_read = shard.consumed % _MOST_READ == 0
-        if len(self._waiting) == BATCH or much_read:
+        if len(self._waiting) == self._batch or much_read:
             self._embed()
         # Only between batches, so the batches depend neither on the machine's speed nor on where a build was cut.
         late = time.monotonic() - self._since > _PATIENCE
@@ -161,15 +164,15 @@ def _prepare(raw: RawImage, encoder: Encoder, seen: Container[str], kept: Kept) 
 
 
 def _prepared(
-    rows: Iterable[RawImage], encoder: Encoder, seen: Container[str], kept: Kept
+    rows: Iterable[RawImage], encoder: Encoder, seen: Container[str], kept: Kept, most: int
 ) -> Iterator[tuple[RawImage, _Prepared | ImageError]]:
-    """Read, decode and preprocess in a thread pool, slightly ahead of the encoder, in source order."""
+    """Read, decode and preprocess in a thread pool, at most so many ahead of the encoder, in source order."""
     waiting: deque[tuple[RawImage, Future[_Prepared | ImageError]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             for raw in rows:
                 waiting.append((raw, pool.submit(_prepare, raw, encoder, seen, kept)))
-                if len(waiting) > _AHEAD:
+                if len(waiting) > most:
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:

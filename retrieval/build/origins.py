@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrieval.artifact.sections import TrainingSection
+from retrieval.encoders.presets.licences import RANDOM, UNKNOWN, Weights, allows, link_of, name_of
+from retrieval.evaluation.markdown import plain
 
 # The ids that the Hub accepts in a card: https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = frozenset(
@@ -33,3 +36,32 @@ def sources_of(facts: Mapping[str, Any], training: TrainingSection | None) -> li
         elif about := change.get("add", {}).get("source"):
             found.append(dict(about))
     return found
+
+
+def license_of(sources: Sequence[Mapping[str, Any]], weights: Weights | None) -> tuple[str, str | None]:
+    """The Hub's license id for the artifact; for `other`, also its name.
+
+    It is the one of the images, of which there are thumbnails. The licence of the weights counts too if it restricts
+    what may be done with them.
+    """
+    stated = {str(source.get("license") or UNKNOWN).lower() for source in sources}
+    if weights and weights.is_restricted:
+        stated.add(str(weights.license).lower())
+    only = stated.pop() if len(stated) == 1 else "several"
+    return (only, None) if only in LICENSES else ("other", re.sub(r"[^a-z0-9.]+", "-", only)[:60].strip("-"))
+
+
+def weights_lines(weights: Weights | None, *, trained: bool) -> list[str]:
+    """The line of a card that says which weights the encoder has, or was trained from, and under which licence."""
+    if weights is None:
+        return []
+    name = plain(weights.name)
+    lines = f"- **{'Trained from' if trained else 'Weights'}:** "
+    if weights.license is None:
+        return [f"{lines}{'random weights' if weights.name == RANDOM else name}"]
+    lines += f"[{name}]({weights.page}), " if weights.page else f"{name}, "
+    if weights.license == UNKNOWN:
+        return [f"{lines}licence not stated; check where the weights come from"]
+    licence, link = plain(name_of(weights.license)), link_of(weights.license)
+    lines += f"licence: [{licence}]({link})" if link else f"licence: {licence}"
+    return [f"{lines}{f', {only}' if (only := allows(weights.license)) else ''}"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,21 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval.commands import options
+from retrieval.commands.changing.watching import watch_source
+from retrieval.commands.encoders import encoder_of
 from retrieval.commands.paths import check_folder, check_out, check_source
-from retrieval.commands.printing import Bar, noted, one_line, print_originals, print_report, print_sync, print_unlike
-from retrieval.console import command, say
-from retrieval.errors import QueryError, SourceError
-from retrieval.sources.archives.patterns import is_pattern
+from retrieval.commands.printing import (
+    Bar,
+    noted,
+    one_line,
+    print_built,
+    print_originals,
+    print_report,
+    print_sync,
+    print_unlike,
+)
+from retrieval.errors import QueryError
 from retrieval.words import counted
 
 if TYPE_CHECKING:
-    from retrieval.build.sync import SyncReport
-    from retrieval.encoders.text import TextEncoder
     from retrieval.images.gallery import Gallery
     from retrieval.sources.base import Source
 
 commands = typer.Typer()
-_SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
 
 
 @commands.command()
@@ -44,6 +47,8 @@ def build(
     limit: options.Limit = None,
     backbone: options.Backbone = "resnet50",
     weights: options.Weights = None,
+    weights_license: options.WeightsLicense = None,
+    image_size: options.ImageSize = None,
     crop_mode: options.CropMode = "squash",
     image_license: options.License = None,
     no_pretrained: options.NoPretrained = False,
@@ -55,28 +60,25 @@ def build(
     originals: options.Originals = False,
     force: options.Force = False,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Embed images and write an artifact."""
     check_source(source)
     check_out(out, force)
     from retrieval.build.build import build_artifact
-    from retrieval.encoders.image import Encoder
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
-    encoder = Encoder.create(backbone, pretrained=not no_pretrained, weights=weights, crop_mode=crop_mode, seed=_SEED)
-    more: dict[str, Any] = {"text": _text_model(text_model) if text_model else None, "map_method": map_method}
-    more |= {"originals": originals, "precision": precision, "accept_loss": accept_loss, "factory": index}
+    opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
+    encoder = encoder_of(backbone, no_pretrained, weights, weights_license, image_size, crop_mode)
+    more: dict[str, Any] = {"map_method": map_method, "originals": originals, "factory": index}
+    more |= {"precision": precision, "accept_loss": accept_loss}
+    if text_model:
+        from retrieval.encoders.text import TextEncoder
+
+        more["text"] = TextEncoder.create(text_model)
     with Bar() as bar:
-        report = build_artifact(_licensed(opened, image_license), out, encoder, limit=limit, progress=bar, **more)
-    print_report(report)
-    print_originals(out)
-    print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
-
-
-def _text_model(name: str) -> TextEncoder:
-    from retrieval.encoders.text import TextEncoder
-
-    return TextEncoder.create(name)
+        report = build_artifact(opened, out, encoder, limit=limit, progress=bar, **more)
+    print_built(report, out)
 
 
 def _opened(
@@ -97,10 +99,6 @@ def _opened(
     return noted(open_source(name, **columns, **choices, allow_private=allow_private))
 
 
-def _licensed(source: Source, image_license: str | None) -> Source:
-    return replace(source, about={**source.about, "license": image_license}) if image_license else source
-
-
 @commands.command()
 def add(
     artifact: options.Folder,
@@ -115,6 +113,7 @@ def add(
     limit: options.Limit = None,
     originals: options.Originals = False,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Add images that the artifact does not contain yet."""
     check_folder(artifact)
@@ -148,6 +147,7 @@ def sync(
     ] = False,
     dry_run: options.DryRun = False,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Make an artifact what its source is now."""
     if watch and dry_run:
@@ -157,7 +157,7 @@ def sync(
     named = (source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = partial(_opened_with_originals if originals else _opened, *named)
     if watch:
-        _watch(artifact, source, opened)
+        watch_source(artifact, source, opened)
         return
     from retrieval.build.sync import sync_artifact
 
@@ -173,37 +173,6 @@ def _opened_with_originals(*named: Any) -> Source:
     from retrieval.sources.originals import with_originals
 
     return with_originals(_opened(*named))
-
-
-def _watch(artifact: Path, source: str, opened: Callable[[], Source]) -> None:
-    """Sync with a local source until interrupted."""
-    place = Path(source).expanduser()
-    if not place.exists():
-        what = "a pattern: name its folder, or" if is_pattern(source) else "on the Hub:"
-        raise SourceError(f"--watch needs a folder or a file, but {source} is {what} sync again when it changes.")
-    from retrieval.build.watch import Follower, watch
-
-    def told(report: SyncReport) -> None:
-        print_sync(report, dry_run=False)
-        sys.stdout.flush()
-
-    ended = []
-
-    def end(*_: object) -> None:
-        ended.append(True)
-        sys.exit(0)
-
-    # A service manager stops it with SIGTERM: an unfinished step leaves the artifact before it.
-    before = signal.signal(signal.SIGTERM, end)
-    say(f"watching {source}; Ctrl-C stops")
-    try:
-        watch(Follower(artifact, place, opened, Bar), place, told)
-    except KeyboardInterrupt:  # watchfiles turns whatever a signal raises while it waits into this
-        if not ended:
-            raise
-        sys.exit(0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @commands.command()

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from retrieval.commands import options
 from retrieval.commands.paths import check_folder
+from retrieval.commands.printing import one_line, print_json
+from retrieval.console import say
+
+if TYPE_CHECKING:
+    from retrieval.encoders.image import Encoder
 
 commands = typer.Typer()
+_SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
 
 
 @commands.command("export-encoder")
@@ -25,3 +34,34 @@ def export_encoder(artifact: options.Folder) -> None:
     typer.echo(
         f"{artifact} has the exported encoder: a score differs from torch's by at most {told['largest_difference']:.0e}"
     )
+
+
+@commands.command()
+def encoders(as_json: options.AsJson = False) -> None:
+    """List the presets: encoders with a short name."""
+    from retrieval.encoders.presets import CPU_MS, facts, table_lines
+
+    if as_json:
+        print_json(facts())
+        return
+    print("\n".join(table_lines()))
+    print(f"\nCPU ms: {CPU_MS}.\n`build --backbone` and recipes take these names, and any other timm model.")
+
+
+def encoder_of(
+    backbone: str,
+    no_pretrained: bool,
+    weights: Path | None,
+    weights_license: str | None,
+    image_size: int | None,
+    crop_mode: str,
+) -> Encoder:
+    """The encoder that the options name; what restricts the use of its weights is printed to standard error."""
+    from retrieval.encoders.image import Encoder
+    from retrieval.encoders.presets.licences import notice
+
+    wanted: dict[str, Any] = {"weights": weights, "weights_license": weights_license, "image_size": image_size}
+    encoder = Encoder.create(backbone, pretrained=not no_pretrained, **wanted, crop_mode=crop_mode, seed=_SEED)
+    if encoder.weights and (text := notice(encoder.weights, backbone)):
+        say(one_line(f"note: {text}"))
+    return encoder

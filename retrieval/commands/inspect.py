@@ -98,6 +98,7 @@ def evaluate(
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Measure leave-one-out retrieval by label."""
     opened = _opened(artifact, sha256)
@@ -113,6 +114,7 @@ def verify(
     artifact: options.AnyArtifact,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Check every byte, and repeat the stored test query."""
     opened = _opened(artifact, sha256)
@@ -166,6 +168,7 @@ def bench(
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Measure start-up, speed, recall and memory."""
     check_artifact(artifact)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from retrieval.encoders.engines.choose import ENGINE
+from retrieval.encoders.engines.device import DEVICE
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="an artifact's folder", show_default=False)]
 AnyArtifact = Annotated[
@@ -27,6 +28,12 @@ def _use_engine(name: str | None) -> str | None:
     return name
 
 
+def _use_device(name: str | None) -> str | None:
+    if name is not None:
+        os.environ[DEVICE] = name
+    return name
+
+
 Engine = Annotated[
     Literal["onnx", "openvino", "torch"] | None,
     typer.Option(
@@ -34,6 +41,15 @@ Engine = Annotated[
         envvar=ENGINE,
         callback=_use_engine,
         help="what runs the encoder (default: onnx if the artifact has the exported network, and no GPU; else torch)",
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"] | None,
+    typer.Option(
+        "--device",
+        envvar=DEVICE,
+        callback=_use_device,
+        help="where the encoder computes (default: auto, a CUDA GPU if torch sees one, else the processor)",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -125,9 +141,17 @@ WhereConditions = Annotated[
 
 # Only for commands that change an artifact.
 Out = Annotated[Path, typer.Option(metavar="DIR", help="the artifact's folder")]
-Backbone = Annotated[str, typer.Option(metavar="M", help="any timm model")]
+Backbone = Annotated[str, typer.Option(metavar="M", help="a preset (see `encoders`), or any timm model")]
 Weights = Annotated[
     Path | None, typer.Option(metavar="FILE", help="a local safetensors file instead of the Hub's weights")
+]
+WeightsLicense = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="licence of the weights in that file, as named on the Hub, for the card"),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="side of the pictures that the network gets, in pixels (default: the model's own)"),
 ]
 CropMode = Annotated[
     Literal["squash", "center"],

@@ -104,6 +104,13 @@ def print_sync(report: SyncReport, dry_run: bool) -> None:
         print("nothing was written (--dry-run)")
 
 
+def print_built(report: Report, out: Path) -> None:
+    """Print what a build found, and how to serve it."""
+    print_report(report)
+    print_originals(out)
+    print(f"{out} is ready; serve it: {command(f'serve --artifact {out}')}")
+
+
 def print_originals(folder: Path) -> None:
     """Print how many images of an artifact have an original, if it keeps where they lie."""
     import pyarrow.parquet as pq
@@ -138,6 +145,8 @@ def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
 
     yield f"{facts['artifact']}: {counted(facts['rows'], 'image')}, {facts['bytes'] / 1e6:.1f} MB"
     yield f"encoder  {facts['encoder']['architecture']}, {facts['dimension']} dimensions"
+    if weights := facts["encoder"].get("weights"):
+        yield f"weights  {weights.get('name')}, licence {weights.get('license') or 'none'}"
     yield f"index    {facts['index']['factory']}"
     if facts["text"]:
         yield "words    searches by words are possible"

@@ -67,6 +67,7 @@ def search(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="search with every image of the folder IMAGE")] = False,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Find images similar to a picture, other images, or words."""
     check_artifact(artifact)
@@ -75,8 +76,7 @@ def search(
 
     wanted = parse_where(where or [])
     files = files_in(image) if jsonl else []
-    if image and not jsonl:
-        _check_image(image)
+    _check_image(None if jsonl else image)
     from retrieval.search import Searcher
 
     searcher = Searcher.open(artifact, sha256=sha256)
@@ -111,6 +111,7 @@ def duplicates(
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Find groups of near-duplicates."""
     check_artifact(artifact)
@@ -120,8 +121,10 @@ def duplicates(
     find_and_print(Wanted(artifact, threshold, kinds, against, keep, originals, csv, remove, dry_run, as_json, sha256))
 
 
-def _check_image(image: str) -> None:
-    """Raise QueryError or ImageError unless the image is a file, before torch is imported, which takes seconds."""
+def _check_image(image: str | None) -> None:
+    """Raise QueryError or ImageError unless an image is a file, before torch is imported, which takes seconds."""
+    if not image:
+        return
     if Path(image).is_dir():
         raise QueryError(f"{image} is a folder; add --jsonl to search with every image in it.")
     from retrieval.images.door.files import read_bytes

@@ -116,6 +116,7 @@ def serve(
     visitor_searches: options.VisitorSearches = 32,
     visitor_rate: options.VisitorRate = 20.0,
     engine: options.Engine = None,
+    device: options.Device = None,
 ) -> None:
     """Serve an artifact in the browser, until interrupted."""
     check_artifact(artifact)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from retrieval.encoders.engines.base import Name, Precision
 from retrieval.encoders.files import CONFIG_FILE
+from retrieval.encoders.presets.licences import Weights
 from retrieval.errors import EncoderError, short
 from retrieval.untrusted.strict_json import parse_json
 
@@ -41,6 +42,8 @@ class Description:
     """What the vectors are computed in: float32 by any engine, int8 only by the exported network in `engine`."""
     engine: Name | None = None
     """The only engine that gives the vectors, in int8; in float32 None, as all give the same."""
+    weights: Weights | None = None
+    """Where the weights come from, and their licence; None if an older artifact does not say."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class About:
     """SHA-256 hex digest of weights, preprocessing and precision: equal for encoders that give the same vectors."""
     precision: Precision = "float32"
     """What the vectors are computed in."""
+    weights: Weights | None = None
+    """Where the weights come from, and their licence; None if that is not known."""
 
 
 def read_description(path: Path) -> Description:
@@ -75,10 +80,20 @@ def read_description(path: Path) -> Description:
             raise ValueError(f"architecture and head must be text, found {name!r} and {head!r}")
         if named := sorted(_NOT_FROM_A_FILE & arguments.keys()):
             raise ValueError(f"model_args must not set {', '.join(named)}")
+        weights = Weights.read(own["weights"]) if "weights" in own else None
         _check_precision(precision, engine)
         _check_numbers(arguments)
         _check_preprocessing(pretrained_cfg)
-    return Description(name, pretrained_cfg, arguments, head, precision, engine)
+    return Description(name, pretrained_cfg, arguments, head, precision, engine, weights)
+
+
+def described_weights(path: Path) -> Weights | None:
+    """What a config.json says of the weights beside it, in a part of our own; None if it says nothing.
+
+    Raises ValueError or TypeError if it is of another form.
+    """
+    own = parse_json(path.read_bytes()[: _MOST_BYTES + 1], most=_MOST_BYTES).get(OWN_KEY, {})
+    return Weights.read(own["weights"]) if "weights" in own else None
 
 
 @contextmanager

@@ -18,13 +18,16 @@ from PIL import Image
 
 from retrieval.arrays import Floats, Vectors
 from retrieval.encoders.base import Cells, resize_by
-from retrieval.encoders.description import About, Description, read_description
+from retrieval.encoders.description import About, read_description
 from retrieval.encoders.engines.base import Engine, Precision, most_at_once
 from retrieval.encoders.engines.choose import choose, open_exported
-from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE, WEIGHTS_FILE
-from retrieval.encoders.preprocess import Transform, data_config_of
+from retrieval.encoders.engines.device import build_batch
+from retrieval.encoders.exported import exported_encoder
+from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE
+from retrieval.encoders.preprocess import Transform
+from retrieval.encoders.presets.licences import Weights
 from retrieval.encoders.unit import unit_rows
-from retrieval.encoders.weights import fingerprint_of, int8_fingerprint, stored_shapes, stored_size, stored_tensors
+from retrieval.encoders.weights import int8_fingerprint
 from retrieval.errors import EncoderError
 from retrieval.forking import Batches, OneThread
 from retrieval.installed import needs
@@ -49,15 +52,20 @@ class Encoder:
         self._run_with(engine)
 
     def _run_with(self, engine: Engine) -> None:
-        self.engine, self._most = engine, most_at_once(self.data_config["input_size"], engine.pixels_at_once)
+        size = self.data_config["input_size"]
+        at_once = most_at_once(size, engine.pixels_at_once)
+        self.engine, self._most = engine, at_once if engine.device == "cpu" else build_batch(engine.device, size[1])
         self._queries = Batches(self._thread, self._run_each, self._most)
 
     @classmethod
-    def of(cls, model: Any, *, channels_last: bool = True) -> Encoder:
-        """An encoder for a timm network, which torch runs; `channels_last` is faster on nearly all processors."""
+    def of(cls, model: Any, weights: Weights | None = None, *, channels_last: bool = True) -> Encoder:
+        """An encoder for a timm network, which torch runs; `channels_last` is faster on nearly all processors.
+
+        `weights` says where its weights come from, and their licence; None if that is not known.
+        """
         with needs("a network of torch"):
             from retrieval.encoders.network.saved import Network
-        network = Network(model, channels_last=channels_last)
+        network = Network(model, weights, channels_last=channels_last)
         return cls(network.about, network.engine, lambda: network)
 
     @classmethod
@@ -67,28 +75,37 @@ class Encoder:
         *,
         pretrained: bool = True,
         weights: Path | None = None,
+        weights_license: str | None = None,
         embedding_size: int = 0,
         head: str | None = None,
+        image_size: int | None = None,
         crop_mode: str = "squash",
         seed: int | None = None,
     ) -> Encoder:
-        """Create an encoder from a timm model name.
+        """Create an encoder from a preset (`python -m retrieval encoders` lists them), or from any timm model name.
 
         `weights` is a local safetensors file used instead of the Hub's weights; a classifier in it is ignored.
+        `weights_license` is its licence, which the artifact states; for weights from the Hub, timm states it.
         `embedding_size` 0 gives the pooled features, a larger value a linear head of that size. `head` replaces it by a
         nonlinear head, such as `512-relu-256` (see `retrieval.encoders.network.heads`).
-        Input size, interpolation, mean and standard deviation are the model's own. `crop_mode` is timm's: `squash`
-        shows the network the whole image (objects at the edge count too: hit@1 on Caltech-101 is 0.858, against
-        0.843), `center` cuts the edges off, as the model's own evaluation does.
+        `image_size` is the side of the square input in pixels; None is that of the preset or of the model. Position
+        embeddings are resampled. Interpolation, mean and standard deviation are the model's own. `crop_mode` is timm's:
+        `squash` shows the network the whole image (objects at the edge count too: hit@1 on Caltech-101 is 0.858,
+        against 0.843), `center` cuts the edges off, as the model's own evaluation does.
         `seed` makes random weights reproducible; None draws them from torch's global generator.
-        Raises EncoderError for an unknown backbone, weights that do not fit, an unreachable Hub, or a network that
-        does not give one vector per image.
+        Raises EncoderError for an unknown backbone, weights that do not fit, a size that the network cannot take, an
+        unreachable Hub, or a network that does not give one vector per image.
         """
         with needs("a new encoder"):
-            from retrieval.encoders.network.backbone import new_network
+            from retrieval.encoders.network.new import new_network
             from retrieval.encoders.network.saved import try_out
-        model = new_network(backbone, pretrained, weights, embedding_size, head, crop_mode, seed)
-        encoder = cls.of(model)
+        model, origin = new_network(
+            backbone, pretrained=pretrained, weights=weights, weights_license=weights_license,
+            embedding_size=embedding_size, head=head, image_size=image_size, seed=seed,
+        )  # fmt: skip
+        if crop_mode == "squash":
+            model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
+        encoder = cls.of(model, origin)
         encoder._thread.run(try_out, model)
         return encoder
 
@@ -98,6 +115,7 @@ class Encoder:
 
         `engine` is `onnx`, `openvino` or `torch`. None takes what LOOKALIKE_ENGINE says, else ONNX Runtime if the
         folder has the exported network and there is no GPU, else torch. torch is imported only if it runs the network.
+        LOOKALIKE_DEVICE says where torch runs it: `cpu`, `cuda`, `mps`, or `auto`, a CUDA GPU if there is one.
         An encoder in int8 has only the engine that it was built with.
         Memory is allocated only for a network of the size that the weights file has.
         """
@@ -106,13 +124,14 @@ class Encoder:
         if from_exported is None:
             with needs(f"an artifact without {EXPORTED_FILE}, or --engine torch,"):
                 from retrieval.encoders.network.saved import load_network
-            return cls.of(load_network(folder))
-        running, about = _exported(folder, described, from_exported)
+            loaded = load_network(folder)
+            return cls(loaded.about, loaded.engine, lambda: loaded)
+        running, about = exported_encoder(folder, described, from_exported)
 
         def network() -> Network:
             with needs("the network itself"):
-                from retrieval.encoders.network.saved import Network, load_network
-            return Network(load_network(folder))
+                from retrieval.encoders.network.saved import load_network
+            return load_network(folder)
 
         return cls(about, running, network)
 
@@ -152,6 +171,11 @@ class Encoder:
     def precision(self) -> Precision:
         """What the vectors are computed in; int8 only by the exported network, in the engine that it was built with."""
         return self.about.precision
+
+    @property
+    def weights(self) -> Weights | None:
+        """Where the weights come from, and their licence; None if that is not known."""
+        return self.about.weights
 
     @property
     def size(self) -> int:
@@ -211,25 +235,3 @@ class Encoder:
         _, height, width, dim = found.parts.shape
         parts = found.parts[0].reshape(height * width, dim).astype(np.float64)
         return Cells(parts, found.bias.astype(np.float64), (height, width))
-
-
-def _exported(folder: Path, described: Description, engine: str) -> tuple[Engine, About]:
-    """An exported encoder, with the engine of this name; raises EncoderError if its files are invalid."""
-    stored_shapes(folder / WEIGHTS_FILE)  # its header is checked
-    data_config = data_config_of(described.pretrained_cfg)
-    is_int8 = described.precision == "int8"
-    running = open_exported(folder / EXPORTED_FILE, engine, is_int8=is_int8)
-    if (stated := described.arguments["num_classes"]) not in (0, running.dim):
-        raise EncoderError(f"{CONFIG_FILE} says {stated} numbers, but {EXPORTED_FILE} gives {running.dim}.")
-    facts = [described.name, running.dim, data_config, *filter(None, [described.head])]
-    fingerprint = fingerprint_of(facts, stored_tensors(folder / WEIGHTS_FILE))
-    about = About(
-        described.name,
-        str(described.pretrained_cfg.get("tag") or ""),
-        data_config,
-        described.head,
-        stored_size(folder / WEIGHTS_FILE),
-        int8_fingerprint(fingerprint, engine, folder / EXPORTED_FILE) if is_int8 else fingerprint,
-        described.precision,
-    )
-    return running, about

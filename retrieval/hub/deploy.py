@@ -5,8 +5,11 @@ Needs only the Hub's client, not torch: CI deploys from a machine without the ot
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import check_pin, read_manifest
@@ -18,7 +21,8 @@ from retrieval.hub.references import Reference, check_repository, parse_referenc
 
 VARIABLE = "LOOKALIKE_ARTIFACT"  # read by app.py
 _ROOT = Path(__file__).parents[2]
-_TOP = ("README.md", "LICENSE", "app.py", "requirements.txt")
+_REQUIREMENTS = "requirements.txt"
+_TOP = ("README.md", "LICENSE", "app.py", _REQUIREMENTS)
 _PACKAGE, _DOCS = "retrieval/", "docs/"  # the README shows a picture of docs/, and links to its pages
 _STARTER = f"{_PACKAGE}starter/"
 _KINDS = {".py", ".css", ".js", ".png", ".svg", ".html", ".jinja", ".typed"}  # file types of a package
@@ -51,9 +55,9 @@ def deploy(
     check_repository(space)
     upload.check_login(f"the Space {space}")
     commit = resolve(reference, LAYOUT.manifest)
-    manifest = fetch(reference.repo, commit, LAYOUT.manifest)  # also checks that a given commit exists
-    if sha256 is not None:
-        check_pin(read_manifest(manifest.parent), sha256)
+    folder = fetch(reference.repo, commit, LAYOUT.manifest).parent  # also checks that a given commit exists
+    manifest = read_manifest(folder)
+    check_pin(manifest, sha256)
     if upload.wants_login(reference.repo):
         say(f"{reference.repo} is private or gated: add a token that can read it to the Space, as its secret HF_TOKEN.")
     pinned = f"{reference.repo}@{commit}"
@@ -62,13 +66,26 @@ def deploy(
     head = upload.open_repository(space, private=private, kind="space", **begin, space_hardware=hardware)
     if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
         raise HubError(f"the Space {space} contains another app: deploy to another Space.")
-    pushed = upload.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
+    with tempfile.TemporaryDirectory() as place:
+        files[_REQUIREMENTS] = _needed(manifest, Path(place) / _REQUIREMENTS)
+        pushed = upload.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
     changed = upload.set_variable(space, VARIABLE, pinned)
     if hardware:
         upload.set_hardware(space, hardware)
     if not (pushed.changed or changed):
         say("The Space was up to date.")
     return Deployed(pushed.url, pushed.commit, pinned)
+
+
+def _needed(manifest: Mapping[str, Any], place: Path) -> Path:
+    """The requirements of a Space, written to `place`: without torch and its like, if its artifact is served without.
+
+    Their part of the file follows an empty line.
+    """
+    whole = (_ROOT / _REQUIREMENTS).read_text(encoding="utf-8")
+    light = LAYOUT.exported in manifest["files"] and "text" not in manifest
+    place.write_text(whole.partition("\n\n")[0] + "\n" if light else whole, encoding="utf-8")
+    return place
 
 
 def _code() -> list[str]:

@@ -23,7 +23,15 @@ _REQUIRED: dict[str, type] = {
     **_GOLDEN,
     "golden.query_row": int,
 }
-_OPTIONAL: dict[str, type] = {"build": dict, "build.source": dict, "changes": list, "versions": dict, "repository": str}
+_OPTIONAL: dict[str, type] = {
+    "build": dict,
+    "build.source": dict,
+    "changes": list,
+    "encoder.weights": dict,
+    "encoder.weights.license": str,
+    "repository": str,
+    "versions": dict,
+}
 _PARTS: dict[str, dict[str, type]] = {
     "map": {"map": dict},
     "text": {

@@ -23,7 +23,7 @@ from retrieval.encoders.files import WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
 from retrieval.sources.open import open_source
 
-SHARD = 24 * embed.BATCH  # smaller than in earnest, so that a build takes a second
+SHARD = 96  # smaller than in earnest, so that a build takes a second
 IMAGES = 2 * SHARD + 52  # two full shards and part of a third
 BUILD = f"""
 import sys

@@ -70,7 +70,7 @@ def test_build_artifact_replaces_a_finished_artifact(copied_artifact, photos, en
 
 
 def test_interrupted_build_over_an_artifact_continues_with_force(copied_artifact, pictures, here, monkeypatch):
-    monkeypatch.setattr(embed, "SHARD", 2 * embed.BATCH)  # smaller than in earnest, so that one is finished
+    monkeypatch.setattr(embed, "SHARD", 8)  # smaller than in earnest, so that one is finished
     work = copied_artifact.parent / f".{copied_artifact.name}.building"
 
     def interrupt(done, total):

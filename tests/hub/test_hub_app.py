@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import tomllib
 from functools import partial
 
 import pytest
 from conftest import BACKBONE, ROOT, contents, serving
 from gradio_client import Client, handle_file
 from hub_server import Fault
+from packaging.requirements import Requirement
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.search import Part, Searcher
@@ -178,13 +180,15 @@ def test_space_is_created_in_one_commit_and_pinned(hub, client, run):
     sent = hub.files("space", SPACE)
     for name in (
         "app.py",
-        "requirements.txt",
         "README.md",
         "retrieval/ui/static/style.css",
         f"retrieval/starter/{LAYOUT.index}",
         f"retrieval/starter/{LAYOUT.plots}/reliability.png",
     ):
         assert sent[name] == (ROOT / name).read_bytes()
+    pins = {line.partition("==")[0] for line in sent["requirements.txt"].decode().splitlines() if "==" in line}
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert pins == {Requirement(each).name for each in dependencies}, "this artifact is served without torch"
     assert not [name for name in sent if name.startswith(("tests", "training", ".ci")) or "__pycache__" in name]
 
 

@@ -18,6 +18,8 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import save_file
 
+from retrieval.encoders.engines.device import wanted_device
+from retrieval.encoders.engines.torch import device_named
 from retrieval.errors import TrainingError
 from retrieval.files.storing import flush_all, storing
 from training.data.batches import Batches, ClassSampler
@@ -186,7 +188,7 @@ class _Epochs(transformers.TrainerCallback):
 
 def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transformers.TrainingArguments:
     """The Trainer's settings for a recipe; joins the process group if started with `accelerate launch`."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several, on_processor = int(os.environ.get("WORLD_SIZE", "1")) > 1, device_named(wanted_device()).type == "cpu"
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=recipe.epochs,
@@ -197,8 +199,8 @@ def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transform
         warmup_steps=recipe.warmup,
         max_grad_norm=recipe.max_grad_norm,
         bf16=bf16,
-        use_cpu=not torch.cuda.is_available(),
-        ddp_backend="gloo" if several and not torch.cuda.is_available() else None,
+        use_cpu=on_processor,
+        ddp_backend="gloo" if several and on_processor else None,
         ddp_find_unused_parameters=False,
         ddp_timeout=86_400,  # seconds: other processes wait while the first one reads and audits the data
         dataloader_num_workers=recipe.workers,
@@ -221,7 +223,11 @@ def training_arguments(recipe: Recipe, folder: Path, *, bf16: bool) -> transform
 
 
 def has_bf16() -> bool:
-    """Whether the GPU, or the CPU if there is none, multiplies bfloat16 natively, without emulation."""
-    if torch.cuda.is_available():
+    """Whether the device that LOOKALIKE_DEVICE names multiplies bfloat16 natively, without emulation.
+
+    Always false for `mps`. Raises EncoderError for a device that torch does not see.
+    """
+    device = device_named(wanted_device())
+    if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

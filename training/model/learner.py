@@ -13,6 +13,8 @@ from retrieval.arrays import Rows
 from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.network.heads import Head
+from retrieval.encoders.network.sizes import fixed_side
+from retrieval.encoders.presets.licences import Weights
 from retrieval.errors import RecipeError
 from training.data.pixels import Pixels
 from training.model.loss import Objective
@@ -30,6 +32,7 @@ class Learner(torch.nn.Module):
         self.recipe, self.bf16 = recipe, bf16
         self.layout = torch.channels_last  # the fastest layout for convolutions, on CPUs and GPUs
         self.network: Any = encoder.model
+        self.weights = encoder.weights  # what it is trained from
         self.objective = Objective(recipe, classes, encoder.dim)
         mean, std = (torch.tensor(encoder.data_config[key]).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
         self.mean: torch.Tensor
@@ -127,30 +130,31 @@ def embed_rows(
 
 
 def starting_encoder(recipe: Recipe) -> Encoder:
-    """The initial encoder of a run: the recipe's backbone and head, with an input size of test_size.
+    """The initial encoder of a run: the recipe's backbone and head, for pictures of test_size.
 
     Raises EncoderError if the backbone or its weights cannot be loaded, and RecipeError if the backbone does not
     support the image size or cannot be trained with this recipe.
     """
+    own = fixed_side(recipe.backbone)
+    if own and recipe.image_size != recipe.test_size:
+        raise RecipeError(
+            f"{recipe.backbone} is trained and used with pictures of one size: set both to the same, for example "
+            f"--set image_size={own} --set test_size={own}."
+        )
     kind, _, size = recipe.head.rpartition("-")
     linear = kind in ("linear", "pca")
     encoder = Encoder.create(
         recipe.backbone,
         pretrained=recipe.pretrained,
         weights=None if recipe.weights is None else Path(recipe.weights).expanduser(),
+        weights_license=recipe.weights_license,
         embedding_size=int(size) if linear else 0,
         head=None if linear or recipe.head == "none" else recipe.head,
+        image_size=recipe.test_size,
         seed=recipe.seed,
     )
-    fixed = encoder.model.pretrained_cfg.get("fixed_input_size")
-    own = encoder.data_config["input_size"][1]
-    if fixed and {recipe.image_size, recipe.test_size} != {own}:
-        raise RecipeError(
-            f"{recipe.backbone} accepts only pictures of {own} pixels: "
-            f"use --set image_size={own} --set test_size={own}."
-        )
     _check_network(encoder.model, recipe)
-    return at_size(encoder.model, recipe.test_size)
+    return at_size(encoder.model, recipe.test_size, encoder.weights)
 
 
 def _check_network(network: Any, recipe: Recipe) -> None:
@@ -164,10 +168,13 @@ def _check_network(network: Any, recipe: Recipe) -> None:
         _stages(network)
 
 
-def at_size(network: Any, size: int) -> Encoder:
-    """Wrap `network` in an encoder that resizes images to size x size, ignoring their aspect ratio."""
+def at_size(network: Any, size: int, weights: Weights | None = None) -> Encoder:
+    """Wrap `network` in an encoder that resizes images to size x size, ignoring their aspect ratio.
+
+    `weights` says what the network was trained from.
+    """
     network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (3, size, size), "test_input_size": None}
-    return Encoder.of(network)
+    return Encoder.of(network, weights)
 
 
 def _stages(network: Any) -> list[tuple[int, list[torch.nn.Module]]]:

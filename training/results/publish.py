@@ -71,7 +71,7 @@ def publish(run: Run, out: Path, progress: Progress | None = None) -> None:
 
 
 def _publish(run: Run, out: Path, progress: Progress | None, precision: Precision) -> None:
-    encoder = at_size(run.learner.network, run.recipe.test_size)
+    encoder = at_size(run.learner.network, run.recipe.test_size, run.learner.weights)
     source = open_splits(run.recipe, run.data.pinned, run.data.splits, run.data.gallery_split)
     options: dict[str, Any] = {"factory": run.recipe.index, "progress": progress, "precision": precision}
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from retrieval.arrays import Vectors
 from retrieval.artifact.metrics import key_of
-from retrieval.build.embed import BATCH
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, PrecisionError, QueryError
 from retrieval.evaluation.markdown import table
@@ -21,6 +20,7 @@ MOST_LOSS = 0.005
 _MOST = 2_000  # images compared
 _FIGURES = ("hit@1", "P@5", "mAP")
 _NEIGHBOURS = 10
+_AT_ONCE = 32  # thumbnails decoded at a time
 _INT8 = """
 The vectors come from `onnx/model.onnx`, which computes in int8, and are those of the engine `{engine}`: use
 `retrieval.Encoder.load`. timm loads `model.safetensors`, the same network in float32, which gives other vectors.
@@ -80,8 +80,8 @@ def precision_lines(section: dict[str, Any]) -> list[list[str]]:
 def _both(float32: Encoder, int8: Encoder, gallery: Gallery, rows: Any) -> tuple[tuple[Vectors, Vectors], list[int]]:
     """The vectors of both encoders, (N, D) each, and their N rows: without images that one of them cannot embed."""
     ours, theirs, kept = [], [], []
-    for start in range(0, len(rows), BATCH):
-        batch = [int(row) for row in rows[start : start + BATCH]]
+    for start in range(0, len(rows), _AT_ONCE):
+        batch = [int(row) for row in rows[start : start + _AT_ONCE]]
         pixels = [float32.preprocess(open_image(gallery.thumbnail(row))) for row in batch]
         try:
             one, other = float32.embed_tensors(pixels), int8.embed_tensors(pixels)

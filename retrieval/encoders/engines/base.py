@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import psutil
 
 from retrieval.arrays import Floats
+from retrieval.encoders.engines.device import Device
 from retrieval.errors import EncoderError
 from retrieval.forking import in_child, threads_in_child
 
@@ -40,6 +41,10 @@ class Engine(Protocol):
     @property
     def name(self) -> Name:
         """The name of the engine, as `--engine` takes it."""
+
+    @property
+    def device(self) -> Device:
+        """Where it computes, as `--device` takes it."""
 
     @property
     def pixels_at_once(self) -> int:

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval.encoders.engines.device import may_have_gpu, wanted_device
 from retrieval.errors import EncoderError
-from retrieval.installed import needs
+from retrieval.installed import how_to_install, needs
 
 if TYPE_CHECKING:
     from retrieval.encoders.engines.base import Engine
@@ -29,7 +30,8 @@ def choose(exported: Path, wanted: str | None = None, only: str | None = None) -
     """The engine for the exported network at this path, or None for torch; see `Encoder.load`.
 
     `only` is the one engine that gives the vectors, if the network computes in int8. Raises EncoderError for an unknown
-    engine, for another one than that, and for one that needs the exported network where there is none.
+    engine or device, for another engine than that one, for an engine that needs the exported network where there is
+    none, and for a device that the engine cannot use.
     """
     name = asked(wanted)
     if only is not None:
@@ -39,10 +41,13 @@ def choose(exported: Path, wanted: str | None = None, only: str | None = None) -
                 "others. Leave out the engine, or build it again with that engine or without --precision int8."
             )
         name = only
+    if (device := wanted_device()) in ("cuda", "mps"):
+        _check_gpu(device, name)
+        return None
     if name == "torch":
         return None
     if exported.is_file():
-        return name or (None if _has_gpu() and importlib.util.find_spec("torch") else "onnx")
+        return name or (None if device == "auto" and _sees_gpu() else "onnx")
     if name is None:
         return None
     raise EncoderError(
@@ -67,6 +72,19 @@ def open_exported(path: Path, engine: str, *, keep_memory: bool = False, is_int8
     return OpenVinoEngine(path, is_int8=is_int8)
 
 
-def _has_gpu() -> bool:
-    # Without torch, whose import takes seconds: the devices of the drivers of NVIDIA and AMD.
-    return any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/kfd"))
+def _check_gpu(device: str, engine: str | None) -> None:
+    """Raise EncoderError if this engine, or None for the default, cannot use a GPU."""
+    if engine not in (None, "torch"):
+        raise EncoderError(f"{engine} runs on the processor, not on {device}: leave out the engine or the device.")
+    if not importlib.util.find_spec("torch"):
+        raise EncoderError(
+            f"the device {device} needs torch, which is not installed: {how_to_install('torch')}, or choose cpu."
+        )
+
+
+def _sees_gpu() -> bool:
+    if not may_have_gpu() or not importlib.util.find_spec("torch"):
+        return False
+    from retrieval.encoders.engines.torch import device_named
+
+    return device_named("auto").type == "cuda"

@@ -20,6 +20,7 @@ from retrieval.encoders.engines.base import (
     threads,
     width_of,
 )
+from retrieval.encoders.engines.device import Device
 from retrieval.errors import EncoderError, first_line
 
 onnxruntime.set_default_logger_severity(3)  # errors; the rest is advice on the graph
@@ -30,6 +31,7 @@ class OnnxEngine:
     """An exported network in ONNX Runtime. Raises EncoderError for a file that it cannot run."""
 
     name: Name = "onnx"
+    device: Device = "cpu"
     pixels_at_once = 2 * 224 * 224
 
     def __init__(self, path: Path, *, keep_memory: bool = False) -> None:

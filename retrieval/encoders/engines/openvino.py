@@ -21,6 +21,7 @@ from retrieval.encoders.engines.base import (
     threads,
     width_of,
 )
+from retrieval.encoders.engines.device import Device
 from retrieval.encoders.engines.onnx import OnnxEngine
 from retrieval.errors import EncoderError, first_line
 
@@ -29,6 +30,7 @@ class OpenVinoEngine:
     """An exported network in OpenVINO. Raises EncoderError for a file that it cannot run."""
 
     name: Name = "openvino"
+    device: Device = "cpu"
     pixels_at_once = 2 * 224 * 224
 
     def __init__(self, path: Path, *, is_int8: bool = False) -> None:

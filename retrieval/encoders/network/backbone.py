@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from retrieval.encoders.network.heads import Head
 from retrieval.encoders.network.planned import check_fit, is_kept
+from retrieval.encoders.presets import PRESETS
 from retrieval.encoders.weights import stored_shapes
 from retrieval.errors import EncoderError, first_line
 from retrieval.files.locks import check_lockable
@@ -26,36 +27,15 @@ def feature_count(model: Any) -> int:
     return int(getattr(model, "head_hidden_size", None) or model.num_features)
 
 
-def new_network(
-    backbone: str,
-    pretrained: bool,
-    weights: Path | None,
-    embedding_size: int,
-    head: str | None,
-    crop_mode: str,
-    seed: int | None,
-) -> Any:
-    """A timm network with a head and weights; see `Encoder.create`, which takes the same arguments."""
-    check_name(backbone)
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        model = make_network(backbone, pretrained and weights is None, embedding_size)
-        if head:
-            put_head(model, head)
-    if weights is not None:
-        load_weights(model, weights, skip=classifier_names(model))
-    if crop_mode == "squash":
-        model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "squash", "crop_pct": 1.0}
-    return model
+def make_network(backbone: str, from_hub: bool, embedding_size: int, arguments: Mapping[str, Any] | None = None) -> Any:
+    """Create a timm network with a linear head of this size, or without a head for size 0; raises EncoderError.
 
-
-def make_network(backbone: str, from_hub: bool, embedding_size: int) -> Any:
-    """Create a timm network with a linear head of this size, or without a head for size 0; raises EncoderError."""
+    `arguments` are more arguments of `timm.create_model`.
+    """
     if from_hub:
         check_lockable(Path(constants.HF_HUB_CACHE), EncoderError)
     try:
-        return timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size)
+        return timm.create_model(backbone, pretrained=from_hub, num_classes=embedding_size, **(arguments or {}))
     except Exception as error:  # timm, torch and the Hub client each raise their own exceptions
         what = f"the Hub weights of {backbone!r} could not be downloaded" if from_hub else f"cannot create {backbone!r}"
         raise EncoderError(
@@ -93,10 +73,14 @@ def classifier_names(model: Any) -> tuple[str, ...]:
 
 
 def check_name(backbone: str) -> None:
-    """Raise EncoderError, with the nearest names, if timm has no such model."""
-    if timm.is_model(backbone.split(".")[0]) or backbone.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+    """Raise EncoderError, with the nearest names, if there is no such preset and timm has no such model."""
+    if (
+        backbone in PRESETS
+        or timm.is_model(backbone.split(".")[0])
+        or backbone.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+    ):
         return
-    hint = did_you_mean(backbone, timm.list_models(), otherwise="`timm.list_models()` lists all of them.")
+    hint = did_you_mean(backbone, [*PRESETS, *timm.list_models()], otherwise="`timm.list_models()` lists all of them.")
     raise EncoderError(f"timm has no model {backbone!r}; {hint}")
 
 

@@ -22,7 +22,7 @@ def planned(make: Callable[[], Any], stored: Mapping[str, tuple[int, ...]]) -> A
 
     Raises EncoderError if it has many more parts than there are stored tensors, or computes large buffers itself.
     """
-    with _counted(10 * len(stored) + _SPARE), torch.device("meta"), _NoNumbers():
+    with _counted(10 * len(stored) + _SPARE), torch.device("meta"), NoNumbers():
         model = make()
     kept = model.state_dict()
     extra = sum(buffer.nbytes for name, buffer in model.named_buffers() if name not in kept)
@@ -31,7 +31,7 @@ def planned(make: Callable[[], Any], stored: Mapping[str, tuple[int, ...]]) -> A
     return model
 
 
-class _NoNumbers(TorchFunctionMode):
+class NoNumbers(TorchFunctionMode):
     """Leaves out drawing the first weights, which takes half the time of making some networks, even without memory."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

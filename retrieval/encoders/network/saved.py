@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from retrieval.encoders.network.described import make_described
 from retrieval.encoders.network.export import difference, export
 from retrieval.encoders.network.planned import check_fit, planned
 from retrieval.encoders.preprocess import data_config_of
+from retrieval.encoders.presets.licences import Weights
 from retrieval.encoders.unit import check_shape
 from retrieval.encoders.weights import fingerprint_of, stored_shapes
 from retrieval.errors import EncoderError, first_line
@@ -34,7 +36,8 @@ class Network:
     most_difference = 1e-5
     """By this much a score may differ between the exported network and torch."""
 
-    def __init__(self, model: Any, *, channels_last: bool = True) -> None:
+    def __init__(self, model: Any, weights: Weights | None = None, *, channels_last: bool = True) -> None:
+        self._weights = weights
         self.engine = TorchEngine(model, channels_last=channels_last)
         self.model = self.engine.model
 
@@ -50,7 +53,8 @@ class Network:
         )
         facts = [name, self.engine.dim, data_config, *filter(None, [head])]
         size = sum(tensor.nbytes for tensor in state.values())
-        return About(name, str(cfg.get("tag") or ""), data_config, head, size, fingerprint_of(facts, tensors))
+        tag, fingerprint = str(cfg.get("tag") or ""), fingerprint_of(facts, tensors)
+        return About(name, tag, data_config, head, size, fingerprint, weights=self._weights)
 
     @cached_property
     def exported(self) -> Path | None:
@@ -88,13 +92,14 @@ class Network:
         config = json.loads(path.read_text(encoding="utf-8"))
         # transformers' timm wrapper passes num_classes itself, and fails if it is given twice.
         config.get("model_args", {}).pop("num_classes", None)
-        own = {"head": head_of(self.model), **({"precision": "int8", "engine": int8} if int8 else {})}
+        own = {"head": head_of(self.model), "weights": asdict(self._weights) if self._weights else None}
+        own |= {"precision": "int8", "engine": int8} if int8 else {}
         if own := {name: value for name, value in own.items() if value}:
             config[OWN_KEY] = own
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_network(folder: Path) -> Any:
+def load_network(folder: Path) -> Network:
     """The network in a folder; raises EncoderError if the files are invalid.
 
     Memory is allocated only for a network of the size that the weights file has.
@@ -108,7 +113,7 @@ def load_network(folder: Path) -> Any:
     with describing():
         model = make_described(described)
     load_weights(model, weights, skip=())
-    return model
+    return Network(model, described.weights)
 
 
 def try_out(model: Any) -> None:

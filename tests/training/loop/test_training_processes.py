@@ -11,7 +11,8 @@ import transformers
 from conftest import free_port, in_two_processes, python, sha256, tiny_recipe
 
 from retrieval.artifact.load import load_artifact, read_metrics
-from retrieval.errors import TrainingError
+from retrieval.encoders.engines.device import DEVICE
+from retrieval.errors import EncoderError, TrainingError
 from retrieval.search import Searcher
 from training.data.batches import Batches, augmentation
 from training.data.dataset import open_data
@@ -128,4 +129,14 @@ def test_batch_that_cannot_be_divided_among_processes_is_an_error(tmp_path):
     settings = {"data": str(tmp_path / "nothing"), "classes_per_batch": 3, "images_per_class": 3}
     words = "a batch of 9 images cannot be divided among 2 processes: change classes_per_batch or images_per_class."
     assert in_two_processes(refusal, settings, tmp_path / "out") == [words, words]
+    assert not list(tmp_path.iterdir()), "said before anything was written"
+
+
+def test_device_of_training_is_the_one_asked_for(tmp_path, monkeypatch):
+    recipe = tiny_recipe(data=str(tmp_path / "nothing"))
+    monkeypatch.setenv(DEVICE, "cpu")
+    assert training_arguments(recipe, tmp_path / "work", bf16=False).device.type == "cpu"
+    monkeypatch.setenv(DEVICE, "mps" if torch.cuda.is_available() else "cuda")
+    with pytest.raises(EncoderError, match=r"sees no device \w+ here, only cpu"):
+        train(recipe, tmp_path / "out", say=lambda _: None)
     assert not list(tmp_path.iterdir()), "said before anything was written"

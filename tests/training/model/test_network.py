@@ -229,12 +229,15 @@ def test_finished_encoder_keeps_its_picture_size(tmp_path):
     assert loaded.fingerprint == other.fingerprint
 
 
-def test_fixed_size_network_refuses_other_picture_sizes():
-    with pytest.raises(RecipeError, match="test_vit accepts only pictures of 160 pixels: use --set image_size=160"):
-        starting_encoder(tiny_recipe(backbone="test_vit"))
-    with pytest.raises(RecipeError, match="--set test_size=160"):
-        starting_encoder(tiny_recipe(backbone="test_vit", image_size=160))
-    starting_encoder(tiny_recipe(backbone="test_vit", image_size=160, test_size=160))
+def test_network_made_for_one_size_is_trained_and_used_with_it():
+    with pytest.raises(RecipeError, match=r"test_vit is trained and used with pictures of one size.*image_size=160"):
+        starting_encoder(tiny_recipe(backbone="test_vit", image_size=96, test_size=160))
+    with pytest.raises(RecipeError, match="image_size=224 --set test_size=224"):
+        starting_encoder(tiny_recipe(backbone="dinov2-small", image_size=518))
+    with pytest.raises(EncoderError, match=r"patches of 16 pixels\. The nearest sizes are 96 and 112"):
+        starting_encoder(tiny_recipe(backbone="test_vit", image_size=100, test_size=100))
+    encoder = starting_encoder(tiny_recipe(backbone="test_vit", image_size=96, test_size=96))
+    assert encoder.embed_images([Image.effect_noise((150, 50), 90).convert("RGB")]).shape == (1, 16)
 
 
 def test_training_can_start_from_a_weights_file(tmp_path):
