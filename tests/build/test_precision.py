@@ -191,3 +191,18 @@ def test_missing_nncf_is_named_with_its_command():
     done = python("-c", WITHOUT, timeout=120)
     assert "MissingExtraError: --precision int8 needs nncf, which is not installed: pip install" in done.stderr
     assert "[int8]" in done.stderr
+
+
+TELEMETRY = """
+import sys
+from retrieval.encoders.network.quantize import check_installed
+
+check_installed()
+from nncf.telemetry.wrapper import telemetry
+
+print(type(telemetry).__name__, "openvino_telemetry" in sys.modules)
+"""
+
+
+def test_nncf_sends_nothing_to_its_makers():
+    assert python("-c", TELEMETRY, timeout=120).stdout.split() == ["MagicMock", "False"]

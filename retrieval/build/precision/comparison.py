@@ -56,8 +56,8 @@ def check_loss(found: dict[str, Any], *, accept: bool) -> None:
     if before - after > MOST_LOSS:
         raise PrecisionError(
             f"int8 costs too much here: mAP falls from {before:.4f} to {after:.4f} on {found['images']:,} images, by "
-            f"more than {MOST_LOSS}. Build in float32, or accept it with --accept-loss, which continues from the "
-            "images embedded so far."
+            f"more than {MOST_LOSS}. `build --accept-loss` accepts it, and continues from the images embedded so far; "
+            "without --precision int8, the build is in float32."
         )
 
 

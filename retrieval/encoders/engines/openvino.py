@@ -38,7 +38,7 @@ class OpenVinoEngine:
         self._path, self._is_int8 = path, is_int8
         self._file = path.open("rb")  # kept open for forked children
         self._pid, self._network = os.getpid(), _compiled(path)
-        outputs = {output.any_name: output.partial_shape for output in self._network.outputs}
+        outputs = {name: output.partial_shape for output in self._network.outputs for name in output.names}
         shape = [None if side.is_dynamic else side.get_length() for side in outputs.get(EMBEDDING, [])]
         self.dim = width_of(shape, path.name)
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
