@@ -37,8 +37,9 @@ class OnnxEngine:
     def __init__(self, path: Path, *, keep_memory: bool = False) -> None:
         """With `keep_memory`, it keeps what it has once needed: a tenth faster, for a build."""
         self._path, self._keep = path, keep_memory
-        # Kept open: a forked child reads it again, and by then another artifact may have taken its place.
-        self._file = path.open("rb")
+        # Kept open: a forked child reads it again, and by then another artifact may have taken its place. On Windows
+        # there are no such children, and a file that is open could not be replaced.
+        self._file = path.open("rb") if hasattr(os, "fork") else None
         self._pid, self._session = os.getpid(), _session(str(path), path.name, keep_memory)
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self.dim = width_of(outputs.get(EMBEDDING), path.name)
@@ -56,7 +57,7 @@ class OnnxEngine:
 
     def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
         """The named outputs for N inputs."""
-        if self._pid != os.getpid():  # the threads of a session do not exist in a forked child
+        if self._file and self._pid != os.getpid():  # the threads of a session do not exist in a forked child
             whole = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
             self._pid, self._session = os.getpid(), _session(whole, self._path.name, self._keep)
         try:

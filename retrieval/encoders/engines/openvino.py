@@ -36,7 +36,7 @@ class OpenVinoEngine:
     def __init__(self, path: Path, *, is_int8: bool = False) -> None:
         """`is_int8` says that no other engine gives the same vectors."""
         self._path, self._is_int8 = path, is_int8
-        self._file = path.open("rb")  # kept open for forked children
+        self._file = path.open("rb") if hasattr(os, "fork") else None  # kept open for forked children
         self._pid, self._network = os.getpid(), _compiled(path)
         outputs = {name: output.partial_shape for output in self._network.outputs for name in output.names}
         shape = [None if side.is_dynamic else side.get_length() for side in outputs.get(EMBEDDING, [])]
@@ -56,6 +56,7 @@ class OpenVinoEngine:
     @cached_property
     def _in_child(self) -> OnnxEngine:
         """What runs the network in a forked child, where OpenVINO waits for threads that do not exist."""
+        assert self._file is not None, "there are forked children only where it is kept"
         return OnnxEngine(Path(f"/dev/fd/{self._file.fileno()}"))
 
     def _run(self, outputs: list[str], pixels: Floats) -> list[Any]:
@@ -77,6 +78,7 @@ def _compiled(path: Path) -> Any:
     settings = {
         "INFERENCE_NUM_THREADS": threads(),
         "NUM_STREAMS": 1,
+        "ENABLE_MMAP": False,  # a mapped file could not be replaced on Windows
         "INFERENCE_PRECISION_HINT": "f32",  # on some processors it would compute in bfloat16
     }
     try:

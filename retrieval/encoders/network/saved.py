@@ -59,9 +59,10 @@ class Network:
     @cached_property
     def exported(self) -> Path | None:
         """The exported network, in a temporary file; None, with a message, if it cannot be exported."""
-        self._folder = tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True)
-        path, size = Path(self._folder.name) / "model.onnx", self.about.data_config["input_size"]
+        size = self.about.data_config["input_size"]
         try:
+            self._folder = tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name) / "model.onnx"
             export(self.engine, path, size)
             self.tested = open_exported(path, "onnx")
             # One picture and several: an export can be right for one number of them only.
@@ -71,7 +72,7 @@ class Network:
                 raise EncoderError(
                     f"the exported network moves a score by {found:.1g}, more than {self.most_difference:.0e}"
                 )
-        except EncoderError as error:
+        except (EncoderError, OSError) as error:  # the latter if there is no room for temporary files
             say(f"The artifact will need torch: {error}.")
             return None
         return path

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.layers import PatchEmbed
 
+from retrieval.encoders.network.backbone import check_name
 from retrieval.encoders.network.planned import NoNumbers
 from retrieval.encoders.presets import PRESETS, timm_name
 from retrieval.errors import EncoderError, first_line
@@ -48,7 +49,8 @@ def size_arguments(backbone: str, size: int) -> dict[str, Any] | None:
 
 
 def _own(backbone: str) -> Any:
-    """The network at timm's own size, on torch's meta device."""
+    """The network at timm's own size, on torch's meta device; raises EncoderError."""
+    check_name(backbone)
     try:
         return _on_meta(timm_name(backbone))
     except Exception as error:  # timm and the Hub client each raise their own exceptions

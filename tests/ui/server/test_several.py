@@ -268,6 +268,7 @@ def test_process_that_stops_answering_is_noticed(monkeypatch: pytest.MonkeyPatch
             await pulse.until_silent(listening.sockets[0].getsockname()[1], "secret")
             listening.close()
 
-    asyncio.run(asyncio.wait_for(watch(), 20))
+    with ThreadPoolExecutor(1) as apart:  # Playwright runs its own event loop in the thread of the tests
+        apart.submit(asyncio.run, asyncio.wait_for(watch(), 20)).result()
     assert len(asked) == 4
     assert all(b"x-lookalike-from: secret\r\n" in each for each in asked)
