@@ -1,6 +1,5 @@
 """What is installed, and what runs in the workflows, is what was tested: versions, hashes and rights."""
 
-import importlib.metadata
 import re
 import tomllib
 
@@ -10,6 +9,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from without_torch import needed
 
 LOCK = (ROOT / "requirements-lock.txt").read_text(encoding="utf-8")
 ENTRIES = re.findall(r"^(\S+==[^\\\n]+?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", LOCK, re.MULTILINE)
@@ -47,20 +47,6 @@ def locked():
 def pinned():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split("==") for line in lines if "==" in line)
-
-
-def needed(requirements):
-    """Every requirement of these and, in turn, of the packages that they name, as installed here."""
-    waiting, seen = list(requirements), set()
-    while waiting:
-        requirement = waiting.pop()
-        yield requirement
-        for extra in ("", *requirement.extras):
-            key = canonicalize_name(requirement.name), extra
-            if key not in seen:
-                seen.add(key)
-                brought = map(Requirement, importlib.metadata.requires(requirement.name) or [])
-                waiting += [one for one in brought if one.marker is None or one.marker.evaluate({"extra": extra})]
 
 
 def test_lock_has_the_versions_of_the_requirements_and_hashes_for_each():

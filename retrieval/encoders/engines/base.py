@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import psutil
 
@@ -85,6 +85,26 @@ def threads() -> int:
 
 
 _PARENT = os.getpid()
+
+
+class ExportedEngine:
+    """What the engines that run an exported network have in common."""
+
+    device: Device = "cpu"
+    pixels_at_once = 2 * 224 * 224
+
+    def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
+        """The named outputs for N inputs, (N, 3, H, W) float32."""
+        raise NotImplementedError
+
+    def embed(self, pixels: Floats) -> Floats:
+        """See `Engine`."""
+        embedding: Floats = self.run([EMBEDDING], pixels)[0]
+        return embedding
+
+    def split(self, pixels: Floats) -> Split:
+        """See `Engine`."""
+        return Split(*self.run([EMBEDDING, FEATURE_MAP, BIAS], pixels))
 
 
 def keep_in_child(engine: object, name: str) -> None:

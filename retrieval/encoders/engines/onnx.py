@@ -14,25 +14,22 @@ from retrieval.encoders.engines.base import (
     EMBEDDING,
     FEATURE_MAP,
     PIXELS,
+    ExportedEngine,
     Name,
-    Split,
     keep_in_child,
     threads,
     width_of,
 )
-from retrieval.encoders.engines.device import Device
 from retrieval.errors import EncoderError, first_line
 
 onnxruntime.set_default_logger_severity(3)  # errors; the rest is advice on the graph
 onnxruntime.disable_telemetry_events()
 
 
-class OnnxEngine:
+class OnnxEngine(ExportedEngine):
     """An exported network in ONNX Runtime. Raises EncoderError for a file that it cannot run."""
 
     name: Name = "onnx"
-    device: Device = "cpu"
-    pixels_at_once = 2 * 224 * 224
 
     def __init__(self, path: Path, *, keep_memory: bool = False) -> None:
         """With `keep_memory`, it keeps what it has once needed: a tenth faster, for a build."""
@@ -46,17 +43,8 @@ class OnnxEngine:
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
         keep_in_child(self, "_session")
 
-    def embed(self, pixels: Floats) -> Floats:
-        """See `Engine`."""
-        embedding: Floats = self.run([EMBEDDING], pixels)[0]
-        return embedding
-
-    def split(self, pixels: Floats) -> Split:
-        """See `Engine`."""
-        return Split(*self.run([EMBEDDING, FEATURE_MAP, BIAS], pixels))
-
     def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
-        """The named outputs for N inputs."""
+        """See `ExportedEngine`."""
         if self._file and self._pid != os.getpid():  # the threads of a session do not exist in a forked child
             whole = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
             self._pid, self._session = os.getpid(), _session(whole, self._path.name, self._keep)

@@ -15,23 +15,20 @@ from retrieval.encoders.engines.base import (
     EMBEDDING,
     FEATURE_MAP,
     PIXELS,
+    ExportedEngine,
     Name,
-    Split,
     keep_in_child,
     threads,
     width_of,
 )
-from retrieval.encoders.engines.device import Device
 from retrieval.encoders.engines.onnx import OnnxEngine
 from retrieval.errors import EncoderError, first_line
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(ExportedEngine):
     """An exported network in OpenVINO. Raises EncoderError for a file that it cannot run."""
 
     name: Name = "openvino"
-    device: Device = "cpu"
-    pixels_at_once = 2 * 224 * 224
 
     def __init__(self, path: Path, *, is_int8: bool = False) -> None:
         """`is_int8` says that no other engine gives the same vectors."""
@@ -44,22 +41,14 @@ class OpenVinoEngine:
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
         keep_in_child(self, "_network")
 
-    def embed(self, pixels: Floats) -> Floats:
-        """See `Engine`."""
-        embedding: Floats = self._run([EMBEDDING], pixels)[0]
-        return embedding
-
-    def split(self, pixels: Floats) -> Split:
-        """See `Engine`."""
-        return Split(*self._run([EMBEDDING, FEATURE_MAP, BIAS], pixels))
-
     @cached_property
     def _in_child(self) -> OnnxEngine:
         """What runs the network in a forked child, where OpenVINO waits for threads that do not exist."""
         assert self._file is not None, "there are forked children only where it is kept"
         return OnnxEngine(Path(f"/dev/fd/{self._file.fileno()}"))
 
-    def _run(self, outputs: list[str], pixels: Floats) -> list[Any]:
+    def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
+        """See `ExportedEngine`."""
         if self._pid != os.getpid():
             if self._is_int8:
                 raise EncoderError(
