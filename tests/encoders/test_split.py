@@ -5,8 +5,11 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from timm.layers import LayerNormAct, RmsNorm2d
 
 from retrieval.encoders.image import Encoder
+from retrieval.encoders.network.backbone import put_head
+from retrieval.encoders.network.heads import Head
 from retrieval.encoders.network.split import split_of
 
 # What each one shows: its pooling, its features, what comes after the pooling.
@@ -101,6 +104,81 @@ def test_norm_after_pooling_is_exact_for_cells_of_every_size():
             expected = model.forward_head(scale * features)
             found = split.parts(scale * features).sum(dim=(1, 2)) + split.bias
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("bias", [0.0, 30.0, 1e4])
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit2", "test_vit4", "test_resnet"])
+def test_relu_that_a_norm_keeps_from_clipping_is_found(name, bias):
+    """A norm bounds what the head gets, so that large biases hide the ReLU from pictures of every contrast."""
+    model, size = network(name)
+    put_head(model, "64-relu-7")
+    head = next(part for part in model.eval().modules() if isinstance(part, Head))
+    head[0].bias.data.fill_(bias)
+    assert split_of(model, size) is None
+    del head[1]  # the same without the ReLU
+    assert split_of(model, size) is not None
+
+
+def test_relu_in_the_norm_itself_is_found():
+    model, size = network("test_convnext", 7)
+    model.head.norm = torch.nn.Sequential(
+        torch.nn.Flatten(), LayerNormAct(model.num_features), torch.nn.Unflatten(1, (-1, 1, 1))
+    )
+    model.head.norm[1].bias.data.fill_(1e4)
+    assert split_of(model.eval(), size) is None
+    model.head.norm[1].act = torch.nn.Identity()
+    assert split_of(model, size) is not None
+
+
+@pytest.mark.parametrize("name", ["test_vit4", "test_convnext"])
+def test_rms_norm_after_pooling_is_exact(name):
+    model, size = network(name, 7)
+    if name == "test_convnext":  # not its own norm
+        model.head.norm = RmsNorm2d(model.num_features)
+        model.head.norm.weight.data.add_(torch.rand(model.num_features))
+    split = split_of(model.eval(), size)
+    assert not split.norm.centres
+    assert split.norm.epsilon == pytest.approx(1e-6, rel=1e-4)
+    with torch.inference_mode():
+        embedding, parts = split(torch.randn(3, *size))
+    assert (parts.sum(dim=(1, 2)) + split.bias - embedding).abs().max() <= 2e-6 * embedding.abs().max()
+
+
+class OwnNorm(torch.nn.Module):
+    def forward(self, cells):
+        return cells / (cells.square().mean(dim=1, keepdim=True) + 1e-6).sqrt()
+
+
+def test_norm_behind_which_nothing_can_be_tested_is_refused():
+    model, size = network("test_convnext", 7)
+    model.head.norm = OwnNorm()
+    assert split_of(model, size) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width", "options"),
+    [
+        ("test_resnet", 64, 128, {}),
+        ("test_vit2", 64, 96, {"img_size": (64, 96)}),
+        ("vit_small_patch16_dinov3", 96, 64, {"img_size": (96, 64), "depth": 1}),
+        ("swin_tiny_patch4_window7_224", 64, 128, {**SUITABLE["swin_tiny_patch4_window7_224"], "img_size": (64, 128)}),
+    ],
+)
+def test_bright_patch_changes_the_part_of_its_own_cell_most(name, height, width, options):
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False, num_classes=0, **options).eval()
+    split = split_of(model, (3, height, width))
+    with torch.inference_mode():
+        plain = split(torch.zeros(1, 3, height, width))[1][0]
+        rows, columns = plain.shape[:2]
+        assert rows / columns == height / width  # not square, so that rows cannot be taken for columns
+        down, right = height // rows, width // columns
+        for row in range(rows):
+            for column in range(columns):
+                picture = torch.zeros(1, 3, height, width)
+                picture[..., row * down : (row + 1) * down, column * right : (column + 1) * right] = 3
+                change = (split(picture)[1][0] - plain).norm(dim=2)
+                assert divmod(int(change.argmax()), columns) == (row, column)
 
 
 def test_transformer_explains_a_picture(pictures):

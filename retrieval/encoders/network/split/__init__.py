@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from retrieval.encoders.network.split.norms import Norm, is_affine_after_norm, same
+
 _LARGE = 1024.0  # size of the inputs to fit with; a power of two, so that the identity is found without rounding
 _AT_ONCE = 512  # of these inputs go through the head together
 _SCALES = (1e-3, 1.0, 1e3, 1e6)  # a bias can hide a ReLU's nonlinearity at small inputs, not at large ones
-_TOLERANCE = 1e-4  # relative to the largest output: float32 rounding reaches a tenth of it, a ReLU far exceeds it
 _CHANNELS = {"NCHW": 1, "NHWC": 3, "NLC": 2}
 
 
@@ -51,25 +53,6 @@ class _Layout:
         return torch.cat([others, cells.flatten(1, 2)], dim=1)
 
 
-@dataclass(frozen=True)
-class _Norm:
-    """What normalises the pooled vector: a layer norm, or an RMS norm, which does not subtract the mean, or nothing."""
-
-    centres: bool = False
-    epsilon: float | None = None
-    """What is added to the variance; None if nothing is normalised."""
-
-    def centred(self, cells: Tensor) -> Tensor:
-        """(N, h, w, C) to the same shape."""
-        return cells - cells.mean(dim=3, keepdim=True) if self.centres else cells
-
-    def divisor(self, pooled: Tensor) -> Tensor:
-        """(N, 1, 1, C), centred, to (N, 1, 1, 1)."""
-        if self.epsilon is None:
-            return torch.ones_like(pooled[..., :1])
-        return (pooled.square().mean(dim=3, keepdim=True) + self.epsilon).sqrt()
-
-
 class Split(torch.nn.Module):
     """A network that also gives the contribution of each cell to its embedding; made by `split_of`.
 
@@ -81,7 +64,7 @@ class Split(torch.nn.Module):
     weight: Tensor | None
     """(C,) factors or a (C, D) matrix; None for the identity."""
 
-    def __init__(self, model: Any, layout: _Layout, norm: _Norm, bias: Tensor, weight: Tensor | None) -> None:
+    def __init__(self, model: Any, layout: _Layout, norm: Norm, bias: Tensor, weight: Tensor | None) -> None:
         super().__init__()
         self.model, self.layout, self.norm = model, layout, norm
         self.register_buffer("bias", bias)
@@ -119,7 +102,7 @@ def split_of(model: Any, input_size: Sequence[int]) -> Split | None:
         picture = torch.randn(1, *input_size, generator=generator).to(next(model.parameters()))
         features = model.forward_features(picture)
         layouts = list(_layouts(model, features, input_size))
-        if not _same(model(picture), model.forward_head(features)):
+        if not same(model(picture), model.forward_head(features)):
             return None
     except Exception:  # a network of another kind fails in its own way
         return None
@@ -131,12 +114,14 @@ def _fitted(model: Any, layout: _Layout, features: Tensor, generator: torch.Gene
     try:
         pair = torch.randn(1, 1, 2, features.shape[_CHANNELS[layout.axes]], generator=generator).to(features)
         one = layout.features(pair.mean(dim=2, keepdim=True))
-        if not _same(model.forward_head(layout.features(pair)), model.forward_head(one)):
+        if not same(model.forward_head(layout.features(pair)), model.forward_head(one)):
             return None  # it does not average; what follows takes long where the head has many weights
         probes = [(probe, model.forward_head(probe)) for probe in _probes(layout, features, generator)]
         for split in _fits(model, layout, features, generator):
-            if all(_same(split.parts(probe).sum(dim=(1, 2)) + split.bias, found) for probe, found in probes):
-                return split
+            if all(same(split.parts(probe).sum(dim=(1, 2)) + split.bias, found) for probe, found in probes):
+                cells = torch.cat([pair.mean(dim=2, keepdim=True), *pair.split(1, dim=2)])
+                head = partial(model.forward_head, layout.features(cells))
+                return split if split.norm.epsilon is None or is_affine_after_norm(head) else None
     except Exception:  # a head that cannot process a single cell fails in its own way, too
         return None
     return None
@@ -185,7 +170,7 @@ def _fits(model: Any, layout: _Layout, features: Tensor, generator: torch.Genera
     bias = head(features.new_zeros(1, 1, 1, channels))[0]
     signs = torch.ones(channels).index_fill(0, torch.randperm(channels, generator=generator)[::2], -1)
     probe = _LARGE * signs.to(features)[None, None, None]
-    norms = [_Norm(), *(_Norm(centres, _epsilon(odd, probe, centres)) for centres in (False, True))]
+    norms = [Norm(), *(Norm(centres, _epsilon(odd, probe, centres)) for centres in (False, True))]
     if bias.shape == signs.shape:
         answer = odd(probe)[0]
         for norm in norms:
@@ -202,7 +187,7 @@ def _fits(model: Any, layout: _Layout, features: Tensor, generator: torch.Genera
 def _epsilon(odd: Callable[[Tensor], Tensor], probe: Tensor, centres: bool) -> float:
     """What a norm adds to the variance, from how much smaller its output is for a small input than for a large one."""
     small = torch.logspace(-8, 0, 17).to(probe)[:, None, None, None] / _LARGE * probe
-    variances = _Norm(centres, 0.0).divisor(_Norm(centres).centred(small)).flatten().double().square()
+    variances = Norm(centres, 0.0).divisor(Norm(centres).centred(small)).flatten().double().square()
     shares = (odd(small).double().norm(dim=1) / odd(probe).double().norm()).clamp(1e-6, 1)
     best = (shares - 0.7).abs().argmin()  # where the variance and the number count about the same
     return float(variances[best] * (shares[best] ** -2 - 1))
@@ -217,10 +202,3 @@ def _probes(layout: _Layout, features: Tensor, generator: torch.Generator) -> It
         others = torch.randn(2, layout.prefix, shape[-1], generator=generator).to(features)
         for probe in (signed, signed.abs(), signed**5):
             yield layout.features(scale * probe, scale * others)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    # Finite, too: an infinite difference is not more than an infinite tolerance.
-    close = one.shape == other.shape and one.ndim == 2
-    largest = other.abs().max() if close else torch.tensor(torch.inf)
-    return bool(torch.isfinite(largest)) and bool((one - other).abs().max() <= _TOLERANCE * largest)
