@@ -5,7 +5,6 @@ Variants are timed alternately, several times, and their medians compared, which
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from retrieval.encoders.engines.device import wanted_device
 from retrieval.encoders.engines.torch import device_named
 from retrieval.errors import RecipeError
+from retrieval.files.held import temporary_folder
 from training.data.batches import Batches, augmentation
 from training.data.dataset import open_data
 from training.data.pixels import Pixels
@@ -41,10 +41,10 @@ def bench(recipe: Recipe) -> dict[str, Any]:
             f"{recipe.name} does not train (epochs=0): there is nothing to measure; choose another recipe."
         )
     device = device_named(wanted_device())
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         if not recipe.data:
-            recipe = recipe.changed({"data": str(_drawn(Path(folder) / "drawn")), "label_column": None})
-        data = open_data(recipe, Path(folder))
+            recipe = recipe.changed({"data": str(_drawn(folder / "drawn")), "label_column": None})
+        data = open_data(recipe, folder)
         encoder = starting_encoder(recipe)
         rows = data.train[:_IMAGES].tolist()
         side = max(recipe.image_size, recipe.test_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from retrieval.bench.throughput import build_throughput
 from retrieval.console import command
 from retrieval.encoders.engines.device import build_batch
 from retrieval.errors import LookalikeError, QueryError
+from retrieval.files.held import temporary_folder
 from retrieval.images.gallery import spread_rows
 from retrieval.images.open import open_image
 from retrieval.stores.choose import fit_index
@@ -158,10 +158,10 @@ def _by_client(address: str, pictures: list[bytes]) -> Figures:
     from gradio_client import Client, handle_file
 
     client = Client(address, verbose=False)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         files = []
         for number, picture in enumerate(pictures):
-            files.append(Path(folder) / f"{number}.jpg")
+            files.append(folder / f"{number}.jpg")
             files[-1].write_bytes(picture)
         search = latency(lambda file: client.predict(handle_file(file), api_name="/search"), files)
         nothing = latency(lambda _: client.predict(api_name="/info"), files)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from retrieval.artifact.report import Report
 from retrieval.build.build import embed, report_of
 from retrieval.console import Progress
 from retrieval.encoders.image import Encoder
 from retrieval.errors import SourceError
+from retrieval.files.held import temporary_folder
 from retrieval.images.gallery import Gallery, write_gallery
 from retrieval.sources.base import Source
 from retrieval.stores.base import Store
@@ -32,11 +31,11 @@ class Reference:
 @contextmanager
 def embedded(source: Source, encoder: Encoder, progress: Progress | None = None) -> Iterator[Reference]:
     """Embed a source into a temporary folder, removed at the end; raises SourceError if it contains no image."""
-    with TemporaryDirectory() as folder:
-        shards = embed(source, Path(folder) / "reference", encoder, {}, None, progress, source.fingerprint)
+    with temporary_folder() as folder:
+        shards = embed(source, folder / "reference", encoder, {}, None, progress, source.fingerprint)
         report = report_of(shards, source)
         if not report.indexed:
             raise SourceError(f"the reference contains no image that can be read; {report.found} were found.")
-        write_gallery(Path(folder) / "gallery.parquet", shards.tables(), shards.schema)
+        write_gallery(folder / "gallery.parquet", shards.tables(), shards.schema)
         store = fit_index(shards.vectors(encoder.dim), "Flat")
-        yield Reference(encoder, store, Gallery(Path(folder) / "gallery.parquet"), report)
+        yield Reference(encoder, store, Gallery(folder / "gallery.parquet"), report)

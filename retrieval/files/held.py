@@ -1,15 +1,17 @@
-"""Folders that end with their process, whatever ends it: who comes next deletes those of processes that are gone."""
+"""Folders and files that end with their process, whatever ends it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from retrieval.errors import LookalikeError
 from retrieval.files.locks import alone
@@ -17,6 +19,8 @@ from retrieval.files.locks import alone
 PICTURES = "lookalike-pictures-"
 """Beginning of the name of a folder with pictures that a page shows."""
 
+_WORK = "lookalike-work-"
+_OPEN_FILES = Path("/proc/self/fd")
 _LOCK = ".lock"
 _YOUNG = 60.0  # seconds that a lock without a folder may be one that is just being made
 
@@ -24,8 +28,9 @@ _YOUNG = 60.0  # seconds that a lock without a folder may be one that is just be
 class HeldFolder:
     """A new folder, in a folder that other processes use too, with a lock that its process holds.
 
-    At the start it deletes folders of the same prefix whose processes have ended: only real folders of the same user,
-    and without following symbolic links in them. It is deleted by `close`, when it is no longer used, and at exit.
+    If the process is killed, who comes next deletes it: at the start, folders of the same prefix whose processes have
+    ended are deleted, only real folders of the same user, and without following symbolic links in them. It is deleted
+    by `close`, when it is no longer used, and at exit.
     """
 
     def __init__(self, place: Path, prefix: str) -> None:
@@ -48,6 +53,29 @@ class HeldFolder:
     def close(self) -> None:
         """Delete the folder, with everything in it."""
         self._end()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the system's one for temporary files until the end of the block; raises OSError if there is none."""
+    with closing(HeldFolder(Path(tempfile.gettempdir()), _WORK)) as held:
+        yield held.path
+
+
+class HeldFile:
+    """A new file in the system's folder for temporary files, deleted when it is no longer used.
+
+    On Linux it has no name there, so that nothing is left of it if the process is killed.
+    """
+
+    def __init__(self, name: str) -> None:
+        """`name` is its name where it needs one. Raises OSError if nothing can be written there."""
+        if _OPEN_FILES.is_dir():
+            self._held: Any = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as this object is there
+            self.path = _OPEN_FILES / str(self._held.fileno())
+        else:
+            self._held = HeldFolder(Path(tempfile.gettempdir()), _WORK)
+            self.path = self._held.path / name
 
 
 def _try(folder: Path) -> None:

@@ -5,7 +5,6 @@ Needs only the Hub's client, not torch: CI deploys from a machine without the ot
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import check_pin, read_manifest
 from retrieval.console import say
 from retrieval.errors import HubError
+from retrieval.files.held import temporary_folder
 from retrieval.hub import upload
 from retrieval.hub.download import fetch, resolve
 from retrieval.hub.references import Reference, check_repository, parse_reference
@@ -66,8 +66,8 @@ def deploy(
     head = upload.open_repository(space, private=private, kind="space", **begin, space_hardware=hardware)
     if "app.py" in head.files and "retrieval/__init__.py" not in head.files:
         raise HubError(f"the Space {space} contains another app: deploy to another Space.")
-    with tempfile.TemporaryDirectory() as place:
-        files[_REQUIREMENTS] = _needed(manifest, Path(place) / _REQUIREMENTS)
+    with temporary_folder() as place:
+        files[_REQUIREMENTS] = _needed(manifest, place / _REQUIREMENTS)
         pushed = upload.push(head, files, message=f"Serve {Reference(reference.repo, commit)}", own=_is_code)
     changed = upload.set_variable(space, VARIABLE, pinned)
     if hardware:

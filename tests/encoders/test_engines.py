@@ -1,6 +1,8 @@
 """Engines: ONNX Runtime and OpenVINO give torch's vectors, on the same artifact, in threads and in forked children."""
 
+import re
 import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -160,6 +162,26 @@ def test_network_whose_export_differs_is_served_by_torch(pictures, tmp_path, cap
     encoder.use_fastest()
     assert encoder.engine.name == "torch"
     assert "The artifact will need torch: the exported network moves a score by" in capsys.readouterr().err
+
+
+def test_export_leaves_nothing_where_temporary_files_lie(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    network = Encoder.create("test_resnet", pretrained=False, seed=0).network
+    assert network.exported.stat().st_size > 100_000
+    assert not list(tmp_path.rglob("*.onnx*")) and not list(tmp_path.glob("lookalike*"))  # so a kill leaves nothing
+
+
+FAILS = """
+from retrieval.encoders.image import Encoder
+
+assert Encoder.create("test_vit4", pretrained=False, seed=0).network.exported is None
+"""
+
+
+def test_failed_export_is_one_sentence():
+    done = python("-c", FAILS, timeout=60)  # a process: torch prints from C++
+    assert (done.returncode, done.stdout) == (0, "")
+    assert re.fullmatch("The artifact will need torch: torch cannot export 'test_vit4': .*rms_norm.*\\n", done.stderr)
 
 
 def test_built_artifact_states_how_close_its_exported_network_is(pictures, encoder, tmp_path):

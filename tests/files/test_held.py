@@ -2,13 +2,15 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from conftest import WARM
 from refusing import only_here
 
-from retrieval.files.held import HeldFolder
+from retrieval.files import held
+from retrieval.files.held import HeldFile, HeldFolder, temporary_folder
 
 HOLD = f"""
 import os, sys
@@ -57,6 +59,36 @@ def test_folder_of_a_running_process_is_left_alone_and_that_of_a_killed_one_is_d
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{held.path.name}{end}" for held in (first, second) for end in ("", ".lock")
     }
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="files without a name need /proc")
+def test_file_of_a_process_has_no_name_that_a_kill_could_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = HeldFile("model.onnx")
+    file.path.write_bytes(b"x")
+    assert not list(tmp_path.iterdir())
+    with file.path.open("rb") as one, file.path.open("rb") as other:  # each reads from the start
+        assert one.read() == other.read() == b"x"
+    at = file.path
+    del file
+    assert not at.exists()
+
+
+def test_file_has_a_name_in_a_folder_of_its_process_where_there_is_no_proc(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(held, "_OPEN_FILES", tmp_path / "none")
+    file = HeldFile("model.onnx")
+    file.path.write_bytes(b"x")
+    assert file.path.name == "model.onnx"
+    del file
+    assert not list(tmp_path.iterdir())
+
+
+def test_temporary_folder_is_there_until_the_end_of_its_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with temporary_folder() as folder:
+        (folder / "file").write_bytes(b"x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_forked_child_does_not_delete_its_parents_folder(tmp_path):

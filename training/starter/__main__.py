@@ -13,7 +13,6 @@ import argparse
 import io
 import math
 import random
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from torchvision.transforms import v2
 from retrieval.build.build import build_artifact
 from retrieval.encoders.image import Encoder
 from retrieval.evaluation.metrics import leave_one_out
+from retrieval.files.held import temporary_folder
 from retrieval.sources.open import open_source
 from training.starter.catalogue import ARTICLES, COLOURS, PATTERNS, Item, catalogue, draw
 from training.starter.nothing import KINDS as NOTHINGS
@@ -72,8 +72,8 @@ def main() -> None:
     encoder = new_encoder(arguments.backbone, arguments.embedding_size)
     encoder = train(encoder, drawings, epochs=arguments.epochs, seed=arguments.seed)
     print(f"on drawings not used in training: {evaluate(encoder, render(1, 2 * FIRST_SEED))}")
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = Path(folder) / "catalogue.parquet"
+    with temporary_folder() as folder:
+        pictures = folder / "catalogue.parquet"
         write_catalogue(pictures)
         source = replace(open_source(str(pictures)), about=ABOUT)
         report = build_artifact(source, arguments.out, encoder)

@@ -29,6 +29,8 @@ class _Outputs(torch.nn.Module):
         self.splits = splitting is not None
 
     def forward(self, pixels: torch.Tensor) -> Any:
+        # The exporter has just turned its log on, and would print the whole graph to stdout if it fails.
+        torch._C._jit_set_onnx_log_enabled(False)
         found = self.network(pixels)
         return (*found, self.network.bias.clone()) if self.splits else found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ from retrieval.encoders.presets.licences import Weights
 from retrieval.encoders.unit import check_shape
 from retrieval.encoders.weights import fingerprint_of, stored_shapes
 from retrieval.errors import EncoderError, first_line
+from retrieval.files.held import HeldFile
 
 
 class Network:
@@ -58,11 +58,11 @@ class Network:
 
     @cached_property
     def exported(self) -> Path | None:
-        """The exported network, in a temporary file; None, with a message, if it cannot be exported."""
+        """The exported network, a file that ends with this object; None, with a message, if it cannot be exported."""
         size = self.about.data_config["input_size"]
         try:
-            self._folder = tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True)
-            path = Path(self._folder.name) / "model.onnx"
+            self._file = HeldFile("model.onnx")
+            path = self._file.path
             export(self.engine, path, size)
             self.tested = open_exported(path, "onnx")
             # One picture and several: an export can be right for one number of them only.
