@@ -141,12 +141,14 @@ def info_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
+    from retrieval.encoders.presets.licences import Weights
     from retrieval.images.columns import to_json
 
     yield f"{facts['artifact']}: {counted(facts['rows'], 'image')}, {facts['bytes'] / 1e6:.1f} MB"
     yield f"encoder  {facts['encoder']['architecture']}, {facts['dimension']} dimensions"
-    if weights := facts["encoder"].get("weights"):
-        yield f"weights  {weights.get('name')}, licence {weights.get('license') or 'none'}"
+    if stated := facts["encoder"].get("weights"):
+        weights = Weights.read(stated)
+        yield f"weights  {weights.name}, licence {weights.license or 'none'}"
     yield f"index    {facts['index']['factory']}"
     if facts["text"]:
         yield "words    searches by words are possible"

@@ -27,12 +27,12 @@ _OPTIONAL: dict[str, type] = {
     "build": dict,
     "build.source": dict,
     "changes": list,
-    "encoder.weights": dict,
     "encoder.weights.license": str,
     "repository": str,
     "versions": dict,
 }
 _PARTS: dict[str, dict[str, type]] = {
+    "encoder.weights": {"encoder.weights": dict, "encoder.weights.name": str},
     "map": {"map": dict},
     "text": {
         "text": dict,
@@ -50,7 +50,7 @@ def check_shape(manifest: dict[str, Any]) -> None:
     wanted = _REQUIRED.copy()
     wanted |= {path: kind for path, kind in _OPTIONAL.items() if _at(manifest, path) is not None}
     for part, inside in _PARTS.items():
-        wanted |= dict(inside) if part in manifest else {}
+        wanted |= dict(inside) if part in manifest or _at(manifest, part) is not None else {}
     for path, kind in wanted.items():
         found = _at(manifest, path)
         if not isinstance(found, kind) or isinstance(found, bool):

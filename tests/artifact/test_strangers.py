@@ -57,6 +57,11 @@ def with_column(folder, name, values, **options):
         (["lookalike"], {"head": "99999-relu-99999-relu-16"}),
         (["lookalike"], {"head": "-".join(["9999"] * 50_000)}),
         (["lookalike"], 7),
+        (["lookalike"], {"weights": 7}),
+        (["lookalike"], {"weights": []}),
+        (["lookalike"], {"weights": {"name": "mine"}, "head": 7}),
+        (["lookalike"], {"weights": {"name": ["mine"], "license": "mit"}}),
+        (["lookalike"], {"weights": {"name": "mine", "license": {"id": "mit"}}}),
         (["pretrained_cfg"], None),
         (["pretrained_cfg", "input_size"], [3, 30_000, 30_000]),
         (["pretrained_cfg", "input_size"], [BOMB, 1, 1]),
@@ -269,6 +274,39 @@ def test_manifest_of_another_shape_is_refused_also_where_only_the_gallery_is_rea
     assert len(error) < 1_000
     status, _, error = here("info", copied_artifact)
     assert status == 0 or (error.startswith("error: ") and error.count("\n") == 1)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        7,
+        [],
+        "mit",
+        {"name": 7, "license": "mit"},
+        {"name": ["a"] * 10_000, "license": "mit"},
+        {"license": "mit"},
+        {"name": "mine", "license": 7},
+        {"name": "mine", "license": {"id": "mit"}},
+    ],
+    ids=lambda weights: repr(weights)[:40],
+)
+def test_weights_of_another_shape_are_refused_also_where_only_the_gallery_is_read(copied_artifact, weights, here):
+    stated = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["encoder"]
+    reseal(copied_artifact, encoder={**stated, "weights": weights})
+    refused(copied_artifact, "encoder.weights")
+    status, _, error = here("info", copied_artifact)
+    assert (status, error.count("\n")) == (1, 1)
+    assert len(error) < 1_000
+
+
+def test_text_about_the_weights_is_cut_and_shown_on_one_line(copied_artifact, here):
+    stated = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["encoder"]
+    hostile = {"name": "a\nmap      \x1b[31m" + "b" * 10_000, "license": "mit\nindex    x" + "c" * 10_000}
+    reseal(copied_artifact, encoder={**stated, "weights": hostile})
+    status, printed, _ = here("info", copied_artifact)
+    [line] = [line for line in printed.splitlines() if line.startswith("weights")]
+    assert status == 0 and len(line) < 300
+    assert "\x1b" not in line and "\\n" in line
 
 
 def test_card_that_is_too_long_or_not_text_is_refused(copied_artifact):

@@ -1,11 +1,13 @@
 """Presets, picture sizes and the licences of weights, on real timm networks with random weights."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import timm
 import torch
+from conftest import ROOT
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -13,7 +15,7 @@ from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.network.sizes import size_arguments
 from retrieval.encoders.presets import PRESETS, facts, table_lines
-from retrieval.encoders.presets.licences import Weights, notice
+from retrieval.encoders.presets.licences import Weights, link_of, name_of, notice
 from retrieval.errors import EncoderError
 
 PICTURE = Image.effect_noise((150, 90), 90).convert("RGB")
@@ -58,6 +60,26 @@ def test_table_has_the_facts_of_every_preset_and_fits_a_terminal(here):
     assert stated == json.loads(json.dumps(facts()))
     assert "one core" in stated["cpu_ms"]
     assert [one["name"] for one in stated["encoders"]] == list(PRESETS)
+
+
+def test_page_of_the_docs_has_the_same_table():
+    lines = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    assert rows == [
+        [
+            f"`{preset.name}`", preset.good_at, f"{preset.parameters / 1e6:.1f} M", str(preset.dimension),
+            str(preset.pixels), f"{preset.cpu_ms:g}", f"[{name_of(preset.license)}]({link_of(preset.license)})",
+            f"[{preset.timm}]({preset.weights.page})",
+        ]
+        for preset in PRESETS.values()
+    ]  # fmt: skip
+
+
+def test_page_of_the_docs_names_the_presets_that_explain_themselves():
+    text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w-]+)`", text.split('**"Why?"**')[1].split(" have one")[0]))
+    small = [preset.name for preset in PRESETS.values() if preset.parameters < 30e6]
+    assert {name for name in small if tiny(name).explains} == named & set(small)
 
 
 def test_preset_is_the_timm_model_of_its_name():
@@ -146,17 +168,18 @@ def test_licence_of_the_weights_goes_with_the_encoder(tmp_path):
     assert encoder.weights == Weights("random", None)
     encoder.save(tmp_path)
     path = (tmp_path / WEIGHTS_FILE).rename(tmp_path / "mine.safetensors")
+    (other := tmp_path / "other").mkdir()
     assert Encoder.create("test_resnet", weights=path).weights == Weights("mine.safetensors", "unknown")
     stated = Encoder.create("test_resnet", weights=path, weights_license="cc-by-nc-4.0", seed=1)
     assert stated.weights == Weights("mine.safetensors", "cc-by-nc-4.0")
-    stated.save(tmp_path / "..")
-    assert Encoder.load(tmp_path / "..").weights == stated.weights
-    assert json.loads((tmp_path / ".." / CONFIG_FILE).read_text())["pretrained_cfg"]["license"] == "cc-by-nc-4.0"
+    stated.save(other)
+    assert Encoder.load(other).weights == stated.weights
+    assert json.loads((other / CONFIG_FILE).read_text())["pretrained_cfg"]["license"] == "cc-by-nc-4.0"
     # The licence of an artifact carries over to what starts from its weights.
-    after = Encoder.create("test_resnet", weights=tmp_path / ".." / WEIGHTS_FILE)
+    after = Encoder.create("test_resnet", weights=other / WEIGHTS_FILE)
     assert after.weights == stated.weights
-    other = Encoder.create("test_resnet", weights=tmp_path / ".." / WEIGHTS_FILE, weights_license="mit")
-    assert other.weights == Weights(WEIGHTS_FILE, "mit")
+    told = Encoder.create("test_resnet", weights=other / WEIGHTS_FILE, weights_license="mit")
+    assert told.weights == Weights(WEIGHTS_FILE, "mit")
 
 
 def test_licence_without_a_file_of_weights_is_refused():
