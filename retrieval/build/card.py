@@ -21,6 +21,7 @@ from retrieval.build.origins import license_of, sources_of, weights_lines
 from retrieval.build.precision.comparison import precision_lines, use_lines
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.presets import timm_name
+from retrieval.encoders.presets.licences import weights_in
 from retrieval.evaluation import markdown as report
 from retrieval.evaluation.markdown import plain
 from retrieval.images.gallery import Gallery
@@ -87,11 +88,11 @@ def write_card(
     training, evaluation = metrics.training, metrics.evaluation
     name, sources = facts.get("repository"), sources_of(facts, training)
     blocks = [
-        ["---", _metadata(encoder, metrics, sources, name).to_yaml().strip(), "---"],
+        ["---", _metadata(encoder, metrics, sources, facts).to_yaml().strip(), "---"],
         [f"# {name.partition('/')[2] if name else 'Image search artifact'}"],
         [
             *_facts(encoder, store, gallery, metrics.index),
-            *weights_lines(encoder.weights, trained=metrics.is_trained),
+            *weights_lines(encoder.weights, "Trained from" if metrics.is_trained else "Weights"),
             *_text(facts.get("text")),
         ],
         [_use(name, encoder).rstrip()],
@@ -114,13 +115,13 @@ def write_card(
     (folder / LAYOUT.card).write_text(f"{text}\n", encoding="utf-8")
 
 
-def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], name: str | None) -> ModelCardData:
-    training, tag = metrics.training, encoder.about.tag
+def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], facts: _Facts) -> ModelCardData:
+    training, tag, name = metrics.training, encoder.about.tag, facts.get("repository")
     settings, recipe = (training.settings, training.recipe) if training else ({}, "")
     of_timm = re.fullmatch(r"(hf-hub:timm/)?[\w.]+", timm_name(settings.get("backbone", "")))
     base = of_timm and tag and settings.get("pretrained") and not settings.get("weights")
     results = list(_results(metrics, sources[0]))
-    license_, license_name = license_of(sources, encoder.weights)
+    license_, license_name = license_of(sources, [encoder.weights, weights_in(facts.get("text"))])
     return ModelCardData(
         base_model=f"timm/{encoder.name}.{tag}" if base else None,
         datasets=list(dict.fromkeys(about["name"] for about in sources if "revision" in about)) or None,
@@ -193,7 +194,8 @@ def _text(section: Mapping[str, Any] | None) -> list[str]:
     if not section:
         return []
     name, dim = plain(section["name"]), section["dimension"]
-    return [f"- **Text search:** {name}, {dim}-dimensional embeddings"]
+    line = f"- **Text search:** {name}, {dim}-dimensional embeddings"
+    return [line, *weights_lines(weights_in(section), "Weights for text search")]
 
 
 def _data(sources: Sequence[_Facts], facts: Mapping[str, Any], rows: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from retrieval.artifact.sections import TrainingSection
@@ -38,25 +38,24 @@ def sources_of(facts: Mapping[str, Any], training: TrainingSection | None) -> li
     return found
 
 
-def license_of(sources: Sequence[Mapping[str, Any]], weights: Weights | None) -> tuple[str, str | None]:
+def license_of(sources: Sequence[Mapping[str, Any]], weights: Iterable[Weights | None]) -> tuple[str, str | None]:
     """The Hub's license id for the artifact; for `other`, also its name.
 
     It is the one of the images, of which there are thumbnails. The licence of the weights counts too if it restricts
     what may be done with them.
     """
     stated = {str(source.get("license") or UNKNOWN).lower() for source in sources}
-    if weights and weights.is_restricted:
-        stated.add(str(weights.license).lower())
+    stated |= {str(one.license).lower() for one in weights if one and one.is_restricted}
     only = stated.pop() if len(stated) == 1 else "several"
     return (only, None) if only in LICENSES else ("other", re.sub(r"[^a-z0-9.]+", "-", only)[:60].strip("-"))
 
 
-def weights_lines(weights: Weights | None, *, trained: bool) -> list[str]:
-    """The line of a card that says which weights the encoder has, or was trained from, and under which licence."""
+def weights_lines(weights: Weights | None, called: str) -> list[str]:
+    """The line of a card that says which weights a model has, or was trained from, and under which licence."""
     if weights is None:
         return []
     name = plain(weights.name)
-    lines = f"- **{'Trained from' if trained else 'Weights'}:** "
+    lines = f"- **{called}:** "
     if weights.license is None:
         return [f"{lines}{'random weights' if weights.name == RANDOM else name}"]
     lines += f"[{name}]({weights.page}), " if weights.page else f"{name}, "

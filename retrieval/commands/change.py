@@ -11,7 +11,7 @@ import typer
 
 from retrieval.commands import options
 from retrieval.commands.changing.watching import watch_source
-from retrieval.commands.encoders import encoder_of
+from retrieval.commands.encoders import encoder_of, text_encoder_of
 from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import (
     Bar,
@@ -56,6 +56,7 @@ def build(
     accept_loss: options.AcceptLoss = False,
     index: options.Index = "AUTO",
     text_model: options.TextModel = None,
+    text_model_license: options.TextModelLicense = None,
     map_method: options.MapMethod = None,
     originals: options.Originals = False,
     force: options.Force = False,
@@ -72,10 +73,8 @@ def build(
     encoder = encoder_of(backbone, no_pretrained, weights, weights_license, image_size, crop_mode)
     more: dict[str, Any] = {"map_method": map_method, "originals": originals, "factory": index}
     more |= {"precision": precision, "accept_loss": accept_loss}
-    if text_model:
-        from retrieval.encoders.text import TextEncoder
-
-        more["text"] = TextEncoder.create(text_model)
+    if text_model or text_model_license:
+        more["text"] = text_encoder_of(text_model, text_model_license)
     with Bar() as bar:
         report = build_artifact(opened, out, encoder, limit=limit, progress=bar, **more)
     print_built(report, out)

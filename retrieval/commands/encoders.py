@@ -11,9 +11,11 @@ from retrieval.commands import options
 from retrieval.commands.paths import check_folder
 from retrieval.commands.printing import one_line, print_json
 from retrieval.console import say
+from retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
     from retrieval.encoders.image import Encoder
+    from retrieval.encoders.text import TextEncoder
 
 commands = typer.Typer()
 _SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
@@ -63,5 +65,18 @@ def encoder_of(
     wanted: dict[str, Any] = {"weights": weights, "weights_license": weights_license, "image_size": image_size}
     encoder = Encoder.create(backbone, pretrained=not no_pretrained, **wanted, crop_mode=crop_mode, seed=_SEED)
     if encoder.weights and (text := notice(encoder.weights, backbone)):
+        say(one_line(f"note: {text}"))
+    return encoder
+
+
+def text_encoder_of(name: str | None, licence: str | None) -> TextEncoder:
+    """The text model of this name; what restricts the use of its weights is printed to standard error."""
+    from retrieval.encoders.presets.licences import Weights, notice
+    from retrieval.encoders.text import TextEncoder
+
+    if name is None:
+        raise EncoderError("--text-model-license is the licence of a text model: name that with --text-model.")
+    encoder = TextEncoder.create(name, licence)
+    if text := notice(Weights(encoder.name, encoder.licence), encoder.name):
         say(one_line(f"note: {text}"))
     return encoder

@@ -179,6 +179,10 @@ TextModel = Annotated[
     str | None,
     typer.Option(metavar="M", help="a CLIP or SigLIP model for search by words: its name on the Hub, or a folder"),
 ]
+TextModelLicense = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="licence of the text model's weights, if its page on the Hub does not state it"),
+]
 MapMethod = Annotated[
     Literal["pca", "tsne", "umap"] | None,
     typer.Option("--map", help="store a map of the gallery (default: the page computes one with PCA)"),

@@ -141,17 +141,17 @@ def info_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
-    from retrieval.encoders.presets.licences import Weights
+    from retrieval.encoders.presets.licences import weights_in
     from retrieval.images.columns import to_json
 
     yield f"{facts['artifact']}: {counted(facts['rows'], 'image')}, {facts['bytes'] / 1e6:.1f} MB"
     yield f"encoder  {facts['encoder']['architecture']}, {facts['dimension']} dimensions"
-    if stated := facts["encoder"].get("weights"):
-        weights = Weights.read(stated)
+    if weights := weights_in(facts["encoder"]):
         yield f"weights  {weights.name}, licence {weights.license or 'none'}"
     yield f"index    {facts['index']['factory']}"
     if facts["text"]:
-        yield "words    searches by words are possible"
+        of = weights_in(facts["text"])
+        yield f"words    searches by words are possible{f', with {of.name}, licence {of.license}' if of else ''}"
     if facts["map"]:
         yield f"map      {facts['map']['method']}"
     if facts["build"]:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from retrieval.arrays import Floats, Vectors
 from retrieval.encoders.network.planned import planned
+from retrieval.encoders.presets.licences import licence_of_text_model
 from retrieval.encoders.unit import check_shape, unit_rows
 from retrieval.encoders.weights import stored_shapes
 from retrieval.errors import EncoderError, QueryError, first_line, short
@@ -45,11 +46,12 @@ _T = TypeVar("_T")
 class TextEncoder:
     """A network for texts and images in eval mode, float32, with its own preprocessing and tokenizer."""
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
+    def __init__(self, model: Any, processor: Any, name: str, licence: str | None = None) -> None:
         self.model: Any = model.eval()
         self.processor: Any = processor
         self.name = name
         """The name on the Hub, for example `openai/clip-vit-large-patch14`; for a folder, the folder's name."""
+        self.licence = licence  # of the weights: an id of the Hub, or `unknown`; None if it is not stated
         self._words = int(model.config.text_config.max_position_embeddings)
         # SigLIP was trained on texts padded to a fixed length; for CLIP, padding would only cost time.
         self._padding = "longest" if model.config.model_type == "clip" else "max_length"
@@ -61,9 +63,10 @@ class TextEncoder:
         self.dim = int(self._on_thread(partial(self._texts, ["size"])).shape[-1])
 
     @classmethod
-    def create(cls, name: str) -> TextEncoder:
+    def create(cls, name: str, licence: str | None = None) -> TextEncoder:
         """Create an encoder from a model on the Hub, or from a folder written by `save_pretrained`.
 
+        `licence` is that of its weights; None takes what its card on the Hub states, or the artifact that it is from.
         Raises EncoderError if it cannot be loaded, is neither CLIP nor SigLIP, or embeds images in another space.
         """
         folder = Path(name).expanduser()
@@ -73,6 +76,7 @@ class TextEncoder:
             check_lockable(Path(constants.HF_HUB_CACHE), EncoderError)
             with _loading(name, " Check the name and the network, or give the folder of a local model."):
                 made = cls(*_opened(name, local=False), name)
+        made.licence = licence or made.licence or licence_of_text_model(name)
         picture = made._on_thread(partial(made._images, [Image.new("RGB", (64, 64))]))
         check_shape(picture.shape, 1, made.dim, made.name)  # texts and images must share one space
         return made
@@ -83,11 +87,12 @@ class TextEncoder:
         with _loading(f"in the folder {folder.name}"):
             model, processor = _opened(str(folder), local=True)
             own = getattr(model.config, _OWN_KEY, None) or {}
-            return cls(model, processor, short(str(own.get("name") or folder.resolve().name), 100))
+            told = {key: short(str(value), 100) for key, value in own.items() if value}
+            return cls(model, processor, told.get("name", short(folder.resolve().name, 100)), told.get("licence"))
 
     def save(self, folder: Path) -> None:
         """Write config, weights, preprocessing and tokenizer in `transformers`' own format."""
-        setattr(self.model.config, _OWN_KEY, {"name": self.name})
+        setattr(self.model.config, _OWN_KEY, {"name": self.name, "licence": self.licence})
         if self.processor.tokenizer.is_fast:  # it keeps the settings of the last text, and would save them
             self.processor.tokenizer.backend_tokenizer.no_truncation()
             self.processor.tokenizer.backend_tokenizer.no_padding()

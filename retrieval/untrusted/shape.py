@@ -29,6 +29,7 @@ _OPTIONAL: dict[str, type] = {
     "changes": list,
     "encoder.weights.license": str,
     "repository": str,
+    "text.weights.license": str,
     "versions": dict,
 }
 _PARTS: dict[str, dict[str, type]] = {
@@ -42,6 +43,7 @@ _PARTS: dict[str, dict[str, type]] = {
         "text.golden.query": str,
         **{f"text.{path}": kind for path, kind in _GOLDEN.items()},
     },
+    "text.weights": {"text.weights": dict, "text.weights.name": str},
 }
 
 

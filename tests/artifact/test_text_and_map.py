@@ -290,6 +290,26 @@ def test_add_embeds_only_new_thumbnails_with_the_text_model(copied_text, tmp_pat
     assert "**Text search:**" in (copied_text / LAYOUT.card).read_text()
 
 
+@pytest.mark.parametrize("weights", [7, [], {"license": "mit"}, {"name": "clip", "license": 7}])
+def test_weights_of_a_text_model_of_another_shape_are_refused(copied_text, weights):
+    stated = json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"]
+    reseal(copied_text, text={**stated, "weights": weights})
+    refused(copied_text, "text.weights")
+
+
+def test_text_model_of_a_version_that_did_not_state_its_weights_is_read_and_changed(copied_text):
+    config = json.loads((copied_text / "text" / "config.json").read_text())
+    del config["lookalike"]["licence"]
+    (copied_text / "text" / "config.json").write_text(json.dumps(config))
+    stated = json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"]
+    reseal(copied_text, text={name: value for name, value in stated.items() if name != "weights"})
+    opened = load_artifact(copied_text)
+    assert opened.text.encoder.licence is None
+    remove_images(copied_text, opened.gallery.ids[:1])
+    assert "weights" not in load_artifact(copied_text).manifest["text"]
+    assert "Weights for text search" not in (copied_text / LAYOUT.card).read_text()
+
+
 def test_update_metrics_leaves_the_text_model_unchanged(copied_text):
     before = {name: (copied_text / name).stat().st_ino for name in [*TEXT_FILES, LAYOUT.map]}
     section = load_artifact(copied_text).manifest["text"]

@@ -83,3 +83,45 @@ def test_artifact_trained_from_restricted_weights_has_their_licence(weights, dra
     # What starts from the weights of that artifact has it too, without being told.
     after = Encoder.create(BACKBONE, weights=tmp_path / "it" / WEIGHTS_FILE)
     assert after.weights == replace(after.weights, name="mine.safetensors", license=LICENCE)
+
+
+# The text model
+
+
+def test_licence_of_a_text_model_is_said_and_kept(pictures, clip, here, tmp_path):
+    out = tmp_path / "it"
+    asked = ["--backbone", BACKBONE, "--no-pretrained", "--limit", "12", "--license", "mit", "--text-model", clip]
+    status, _, err = here("build", pictures, "--out", out, *asked, "--text-model-license", LICENCE)
+    assert status == 0, err
+    assert f"note: the weights of {clip.name} are under CC BY-NC 4.0, for non-commercial use only" in err
+    noise(tmp_path / "more" / "a" / "one.png", 1)
+    for command in ([], ["add", out, tmp_path / "more"]):
+        assert not command or here(*command)[0] == 0
+        artifact = load_artifact(out)
+        assert artifact.manifest["text"]["weights"] == {"name": clip.name, "license": LICENCE}
+        assert artifact.text.encoder.licence == LICENCE
+        text, metadata = card_of(out)
+        assert f"- **Weights for text search:** {clip.name}, {ON_THE_CARD}\n" in text
+        assert (metadata["license"], metadata["license_name"]) == ("other", "several")
+        assert (
+            f"\nwords    searches by words are possible, with {clip.name}, licence {LICENCE}\n" in here("info", out)[1]
+        )
+
+
+def test_text_model_without_a_stated_licence_says_so_on_the_card(pictures, clip, here, tmp_path):
+    asked = ["--backbone", BACKBONE, "--no-pretrained", "--limit", "5", "--license", "mit", "--text-model", clip]
+    status, _, err = here("build", pictures, "--out", tmp_path / "it", *asked)
+    assert (status, "note:" in err) == (0, False)
+    text, metadata = card_of(tmp_path / "it")
+    assert (
+        f"- **Weights for text search:** {clip.name}, licence not stated; check where the weights come from\n" in text
+    )
+    assert metadata["license"] == "mit"
+
+
+def test_licence_of_a_text_model_without_one_is_refused(pictures, here, tmp_path):
+    asked = ["--backbone", BACKBONE, "--no-pretrained", "--text-model-license", "mit"]
+    status, _, err = here("build", pictures, "--out", tmp_path / "it", *asked)
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.endswith("name that with --text-model.\n")
+    assert not (tmp_path / "it").exists()

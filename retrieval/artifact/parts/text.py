@@ -69,6 +69,7 @@ def _write_vectors(
     section = {
         "name": encoder.name,
         "fingerprint": encoder.fingerprint,
+        **({"weights": {"name": encoder.name, "license": encoder.licence}} if encoder.licence else {}),
         "dimension": encoder.dim,
         "index": asdict(store.settings),
         "golden": ask_text(encoder, store),

@@ -6,7 +6,9 @@ Ids are those of the Hub and of timm. Neither torch nor timm is imported.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from retrieval.errors import short
@@ -31,6 +33,20 @@ _NAMED = {
     "nvidia-open-model-license": ("NVIDIA Open Model License", None, ""),
     "gemma": ("Gemma Terms of Use", "https://ai.google.dev/gemma/terms", ""),
 }  # fmt: skip
+
+
+def licence_of_text_model(name: str) -> str:
+    """The licence that the card of a model on the Hub states; `unknown` if there is none, and for a folder."""
+    if Path(name).expanduser().is_dir():
+        return UNKNOWN
+    from huggingface_hub import ModelCard
+
+    try:
+        stated = ModelCard.load(name, ignore_metadata_errors=True).data
+    except Exception:  # the Hub client has a class for each way in which it can fail, and a card may be anything
+        return UNKNOWN
+    named = stated.license_name if stated.license == "other" else stated.license
+    return short(str(named or UNKNOWN), _LONGEST)
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,11 @@ class Weights:
     def is_restricted(self) -> bool:
         """Whether they have a licence that is known, and is not one of the usual open ones."""
         return self.license not in (None, UNKNOWN) and str(self.license).lower() not in _OPEN
+
+
+def weights_in(section: Mapping[str, Any] | None) -> Weights | None:
+    """The weights that a section of a manifest states; None without one, and if an older version did not state them."""
+    return Weights.read(section["weights"]) if section and section.get("weights") else None
 
 
 def name_of(licence: str) -> str:
