@@ -6,16 +6,22 @@ are used, inside `needs`.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval.errors import MissingExtraError
 
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
 VERSION = "0.5.0"  # stated here and nowhere else: packaging, `--version` and metrics.json read it
 
+_NAME = "lookalike"
 _ROOT = Path(__file__).parents[1]
 EXTRAS = {
     "build": ("torch", "torchvision", "timm", "transformers", "sentencepiece"),
@@ -58,19 +64,61 @@ def missing(error: ModuleNotFoundError, task: str, *, extra: str | None = None) 
 
 
 def how_to_install(module: str, *, extra: str | None = None) -> str:
-    """The command that installs the extra of a module, or another one: `pip install 'lookalike[map]'` for `umap`."""
+    """The command that installs the extra of a module, or another one: `pip install '.[map]'` for `umap`.
+
+    It never asks a package index for `lookalike`: that name may be nobody's there, or somebody else's.
+    """
     extra = extra or _EXTRA_OF[module]
-    if is_installed():
-        return f"pip install 'lookalike[{extra}]'"
+    if found := _distribution():
+        return f"pip install {_again(found, extra) or _packages(found, extra)}"
     if (_ROOT / "pyproject.toml").is_file():  # a checkout
-        here = "." if Path.cwd() == _ROOT else str(_ROOT)
-        return f"pip install {shlex.quote(f'{here}[{extra}]')}"
+        return f"pip install {_with_extra(_ROOT, extra)}"
     return f"pip install {_PACKAGES.get(module, module)}"  # a Space
 
 
-@cache
 def is_installed() -> bool:
     """Whether the distribution is installed; a wheel built in a checkout leaves metadata there, but no RECORD."""
+    return _distribution() is not None
+
+
+@cache
+def _distribution() -> Distribution | None:
     from importlib.metadata import distributions
 
-    return any(found.read_text("RECORD") for found in distributions(name="lookalike"))
+    return next((found for found in distributions(name=_NAME) if found.read_text("RECORD")), None)
+
+
+def _again(found: Distribution, extra: str) -> str | None:
+    """What it was installed from, with the extra; None if that is not stated, or no longer there."""
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    told = json.loads(found.read_text("direct_url.json") or "{}")
+    url = str(told.get("url", ""))
+    if vcs := told.get("vcs_info"):
+        return shlex.quote(f"{_NAME}[{extra}] @ {vcs['vcs']}+{url}@{vcs['commit_id']}")
+    place = Path(url2pathname(urlsplit(url).path))
+    if not url.startswith("file:") or not place.exists():
+        return None
+    return f"{'-e ' if told.get('dir_info', {}).get('editable') else ''}{_with_extra(place, extra)}"
+
+
+def _with_extra(place: Path, extra: str) -> str:
+    return shlex.quote(f"{'.' if Path.cwd() == place else place}[{extra}]")
+
+
+def _packages(found: Distribution, extra: str) -> str:
+    """The packages of an extra themselves, in the versions that it allows."""
+    from packaging.requirements import Requirement
+
+    needed, waiting = dict[str, str](), [extra]
+    while waiting:
+        asked = {"extra": waiting.pop()}
+        for one in map(Requirement, found.requires or []):
+            if one.marker is None or not one.marker.evaluate(asked):
+                continue
+            if one.name == _NAME:  # this extra includes others
+                waiting += sorted(one.extras)
+            elif not one.marker.evaluate({"extra": ""}):  # else it came with the package
+                needed[one.name] = shlex.quote(f"{one.name}{one.specifier}")
+    return " ".join(needed[name] for name in sorted(needed))

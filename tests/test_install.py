@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from gradio_client import Client, handle_file
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from retrieval.installed import VERSION
+from retrieval.installed import EXTRAS, VERSION
 from retrieval.search import Searcher
 from training.recipe import recipe_names
 
@@ -57,6 +58,18 @@ def test_optional_dependencies_are_pinned_for_the_tests(extra):
         pins("requirements.txt") | pins("requirements-dev.txt"),
     )
     assert all(pinned[name] in allowed[name] for name in allowed)
+
+
+def test_all_is_every_other_extra_and_the_readme_names_each():
+    extras = PROJECT["optional-dependencies"]
+    named = {name for line in map(Requirement, extras["all"]) for name in line.extras}
+    included = {
+        name for extra in extras if extra != "all" for line in map(Requirement, extras[extra]) for name in line.extras
+    }
+    assert named | included == extras.keys() - {"all"}
+    assert EXTRAS.keys() == extras.keys() - {"all"}
+    install = (ROOT / "README.md").read_text(encoding="utf-8").split("## Search your own images")[0]
+    assert {name for name in extras if f"[{name}]" in install or f"`{name}`" in install} == extras.keys()
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +138,39 @@ def test_the_hints_of_an_installed_package_name_its_command(lookalike):
     status, out, err = answer(lookalike("compare"))
     assert (status, out) == (1, "")
     assert err.endswith(": lookalike compare DIR DIR ...\n")
+
+
+def how_to_install(installed, module):
+    """What an installed package says of a module that is missing, run outside the checkout."""
+    there, elsewhere = installed
+    code = f"from retrieval.installed import how_to_install; print(how_to_install({module!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(there)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=elsewhere, env=environment, stdout=-1, text=True, check=True, timeout=60
+    )
+    return shlex.split(done.stdout)
+
+
+@pytest.mark.parametrize(("module", "extra"), [("umap", "map"), ("torch", "build"), ("accelerate", "train")])
+def test_command_that_installs_an_extra_works_and_asks_no_index_for_lookalike(installed, module, extra):
+    there, elsewhere = installed
+    wheel = there.parent / f"lookalike-{VERSION}-py3-none-any.whl"
+    said = how_to_install(installed, module)
+    assert said == ["pip", "install", f"{wheel}[{extra}]"]
+    pip = [sys.executable, "-m", *said, "--disable-pip-version-check", "--dry-run", "--no-deps", "--no-index"]
+    done = subprocess.run(pip, cwd=elsewhere, capture_output=True, text=True, check=True, timeout=300)
+    assert f"Would install lookalike-{VERSION}" in done.stdout
+    hidden = wheel.rename(wheel.with_name("moved"))  # then the packages themselves are named
+    try:
+        asked = [Requirement(word) for word in how_to_install(installed, module)[2:]]
+    finally:
+        hidden.rename(wheel)
+    nested, expected = [extra], {}
+    while nested:
+        lines = PROJECT["optional-dependencies"][nested.pop()]
+        expected |= ranges(lines)
+        nested += [name for line in map(Requirement, lines) if line.name == PROJECT["name"] for name in line.extras]
+    assert {canonicalize_name(each.name): each.specifier for each in asked} == expected
 
 
 def test_installed_package_refuses_to_deploy(installed, lookalike):

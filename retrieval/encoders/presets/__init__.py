@@ -41,8 +41,8 @@ class Preset:
 
 
 CPU_MS = "milliseconds of processor time for one picture at a time, on one core, in float32, with ONNX Runtime"
-# The two times were measured with random weights, as the fastest of 15 runs (ONNX Runtime 1.32, torch 2.15 in
-# channels-last, on a server's processor with AVX2). They are there to compare presets, not to predict another machine.
+# The two times were measured with random weights, on one machine (ONNX Runtime 1.32, torch 2.15 in channels-last). They
+# are there to compare presets, not to predict another machine.
 _ROWS = (
     Preset(
         "tiny", "mobilenetv4_conv_small.e2400_r224_in1k", 2_493_024, 1280, 224, "apache-2.0", 1.8, 6.1,
