@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, get_args
 
 from retrieval.encoders.engines.base import Name, Precision
 from retrieval.encoders.files import CONFIG_FILE
+from retrieval.encoders.preprocess import check_data_config, data_config_of
 from retrieval.encoders.presets.licences import Weights
 from retrieval.errors import EncoderError, short
 from retrieval.untrusted.strict_json import parse_json
@@ -22,9 +22,7 @@ _NOT_FROM_A_FILE = frozenset(
 )
 _OF_INT8: tuple[Name, ...] = ("onnx", "openvino")
 _MOST_BYTES = 2**20
-_MOST_SIDE = 2_048  # pixels of the input: a network needs about a kilobyte for each
 _MOST_NUMBER = 100_000  # of an argument, such as a width or a depth
-_CROPS = (0.1, 4.0)  # share of the picture that is kept: a small one would enlarge the picture first
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class About:
 def read_description(path: Path) -> Description:
     """Read a config.json; raises EncoderError if it is not in timm's format, or asks for too much."""
     with describing():
-        config = parse_json(path.read_bytes()[: _MOST_BYTES + 1], most=_MOST_BYTES)
+        config = _parsed(path)
         name, pretrained_cfg = config["architecture"], config["pretrained_cfg"]
         arguments = {**config.get("model_args", {}), "num_classes": config["num_classes"]}
         own = config.get(OWN_KEY, {})
@@ -83,7 +81,7 @@ def read_description(path: Path) -> Description:
         weights = Weights.read(own["weights"]) if "weights" in own else None
         _check_precision(precision, engine)
         _check_numbers(arguments)
-        _check_preprocessing(pretrained_cfg)
+        check_data_config(data_config_of(pretrained_cfg))
     return Description(name, pretrained_cfg, arguments, head, precision, engine, weights)
 
 
@@ -92,8 +90,13 @@ def described_weights(path: Path) -> Weights | None:
 
     Raises ValueError or TypeError if it is of another form.
     """
-    own = parse_json(path.read_bytes()[: _MOST_BYTES + 1], most=_MOST_BYTES).get(OWN_KEY, {})
+    own = _parsed(path).get(OWN_KEY, {})
     return Weights.read(own["weights"]) if "weights" in own else None
+
+
+def _parsed(path: Path) -> Any:
+    with path.open("rb") as file:
+        return parse_json(file.read(_MOST_BYTES + 1), most=_MOST_BYTES)
 
 
 @contextmanager
@@ -121,19 +124,3 @@ def _check_numbers(value: Any) -> None:
             _check_numbers(part)
     elif isinstance(value, int | float) and not abs(value) <= _MOST_NUMBER:
         raise ValueError(f"an argument is {value}, and more than {_MOST_NUMBER:,} is too large")
-
-
-def _check_preprocessing(settings: dict[str, Any]) -> None:
-    """Raise ValueError for settings with which preparing a picture would take much memory or give no numbers."""
-    channels, height, width = settings["input_size"]
-    if not all(type(side) is int and 1 <= side <= _MOST_SIDE for side in (channels, height, width)) or channels > 4:
-        raise ValueError(
-            f"input_size must be 3 and two sides of at most {_MOST_SIDE:,}, found {settings['input_size']}"
-        )
-    crop = settings.get("crop_pct")
-    if crop is not None and not _CROPS[0] <= crop <= _CROPS[1]:
-        raise ValueError(f"crop_pct must be {_CROPS[0]} to {_CROPS[1]}, found {crop}")
-    for name in ("mean", "std"):
-        numbers = settings.get(name, [1.0])
-        if not all(math.isfinite(number) for number in numbers) or (name == "std" and 0 in numbers):
-            raise ValueError(f"{name} is {numbers}")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from retrieval.arrays import Floats
 from retrieval.encoders.base import Resize, resize_by, span
-from retrieval.errors import EncoderError
+from retrieval.errors import EncoderError, short_repr
 
 # What timm takes where a network's configuration says nothing.
 _DEFAULTS: dict[str, Any] = {
@@ -20,6 +20,10 @@ _DEFAULTS: dict[str, Any] = {
     "crop_pct": 0.875,
     "crop_mode": "center",
 }
+_MOST_SIDE = 2_048  # pixels of the input: a network needs about a kilobyte for each
+_CROPS = (0.1, 4.0)  # share of the picture that is kept: a small one would enlarge the picture first
+_MOST_RESIZED = 4_096  # pixels of a side before it is cropped
+_LARGEST, _LEAST_STD = 1_000.0, 1e-6  # of pixels from 0 to 1; beyond them, float32 has infinities
 
 
 def data_config_of(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
@@ -27,16 +31,53 @@ def data_config_of(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
     return {name: pretrained_cfg.get(name) or default for name, default in _DEFAULTS.items()}
 
 
+def check_data_config(data_config: dict[str, Any]) -> None:
+    """Raise ValueError for a configuration with which a picture would take much memory, or give no (3, H, W) numbers.
+
+    It may be of any form: what is read from a file is only known to be JSON.
+    """
+    size, crop = data_config["input_size"], data_config["crop_pct"]
+    if not (_are(size, (int,)) and size[0] == 3 and all(1 <= side <= _MOST_SIDE for side in size)):
+        raise _wrong("input_size", f"3 and two sides of 1 to {_MOST_SIDE:,} pixels", size)
+    if type(crop) not in (int, float) or not _CROPS[0] <= crop <= _CROPS[1]:
+        raise _wrong("crop_pct", f"a number from {_CROPS[0]} to {_CROPS[1]}", crop)
+    if not all(1 <= side / crop <= _MOST_RESIZED for side in size[1:]):
+        raise _wrong(
+            "input_size / crop_pct", f"1 to {_MOST_RESIZED:,} pixels a side", [side / crop for side in size[1:]]
+        )
+    for name, least in (("mean", 0.0), ("std", _LEAST_STD)):
+        numbers = data_config[name]
+        if not (_are(numbers, (int, float)) and all(least <= abs(number) <= _LARGEST for number in numbers)):
+            raise _wrong(name, f"three numbers, one a channel, from {least} to {_LARGEST:,.0f}", numbers)
+    for name in ("interpolation", "crop_mode"):
+        if not isinstance(data_config[name], str):
+            raise _wrong(name, "text", data_config[name])
+
+
+def _are(values: Any, types: tuple[type, ...]) -> bool:
+    """Whether these are three numbers of these types; a boolean is none."""
+    return isinstance(values, list | tuple) and len(values) == 3 and all(type(value) in types for value in values)
+
+
+def _wrong(name: str, wanted: str, found: object) -> ValueError:
+    return ValueError(f"{name} must be {wanted}, found {short_repr(found, 80)}")
+
+
 class Transform:
     """Resizes, crops and normalises a picture as timm's evaluation transform with the same configuration."""
 
     def __init__(self, data_config: dict[str, Any]) -> None:
-        """Raises EncoderError for an interpolation that Pillow does not have."""
+        """Raises EncoderError for a configuration that is not one, or an interpolation that Pillow does not have."""
+        try:
+            check_data_config(data_config)
+        except ValueError as error:
+            raise EncoderError(f"pictures cannot be prepared for this network: {error}.") from error
         mode = data_config["crop_mode"]
         # timm takes every other crop mode for `center`.
         resize = resize_by({**data_config, "crop_mode": mode if mode in ("squash", "border") else "center"})
         if resize is None:
-            raise EncoderError(f"pictures cannot be resized with the interpolation {data_config['interpolation']!r}.")
+            found = short_repr(data_config["interpolation"], 80)
+            raise EncoderError(f"pictures cannot be resized with the interpolation {found}.")
         self._resize: Resize = resize
         self._height, self._width = data_config["input_size"][1:]
         mean, std = (np.array(data_config[name], np.float32) for name in ("mean", "std"))

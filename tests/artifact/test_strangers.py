@@ -68,6 +68,8 @@ def with_column(folder, name, values, **options):
         (["pretrained_cfg", "input_size"], 96),
         (["pretrained_cfg", "crop_pct"], 0.0001),
         (["pretrained_cfg", "std"], [0, 0, 0]),
+        (["pretrained_cfg", "std"], [1, 1, 1, 1]),
+        (["pretrained_cfg", "mean"], [0.5]),
         (["pretrained_cfg", "interpolation"], "x" * 100),
         (["architecture"], ["resnet50"]),
         (["architecture"], "vit_giant_patch14_dinov2"),

@@ -1,5 +1,6 @@
 """Preprocessing with Pillow and NumPy: not a bit differs from timm's own transform."""
 
+import json
 from itertools import product
 
 import numpy as np
@@ -8,10 +9,43 @@ import timm
 from PIL import Image
 from timm.data import create_transform, resolve_data_config, resolve_model_data_config
 
+from retrieval.encoders.description import read_description
 from retrieval.encoders.preprocess import Transform, data_config_of
 from retrieval.errors import EncoderError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+# Too few numbers would leave a channel as the memory was.
+WRONG_NUMBERS = [
+    (0.5,),
+    (0.5, 0.5),
+    (0.5,) * 4,
+    0.5,
+    "abc",
+    {"a": 1, "b": 2, "c": 3},
+    (0.5, True, 0.5),
+    (0.5, "1", 0.5),
+    (0.5, None, 0.5),
+    ((0.5,),) * 3,
+    (0.5, float("nan"), 0.5),
+    (float("inf"),) * 3,
+    (10**400,) * 3,
+    (1e300,) * 3,
+]
+WRONG_SIZES = [
+    (1, 32, 32),
+    (4, 32, 32),
+    (3, 32),
+    (3, 32, 32, 1),
+    (3, 32.0, 32),
+    (3, True, 32),
+    (3, 0, 32),
+    (3, -32, 32),
+    (3, 32, 2**40),
+    (3, 32, "32"),
+    {"3": 1, "32": 1, "33": 1},
+    "333",
+    32,
+]
 SIZES = [(64, 48), (9, 30), (31, 7), (33, 32), (32, 33), (1, 1)]
 
 
@@ -63,3 +97,37 @@ def test_configuration_is_the_one_that_timm_resolves():
 def test_interpolation_that_pillow_does_not_have_is_refused():
     with pytest.raises(EncoderError, match="cannot be resized with the interpolation 'random'"):
         Transform(settings("center", "random", 1.0, (3, 32, 32)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("mean", "std") for value in WRONG_NUMBERS),
+        ("std", (0.5, 0, 0.5)),
+        ("std", (0.5, 1e-46, 0.5)),
+        *(("input_size", value) for value in WRONG_SIZES),
+        *(
+            ("crop_pct", value)
+            for value in (True, "1", (1.0,), {"a": 1}, float("nan"), float("inf"), 0.01, 4.1, -1, 10**400)
+        ),
+        *((name, value) for name in ("interpolation", "crop_mode") for value in (1, True, ["bicubic"], {"bicubic": 1})),
+        ("interpolation", "lanczos3"),
+    ],
+)
+def test_configuration_of_another_form_is_refused(name, value, tmp_path):
+    """Also one that no config.json holds, such as that of a network made in Python."""
+    chosen = {**settings("center", "bicubic", 1.0, (3, 32, 32)), name: value}
+    with pytest.raises(EncoderError, match=r"^pictures cannot be "):
+        Transform(chosen)
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "test_vit", "num_classes": 0, "pretrained_cfg": chosen})
+    )
+    if value != "lanczos3":  # which interpolations there are is Pillow's to say
+        with pytest.raises(EncoderError, match=r"^config.json does not describe a timm model: ValueError\("):
+            read_description(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(("crop", "side"), [(4.0, 3), (0.1, 2_048)])
+def test_picture_is_never_resized_to_nothing_nor_to_very_many_pixels(crop, side):
+    with pytest.raises(EncoderError, match="input_size / crop_pct must be 1 to 4,096 pixels a side"):
+        Transform(settings("center", "bicubic", crop, (3, 32, side)))
