@@ -63,7 +63,10 @@ OWNERS = {
     "onnxruntime": ["retrieval/encoders/engines/onnx.py"],
     "openvino": ["retrieval/encoders/engines/openvino.py"],
     "nncf": ["retrieval/encoders/network/quantize.py"],
-    "onnx": ["retrieval/encoders/network/quantize.py", "retrieval/encoders/engines/trusted.py"],
+    "onnx": [
+        *("retrieval/encoders/network/quantize.py", "retrieval/encoders/engines/trusted.py"),
+        "retrieval/encoders/engines/checks/",
+    ],
     "transformers": ["retrieval/encoders/text.py", "training/"],
     "accelerate": ["training/"],
     "pytorch_metric_learning": ["training/"],

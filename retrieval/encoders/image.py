@@ -22,6 +22,8 @@ from retrieval.encoders.description import About, read_description
 from retrieval.encoders.engines.base import Engine, Precision, most_at_once
 from retrieval.encoders.engines.choose import choose, open_exported
 from retrieval.encoders.engines.device import build_batch
+from retrieval.encoders.engines.opened import NetworkFile
+from retrieval.encoders.engines.trusted import check_exported, of_pictures
 from retrieval.encoders.exported import exported_encoder
 from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE
 from retrieval.encoders.preprocess import Transform
@@ -142,13 +144,15 @@ class Encoder:
         """
         path = self.network.exported if self.engine.name == "torch" else None
         if path is not None and (engine := choose(path)) is not None:
-            self._run_with(open_exported(path, engine, keep_memory=True))
+            self._run_with(open_exported(NetworkFile(path), engine, keep_memory=True))
 
     def in_int8(self, exported: Path, engine: str) -> Encoder:
         """This encoder with the network that `retrieval.encoders.network.quantize` made, in an engine of this name."""
         fingerprint = int8_fingerprint(self.fingerprint, engine, exported)
         about = replace(self.about, fingerprint=fingerprint, precision="int8")
-        return Encoder(about, open_exported(exported, engine, keep_memory=True, is_int8=True), lambda: self.network)
+        file = NetworkFile(exported)
+        check_exported(file, of_pictures(self.data_config["input_size"]))  # as whoever loads it does
+        return Encoder(about, open_exported(file, engine, keep_memory=True, is_int8=True), lambda: self.network)
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` in timm's Hub format: the network in float32.

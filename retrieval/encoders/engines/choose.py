@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.encoders.engines.device import may_have_gpu, wanted_device
+from retrieval.encoders.engines.opened import NetworkFile
 from retrieval.errors import EncoderError
 from retrieval.installed import how_to_install, needs
 
@@ -56,7 +57,7 @@ def choose(exported: Path, wanted: str | None = None, only: str | None = None) -
     )
 
 
-def open_exported(path: Path, engine: str, *, keep_memory: bool = False, is_int8: bool = False) -> Engine:
+def open_exported(file: NetworkFile, engine: str, *, keep_memory: bool = False, is_int8: bool = False) -> Engine:
     """An exported network in the engine of this name.
 
     Raises EncoderError if the engine cannot run it, and MissingExtraError if it is not installed. With `keep_memory`,
@@ -66,10 +67,10 @@ def open_exported(path: Path, engine: str, *, keep_memory: bool = False, is_int8
     if engine == "onnx":
         from retrieval.encoders.engines.onnx import OnnxEngine
 
-        return OnnxEngine(path, keep_memory=keep_memory)
+        return OnnxEngine(file, keep_memory=keep_memory)
     with needs("--engine openvino"):
         from retrieval.encoders.engines.openvino import OpenVinoEngine
-    return OpenVinoEngine(path, is_int8=is_int8)
+    return OpenVinoEngine(file, is_int8=is_int8)
 
 
 def _check_gpu(device: str, engine: str | None) -> None:

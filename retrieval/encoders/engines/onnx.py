@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -20,6 +19,7 @@ from retrieval.encoders.engines.base import (
     threads,
     width_of,
 )
+from retrieval.encoders.engines.opened import NetworkFile
 from retrieval.errors import EncoderError, first_line
 
 onnxruntime.set_default_logger_severity(3)  # errors; the rest is advice on the graph
@@ -31,27 +31,24 @@ class OnnxEngine(ExportedEngine):
 
     name: Name = "onnx"
 
-    def __init__(self, path: Path, *, keep_memory: bool = False) -> None:
+    def __init__(self, file: NetworkFile, *, keep_memory: bool = False) -> None:
         """With `keep_memory`, it keeps what it has once needed: a tenth faster, for a build."""
-        self._path, self._keep = path, keep_memory
-        # Kept open: a forked child reads it again, and by then another artifact may have taken its place. On Windows
-        # there are no such children, and a file that is open could not be replaced.
-        self._file = path.open("rb") if hasattr(os, "fork") else None
-        self._pid, self._session = os.getpid(), _session(str(path), path.name, keep_memory)
+        self._file, self._keep = file, keep_memory
+        self._pid, self._session = os.getpid(), _session(file.source(), file.name, keep_memory)
+        file.loaded()
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
-        self.dim = width_of(outputs.get(EMBEDDING), path.name)
+        self.dim = width_of(outputs.get(EMBEDDING), file.name)
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
         keep_in_child(self, "_session")
 
     def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
         """See `ExportedEngine`."""
-        if self._file and self._pid != os.getpid():  # the threads of a session do not exist in a forked child
-            whole = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0)
-            self._pid, self._session = os.getpid(), _session(whole, self._path.name, self._keep)
+        if self._pid != os.getpid():  # the threads of a session do not exist in a forked child
+            self._pid, self._session = os.getpid(), _session(self._file.read(), self._file.name, self._keep)
         try:
             return list(self._session.run(outputs, {PIXELS: pixels}))
         except Exception as error:  # ONNX Runtime has a class for each of its states
-            raise EncoderError(f"{self._path.name} cannot embed a picture: {first_line(error)}") from error
+            raise EncoderError(f"{self._file.name} cannot embed a picture: {first_line(error)}") from error
 
 
 def _session(model: str | bytes, name: str, keep_memory: bool) -> Any:

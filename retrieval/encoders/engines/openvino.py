@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import openvino
@@ -22,6 +21,7 @@ from retrieval.encoders.engines.base import (
     width_of,
 )
 from retrieval.encoders.engines.onnx import OnnxEngine
+from retrieval.encoders.engines.opened import NetworkFile
 from retrieval.errors import EncoderError, first_line
 
 
@@ -30,22 +30,21 @@ class OpenVinoEngine(ExportedEngine):
 
     name: Name = "openvino"
 
-    def __init__(self, path: Path, *, is_int8: bool = False) -> None:
+    def __init__(self, file: NetworkFile, *, is_int8: bool = False) -> None:
         """`is_int8` says that no other engine gives the same vectors."""
-        self._path, self._is_int8 = path, is_int8
-        self._file = path.open("rb") if hasattr(os, "fork") else None  # kept open for forked children
-        self._pid, self._network = os.getpid(), _compiled(path)
+        self._file, self._is_int8 = file, is_int8
+        self._pid, self._network = os.getpid(), _compiled(file)
+        file.loaded()
         outputs = {name: output.partial_shape for output in self._network.outputs for name in output.names}
         shape = [None if side.is_dynamic else side.get_length() for side in outputs.get(EMBEDDING, [])]
-        self.dim = width_of(shape, path.name)
+        self.dim = width_of(shape, file.name)
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
         keep_in_child(self, "_network")
 
     @cached_property
     def _in_child(self) -> OnnxEngine:
         """What runs the network in a forked child, where OpenVINO waits for threads that do not exist."""
-        assert self._file is not None, "there are forked children only where it is kept"
-        return OnnxEngine(Path(f"/dev/fd/{self._file.fileno()}"))
+        return OnnxEngine(self._file)
 
     def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
         """See `ExportedEngine`."""
@@ -60,10 +59,10 @@ class OpenVinoEngine(ExportedEngine):
             found = self._network({PIXELS: pixels})
             return [found[name].copy() for name in outputs]  # the next call writes into the same memory
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise EncoderError(f"{self._path.name} cannot embed a picture: {first_line(error)}") from error
+            raise EncoderError(f"{self._file.name} cannot embed a picture: {first_line(error)}") from error
 
 
-def _compiled(path: Path) -> Any:
+def _compiled(file: NetworkFile) -> Any:
     settings = {
         "INFERENCE_NUM_THREADS": threads(),
         "NUM_STREAMS": 1,
@@ -71,6 +70,7 @@ def _compiled(path: Path) -> Any:
         "INFERENCE_PRECISION_HINT": "f32",  # on some processors it would compute in bfloat16
     }
     try:
-        return openvino.Core().compile_model(path, "CPU", settings)
+        core, source = openvino.Core(), file.source()
+        return core.compile_model(source if isinstance(source, str) else core.read_model(source), "CPU", settings)
     except Exception as error:
-        raise EncoderError(f"{path.name} is not a network that OpenVINO can run: {first_line(error)}") from error
+        raise EncoderError(f"{file.name} is not a network that OpenVINO can run: {first_line(error)}") from error

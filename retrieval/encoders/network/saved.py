@@ -16,7 +16,9 @@ from retrieval.arrays import Floats
 from retrieval.console import say
 from retrieval.encoders.description import OWN_KEY, About, describing, read_description
 from retrieval.encoders.engines.choose import open_exported
+from retrieval.encoders.engines.opened import NetworkFile
 from retrieval.encoders.engines.torch import TorchEngine
+from retrieval.encoders.engines.trusted import check_exported, of_pictures
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.network.backbone import contiguous, head_of, load_weights
 from retrieval.encoders.network.described import make_described
@@ -64,7 +66,9 @@ class Network:
             self._file = HeldFile("model.onnx")
             path = self._file.path
             export(self.engine, path, size)
-            self.tested = open_exported(path, "onnx")
+            file = NetworkFile(path)
+            check_exported(file, of_pictures(size))  # as whoever loads it does
+            self.tested = open_exported(file, "onnx")
             # One picture and several: an export can be right for one number of them only.
             noise = torch.rand((3, *size), generator=torch.Generator().manual_seed(0)).numpy()
             found = max(self.difference(noise[:1]), self.difference(noise))
