@@ -118,6 +118,13 @@ def expanded(*sides, **kind):
     return [node("ConstantOfShape", ["sides"], ["large"], value=fill)], weights
 
 
+def expanded_thrice():
+    nodes, weights = expanded(2**25, dtype=np.float32)
+    nodes[0].output[0] = "one"
+    more = [node("Neg", ["one"], ["two"]), node("Neg", ["two"], ["large"])]
+    return [*nodes, *more], weights
+
+
 def eight_bytes():
     nodes, weights = tiled("tiles", 1, 1, 500, 500)
     return summed([*nodes, node("Cast", ["tiles"], ["large"], to=TensorProto.DOUBLE)], weights)
@@ -176,6 +183,16 @@ def unpacked():
     return summed([*nodes, conv], [weight, *weights])
 
 
+def not_in_utf8(graph):
+    graph.node[0].MergeFromString(b"\x1a\x02\xff\xfe")  # its name
+
+
+def gathered():
+    """Process memory for an embedding, where OpenVINO reads beyond the tensor."""
+    far = number("far", [[0, 1000]] * 4)
+    return network(FLAT, node("GatherND", ["flat", "far"], ["embedding"]), weights=[far])
+
+
 def einsum():
     return summed([node("Einsum", ["flat"] * 3, ["large"], equation="ab,ac,ad->bcd")])
 
@@ -228,6 +245,7 @@ HOSTILE = {
     "a format of the past": (lambda: plain(ir_version=3), "version of the format is 3"),
     "an unknown operation": (lambda: network(node("RandomNormal", [], ["embedding"], shape=[1, 4])), "RandomNormal"),
     "an operation of later": (lambda: network(node("Gelu", ["pixels"], ["embedding"])), "Gelu"),
+    "an index that one engine does not check": (gathered, "the operation .GatherND"),
     "another domain": (lambda: network(FLAT, node("MatMul", ["flat", "w"], ["embedding"], domain="evil")), "evil"),
     "another output": (lambda: network(FLAT, outputs=("flat",)), "outputs are flat"),
     "outputs in another order": (lambda: in_parts(bias=[4], feature_map=[1, 1, 1, 4]), "outputs are embedding, bias"),
@@ -258,7 +276,7 @@ HOSTILE = {
     "an operation before its input": (lambda: network(LAST, FLAT, weights=[WEIGHT]), "takes flat, which does not"),
     "two values of a name": (lambda: network(FLAT, FLAT, LAST, weights=[WEIGHT]), "two values of the name flat"),
     "a tensor of 80 GB": (lambda: summed(*expanded(10**5, 10**5)), "a tensor of 80,000,000,000 bytes"),
-    "many weights from none": (lambda: summed(*expanded(2**25, dtype=np.float32)), "computed from weights"),
+    "many weights from none": (lambda: summed(*expanded_thrice()), "computed from weights"),
     "a tensor of 8-byte numbers": (eight_bytes, "a tensor of 384,000,000 bytes"),
     "a tensor that grows with pictures": (large_with_many, "a tensor of 402,653,184 bytes"),
     "an unpacked tensor": (unpacked, "a tensor of 419,430,400 bytes"),
@@ -267,5 +285,18 @@ HOSTILE = {
     "a shape that a picture gives": (shape_of_pixels, "a shape comes from the operation"),
     "a division by zero": (divided, "a shape comes from the operation Div"),
     "an Einsum of three": (einsum, "the Einsum ab,ac,ad->bcd"),
+    "an output without a name": (
+        lambda: summed([node("Split", ["flat"], ["large", ""], num_outputs=2)]), "Split is used in another way"
+    ),
+    "an input without a name": (
+        lambda: summed([node("Add", ["flat", ""], ["large"])]), "Add is used in another way"
+    ),
+    "a setting of another operation": (
+        lambda: summed([node("Neg", ["flat"], ["large"], axis=1)]), "Neg is used in another way"
+    ),
+    "a setting of another type": (
+        lambda: summed([node("Concat", ["flat"], ["large"], axis=1.5)]), "Concat is used in another way"
+    ),
+    "texts of bytes": (lambda: changed(not_in_utf8), "the name of a NodeProto is not text"),
     "no network": (lambda: onnx.ModelProto(), "operations it means"),
 }  # fmt: skip

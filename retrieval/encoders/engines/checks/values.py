@@ -26,15 +26,16 @@ _OF_ONE: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
+def numbers_of(node: Any) -> list[str]:
+    """The inputs of a node whose numbers give the shape of its output."""
+    places = _FROM.get(node.op_type, (1,) if node.op_type.startswith("Reduce") else ())
+    return [node.input[at] for at in places if at < len(node.input)]
+
+
 def needed_for_shapes(nodes: Sequence[Any]) -> set[str]:
     """The names of the values that shapes depend on, by their numbers."""
     makers = {name: node for node in nodes for name in node.output}
-    waiting = [
-        node.input[at]
-        for node in nodes
-        for at in _FROM.get(node.op_type, (1,) if node.op_type.startswith("Reduce") else ())
-        if at < len(node.input)
-    ]
+    waiting = [name for node in nodes for name in numbers_of(node)]
     found: set[str] = set()
     while waiting:
         name = waiting.pop()
