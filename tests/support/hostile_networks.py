@@ -197,6 +197,10 @@ def einsum():
     return summed([node("Einsum", ["flat"] * 3, ["large"], equation="ab,ac,ad->bcd")])
 
 
+def endless():
+    return summed([node("Einsum", ["flat"], ["large"], equation="ab-")])
+
+
 def of_the_future():
     return onnx.load_from_string(plain().SerializeToString() + b"\xc0\xbb\x01\x01")
 
@@ -284,7 +288,8 @@ HOSTILE = {
     "minutes of work": (slow, "multiply-adds"),
     "a shape that a picture gives": (shape_of_pixels, "a shape comes from the operation"),
     "a division by zero": (divided, "a shape comes from the operation Div"),
-    "an Einsum of three": (einsum, "the Einsum ab,ac,ad->bcd"),
+    "an Einsum of three": (einsum, "the Einsum b'ab,ac,ad->bcd'"),
+    "an Einsum that never ends": (endless, "the Einsum b'ab-'"),
     "an output without a name": (
         lambda: summed([node("Split", ["flat"], ["large", ""], num_outputs=2)]), "Split is used in another way"
     ),
@@ -297,6 +302,7 @@ HOSTILE = {
     "a setting of another type": (
         lambda: summed([node("Concat", ["flat"], ["large"], axis=1.5)]), "Concat is used in another way"
     ),
-    "texts of bytes": (lambda: changed(not_in_utf8), "the name of a NodeProto is not text"),
+    "a setting of bytes": (lambda: with_setting(3, s=b"\xff"), "a setting of Flatten is not text"),
+    "names of bytes": (lambda: changed(not_in_utf8), "the name of a NodeProto is not text"),
     "no network": (lambda: onnx.ModelProto(), "operations it means"),
 }  # fmt: skip

@@ -23,7 +23,7 @@ _MOST_BYTES = 2**31 - 1  # of a file; protobuf reads no more
 _MOST_TENSOR = 2**28  # bytes of one tensor between two operations: a hundred times what most networks need
 _MOST_HELD = 2**30  # bytes of all tensors that exist at once
 _MOST_CONSTANTS = (2**28, 8)  # bytes of what is computed from weights and shapes: so many, and 8 for each of the file
-_MOST_WORK = 10**13  # multiply-adds of a pass: ten times what the largest networks of timm take that fit into a file
+_MOST_WORK = 10**13  # multiply-adds of a pass: three times what the largest networks of timm take that fit into a file
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 _OUTPUTS = {EMBEDDING: "ND", FEATURE_MAP: "NHWD", BIAS: "D"}
 

@@ -77,7 +77,7 @@ class Network:
                     f"the exported network moves a score by {found:.1g}, more than {self.most_difference:.0e}"
                 )
         except (EncoderError, OSError) as error:  # the latter if there is no room for temporary files
-            say(f"The artifact will need torch: {error}.")
+            say(f"The artifact will need torch: {str(error).rstrip('.')}.")
             return None
         return path
 

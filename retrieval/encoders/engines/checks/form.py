@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,7 @@ BYTES = {
     TensorProto.INT32: 4, TensorProto.UINT32: 4, TensorProto.INT64: 8, TensorProto.UINT64: 8, TensorProto.BOOL: 1,
 }  # fmt: skip
 """Type of a tensor -> bytes of each of its numbers."""
+_EINSUM = re.compile(rb"[ a-zA-Z]+(,[ a-zA-Z]+)?->[ a-zA-Z]*")  # ONNX never ends with some others
 _LISTS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 _LIST_OF = {  # where the numbers of a type are, if they are not `raw_data`; for all others `int32_data`
     TensorProto.FLOAT: "float_data", TensorProto.DOUBLE: "double_data", TensorProto.INT64: "int64_data",
@@ -126,6 +128,10 @@ def _attribute_problems(attribute: Any, operation: str) -> Iterator[str]:
         yield f"the name of a setting of {operation} is not text"
     if attribute.type not in _NUMBERS or not held <= {_NUMBERS[attribute.type]}:
         yield f"the operation {operation} holds {', '.join(sorted(held)) or 'nothing'}, which is no number"
+    elif not attribute.s.isascii():
+        yield f"a setting of {operation} is not text"
+    elif operation == "Einsum" and not _EINSUM.fullmatch(attribute.s):
+        yield f"it has the Einsum {attribute.s!r}"[:120]
     elif attribute.type == AttributeProto.TENSOR:
         yield from _tensor_problems(attribute.t)
 
