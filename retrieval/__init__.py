@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from retrieval.build.change import add_images, remove_images
     from retrieval.build.sync import sync_artifact
     from retrieval.encoders.image import Encoder
-    from retrieval.encoders.text import TextEncoder
+    from retrieval.encoders.text.encoder import TextEncoder
     from retrieval.hub.deploy import deploy
     from retrieval.hub.pull import open_artifact, pull
     from retrieval.hub.push import push
@@ -49,7 +49,7 @@ _HOMES = {
     "Hit": "search",
     "Part": "query",
     "Searcher": "search",
-    "TextEncoder": "encoders.text",
+    "TextEncoder": "encoders.text.encoder",
     "add_images": "build.change",
     "build_artifact": "build.build",
     "deploy": "hub.deploy",

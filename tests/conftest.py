@@ -46,7 +46,7 @@ from retrieval.artifact.load import load_artifact
 from retrieval.bench.page import find_chromium
 from retrieval.build.build import build_artifact
 from retrieval.encoders.image import Encoder
-from retrieval.encoders.text import TextEncoder
+from retrieval.encoders.text.encoder import TextEncoder
 from retrieval.errors import IntegrityError
 from retrieval.images.open import open_image
 from retrieval.sources.open import open_source

@@ -47,7 +47,7 @@ TRAINING_LAYERS = [
     ["__main__"],
 ]
 # Serving imports none of them where an artifact has the exported network.
-TORCH = ["retrieval/encoders/network/", "retrieval/encoders/engines/torch.py", "retrieval/encoders/text.py"]
+TORCH = ["retrieval/encoders/network/", "retrieval/encoders/engines/torch.py", "retrieval/encoders/text/network/"]
 # A package -> the files and folders that may import it.
 OWNERS = {
     "gradio": ["retrieval/ui/"],
@@ -67,7 +67,7 @@ OWNERS = {
         *("retrieval/encoders/network/quantize.py", "retrieval/encoders/engines/trusted.py"),
         "retrieval/encoders/engines/checks/",
     ],
-    "transformers": ["retrieval/encoders/text.py", "training/"],
+    "transformers": ["retrieval/encoders/text/network/", "training/"],
     "accelerate": ["training/"],
     "pytorch_metric_learning": ["training/"],
     "yaml": ["training/recipe.py"],

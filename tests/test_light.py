@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT, png
 from older import without_exported
 
+from retrieval import Searcher
+
 SCRIPT = ROOT / "tests" / "support" / "without_torch.py"
 
 
@@ -33,6 +35,18 @@ def test_artifact_is_searched_and_changed_without_torch(own, tmp_path):
     found = light("retrieval", "search", own, tmp_path / "new" / "a.png", "-k", "1")
     assert found.returncode == 0
     assert found.stdout.startswith("1.0000")
+
+
+def test_artifact_with_a_text_model_is_searched_and_changed_without_torch(twins, tmp_path):
+    own = Path(shutil.copytree(twins, tmp_path / "own"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.png").write_bytes(png(5))
+    added = light("retrieval", "add", own, tmp_path / "new")
+    assert (added.returncode, added.stderr) == (0, "")
+    found = light("retrieval", "search", own, "--text", "a red shirt", "-k", "3")
+    assert (found.returncode, found.stderr) == (0, "")
+    expected = Searcher.open(own).search_text("a red shirt", k=3)
+    assert [line.split()[0] for line in found.stdout.splitlines()[:3]] == [f"{hit.score:.4f}" for hit in expected]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from retrieval.images.open import open_image
 from retrieval.stores.faiss import FaissStore
 
 if TYPE_CHECKING:
-    from retrieval.encoders.text import TextEncoder
+    from retrieval.encoders.text.encoder import TextEncoder
 
 _K = 5
 _TEXT = "a photo of a red thing on a white background, seen from the side"  # works for any gallery

@@ -12,7 +12,11 @@ from retrieval.files.names import DEVICES
 # No path may leave the folder. An adapter file would make transformers load another model from elsewhere.
 # Not the names of devices: on Windows, writing to `plots/nul.png` writes nothing.
 PLOT = re.compile(rf"plots/(?!(?i:{DEVICES})\.)\w[\w.-]*\.png")
-TEXT = re.compile(rf"text/(?!adapter_|(?i:{DEVICES})\.)\w[\w.-]*\.(json|txt|model|safetensors|faiss)", re.ASCII)
+TEXT = re.compile(
+    rf"text/((?!adapter_|(?i:{DEVICES})\.)\w[\w.-]*\.(json|txt|model|safetensors|faiss)"
+    r"|onnx/(text_model\.onnx|vision_model\.onnx|tokenizer\.json))",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,10 @@ class Layout:
         return _inside(folder, Path(self.exported).parts[0])
 
     def text_in(self, folder: Path) -> list[str]:
-        """The contents of the text model's folder as `text/NAME`, without hidden files."""
-        return _inside(folder, self.text)
+        """The contents of the text model's folder as `text/NAME` and `text/onnx/NAME`, without hidden files."""
+        found = _inside(folder, self.text)
+        exported = f"{self.text}/onnx"
+        return sorted([*(name for name in found if name != exported), *_inside(folder, exported)])
 
     def extras_in(self, folder: Path) -> list[str]:
         """Everything found where the optional files go, under valid names or not."""

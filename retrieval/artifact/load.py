@@ -126,7 +126,7 @@ def check_target(folder: Path) -> None:
 def load_artifact(folder: Path, *, sha256: str | None = None, engine: str | None = None) -> Artifact:
     """Verify and open an artifact; with `sha256`, only the one whose `manifest_sha256` this is.
 
-    `engine` runs the encoder, as in `Encoder.load`.
+    `engine` runs the encoder and the text model, as in `Encoder.load`.
 
     Raises ArtifactError if the folder holds none, and IntegrityError if a part does not match the manifest; the message
     gives the part and both values. FAISS, torch and Parquet never read a file whose hash does not match.
@@ -187,7 +187,7 @@ def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifac
         card=read_stated(folder, LAYOUT.card, files[LAYOUT.card]).decode("utf-8"),
         plots={name: read_stated(folder, name, files[name]) for name in files if PLOT.fullmatch(name)},
         map=read_map(folder, manifest),
-        text=read_text(folder, manifest),
+        text=read_text(folder, manifest, encoder, store, engine),
         name=folder.resolve().name,
     )
 

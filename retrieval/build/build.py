@@ -38,7 +38,7 @@ from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import AUTO, FaissStore
 
 if TYPE_CHECKING:
-    from retrieval.encoders.text import TextEncoder
+    from retrieval.encoders.text.encoder import TextEncoder
 
 
 def build_artifact(
@@ -72,7 +72,7 @@ def build_artifact(
     int8: dict[str, Any] = {"precision": precision, "accept_loss": accept_loss}
     with building(source, Path(out), encoder, **options, **int8) as (draft, report):
         draft.facts.update(write_map(draft.folder, draft.vectors, map_method))
-        draft.facts.update(write_text(draft.folder, draft.gallery, text))
+        draft.facts.update(write_text(draft.folder, draft.gallery, text, encoder, draft.store))
     return report
 
 

@@ -19,7 +19,7 @@ from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.metrics import Metrics, new_metrics
 from retrieval.artifact.parts.exported import EXPORTED, write_exported
 from retrieval.artifact.parts.map import MAP, map_method_of, write_map
-from retrieval.artifact.parts.text import TEXT, rewrite_text
+from retrieval.artifact.parts.text import TEXT, export_text, rewrite_text
 from retrieval.build.build import embed, report_of
 from retrieval.build.write import (
     CALIBRATION,
@@ -126,20 +126,22 @@ def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
 
 
 def export_encoder(folder: Path) -> Artifact:
-    """Add the exported network to an artifact that was written without it; returns the new artifact.
+    """Add the exported networks to an artifact that was written without them; returns the new artifact.
 
-    It stays as it is if it has one. Needs torch. Raises EncoderError if the network cannot be exported, and the errors
-    of `open_artifact`.
+    They are those of its encoder and of its text model. It stays as it is if it has them. Needs torch. Raises
+    EncoderError if none of those that are missing can be exported, and the errors of `open_artifact`.
     """
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
-        if EXPORTED in old.manifest:
+        if EXPORTED in old.manifest and (old.text is None or old.manifest[TEXT].get(EXPORTED)):
             return old
         with replacing(folder, LAYOUT.own()) as new:
             link(folder, new, old.manifest["files"])
-            if not (section := write_exported(new, old.encoder, old.gallery)):
+            sections = write_exported(new, old.encoder, old.gallery)
+            sections |= export_text(new, old.gallery, old.text, old.manifest)
+            if not (EXPORTED in sections or sections.get(TEXT, {}).get(EXPORTED)):
                 raise EncoderError(f"the encoder of {folder} cannot be exported; it is as it was, and needs torch.")
-            write_manifest(new, {**old.manifest, **section})
+            write_manifest(new, {**old.manifest, **sections})
         return replace(load_artifact(folder), name=old.name)
 
 
@@ -182,7 +184,7 @@ def replaced(
         write_gallery(folder / LAYOUT.gallery, tables, schema)
         gallery = Gallery(folder / LAYOUT.gallery)
         facts = _facts(old, change) | write_map(folder, vectors, map_method_of(old.manifest))
-        facts |= rewrite_text(folder, gallery, old.text, kept)
+        facts |= rewrite_text(folder, gallery, old.text, old.manifest, kept, store)
         new = write_artifact(Draft(folder, old.encoder, store, gallery, vectors, facts, sections))
     return replace(new, folder=old.folder, name=old.name)
 

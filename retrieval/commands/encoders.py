@@ -15,7 +15,7 @@ from retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
     from retrieval.encoders.image import Encoder
-    from retrieval.encoders.text import TextEncoder
+    from retrieval.encoders.text.encoder import TextEncoder
 
 commands = typer.Typer()
 _SEED = 0  # fixed: the same command gets the same encoder after an interruption, and resumes
@@ -29,13 +29,12 @@ def export_encoder(artifact: options.Folder) -> None:
     from retrieval.build import change
 
     exported = change.export_encoder(artifact)
-    if exported.encoder.precision != "float32":
-        typer.echo(f"{artifact} has the exported encoder, in {exported.encoder.precision}")
-        return
-    told = exported.manifest[EXPORTED]
-    typer.echo(
-        f"{artifact} has the exported encoder: a score differs from torch's by at most {told['largest_difference']:.0e}"
-    )
+    found = {"encoder": exported.manifest.get(EXPORTED), "text model": exported.manifest.get("text", {}).get(EXPORTED)}
+    for what, told in found.items():
+        if told:
+            moved = told.get("largest_difference")
+            at_most = f": a score differs from torch's by at most {moved:.0e}" if moved is not None else ""
+            print(f"{artifact} has the exported {what}{at_most or f', in {exported.encoder.precision}'}")
 
 
 @commands.command()
@@ -72,7 +71,7 @@ def encoder_of(
 def text_encoder_of(name: str | None, licence: str | None) -> TextEncoder:
     """The text model of this name; what restricts the use of its weights is printed to standard error."""
     from retrieval.encoders.presets.licences import Weights, notice
-    from retrieval.encoders.text import TextEncoder
+    from retrieval.encoders.text.encoder import TextEncoder
 
     if name is None:
         raise EncoderError("--text-model-license is the licence of a text model: name that with --text-model.")

@@ -88,8 +88,9 @@ class Encoder:
 
         `weights` is a local safetensors file used instead of the Hub's weights; a classifier in it is ignored.
         `weights_license` is its licence, which the artifact states; for weights from the Hub, timm states it.
-        `embedding_size` 0 gives the pooled features, a larger value a linear head of that size. `head` replaces it by a
-        nonlinear head, such as `512-relu-256` (see `retrieval.encoders.network.heads`).
+        `embedding_size` 0 gives the pooled features, and of CLIP and its like, their projection into the space of
+        words; a larger value gives a linear head of that size. `head` replaces it by a nonlinear head, such as
+        `512-relu-256` (see `retrieval.encoders.network.heads`).
         `image_size` is the side of the square input in pixels; None is that of the preset or of the model. Position
         embeddings are resampled. Interpolation, mean and standard deviation are the model's own. `crop_mode` is timm's:
         `squash` shows the network the whole image (objects at the edge count too: hit@1 on Caltech-101 is 0.858,

@@ -83,7 +83,7 @@ def _needed(manifest: Mapping[str, Any], place: Path) -> Path:
     Their part of the file follows an empty line.
     """
     whole = (_ROOT / _REQUIREMENTS).read_text(encoding="utf-8")
-    light = LAYOUT.exported in manifest["files"] and "text" not in manifest
+    light = LAYOUT.exported in manifest["files"] and ("text" not in manifest or manifest["text"].get("exported"))
     place.write_text(whole.partition("\n\n")[0] + "\n" if light else whole, encoding="utf-8")
     return place
 

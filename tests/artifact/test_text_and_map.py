@@ -3,13 +3,17 @@
 import importlib.util
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import contents, noise, refused, reseal, sha256
+import torch
+from conftest import contents, noise, refused, reseal, sealed, sha256
+from older import without_exported_text
 from PIL import Image
+from text_models import write_image_tower
 from transformers import AutoModel, AutoProcessor
 
 from retrieval.__main__ import main
@@ -18,8 +22,9 @@ from retrieval.artifact.load import check_target, load_artifact
 from retrieval.artifact.parts.map import pca, project
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
-from retrieval.encoders.text import TextEncoder
+from retrieval.encoders.text.encoder import TextEncoder
 from retrieval.errors import ArtifactError, MapError, MissingExtraError
+from retrieval.search import Searcher
 from retrieval.sources.open import open_source
 
 
@@ -195,6 +200,8 @@ TEXT_FILES = [
     "text/config.json",
     "text/index.faiss",
     "text/model.safetensors",
+    "text/onnx/text_model.onnx",
+    "text/onnx/vision_model.onnx",
     "text/processor_config.json",
     "text/tokenizer.json",
     "text/tokenizer_config.json",
@@ -220,7 +227,7 @@ def text_vectors(artifact):
 
 def seen_by(folder, gallery, rows):
     """Embeddings of the thumbnails of those rows, computed with `transformers` alone."""
-    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder, backend="pil")
     images = [Image.open(io.BytesIO(gallery.thumbnail(row))).convert("RGB") for row in rows]
     found = model.get_image_features(**processor(images=images, return_tensors="pt")).pooler_output.detach().numpy()
     return found / np.linalg.norm(found, axis=1, keepdims=True)
@@ -437,3 +444,79 @@ def test_text_model_of_the_hub_is_named_by_its_repository(hub, client, pictures,
     answer = client.run(*command, "--force", "--text-model", "me/none-of-that-name")
     assert answer.code == 1
     assert "error: the text model me/none-of-that-name could not be loaded" in answer.err
+
+
+def test_artifact_of_an_earlier_version_has_its_text_model_exported(copied_text, capsys):
+    words = load_artifact(copied_text).text.encoder.embed_texts(["a red shirt"])
+    before = load_artifact(without_exported_text(copied_text))
+    assert before.text.encoder.towers is before.text.encoder.network
+    np.testing.assert_allclose(before.text.encoder.embed_texts(["a red shirt"]), words, atol=1e-5)
+    older = Path(shutil.copytree(copied_text, copied_text.parent / "older"))
+    os.link(copied_text / "text/model.safetensors", older / "another link")
+    kept = (older / "another link").read_bytes()
+    assert main(["export-encoder", str(copied_text)]) == 0
+    assert "has the exported text model: a score differs from torch's by at most" in capsys.readouterr().out
+    assert (older / "another link").read_bytes() == kept  # the files of the old artifact were not written to
+    after = load_artifact(copied_text)
+    assert after.manifest["text"]["exported"]["texts"] > 20
+    assert set(LAYOUT.text_in(copied_text)) == set(TEXT_FILES)
+    np.testing.assert_allclose(after.text.encoder.embed_texts(["a red shirt"]), words, atol=1e-5)
+    np.testing.assert_array_equal(text_vectors(after), text_vectors(before))
+    assert main(["export-encoder", str(copied_text)]) == 0  # it has it already
+
+
+@pytest.mark.parametrize("name", ["text/onnx/text_model.onnx", "text/onnx/vision_model.onnx"])
+def test_exported_tower_that_is_not_stated_is_refused(copied_text, name):
+    (copied_text / name).unlink()
+    manifest = json.loads((copied_text / LAYOUT.manifest).read_bytes())
+    del manifest["files"][name]
+    (copied_text / LAYOUT.manifest).write_bytes(sealed(manifest))
+    refused(copied_text, f"{name}: exported tower", "says True, found False")
+
+
+# One tower
+
+
+@pytest.fixture(scope="module")
+def one_tower(pictures, clip, tmp_path_factory):
+    """The folder of an artifact whose encoder is the image tower of its text model. Read-only."""
+    folder = tmp_path_factory.mktemp("one")
+    tower = write_image_tower(folder / "tower", clip)
+    command = ["build", str(pictures), "--out", str(folder / "it"), "--backbone", f"local-dir:{tower}"]
+    assert main([*command, "--text-model", str(clip)]) == 0
+    return folder / "it"
+
+
+def test_encoder_that_is_the_image_tower_embeds_each_picture_once(one_tower, clip):
+    opened = load_artifact(one_tower)
+    assert opened.encoder.dim == 24  # the projection is kept
+    assert opened.manifest["text"]["one_tower"]
+    assert LAYOUT.text_in(one_tower) == [name for name in TEXT_FILES if "index" not in name and "vision" not in name]
+    assert opened.text.store is opened.store
+    model, processor = AutoModel.from_pretrained(clip).eval(), AutoProcessor.from_pretrained(clip, backend="pil")
+    words = ["a red shirt", "a hat"]
+    with torch.no_grad():
+        said = model.get_text_features(**processor(text=words, padding=True, return_tensors="pt")).pooler_output.numpy()
+    said /= np.linalg.norm(said, axis=1, keepdims=True)
+    searcher = Searcher.of(opened)
+    for text, vector in zip(words, said, strict=True):
+        hits = searcher.search_text(text, k=5)
+        expected = vectors_of(opened) @ vector
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(expected)[::-1][:5], atol=1e-5)
+    image = Image.open(io.BytesIO(opened.gallery.thumbnail(3))).convert("RGB")
+    np.testing.assert_array_equal(opened.text.encoder.embed_images([image]), opened.encoder.embed_images([image]))
+
+
+def test_artifact_with_one_tower_is_changed(one_tower, tmp_path):
+    folder = Path(shutil.copytree(one_tower, tmp_path / "it"))
+    noise(tmp_path / "more" / "a" / "1.png", 1)
+    add_images(folder, open_source(str(tmp_path / "more")))
+    grown = load_artifact(folder)
+    assert len(grown.text.store) == 61
+    remove_images(folder, [grown.gallery.ids[0]])
+    assert len(load_artifact(folder).text.store) == 60
+    assert load_artifact(folder).manifest["text"]["one_tower"]
+
+
+def test_other_encoder_has_a_tower_of_its_own(told):
+    assert load_artifact(told).manifest["text"]["one_tower"] is False

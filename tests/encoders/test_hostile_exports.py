@@ -1,5 +1,7 @@
 """Exported networks from strangers: whatever is not a plain network is refused before an engine reads it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import timm
@@ -44,11 +46,10 @@ def test_plain_network_is_accepted(tmp_path):
 
 
 def of_texts():
-    inputs = {"input_ids": ("int64", (7,)), "attention_mask": ("int64", (7,))}
-    return Signature(inputs, [["embedding"]], 16, optional=frozenset({"attention_mask"}))
+    return Signature({"input_ids": ("int64", (None,))}, [["embedding"]], 1, (2, 7))
 
 
-def for_texts(*names, kind=INT64, length=7):
+def for_texts(*names, kind=INT64, length="words"):
     table = number("table", np.ones((50, 4), np.float32))
     nodes = [
         node("Gather", ["table", names[0]], ["words"]),
@@ -63,7 +64,6 @@ def for_texts(*names, kind=INT64, length=7):
 
 def test_network_may_have_other_inputs_than_pixels(tmp_path):
     check(for_texts("input_ids"), tmp_path, of_texts())
-    check(for_texts("input_ids", "attention_mask"), tmp_path, of_texts())
     for model in (
         for_texts("attention_mask"),
         for_texts("input_ids", "more"),
@@ -71,8 +71,30 @@ def test_network_may_have_other_inputs_than_pixels(tmp_path):
         for_texts("input_ids", length=8),
         plain(),
     ):
-        with pytest.raises(EncoderError, match=r"its inputs must be input_ids of shape \(N, 7\)"):
+        with pytest.raises(EncoderError, match=r"its inputs must be input_ids of shape \(N, L\)"):
             check(model, tmp_path, of_texts())
+
+
+def test_text_tower_that_needs_more_for_short_texts_is_refused(tmp_path):
+    model = for_texts("input_ids")
+    dear = [  # a text of 2 tokens becomes a large table, one of 7 does not
+        node("Shape", ["words"], ["shape"]),
+        node("Slice", ["shape", "one", "two"], ["length"]),
+        node("Sub", ["seven", "length"], ["short"]),
+        node("Mul", ["short", "many"], ["times"]),
+        node("Concat", ["times", "one"], ["size"], axis=0),
+        node("Expand", ["float", "size"], ["dear"]),
+    ]
+    model.graph.node.extend(dear)
+    weights = [number("two", [2]), number("seven", [7]), number("many", [2**26]), number("float", np.float32([[1]]))]
+    model.graph.initializer.extend(weights)
+    for lengths in ((7,), (2, 7)):
+        signature = dataclasses.replace(of_texts(), lengths=lengths)
+        if lengths == (7,):
+            check(model, tmp_path, signature)
+        else:
+            with pytest.raises(EncoderError, match="a pass would need a tensor of"):
+                check(model, tmp_path, signature)
 
 
 SMALL = {  # timm's networks, with few and narrow layers

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from retrieval.encoders.files import CONFIG_FILE, WEIGHTS_FILE
 from retrieval.encoders.image import Encoder
+from retrieval.encoders.network.new import projection_of
 from retrieval.encoders.network.sizes import size_arguments
 from retrieval.encoders.presets import PRESETS, facts, table_lines
 from retrieval.encoders.presets.licences import Weights, link_of, name_of, notice
@@ -39,7 +40,8 @@ def test_table_agrees_with_timm(preset):
     arguments = size_arguments(preset.name, preset.pixels)
     assert (arguments is None) == (own.input_size[1:] == (preset.pixels, preset.pixels))
     with torch.device("meta"):
-        network = timm.create_model(preset.timm, num_classes=0, **(arguments or {})).eval()
+        projection = projection_of(own.to_dict())
+        network = timm.create_model(preset.timm, num_classes=projection, **(arguments or {})).eval()
         embeddings = network(torch.empty(2, 3, preset.pixels, preset.pixels))
     assert embeddings.shape == (2, preset.dimension)
     assert sum(parameter.numel() for parameter in network.parameters()) == preset.parameters

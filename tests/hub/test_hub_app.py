@@ -192,6 +192,14 @@ def test_space_is_created_in_one_commit_and_pinned(hub, client, run):
     assert not [name for name in sent if name.startswith(("tests", "training", ".ci")) or "__pycache__" in name]
 
 
+def test_space_for_a_text_model_that_is_exported_has_no_torch(hub, client, twins):
+    assert client.run("push", twins, "me/words", token=TOKEN).code == 0
+    assert client.run("deploy", "me/words-space", "--artifact", "me/words", token=TOKEN).code == 0
+    lines = hub.files("space", "me/words-space")["requirements.txt"].decode().splitlines()
+    assert [line for line in lines if line.startswith(("torch", "transformers"))] == []
+    assert any(line.startswith("tokenizers==") for line in lines)
+
+
 def test_failed_deployment_still_pins_the_new_space(hub, client, run):
     """Whatever fails after the Space is created, it never serves any other artifact than the one given."""
     hub.faults.append(Fault("POST .*/commit/", times=None, status=500))

@@ -5,6 +5,7 @@ import json
 
 import sentencepiece
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers, trainers
 from transformers import (
     CLIPConfig,
@@ -52,6 +53,42 @@ def write_siglip(folder, **sees):
     config = SiglipConfig(text_config={**reads, "bos_token_id": 1, "eos_token_id": 1}, vision_config={**_SEES, **sees})
     images = SiglipImageProcessor(size={"height": 32, "width": 32})
     return _written(folder, SiglipModel, config, SiglipProcessor(images, tokenizer))
+
+
+def write_image_tower(folder, clip):
+    """Write the image tower of the CLIP in the folder `clip` as a timm network; returns the folder."""
+    state = load_file(clip / "model.safetensors")
+    folder.mkdir(parents=True)
+    save_file(dict(_in_timm(state)), folder / "model.safetensors", metadata={"format": "pt"})
+    sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 1.5, "img_size": 32, "patch_size": 8}
+    means = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+    stated = {"tag": "openai", "num_classes": 24, "classifier": "head", "input_size": [3, 32, 32], **means}
+    config = {"architecture": "vit_base_patch32_clip_quickgelu_224", "num_classes": 24, "model_args": sizes}
+    (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": stated}))
+    return folder
+
+
+def _in_timm(state):
+    """The image tower's weights under timm's names; timm has one matrix for queries, keys and values."""
+    tower = {name.removeprefix("vision_model."): each for name, each in state.items() if "visi" in name}
+    yield "cls_token", tower["embeddings.class_embedding"][None, None]
+    yield "pos_embed", tower["embeddings.position_embedding.weight"][None]
+    yield "patch_embed.proj.weight", tower["embeddings.patch_embedding.weight"]
+    yield "head.weight", state["visual_projection.weight"]
+    yield "head.bias", torch.zeros(24)
+    for kind in ("weight", "bias"):
+        yield f"norm_pre.{kind}", tower[f"pre_layrnorm.{kind}"]
+        yield f"norm.{kind}", tower[f"post_layernorm.{kind}"]
+        for layer in range(2):
+            one, other = f"encoder.layers.{layer}", f"blocks.{layer}"
+            yield (
+                f"{other}.attn.qkv.{kind}",
+                torch.cat([tower[f"{one}.self_attn.{each}_proj.{kind}"] for each in "qkv"]),
+            )
+            yield f"{other}.attn.proj.{kind}", tower[f"{one}.self_attn.out_proj.{kind}"]
+            for number in "12":
+                yield f"{other}.norm{number}.{kind}", tower[f"{one}.layer_norm{number}.{kind}"]
+                yield f"{other}.mlp.fc{number}.{kind}", tower[f"{one}.mlp.fc{number}.{kind}"]
 
 
 def sentence_pieces(*more):

@@ -1,4 +1,7 @@
-"""The optional text model of an artifact, which makes its images searchable by text."""
+"""The optional text model of an artifact, which makes its images searchable by text.
+
+Its exported towers, if it has them, embed texts and images without torch.
+"""
 
 from __future__ import annotations
 
@@ -6,76 +9,128 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.golden import ask_text, replay_text
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree
-from retrieval.console import progress_bar
+from retrieval.console import progress_bar, say
+from retrieval.encoders.image import Encoder
+from retrieval.encoders.text.encoder import TextEncoder
+from retrieval.encoders.text.towers import IMAGE_TOWER, TEXT_TOWER
 from retrieval.errors import EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
-from retrieval.installed import needs
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.stated import check_lengths
 
-if TYPE_CHECKING:
-    from retrieval.encoders.text import TextEncoder
-
 TEXT = "text"  # the section's name in the manifest
+EXPORTED, ONE_TOWER = "exported", "one_tower"  # in the section
 _AT_ONCE = 32  # thumbnails decoded at a time
+_COMPARED = 16  # images of the gallery
 
 
 @dataclass(frozen=True)
 class TextPart:
-    """A joint text and image encoder, and an index of its thumbnail embeddings, in gallery row order."""
+    """A joint text and image encoder, and the vectors that words are compared with, in gallery row order.
+
+    These are an index of thumbnail embeddings; or, if the artifact's own encoder is the model's image tower, the index
+    of the artifact itself.
+    """
 
     encoder: TextEncoder
     store: FaissStore
 
 
-def write_text(folder: Path, gallery: Gallery, encoder: TextEncoder | None) -> dict[str, Any]:
-    """Save the text model and an index of the thumbnails' embeddings, unless `encoder` is None.
+def write_text(
+    folder: Path, gallery: Gallery, text: TextEncoder | None, encoder: Encoder, store: FaissStore
+) -> dict[str, Any]:
+    """Save the text model, and an index of the thumbnails' embeddings, unless `text` is None.
 
-    Returns the manifest entries.
+    There is no such index if `encoder`, whose vectors are in `store`, is the model's image tower. Returns the manifest
+    entries.
     """
-    if encoder is None:
+    if text is None:
         return {}
-    encoder.save(folder / LAYOUT.text)
-    return _write_vectors(folder, encoder, _embedded(gallery, encoder, 0))
+    images = _spread(gallery)
+    one_tower = text.network.is_tower(encoder, images)
+    text.save(folder / LAYOUT.text)
+    exported = _exported(folder, text, [] if one_tower else images)
+    # Loaded again, as what is exported embeds faster.
+    text = TextEncoder.load(folder / LAYOUT.text, pictures=encoder if one_tower else None)
+    section = {
+        "name": text.name,
+        "fingerprint": text.fingerprint,
+        **({"weights": {"name": text.name, "license": text.licence}} if text.licence else {}),
+        "dimension": text.dim,
+        ONE_TOWER: one_tower,
+        EXPORTED: exported,
+        "versions": {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")},
+    }
+    vectors = None if one_tower else _embedded(gallery, text, 0)
+    return {TEXT: section | _indexed(folder, text, store, vectors)}
 
 
-def rewrite_text(folder: Path, gallery: Gallery, part: TextPart | None, kept: Ids) -> dict[str, Any]:
+def rewrite_text(
+    folder: Path, gallery: Gallery, part: TextPart | None, stated: Mapping[str, Any], kept: Ids, store: FaissStore
+) -> dict[str, Any]:
     """Rewrite the text index for a changed gallery; the model's files must already be in `folder`.
 
-    The gallery must start with the rows `kept` of the previous one, whose embeddings are reused. Returns the manifest
-    entries.
+    `stated` is the manifest of the previous artifact. The gallery must start with its rows `kept`, whose embeddings are
+    reused; `store` has the vectors of the artifact's own encoder. Returns the manifest entries.
     """
     if part is None:
         return {}
-    vectors = np.concatenate([part.store.vectors(kept), _embedded(gallery, part.encoder, len(kept))])
-    return _write_vectors(folder, part.encoder, vectors, part.store)
+    vectors = None
+    if not stated[TEXT].get(ONE_TOWER):
+        vectors = np.concatenate([part.store.vectors(kept), _embedded(gallery, part.encoder, len(kept))])
+    return {TEXT: {**stated[TEXT], **_indexed(folder, part.encoder, store, vectors, part.store)}}
 
 
-def _write_vectors(
-    folder: Path, encoder: TextEncoder, vectors: Vectors, like: FaissStore | None = None
+def export_text(folder: Path, gallery: Gallery, part: TextPart | None, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the exported towers of a text model into `folder`, which has its other files, unless they are there.
+
+    `stated` is the manifest of the artifact. Returns the manifest entries; none if the model cannot be exported.
+    """
+    if part is None or stated[TEXT].get(EXPORTED):
+        return {}
+    place = folder / LAYOUT.text
+    for path in place.iterdir():  # an older artifact does not say how the exported towers read; other files are links
+        if path != folder / LAYOUT.text_index:
+            path.unlink()
+    part.encoder.save(place)
+    exported = _exported(folder, part.encoder, [] if stated[TEXT].get(ONE_TOWER) else _spread(gallery))
+    return {TEXT: {**stated[TEXT], "fingerprint": TextEncoder.load(place).fingerprint, EXPORTED: exported}}
+
+
+def _spread(gallery: Gallery) -> list[Image]:
+    rows = np.unique(np.linspace(0, len(gallery) - 1, _COMPARED).astype(int))
+    return [open_image(gallery.thumbnail(int(row))) for row in rows]
+
+
+def _exported(folder: Path, text: TextEncoder, images: list[Image]) -> dict[str, Any] | None:
+    """Write the exported towers; what the manifest says of them, or None, with a message, if there can be none."""
+    try:
+        return text.export(folder / LAYOUT.text, images)
+    except (EncoderError, OSError) as error:
+        say(f"Searches by words will need torch, as {text.name} cannot be exported: {error}.")
+        return None
+
+
+def _indexed(
+    folder: Path, text: TextEncoder, store: FaissStore, vectors: Vectors | None, like: FaissStore | None = None
 ) -> dict[str, Any]:
-    store = fit_index(vectors, like=like)
-    store.save(folder / LAYOUT.text_index)
-    section = {
-        "name": encoder.name,
-        "fingerprint": encoder.fingerprint,
-        **({"weights": {"name": encoder.name, "license": encoder.licence}} if encoder.licence else {}),
-        "dimension": encoder.dim,
-        "index": asdict(store.settings),
-        "golden": ask_text(encoder, store),
-        "versions": {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")},
-    }
-    return {TEXT: section}
+    """Write the index of these vectors, unless they are None, and ask the golden query; returns manifest entries."""
+    if vectors is None:
+        return {"golden": ask_text(text, store)}
+    own = fit_index(vectors, like=like)
+    own.save(folder / LAYOUT.text_index)
+    return {"index": asdict(own.settings), "golden": ask_text(text, own)}
 
 
 def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Vectors:
@@ -90,30 +145,32 @@ def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Vectors:
     return vectors
 
 
-def read_text(folder: Path, manifest: Mapping[str, Any]) -> TextPart | None:
+def read_text(
+    folder: Path, manifest: Mapping[str, Any], encoder: Encoder, store: FaissStore, engine: str | None = None
+) -> TextPart | None:
     """The text model of an artifact; None if it has none. The files must already be verified.
 
-    Raises IntegrityError if the model or the index does not match the manifest.
+    `encoder` and `store` are those of the artifact; `engine` is as in `TextEncoder.load`. Raises IntegrityError if the
+    model or the index does not match the manifest.
     """
     listed = any(name.startswith(f"{LAYOUT.text}/") for name in manifest["files"])
     agree(f"{LAYOUT.text}: text model present", TEXT in manifest, listed)
     if TEXT not in manifest:
         return None
-    with needs("a model for words"):
-        from retrieval.encoders.text import TextEncoder
     stated = manifest[TEXT]
+    one_tower, exported = stated.get(ONE_TOWER) is True, bool(stated.get(EXPORTED))
+    for name, there in ((TEXT_TOWER, exported), (IMAGE_TOWER, exported and not one_tower)):
+        agree(f"{LAYOUT.text}/{name}: exported tower", there, f"{LAYOUT.text}/{name}" in manifest["files"])
     try:
-        encoder = TextEncoder.load(folder / LAYOUT.text)
-    except EncoderError as error:
+        text = TextEncoder.load(folder / LAYOUT.text, engine=engine, pictures=encoder if one_tower else None)
+        if EXPORTED in stated:  # before, fingerprints depended on the version of transformers
+            agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], text.fingerprint)
+        own = store if one_tower else FaissStore.load(folder / LAYOUT.text_index, stated["index"])
+    except (EncoderError, IntegrityError) as error:
         raise IntegrityError(f"{LAYOUT.text}: {error}") from error
-    agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], encoder.fingerprint)
-    try:
-        store = FaissStore.load(folder / LAYOUT.text_index, stated["index"])
-    except IntegrityError as error:
-        raise IntegrityError(f"{LAYOUT.text}: {error}") from error
-    agree(f"{LAYOUT.text_index}: dimension", stated["dimension"], store.dim)
-    agree(f"{LAYOUT.text}: dimension", stated["dimension"], encoder.dim)
-    agree(f"{LAYOUT.text_index}: number of vectors", manifest["rows"], len(store))
-    check_lengths(LAYOUT.text_index, store, store.settings.factory)
-    replay_text(stated["golden"], encoder, store)
-    return TextPart(encoder, store)
+    agree(f"{LAYOUT.text_index}: dimension", stated["dimension"], own.dim)
+    agree(f"{LAYOUT.text}: dimension", stated["dimension"], text.dim)
+    agree(f"{LAYOUT.text_index}: number of vectors", manifest["rows"], len(own))
+    check_lengths(LAYOUT.text_index, own, own.settings.factory)
+    replay_text(stated["golden"], text, own)
+    return TextPart(text, own)

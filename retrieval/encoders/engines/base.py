@@ -90,21 +90,24 @@ _PARENT = os.getpid()
 class ExportedEngine:
     """What the engines that run an exported network have in common."""
 
+    name: Name
     device: Device = "cpu"
     pixels_at_once = 2 * 224 * 224
+    dim: int
+    explains: bool
 
-    def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
-        """The named outputs for N inputs, (N, 3, H, W) float32."""
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
+        """The named outputs for the named inputs, arrays with N rows each."""
         raise NotImplementedError
 
     def embed(self, pixels: Floats) -> Floats:
         """See `Engine`."""
-        embedding: Floats = self.run([EMBEDDING], pixels)[0]
+        embedding: Floats = self.run([EMBEDDING], {PIXELS: pixels})[0]
         return embedding
 
     def split(self, pixels: Floats) -> Split:
         """See `Engine`."""
-        return Split(*self.run([EMBEDDING, FEATURE_MAP, BIAS], pixels))
+        return Split(*self.run([EMBEDDING, FEATURE_MAP, BIAS], {PIXELS: pixels}))
 
 
 def keep_in_child(engine: object, name: str) -> None:

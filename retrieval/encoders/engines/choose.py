@@ -13,7 +13,7 @@ from retrieval.errors import EncoderError
 from retrieval.installed import how_to_install, needs
 
 if TYPE_CHECKING:
-    from retrieval.encoders.engines.base import Engine
+    from retrieval.encoders.engines.base import ExportedEngine
 
 ENGINES = ("onnx", "openvino", "torch")
 ENGINE = "LOOKALIKE_ENGINE"  # the environment variable that `--engine` sets, for this process and its children
@@ -57,7 +57,9 @@ def choose(exported: Path, wanted: str | None = None, only: str | None = None) -
     )
 
 
-def open_exported(file: NetworkFile, engine: str, *, keep_memory: bool = False, is_int8: bool = False) -> Engine:
+def open_exported(
+    file: NetworkFile, engine: str, *, keep_memory: bool = False, is_int8: bool = False
+) -> ExportedEngine:
     """An exported network in the engine of this name.
 
     Raises EncoderError if the engine cannot run it, and MissingExtraError if it is not installed. With `keep_memory`,

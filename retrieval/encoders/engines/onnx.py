@@ -7,12 +7,10 @@ from typing import Any
 
 import onnxruntime
 
-from retrieval.arrays import Floats
 from retrieval.encoders.engines.base import (
     BIAS,
     EMBEDDING,
     FEATURE_MAP,
-    PIXELS,
     ExportedEngine,
     Name,
     keep_in_child,
@@ -41,14 +39,14 @@ class OnnxEngine(ExportedEngine):
         self.explains = {FEATURE_MAP, BIAS} <= outputs.keys()
         keep_in_child(self, "_session")
 
-    def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
         """See `ExportedEngine`."""
         if self._pid != os.getpid():  # the threads of a session do not exist in a forked child
             self._pid, self._session = os.getpid(), _session(self._file.read(), self._file.name, self._keep)
         try:
-            return list(self._session.run(outputs, {PIXELS: pixels}))
+            return list(self._session.run(outputs, inputs))
         except Exception as error:  # ONNX Runtime has a class for each of its states
-            raise EncoderError(f"{self._file.name} cannot embed a picture: {first_line(error)}") from error
+            raise EncoderError(f"{self._file.name} cannot embed what it was given: {first_line(error)}") from error
 
 
 def _session(model: str | bytes, name: str, keep_memory: bool) -> Any:

@@ -8,12 +8,10 @@ from typing import Any
 
 import openvino
 
-from retrieval.arrays import Floats
 from retrieval.encoders.engines.base import (
     BIAS,
     EMBEDDING,
     FEATURE_MAP,
-    PIXELS,
     ExportedEngine,
     Name,
     keep_in_child,
@@ -46,7 +44,7 @@ class OpenVinoEngine(ExportedEngine):
         """What runs the network in a forked child, where OpenVINO waits for threads that do not exist."""
         return OnnxEngine(self._file)
 
-    def run(self, outputs: list[str], pixels: Floats) -> list[Any]:
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[Any]:
         """See `ExportedEngine`."""
         if self._pid != os.getpid():
             if self._is_int8:
@@ -54,12 +52,12 @@ class OpenVinoEngine(ExportedEngine):
                     "OpenVINO cannot run in a process that was forked after it was loaded, and in int8 ONNX Runtime "
                     "gives other vectors: load the encoder in that process."
                 )
-            return self._in_child.run(outputs, pixels)
+            return self._in_child.run(outputs, inputs)
         try:
-            found = self._network({PIXELS: pixels})
+            found = self._network(inputs)
             return [found[name].copy() for name in outputs]  # the next call writes into the same memory
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise EncoderError(f"{self._file.name} cannot embed a picture: {first_line(error)}") from error
+            raise EncoderError(f"{self._file.name} cannot embed what it was given: {first_line(error)}") from error
 
 
 def _compiled(file: NetworkFile) -> Any:

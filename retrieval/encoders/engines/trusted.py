@@ -6,6 +6,7 @@ that timm and torch export does none of this: given the shapes of its inputs, th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,14 +33,14 @@ _OUTPUTS = {EMBEDDING: "ND", FEATURE_MAP: "NHWD", BIAS: "D"}
 class Signature:
     """What an exported network takes and gives. The first side of each input is N, the number of pictures or texts."""
 
-    inputs: Mapping[str, tuple[str, tuple[int, ...]]]
-    """Name -> type (`float32` or `int64`), and shape without N."""
+    inputs: Mapping[str, tuple[str, tuple[int | None, ...]]]
+    """Name -> type (`float32` or `int64`), and shape without N, with None for a side of several lengths."""
     outputs: Sequence[Sequence[str]]
     """The lists of names that its outputs may have, all float32: `embedding`, and what splits it."""
     most: int
     """N is from 1 to this."""
-    optional: frozenset[str] = frozenset()
-    """Inputs that it may lack."""
+    lengths: tuple[int, ...] = (0,)
+    """What the sides that are None can be when it runs."""
 
 
 def of_pictures(input_size: Sequence[int]) -> Signature:
@@ -68,23 +69,29 @@ def _problems(model: Any, signature: Signature, size: int) -> Iterator[str]:
     """What a network does not have, the first thing first."""
     yield from form_problems(model)
     inputs = {each.name: each for each in model.graph.input}
-    wanted = {name: kind for name, kind in signature.inputs.items() if name in inputs or name not in signature.optional}
+    wanted = signature.inputs
     if len(model.graph.input) != len(wanted) or not all(
         name in inputs and _is_of(inputs[name].type.tensor_type, *kind) for name, kind in wanted.items()
     ):
-        texts = (f"{name} of shape (N, {', '.join(map(str, shape))})" for name, (_, shape) in wanted.items())
+        texts = (
+            f"{name} of shape (N, {', '.join(str(side or 'L') for side in kind[1])})" for name, kind in wanted.items()
+        )
         yield f"its inputs must be {', '.join(texts)}"
     names = [each.name for each in model.graph.output]
     if names not in [list(each) for each in signature.outputs]:
         yield f"its outputs are {', '.join(names)}"
     graph = Graph(model)
-    for number in range(1, signature.most + 1):  # what grows with N may grow faster than N
-        walk = graph.walk({name: (_TYPES[kind], (number, *shape)) for name, (kind, shape) in wanted.items()})
+    # All that can come: what grows with N may grow faster than N.
+    for number, length in itertools.product(range(1, signature.most + 1), signature.lengths):
+        shapes = {
+            name: (number, *(length if side is None else side for side in kind[1])) for name, kind in wanted.items()
+        }
+        walk = graph.walk({name: (_TYPES[kind], shapes[name]) for name, (kind, _) in wanted.items()})
         yield from _wrong_values(model, walk, number)
         yield from _too_much(walk, size)
 
 
-def _is_of(found: Any, kind: str, shape: tuple[int, ...]) -> bool:
+def _is_of(found: Any, kind: str, shape: tuple[int | None, ...]) -> bool:
     """Whether an input is declared with this type, and this shape after N."""
     sides = [side.dim_value if side.HasField("dim_value") else None for side in found.shape.dim]
     return found.elem_type == _TYPES[kind] and sides == [None, *shape]

@@ -29,8 +29,6 @@ class _Outputs(torch.nn.Module):
         self.splits = splitting is not None
 
     def forward(self, pixels: torch.Tensor) -> Any:
-        # The exporter has just turned its log on, and would print the whole graph to stdout if it fails.
-        torch._C._jit_set_onnx_log_enabled(False)
         found = self.network(pixels)
         return (*found, self.network.bias.clone()) if self.splits else found
 
@@ -38,27 +36,47 @@ class _Outputs(torch.nn.Module):
 def export(engine: TorchEngine, path: Path, input_size: tuple[int, int, int]) -> None:
     """Write the network as ONNX: float32, any number of pictures at once. Raises EncoderError if torch cannot."""
     outputs = [EMBEDDING, FEATURE_MAP, BIAS] if engine.explains else [EMBEDDING]
-    network = _Outputs(engine.model, engine.splitting).eval()  # the exporter leaves it in the mode that it had
-    noise = torch.rand(2, *input_size, generator=torch.Generator().manual_seed(0))  # one alone would become constant
+    network = _Outputs(engine.model, engine.splitting)
+    noise = torch.rand(2, *input_size, generator=torch.Generator().manual_seed(0))
+    try:
+        write_onnx(network, {PIXELS: noise}, path, outputs)
+    except EncoderError as error:
+        raise EncoderError(f"torch cannot export {engine.model.pretrained_cfg['architecture']!r}: {error}") from error
+
+
+def write_onnx(
+    network: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    path: Path,
+    outputs: list[str],
+    also_dynamic: dict[int, str] | None = None,
+) -> None:
+    """Write a network as ONNX, for any number of pictures or texts at once; raises EncoderError if torch cannot.
+
+    `inputs` are examples with two rows, as one alone would become constant. `also_dynamic` names other axes of the
+    inputs that may have any length.
+    """
+    free: dict[str, dict[int, str]] = {name: {0: "batch"} for name in outputs if name != BIAS}
+    # The exporter turns its log on before it calls the network, and would print the whole graph to stdout if it fails.
+    hook = network.register_forward_pre_hook(lambda *_: torch._C._jit_set_onnx_log_enabled(False))
+    free |= {name: {0: "batch", **(also_dynamic or {})} for name in inputs}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of shapes taken for constant, which the comparison finds out
             torch.onnx.export(
-                network,
-                (noise,),
+                network.eval(),  # the exporter leaves it in the mode that it had
+                tuple(inputs.values()),
                 str(path),
-                input_names=[PIXELS],
+                input_names=list(inputs),
                 output_names=outputs,
-                dynamic_axes={
-                    name: {0: "batch"} for name in (PIXELS, EMBEDDING, FEATURE_MAP) if name in (PIXELS, *outputs)
-                },
+                dynamic_axes=free,
                 opset_version=_OPSET,
                 dynamo=False,  # a tenth of the time of the other exporter, and the same figures
             )
     except Exception as error:  # each network fails in its own way
-        raise EncoderError(
-            f"torch cannot export {engine.model.pretrained_cfg['architecture']!r}: {first_line(error)}"
-        ) from error
+        raise EncoderError(first_line(error)) from error
+    finally:
+        hook.remove()
 
 
 def difference(one: Engine, other: Engine, pixels: Floats) -> float:
@@ -66,7 +84,12 @@ def difference(one: Engine, other: Engine, pixels: Floats) -> float:
 
     `pixels` is (N, 3, H, W) float32. Infinite where an embedding has no direction.
     """
-    first, second = (engine.embed(pixels).astype(np.float64) for engine in (one, other))
+    return distance(one.embed(pixels), other.embed(pixels))
+
+
+def distance(one: Floats, other: Floats) -> float:
+    """The largest distance of the unit vectors of two (N, D) arrays, row by row; infinite without a direction."""
+    first, second = one.astype(np.float64), other.astype(np.float64)
     lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in (first, second)]
     if first.shape != second.shape or not all(np.isfinite(length).all() and (length > 0).all() for length in lengths):
         return float("inf")

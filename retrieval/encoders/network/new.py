@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ from retrieval.encoders.presets import PRESETS, timm_name
 from retrieval.encoders.presets.licences import RANDOM, UNKNOWN, Weights
 from retrieval.encoders.weights import stored_shapes
 from retrieval.errors import EncoderError
+
+# What timm's names of networks that were trained with captions have in common, and of those trained on classes.
+_IN_ONE_SPACE = re.compile(r"clip|_pe_core_|_mci\d")
+_ON_CLASSES = re.compile(r"in(1|12|21|22)k")
 
 
 def new_network(
@@ -45,15 +50,31 @@ def new_network(
             torch.manual_seed(seed)
         name, from_hub = timm_name(backbone), pretrained and weights is None
         network = make_network(name, from_hub, embedding_size, arguments)
+        kept = 0 if embedding_size or head else projection_of(network.pretrained_cfg, weights)
+        if kept:
+            network = make_network(name, from_hub, kept, arguments)
         if head:
             put_head(network, head)
     if weights is not None:
-        _fill(network, name, weights, arguments)
+        _fill(network, name, weights, arguments, () if kept else classifier_names(network), kept)
     found = _origin(network, backbone, from_hub, weights, weights_license)
     stated = {"license": None if found.license == UNKNOWN else found.license}
     sized = {"input_size": (3, size, size), "test_input_size": None} if arguments is not None else {}
     network.pretrained_cfg = {**network.pretrained_cfg, **stated, **sized}
     return network, found
+
+
+def projection_of(stated: Mapping[str, Any], weights: Path | None = None) -> int:
+    """Size of the space that a network shares with words: CLIP and its like project pictures into it.
+
+    `stated` is timm's `pretrained_cfg`, where that projection is the classifier. 0 for other networks, those that were
+    trained on classes after that, and if a file of weights does not have the projection.
+    """
+    name = f"{stated.get('architecture')}.{stated.get('tag')}"
+    if not _IN_ONE_SPACE.search(name) or _ON_CLASSES.search(name):
+        return 0
+    size, classifier = int(stated.get("num_classes") or 0), f"{stated.get('classifier')}.weight"
+    return size if weights is None or stored_shapes(weights).get(classifier, (0,))[0] == size else 0
 
 
 def _origin(network: Any, backbone: str, from_hub: bool, weights: Path | None, weights_license: str | None) -> Weights:
@@ -71,19 +92,23 @@ def _origin(network: Any, backbone: str, from_hub: bool, weights: Path | None, w
     return Weights(str(name), stated.get("license") or UNKNOWN)
 
 
-def _fill(network: Any, name: str, path: Path, arguments: Mapping[str, Any] | None) -> None:
-    """Load a file; its position embeddings are resampled if it was made for pictures of timm's own size."""
-    skip = classifier_names(network)
+def _fill(
+    network: Any, name: str, path: Path, arguments: Mapping[str, Any] | None, skip: tuple[str, ...], outputs: int
+) -> None:
+    """Load a file but the layers in `skip`; `outputs` is the size of the network in it without them, or 0.
+
+    Its position embeddings are resampled if it was made for pictures of timm's own size.
+    """
     try:
         load_weights(network, path, skip)
     except EncoderError:
         if not arguments:
             raise
-        own = planned(lambda: make_network(name, False, 0), stored := stored_shapes(path))
+        own = planned(lambda: make_network(name, False, outputs), stored := stored_shapes(path))
         check_fit(own, stored, path.name, skip)
         state = {key: tensor for key, tensor in load_file(path).items() if is_kept(key, skip)}
         resampled = timm.create_model(
-            name, pretrained=True, num_classes=0, pretrained_cfg_overlay={"state_dict": state}, **arguments
+            name, pretrained=True, num_classes=outputs, pretrained_cfg_overlay={"state_dict": state}, **arguments
         ).state_dict()
         check_fit(network, {key: tuple(tensor.shape) for key, tensor in resampled.items()}, path.name, skip)
         network.load_state_dict({key: value for key, value in resampled.items() if is_kept(key, skip)}, strict=False)

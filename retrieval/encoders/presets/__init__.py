@@ -57,15 +57,15 @@ _ROWS = (
         "the default; a start for training; explains itself",
     ),
     Preset(
-        "pe-core-small", "vit_pe_core_small_patch16_384.fb", 23_586_048, 384, 384, "apache-2.0", 160, 330,
+        "pe-core-small", "vit_pe_core_small_patch16_384.fb", 23_783_168, 512, 384, "apache-2.0", 160, 330,
         "classes of objects, trained with captions",
     ),
     Preset(
-        "pe-core-base", "vit_pe_core_base_patch16_224.fb", 92_886_528, 768, 224, "apache-2.0", 170, 380,
+        "pe-core-base", "vit_pe_core_base_patch16_224.fb", 93_673_984, 1024, 224, "apache-2.0", 170, 380,
         "classes of objects, trained with captions",
     ),
     Preset(
-        "pe-core-large", "vit_pe_core_large_patch14_336.fb", 316_102_656, 1024, 336, "apache-2.0", 1900, 4000,
+        "pe-core-large", "vit_pe_core_large_patch14_336.fb", 317_152_256, 1024, 336, "apache-2.0", 1900, 4000,
         "classes of objects, if time does not matter",
     ),
     Preset(

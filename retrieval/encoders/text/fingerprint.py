@@ -1,0 +1,43 @@
+"""The fingerprint of a saved text model, from its files alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from retrieval.encoders.text.towers import OWN_KEY, TOKENIZER
+from retrieval.encoders.weights import fingerprint_of, stored_shapes, stored_tensors
+from retrieval.untrusted.strict_json import parse_json
+
+# Facts that do not affect the vectors, or may change when a model is saved and loaded.
+_NOT_THE_MODEL = {
+    *("_name_or_path", "name_or_path", "name", "licence", "architectures", "dtype", "transformers_version"),
+    *("is_local", "local_files_only"),
+}
+
+
+def fingerprint_of_files(folder: Path) -> str:
+    """SHA-256 hex digest of weights, preprocessing and tokenizer in a folder: equal where the vectors are.
+
+    `folder` is what `TextEncoder.save` wrote. Exported towers do not count: they give the same vectors. Raises
+    EncoderError for weights that cannot be read, and ValueError for settings that cannot be.
+    """
+    settings = (path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".model"))
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in weights:
+        stored_shapes(path)  # its header is checked
+    tensors = (tensor for path in weights for tensor in stored_tensors(path))
+    return fingerprint_of([[path.name, _content(path)] for path in settings], tensors)
+
+
+def _content(path: Path) -> Any:
+    if path.suffix != ".json" or path.name == TOKENIZER:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    facts = dict(parse_json(path.read_bytes()))
+    facts[OWN_KEY] = _without(facts.get(OWN_KEY) or {})
+    return _without(facts)
+
+
+def _without(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: fact for name, fact in facts.items() if name not in _NOT_THE_MODEL}

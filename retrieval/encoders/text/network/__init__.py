@@ -1,0 +1,1 @@
+"""What needs torch and `transformers`: the model itself, and its export."""
