@@ -82,7 +82,10 @@ class Resize:
     """Pillow's `reducing_gap`."""
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """The width and height to which a picture of this size is resized, rounded as timm and torchvision do."""
+        """The width and height to which a picture of this size is resized, rounded as timm and torchvision do.
+
+        Both are at least 1, where timm fails for a very narrow picture.
+        """
         if self.rule == "squash":
             return self.width, self.height
         if self.rule == "cover" and self.width == self.height:  # torchvision's rule for squares: it truncates
@@ -94,7 +97,7 @@ class Resize:
             return max(1, round(width * scale)), max(1, round(height * scale))
         ratios = width / self.width, height / self.height
         ratio = min(ratios) if self.rule == "cover" else max(ratios)
-        return round(width / ratio), round(height / ratio)
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 _RULES = {"squash": "squash", "center": "cover", "border": "inside"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _DEFAULTS: dict[str, Any] = {
 _MOST_SIDE = 2_048  # pixels of the input: a network needs about a kilobyte for each
 _CROPS = (0.1, 4.0)  # share of the picture that is kept: a small one would enlarge the picture first
 _MOST_RESIZED = 4_096  # pixels of a side before it is cropped
+_MOST_PIXELS = 2**24  # of a picture before it is cropped: 256 x 65,536, for example
 _LARGEST, _LEAST_STD = 1_000.0, 1e-6  # of pixels from 0 to 1; beyond them, float32 has infinities
 
 
@@ -89,15 +91,23 @@ class Transform:
     def __call__(self, image: Image.Image) -> Floats:
         """RGB image to (3, H, W) float32."""
         size = self._resize.size_of(*image.size)
-        resized = image if image.size == size else image.resize(size, Image.Resampling(self._resize.filter))
         (left, right), (top, bottom) = span(size[0], self._width), span(size[1], self._height)
-        if (left, top, right, bottom) != (0, 0, *size):
-            resized = self._cropped(resized, (left, top, right, bottom))
+        resized = self._resized(image, size, (left, top, right, bottom))
         pixels = np.asarray(resized)
         out = np.empty((3, self._height, self._width), np.float32)
         for channel, levels in enumerate(self._levels):
             np.take(levels, pixels[..., channel], out=out[channel], mode="clip")  # `clip` writes without a copy
         return out
+
+    def _resized(self, image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+        """The box of a picture that is resized to this size."""
+        resampling = Image.Resampling(self._resize.filter)
+        if math.prod(size) > _MOST_PIXELS:  # a very long one, of which the middle is shown: what is cut off is not made
+            sides = [found / after for found, after in zip(image.size, size, strict=True)] * 2
+            part = [at * side for at, side in zip(box, sides, strict=True)]
+            return image.resize((self._width, self._height), resampling, (part[0], part[1], part[2], part[3]))
+        resized = image if image.size == size else image.resize(size, resampling)
+        return resized if box == (0, 0, *size) else self._cropped(resized, box)
 
     def _cropped(self, image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
         """The box of a picture; what lies outside of the picture is black, or the mean of the border mode."""
