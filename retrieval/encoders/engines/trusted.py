@@ -52,10 +52,12 @@ def of_pictures(input_size: Sequence[int]) -> Signature:
 
 def check_exported(file: NetworkFile, signature: Signature) -> None:
     """Raise EncoderError unless an ONNX file is a network of plain operations with this signature, within limits."""
+    content = file.read() if file.size <= _MOST_BYTES else None
     try:
-        if file.size > _MOST_BYTES:
+        if content is None:
             raise ValueError(f"it has {file.size:,} bytes")
-        model = onnx.load_model_from_string(file.read())
+        model = onnx.load_model_from_string(content)
+        del content
         if problem := next(_problems(model, signature, file.size), None):
             raise ValueError(problem)
     except Exception as error:  # a file can be wrong in as many ways as ONNX has operations
