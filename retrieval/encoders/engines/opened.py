@@ -13,8 +13,9 @@ _MOST_AT_ONCE = 2**31 - 2**12  # bytes that Linux reads in one call
 class NetworkFile:
     """A file that stays the same one if another takes its place, also for a forked child, which reads it again."""
 
-    def __init__(self, path: Path) -> None:
-        self.name = path.name
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        """`name` is what errors call it, if that is not the name of the path."""
+        self.name = name or path.name
         self._file = path.open("rb")
         self._found = self._state()
 

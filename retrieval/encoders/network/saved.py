@@ -66,7 +66,7 @@ class Network:
             self._file = HeldFile("model.onnx")
             path = self._file.path
             export(self.engine, path, size)
-            file = NetworkFile(path)
+            file = NetworkFile(path, "model.onnx")
             check_exported(file, of_pictures(size))  # as whoever loads it does
             self.tested = open_exported(file, "onnx")
             # One picture and several: an export can be right for one number of them only.
