@@ -209,7 +209,7 @@ def test_info_and_the_card_name_the_source_of_a_sync(copied_artifact, tmp_path, 
 
 def test_info_names_the_text_model(twins, here):
     lines = here("info", twins)[1].splitlines()
-    assert "words    searches by words are possible" in lines
+    assert "words    searches by words are possible, with clip-tiny, licence unknown" in lines
 
 
 def test_columns_of_every_type_are_described(tmp_path):
