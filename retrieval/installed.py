@@ -6,6 +6,7 @@ are used, inside `needs`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 from collections.abc import Iterator
@@ -53,6 +54,12 @@ def needs(task: str, *, extra: str | None = None) -> Iterator[None]:
         if (found := missing(error, task, extra=extra)) is None:
             raise
         raise found from error
+
+
+def check_installed(module: str, task: str) -> None:
+    """Raise MissingExtraError if a module of an extra is not there, before a long task; imports nothing."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(f"{task} needs {module}, which is not installed: {how_to_install(module)}")
 
 
 def missing(error: ModuleNotFoundError, task: str, *, extra: str | None = None) -> MissingExtraError | None:

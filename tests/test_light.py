@@ -52,7 +52,7 @@ def test_artifact_with_a_text_model_is_searched_and_changed_without_torch(twins,
 @pytest.mark.parametrize(
     ("arguments", "task", "extra"),
     [
-        (["retrieval", "build", "docs", "--out", "{out}"], "a new encoder needs ", "build"),
+        (["retrieval", "build", "docs", "--out", "{out}"], "build needs timm", "build"),
         (["training", "caltech101", "--out", "{out}"], "training needs ", "train"),
         (["retrieval", "search", "{older}", "docs/page.png"], "an artifact without onnx/model.onnx", "build"),
         (["retrieval", "verify", "{own}", "--engine", "openvino"], "--engine openvino needs openvino", "openvino"),

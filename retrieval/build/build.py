@@ -72,7 +72,7 @@ def build_artifact(
     int8: dict[str, Any] = {"precision": precision, "accept_loss": accept_loss}
     with building(source, Path(out), encoder, **options, **int8) as (draft, report):
         draft.facts.update(write_map(draft.folder, draft.vectors, map_method))
-        draft.facts.update(write_text(draft.folder, draft.gallery, text, encoder, draft.store))
+        draft.facts.update(write_text(draft.folder, draft.gallery, text, draft.encoder, draft.store))
     return report
 
 

@@ -140,7 +140,8 @@ def export_encoder(folder: Path) -> Artifact:
             sections = write_exported(new, old.encoder, old.gallery)
             sections |= export_text(new, old.gallery, old.text, old.manifest)
             if not (EXPORTED in sections or sections.get(TEXT, {}).get(EXPORTED)):
-                raise EncoderError(f"the encoder of {folder} cannot be exported; it is as it was, and needs torch.")
+                what = "text model" if EXPORTED in old.manifest else "encoder"
+                raise EncoderError(f"the {what} of {folder} cannot be exported; it is as it was, and needs torch.")
             write_manifest(new, {**old.manifest, **sections})
         return replace(load_artifact(folder), name=old.name)
 

@@ -90,7 +90,7 @@ def _stated(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, 
         "encoder": {
             "architecture": encoder.name,
             "fingerprint": encoder.fingerprint,
-            **({} if encoder.precision == "float32" else {"precision": encoder.precision}),
+            **({"precision": "int8", "engine": encoder.engine.name} if encoder.precision == "int8" else {}),
             **({"weights": asdict(encoder.weights)} if encoder.weights else {}),
         },
         "dimension": store.dim,

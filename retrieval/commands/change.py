@@ -24,6 +24,7 @@ from retrieval.commands.printing import (
     print_unlike,
 )
 from retrieval.errors import QueryError
+from retrieval.installed import check_installed
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def build(
     """Embed images and write an artifact."""
     check_source(source)
     check_out(out, force)
+    # The extra that has all of it, and not one after the other.
+    check_installed("nncf" if precision == "int8" else "timm", "--precision int8" if precision == "int8" else "build")
     from retrieval.build.build import build_artifact
 
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)

@@ -151,7 +151,8 @@ def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"index    {facts['index']['factory']}"
     if facts["text"]:
         of = weights_in(facts["text"])
-        yield f"words    searches by words are possible{f', with {of.name}, licence {of.license}' if of else ''}"
+        more = f", with {of.name}, licence {of.license or 'none'}" if of else ""
+        yield f"words    searches by words are possible{more}"
     if facts["map"]:
         yield f"map      {facts['map']['method']}"
     if facts["build"]:

@@ -154,7 +154,7 @@ def leave_one_out_lines(metrics: Metrics) -> list[list[str]]:
     """The leave-one-out metrics of the gallery."""
     figures: LeaveOneOut | None = metrics.leave_one_out
     if not figures:
-        return [["There are no labels, so there is nothing to evaluate."]]
+        return [["There are no labels, or only one, so there is nothing to evaluate."]]
     values = figures.by_name()
     learned = " The encoder was trained on some of these images: for new images, see the evaluation."
     return [

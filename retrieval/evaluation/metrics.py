@@ -101,7 +101,7 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
 
     `vectors` are (N, D) float32 unit vectors. Returns the mean of each metric in FIGURES, in [0, 1], and three counts:
     `queries`, `images` in the gallery, and distinct `labels` among the queries. Raises QueryError if no two images
-    share a label.
+    share a label, or if all do.
     """
     of_label = Counter(labels)
     rows = np.array([row for row, label in enumerate(labels) if label is not None and of_label[label] > 1], np.int64)
@@ -109,6 +109,11 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
         raise QueryError(
             "nothing to evaluate: no two images have the same label. Build with --label-column, or from a folder with "
             "one sub-folder per class."
+        )
+    if len(of_label) < 2:
+        raise QueryError(
+            "nothing to evaluate: all images have the same label, so every hit is right. Index images of other "
+            "classes, too: with --limit, a source that is sorted by class gives only the first ones."
         )
     most = min(MAX_QUERIES, max(_LEAST_QUERIES, _MOST_PAIRS // len(vectors)))
     if len(rows) > most:

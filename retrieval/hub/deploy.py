@@ -5,6 +5,7 @@ Needs only the Hub's client, not torch: CI deploys from a machine without the ot
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from retrieval.hub.references import Reference, check_repository, parse_referenc
 
 VARIABLE = "LOOKALIKE_ARTIFACT"  # read by app.py
 _ROOT = Path(__file__).parents[2]
-_REQUIREMENTS = "requirements.txt"
+_REQUIREMENTS, _PROJECT = "requirements.txt", "pyproject.toml"
 _TOP = ("README.md", "LICENSE", "app.py", _REQUIREMENTS)
 _PACKAGE, _DOCS = "retrieval/", "docs/"  # the README shows a picture of docs/, and links to its pages
 _STARTER = f"{_PACKAGE}starter/"
@@ -84,7 +85,11 @@ def _needed(manifest: Mapping[str, Any], place: Path) -> Path:
     """
     whole = (_ROOT / _REQUIREMENTS).read_text(encoding="utf-8")
     light = LAYOUT.exported in manifest["files"] and ("text" not in manifest or manifest["text"].get("exported"))
-    place.write_text(whole.partition("\n\n")[0] + "\n" if light else whole, encoding="utf-8")
+    lines = whole.partition("\n\n")[0] + "\n" if light else whole
+    if manifest["encoder"].get("engine") == "openvino":  # its int8 vectors are those of this engine alone
+        extras = tomllib.loads((_ROOT / _PROJECT).read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+        lines += "\n".join(extras["openvino"]) + "\n"
+    place.write_text(lines, encoding="utf-8")
     return place
 
 

@@ -39,6 +39,7 @@ _PARTS: dict[str, dict[str, type]] = {
         "text": dict,
         "text.dimension": int,
         "text.fingerprint": str,
+        "text.name": str,
         "text.index": dict,
         "text.golden.query": str,
         **{f"text.{path}": kind for path, kind in _GOLDEN.items()},
@@ -53,6 +54,9 @@ def check_shape(manifest: dict[str, Any]) -> None:
     wanted |= {path: kind for path, kind in _OPTIONAL.items() if _at(manifest, path) is not None}
     for part, inside in _PARTS.items():
         wanted |= dict(inside) if part in manifest or _at(manifest, part) is not None else {}
+    for path, kinds in (("text.one_tower", bool), ("text.exported", dict)):
+        if (found := _at(manifest, path)) is not None and not isinstance(found, kinds):
+            raise ValueError(f"{path} is {short(repr(found), 60)}")
     if _at(manifest, "text.one_tower") is True:  # its vectors are those of the artifact's own index
         del wanted["text.index"]
     for path, kind in wanted.items():
@@ -67,7 +71,8 @@ def check_shape(manifest: dict[str, Any]) -> None:
         if not 0 < len(rows) == len(scores) <= _MOST_SCORES or not all(
             _is_row(row, manifest["rows"]) for row in places
         ):
-            raise ValueError(f"a golden query names the rows {short(repr(places), 60)} of {manifest['rows']}")
+            found = f"{len(scores)} scores and the rows {short(repr(places), 60)} of {manifest['rows']}"
+            raise ValueError(f"a golden query has {found}")
         if not all(_is_score(score) for score in scores):
             raise ValueError(f"a golden query has the scores {short(repr(scores), 60)}")
     for change in manifest.get("changes") or []:

@@ -22,6 +22,7 @@ from retrieval.artifact.load import check_target, load_artifact
 from retrieval.artifact.parts.map import pca, project
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
+from retrieval.encoders.image import Encoder
 from retrieval.encoders.text.encoder import TextEncoder
 from retrieval.errors import ArtifactError, MapError, MissingExtraError
 from retrieval.search import Searcher
@@ -520,3 +521,46 @@ def test_artifact_with_one_tower_is_changed(one_tower, tmp_path):
 
 def test_other_encoder_has_a_tower_of_its_own(told):
     assert load_artifact(told).manifest["text"]["one_tower"] is False
+
+
+def test_int8_encoder_shares_no_tower_with_a_text_model_in_float32(pictures, clip, tmp_path):
+    tower = write_image_tower(tmp_path / "tower", clip)
+    encoder, text = Encoder.create(f"local-dir:{tower}"), TextEncoder.create(str(clip))
+    build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, text=text, precision="int8", accept_loss=True)
+    opened = load_artifact(tmp_path / "it")
+    assert (opened.manifest["encoder"]["precision"], opened.manifest["encoder"]["engine"]) == ("int8", "onnx")
+    assert opened.manifest["text"]["one_tower"] is False
+    np.testing.assert_allclose(text_vectors(opened)[:3], seen_by(clip, opened.gallery, range(3)), atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"one_tower": "yes"}, {"exported": 1}, {"name": 10**30}], ids=str)
+def test_text_section_of_another_shape_is_refused(copied_text, changes):
+    stated = json.loads((copied_text / LAYOUT.manifest).read_bytes())["text"]
+    reseal(copied_text, text={**stated, **changes})
+    refused(copied_text, "manifest.json does not have the format", f"text.{next(iter(changes))}")
+
+
+def test_settings_of_a_text_model_that_are_no_object_are_refused_by_name(copied_text):
+    (copied_text / "text/tokenizer_config.json").write_text("[1]")
+    reseal(copied_text)
+    refused(copied_text, "text: tokenizer_config.json is not an object of settings")
+
+
+def test_text_model_computes_on_the_processor_whatever_the_encoder_does(copied_text, monkeypatch):
+    monkeypatch.setattr("retrieval.encoders.engines.choose._sees_gpu", lambda: True)
+    part = load_artifact(copied_text).text
+    assert part.encoder.towers is not part.encoder.__dict__.get("network")
+    assert "network" not in part.encoder.__dict__
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_export_without_room_is_an_error_of_the_build(pictures, encoder, clip, tmp_path, monkeypatch):
+    def full(source, target):
+        with Path("/dev/full").open("wb") as file:
+            file.write(Path(source).read_bytes())
+
+    monkeypatch.setattr("retrieval.encoders.text.network.export.shutil.copyfile", full)
+    text = TextEncoder.create(str(clip))
+    with pytest.raises(ArtifactError, match=r"text/onnx/\w+\.onnx cannot be written \(No space left"):
+        build_artifact(open_source(str(pictures)), tmp_path / "it", encoder, text=text)
+    assert not (tmp_path / "it").exists()

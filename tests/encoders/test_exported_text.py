@@ -1,5 +1,6 @@
 """The exported towers of a text model: the vectors of torch without torch, and files from strangers."""
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from text_models import write_clip, write_siglip
+from text_models import sentence_pieces, write_clip, write_siglip
+from transformers.convert_slow_tokenizer import import_protobuf
 
 from retrieval.encoders.text.encoder import TextEncoder
 from retrieval.encoders.text.exported import ExportedTowers
@@ -23,6 +25,8 @@ TEXTS = [
     "the </s> end",
     "ＡＢ ½\u3000c",
 ]
+
+ModelProto = import_protobuf().ModelProto
 
 
 @pytest.fixture(scope="module", params=[write_clip, write_siglip], ids=["clip", "siglip"])
@@ -130,19 +134,25 @@ def test_reading_that_makes_no_sense_is_refused(copied, reads):
     refused(copied)
 
 
-def test_pictures_of_another_size_than_the_tower_takes_are_refused(copied, images):
+def test_pictures_of_another_size_than_the_tower_takes_are_refused(copied):
     reads = json.loads((copied / "config.json").read_text())["lookalike"]["reads"]
     changed(copied, pictures={**reads["pictures"], "input_size": [3, 64, 64]})
-    with pytest.raises(EncoderError, match=r"its inputs must be pixels of shape \(N, 3, 64, 64\)"):
-        TextEncoder.load(copied).embed_images(images[:1])
+    refused(copied, "its inputs must be pixels of shape (N, 3, 64, 64)")
 
 
 @pytest.mark.parametrize("name", ["text_model.onnx", "vision_model.onnx"])
-def test_tower_in_the_place_of_the_other_is_refused(copied, images, name):
+def test_tower_in_the_place_of_the_other_is_refused(copied, name):
     other = {"text_model.onnx": "vision_model.onnx", "vision_model.onnx": "text_model.onnx"}[name]
     shutil.copyfile(copied / "onnx" / other, copied / "onnx" / name)
-    with pytest.raises(EncoderError, match="is not a network that is exported here"):
-        TextEncoder.load(copied).embed_images(images[:1])
+    refused(copied, f"{name} is not a network that is exported here")
+
+
+def test_model_that_is_replaced_before_its_first_picture_gives_its_own_vectors(copied, images):
+    expected = TextEncoder.load(copied).embed_images(images[:2])
+    loaded = TextEncoder.load(copied)
+    (copied / "onnx/vision_model.onnx").rename(copied / "onnx/elsewhere")
+    shutil.copyfile(copied / "onnx/text_model.onnx", copied / "onnx/vision_model.onnx")
+    np.testing.assert_array_equal(loaded.embed_images(images[:2]), expected)
 
 
 def tokenizer_of(copied):
@@ -164,7 +174,38 @@ def test_tokenizer_that_makes_texts_far_longer_is_refused(copied):
     grow = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 2_000}
     whole["normalizer"] = {"type": "Sequence", "normalizers": [whole["normalizer"], grow]}
     path.write_text(json.dumps(whole))
-    refused(copied, "makes texts 2,000 times as long")
+    refused(copied, "its tokenizer makes texts ", "000 times as long")
+
+
+def test_character_that_becomes_very_many_is_refused(copied, tmp_path):
+    (tmp_path / "rules.tsv").write_text("7A\t" + " ".join(["61"] * 4_000) + "\n")  # z becomes 4,000 times a
+    pieces = sentence_pieces(normalization_rule_tsv=str(tmp_path / "rules.tsv"))
+    path = tokenizer_of(copied)
+    whole = json.loads(path.read_text())
+    table = ModelProto()
+    table.ParseFromString(pieces)
+    content = base64.b64encode(table.normalizer_spec.precompiled_charsmap).decode()
+    precompiled = {"type": "Precompiled", "precompiled_charsmap": content}
+    whole["normalizer"] = {"type": "Sequence", "normalizers": [whole["normalizer"], precompiled]}
+    path.write_text(json.dumps(whole))
+    refused(copied, "its tokenizer makes texts ", "000 times as long")
+    if (copied / "spiece.model").exists():  # torch reads that one
+        (copied / "spiece.model").write_bytes(pieces)
+        with pytest.raises(EncoderError, match="makes texts 4,000 times as long"):
+            TextEncoder.load(copied, engine="torch")
+
+
+def test_text_that_a_tokenizer_cannot_read_is_an_error(copied):
+    path = tokenizer_of(copied)
+    whole = json.loads(path.read_text())
+    whole["pre_tokenizer"] = {"type": "Whitespace"}
+    whole["model"] = {"type": "WordLevel", "vocab": {"size": 0, "red": 1}, "unk_token": "[UNK]"}
+    whole["post_processor"] = whole["added_tokens"] = None
+    path.write_text(json.dumps({name: part for name, part in whole.items() if part is not None}))
+    loaded = TextEncoder.load(copied)
+    assert loaded.embed_texts(["red size"]).shape == (1, loaded.dim)
+    with pytest.raises(EncoderError, match="its tokenizer cannot be used"):
+        loaded.embed_texts(["xylophone"])
 
 
 def test_token_that_the_model_does_not_know_is_an_error(copied):

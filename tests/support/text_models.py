@@ -91,12 +91,12 @@ def _in_timm(state):
                 yield f"{other}.mlp.fc{number}.{kind}", tower[f"{one}.mlp.fc{number}.{kind}"]
 
 
-def sentence_pieces(*more):
+def sentence_pieces(*more, **options):
     """The bytes of a SentencePiece model trained on SENTENCES and these sentences."""
     pieces = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*SENTENCES, *more]), model_writer=pieces, vocab_size=60, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, **options,
     )  # fmt: skip
     return pieces.getvalue()
 

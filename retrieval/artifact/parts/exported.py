@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree
@@ -15,7 +16,7 @@ from retrieval.console import say
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError
 from retrieval.files.storing import storing
-from retrieval.images.gallery import Gallery
+from retrieval.images.gallery import Gallery, spread_rows
 from retrieval.images.open import open_image
 
 EXPORTED = "exported"  # the section's name in the manifest
@@ -31,8 +32,7 @@ def write_exported(folder: Path, encoder: Encoder, gallery: Gallery) -> dict[str
     target = folder / LAYOUT.exported
     if target.exists() or (path := encoder.network.exported) is None:
         return {}
-    rows = np.unique(np.linspace(0, len(gallery) - 1, _COMPARED).astype(int))
-    images = [open_image(gallery.thumbnail(int(row))) for row in rows]
+    images = compared_images(gallery)
     found = encoder.network.difference(np.stack([encoder.preprocess(image) for image in images]))
     if found > encoder.network.most_difference:
         say(
@@ -43,7 +43,12 @@ def write_exported(folder: Path, encoder: Encoder, gallery: Gallery) -> dict[str
     target.parent.mkdir(exist_ok=True)
     with storing(target, ArtifactError, needed=path.stat().st_size):
         shutil.copyfile(path, target)
-    return {EXPORTED: {"images": len(rows), "largest_difference": float(f"{found:.1g}")}}
+    return {EXPORTED: {"images": len(images), "largest_difference": float(f"{found:.1g}")}}
+
+
+def compared_images(gallery: Gallery) -> list[Image]:
+    """Images spread over a gallery, the first one among them, to compare an exported network with torch."""
+    return [open_image(gallery.thumbnail(row)) for row in spread_rows(len(gallery), _COMPARED)]
 
 
 def write_int8(folder: Path, network: Path, compared: Mapping[str, Any]) -> dict[str, Any]:

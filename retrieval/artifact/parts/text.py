@@ -18,9 +18,11 @@ from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.golden import ask_text, replay_text
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree
+from retrieval.artifact.parts.exported import compared_images
 from retrieval.console import progress_bar, say
 from retrieval.encoders.image import Encoder
 from retrieval.encoders.text.encoder import TextEncoder
+from retrieval.encoders.text.fingerprint import fingerprint_of_files
 from retrieval.encoders.text.towers import IMAGE_TOWER, TEXT_TOWER
 from retrieval.errors import EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
@@ -32,7 +34,6 @@ from retrieval.stores.stated import check_lengths
 TEXT = "text"  # the section's name in the manifest
 EXPORTED, ONE_TOWER = "exported", "one_tower"  # in the section
 _AT_ONCE = 32  # thumbnails decoded at a time
-_COMPARED = 16  # images of the gallery
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def write_text(
     """
     if text is None:
         return {}
-    images = _spread(gallery)
+    images = compared_images(gallery)
     one_tower = text.network.is_tower(encoder, images)
     text.save(folder / LAYOUT.text)
     exported = _exported(folder, text, [] if one_tower else images)
@@ -87,7 +88,7 @@ def rewrite_text(
     if part is None:
         return {}
     vectors = None
-    if not stated[TEXT].get(ONE_TOWER):
+    if stated[TEXT].get(ONE_TOWER) is not True:
         vectors = np.concatenate([part.store.vectors(kept), _embedded(gallery, part.encoder, len(kept))])
     return {TEXT: {**stated[TEXT], **_indexed(folder, part.encoder, store, vectors, part.store)}}
 
@@ -104,20 +105,15 @@ def export_text(folder: Path, gallery: Gallery, part: TextPart | None, stated: M
         if path != folder / LAYOUT.text_index:
             path.unlink()
     part.encoder.save(place)
-    exported = _exported(folder, part.encoder, [] if stated[TEXT].get(ONE_TOWER) else _spread(gallery))
-    return {TEXT: {**stated[TEXT], "fingerprint": TextEncoder.load(place).fingerprint, EXPORTED: exported}}
-
-
-def _spread(gallery: Gallery) -> list[Image]:
-    rows = np.unique(np.linspace(0, len(gallery) - 1, _COMPARED).astype(int))
-    return [open_image(gallery.thumbnail(int(row))) for row in rows]
+    exported = _exported(folder, part.encoder, [] if stated[TEXT].get(ONE_TOWER) is True else compared_images(gallery))
+    return {TEXT: {**stated[TEXT], "fingerprint": fingerprint_of_files(place), EXPORTED: exported}}
 
 
 def _exported(folder: Path, text: TextEncoder, images: list[Image]) -> dict[str, Any] | None:
     """Write the exported towers; what the manifest says of them, or None, with a message, if there can be none."""
     try:
         return text.export(folder / LAYOUT.text, images)
-    except (EncoderError, OSError) as error:
+    except EncoderError as error:
         say(f"Searches by words will need torch, as {text.name} cannot be exported: {error}.")
         return None
 
@@ -163,11 +159,12 @@ def read_text(
         agree(f"{LAYOUT.text}/{name}: exported tower", there, f"{LAYOUT.text}/{name}" in manifest["files"])
     try:
         text = TextEncoder.load(folder / LAYOUT.text, engine=engine, pictures=encoder if one_tower else None)
-        if EXPORTED in stated:  # before, fingerprints depended on the version of transformers
-            agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], text.fingerprint)
+        found = text.fingerprint
         own = store if one_tower else FaissStore.load(folder / LAYOUT.text_index, stated["index"])
     except (EncoderError, IntegrityError) as error:
         raise IntegrityError(f"{LAYOUT.text}: {error}") from error
+    if EXPORTED in stated:  # before, fingerprints depended on the version of transformers
+        agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], found)
     agree(f"{LAYOUT.text_index}: dimension", stated["dimension"], own.dim)
     agree(f"{LAYOUT.text}: dimension", stated["dimension"], text.dim)
     agree(f"{LAYOUT.text_index}: number of vectors", manifest["rows"], len(own))

@@ -40,8 +40,11 @@ def new_network(
 ) -> tuple[Any, Weights]:
     """The network that `Encoder.create` describes, and where its weights come from; raises EncoderError."""
     check_name(backbone)
-    if weights_license and weights is None:
-        raise EncoderError("a licence of the weights can only be stated for weights from a file (--weights FILE).")
+    if weights_license and weights is None and not backbone.startswith("local-dir:"):
+        raise EncoderError(
+            "a licence of the weights can only be stated for weights from a file or a folder (--weights FILE, "
+            "--backbone local-dir:FOLDER)."
+        )
     preset = PRESETS.get(backbone)
     size = image_size or (preset.pixels if preset else None)
     arguments = size_arguments(backbone, size) if size else None
@@ -89,7 +92,7 @@ def _origin(network: Any, backbone: str, from_hub: bool, weights: Path | None, w
         return Weights(RANDOM, None)
     stated = network.pretrained_cfg
     name = stated.get("hf_hub_id") or Path(backbone.removeprefix("local-dir:")).name
-    return Weights(str(name), stated.get("license") or UNKNOWN)
+    return Weights(str(name), weights_license or stated.get("license") or UNKNOWN)
 
 
 def _fill(

@@ -8,7 +8,6 @@ model is never run.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -20,14 +19,15 @@ from PIL import Image
 
 from retrieval.arrays import Floats, Vectors
 from retrieval.encoders.base import ImageEncoder
-from retrieval.encoders.engines.choose import choose
+from retrieval.encoders.engines.choose import asked
 from retrieval.encoders.presets.licences import licence_of_text_model
 from retrieval.encoders.text.exported import ExportedTowers, own_facts
 from retrieval.encoders.text.fingerprint import fingerprint_of_files
 from retrieval.encoders.text.limits import check_files
 from retrieval.encoders.text.towers import TEXT_TOWER, Towers
 from retrieval.encoders.unit import check_shape, unit_rows
-from retrieval.errors import EncoderError, QueryError, first_line, short
+from retrieval.errors import EncoderError, MissingExtraError, QueryError, first_line, short
+from retrieval.files.held import temporary_folder
 from retrieval.forking import Batches, OneThread
 from retrieval.installed import needs
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from retrieval.encoders.text.network.model import Network
 
 _BATCH = 8
-_LONGEST = 4_096  # characters: more than any of the models reads, yet fast to tokenize
+_LONGEST = 2_048  # characters: more than any of the models reads, yet fast to tokenize
 _T = TypeVar("_T")
 
 
@@ -76,6 +76,8 @@ class TextEncoder:
         with needs("a model for words"):
             from retrieval.encoders.text.network.model import from_hub
         folder = Path(name).expanduser()
+        if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~")) or folder.is_file()):
+            raise EncoderError(f"there is no folder {name} with a text model.")
         if folder.is_dir():
             made = cls._with_torch(folder)
         else:
@@ -91,12 +93,12 @@ class TextEncoder:
     def load(cls, folder: Path, *, engine: str | None = None, pictures: ImageEncoder | None = None) -> TextEncoder:
         """Load what `save` wrote, only from this folder; raises EncoderError if its files are invalid.
 
-        `engine` is `onnx`, `openvino` or `torch`, as in `Encoder.load`; without exported towers it is torch.
+        `engine` is `onnx`, `openvino` or `torch`; None takes what LOOKALIKE_ENGINE says, else ONNX Runtime. Without
+        exported towers it is torch. All of them compute on the processor, wherever the encoder of pictures does.
         `pictures` is an encoder that is the model's image tower, and embeds the pictures.
         """
-        path = folder / TEXT_TOWER
-        chosen = choose(path, engine) if path.is_file() else None
-        if chosen is None:
+        chosen = (asked(engine) or "onnx") if (folder / TEXT_TOWER).is_file() else "torch"
+        if chosen == "torch":
             return cls._with_torch(folder, pictures)
 
         def network() -> Network:
@@ -136,9 +138,9 @@ class TextEncoder:
         """SHA-256 hex digest of weights, preprocessing and tokenizer: equal for encoders that give the same vectors."""
         if self._folder is not None and own_facts(self._folder):  # `save` wrote it
             return fingerprint_of_files(self._folder)
-        with tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True) as place:
-            self.save(Path(place))
-            return fingerprint_of_files(Path(place))
+        with temporary_folder() as place:
+            self.save(place)
+            return fingerprint_of_files(place)
 
     def save(self, folder: Path) -> None:
         """Write config, weights, preprocessing and tokenizer in `transformers`' own format."""
@@ -149,7 +151,8 @@ class TextEncoder:
 
         Compared with torch on these pictures and on texts of several kinds; without pictures, only the text tower is
         written. Returns how many there were of each, and the most by which a score differs. Raises EncoderError, and
-        writes nothing, if the model cannot be exported or then gives other vectors.
+        writes nothing, if the model cannot be exported or then gives other vectors, and ArtifactError if there is no
+        room for them.
         """
         with needs("the export of a text model"):
             from retrieval.encoders.text.network.export import export_towers
@@ -189,6 +192,8 @@ class TextEncoder:
 def _loading(what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
+    except MissingExtraError:
+        raise
     except Exception as error:  # transformers, the Hub client and safetensors each raise their own exceptions
         why = short(first_line(error), 300)
         raise EncoderError(f"the text model {what} could not be loaded: {why}.{hint}") from error

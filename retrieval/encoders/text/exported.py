@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -39,12 +40,17 @@ class ExportedTowers:
     def __init__(self, folder: Path, engine: str) -> None:
         """Raises EncoderError, ValueError or another error if the files are invalid."""
         check_files(folder)
-        self._folder, self._engine = folder, engine
-        self.reading = reading_of(folder)
+        self._engine, self.reading = engine, reading_of(folder)
         self._tokenizer = _tokenizer(folder, self.reading)
         inputs = dict.fromkeys((IDS, MASK)[: 1 + self.reading.masked], ("int64", (None,)))
-        self._texts = self._opened(TEXT_TOWER, Signature(inputs, ([EMBEDDING],), 1, self.reading.lengths))
+        words = Signature(inputs, ([EMBEDDING],), 1, self.reading.lengths)
+        self._texts = open_exported(_checked(folder / TEXT_TOWER, words), engine)
         self.dim = self._texts.dim
+        # Opened and checked now, as another file may take its place; an engine reads it when a picture comes.
+        place = folder / IMAGE_TOWER
+        self._pictures = _checked(place, of_pictures(self.reading.pictures["input_size"])) if place.exists() else None
+        if not hasattr(os, "fork") and self._pictures:  # on Windows, a file that is open could not be replaced
+            self._images  # noqa: B018
 
     def texts(self, texts: list[str]) -> Floats:
         """See `Towers`."""
@@ -52,7 +58,8 @@ class ExportedTowers:
 
     def _text(self, text: str) -> Floats:
         """One alone is as fast as its share of several, and only lengths that were checked occur."""
-        line = self._tokenizer.encode(text).ids
+        with panicking():
+            line = self._tokenizer.encode(text).ids
         length = next(length for length in self.reading.lengths if length >= len(line))
         ids = np.full((1, length), self.reading.pad, np.int64)
         ids[0, : len(line)] = line
@@ -68,17 +75,20 @@ class ExportedTowers:
         return np.concatenate([self._images.embed(part) for part in parts])
 
     @cached_property
-    def _images(self) -> ExportedEngine:  # opened when it is first needed: searches by words do not need it
-        return self._opened(IMAGE_TOWER, of_pictures(self.reading.pictures["input_size"]))
+    def _images(self) -> ExportedEngine:  # searches by words do not need it
+        if self._pictures is None:
+            raise EncoderError(f"the text model has no {IMAGE_TOWER}, so it cannot embed pictures.")
+        return open_exported(self._pictures, self._engine)
 
     @cached_property
     def _transform(self) -> Transform:
         return Transform(self.reading.pictures)
 
-    def _opened(self, name: str, signature: Signature) -> ExportedEngine:
-        file = NetworkFile(self._folder / name)
-        check_exported(file, signature)
-        return open_exported(file, self._engine)
+
+def _checked(path: Path, signature: Signature) -> NetworkFile:
+    file = NetworkFile(path)
+    check_exported(file, signature)
+    return file
 
 
 def reading_of(folder: Path) -> Reading:

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrieval.encoders.text.towers import OWN_KEY, TOKENIZER
 from retrieval.encoders.weights import fingerprint_of, stored_shapes, stored_tensors
+from retrieval.errors import EncoderError
 from retrieval.untrusted.strict_json import parse_json
 
 # Facts that do not affect the vectors, or may change when a model is saved and loaded.
@@ -21,7 +22,7 @@ def fingerprint_of_files(folder: Path) -> str:
     """SHA-256 hex digest of weights, preprocessing and tokenizer in a folder: equal where the vectors are.
 
     `folder` is what `TextEncoder.save` wrote. Exported towers do not count: they give the same vectors. Raises
-    EncoderError for weights that cannot be read, and ValueError for settings that cannot be.
+    EncoderError for weights and settings that cannot be read.
     """
     settings = (path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".model"))
     weights = sorted(folder.glob("*.safetensors"))
@@ -34,8 +35,11 @@ def fingerprint_of_files(folder: Path) -> str:
 def _content(path: Path) -> Any:
     if path.suffix != ".json" or path.name == TOKENIZER:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    facts = dict(parse_json(path.read_bytes()))
-    facts[OWN_KEY] = _without(facts.get(OWN_KEY) or {})
+    try:
+        facts = dict(parse_json(path.read_bytes()))
+        facts[OWN_KEY] = _without(dict(facts.get(OWN_KEY) or {}))
+    except (TypeError, ValueError) as error:
+        raise EncoderError(f"{path.name} is not an object of settings: {error}") from error
     return _without(facts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,20 @@ from retrieval.encoders.network.export import distance, write_onnx
 from retrieval.encoders.text.exported import ExportedTowers
 from retrieval.encoders.text.network.model import Network
 from retrieval.encoders.text.network.tokenizer import as_fast
-from retrieval.encoders.text.towers import IDS, IMAGE_TOWER, MASK, OWN_TOKENIZER, TEXT_TOWER, Reading
-from retrieval.errors import EncoderError
+from retrieval.encoders.text.towers import (
+    CONFIG,
+    IDS,
+    IMAGE_TOWER,
+    MASK,
+    OWN_KEY,
+    OWN_TOKENIZER,
+    TEXT_TOWER,
+    TOKENIZER,
+    Reading,
+)
+from retrieval.errors import ArtifactError, EncoderError
+from retrieval.files.held import temporary_folder
+from retrieval.files.storing import storing
 
 _MOST_DIFFERENCE = 1e-5  # of a score, as for the encoder of pictures
 _AT_ONCE = 8
@@ -34,6 +48,8 @@ _TEXTS = [
         "a\tb\n c ",
         "!?",
         "1,234.50 $",
+        "a red shirt\u200b",
+        "\ufeffa red shirt\ufeff \u200b",
     ),
     *("naïve café", "красная машина", "赤い車", "سيارة حمراء", "a_b|c", "</s> <pad>", "e\u0301 \u200b \u202e"),
 ]
@@ -61,24 +77,35 @@ def export_towers(network: Network, folder: Path, pictures: Sequence[Image.Image
     """See `TextEncoder.export`."""
     if (reading := network.reading) is None:
         raise EncoderError("only transformers can prepare its pictures and texts")
-    written = folder / Path(TEXT_TOWER).parent
-    written.mkdir(exist_ok=True)
-    try:
-        if not network.processor.tokenizer.is_fast:
-            as_fast(network.processor.tokenizer).save(str(folder / OWN_TOKENIZER))
-        _export_text(network, reading, folder / TEXT_TOWER)
-        if pictures:
-            noise = torch.rand((2, *reading.pictures["input_size"]), generator=torch.Generator().manual_seed(0))
-            write_onnx(_Picture(network.model), {PIXELS: noise}, folder / IMAGE_TOWER, [EMBEDDING])
-        found = _compared(network, ExportedTowers(folder, "onnx"), pictures)
-        if found > _MOST_DIFFERENCE:
-            raise EncoderError(f"the exported towers move a score by {found:.1g}, more than {_MOST_DIFFERENCE:.0e}")
-    except BaseException:
-        for path in written.iterdir():
-            path.unlink()
-        written.rmdir()
-        raise
+    with temporary_folder() as place:
+        found = _written(network, reading, place, pictures)
+        for path in (place / Path(TEXT_TOWER).parent).iterdir():
+            target = folder / path.relative_to(place)
+            target.parent.mkdir(exist_ok=True)
+            with storing(target, ArtifactError, needed=path.stat().st_size):
+                shutil.copyfile(path, target)
     return {"texts": len(_TEXTS), "images": len(pictures), "largest_difference": float(f"{found:.1g}")}
+
+
+def _written(network: Network, reading: Reading, place: Path, pictures: Sequence[Image.Image]) -> float:
+    """Write the towers, and what they need to be loaded, into an empty folder; the most by which a score differs."""
+    (place / TEXT_TOWER).parent.mkdir()
+    (place / CONFIG).write_text(json.dumps({OWN_KEY: {"reads": reading.facts()}}), encoding="utf-8")
+    if network.processor.tokenizer.is_fast:
+        (place / TOKENIZER).write_text(network.processor.tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
+    else:
+        as_fast(network.processor.tokenizer).save(str(place / OWN_TOKENIZER))
+    _export_text(network, reading, place / TEXT_TOWER)
+    if pictures:
+        noise = torch.rand((2, *reading.pictures["input_size"]), generator=torch.Generator().manual_seed(0))
+        write_onnx(_Picture(network.model), {PIXELS: noise}, place / IMAGE_TOWER, [EMBEDDING])
+    try:
+        exported = ExportedTowers(place, "onnx")
+    except ValueError as error:  # of files that are larger than any that would be loaded
+        raise EncoderError(f"its exported form would not be loaded: {error}") from error
+    if (found := _compared(network, exported, pictures)) > _MOST_DIFFERENCE:
+        raise EncoderError(f"the exported towers move a score by {found:.1g}, more than {_MOST_DIFFERENCE:.0e}")
+    return found
 
 
 def _export_text(network: Network, reading: Reading, path: Path) -> None:

@@ -19,15 +19,16 @@ from retrieval.encoders.image import Encoder
 from retrieval.encoders.network.export import distance
 from retrieval.encoders.network.planned import planned
 from retrieval.encoders.preprocess import Transform
-from retrieval.encoders.text.limits import MOST_SIDE, check_growth
+from retrieval.encoders.text.limits import MOST_SIDE, check_growth, check_table
 from retrieval.encoders.text.network.prepare import reading_of_processor
+from retrieval.encoders.text.network.tokenizer import sentence_pieces
 from retrieval.encoders.text.towers import OWN_KEY, Reading
 from retrieval.encoders.weights import stored_shapes
 from retrieval.errors import EncoderError
 from retrieval.files.locks import check_lockable
 
 _KINDS = ("clip", "siglip", "siglip2")  # model types as `transformers` names them
-_SAME_TOWER = 1e-3  # of a score: two implementations differ by 1e-5, in int8 or with another activation by 0.01 or more
+_SAME_TOWER = 1e-3  # of a score: two implementations differ by 1e-5, with another activation by 0.01 or more
 _SPARE = 1_000_000  # weights that are computed and not stored, such as positions
 
 
@@ -42,11 +43,8 @@ class Network:
         self._words = int(model.config.text_config.max_position_embeddings)
         # SigLIP was trained on texts padded to a fixed length; for CLIP, padding would only cost time.
         self._padding = "longest" if model.config.model_type == "clip" else "max_length"
-
-    @cached_property
-    def reading(self) -> Reading | None:
+        self.reading: Reading | None = reading_of_processor(processor, self._words, fixed=self._padding != "longest")
         """How exported towers would read words and pictures; None if only `transformers` can prepare them."""
-        return reading_of_processor(self.processor, self._words, fixed=self._padding == "max_length")
 
     @cached_property
     def _transform(self) -> Transform | None:
@@ -90,7 +88,7 @@ class Network:
         """
         own, other = self.reading.pictures if self.reading else {}, encoder.data_config
         alike = all(np.allclose(own[name], other[name], atol=1e-3) for name in ("mean", "std")) if own else False
-        if not alike or list(own["input_size"]) != list(other["input_size"]):
+        if encoder.precision != "float32" or not alike or list(own["input_size"]) != list(other["input_size"]):
             return False
         tensors = [encoder.preprocess(image) for image in pictures]
         with torch.inference_mode():
@@ -159,7 +157,10 @@ def _check_processor(processor: Any) -> None:
         for side in sides.values() if isinstance(sides, dict) else [sides]:
             if side is not None and not 1 <= side <= MOST_SIDE:
                 raise ValueError(f"pictures are resized to {side} pixels, and the most is {MOST_SIDE:,}")
-    check_growth(processor.tokenizer.backend_tokenizer.normalizer if processor.tokenizer.is_fast else None)
+    if processor.tokenizer.is_fast:
+        check_growth(processor.tokenizer.backend_tokenizer.normalizer)
+    else:
+        check_table(sentence_pieces(processor.tokenizer).normalizer_spec.precompiled_charsmap)
 
 
 @contextmanager

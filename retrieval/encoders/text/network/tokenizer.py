@@ -17,8 +17,7 @@ _PUNCTUATION = r"[!-/:-@\[-`{-~]"  # of ASCII, as SigLIP removes it
 
 def as_fast(tokenizer: Any) -> Tokenizer:
     """The same tokenizer for `tokenizers`; raises EncoderError for one of another kind than SigLIP's."""
-    stored = import_protobuf().ModelProto()
-    stored.ParseFromString(tokenizer.sp_model.serialized_model_proto())
+    stored = sentence_pieces(tokenizer)
     if type(tokenizer).__name__ != "SiglipTokenizer" or stored.trainer_spec.model_type != _UNIGRAM:
         raise EncoderError(f"its tokenizer is a {type(tokenizer).__name__}, which cannot be exported")
     pieces = [(piece.piece, piece.score) for piece in stored.pieces]
@@ -33,6 +32,15 @@ def as_fast(tokenizer: Any) -> Tokenizer:
     return made
 
 
+def sentence_pieces(tokenizer: Any) -> Any:
+    """The SentencePiece model of a tokenizer, as a message; raises EncoderError if it has none."""
+    if (pieces := getattr(tokenizer, "sp_model", None)) is None:
+        raise EncoderError(f"its tokenizer is a {type(tokenizer).__name__}, which is not supported")
+    stored = import_protobuf().ModelProto()
+    stored.ParseFromString(pieces.serialized_model_proto())
+    return stored
+
+
 def _steps(stored: Any, *, lower: bool) -> list[Any]:
     """Capitals, punctuation and spaces as SigLIP's rules say, then the model's own table of characters."""
     steps: list[Any] = [normalizers.Lowercase()] if lower else []
@@ -40,4 +48,5 @@ def _steps(stored: Any, *, lower: bool) -> list[Any]:
     steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     if table := stored.normalizer_spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(table))
-    return [*steps, normalizers.Replace(Regex(" {2,}"), " ")]
+    # Last, as signs without width become spaces in that table.
+    return [*steps, normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip(left=False)]
