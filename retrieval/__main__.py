@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from retrieval.commands import change, encoders, hub, inspect, search, serve
 from retrieval.commands.run import new_app, run_app
 
-GROUPS = (change.commands, encoders.commands, search.commands, inspect.commands, serve.commands, hub.commands)
+GROUPS = tuple(each.commands for each in (change, encoders, search, inspect, serve, hub))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,6 +32,9 @@ EXTRAS = {
     "int8": ("nncf",),
     "map": ("openTSNE", "umap"),
     "bench": ("playwright",),
+    "qdrant": ("qdrant_client",),
+    "postgresql": ("psycopg", "psycopg_pool"),
+    "milvus": ("pymilvus", "milvus_lite"),
 }
 """Extra -> the modules that it adds. `build` includes `datasets`, `train` includes `build`."""
 _EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}

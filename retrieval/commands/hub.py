@@ -1,4 +1,4 @@
-"""Commands for the Hub: push an artifact, pull one, serve one in a Space."""
+"""Commands that bring an artifact elsewhere: to the Hub and back, into a Space, into a vector database."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from retrieval.commands import options
-from retrieval.commands.paths import check_folder
+from retrieval.commands.paths import check_artifact, check_folder
+from retrieval.commands.printing import Bar
 from retrieval.console import command
+from retrieval.words import counted
 
 commands = typer.Typer()
 _REMOTE = "an artifact on the Hub, optionally with a branch, tag or commit (default: main)"
@@ -57,3 +59,23 @@ def deploy(
     from retrieval.hub.deploy import deploy
 
     print(deploy(space, artifact, private=private, hardware=hardware, sha256=sha256))
+
+
+@commands.command()
+def index(
+    artifact: options.AnyArtifact,
+    to: Annotated[str, typer.Option("--to", metavar="URI", help="the vector database, such as qdrant+http://HOST")],
+    sha256: options.Sha256 = None,
+) -> None:
+    """Bring the vectors of an artifact into a vector database, by difference to the version that it has."""
+    check_artifact(artifact)
+    from retrieval.artifact.pairing import fill
+    from retrieval.hub.pull import open_artifact
+
+    opened = open_artifact(artifact, sha256=sha256)
+    with Bar() as bar:
+        filled = fill(opened, to, bar)
+    print(
+        f"{counted(filled.rows, 'image')} of {artifact} can be searched there: {filled.added:,} added, "
+        f"{filled.leaving:,} kept for the version before"
+    )

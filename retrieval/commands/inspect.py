@@ -97,15 +97,18 @@ def evaluate(
     artifact: options.AnyArtifact,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
+    store: options.StoreAt = None,
     engine: options.Engine = None,
     device: options.Device = None,
 ) -> None:
     """Measure leave-one-out retrieval by label."""
-    opened = _opened(artifact, sha256)
+    check_artifact(artifact)
     import numpy as np
 
     from retrieval.evaluation.metrics import leave_one_out
+    from retrieval.search import Searcher
 
+    opened = Searcher.open(artifact, sha256=sha256)
     print_figures(leave_one_out(opened.store.vectors(np.arange(len(opened.store))), opened.gallery.labels), as_json)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from retrieval.encoders.engines.choose import ENGINE
 from retrieval.encoders.engines.device import DEVICE
+from retrieval.stores.servers.open import STORE
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="an artifact's folder", show_default=False)]
 AnyArtifact = Annotated[
@@ -34,6 +35,12 @@ def _use_device(name: str | None) -> str | None:
     return name
 
 
+def _use_store(uri: str | None) -> str | None:
+    if uri is not None:
+        os.environ[STORE] = uri
+    return uri
+
+
 Engine = Annotated[
     Literal["onnx", "openvino", "torch"] | None,
     typer.Option(
@@ -50,6 +57,16 @@ Device = Annotated[
         envvar=DEVICE,
         callback=_use_device,
         help="where the encoder computes (default: auto, a CUDA GPU if torch sees one, else the processor)",
+    ),
+]
+StoreAt = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URI",
+        envvar=STORE,
+        callback=_use_store,
+        help="the vector database to search in, which `index DIR --to URI` has filled (default: DIR's own index)",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]

@@ -66,6 +66,7 @@ def search(
     as_json: options.AsJson = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="search with every image of the folder IMAGE")] = False,
     sha256: options.Sha256 = None,
+    store: options.StoreAt = None,
     engine: options.Engine = None,
     device: options.Device = None,
 ) -> None:

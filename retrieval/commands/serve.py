@@ -104,6 +104,7 @@ def serve(
     refresh: Refresh = None,
     allow_private: AllowPrivate = False,
     sha256: options.Sha256 = None,
+    store: options.StoreAt = None,
     uploads: Uploads = 1024,
     root_path: RootPath = None,
     workers: Workers = 1,

@@ -116,7 +116,7 @@ class Gallery:
 
     def counts(self, column: str) -> dict[str, int]:
         """Number of rows for each value of a column, most common first; missing values are not counted."""
-        values = self._values(column)
+        values = self.column(column)
         counts = dict(zip(values.texts, values.counts().tolist(), strict=True))
         return dict(sorted(((value, n) for value, n in counts.items() if n), key=lambda item: (-item[1], item[0])))
 
@@ -126,7 +126,7 @@ class Gallery:
         return [column for column in ["label", *self.attributes] if self._is_useful(column)]
 
     def _is_useful(self, column: str) -> bool:
-        values = self._values(column)
+        values = self.column(column)
         few = 1 < len(values.texts) <= MAX_VALUES and len(values.texts) < len(self)
         return few and values.members <= _MOST_MEMBERS * len(self)
 
@@ -137,13 +137,13 @@ class Gallery:
         (no value) last; values with a count of 0 are omitted. In a column of lists, each member is a value. Raises
         QueryError like `rows_where`.
         """
-        passed = [(each.column, self._values(each.column).select(each)) for each in parse(where).conditions]
+        passed = [(each.column, self.column(each.column).select(each)) for each in parse(where).conditions]
         found = {}
         for column in self.filters:
             rows = np.ones(len(self), bool)
             for other, mask in passed:
                 rows &= mask | (other == column)
-            values = self._values(column)
+            values = self.column(column)
             counts = values.counts(rows).tolist()
             of_value: dict[str | None, int] = {text: counts[values.code_of[text]] for text in in_order(values.texts)}
             of_value[None] = int((rows & values.missing).sum())
@@ -162,22 +162,22 @@ class Gallery:
             return None
         mask = np.ones(len(self), bool)
         for each in wanted.conditions:
-            mask &= self._values(each.column).select(each)
+            mask &= self.column(each.column).select(each)
         return np.flatnonzero(mask)
 
     def as_texts(self, column: str, wanted: Any) -> list[str | None]:
         """A value, or each value of a list, as the column prints it: `true` for True, `1` for 1.0 in a float column."""
-        values = self._values(column)
+        values = self.column(column)
         return [None if value is None else values.as_text(value) for value in values_of(wanted)]
 
     def groups(self, column: str) -> npt.NDArray[np.int64]:
         """(N,): equal numbers for rows with equal values of a column, -1 without a value; raises QueryError."""
-        values = self._values(column)
+        values = self.column(column)
         if values.is_list:
             raise QueryError(f"{column!r} holds lists, so rows cannot be grouped by it; choose another column.")
         return values.codes.astype(np.int64)
 
-    def _values(self, column: str) -> Values:
+    def column(self, column: str) -> Values:
         """The encoded column; raises QueryError for an unknown one."""
         if column not in self._encoded:
             known = ["label", *self.attributes, "id", "source"]

@@ -89,16 +89,30 @@ class Values:
 
         Raises QueryError for a value that the column does not have (`=`, `!=`), or cannot compare (the others).
         """
+        accepted, missing = self.accepted(condition)
+        found = self._having(accepted)
+        if missing:
+            found = found | self.missing
+        return ~found if condition.operator == "!=" else found
+
+    def accepted(self, condition: Condition) -> tuple[Mask, bool]:
+        """(D,): the values that a condition names, and whether it names rows without one; `!=` takes all other rows.
+
+        Raises QueryError like `select`.
+        """
         if condition.operator in _COMPARE:
-            return self._having(self._compared(condition.operator, condition.values[0]))
+            return self._compared(condition.operator, condition.values[0]), False
         accepted = np.zeros(len(self.texts), bool)
         for value in condition.values:
             if value is not None:
                 accepted |= self._equal(value)
-        found = self._having(accepted)
-        if None in condition.values:
-            found = found | self.missing
-        return found if condition.operator == "=" else ~found
+        return accepted, None in condition.values
+
+    def owned(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """The row and the code of each value that there is; a row with a list has several."""
+        there = self.codes >= 0
+        owners = np.arange(self._rows) if self._owners is None else self._owners
+        return owners[there], self.codes[there]
 
     def _having(self, accepted: Mask) -> Mask:
         """(N,): the rows with a value of those accepted (D,)."""

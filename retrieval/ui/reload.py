@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +11,14 @@ from threading import Event, Thread
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import read_manifest
 from retrieval.console import say
-from retrieval.errors import LookalikeError, first_line
+from retrieval.errors import LookalikeError, StoreError, first_line
 from retrieval.hub.download import resolve
 from retrieval.hub.references import is_reference, parse_reference
 from retrieval.search import Searcher
 from retrieval.ui.serving import Live
 
 LOOK = 1.0  # seconds between two looks at the files
+_STORE_AGAIN = 10.0  # seconds until a vector database is asked again for a version
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 
@@ -33,6 +35,7 @@ class Reloader:
         self._seen: Stamp | None = None  # at the last look
         self._done: Stamp | None = None  # what is served, or could not be
         self._said = ""
+        self._again: float | None = None  # when to try a version again that a vector database did not hold yet
 
     @property
     def is_on_hub(self) -> bool:
@@ -51,6 +54,8 @@ class Reloader:
         """
         folder = self._live.now.artifact.folder
         before, self._seen = self._seen, _stamp(folder)
+        if self._again is not None and time.monotonic() > self._again:
+            self._done = None
         if self._seen == self._done or self._seen != before:
             return False
         self._done = self._seen
@@ -76,9 +81,11 @@ class Reloader:
 
     def _serve(self) -> bool:
         try:
+            self._again = None
             searcher = Searcher.open(self._name, sha256=self._sha256)
             self._live.replace(searcher)
         except Exception as error:  # whatever is wrong with the new one, the old one goes on
+            self._again = time.monotonic() + _STORE_AGAIN if isinstance(error, StoreError) else None
             self._report(error)
             return False
         self._said = ""

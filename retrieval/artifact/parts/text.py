@@ -27,6 +27,7 @@ from retrieval.encoders.text.towers import IMAGE_TOWER, TEXT_TOWER
 from retrieval.errors import EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
+from retrieval.stores.base import Store
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.stated import check_lengths
@@ -45,7 +46,7 @@ class TextPart:
     """
 
     encoder: TextEncoder
-    store: FaissStore
+    store: Store
 
 
 def write_text(
@@ -119,12 +120,12 @@ def _exported(folder: Path, text: TextEncoder, images: list[Image]) -> dict[str,
 
 
 def _indexed(
-    folder: Path, text: TextEncoder, store: FaissStore, vectors: Vectors | None, like: FaissStore | None = None
+    folder: Path, text: TextEncoder, store: FaissStore, vectors: Vectors | None, like: Store | None = None
 ) -> dict[str, Any]:
     """Write the index of these vectors, unless they are None, and ask the golden query; returns manifest entries."""
     if vectors is None:
         return {"golden": ask_text(text, store)}
-    own = fit_index(vectors, like=like)
+    own = fit_index(vectors, like=like if isinstance(like, FaissStore) else None)
     own.save(folder / LAYOUT.text_index)
     return {"index": asdict(own.settings), "golden": ask_text(text, own)}
 

@@ -101,6 +101,7 @@ class Info(TypedDict):
     """The searched artifact; `commit` is empty for a folder, `offline` is true if the Hub could not be reached.
 
     `revision` is the SHA-256 in the artifact's manifest: it changes whenever the app goes over to another version.
+    `store` is the address of the vector database that is searched; empty for the artifact's own index.
     """
 
     artifact: str
@@ -111,6 +112,7 @@ class Info(TypedDict):
     columns: list[str]
     model: str
     dimension: int
+    store: str
     fingerprint: str
     text_model: str
     calibrated: bool

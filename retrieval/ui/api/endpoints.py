@@ -178,6 +178,7 @@ class Endpoints:
             "columns": ["label", *searcher.gallery.attributes],
             "model": searcher.encoder.name,
             "dimension": searcher.encoder.dim,
+            "store": searcher.database,
             "fingerprint": searcher.encoder.fingerprint,
             "text_model": searcher.text.encoder.name if searcher.text else "",
             "calibrated": searcher.confidence is not None,

@@ -1,0 +1,99 @@
+"""Pairing: the gallery of an artifact with a collection of a vector database that holds its vectors.
+
+A collection names the artifacts whose points are all there, by the hash of their manifests. So an artifact never
+searches the vectors of another one. A new version is added by difference, and the one before can still be served.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval.artifact.load import Artifact
+from retrieval.console import Progress, command
+from retrieval.errors import StoreError
+from retrieval.images.tags import keys_of, tags_of
+from retrieval.stores.paired import PairedStore
+from retrieval.stores.servers.base import Collection, State
+from retrieval.stores.servers.open import open_collection
+
+_AT_ONCE = 1_000  # points sent at a time
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What filling a collection changed."""
+
+    added: int
+    leaving: int
+    """Points that the new version does not have; they stay until the next one, for apps that serve the one before."""
+    rows: int
+
+
+def pair(artifact: Artifact, uri: str) -> PairedStore:
+    """The store of an artifact's gallery in the collection at this URI.
+
+    Raises StoreError unless the collection holds exactly this version of the artifact, among others.
+    """
+    collection = open_collection(uri)
+    state, own = collection.state(), artifact.manifest["manifest_sha256"]
+    fill = command(f"index {artifact.folder} --to {collection.uri}")
+    if state is None:
+        raise StoreError(f"{collection.uri} has no collection of Lookalike: `{fill}` fills it.")
+    _check_encoder(state, artifact, collection)
+    if own not in state.versions:
+        held = ", ".join(version[:12] for version in state.versions) or "none"
+        raise StoreError(f"{collection.uri} does not hold this version, {own[:12]}, but {held}: `{fill}` adds it.")
+    return PairedStore(uri, collection, keys_of(artifact.gallery, tags_of(artifact.gallery)), artifact.store.dim)
+
+
+def fill(artifact: Artifact, uri: str, progress: Progress | None = None) -> Filled:
+    """Add a version of an artifact to the collection at this URI, which is made if there is none.
+
+    Only what it does not have is sent, so it continues where it was interrupted. The version before stays until the
+    next one. `progress` receives the points sent and their number. Raises StoreError.
+    """
+    collection, own = open_collection(uri), artifact.manifest["manifest_sha256"]
+    try:
+        state = collection.state()
+        if state is None:
+            state = State(artifact.encoder.fingerprint, artifact.store.dim, {})
+            collection.create(state)
+        _check_encoder(state, artifact, collection)
+        if [*state.versions][-1:] == [own]:
+            return Filled(0, 0, len(artifact.gallery))
+        before = dict([*state.versions.items()][-1:])
+        collection.set_versions(before)  # what is deleted next was of the one before that
+        collection.delete_leaving()
+        return _filled(collection, artifact, {**before, own: len(artifact.gallery)}, progress)
+    finally:
+        collection.close()
+
+
+def _filled(collection: Collection, artifact: Artifact, versions: dict[str, int], progress: Progress | None) -> Filled:
+    tags = tags_of(artifact.gallery)
+    keys, there = keys_of(artifact.gallery, tags), collection.keys()
+    new = np.flatnonzero(~np.isin(keys, there))
+    for at in range(0, len(new), _AT_ONCE):
+        rows = new[at : at + _AT_ONCE]
+        collection.upsert(keys[rows], artifact.store.vectors(rows), [tags[row] for row in rows])
+        if progress:
+            progress(min(at + _AT_ONCE, len(new)), len(new))
+    collection.finish()
+    if missing := int((~np.isin(keys, collection.keys())).sum()):
+        raise StoreError(f"{collection.uri} lacks {missing:,} of {len(keys):,} points after it was filled: try again.")
+    # In this order: what is marked may be deleted when the collection is filled again after an interruption.
+    collection.set_versions(versions)
+    leaving = there[~np.isin(there, keys)]
+    collection.mark_leaving(leaving)
+    return Filled(len(new), len(leaving), len(keys))
+
+
+def _check_encoder(state: State, artifact: Artifact, collection: Collection) -> None:
+    wanted = artifact.encoder.fingerprint, artifact.store.dim
+    if (state.encoder, state.dim) != wanted:
+        raise StoreError(
+            f"{collection.uri} holds {state.dim} dimensions of the encoder {state.encoder[:12]}, but the artifact has "
+            f"{wanted[1]} of {wanted[0][:12]}: give the address another collection."
+        )

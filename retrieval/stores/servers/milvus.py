@@ -1,0 +1,187 @@
+"""Milvus: a server or cluster, `milvus+http(s)://HOST:19530/COLLECTION`, or a file, `milvus:PATH.db` (Milvus Lite).
+
+The token, or `USER:PASSWORD`, is in MILVUS_TOKEN.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from pymilvus import DataType, MilvusClient
+
+from retrieval.arrays import Floats, Ids, Vectors
+from retrieval.errors import StoreError, first_line, short
+from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags
+from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
+
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it also raises, with the addresses
+_TIMEOUT = 30.0  # seconds for one answer
+_PAGE = 10_000  # points; Milvus gives at most 16,384
+_MOST_FOUND = 16_384
+_MOST_TAGS = 4_096  # of a point: the most that Milvus takes
+_EFFORT = 256  # links that a search in the graph looks at, at least
+_TOLD = 65_535  # bytes of a text
+_STRONG = "Strong"  # a search sees what was written before
+
+
+def open_at(uri: str) -> MilvusCollection:
+    """See `open_collection`."""
+    kind, _, rest = uri.partition(":")
+    with _told(hidden(uri)):
+        if kind == "milvus":
+            if Path(rest).suffix != ".db":
+                raise StoreError(f"the file of a Milvus store ends in .db, not {hidden(uri)}.")
+            return MilvusCollection(uri, MilvusClient(rest), DEFAULT)
+        parts = urlsplit(uri)
+        address = f"{kind.removeprefix('milvus+')}://{parts.hostname}:{parts.port or 19530}"
+        client = MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=_TIMEOUT)
+        return MilvusCollection(hidden(uri), client, checked_name(parts.path.strip("/") or DEFAULT))
+
+
+class MilvusCollection:
+    """See `retrieval.stores.servers.base.Collection`."""
+
+    def __init__(self, uri: str, client: Any, name: str) -> None:
+        self.uri, self._client, self._name, self._about = uri, client, name, f"{name}_state"
+
+    def state(self) -> State | None:
+        """See `Collection`."""
+        with _told(self.uri):
+            if not self._client.has_collection(self._about):
+                return None
+            if not (found := self._client.query(self._about, ids=[1], output_fields=["told"], timeout=_TIMEOUT)):
+                return None
+            told = json.loads(found[0]["told"])
+            return State(told["encoder"], told["dim"], dict(told["versions"]))
+
+    def create(self, state: State) -> None:
+        """See `Collection`."""
+        with _told(self.uri):
+            if not self._client.has_collection(self._name):
+                points = self._schema(state.dim)
+                points.add_field("tags", DataType.ARRAY, element_type=DataType.INT64, max_capacity=_MOST_TAGS)
+                points.add_field("leaving", DataType.BOOL)
+                self._create(self._name, points)
+            if not self._client.has_collection(self._about):
+                about = self._schema(2)
+                about.add_field("told", DataType.VARCHAR, max_length=_TOLD)
+                self._create(self._about, about)
+            self._tell(state)
+
+    def _schema(self, dim: int) -> Any:
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("key", DataType.INT64, is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+        return schema
+
+    def _create(self, name: str, schema: Any) -> None:
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
+        self._client.create_collection(name, schema=schema, index_params=index, consistency_level=_STRONG)
+
+    def set_versions(self, versions: Mapping[str, int]) -> None:
+        """See `Collection`."""
+        if (state := self.state()) is None:
+            raise StoreError(f"{self.uri} has no collection {self._name}.")
+        with _told(self.uri):
+            self._tell(State(state.encoder, state.dim, versions))
+
+    def _tell(self, state: State) -> None:
+        told = {"encoder": state.encoder, "dim": state.dim, "versions": [*state.versions.items()]}
+        self._client.upsert(self._about, [{"key": 1, "vector": [1.0, 0.0], "told": json.dumps(told)}])
+
+    def keys(self) -> Ids:
+        """See `Collection`."""
+        found: list[int] = []
+        with _told(self.uri):
+            pages = self._client.query_iterator(self._name, filter="", batch_size=_PAGE, output_fields=["key"])
+            while page := pages.next():
+                found += [int(point["key"]) for point in page]
+            pages.close()
+        return np.sort(np.array(found, np.int64))
+
+    def upsert(self, keys: Ids, vectors: Vectors, tags: Tags) -> None:
+        """See `Collection`."""
+        self._send(zip(keys.tolist(), vectors.tolist(), (own.tolist() for own in tags), strict=True), leaving=False)
+
+    def _send(self, points: Any, *, leaving: bool) -> None:
+        names = ("key", "vector", "tags")
+        with _told(self.uri):
+            rows = [{**dict(zip(names, point, strict=True)), "leaving": leaving} for point in points]
+            if rows:
+                self._client.upsert(self._name, rows)
+
+    def mark_leaving(self, keys: Ids) -> None:
+        """See `Collection`."""
+        for at in range(0, len(keys), 1_000):  # whole points, as older servers cannot change a part of one
+            found = self._points(keys[at : at + 1_000], ["vector", "tags"])
+            self._send(((point["key"], point["vector"], point["tags"]) for point in found), leaving=True)
+
+    def delete_leaving(self) -> None:
+        """See `Collection`."""
+        with _told(self.uri):
+            self._client.delete(self._name, filter="leaving == true")
+
+    def finish(self) -> None:
+        """See `Collection`."""
+        with _told(self.uri):
+            self._client.flush(self._name)
+            self._client.load_collection(self._name)
+
+    def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
+        """See `Collection`."""
+        keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        with _told(self.uri):
+            answers = self._client.search(
+                self._name, queries.tolist(), filter=" and ".join(map(_condition, where)), limit=min(k, _MOST_FOUND),
+                output_fields=["key"], search_params={"metric_type": "IP", "params": {"ef": max(_EFFORT, 2 * k)}},
+                timeout=_TIMEOUT, consistency_level=_STRONG,
+            )  # fmt: skip
+        for row, answer in enumerate(answers):
+            keys[row, : len(answer)] = [int(point["key"]) for point in answer]
+            scores[row, : len(answer)] = [point["distance"] for point in answer]
+        return keys, scores
+
+    def vectors(self, keys: Ids) -> Vectors:
+        """See `Collection`."""
+        found = {int(point["key"]): point["vector"] for point in self._points(keys, ["vector"])}
+        if missing := [key for key in keys.tolist() if key not in found]:
+            raise StoreError(f"{self.uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
+        return np.array([found[key] for key in keys.tolist()], np.float32)
+
+    def _points(self, keys: Ids, fields: list[str]) -> list[Any]:
+        with _told(self.uri):
+            return list(
+                self._client.query(
+                    self._name, ids=keys.tolist(), output_fields=["key", *fields], timeout=_TIMEOUT,
+                    consistency_level=_STRONG,
+                )
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """See `Collection`."""
+        self._client.close()
+
+
+def _condition(where: Tagged) -> str:
+    has = f"array_contains_any(tags, {list(where.tags)})"
+    return f"not {has}" if where.negated else has
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Raise what the client raises as a StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # the client has its own classes, and lets those of gRPC and of the file pass
+        raise StoreError(f"the store {uri} failed: {short(first_line(error) or type(error).__name__, 200)}.") from error

@@ -1,0 +1,204 @@
+"""PostgreSQL with pgvector, from 0.8 on: `postgresql://USER@HOST/DATABASE?collection=NAME`.
+
+The password is in PGPASSWORD or in PostgreSQL's own password file. A collection is two tables, NAME and NAME_state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import numpy as np
+import psycopg
+from psycopg import sql
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from retrieval.arrays import Floats, Ids, Vectors
+from retrieval.errors import StoreError, first_line, short
+from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags
+from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
+
+_LEAST = (0, 8)  # before, a filter was applied to what the graph had found, and answers were short
+_TIMEOUT = 10  # seconds until a connection is there
+_CONNECTIONS = 8
+_EFFORT = 200  # points that a search in the graph looks at
+_SCANNED = 200_000  # points that it goes on to, where a filter lets few through
+# Dimensions that pgvector's graph can have, by the type of its vectors; above, every point is compared.
+_GRAPHS = ((2_000, "vector", "vector_ip_ops"), (4_000, "halfvec", "halfvec_ip_ops"))
+
+
+def open_at(uri: str) -> PostgresCollection:
+    """See `open_collection`."""
+    parts = urlsplit(uri)
+    settings = dict(parse_qsl(parts.query, keep_blank_values=True))
+    name = checked_name(settings.pop("collection", DEFAULT))
+    address = urlunsplit(parts._replace(query=urlencode(settings)))
+    with _told(hidden(uri)), psycopg.connect(address, connect_timeout=_TIMEOUT) as connection:
+        found = connection.execute(
+            "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
+        ).fetchone()
+    version = str((found[1] or found[0]) if found else "")
+    if not version or tuple(map(int, version.split(".")[:2])) < _LEAST:
+        what = f"version {version} of it" if version else "none"
+        raise StoreError(f"the store {hidden(uri)} needs pgvector 0.8 or later, and has {what}: install or update it.")
+    pool = ConnectionPool(address, min_size=0, max_size=_CONNECTIONS, timeout=_TIMEOUT, open=True)
+    return PostgresCollection(hidden(uri), pool, name)
+
+
+class PostgresCollection:
+    """See `retrieval.stores.servers.base.Collection`."""
+
+    def __init__(self, uri: str, pool: ConnectionPool[Any], name: str) -> None:
+        self.uri, self._pool, self._dim = uri, pool, 0
+        self._table, self._about = sql.Identifier(name), sql.Identifier(f"{name}_state")
+        self._graph, self._by_tags = sql.Identifier(f"{name}_graph"), sql.Identifier(f"{name}_tags")
+
+    def state(self) -> State | None:
+        """See `Collection`."""
+        with self._connected() as run:
+            if run("SELECT to_regclass(%s)", self._about.as_string(None))[0][0] is None:
+                return None
+            if not (found := run("SELECT encoder, dim, versions FROM {about}")):
+                return None
+            encoder, self._dim, versions = found[0]
+            return State(encoder, self._dim, dict(versions))
+
+    def create(self, state: State) -> None:
+        """See `Collection`."""
+        self._dim = state.dim
+        with self._connected() as run:
+            run("CREATE EXTENSION IF NOT EXISTS vector")
+            run(
+                "CREATE TABLE IF NOT EXISTS {table} (key bigint PRIMARY KEY, vector vector({dim}) NOT NULL, "
+                "tags bigint[] NOT NULL, leaving boolean NOT NULL DEFAULT false)",
+                dim=sql.Literal(state.dim),
+            )
+            run("CREATE TABLE IF NOT EXISTS {about} (encoder text, dim integer, versions json)")
+            run("DELETE FROM {about}")
+            run("INSERT INTO {about} VALUES (%s, %s, %s)", state.encoder, state.dim, _written(state.versions))
+
+    def set_versions(self, versions: Mapping[str, int]) -> None:
+        """See `Collection`."""
+        with self._connected() as run:
+            run("UPDATE {about} SET versions = %s", _written(versions))
+
+    def keys(self) -> Ids:
+        """See `Collection`."""
+        with self._connected() as run:
+            return np.array([key for (key,) in run("SELECT key FROM {table} ORDER BY key")], np.int64)
+
+    def upsert(self, keys: Ids, vectors: Vectors, tags: Tags) -> None:
+        """See `Collection`."""
+        with self._connected() as run, run.connection.cursor() as cursor:
+            run("CREATE TEMPORARY TABLE sent (key bigint, vector vector, tags bigint[]) ON COMMIT DROP")
+            with cursor.copy("COPY sent FROM STDIN") as copy:
+                for key, vector, own in zip(keys.tolist(), vectors, tags, strict=True):
+                    copy.write_row((key, _text(vector), own.tolist()))
+            run(
+                "INSERT INTO {table} SELECT key, vector, tags, false FROM sent ON CONFLICT (key) DO UPDATE "
+                "SET vector = EXCLUDED.vector, tags = EXCLUDED.tags, leaving = false"
+            )
+
+    def mark_leaving(self, keys: Ids) -> None:
+        """See `Collection`."""
+        with self._connected() as run:
+            run("UPDATE {table} SET leaving = true WHERE key = ANY(%s)", keys.tolist())
+
+    def delete_leaving(self) -> None:
+        """See `Collection`."""
+        with self._connected() as run:
+            run("DELETE FROM {table} WHERE leaving")
+
+    def finish(self) -> None:
+        """See `Collection`."""
+        with self._connected() as run:
+            run("CREATE INDEX IF NOT EXISTS {by_tags} ON {table} USING gin (tags)")
+            if graph := self._graph_type():
+                run(
+                    "CREATE INDEX IF NOT EXISTS {graph} ON {table} USING hnsw ((vector::{kind}({dim})) {operators})",
+                    kind=sql.SQL(graph[0]), operators=sql.SQL(graph[1]), dim=sql.Literal(self._dim),
+                )  # fmt: skip
+            run("ANALYZE {table}")
+
+    def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
+        """See `Collection`."""
+        keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        passing = sql.SQL(" AND ").join([sql.SQL("true"), *map(_condition, where)])
+        kind = sql.SQL((self._graph_type() or ("vector", ""))[0])
+        with self._connected() as run:
+            run(f"SET LOCAL hnsw.ef_search = {min(max(_EFFORT, k), 1_000)}")
+            run("SET LOCAL hnsw.iterative_scan = strict_order")
+            run(f"SET LOCAL hnsw.max_scan_tuples = {_SCANNED}")
+            for row, query in enumerate(queries):
+                asked = sql.Literal(_text(query))
+                found = run(
+                    "SELECT key, -(vector <#> {query}::vector) FROM {table} WHERE {passing} "
+                    "ORDER BY vector::{kind}({dim}) <#> {query}::{kind}({dim}) LIMIT {k}",
+                    query=asked, kind=kind, dim=sql.Literal(self._dim), passing=passing, k=sql.Literal(k),
+                )  # fmt: skip
+                found.sort(key=lambda pair: -pair[1])  # the graph may be of half precision
+                keys[row, : len(found)] = [key for key, _ in found]
+                scores[row, : len(found)] = [score for _, score in found]
+        return keys, scores
+
+    def vectors(self, keys: Ids) -> Vectors:
+        """See `Collection`."""
+        with self._connected() as run:
+            found = dict(run("SELECT key, vector::real[] FROM {table} WHERE key = ANY(%s)", keys.tolist()))
+        if missing := [key for key in keys.tolist() if key not in found]:
+            raise StoreError(f"{self.uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
+        return np.array([found[key] for key in keys.tolist()], np.float32)
+
+    def close(self) -> None:
+        """See `Collection`."""
+        self._pool.close()
+
+    def _graph_type(self) -> tuple[str, str] | None:
+        if not self._dim:
+            self.state()
+        return next(((kind, operators) for most, kind, operators in _GRAPHS if self._dim <= most), None)
+
+    @contextmanager
+    def _connected(self) -> Iterator[_Run]:
+        """A transaction, as a function that runs a statement in it."""
+        tables = {"table": self._table, "about": self._about}
+        names: Mapping[str, sql.Composable] = {**tables, "graph": self._graph, "by_tags": self._by_tags}
+        with _told(self.uri), self._pool.connection() as connection:
+            yield _Run(connection, names)
+
+
+class _Run:
+    """Runs statements on a connection; names in braces are filled in."""
+
+    def __init__(self, connection: psycopg.Connection[Any], names: Mapping[str, sql.Composable]) -> None:
+        self.connection, self._names = connection, names
+
+    def __call__(self, statement: str, *values: Any, **more: sql.Composable) -> list[Any]:
+        """The rows that it gives."""
+        cursor = self.connection.execute(sql.SQL(statement).format(**self._names, **more), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def _condition(where: Tagged) -> sql.Composable:
+    tags = sql.Literal(list(where.tags))
+    return sql.SQL("NOT tags && {tags}::bigint[]" if where.negated else "tags && {tags}::bigint[]").format(tags=tags)
+
+
+def _text(vector: Any) -> str:
+    return f"[{','.join(f'{number:.9g}' for number in vector.tolist())}]"  # as exact as float32
+
+
+def _written(versions: Mapping[str, int]) -> str:
+    return json.dumps([*versions.items()])
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Raise what the client raises as a StoreError."""
+    try:
+        yield
+    except (psycopg.Error, PoolTimeout) as error:
+        raise StoreError(f"the store {uri} failed: {short(first_line(error), 200)}.") from error

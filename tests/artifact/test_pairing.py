@@ -1,0 +1,205 @@
+"""An artifact and a vector database: the same hits, only with the version that is there, followed by difference."""
+
+import gc
+import json
+import os
+from itertools import count
+
+import numpy as np
+import pytest
+from conftest import noise
+
+from retrieval import Searcher, open_artifact
+from retrieval.__main__ import main
+from retrieval.artifact.pairing import fill
+from retrieval.build.change import add_images, remove_images
+from retrieval.errors import StoreError
+from retrieval.images.tags import conditions_of, keys_of, tags_of
+from retrieval.sources.open import open_source
+from retrieval.stores.servers.open import STORE
+
+WHERE = [
+    None,
+    {"colour": "red"},
+    {"colour": ["red", "blue"], "pattern": {"!=": "plain"}},
+    {"price": {"<=": 30}},
+    {"price": {">": 10, "<": 40}, "label": {"!=": "dress"}},
+    {"colour": {"!=": None}},
+    {"colour": None},
+]
+
+
+@pytest.fixture(autouse=True)
+def no_store(monkeypatch):
+    """What a command sets for its process ends with the test."""
+    monkeypatch.delenv(STORE, raising=False)
+    yield
+    os.environ.pop(STORE, None)
+
+
+@pytest.fixture(scope="module", params=["qdrant", "postgresql", "milvus"])
+def new_uri(request, tmp_path_factory):
+    """Makes the URI of a collection that does not exist yet."""
+    names = map("c{}_of_pairing".format, count())
+    if request.param != "postgresql":
+        folder, end = tmp_path_factory.mktemp(request.param), ".db" if request.param == "milvus" else ""
+        return lambda: f"{request.param}:{folder / next(names)}{end}"
+    server = request.getfixturevalue("postgres")
+    return lambda: f"{server}&collection={next(names)}"
+
+
+@pytest.fixture
+def uri(new_uri):
+    return new_uri()
+
+
+@pytest.fixture(scope="module")
+def filled(artifact, new_uri):
+    """The URI of a collection that holds the 60 images. Read-only."""
+    uri = new_uri()
+    assert main(["index", str(artifact), "--to", uri]) == 0
+    return uri
+
+
+@pytest.fixture(scope="module")
+def both(artifact, filled):
+    """A searcher with the artifact's own index, and one with the database."""
+    return Searcher.open(artifact), Searcher.open(artifact, store=filled)
+
+
+@pytest.mark.parametrize("where", WHERE, ids=str)
+def test_hits_are_those_of_the_artifacts_own_index(both, where):
+    own, there = both
+    for row in (0, 17, 59):
+        query = {"id": own.gallery.ids[row], "k": 20, "where": where}
+        hits, found = own.search(**query), there.search(**query)
+        assert [hit.id for hit in hits] == [hit.id for hit in found]
+        np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in found], atol=1e-5)
+        assert [hit.chance for hit in hits] == pytest.approx([hit.chance for hit in found], abs=1e-4)
+
+
+@pytest.mark.parametrize("where", WHERE[1:], ids=str)
+def test_tags_tell_a_database_exactly_what_a_filter_means(both, where):
+    gallery = both[0].gallery
+    tags, conditions = tags_of(gallery), conditions_of(gallery, where)
+    assert len(conditions) == sum(len(each) if isinstance(each, dict) else 1 for each in where.values())
+    passing = [
+        row
+        for row, own in enumerate(tags)
+        if all(bool(set(own.tolist()) & set(each.tags)) != each.negated for each in conditions)
+    ]
+    assert passing == gallery.rows_where(where).tolist()
+
+
+def test_rows_have_a_key_each_that_changes_with_their_values(both):
+    gallery = both[0].gallery
+    tags = tags_of(gallery)
+    keys = keys_of(gallery, tags)
+    assert len(set(keys.tolist())) == len(gallery)
+    assert keys.min() > 0
+    other = keys_of(gallery, [tags[0][1:], *tags[1:]])
+    assert (other != keys).tolist() == [True] + [False] * (len(gallery) - 1)
+
+
+def test_searcher_with_a_database_can_be_sent_to_another_process(artifact, uri):
+    fill(open_artifact(artifact), uri)
+    searcher = Searcher.open(artifact, store=uri)
+    make, arguments = searcher.__reduce__()
+    searcher.store.collection.close()  # a folder has one user at a time
+    again = make(*arguments)
+    assert again.store.address == uri
+    assert again.search_by_id(again.gallery.ids[3], k=1)[0].score <= 1
+
+
+def test_commands_search_and_evaluate_there(artifact, uri, capsys):
+    assert main(["index", str(artifact), "--to", uri]) == 0
+    assert "60 images of" in (said := capsys.readouterr().out)
+    assert said.endswith("can be searched there: 60 added, 0 kept for the version before\n")
+    [first] = json.loads((artifact / "manifest.json").read_text())["golden"]["rows"][:1]
+    name = open_artifact(artifact).gallery.ids[first]
+    for command in (["search", "--like", name, "-k", "3", "--json"], ["evaluate", "--json"]):
+        answers = []
+        for more in ([], ["--store", uri]):
+            os.environ.pop(STORE, None)
+            assert main([command[0], str(artifact), *command[1:], *more]) == 0
+            answers.append(json.loads(capsys.readouterr().out))
+            gc.collect()  # closes the folder, which has one user at a time
+        assert _rounded(answers[0]) == _rounded(answers[1])
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+# Versions
+
+
+def test_only_the_version_that_is_there_is_searched(copied_artifact, uri, tmp_path):
+    with pytest.raises(StoreError, match="has no collection of Lookalike: `python -m retrieval index"):
+        Searcher.open(copied_artifact, store=uri)
+    first = open_artifact(copied_artifact)
+    assert fill(first, uri).added == 60
+    assert fill(first, uri).added == 0
+    noise(tmp_path / "more" / "a" / "1.png", 1)
+    add_images(copied_artifact, open_source(str(tmp_path / "more")))
+    second = open_artifact(copied_artifact)
+    with pytest.raises(StoreError, match=r"does not hold this version, .*, but [0-9a-f]{12}: `"):
+        Searcher.of(second, uri)
+    assert (fill(second, uri).added, len(second.gallery)) == (1, 61)
+    for artifact in (first, second):  # both can be served
+        searcher = Searcher.of(artifact, uri)
+        hits = searcher.search_by_id(searcher.gallery.ids[0], k=100)
+        assert len({hit.id for hit in hits}) == len(artifact.gallery) - 1
+        searcher.store.collection.close()
+    remove_images(copied_artifact, second.gallery.ids[:3])
+    third = open_artifact(copied_artifact)
+    filled = fill(third, uri)
+    assert (filled.added, filled.leaving, filled.rows) == (0, 3, 58)
+    with pytest.raises(StoreError, match="does not hold this version"):
+        Searcher.of(first, uri)
+    gone = fill(first, uri)  # back again: what left with the version before the last is sent once more
+    assert gone.rows == 60
+    assert len(Searcher.of(first, uri).search_by_id(first.gallery.ids[0], k=100)) == 59
+
+
+def test_interrupted_filling_goes_on_and_is_not_searched_before(artifact, uri):
+    opened = open_artifact(artifact)
+
+    class StopError(Exception):
+        pass
+
+    def stop(*_):
+        raise StopError
+
+    with pytest.raises(StopError):
+        fill(opened, uri, stop)
+    with pytest.raises(StoreError, match=r"does not hold this version, .*, but none"):
+        Searcher.of(opened, uri)
+    gc.collect()
+    assert fill(opened, uri).added == 0  # 60 images are one batch: all were sent
+    assert len(Searcher.of(opened, uri).store) == 60
+
+
+def test_collection_of_another_encoder_is_refused(artifact, uri):
+    fill(open_artifact(artifact), uri)
+    other = open_artifact(artifact)
+    object.__setattr__(other.encoder, "fingerprint", "f" * 64)
+    for use in (lambda: fill(other, uri), lambda: Searcher.of(other, uri)):
+        with pytest.raises(StoreError, match=r"of the encoder .*, but the artifact has .* of ffffffffffff"):
+            use()
+        gc.collect()
+
+
+def test_lost_points_are_an_error_and_never_a_short_answer(artifact, uri):
+    opened = open_artifact(artifact)
+    fill(opened, uri)
+    searcher = Searcher.of(opened, uri)
+    collection = searcher.store.collection
+    collection.mark_leaving(keys_of(opened.gallery, tags_of(opened.gallery))[:2])
+    collection.delete_leaving()
+    with pytest.raises(StoreError, match="has lost 2 of 60 points: fill it again"):
+        searcher.search_by_id(opened.gallery.ids[5])
