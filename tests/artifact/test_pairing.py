@@ -37,26 +37,19 @@ def no_store(monkeypatch):
     os.environ.pop(STORE, None)
 
 
-@pytest.fixture(scope="module", params=["qdrant", "postgresql", "milvus"])
-def new_uri(request, tmp_path_factory):
-    """Makes the URI of a collection that does not exist yet."""
-    names = map("c{}_of_pairing".format, count())
-    if request.param != "postgresql":
-        folder, end = tmp_path_factory.mktemp(request.param), ".db" if request.param == "milvus" else ""
-        return lambda: f"{request.param}:{folder / next(names)}{end}"
-    server = request.getfixturevalue("postgres")
-    return lambda: f"{server}&collection={next(names)}"
+NAMES = map("c{}_of_pairing".format, count())
 
 
 @pytest.fixture
-def uri(new_uri):
-    return new_uri()
+def uri(postgres):
+    """The URI of a collection that does not exist yet."""
+    return f"{postgres}&collection={next(NAMES)}"
 
 
 @pytest.fixture(scope="module")
-def filled(artifact, new_uri):
+def filled(artifact, postgres):
     """The URI of a collection that holds the 60 images. Read-only."""
-    uri = new_uri()
+    uri = f"{postgres}&collection={next(NAMES)}"
     assert main(["index", str(artifact), "--to", uri]) == 0
     return uri
 
@@ -138,7 +131,9 @@ def _rounded(value):
 # Versions
 
 
-def test_only_the_version_that_is_there_is_searched(copied_artifact, uri, tmp_path):
+@pytest.mark.parametrize("kind", ["postgresql", "qdrant", "milvus"])
+def test_only_the_version_that_is_there_is_searched(copied_artifact, uri, tmp_path, kind):
+    uri = {"qdrant": f"qdrant:{tmp_path / 'store'}", "milvus": f"milvus:{tmp_path / 'store.db'}"}.get(kind, uri)
     with pytest.raises(StoreError, match="has no collection of Lookalike: `python -m retrieval index"):
         Searcher.open(copied_artifact, store=uri)
     first = open_artifact(copied_artifact)
