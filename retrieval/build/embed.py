@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from retrieval.arrays import Vectors
-from retrieval.build.shards import VECTOR, Kept, Shard, Shards
+from retrieval.build.shards import ROW, VECTOR, Kept, Shard, Shards
 from retrieval.console import Progress, say
 from retrieval.encoders.base import resize_of
 from retrieval.encoders.engines.device import build_batch
@@ -71,7 +71,8 @@ class _Work:
         """SHA-256 -> source of every image in a shard, of the known ones, and of those that could not be embedded."""
         # Pictures are decoded while the network computes, so two batches keep a GPU busy.
         self._batch = build_batch(encoder.engine.device, encoder.data_config["input_size"][1])
-        self.ahead = _AHEAD if encoder.engine.device == "cpu" else 2 * self._batch
+        self._on_processor = encoder.engine.device == "cpu"
+        self.ahead = _AHEAD if self._on_processor else 2 * self._batch
         self._refused: dict[str, str] = {}  # SHA-256 -> why the image could not be embedded
         self._waiting: list[tuple[dict[str, Any], Any]] = []  # pairs of row and tensor
         self._begin(consumed)
@@ -82,21 +83,21 @@ class _Work:
 
     def take(self, raw: RawImage, result: _Prepared | ImageError) -> None:
         """Record the next image of the source as skipped, duplicate or new; embed and write when enough wait."""
-        shard = self.shard
+        shard, number = self.shard, self.shard.consumed
         shard.consumed, shard.position = shard.consumed + 1, raw.position
         if raw.fetch and raw.path:
             self._addresses.append(raw.path)
         if isinstance(result, ImageError):
-            shard.skipped.append((raw.source, str(result)))
+            shard.skipped.append((number, raw.source, str(result)))
         elif result.sha256 in self._refused:
-            shard.skipped.append((raw.source, self._refused[result.sha256]))
+            shard.skipped.append((number, raw.source, self._refused[result.sha256]))
         elif result.sha256 in self.seen:
-            shard.duplicates.append((raw.source, self.seen[result.sha256]))
+            shard.duplicates.append((number, raw.source, self.seen[result.sha256], result.sha256))
         else:
             if result.remark:
                 say(f"{raw.source} {result.remark}")
             self.seen[result.sha256] = raw.source
-            shard.rows.append(_row(raw, result))
+            shard.rows.append({**_row(raw, result), ROW: number})
             if result.vector is None:
                 self._waiting.append((shard.rows[-1], result.tensor))
         much_read = shard.consumed % _MOST_READ == 0
@@ -120,10 +121,15 @@ class _Work:
 
     def _embed(self) -> None:
         while self._waiting:
+            tensors = [tensor for _, tensor in self._waiting]
+            if not self._on_processor:
+                # Always as many: a GPU may round otherwise in a batch of another size, and how many images share a
+                # batch depends on the images before them. On a processor, it makes no difference.
+                tensors += [tensors[0]] * (self._batch - len(tensors))
             try:
-                vectors = self._encoder.embed_tensors([tensor for _, tensor in self._waiting])
+                vectors = self._encoder.embed_tensors(tensors)[: len(self._waiting)]
             except EmbeddingError as error:
-                for at in reversed(error.rows):
+                for at in sorted({at for at in error.rows if at < len(self._waiting)}, reverse=True):
                     self._skip(self._waiting.pop(at)[0], str(error))
                 continue
             for (row, _), vector in zip(self._waiting, vectors, strict=True):
@@ -132,12 +138,12 @@ class _Work:
 
     def _skip(self, row: dict[str, Any], reason: str) -> None:
         """Turn a row and its duplicates into skipped images."""
-        shard, source = self.shard, row["source"]
-        self._refused[row["sha256"]] = reason  # it stays in `seen`: copies of it may have been read without decoding
+        shard, sha256 = self.shard, row["sha256"]
+        self._refused[sha256] = reason  # it stays in `seen`: copies of it may have been read without decoding
         shard.rows = [other for other in shard.rows if other is not row]
-        same = [name for name, first in shard.duplicates if first == source]
-        shard.duplicates = [pair for pair in shard.duplicates if pair[1] != source]
-        shard.skipped += [(name, reason) for name in (source, *same)]
+        same = [(number, name) for number, name, _, content in shard.duplicates if content == sha256]
+        shard.duplicates = [copy for copy in shard.duplicates if copy[3] != sha256]
+        shard.skipped += [(number, name, reason) for number, name in ((row[ROW], row["source"]), *same)]
 
 
 @dataclass(frozen=True)

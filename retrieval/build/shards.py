@@ -25,6 +25,7 @@ from retrieval.files.storing import discard, storing, whole
 from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
 VECTOR = "lookalike:vector"  # prefixed, because a source may have its own `vector` column
+ROW = "lookalike:row"  # the number of the row in the source, or in the part of it that is read
 FETCHED = "fetched"
 QUANTIZED = "int8-"  # begins the name of a network in int8, which is named after its encoder
 _OPEN = 4  # earlier shards held in memory at a time
@@ -32,11 +33,14 @@ _OPEN = 4  # earlier shards held in memory at a time
 
 @dataclass
 class Shard:
-    """A piece of a build: rows with their (D,) vectors in the column VECTOR, and the reading position in the source."""
+    """A piece of a build: rows with their (D,) vectors in the column VECTOR and their numbers in ROW, and the reading
+    position in the source."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    """Number of the row, source and reason."""
+    duplicates: list[tuple[int, str, str, str]] = field(default_factory=list)
+    """Number of the row, source, source of the first image with this content, and their SHA-256."""
     consumed: int = 0
     """Number of source rows read by the end of this shard."""
     position: Any = None
@@ -102,15 +106,15 @@ class Shards:
         vectors = np.concatenate([np.empty((0, dim), np.float32), *(row[VECTOR][None] for row in shard.rows)])
         table = pa.Table.from_pylist(shard.rows, schema=self.schema)
         table = table.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim))
-        named = ("consumed", "position", "skipped", "duplicates")
-        table = table.replace_schema_metadata({"lookalike": json.dumps({name: getattr(shard, name) for name in named})})
+        table = table.append_column(ROW, pa.array([row[ROW] for row in shard.rows], pa.int64()))
+        table = table.replace_schema_metadata({"lookalike": json.dumps(_facts(shard))})
         path = self.folder / f"{len(self.files()):06d}.parquet"
         with storing(path, ArtifactError, needed=table.nbytes), whole(path) as unfinished:
             pq.write_table(table, unfinished, compression="NONE")
 
     def facts(self) -> list[dict[str, Any]]:
-        """`consumed`, `position`, `skipped` and `duplicates` of each shard."""
-        return [json.loads(pq.read_schema(path).metadata[b"lookalike"]) for path in self.files()]
+        """`consumed`, `position`, `skipped`, `duplicates` and `copies` of each shard; see `facts_of`."""
+        return [facts_of(path) for path in self.files()]
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 -> source of every image in the shards."""
@@ -146,6 +150,27 @@ class Shards:
     @staticmethod
     def _count(files: Iterable[Path]) -> int:
         return sum(pq.read_metadata(path).num_rows for path in files)
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a shard says beside its rows.
+
+    `consumed` and `position` are those of `Shard`. `skipped` are pairs of source and reason, `duplicates` pairs of a
+    source and that of the same image, in the order of the source. `copies` has the row and SHA-256 of each duplicate.
+    """
+    return dict(json.loads(pq.read_schema(path).metadata[b"lookalike"]))
+
+
+def _facts(shard: Shard) -> dict[str, Any]:
+    # An image is refused only once its batch is full: in the order of the rows, the report does not depend on batches.
+    skipped, duplicates = sorted(shard.skipped), sorted(shard.duplicates)
+    return {
+        "consumed": shard.consumed,
+        "position": shard.position,
+        "skipped": [(source, reason) for _, source, reason in skipped],
+        "duplicates": [(source, same) for _, source, same, _ in duplicates],
+        "copies": [(number, sha256) for number, _, _, sha256 in duplicates],
+    }
 
 
 class Kept:

@@ -197,13 +197,28 @@ def spread_rows(count: int, wanted: int) -> list[int]:
 
 
 def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write tables in order into one gallery file; only one of them is in memory at a time."""
+    """Write tables in order into one gallery file; only one of them is in memory at a time.
+
+    The same rows give the same bytes, whatever tables they come in.
+    """
     # Thumbnails are already compressed; the rest is repetitive text.
     compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in map(_path, schema)}
     options = {"compression": compression, "use_dictionary": _repeating(schema), "write_statistics": False}
     with pq.ParquetWriter(path, schema, **options) as writer:
-        for table in tables:
-            writer.write_table(conform(table, schema), row_group_size=ROWS_A_GROUP)
+        for table in _regrouped(conform(table, schema) for table in tables):
+            writer.write_table(table, row_group_size=ROWS_A_GROUP)
+
+
+def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of whole row groups, apart from the last one."""
+    rest: list[pa.Table] = []  # fewer rows than a row group has
+    for table in tables:
+        joined_up = pa.concat_tables([*rest, table])
+        whole = len(joined_up) // ROWS_A_GROUP * ROWS_A_GROUP
+        if whole:
+            yield joined_up.slice(0, whole).combine_chunks()
+        rest = [joined_up.slice(whole)]
+    yield from (table for table in rest if len(table))
 
 
 def read_tables(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:

@@ -102,3 +102,6 @@ class Source:
     about: Mapping[str, str] = field(default_factory=dict)  # name, config, revision, license; only what is known
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()  # sentences for the user, known before the first image is read
+    listing: str = ""  # like the fingerprint, but the same for a copy of the source elsewhere: without places and times
+    seek: Callable[[int], tuple[Any, int]] | None = None
+    """The last position known before a row, None for the start, and how many rows come between; None if not known."""

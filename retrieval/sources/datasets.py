@@ -200,15 +200,31 @@ def fingerprint(builder: Any, *choices: str | None) -> str:
     return digest.hexdigest()
 
 
+def listing(builder: Any, *choices: str | None) -> str:
+    """Like `fingerprint`, but the same for a copy elsewhere: of local files, the names and the sizes."""
+    digest = hashlib.sha256(repr((builder.config.name, choices)).encode())
+    for split, files in (builder.config.data_files or {}).items():
+        local = [(Path(file).name, Path(file).stat().st_size) for file in files if "://" not in file]
+        away = [file for file in files if "://" in file]
+        digest.update(repr((split, local, away, files.origin_metadata if away else ())).encode())
+    return digest.hexdigest()
+
+
+def rows_of_files(builder: Any, names: Iterable[str]) -> dict[str, list[int]] | None:
+    """Split -> the number of rows of each of its files, if all are parquet files on this disk; None otherwise."""
+    files = {name: [Path(file) for file in (builder.config.data_files or {}).get(name, [])] for name in names}
+    if not all(found and all(f.suffix == ".parquet" and f.is_file() for f in found) for found in files.values()):
+        return None
+    return {name: [pq.read_metadata(file).num_rows for file in found] for name, found in files.items()}
+
+
 def total(builder: Any, names: Iterable[str]) -> int | None:
     """Number of rows in the splits, from the dataset card or from local parquet footers; None if unknown."""
     known, splits = builder.info.splits or {}, list(names)
     if all(name in known and known[name].num_examples for name in splits):
         return int(sum(known[name].num_examples for name in splits))
-    files = [Path(file) for name in splits for file in (builder.config.data_files or {}).get(name, [])]
-    if files and all(file.suffix == ".parquet" and file.is_file() for file in files):
-        return int(sum(pq.read_metadata(file).num_rows for file in files))
-    return None
+    rows = rows_of_files(builder, splits)
+    return sum(sum(counts) for counts in rows.values()) if rows else None
 
 
 def _is_hubs(error: Exception) -> bool:

@@ -72,6 +72,8 @@ def image_folder(tree: Tree, label_column: str | None, split: str | None, label_
         tree.about,
         (*left_out, *described.repeated),
         (*notes, *(note for table, _ in tables for note in table.notes), *described.notes(rest if tables else [])),
+        _listing(tree, split, label, label_level),
+        lambda row: ({"row": row - 1} if row else None, 0),
     )
 
 
@@ -163,6 +165,12 @@ def _fingerprint(tree: Tree, *choices: str | int | None) -> str:
     """SHA-256 hex digest of the choices and of the paths, sizes and times of the files."""
     listed = [(file.key, file.stamp) for file in (*tree.found.files, *tree.beside)]
     return hashlib.sha256(repr((str(tree.root), choices, listed)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _listing(tree: Tree, *choices: str | int | None) -> str:
+    """SHA-256 hex digest of the choices and of the paths and sizes of the files, which are the same for a copy."""
+    listed = [(file.key, file.stamp[0]) for file in (*tree.found.files, *tree.beside)]
+    return hashlib.sha256(repr((choices, listed)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _place(key: str, chosen: Sequence[str]) -> int:

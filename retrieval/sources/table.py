@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from retrieval.errors import SourceError, short
@@ -54,7 +55,11 @@ def data_set(
     classes = columns.class_names(kinds.get(label or ""))
     # A column of another kind was chosen by its type or its name: it may be the wrong one.
     notes = () if kinds[image].is_image else (f"{name}: the pictures are those of the column {image!r}",)
-    return Source(rows, columns.attribute_schema(kept), fingerprint, total, classes, origin.about, notes=notes)
+    listing = origins.listing(origin.builder, split, image, label)
+    counts = origins.rows_of_files(origin.builder, streams)
+    seek = partial(_before, streams, counts) if counts else None
+    schema, about = columns.attribute_schema(kept), origin.about
+    return Source(rows, schema, fingerprint, total, classes, about, notes=notes, listing=listing, seek=seek)
 
 
 def _features(name: str, streams: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +86,32 @@ def _positions(name: str, streams: Mapping[str, Any], after: Any) -> Iterator[tu
         for row in origins.read(name, streams[split]):
             number += 1
             yield {"split": split, "number": number, "state": streams[split].state_dict()}, row
+
+
+def _before(streams: Mapping[str, Any], counts: Mapping[str, list[int]], row: int) -> tuple[Any, int]:
+    """The position at the start of the file with this row, and how many rows come between; see `Source.seek`."""
+    left = row
+    for split, files in counts.items():
+        number = 0
+        for file, count in enumerate(files):
+            if left < count:
+                state = _at_file(streams[split], file)
+                return ({"split": split, "number": number - 1, "state": state}, left) if state else (None, row)
+            number, left = number + count, left - count
+    return None, row
+
+
+def _at_file(stream: Any, file: int) -> Any:
+    """The state from `datasets` at the start of a file of a stream; None if it has a form that is not known."""
+    stream.load_state_dict(None)
+    next(iter(stream), None)  # before the first row there is no state
+    state = stream.state_dict()
+    batches = state.get("examples_iterable") or {}
+    start = {**(batches.get("examples_iterable") or {}), "shard_idx": file, "shard_example_idx": 0}
+    if start.get("type") != "ArrowExamplesIterable" or not {"previous_state", "batch_idx"} <= batches.keys():
+        return None
+    at = {"examples_iterable": start, "previous_state": start, "batch_idx": 0, "num_chunks_since_previous_state": 0}
+    return {**state, "examples_iterable": {**batches, **at, "cropped_chunk_length": 0}}
 
 
 def _with_picture(raw: RawImage, cell: Any, place: Place) -> RawImage:

@@ -76,17 +76,26 @@ def image_list(
 
     schema = pa.schema([(new, kind.type) for new, (_, kind) in kept.items()])
     notes = (*listed.notes, *_notes(name, listed, missing, table))
-    fingerprint = _fingerprint(path, stamp, image, label, split)
-    return Source(rows, schema, fingerprint, len(order), (), origins.about_local(path), tuple(left_out), notes)
+    return Source(
+        rows,
+        schema,
+        _hash(path, str(path.resolve()), image, label, split, stamp),
+        len(order),
+        (),
+        origins.about_local(path),
+        tuple(left_out),
+        notes,
+        _hash(path, image, label, split),
+        lambda row: (row - 1 if row else None, 0),
+    )
 
 
-def _fingerprint(path: Path, stamp: bytes, *choices: str | None) -> str:
-    """SHA-256 hex digest of the list, the choices, and the sizes and times of the files."""
-    digest = hashlib.sha256(repr((str(path.resolve()), choices)).encode("utf-8", "surrogateescape"))
+def _hash(path: Path, *choices: str | bytes | None) -> str:
+    """SHA-256 hex digest of the list and the choices, such as its path, and the sizes and times of the files."""
+    digest = hashlib.sha256(repr(choices).encode("utf-8", "surrogateescape"))
     with path.open("rb") as file:
         while part := file.read(2**20):
             digest.update(part)
-    digest.update(stamp)
     return digest.hexdigest()
 
 
