@@ -6,13 +6,15 @@ from the last shard (see `retrieval.build.embed`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval.arrays import Vectors
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target
@@ -102,21 +104,47 @@ def building(
         report = report_of(shards, source)
         if not report.indexed:
             shards.clear()
-            raise SourceError(_nothing(report))
-        vectors = shards.vectors(encoder.dim)
-        with replacing(out, LAYOUT.own()) as folder:
-            with storing(folder / LAYOUT.weights, ArtifactError, needed=encoder.size):
-                encoder.save(folder)
-            write_gallery(folder / LAYOUT.gallery, shards.tables(), shards.schema)
-            gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
-            facts = {"build": {**report.summary(), "source": dict(source.about)}}
+            raise nothing_indexed(report)
+        with finishing(out, encoder, shards, report, source.about, factory) as draft:
             if network:
-                check_loss(found := compared(float32, encoder, gallery), accept=accept_loss)
-                facts |= write_int8(folder, network, found)
-            draft = Draft(folder, encoder, store, gallery, vectors, facts)
+                check_loss(found := compared(float32, encoder, draft.gallery), accept=accept_loss)
+                draft.facts.update(write_int8(draft.folder, network, found))
             yield draft, report
-            write_artifact(draft)
         shards.clear()
+
+
+class Embedded(Protocol):
+    """The images of an artifact to be written, embedded: the rows of its gallery, and their vectors."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the gallery."""
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows of the gallery, in order."""
+
+    def vectors(self, dim: int) -> Vectors:
+        """Their (N, D) float32 vectors."""
+
+
+@contextmanager
+def finishing(
+    out: Path, encoder: Encoder, embedded: Embedded, report: Report, about: Mapping[str, str], factory: str
+) -> Iterator[Draft]:
+    """Write an artifact from embedded images; use this inside `writing`.
+
+    Yields the draft, to which more can be added; the end of the block writes `out`. `about` is that of the source.
+    """
+    vectors = embedded.vectors(encoder.dim)
+    with replacing(out, LAYOUT.own()) as folder:
+        with storing(folder / LAYOUT.weights, ArtifactError, needed=encoder.size):
+            encoder.save(folder)
+        write_gallery(folder / LAYOUT.gallery, embedded.tables(), embedded.schema)
+        gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
+        facts = {"build": {**report.summary(), "source": dict(about)}}
+        draft = Draft(folder, encoder, store, gallery, vectors, facts)
+        yield draft
+        write_artifact(draft)
 
 
 def embed(
@@ -166,8 +194,9 @@ def left_out_of(source: Source) -> list[tuple[str, str, int]]:
     return [(left.name, left.reason, left.count) for left in source.left_out]
 
 
-def _nothing(report: Report) -> str:
+def nothing_indexed(report: Report) -> SourceError:
+    """The error for a source of which no image could be indexed, with the first reason."""
     if not report.found:
-        return "the source has no images."
+        return SourceError("the source has no images.")
     first = f" The first one: {report.skipped[0][0]}: {report.skipped[0][1]}" if report.skipped else ""
-    return f"none of the {report.found} files found could be indexed.{first}"
+    return SourceError(f"none of the {report.found} files found could be indexed.{first}")

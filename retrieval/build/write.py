@@ -99,7 +99,7 @@ def _stated(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, 
         "ids_sha256": hash_of_ids(gallery.ids),
         "index": asdict(store.settings),
         "golden": ask(encoder, store, gallery),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
@@ -120,7 +120,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     (folder / LAYOUT.manifest).write_bytes(sealed(manifest))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """The versions of the libraries that vectors and index come from, as far as they are installed."""
     found = {}
     for name in ("torch", "timm", "onnxruntime", "faiss-cpu", "numpy"):
