@@ -12,6 +12,7 @@ import typer
 from retrieval.commands import options
 from retrieval.commands.changing.watching import watch_source
 from retrieval.commands.encoders import encoder_of, text_encoder_of
+from retrieval.commands.merge import build_shard, check_part, shard_of
 from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import (
     Bar,
@@ -60,13 +61,27 @@ def build(
     text_model_license: options.TextModelLicense = None,
     map_method: options.MapMethod = None,
     originals: options.Originals = False,
+    shard: options.Shard = None,
     force: options.Force = False,
     engine: options.Engine = None,
     device: options.Device = None,
 ) -> None:
     """Embed images and write an artifact."""
+    part = shard_of(
+        shard,
+        {
+            "--precision": precision,
+            "--index": index,
+            "--text-model": text_model,
+            "--text-model-license": text_model_license,
+            "--map": map_method,
+        },
+    )
     check_source(source)
-    check_out(out, force)
+    if part:
+        check_part(out, force)
+    else:
+        check_out(out, force)
     # The extra that has all of it, and not one after the other.
     check_installed("nncf" if precision == "int8" else "timm", "--precision int8" if precision == "int8" else "build")
     from retrieval.build.build import build_artifact
@@ -74,6 +89,9 @@ def build(
     opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
     opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
     encoder = encoder_of(backbone, no_pretrained, weights, weights_license, image_size, crop_mode)
+    if part:
+        build_shard(opened, out, encoder, part, limit=limit, originals=originals, force=force)
+        return
     more: dict[str, Any] = {"map_method": map_method, "originals": originals, "factory": index}
     more |= {"precision": precision, "accept_loss": accept_loss}
     if text_model or text_model_license:

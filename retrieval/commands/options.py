@@ -146,6 +146,12 @@ Revision = Annotated[
 Originals = Annotated[
     bool, typer.Option("--originals", help="keep where each original lies, for `serve --originals` and links to them")
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N", help="embed only part I of N, from 0 to N-1, into DIR; `merge` makes the artifact of all parts"
+    ),
+]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after N images")]
 WhereConditions = Annotated[
     list[str] | None,

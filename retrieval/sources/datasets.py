@@ -13,8 +13,6 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from retrieval.errors import SourceError, short
 from retrieval.files.locks import check_lockable
 from retrieval.hub_errors import GATED, LOG_IN, hub_error
@@ -208,23 +206,6 @@ def listing(builder: Any, *choices: str | None) -> str:
         away = [file for file in files if "://" in file]
         digest.update(repr((split, local, away, files.origin_metadata if away else ())).encode())
     return digest.hexdigest()
-
-
-def rows_of_files(builder: Any, names: Iterable[str]) -> dict[str, list[int]] | None:
-    """Split -> the number of rows of each of its files, if all are parquet files on this disk; None otherwise."""
-    files = {name: [Path(file) for file in (builder.config.data_files or {}).get(name, [])] for name in names}
-    if not all(found and all(f.suffix == ".parquet" and f.is_file() for f in found) for found in files.values()):
-        return None
-    return {name: [pq.read_metadata(file).num_rows for file in found] for name, found in files.items()}
-
-
-def total(builder: Any, names: Iterable[str]) -> int | None:
-    """Number of rows in the splits, from the dataset card or from local parquet footers; None if unknown."""
-    known, splits = builder.info.splits or {}, list(names)
-    if all(name in known and known[name].num_examples for name in splits):
-        return int(sum(known[name].num_examples for name in splits))
-    rows = rows_of_files(builder, splits)
-    return sum(sum(counts) for counts in rows.values()) if rows else None
 
 
 def _is_hubs(error: Exception) -> bool:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from retrieval.artifact.load import load_artifact
 from retrieval.build.build import build_artifact
+from retrieval.build.parts.build import build_part
 from retrieval.sources.open import open_source
 from training.loop.guards import last_checkpoint
 
@@ -54,8 +55,13 @@ def scene(encoder, tmp_path_factory):
     build_artifact(open_source(str(root / "one")), root / "at" / "it", encoder)
     first = load_artifact(root / "at" / "it").gallery.ids[0]
     (root / "at" / "out.csv").write_text("mine")
+    for part in (0, 1):
+        build_part(open_source(str(root / "two")), root / "parts" / f"{part}", encoder, part, 2)
+    model = ["--force", "--no-pretrained", "--backbone", BACKBONE]
     return root, {
-        "build": [root / "two", "--out", "{at}/it", "--force", "--no-pretrained", "--backbone", BACKBONE],
+        "build": [root / "two", "--out", "{at}/it", *model],
+        "build part": [root / "two", "--out", "{at}/part", "--shard", "0/2", *model],
+        "merge": [root / "parts" / "0", root / "parts" / "1", "--out", "{at}/it", "--force"],
         "add": ["{at}/it", root / "two"],
         "sync": ["{at}/it", root / "two"],
         "remove": ["{at}/it", first],
@@ -66,7 +72,7 @@ def scene(encoder, tmp_path_factory):
 
 
 def try_it(command, arguments, at, error="KILL", moment=0):
-    words = [command, *(str(word).format(at=at) for word in arguments)]
+    words = [command.partition(" ")[0], *(str(word).format(at=at) for word in arguments)]
     return run(WARM.start, words, error, moment, FAULTS.get(error, ()))
 
 
@@ -91,7 +97,9 @@ def names(folder):
 
 
 @only_here
-@pytest.mark.parametrize("command", ["build", "add", "sync", "remove", "list", "duplicates", "export"])
+@pytest.mark.parametrize(
+    "command", ["build", "build part", "merge", "add", "sync", "remove", "list", "duplicates", "export"]
+)
 def test_disk_that_fails_in_the_middle_is_one_sentence_and_changes_nothing(command, scene, tmp_path):
     root, commands = scene
     whole = copied(root, tmp_path, "whole")

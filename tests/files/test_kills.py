@@ -20,6 +20,8 @@ from retrieval.artifact.atomic import writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
 from retrieval.build.build import build_artifact
+from retrieval.build.parts.build import build_part
+from retrieval.build.parts.folder import read_part
 from retrieval.sources.open import open_source
 from training.loop.guards import last_checkpoint
 
@@ -36,16 +38,20 @@ def scene(encoder, tmp_path_factory):
     build_artifact(open_source(str(root / "one")), root / "at" / "it", encoder)
     (root / "at" / "it" / "notes.txt").write_text("mine")
     first = load_artifact(root / "at" / "it").gallery.ids[0]
+    for part in (0, 1):
+        build_part(open_source(str(root / "two")), root / "parts" / f"{part}", encoder, part, 2)
     model = ["--force", "--no-pretrained", "--backbone", BACKBONE]
     return root, {
         "build": ["build", root / "two", "--out", "it", *model],
         "add": ["add", "it", root / "two"],
         "sync": ["sync", "it", root / "two"],
         "remove": ["remove", "it", first],
+        "merge": ["merge", root / "parts" / "0", root / "parts" / "1", "--out", "it", "--force"],
+        "part": ["build", root / "two", "--out", "part", "--shard", "0/2", *model],
     }
 
 
-@pytest.mark.parametrize("command", ["build", "add", "sync", "remove"])
+@pytest.mark.parametrize("command", ["build", "add", "sync", "remove", "merge"])
 def test_killed_command_leaves_the_old_or_the_new_artifact(command, scene, tmp_path):
     root, commands = scene
     whole = Path(shutil.copytree(root / "at", tmp_path / "whole"))
@@ -73,6 +79,27 @@ def test_killed_command_leaves_the_old_or_the_new_artifact(command, scene, tmp_p
         shutil.rmtree(at)
     print(f"{len(ends)} kills of {command}: {ends.count(False)} left the old artifact, {ends.count(True)} the new one")
     assert False in ends
+
+
+def test_killed_part_is_there_as_a_whole_or_not_at_all_and_continues(scene, tmp_path):
+    words = scene[1]["part"]
+    (tmp_path / "whole").mkdir()
+    status, out, err = run(WARM.start, words, cwd=tmp_path / "whole")
+    assert status == 0, err
+    whole = read_part(tmp_path / "whole" / "part")
+    for kind, moment in kills(out, KILLS):
+        at = tmp_path / "at"
+        at.mkdir()
+        status, _, err = run(WARM.start, words, kind, moment, cwd=at)
+        assert status == -signal.SIGKILL or (kind == "AFTER" and status == 0), err
+        if (at / "part").exists():
+            read_part(at / "part").check_files()
+        for force in ([], ["--force"]):  # the first time, a finished part stays
+            status, _, err = run(WARM.start, [word for word in words if word != "--force"] + force, cwd=at)
+            assert status == 0, err
+            assert read_part(at / "part").stated == whole.stated
+            assert {path.name for path in at.iterdir()} <= {"part", ".part.lock"}
+        shutil.rmtree(at)
 
 
 def test_killed_training_leaves_whole_checkpoints_or_the_artifact(drawings, tmp_path):
