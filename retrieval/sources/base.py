@@ -105,3 +105,5 @@ class Source:
     listing: str = ""  # like the fingerprint, but the same for a copy of the source elsewhere: without places and times
     seek: Callable[[int], tuple[Any, int]] | None = None
     """The last position known before a row, None for the start, and how many rows come between; None if not known."""
+    count: Callable[[], int | None] | None = None
+    """Counts the rows where `total` is not known, without reading them; None if that is not possible."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from retrieval.errors import SourceError, short
 from retrieval.sources import columns
 from retrieval.sources import datasets as origins
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.features import kinds_of_features
+from retrieval.sources.files import Files
 from retrieval.sources.lists import names
 from retrieval.sources.lists.cells import Place
 from retrieval.sources.lists.fetch import Fetcher
@@ -54,15 +51,25 @@ def data_set(
             yield _with_picture(raw, row.get(image), place)
 
     fingerprint = origins.fingerprint(origin.builder, split, image, label)
-    total = _total(origin.builder, streams)
+    files = Files(name, origin.builder, streams)
+    total = files.stated()
     classes = columns.class_names(kinds.get(label or ""))
     # A column of another kind was chosen by its type or its name: it may be the wrong one.
     notes = () if kinds[image].is_image else (f"{name}: the pictures are those of the column {image!r}",)
     listing = origins.listing(origin.builder, split, image, label)
-    counts = _rows_of_files(origin.builder, streams)
-    seek = partial(_before, name, streams, counts) if counts else None
     schema, about = columns.attribute_schema(kept), origin.about
-    return Source(rows, schema, fingerprint, total, classes, about, notes=notes, listing=listing, seek=seek)
+    return Source(
+        rows,
+        schema,
+        fingerprint,
+        total,
+        classes,
+        about,
+        notes=notes,
+        listing=listing,
+        seek=files.before,
+        count=files.total,
+    )
 
 
 def _features(name: str, streams: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,49 +96,6 @@ def _positions(name: str, streams: Mapping[str, Any], after: Any) -> Iterator[tu
         for row in origins.read(name, streams[split]):
             number += 1
             yield {"split": split, "number": number, "state": streams[split].state_dict()}, row
-
-
-def _rows_of_files(builder: Any, names: Iterable[str]) -> dict[str, list[int]] | None:
-    """Split -> the number of rows of each of its files, if all are parquet files on this disk; None otherwise."""
-    files = {name: [Path(file) for file in (builder.config.data_files or {}).get(name, [])] for name in names}
-    if not all(found and all(f.suffix == ".parquet" and f.is_file() for f in found) for found in files.values()):
-        return None
-    return {name: [pq.read_metadata(file).num_rows for file in found] for name, found in files.items()}
-
-
-def _total(builder: Any, names: Iterable[str]) -> int | None:
-    """Number of rows in the splits, from the dataset card or from local parquet footers; None if unknown."""
-    known, splits = builder.info.splits or {}, list(names)
-    if all(name in known and known[name].num_examples for name in splits):
-        return int(sum(known[name].num_examples for name in splits))
-    rows = _rows_of_files(builder, splits)
-    return sum(sum(counts) for counts in rows.values()) if rows else None
-
-
-def _before(name: str, streams: Mapping[str, Any], counts: Mapping[str, list[int]], row: int) -> tuple[Any, int]:
-    """The position at the start of the file with this row, and how many rows come between; see `Source.seek`."""
-    left = row
-    for split, files in counts.items():
-        number = 0
-        for file, count in enumerate(files):
-            if left < count:
-                state = _at_file(name, streams[split], file)
-                return ({"split": split, "number": number - 1, "state": state}, left) if state else (None, row)
-            number, left = number + count, left - count
-    return None, row
-
-
-def _at_file(name: str, stream: Any, file: int) -> Any:
-    """The state from `datasets` at the start of a file of a stream; None if it has a form that is not known."""
-    stream.load_state_dict(None)
-    next(origins.read(name, stream), None)  # before the first row there is no state
-    state = stream.state_dict()
-    batches = state.get("examples_iterable") or {}
-    start = {**(batches.get("examples_iterable") or {}), "shard_idx": file, "shard_example_idx": 0}
-    if start.get("type") != "ArrowExamplesIterable" or not {"previous_state", "batch_idx"} <= batches.keys():
-        return None
-    at = {"examples_iterable": start, "previous_state": start, "batch_idx": 0, "num_chunks_since_previous_state": 0}
-    return {**state, "examples_iterable": {**batches, **at, "cropped_chunk_length": 0}}
 
 
 def _with_picture(raw: RawImage, cell: Any, place: Place) -> RawImage:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -447,3 +448,24 @@ def test_training_records_the_commit(hub, client, tmp_path):
     assert json.loads((tmp_path / "it" / "manifest.json").read_bytes())["build"]["source"] == about
     assert contents(tmp_path / "it") == hashes(rows)
     assert hub.faults[0].used == 1
+
+
+def test_part_of_a_dataset_reads_only_the_files_with_its_rows(hub, client, tmp_path):
+    rows = [pictures(*range(first, first + 4)) for first in (30, 34, 38)]
+    files = {f"{number}.parquet": parquet(tmp_path, train=own)["train.parquet"] for number, own in enumerate(rows)}
+    hub.commit("dataset", "me/parts", files)
+    parts = [tmp_path / f"part {index}" for index in range(3)]
+    for index, part in enumerate(parts):
+        hub.clear()
+        tiny = ("--backbone", BACKBONE, "--no-pretrained")
+        answer = client.run("build", "me/parts", "--out", part, "--shard", f"{index}/3", *tiny)
+        assert answer.code == 0, answer.err
+        paths = [request.path.rpartition("/")[2] for request in hub.requests if request.method == "GET"]
+        for other in {1, 2} - {index}:  # the first one has the columns, too
+            assert paths.count(f"{other}.parquet") == 1, "more than its footer is read"
+    answer = client.run("merge", *parts, "--out", tmp_path / "merged")
+    assert answer.code == 0, answer.err
+    whole = build(client, tmp_path / "one", "me/parts")
+    assert whole["indexed"] == 12
+    for path in filter(Path.is_file, (tmp_path / "one").rglob("*")):
+        assert path.read_bytes() == (tmp_path / "merged" / path.relative_to(tmp_path / "one")).read_bytes(), path

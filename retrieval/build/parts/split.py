@@ -27,7 +27,7 @@ class Share:
 def share_of(source: Source, index: int, count: int, limit: int | None) -> Share:
     """The part `index`, from 0, of `count` parts of the first `limit` rows of a source; sizes differ by at most one.
 
-    A source that does not say how many rows it has is read once to count them; nothing is decoded. Raises SourceError
+    A source that does not tell how many rows it has is read once to count them; nothing is decoded. Raises SourceError
     unless 0 <= index < count.
     """
     if not 0 <= index < count:
@@ -56,5 +56,7 @@ class _Rows:
 
 
 def _counted(source: Source, limit: int | None) -> int:
+    if source.count and (found := source.count()) is not None:
+        return found
     say("counting the rows of the source, which does not state how many it has")
     return sum(1 for _ in islice(source.rows(), limit))
