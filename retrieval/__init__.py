@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from retrieval.artifact.load import Artifact
     from retrieval.build.build import build_artifact
     from retrieval.build.change import add_images, remove_images
+    from retrieval.build.parts.build import build_part
+    from retrieval.build.parts.merge import merge_parts
     from retrieval.build.sync import sync_artifact
     from retrieval.encoders.image import Encoder
     from retrieval.encoders.text.encoder import TextEncoder
@@ -52,9 +54,11 @@ _HOMES = {
     "TextEncoder": "encoders.text.encoder",
     "add_images": "build.change",
     "build_artifact": "build.build",
+    "build_part": "build.parts.build",
     "deploy": "hub.deploy",
     "find_copies": "search",
     "find_duplicates": "search",
+    "merge_parts": "build.parts.merge",
     "open_artifact": "hub.pull",
     "open_image": "images.open",
     "open_source": "sources.open",
@@ -85,9 +89,11 @@ __all__ = [
     "TextEncoder",
     "add_images",
     "build_artifact",
+    "build_part",
     "deploy",
     "find_copies",
     "find_duplicates",
+    "merge_parts",
     "open_artifact",
     "open_image",
     "open_source",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from retrieval.commands import change, encoders, hub, inspect, merge, search, serve
+from retrieval.commands import change, encoders, hub, inspect, search, serve
+from retrieval.commands.changing import merging
 from retrieval.commands.run import new_app, run_app
 
-GROUPS = tuple(each.commands for each in (change, merge, encoders, search, inspect, serve, hub))
+GROUPS = tuple(each.commands for each in (change, merging, encoders, search, inspect, serve, hub))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval.commands import options
+from retrieval.commands.changing.merging import build_shard, check_part, shard_of
 from retrieval.commands.changing.watching import watch_source
 from retrieval.commands.encoders import encoder_of, text_encoder_of
-from retrieval.commands.merge import build_shard, check_part, shard_of
 from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import (
     Bar,

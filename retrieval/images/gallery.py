@@ -22,6 +22,7 @@ from retrieval.images.filters import Where as Where
 from retrieval.images.filters import parse, shown, values_of
 from retrieval.images.filters import parse_where as parse_where
 from retrieval.images.scalars import in_order
+from retrieval.images.tables import regrouped
 from retrieval.images.values import Values, is_list
 from retrieval.untrusted.columns import check_schema
 from retrieval.untrusted.parquet import CheckedParquet
@@ -34,14 +35,9 @@ _GROUPS_CACHED = 32
 MAX_VALUES = 500  # most distinct values of a column that a list offers as a filter
 _MOST_MEMBERS = 32  # a row, on average; columns with longer lists hold numbers such as coordinates, and are no filters
 
+_TEXT = pa.string()
 BASE_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("thumbnail", pa.binary()),
-        ("label", pa.string()),
-        ("source", pa.string()),
-        ("sha256", pa.string()),
-    ]
+    [("id", _TEXT), ("thumbnail", pa.binary()), ("label", _TEXT), ("source", _TEXT), ("sha256", _TEXT)]
 )
 ORIGINAL = "lookalike:original"  # optional: where the original lies, a path below the source's folder or an address
 RESERVED = frozenset([*BASE_SCHEMA.names, "path", ORIGINAL])
@@ -197,28 +193,13 @@ def spread_rows(count: int, wanted: int) -> list[int]:
 
 
 def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write tables in order into one gallery file; only one of them is in memory at a time.
-
-    The same rows give the same bytes, whatever tables they come in.
-    """
+    """Write tables in order into one gallery file, one at a time; the same rows give the same bytes in any tables."""
     # Thumbnails are already compressed; the rest is repetitive text.
     compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in map(_path, schema)}
     options = {"compression": compression, "use_dictionary": _repeating(schema), "write_statistics": False}
     with pq.ParquetWriter(path, schema, **options) as writer:
-        for table in _regrouped(conform(table, schema) for table in tables):
+        for table in regrouped((conform(table, schema) for table in tables), ROWS_A_GROUP):
             writer.write_table(table, row_group_size=ROWS_A_GROUP)
-
-
-def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of whole row groups, apart from the last one."""
-    rest: list[pa.Table] = []  # fewer rows than a row group has
-    for table in tables:
-        joined_up = pa.concat_tables([*rest, table])
-        whole = len(joined_up) // ROWS_A_GROUP * ROWS_A_GROUP
-        if whole:
-            yield joined_up.slice(0, whole).combine_chunks()
-        rest = [joined_up.slice(whole)]
-    yield from (table for table in rest if len(table))
 
 
 def read_tables(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:

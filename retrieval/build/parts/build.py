@@ -39,12 +39,10 @@ def build_part(
 ) -> Report:
     """Embed the part `index`, from 0, of `count` parts of a source into the folder `out`, for `merge_parts`.
 
-    Parts are of nearly equal size, and each reads and embeds only its own images; see docs/build.md. `limit` is the
-    maximum number of source images that all parts together read, and `originals` is that of `build_artifact`; both, the
-    source and the encoder must be the same for all parts. An interrupted part continues where it stopped. A finished
-    one stays as it is, unless it is of another build; then it is replaced only with `force`. Returns the counts for
-    this part: images that another part has, too, are found when the parts are merged, and what the source leaves out
-    is counted there.
+    `limit` is the maximum number of source images that all parts together read, and `originals` is that of
+    `build_artifact`; both, the source and the encoder must be the same for all parts. An interrupted part continues. A
+    finished one stays as it is; that of another build is replaced only with `force`. Returns the counts for this part:
+    copies in other parts are found, and what the source leaves out is counted, when the parts are merged.
     Raises SourceError if there is no such part, and ArtifactError if `out` holds other files, or is being written.
     """
     out = Path(out)

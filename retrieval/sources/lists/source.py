@@ -76,18 +76,13 @@ def image_list(
 
     schema = pa.schema([(new, kind.type) for new, (_, kind) in kept.items()])
     notes = (*listed.notes, *_notes(name, listed, missing, table))
-    return Source(
-        rows,
-        schema,
-        _hash(path, str(path.resolve()), image, label, split, stamp),
-        len(order),
-        (),
-        origins.about_local(path),
-        tuple(left_out),
-        notes,
-        _hash(path, image, label, split),
-        lambda row: (row - 1 if row else None, 0),
-    )
+    fingerprint = _hash(path, str(path.resolve()), image, label, split, stamp)
+    known: dict[str, Any] = {"listing": _hash(path, image, label, split), "seek": _before}
+    return Source(rows, schema, fingerprint, len(order), (), origins.about_local(path), tuple(left_out), notes, **known)
+
+
+def _before(row: int) -> tuple[int | None, int]:
+    return (row - 1 if row else None), 0
 
 
 def _hash(path: Path, *choices: str | bytes | None) -> str:
