@@ -120,7 +120,12 @@ def test_locked_versions_are_audited_and_kept_up_to_date():
     [command] = [step["run"] for step in flow["jobs"]["audit"]["steps"] if "-r " in step.get("run", "")]
     assert {"pip-audit", "--strict", "--require-hashes", "requirements-lock.txt"} <= set(command.split())
     bot = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))
-    assert {each["package-ecosystem"] for each in bot["updates"]} == {"pip", "github-actions"}
+    assert {each["package-ecosystem"] for each in bot["updates"]} == {
+        "pip",
+        "github-actions",
+        "docker",
+        "docker-compose",
+    }
 
 
 def test_every_test_that_the_security_page_names_exists():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before it is imported, which else leaves a device's id in the user's cache
+
 import onnxruntime
 
 from retrieval.encoders.engines.base import (
