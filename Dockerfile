@@ -33,7 +33,8 @@ ENV PATH=/opt/packages/bin:/usr/local/bin:/usr/bin:/bin \
     GRADIO_SERVER_PORT=7860
 USER 10001:10001
 EXPOSE 7860
+# There is no curl here. Once the artifact is loaded, /ready answers 200.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
-    CMD ["python", "-I", "-S", "-c", "import http.client, sys; there = http.client.HTTPConnection('127.0.0.1', 7860, timeout=4); there.request('GET', '/ready'); sys.exit(there.getresponse().status != 200)"]
+    CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; here = http.client.HTTPConnection('127.0.0.1', int(os.environ['GRADIO_SERVER_PORT']), timeout=4); here.request('GET', '/ready'); sys.exit(here.getresponse().status != 200)"]
 ENTRYPOINT ["python", "-m", "retrieval"]
 CMD ["serve"]
