@@ -90,7 +90,8 @@ def test_steps_of_the_image_serve_and_end_in_order_and_write_to_their_volumes_on
             asked = {"env": said, "stderr": subprocess.DEVNULL, "check": False}
             assert subprocess.run(check, **asked).returncode == 1  # nobody listens yet
             address = f"http://127.0.0.1:{said['GRADIO_SERVER_PORT']}"
-            waited_for(lambda: app.poll() is not None or is_ready(address))
+            waited_for(lambda: is_ready(address) or app.poll() is not None)
+            assert app.poll() is None, app.stderr.read().decode()
             assert subprocess.run(check, **asked).returncode == 0
             client = Client(address, verbose=False)
             assert client.predict(handle_file(shirt), k=1, api_name="/search")["hits"][0]["label"] == "shirt"

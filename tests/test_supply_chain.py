@@ -6,6 +6,7 @@ import tomllib
 import pytest
 import yaml
 from conftest import ROOT
+from dockerfile import instructions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -14,6 +15,8 @@ from without_torch import needed
 LOCK = (ROOT / "requirements-lock.txt").read_text(encoding="utf-8")
 ENTRIES = re.findall(r"^(\S+==[^\\\n]+?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", LOCK, re.MULTILINE)
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+FOLLOWED = {"pip", "github-actions", "docker", "docker-compose"}  # by Dependabot
 
 # The first version of each package without the holes that were known in it: hostile pictures, models, tables,
 # templates, forms and headers.
@@ -120,12 +123,29 @@ def test_locked_versions_are_audited_and_kept_up_to_date():
     [command] = [step["run"] for step in flow["jobs"]["audit"]["steps"] if "-r " in step.get("run", "")]
     assert {"pip-audit", "--strict", "--require-hashes", "requirements-lock.txt"} <= set(command.split())
     bot = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))
-    assert {each["package-ecosystem"] for each in bot["updates"]} == {
-        "pip",
-        "github-actions",
-        "docker",
-        "docker-compose",
+    assert {each["package-ecosystem"] for each in bot["updates"]} == FOLLOWED
+
+
+def test_images_of_containers_are_fixed_by_version():
+    bases = [said.split()[0] for name, said in instructions() if name == "FROM"]
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    fetched = [each["image"] for each in compose["services"].values() if "build" not in each]
+    fixed = r"[a-z]+:\d+\.\d+\.\d+(-[a-z]+)+(@sha256:[0-9a-f]{64})?"
+    assert [each for each in (*bases, *fetched) if not re.fullmatch(fixed, each)] == []
+    assert len(set(bases)) == 1
+    assert f"python:{python_of_ci()}." in bases[0]
+
+
+def python_of_ci():
+    [version] = {
+        step["with"]["python-version"] for step in steps_of("ci.yml") if "setup-python" in step.get("uses", "")
     }
+    return version
+
+
+def steps_of(workflow):
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / workflow).read_text(encoding="utf-8"))
+    return [step for job in flow["jobs"].values() for step in job["steps"]]
 
 
 def test_every_test_that_the_security_page_names_exists():
