@@ -17,6 +17,7 @@ from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.load import Artifact
 from retrieval.artifact.pairing import pair
 from retrieval.artifact.parts.text import TextPart
+from retrieval.artifact.tags import conditions_of
 from retrieval.console import Progress
 from retrieval.encoders.base import Explainer, ImageEncoder, Resize, resize_of
 from retrieval.encoders.explain import Explanation, explain
@@ -34,7 +35,6 @@ from retrieval.images.filters import Where
 from retrieval.images.gallery import THUMBNAIL_SIDE, Gallery
 from retrieval.images.open import Picture, open_views
 from retrieval.images.regions import as_region
-from retrieval.images.tags import conditions_of
 from retrieval.query import MAX_K, Part, Query, Vector, check_k, check_picture, check_score, combine, key_of
 from retrieval.stores.base import MISSING, Store
 from retrieval.stores.paired import PairedStore

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.artifact.load import Artifact
+from retrieval.artifact.tags import keys_of, tags_of
 from retrieval.console import Progress, command
 from retrieval.errors import StoreError
-from retrieval.images.tags import keys_of, tags_of
 from retrieval.stores.paired import PairedStore
 from retrieval.stores.servers.base import Collection, State
 from retrieval.stores.servers.open import open_collection

@@ -12,9 +12,9 @@ from conftest import noise
 from retrieval import Searcher, open_artifact
 from retrieval.__main__ import main
 from retrieval.artifact.pairing import fill
+from retrieval.artifact.tags import conditions_of, keys_of, tags_of
 from retrieval.build.change import add_images, remove_images
 from retrieval.errors import StoreError
-from retrieval.images.tags import conditions_of, keys_of, tags_of
 from retrieval.sources.open import open_source
 from retrieval.stores.servers.open import STORE
 
