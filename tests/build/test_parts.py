@@ -113,11 +113,11 @@ def test_merge_refuses_parts_of_different_builds(parts, collection, encoder, tmp
         build_part(open_source(str(source)), other, encoder, 1, count, force=True, **options)
         return refused([parts[0], other, parts[2]], out)
 
-    assert "the encoder differ" in (said := built(encoder=small))
+    assert "they differ in the encoder" in (said := built(encoder=small))
     assert small.fingerprint[:12] in said
     assert encoder.fingerprint[:12] in said
     assert f"{parts[0]} is part 0 of 3, and {other} is part 1 of 4" in built(count=4)
-    assert "--limit differ" in built(limit=200)
+    assert "they differ in --limit" in built(limit=200)
     assert "the columns of the gallery" in built(originals=True)
     copy = shutil.copytree(collection, tmp_path / "elsewhere" / collection.name)
     noise(copy / "a" / "000.png", 0, side=33)
@@ -190,7 +190,7 @@ def test_finished_part_stays_and_another_is_replaced_only_by_force(collection, e
     assert build_part(source, out, encoder, 0, 3) == report
     assert "holds this part already: nothing to do" in capsys.readouterr().err
     assert {path: path.stat().st_ino for path in out.rglob("*")} == before
-    with pytest.raises(ArtifactError, match=r"holds part 0 of 3 of another build already, with another part"):
+    with pytest.raises(ArtifactError, match=r"holds part 0 of 3 of a build already, and this one differs in the part"):
         build_part(source, out, encoder, 1, 3)
     assert {path: path.stat().st_ino for path in out.rglob("*")} == before
     (out / "mine.txt").write_text("mine")

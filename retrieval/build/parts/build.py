@@ -113,8 +113,8 @@ def _finished(part: BuiltPart, stated: dict[str, Any]) -> Report:
     for name, value in stated.items():
         if part.stated[name] != value:
             raise ArtifactError(
-                f"{part.folder} holds part {part.index} of {part.count} of another build already, with another {name}: "
-                "choose another --out, or replace it with --force."
+                f"{part.folder} holds part {part.index} of {part.count} of a build already, and this one differs in "
+                f"the {name}: choose another --out, or replace it with --force."
             )
     part.check_files()
     if (work := work_folder(part.folder)).is_dir():

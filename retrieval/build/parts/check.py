@@ -76,7 +76,7 @@ def _check_alike(one: BuiltPart, other: BuiltPart) -> None:
 
 def _unlike(one: BuiltPart, other: BuiltPart, what: str, mine: Any, theirs: Any) -> ArtifactError:
     return ArtifactError(
-        f"{one.folder} and {other.folder} are parts of different builds: {what} differ. {one.folder}: "
+        f"{one.folder} and {other.folder} are parts of different builds: they differ in {what}. {one.folder}: "
         f"{short(str(mine), 100)}; {other.folder}: {short(str(theirs), 100)}. Build all parts from the same source "
         "with the same options."
     )
