@@ -130,10 +130,8 @@ def caddyfile(replicas, port, own):
 
 
 @contextmanager
-def proxy(tmp_path, replicas):
+def proxy(program, tmp_path, replicas):
     """Caddy in front of replicas, `host:port`; yields its address."""
-    if not (program := shutil.which("caddy")):
-        pytest.skip("no Caddy here (apt-get install -y caddy)")
     port, own = free_port(), free_port()
     (tmp_path / "Caddyfile").write_text(caddyfile(replicas, port, f":{own}"), encoding="utf-8")
     caddy = [program, "run", "--config", tmp_path / "Caddyfile", "--adapter", "caddyfile"]
@@ -159,7 +157,15 @@ def requests_of(replica, route):
 
 
 @pytest.fixture
-def replicas():
+def program():
+    """Caddy."""
+    if not (found := shutil.which("caddy")):
+        pytest.skip("no Caddy here (apt-get install -y caddy)")
+    return found
+
+
+@pytest.fixture
+def replicas(program):
     """Two servers: their addresses, and what ends each."""
     with ExitStack() as stack:
         found = {}
@@ -170,9 +176,9 @@ def replicas():
 
 
 @pytest.fixture
-def behind(tmp_path, replicas):
+def behind(program, tmp_path, replicas):
     """The address of the proxy in front of them."""
-    with proxy(tmp_path, [address.removeprefix("http://") for address in replicas]) as address:
+    with proxy(program, tmp_path, [address.removeprefix("http://") for address in replicas]) as address:
         waited_for(lambda: is_ready(address))
         yield address
 
