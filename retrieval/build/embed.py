@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
@@ -20,6 +19,7 @@ from retrieval.encoders.base import resize_of
 from retrieval.encoders.engines.device import build_batch
 from retrieval.encoders.image import Encoder
 from retrieval.errors import EmbeddingError, ImageError
+from retrieval.files.system import cores
 from retrieval.images.door.checks import remark
 from retrieval.images.door.views import View, within
 from retrieval.images.gallery import ID_LENGTH, THUMBNAIL_SIDE
@@ -174,7 +174,7 @@ def _prepared(
 ) -> Iterator[tuple[RawImage, _Prepared | ImageError]]:
     """Read, decode and preprocess in a thread pool, at most so many ahead of the encoder, in source order."""
     waiting: deque[tuple[RawImage, Future[_Prepared | ImageError]]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         try:
             for raw in rows:
                 waiting.append((raw, pool.submit(_prepare, raw, encoder, seen, kept)))

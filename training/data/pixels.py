@@ -8,7 +8,6 @@ opened are found before training starts. The same pass makes the thumbnails and 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,7 @@ from PIL import Image
 
 from retrieval.console import Progress
 from retrieval.errors import ImageError
+from retrieval.files.system import cores
 from retrieval.images.open import open_image
 from retrieval.sources.base import RawImage
 
@@ -44,7 +44,7 @@ class Pixels:
     def fill(self, rows: Sequence[int], progress: Progress | None = None) -> None:
         """Decode `rows` in order and cache as many as fit; rows that cannot be opened go to `bad`."""
         self._kept = torch.empty(min(self._room, len(rows)), 3, self.side, self.side, dtype=torch.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for start in range(0, len(rows), _AHEAD):
                 chunk = [int(row) for row in rows[start : start + _AHEAD]]
                 for row, pixels in zip(chunk, pool.map(self._first_look, chunk), strict=True):

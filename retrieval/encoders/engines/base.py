@@ -14,6 +14,7 @@ import psutil
 from retrieval.arrays import Floats
 from retrieval.encoders.engines.device import Device
 from retrieval.errors import EncoderError
+from retrieval.files.system import cores
 from retrieval.forking import in_child, threads_in_child
 
 Name = Literal["onnx", "openvino", "torch"]
@@ -80,8 +81,7 @@ def threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)  # two threads on one core slow each other down
+    return min(cores(), psutil.cpu_count(logical=False) or cores())  # two threads on one core slow each other down
 
 
 _PARENT = os.getpid()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from retrieval.errors import ImageError, LookalikeError
+from retrieval.files.system import cores
 from retrieval.forking import in_child
 from retrieval.images.door.files import File, name_of, parts_of
 from retrieval.images.door.views import WHOLE, View
@@ -202,6 +202,6 @@ def _end_unwanted(future: Future[Worker]) -> None:
 
 
 # Two for each processor, so that a quick picture need not wait until a slow one has used up its time.
-WORKERS = Pool(min(max(4, 2 * (os.cpu_count() or 1)), _MOST))
+WORKERS = Pool(min(max(4, 2 * cores()), _MOST))
 in_child(WORKERS.renew)
 atexit.register(WORKERS.close)

@@ -21,6 +21,7 @@ import uvicorn
 from retrieval.console import WHOLE, Stopping, say
 from retrieval.errors import LookalikeError
 from retrieval.files.held import PICTURES, HeldFolder
+from retrieval.files.system import cores
 from retrieval.images.door.files import MAX_BYTES
 from retrieval.ui import strings
 from retrieval.ui.server.connections.guard import guarded
@@ -44,14 +45,14 @@ def serve_several(shown: Shown, settings: ServerSettings, workers: int, stopping
     """
     if not hasattr(os, "fork"):
         raise LookalikeError("--workers needs a system that can fork processes, such as Linux or macOS; omit it here.")
-    if workers > (cores := _cores()):
-        say(strings.MANY_WORKERS.format(workers=workers, cores=cores))
+    if workers > (found := cores()):
+        say(strings.MANY_WORKERS.format(workers=workers, cores=found))
     share = _share(settings, workers)
     reach_this_machine()
     pictures = HeldFolder(Path(tempfile.gettempdir()), PICTURES)
     job = Job(shown, share, secrets.token_urlsafe(24), secrets.randbits(63), str(pictures.path), workers)
     # Before there is a thread, or a socket that its processes would keep open.
-    crew = Crew(job, max(1, cores // workers))
+    crew = Crew(job, max(1, found // workers))
 
     def clean() -> None:
         crew.kill()
@@ -132,11 +133,6 @@ def _loop(router: Router, listener: Any, settings: ServerSettings) -> Iterator[_
         yield front
     finally:
         front.close()
-
-
-def _cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say_where(address: str, settings: ServerSettings, crew: Crew) -> None:
