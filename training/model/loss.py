@@ -99,4 +99,5 @@ def spread(embeddings: torch.Tensor) -> torch.Tensor:
     # Zero embeddings have no direction; the offset makes them count as identical.
     unit = torch.nn.functional.normalize(embeddings.detach() + 1e-20, dim=1, eps=1e-30)
     count = len(unit)
-    return 1 - (unit.sum(dim=0).square().sum() - count) / max(1, count * (count - 1))
+    mean = (unit.sum(dim=0).square().sum() - count) / max(1, count * (count - 1))
+    return (1 - mean).clamp(min=0)  # rounding can make it a little less
