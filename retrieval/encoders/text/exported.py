@@ -44,11 +44,12 @@ class ExportedTowers:
         self._tokenizer = _tokenizer(folder, self.reading)
         inputs = dict.fromkeys((IDS, MASK)[: 1 + self.reading.masked], ("int64", (None,)))
         words = Signature(inputs, ([EMBEDDING],), 1, self.reading.lengths)
-        self._texts = open_exported(_checked(folder / TEXT_TOWER, words), engine)
-        self.dim = self._texts.dim
-        # Opened and checked now, as another file may take its place; an engine reads it when a picture comes.
+        # Opened and checked now, as another file may take its place; an engine reads it when a picture comes. The check
+        # comes before the other tower, which stays in memory.
         place = folder / IMAGE_TOWER
         self._pictures = _checked(place, of_pictures(self.reading.pictures["input_size"])) if place.exists() else None
+        self._texts = open_exported(_checked(folder / TEXT_TOWER, words), engine)
+        self.dim = self._texts.dim
         if not hasattr(os, "fork") and self._pictures:  # on Windows, a file that is open could not be replaced
             self._images  # noqa: B018
 
