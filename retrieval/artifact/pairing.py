@@ -37,6 +37,17 @@ def pair(artifact: Artifact, uri: str) -> PairedStore:
     Raises StoreError unless the collection holds exactly this version of the artifact, among others.
     """
     collection = open_collection(uri)
+    try:
+        _check_held(collection, artifact)
+        keys = keys_of(artifact.gallery, tags_of(artifact.gallery))
+    except BaseException:
+        collection.close()  # an app that waits for a version comes back again and again
+        raise
+    return PairedStore(uri, collection, keys, artifact.store.dim)
+
+
+def _check_held(collection: Collection, artifact: Artifact) -> None:
+    """Raise StoreError unless a collection holds this version of an artifact."""
     state, own = collection.state(), artifact.manifest["manifest_sha256"]
     fill = command(f"index {artifact.folder} --to {collection.uri}")
     if state is None:
@@ -45,7 +56,6 @@ def pair(artifact: Artifact, uri: str) -> PairedStore:
     if own not in state.versions:
         held = ", ".join(version[:12] for version in state.versions) or "none"
         raise StoreError(f"{collection.uri} does not hold this version, {own[:12]}, but {held}: `{fill}` adds it.")
-    return PairedStore(uri, collection, keys_of(artifact.gallery, tags_of(artifact.gallery)), artifact.store.dim)
 
 
 def fill(artifact: Artifact, uri: str, progress: Progress | None = None) -> Filled:

@@ -24,7 +24,9 @@ def tags_of(gallery: Gallery) -> Tags:
     """The tags of each row, ascending."""
     owners: list[npt.NDArray[np.int64]] = []
     tags: list[npt.NDArray[np.int64]] = []
-    for column in _columns(gallery):
+    for column in ["label", *gallery.attributes]:
+        if not _is_shared(gallery, column):
+            continue
         values = gallery.column(column)
         rows, codes = values.owned()
         owners += [rows, np.flatnonzero(values.missing)]
@@ -44,7 +46,7 @@ def conditions_of(gallery: Gallery, where: Where | None) -> list[Tagged]:
     """What a database can be told of a filter: every row that passes the filter passes these. Raises QueryError."""
     found = []
     for each in parse(where).conditions:
-        if each.column not in _columns(gallery):
+        if not _is_shared(gallery, each.column):
             continue
         values = gallery.column(each.column)
         accepted, missing = values.accepted(each)
@@ -64,10 +66,10 @@ def _all_tags(column: str, texts: list[str]) -> npt.NDArray[np.int64]:
     return np.array([tag_of(column, text) for text in texts], np.int64)
 
 
-def _columns(gallery: Gallery) -> list[str]:
-    """The columns that rows share values of."""
-    names = ["label", *gallery.attributes]
-    return [name for name in names if gallery.column(name).members <= _MOST_MEMBERS * len(gallery)]
+def _is_shared(gallery: Gallery, column: str) -> bool:
+    """Whether rows share values of a column: labels and attributes, not ids and names of files."""
+    named = column == "label" or column in gallery.attributes
+    return named and gallery.column(column).members <= _MOST_MEMBERS * len(gallery)
 
 
 def _number(content: bytes) -> int:

@@ -6,7 +6,6 @@ PCA (Pearson, 1901) is always available. t-SNE (van der Maaten and Hinton, 2008;
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,8 @@ import numpy.typing as npt
 from retrieval.arrays import Vectors
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.manifest import agree, reading
-from retrieval.errors import IntegrityError, MapError, MissingExtraError
-from retrieval.installed import how_to_install
+from retrieval.errors import IntegrityError, MapError
+from retrieval.installed import check_installed
 
 MAP = "map"  # the section of the manifest
 PCA, TSNE, UMAP = METHODS = ("pca", "tsne", "umap")
@@ -37,10 +36,7 @@ def check_method(method: str) -> None:
     """Raise MapError for an unknown method, MissingExtraError for one that is not installed; imports nothing."""
     if method not in METHODS:
         raise MapError(f"unknown map method {method!r}; choose one of {', '.join(METHODS)}.")
-    if importlib.util.find_spec(module := _MODULES[method]) is None:
-        raise MissingExtraError(
-            f"the map method {method!r} needs {module}, which is not installed: {how_to_install(module)}"
-        )
+    check_installed(_MODULES[method], f"the map method {method!r}")
 
 
 def project(vectors: Vectors, method: str = PCA) -> Vectors:

@@ -160,12 +160,12 @@ def read_text(
         agree(f"{LAYOUT.text}/{name}: exported tower", there, f"{LAYOUT.text}/{name}" in manifest["files"])
     try:
         text = TextEncoder.load(folder / LAYOUT.text, engine=engine, pictures=encoder if one_tower else None)
-        found = text.fingerprint
+        # Before, fingerprints depended on the version of transformers.
+        found = text.fingerprint if EXPORTED in stated else stated["fingerprint"]
         own = store if one_tower else FaissStore.load(folder / LAYOUT.text_index, stated["index"])
     except (EncoderError, IntegrityError) as error:
         raise IntegrityError(f"{LAYOUT.text}: {error}") from error
-    if EXPORTED in stated:  # before, fingerprints depended on the version of transformers
-        agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], found)
+    agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], found)
     agree(f"{LAYOUT.text_index}: dimension", stated["dimension"], own.dim)
     agree(f"{LAYOUT.text}: dimension", stated["dimension"], text.dim)
     agree(f"{LAYOUT.text_index}: number of vectors", manifest["rows"], len(own))

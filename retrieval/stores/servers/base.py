@@ -6,14 +6,16 @@ rows: a `PairedStore` translates keys to the rows of one gallery.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.arrays import Floats, Ids, Vectors
+from retrieval.errors import StoreError, first_line, short
 
 NO_KEY = 0
 """Padding where fewer than k points are found; no point has this key."""
@@ -39,6 +41,16 @@ class State:
     dim: int
     versions: Mapping[str, int]
     """SHA-256 of a manifest -> its rows: the artifacts all of whose points are there, the oldest first."""
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON, for `of`; the versions are a list, as some databases do not keep the order of an object."""
+        return {"encoder": self.encoder, "dim": self.dim, "versions": [[*each] for each in self.versions.items()]}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> State:
+        """The state that `facts` told."""
+        versions = {str(name): int(rows) for name, rows in facts["versions"]}
+        return cls(str(facts["encoder"]), int(facts["dim"]), versions)
 
 
 class Collection(Protocol):
@@ -82,3 +94,21 @@ class Collection(Protocol):
 
     def close(self) -> None:
         """Give back connections and files."""
+
+
+def in_order(uri: str, keys: Ids, found: Mapping[int, Any]) -> Vectors:
+    """The vectors of these keys, (N, D) float32, of those that were found; raises StoreError if one is missing."""
+    if missing := [key for key in keys.tolist() if key not in found]:
+        raise StoreError(f"{uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
+    return np.array([found[key] for key in keys.tolist()], np.float32)
+
+
+@contextmanager
+def failing(uri: str, kinds: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
+    """Raise what a client raises, of these kinds or of any, as a StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except kinds as error:
+        raise StoreError(f"the store {uri} failed: {short(first_line(error) or type(error).__name__, 200)}.") from error

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +17,8 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError, first_line, short
-from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags
+from retrieval.errors import StoreError
+from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags, failing, in_order
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it also raises, with the addresses
@@ -35,7 +34,7 @@ _STRONG = "Strong"  # a search sees what was written before
 def open_at(uri: str) -> MilvusCollection:
     """See `open_collection`."""
     kind, _, rest = uri.partition(":")
-    with _told(hidden(uri)):
+    with failing(hidden(uri)):
         if kind == "milvus":
             if Path(rest).suffix != ".db":
                 raise StoreError(f"the file of a Milvus store ends in .db, not {hidden(uri)}.")
@@ -54,17 +53,16 @@ class MilvusCollection:
 
     def state(self) -> State | None:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             if not self._client.has_collection(self._about):
                 return None
             if not (found := self._client.query(self._about, ids=[1], output_fields=["told"], timeout=_TIMEOUT)):
                 return None
-            told = json.loads(found[0]["told"])
-            return State(told["encoder"], told["dim"], dict(told["versions"]))
+            return State.of(json.loads(found[0]["told"]))
 
     def create(self, state: State) -> None:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             if not self._client.has_collection(self._name):
                 points = self._schema(state.dim)
                 points.add_field("tags", DataType.ARRAY, element_type=DataType.INT64, max_capacity=_MOST_TAGS)
@@ -91,17 +89,16 @@ class MilvusCollection:
         """See `Collection`."""
         if (state := self.state()) is None:
             raise StoreError(f"{self.uri} has no collection {self._name}.")
-        with _told(self.uri):
+        with failing(self.uri):
             self._tell(State(state.encoder, state.dim, versions))
 
     def _tell(self, state: State) -> None:
-        told = {"encoder": state.encoder, "dim": state.dim, "versions": [*state.versions.items()]}
-        self._client.upsert(self._about, [{"key": 1, "vector": [1.0, 0.0], "told": json.dumps(told)}])
+        self._client.upsert(self._about, [{"key": 1, "vector": [1.0, 0.0], "told": json.dumps(state.facts())}])
 
     def keys(self) -> Ids:
         """See `Collection`."""
         found: list[int] = []
-        with _told(self.uri):
+        with failing(self.uri):
             pages = self._client.query_iterator(self._name, filter="", batch_size=_PAGE, output_fields=["key"])
             while page := pages.next():
                 found += [int(point["key"]) for point in page]
@@ -114,7 +111,7 @@ class MilvusCollection:
 
     def _send(self, points: Any, *, leaving: bool) -> None:
         names = ("key", "vector", "tags")
-        with _told(self.uri):
+        with failing(self.uri):
             rows = [{**dict(zip(names, point, strict=True)), "leaving": leaving} for point in points]
             if rows:
                 self._client.upsert(self._name, rows)
@@ -127,19 +124,19 @@ class MilvusCollection:
 
     def delete_leaving(self) -> None:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             self._client.delete(self._name, filter="leaving == true")
 
     def finish(self) -> None:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             self._client.flush(self._name)
             self._client.load_collection(self._name)
 
     def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
         """See `Collection`."""
         keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        with _told(self.uri):
+        with failing(self.uri):
             answers = self._client.search(
                 self._name, queries.tolist(), filter=" and ".join(map(_condition, where)), limit=min(k, _MOST_FOUND),
                 output_fields=["key"], search_params={"metric_type": "IP", "params": {"ef": max(_EFFORT, 2 * k)}},
@@ -153,12 +150,10 @@ class MilvusCollection:
     def vectors(self, keys: Ids) -> Vectors:
         """See `Collection`."""
         found = {int(point["key"]): point["vector"] for point in self._points(keys, ["vector"])}
-        if missing := [key for key in keys.tolist() if key not in found]:
-            raise StoreError(f"{self.uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
-        return np.array([found[key] for key in keys.tolist()], np.float32)
+        return in_order(self.uri, keys, found)
 
     def _points(self, keys: Ids, fields: list[str]) -> list[Any]:
-        with _told(self.uri):
+        with failing(self.uri):
             return list(
                 self._client.query(
                     self._name, ids=keys.tolist(), output_fields=["key", *fields], timeout=_TIMEOUT,
@@ -174,14 +169,3 @@ class MilvusCollection:
 def _condition(where: Tagged) -> str:
     has = f"array_contains_any(tags, {list(where.tags)})"
     return f"not {has}" if where.negated else has
-
-
-@contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """Raise what the client raises as a StoreError."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:  # the client has its own classes, and lets those of gRPC and of the file pass
-        raise StoreError(f"the store {uri} failed: {short(first_line(error) or type(error).__name__, 200)}.") from error

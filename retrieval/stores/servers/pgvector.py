@@ -17,11 +17,12 @@ from psycopg import sql
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError, first_line, short
-from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags
+from retrieval.errors import StoreError
+from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags, failing, in_order
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 _LEAST = (0, 8)  # before, a filter was applied to what the graph had found, and answers were short
+_FAILURES = (psycopg.Error, PoolTimeout)
 _TIMEOUT = 10  # seconds until a connection is there
 _CONNECTIONS = 8
 _EFFORT = 200  # points that a search in the graph looks at
@@ -36,7 +37,7 @@ def open_at(uri: str) -> PostgresCollection:
     settings = dict(parse_qsl(parts.query, keep_blank_values=True))
     name = checked_name(settings.pop("collection", DEFAULT))
     address = urlunsplit(parts._replace(query=urlencode(settings)))
-    with _told(hidden(uri)), psycopg.connect(address, connect_timeout=_TIMEOUT) as connection:
+    with failing(hidden(uri), _FAILURES), psycopg.connect(address, connect_timeout=_TIMEOUT) as connection:
         found = connection.execute(
             "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
         ).fetchone()
@@ -148,9 +149,7 @@ class PostgresCollection:
         """See `Collection`."""
         with self._connected() as run:
             found = dict(run("SELECT key, vector::real[] FROM {table} WHERE key = ANY(%s)", keys.tolist()))
-        if missing := [key for key in keys.tolist() if key not in found]:
-            raise StoreError(f"{self.uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
-        return np.array([found[key] for key in keys.tolist()], np.float32)
+        return in_order(self.uri, keys, found)
 
     def close(self) -> None:
         """See `Collection`."""
@@ -166,7 +165,7 @@ class PostgresCollection:
         """A transaction, as a function that runs a statement in it."""
         tables = {"table": self._table, "about": self._about}
         names: Mapping[str, sql.Composable] = {**tables, "graph": self._graph, "by_tags": self._by_tags}
-        with _told(self.uri), self._pool.connection() as connection:
+        with failing(self.uri, _FAILURES), self._pool.connection() as connection:
             yield _Run(connection, names)
 
 
@@ -193,12 +192,3 @@ def _text(vector: Any) -> str:
 
 def _written(versions: Mapping[str, int]) -> str:
     return json.dumps([*versions.items()])
-
-
-@contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """Raise what the client raises as a StoreError."""
-    try:
-        yield
-    except (psycopg.Error, PoolTimeout) as error:
-        raise StoreError(f"the store {uri} failed: {short(first_line(error), 200)}.") from error

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +16,8 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError, first_line, short
-from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags
+from retrieval.errors import StoreError
+from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags, failing, in_order
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 _MEMORY = ":memory:"  # in the place of a folder: gone with the process
@@ -32,7 +31,7 @@ _TAGS, _LEAVING = "tags", "leaving"  # of a point's payload
 def open_at(uri: str) -> QdrantCollection:
     """See `open_collection`."""
     kind, _, rest = uri.partition(":")
-    with _told(hidden(uri)), warnings.catch_warnings():
+    with failing(hidden(uri)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a key that is sent without TLS, and of what a folder cannot do
         if kind == "qdrant":
             client = QdrantClient(location=rest) if rest == _MEMORY else QdrantClient(path=rest)
@@ -53,18 +52,17 @@ class QdrantCollection:
 
     def state(self) -> State | None:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             if not self._client.collection_exists(self._about):
                 return None
             found = self._client.retrieve(self._about, [1])
             if not found or not found[0].payload:
                 return None
-            told = found[0].payload
-            return State(str(told["encoder"]), int(told["dim"]), {name: int(rows) for name, rows in told["versions"]})
+            return State.of(found[0].payload)
 
     def create(self, state: State) -> None:
         """See `Collection`."""
-        with _told(self.uri), warnings.catch_warnings():
+        with failing(self.uri), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for name, dim in ((self._name, state.dim), (self._about, 1)):
                 if not self._client.collection_exists(name):
@@ -76,22 +74,17 @@ class QdrantCollection:
         """See `Collection`."""
         if (state := self.state()) is None:
             raise StoreError(f"{self.uri} has no collection {self._name}.")
-        with _told(self.uri):
+        with failing(self.uri):
             self._tell(State(state.encoder, state.dim, versions))
 
     def _tell(self, state: State) -> None:
-        told = {
-            "encoder": state.encoder,
-            "dim": state.dim,
-            "versions": [[*each] for each in state.versions.items()],
-        }  # a list keeps the order
-        self._client.upsert(self._about, [models.PointStruct(id=1, vector=[1.0], payload=told)], wait=True)
+        self._client.upsert(self._about, [models.PointStruct(id=1, vector=[1.0], payload=state.facts())], wait=True)
 
     def keys(self) -> Ids:
         """See `Collection`."""
         found: list[int] = []
         offset: Any = None
-        with _told(self.uri):
+        with failing(self.uri):
             while True:
                 points, offset = self._client.scroll(
                     self._name, limit=_PAGE, offset=offset, with_payload=False, with_vectors=False
@@ -105,12 +98,12 @@ class QdrantCollection:
         batch = models.Batch(
             ids=keys.tolist(), vectors=vectors.tolist(), payloads=[{_TAGS: own.tolist()} for own in tags]
         )
-        with _told(self.uri):
+        with failing(self.uri):
             self._client.upsert(self._name, batch, wait=True)
 
     def mark_leaving(self, keys: Ids) -> None:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             for at in range(0, len(keys), _PAGE):
                 points = keys[at : at + _PAGE].tolist()
                 self._client.set_payload(self._name, {_LEAVING: True}, points=points, wait=True)
@@ -118,12 +111,12 @@ class QdrantCollection:
     def delete_leaving(self) -> None:
         """See `Collection`."""
         leaving = models.Filter(must=[models.FieldCondition(key=_LEAVING, match=models.MatchValue(value=True))])
-        with _told(self.uri):
+        with failing(self.uri):
             self._client.delete(self._name, models.FilterSelector(filter=leaving), wait=True)
 
     def finish(self) -> None:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             end = time.monotonic() + _PATIENCE
             while self._client.get_collection(self._name).status != models.CollectionStatus.GREEN:
                 if time.monotonic() > end:
@@ -137,7 +130,7 @@ class QdrantCollection:
             models.QueryRequest(query=query.tolist(), filter=conditions, limit=k, params=effort) for query in queries
         ]
         keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        with _told(self.uri):
+        with failing(self.uri):
             for row, answer in enumerate(self._client.query_batch_points(self._name, asked)):
                 keys[row, : len(answer.points)] = [int(point.id) for point in answer.points]
                 scores[row, : len(answer.points)] = [point.score for point in answer.points]
@@ -145,12 +138,10 @@ class QdrantCollection:
 
     def vectors(self, keys: Ids) -> Vectors:
         """See `Collection`."""
-        with _told(self.uri):
+        with failing(self.uri):
             points = self._client.retrieve(self._name, keys.tolist(), with_payload=False, with_vectors=True)
         found = {int(point.id): point.vector for point in points}
-        if missing := [key for key in keys.tolist() if key not in found]:
-            raise StoreError(f"{self.uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
-        return np.array([found[key] for key in keys.tolist()], np.float32)
+        return in_order(self.uri, keys, found)
 
     def close(self) -> None:
         """See `Collection`."""
@@ -167,14 +158,3 @@ def _filter(where: Sequence[Tagged]) -> models.Filter | None:
         for negated in (False, True)
     }
     return models.Filter(must=conditions[False] or None, must_not=conditions[True] or None) if where else None
-
-
-@contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """Raise what the client raises as a StoreError."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:  # the client has its own classes, those of HTTP and of pydantic
-        raise StoreError(f"the store {uri} failed: {short(first_line(error) or type(error).__name__, 200)}.") from error

@@ -60,8 +60,11 @@ class Network:
         """See `Towers`. Pictures are resized by Pillow, as CLIP and SigLIP were trained, and as exported towers do."""
         if self._transform is None:
             return _pooled(self.model.get_image_features(**self.processor(images=list(images), return_tensors="pt")))
-        pixels = np.stack([self._transform(image) for image in images])
-        return _pooled(self.model.get_image_features(pixel_values=torch.from_numpy(pixels)))
+        return self._embedded([self._transform(image) for image in images])
+
+    @torch.inference_mode()
+    def _embedded(self, tensors: Sequence[Floats]) -> Floats:
+        return _pooled(self.model.get_image_features(pixel_values=torch.from_numpy(np.stack(tensors))))
 
     def tokens(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """What the text tower takes for N texts; text beyond the model's maximum length is cut off."""
@@ -91,9 +94,7 @@ class Network:
         if encoder.precision != "float32" or not alike or list(own["input_size"]) != list(other["input_size"]):
             return False
         tensors = [encoder.preprocess(image) for image in pictures]
-        with torch.inference_mode():
-            found = _pooled(self.model.get_image_features(pixel_values=torch.from_numpy(np.stack(tensors))))
-        return distance(encoder.embed_tensors(tensors), found) <= _SAME_TOWER
+        return distance(encoder.embed_tensors(tensors), self._embedded(tensors)) <= _SAME_TOWER
 
 
 def from_hub(name: str) -> Network:
