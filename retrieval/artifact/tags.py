@@ -17,7 +17,6 @@ from retrieval.images.gallery import Gallery
 from retrieval.stores.servers.base import NO_KEY, Tagged, Tags
 
 _MOST_TAGS = 1_000  # in a condition; with more, the rows are filtered here
-_MOST_MEMBERS = 32  # a row, on average: longer lists are coordinates and the like
 
 
 def tags_of(gallery: Gallery) -> Tags:
@@ -69,7 +68,7 @@ def _all_tags(column: str, texts: list[str]) -> npt.NDArray[np.int64]:
 def _is_shared(gallery: Gallery, column: str) -> bool:
     """Whether rows share values of a column: labels and attributes, not ids and names of files."""
     named = column == "label" or column in gallery.attributes
-    return named and gallery.column(column).members <= _MOST_MEMBERS * len(gallery)
+    return named and gallery.column(column).has_few_members
 
 
 def _number(content: bytes) -> int:

@@ -33,7 +33,6 @@ THUMBNAIL_SIDE = 256  # largest number of pixels on the longer side
 ROWS_A_GROUP = 32  # rows of a parquet row group: about 200 kB of thumbnails, read in 0.1 ms
 _GROUPS_CACHED = 32
 MAX_VALUES = 500  # most distinct values of a column that a list offers as a filter
-_MOST_MEMBERS = 32  # a row, on average; columns with longer lists hold numbers such as coordinates, and are no filters
 
 _TEXT = pa.string()
 BASE_SCHEMA = pa.schema(
@@ -124,7 +123,7 @@ class Gallery:
     def _is_useful(self, column: str) -> bool:
         values = self.column(column)
         few = 1 < len(values.texts) <= MAX_VALUES and len(values.texts) < len(self)
-        return few and values.members <= _MOST_MEMBERS * len(self)
+        return few and values.has_few_members
 
     def facets(self, where: Where | None) -> dict[str, dict[str | None, int]]:
         """For each column in `filters`: value -> number of rows with that value that pass the filter on other columns.

@@ -23,6 +23,7 @@ from retrieval.images.scalars import A_DAY, as_moment, as_number
 from retrieval.words import did_you_mean
 
 Mask = npt.NDArray[np.bool_]
+_MOST_MEMBERS = 32  # a row, on average; columns with longer lists hold numbers such as coordinates, and are no filters
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -62,6 +63,11 @@ class Values:
     def members(self) -> int:
         """M, without the repeated and missing members of lists."""
         return len(self.codes)
+
+    @property
+    def has_few_members(self) -> bool:
+        """Whether its lists are short enough to filter by; a column without lists has one member a row."""
+        return self.members <= _MOST_MEMBERS * self._rows
 
     @cached_property
     def missing(self) -> Mask:
