@@ -451,6 +451,12 @@ def test_mistyped_option_shows_the_usage_of_its_command(name, capsys):
     assert "--help" in error.splitlines()[-1]
 
 
+def test_value_that_an_option_does_not_take_is_answered_with_those_it_takes(capsys):
+    status, _, error = usage(["build", "photos", "--out", "it", "--engine", "onxx"], capsys)
+    assert status == 2
+    assert error.endswith("'LOOKALIKE_ENGINE'): 'onxx' is not one of 'onnx', 'openvino', 'torch'.\n")
+
+
 def test_mistyped_command_suggests_the_nearest_name(capsys):
     status, _, error = usage(["serach", "it"], capsys)
     assert status == 2

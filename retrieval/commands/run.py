@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -29,10 +30,20 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         def run() -> None:
-            with needs("this command"):
+            with needs("this command"), _in_plain_words():
                 super(_Commands, self).invoke(ctx)
 
         raise _EndedError(run_command(run, ctx.obj))
+
+
+@contextmanager
+def _in_plain_words() -> Iterator[None]:
+    """Leave out how pydantic, which converts the options for Typer, names its own exceptions."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        error.message = error.message.removeprefix("Value error, ")
+        raise
 
 
 def new_app(text: str, *commands: typer.Typer) -> typer.Typer:
