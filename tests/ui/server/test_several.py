@@ -13,13 +13,17 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import png, python, serving
+from conftest import in_a_thread, png, python, serving
+from starlette.types import Scope
 from visitor import Visitor
 
 from retrieval.ui import strings
 from retrieval.ui.access.passwords import Accounts
+from retrieval.ui.intake.refusing import RefusedError
+from retrieval.ui.limits.visitors import note_refusal, refusal_of
 from retrieval.ui.server.settings import ServerSettings
 from retrieval.ui.server.several import pulse
+from retrieval.ui.server.several.behind import HEADER, Behind, origin_of
 from retrieval.ui.server.several.job import Job, Shown
 from retrieval.ui.server.several.passing.counts import Counts
 from retrieval.ui.server.several.passing.ids import Named, Places, in_address, in_answer, in_body
@@ -250,6 +254,25 @@ def test_a_job_is_the_same_in_another_process() -> None:
     assert same.settings.accounts
     assert same.settings.accounts.accepts(accounts.token())
     assert same.settings.accounts.has("ada", "secret: ä")
+
+
+def test_event_that_was_refused_before_it_was_passed_on_is_refused_by_the_queue_of_its_worker() -> None:
+    asked = {"type": "http", "client": ("9.9.9.9", 1), "server": ("10.0.0.1", 80), "scheme": "https", "headers": []}
+    error = RefusedError(429, "Slower, please.", {"Retry-After": "7"})
+    seen: list[RefusedError | None] = []
+
+    async def app(scope: Scope, receive: object, send: object) -> None:
+        seen.append(refusal_of(scope))
+
+    def pass_on(scope: Scope) -> None:
+        given = {**asked, "headers": [(HEADER, origin_of("secret", scope))]}
+        in_a_thread(asyncio.run, Behind("secret").around(app)(given, None, None))
+
+    pass_on(asked)
+    note_refusal(asked, error)
+    pass_on(asked)
+    assert seen[0] is None
+    assert vars(seen[1]) == vars(error)
 
 
 def test_process_that_stops_answering_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

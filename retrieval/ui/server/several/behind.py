@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retrieval.ui.intake.refusing import RefusedError, refuse
+from retrieval.ui.limits.visitors import note_refusal, refusal_of
 from retrieval.ui.server.listen import BACKLOG, at_once
 from retrieval.ui.server.watched.requests import QUIET
 
@@ -21,6 +22,8 @@ HEADER = b"x-lookalike-from"
 def origin_of(secret: str, scope: Scope, quiet: bool = False) -> bytes:
     """The value of the header for a request that a visitor has made."""
     about: list[Any] = [scope.get("client"), scope.get("server"), scope.get("scheme", "http"), quiet]
+    if refused := refusal_of(scope):  # an event, which the worker's queue answers
+        about.append([refused.status, refused.sentence, dict(refused.headers)])
     return f"{secret} {json.dumps(about)}".encode()
 
 
@@ -56,8 +59,10 @@ class Behind:
                     return
                 scope["headers"] = [each for each in scope["headers"] if each[0] != HEADER]
                 if about:
-                    client, server, scope["scheme"], scope[QUIET] = json.loads(about)
+                    client, server, scope["scheme"], scope[QUIET], *refused = json.loads(about)
                     scope["client"], scope["server"] = tuple(client) if client else None, tuple(server or ()) or None
+                    if refused:
+                        note_refusal(scope, RefusedError(*refused[0]))
             await app(scope, receive, send)
 
         return behind
