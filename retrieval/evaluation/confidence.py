@@ -49,7 +49,7 @@ class Calibration:
     """Logits, ascending; probabilities are interpolated between them and constant outside."""
     chances: tuple[float, ...]
     threshold: float | None
-    """The minimum logit of a confident hit; None if no threshold reaches the targets, so no hit is confident."""
+    """The minimum logit of a confident hit; None if no threshold reaches the targets, so nothing is said of any hit."""
     floor: float
     """The minimum cosine similarity between a query and its nearest neighbour for confident hits."""
 
@@ -156,6 +156,7 @@ class Confidence:
         """The match probability of each hit, and whether it is confident, for a (D,) query with (H,) rows and scores.
 
         Both are None for an unlabelled hit. A hit of a background class has no probability and is never confident.
+        Without a threshold, none is confident or not: all of these are None.
         `own` is the query's own row, or -1. The neighbours come from the whole gallery, even if the hits are filtered.
         """
         hits = Nearest(rows[None], scores[None])
@@ -164,7 +165,8 @@ class Confidence:
         labelled, known = self._codes[rows] != -1, np.isfinite(strength)[0]
         chances = self._calibration.chance(strength)[0]
         confident = self._calibration.confident(strength, found.scores[:, 0])[0]
+        judged = labelled & (self._calibration.threshold is not None)
         return (
             [float(chance) if kind else None for chance, kind in zip(chances, known, strict=True)],
-            [bool(sure) if label else None for sure, label in zip(confident, labelled, strict=True)],
+            [bool(sure) if either else None for sure, either in zip(confident, judged, strict=True)],
         )

@@ -179,7 +179,7 @@ def calibration_lines(calibration: CalibrationSection | None) -> list[str]:
         f"{checked.expected_calibration_error:.3f}, measured on {checked.queries:,} other {of}."
     ]
     if not checked.precision:
-        return [*lines, f"No top hit counts as confident: no threshold reaches a precision of {wanted}."]
+        return [*lines, f"No hit is called confident or not: no threshold reaches a precision of {wanted}."]
     return [
         *lines,
         f"The top hit is confident for {checked.shown:.0%} of these queries, and {with_interval(checked.precision)} of "

@@ -57,6 +57,10 @@ NOT_CONFIDENT_WHY = "Showing the closest images anyway."
 NO_CHANCE = "Match probability is not available for this gallery. Showing cosine similarity."
 NO_CHANCE_LABEL = "The top result has no label, so there is no match probability. Showing cosine similarity."
 NO_CHANCE_OTHERWISE = "Match probability is only available for a single whole picture. Showing cosine similarity."
+NO_THRESHOLD = (
+    "Whether the top result is a match cannot be told: that takes more labelled images of each class, or an encoder "
+    "that tells the classes apart better."
+)
 CHANCE = "{chance}%"
 CHANCE_TITLE = (
     "Match probability: how likely this image is of the same class as the query, if the gallery has that class. "

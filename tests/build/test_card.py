@@ -148,7 +148,7 @@ def test_card_states_how_reliable_match_probabilities_are(card):
     checked["precision"] = None
     text, _ = card(lambda metrics: metrics.update(calibration={**section, "held_out": False}))
     assert "on 1,234 other gallery images, each excluded from its own search" in text
-    assert "No top hit counts as confident" in text
+    assert "No hit is called confident or not" in text
 
 
 def test_metadata_names_library_tags_data_set_and_base_model(card):

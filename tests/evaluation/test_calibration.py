@@ -234,6 +234,7 @@ def test_calibration_error_and_curve_come_from_the_checking_queries():
     assert section.held_out is True
     assert section.queries == section.checked.queries == 600
     chances, confident, found = answers(store, labels, section, checked[0])
+    confident = confident.astype(bool)  # without a threshold, none is
     right = found == np.array(checked[1])[:, None]
     error, curve = 0.0, {"chance": [], "share": [], "pairs": []}
     for low in np.arange(10) / 10:
@@ -250,6 +251,16 @@ def test_calibration_error_and_curve_come_from_the_checking_queries():
     assert given.shown == pytest.approx(confident[:, 0].mean())
     if given.precision:
         assert given.precision.value == pytest.approx(right[confident[:, 0], 0].mean())
+
+
+def test_small_gallery_without_a_threshold_says_of_no_hit_whether_it_is_a_match():
+    vectors, labels = clusters(40, np.arange(6), 5, seed=0)
+    store = exact(vectors)
+    section = calibrate(store, labels, Queries(vectors, labels, np.arange(30)))
+    assert section.threshold is None
+    chances, confident, _ = answers(store, labels, section, vectors)
+    assert chances[:, 0].min() > 0.5
+    assert (confident == None).all()  # noqa: E711
 
 
 def test_match_probability_never_falls_as_strength_rises():

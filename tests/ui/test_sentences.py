@@ -72,8 +72,17 @@ def test_status_line_describes_the_query_and_the_match(
 
 
 def test_an_unlabelled_result_has_no_match_probability(cards: Cards) -> None:
-    said = text(cards.status(Asked((ROW,)), [hit()]))
+    said = text(cards.status(Asked((ROW,)), [replace(hit(), label=None)]))
     assert said.endswith("The top result has no label, so there is no match probability. Showing cosine similarity.")
+
+
+def test_no_verdict_is_given_where_no_threshold_was_learned(cards: Cards) -> None:
+    found = [replace(hit(), chance=0.9)]
+    said = text(cards.status(Asked((ROW,)), found))
+    assert said.startswith("Top result for")
+    assert "Whether the top result is a match cannot be told: that takes more labelled images of each class" in said
+    assert 'class="grid"' in cards.hits(found, more=False)  # not dimmed
+    assert "90%" in text(cards.hits(found, more=False))
 
 
 def test_singular_and_plural_are_used_correctly(cards: Cards) -> None:

@@ -98,15 +98,19 @@ class Cards:
             alone = own == len(self._searcher.gallery)
             return render("message", message=strings.NO_OTHERS if alone else strings.NO_HITS)
         best = hits[0].confident
-        aside = self._why_no_chance(asked) if best is None else "" if best else strings.NOT_CONFIDENT_WHY
+        aside = self._why_no_verdict(asked, hits[0]) if best is None else "" if best else strings.NOT_CONFIDENT_WHY
         return render("status", confident=best, count=len(hits), name=self.title(asked), aside=aside)
 
-    def _why_no_chance(self, asked: Asked) -> str:
+    def _why_no_verdict(self, asked: Asked, best: Hit) -> str:
         if self._searcher.confidence is None:
             return strings.NO_CHANCE
+        if best.chance is not None:
+            return strings.NO_THRESHOLD
         first = asked.parts[0]
         whole = len(asked.parts) == 1 and first.weight > 0 and not (first.words or first.region)
-        return strings.NO_CHANCE_LABEL if whole else strings.NO_CHANCE_OTHERWISE
+        if whole:
+            return strings.NO_CHANCE_LABEL if best.label is None else strings.NO_THRESHOLD
+        return strings.NO_CHANCE_OTHERWISE
 
     def around(self, rows: Sequence[int], more: bool) -> str:
         """Images to browse before the first search."""
