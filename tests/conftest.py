@@ -3,9 +3,12 @@
 The process that only hands out tests to the workers does not need it: importing takes seconds in which no test runs.
 """
 
+import compileall
 import gc
 import importlib
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -16,8 +19,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # set before importing anything that reads i
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core runs its own test worker
+# Modules are compiled once, and not in each of the many processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 SHARED = "common"
+DECODERS = Path(__file__).parents[1] / "retrieval" / "images" / "door"
 
 
 def __getattr__(name):
@@ -28,6 +35,8 @@ def __getattr__(name):
 
 def pytest_configure(config):
     """Load the fixtures where tests run: in a worker, or here without workers."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(DECODERS, quiet=2)  # the processes that decode write no bytecode
     if hasattr(config, "workerinput") or config.getoption("dist") == "no":
         config.pluginmanager.import_plugin(SHARED)
 

@@ -316,6 +316,7 @@ if __name__ == "__main__":
     gc.disable()  # there is no garbage to find among modules
     for module in IMPORTED:
         import_module(module)
+    import_module("retrieval.images.door.workers.apart").share_workers(2)  # with the other forks
     gc.freeze()  # so that garbage collection in a fork does not touch, and copy, all of this memory
     gc.enable()
     asked = serve(socket.socket(fileno=int(sys.argv[1])))
