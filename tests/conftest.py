@@ -19,6 +19,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # set before importing anything that reads i
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core runs its own test worker
+# No test speaks TLS, and reading the certificates of all authorities takes each new HTTP client 40 ms.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 # Modules are compiled once, and not in each of the many processes.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
