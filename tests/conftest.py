@@ -50,7 +50,20 @@ def pytest_addoption(parser):
 
 
 # Tests of these files run on one worker because they share a Chromium or a Hub; other files are a group of their own.
-GROUPS = {"tests/ui/test_": "page", "tests/hub/": "hub", "tests/sources/test_sources_hub": "hub"}
+HUB = ("tests/hub/", "tests/sources/test_sources_hub", "tests/artifact/test_text_and_map")
+GROUPS = {"tests/ui/test_": "page", **dict.fromkeys(HUB, "hub")}
+# The groups that take more than ten seconds, the longest first.
+_FILES = """
+    training/loop/test_training_resume training/test_training_run artifact/test_atomic build/test_resume
+    files/test_full_disk encoders/test_presets ui/server/test_serving bench/test_bench_page
+    training/loop/test_training_processes ui/api/test_private_events evaluation/test_plots ui/api/test_endpoints
+    artifact/test_map test_install build/test_build files/test_kills build/test_parts encoders/test_engines
+    ui/api/test_refined bench/test_bench test_programs ui/server/test_several images/test_workers
+    training/loop/test_guards build/test_weights_licence build/test_write encoders/test_encoder ui/api/test_tools
+    encoders/test_exported_text build/test_precision training/data/test_audit stores/test_servers test_cli
+    test_docs_code
+"""
+LONGEST = ["page", "hub", *(f"tests/{file}.py" for file in _FILES.split())]
 
 
 def group_of(nodeid):
@@ -61,11 +74,8 @@ def group_of(nodeid):
 
 def pytest_collection_modifyitems(items):
     """Run the slowest groups first, so that the workers finish at about the same time."""
-    files = ["build/test_resume", "artifact/test_atomic", "training/test_training_run"]
-    files += ["training/loop/test_training_resume", "evaluation/test_plots", "bench/test_bench_page"]
-    files += ["training/loop/test_training_processes", "test_install", "artifact/test_map"]
-    order = ["page", "hub", *(f"tests/{file}.py" for file in files)]
-    items.sort(key=lambda item: [*order, group_of(item.nodeid)].index(group_of(item.nodeid)))
+    rank = {group: number for number, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(group_of(item.nodeid), len(rank)))
 
 
 @pytest.hookimpl(optionalhook=True)
