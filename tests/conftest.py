@@ -55,7 +55,7 @@ GROUPS = {"tests/ui/test_": "page", **dict.fromkeys(HUB, "hub")}
 # The groups that take more than ten seconds, the longest first.
 _FILES = """
     training/loop/test_training_resume training/test_training_run artifact/test_atomic build/test_resume
-    files/test_full_disk encoders/test_presets ui/server/test_serving bench/test_bench_page
+    files/test_full_disk test_light encoders/test_presets ui/server/test_serving bench/test_bench_page
     training/loop/test_training_processes ui/api/test_private_events evaluation/test_plots ui/api/test_endpoints
     artifact/test_map test_install build/test_build files/test_kills build/test_parts encoders/test_engines
     ui/api/test_refined bench/test_bench test_programs ui/server/test_several images/test_workers
