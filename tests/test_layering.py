@@ -74,7 +74,7 @@ OWNERS = {
     "pydantic": ["retrieval/artifact/metrics.py", "retrieval/artifact/sections.py", "training/recipe.py"],
     "safetensors": ["retrieval/encoders/", "training/"],
     "faiss": ["retrieval/stores/", "retrieval/bench/"],
-    "matplotlib": ["retrieval/evaluation/plots.py"],
+    "matplotlib": ["retrieval/evaluation/plots/"],
     **{name: [] for name in ("scipy", "sklearn", "pandas")},  # large, for a few lines of statistics
     "qdrant_client": ["retrieval/stores/servers/qdrant.py"],
     **{name: ["retrieval/stores/servers/pgvector.py"] for name in ("psycopg", "psycopg_pool")},

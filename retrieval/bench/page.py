@@ -82,14 +82,15 @@ def bench_ui(folder: Path) -> Figures:
     and the 95th percentile. Uploaded images are the artifact's own thumbnails, a different one each time, enlarged to
     photographs. Raises LookalikeError without Playwright or Chromium, or if the page does not answer.
     """
-    artifact = load_artifact(folder)
-    pictures = [_photograph(artifact.gallery.thumbnail(row)) for row in spread_rows(len(artifact.gallery), _TIMES)]
-    encoder = latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)[0]
-    with _chromium() as browser, serving(folder) as (app, address):
-        start = seconds_to_answer(app, lambda: httpx.get(address, timeout=60).raise_for_status())
-        times, weight = _opening(browser, address)
-        with _visit(browser, address) as page:
-            measured = {"page": times, **_measured(page, pictures, artifact.gallery)}
+    with _chromium() as browser:  # first of all: it may be missing
+        artifact = load_artifact(folder)
+        pictures = [_photograph(artifact.gallery.thumbnail(row)) for row in spread_rows(len(artifact.gallery), _TIMES)]
+        encoder = latency(lambda picture: artifact.encoder.embed_images([open_image(picture)]), pictures)[0]
+        with serving(folder) as (app, address):
+            start = seconds_to_answer(app, lambda: httpx.get(address, timeout=60).raise_for_status())
+            times, weight = _opening(browser, address)
+            with _visit(browser, address) as page:
+                measured = {"page": times, **_measured(page, pictures, artifact.gallery)}
     figures: Figures = {
         "images": len(artifact.gallery),
         "encoder": artifact.encoder.name,

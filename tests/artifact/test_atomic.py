@@ -29,6 +29,10 @@ import faiss, torch
 torch.set_num_threads(1)  # the parent's threads do not exist in a forked child
 faiss.omp_set_num_threads(1)
 
+from retrieval.images.door.workers import apart
+
+apart.AVAILABLE = False  # as on macOS: each child would start processes that decode, which change no file
+
 from retrieval.artifact.load import load_artifact
 from retrieval.artifact.layout import LAYOUT
 from retrieval.build.build import build_artifact

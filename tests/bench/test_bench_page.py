@@ -15,8 +15,9 @@ STEPS = ("page", "drop", "click", "why", "filter")
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install -y chromium-headless-shell)")
 def test_page_bench_reports_every_figure(starter, monkeypatch, capsys):
-    monkeypatch.setattr(bench_ui, "_OPENED", 2)
-    monkeypatch.setattr(bench_ui, "_TIMES", 3)
+    monkeypatch.setattr(bench_ui, "_OPENED", 1)
+    monkeypatch.setattr(bench_ui, "_TIMES", 2)
+    monkeypatch.setattr(bench_ui, "_PIXELS", 100_000)
     monkeypatch.setattr(bench_ui, "_SETTLED", 20)
     assert in_a_thread(main, ["bench", str(starter), "--ui", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)

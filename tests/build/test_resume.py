@@ -343,6 +343,9 @@ import torch
 torch.set_num_threads(1)
 from retrieval import Encoder, add_images, build_artifact, open_source, remove_images
 from retrieval.build.sync import sync_artifact
+from retrieval.images.door.workers import apart
+
+apart.AVAILABLE = False  # as on macOS: each fork would start processes that decode
 
 def change(kind, folder, argument):
     if kind == "build":

@@ -45,6 +45,18 @@ def test_plain_network_is_accepted(tmp_path):
     check(in_parts(feature_map=[1, 1, 1, 4], bias=[4]), tmp_path, Signature(**{**vars(of_pictures(SIZE)), "most": 1}))
 
 
+def test_network_that_was_accepted_is_refused_for_other_pictures_and_after_a_change(tmp_path):
+    check(plain(), tmp_path)
+    check(plain(), tmp_path)  # it is not looked at a second time
+    with pytest.raises(EncoderError, match="its inputs must be pixels"):
+        check(plain(), tmp_path, of_pictures((3, 16, 8)))
+    for damage in (b"", bytes(1)):
+        content = (tmp_path / "model.onnx").read_bytes()
+        (tmp_path / "model.onnx").write_bytes(content[:-1] + damage)
+        with pytest.raises(EncoderError, match="is not a network that is exported here"):
+            check_exported(NetworkFile(tmp_path / "model.onnx"), of_pictures(SIZE))
+
+
 def of_texts():
     return Signature({"input_ids": ("int64", (None,))}, [["embedding"]], 1, (2, 7))
 

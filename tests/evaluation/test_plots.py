@@ -1,6 +1,7 @@
 """The plots of an evaluation: valid, non-empty PNG files for any metrics."""
 
 import copy
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -90,6 +91,24 @@ def test_same_metrics_give_identical_plot_files(metrics, tmp_path):
         draw(tmp_path / name, metrics)
     for name in ALL:
         assert (tmp_path / "one" / "plots" / name).read_bytes() == (tmp_path / "two" / "plots" / name).read_bytes()
+
+
+def test_plots_of_the_same_figures_are_not_drawn_again(metrics, tmp_path):
+    def files():
+        return {name: (tmp_path / "plots" / name).stat().st_ino for name in ALL}
+
+    draw(tmp_path, metrics)
+    for name in ALL:  # a number stays free as long as the file is there
+        (tmp_path / name).hardlink_to(tmp_path / "plots" / name)
+    before = files()
+    draw(tmp_path, metrics)
+    assert files() == before
+    draw(tmp_path, {**metrics, "calibration": {**CALIBRATION, "checked": {**CHECKED, "queries": 481}}})
+    assert {name for name in ALL if files()[name] != before[name]} == {"reliability.png"}
+    metrics["evaluation"]["classes"].pop()
+    shutil.copy(tmp_path / "plots" / "history.png", tmp_path / "plots" / "intervals.png")
+    draw(tmp_path, metrics)
+    assert {name for name in ALL if files()[name] == before[name]} == {"history.png", "recall_at_k.png"}
 
 
 def test_only_plots_with_data_are_drawn(metrics, tmp_path):

@@ -42,10 +42,26 @@ IMPORTED = [
     "retrieval.commands.inspect",
     "retrieval.commands.search",
     "retrieval.commands.serve",
+    "retrieval.encoders.engines.onnx",
+    "retrieval.encoders.network.export",
+    "retrieval.encoders.network.new",
+    "retrieval.encoders.network.saved",
+    "retrieval.hub.pull",
+    "retrieval.search",
+    "scipy.io",
+    "training.results.compare",
     "training.run",
     "training.__main__",
 ]
 LIMIT = 300  # seconds to wait for a process
+_PROGRAM = """#!{python} -S
+import os, sys
+sys.path.insert(0, {folder!r})
+from warm import Warm
+warm = Warm(name={name!r})
+options = dict(cwd=os.getcwd(), env=os.environ, stdout=sys.stdout, stderr=sys.stderr)
+sys.exit(warm.start(*sys.argv[2:], **options).wait())
+"""
 
 
 class Started:
@@ -154,6 +170,15 @@ class Warm:
         if check:
             done.check_returncode()
         return done
+
+    def program(self, file):
+        """Write a program that takes the arguments of `python -u` and runs in a fork; returns its path as a string.
+
+        It is for launchers that start Python themselves, and only while this Warm is used.
+        """
+        file.write_text(_PROGRAM.format(python=sys.executable, folder=str(Path(__file__).parent), name=self.name))
+        file.chmod(0o700)
+        return str(file)
 
     def close(self):
         """End every process that was started here, and the preloaded one, unless somebody else uses it."""
@@ -299,6 +324,7 @@ if __name__ == "__main__":
     gc.disable()  # there is no garbage to find among modules
     for module in IMPORTED:
         import_module(module)
+    import_module("retrieval.images.door.workers.apart").share_workers(2)  # with the other forks
     gc.freeze()  # so that garbage collection in a fork does not touch, and copy, all of this memory
     gc.enable()
     asked = serve(socket.socket(fileno=int(sys.argv[1])))

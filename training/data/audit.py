@@ -114,6 +114,7 @@ def _best(templates: torch.Tensor, images: torch.Tensor, scales: Sequence[float]
     """Best correlation of templates (T, 1, h, w) in images (I, 1, H, W) over scales and positions; T or I is 1."""
     best = np.zeros(max(len(templates), len(images)))
     room, least = images.shape[2:], _LEAST_SHARE * max(images.shape[2:])
+    sums, squares = _summed(images), _summed(images.square())
     for scale in scales:
         size = (round(templates.shape[2] * scale), round(templates.shape[3] * scale))
         if min(size) < least or size[0] > room[0] or size[1] > room[1]:
@@ -121,10 +122,22 @@ def _best(templates: torch.Tensor, images: torch.Tensor, scales: Sequence[float]
         pieces = functional.interpolate(templates, size, mode="area")
         pieces = pieces - pieces.mean(dim=(1, 2, 3), keepdim=True)
         deviation = pieces.square().mean(dim=(1, 2, 3)).sqrt()
-        mean = functional.avg_pool2d(images, size, stride=1)
-        square = functional.avg_pool2d(images.square(), size, stride=1)
-        window = (square - mean.square()).clamp(min=_LEAST_DEVIATION**2).sqrt()
+        mean, square = _means(sums, size), _means(squares, size)
+        window = (square - mean.square()).clamp(min=_LEAST_DEVIATION**2).sqrt().float()
         covariance = functional.conv2d(images, pieces) / pieces[0].numel()
         found = covariance / window / deviation.clamp(min=_LEAST_DEVIATION)[:, None, None]
         best = np.maximum(best, found.amax(dim=(2, 3)).flatten().double().numpy())
     return best
+
+
+def _summed(images: torch.Tensor) -> torch.Tensor:
+    """For each corner of each pixel, the sum of all pixels above and left of it; exact for whole numbers."""
+    return functional.pad(images.double(), (1, 0, 1, 0)).cumsum(2).cumsum(3)
+
+
+def _means(sums: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The mean in each window of that size, from what `_summed` gives: much faster than average pooling."""
+    height, width = size
+    below = sums[:, :, height:, width:] - sums[:, :, height:, :-width]
+    above = sums[:, :, :-height, width:] - sums[:, :, :-height, :-width]
+    return (below - above) / (height * width)

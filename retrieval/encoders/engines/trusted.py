@@ -6,6 +6,7 @@ that timm and torch export does none of this: given the shapes of its inputs, th
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ _MOST_CONSTANTS = (2**28, 8)  # bytes of what is computed from weights and shape
 _MOST_WORK = 10**13  # multiply-adds of a pass: three times what the largest networks of timm take that fit into a file
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 _OUTPUTS = {EMBEDDING: "ND", FEATURE_MAP: "NHWD", BIAS: "D"}
+_MOST_PASSED = 64  # networks to remember
+_PASSED: dict[tuple[bytes, str], None] = {}
+"""What has passed: the hash of the file, and its signature. The same network is loaded again at every change."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,16 @@ def check_exported(file: NetworkFile, signature: Signature) -> None:
     try:
         if content is None:
             raise ValueError(f"it has {file.size:,} bytes")
+        key = hashlib.sha256(content).digest(), repr(signature)
+        if key in _PASSED:
+            return
         model = onnx.load_model_from_string(content)
         del content
         if problem := next(_problems(model, signature, file.size), None):
             raise ValueError(problem)
+        if len(_PASSED) >= _MOST_PASSED:
+            _PASSED.clear()
+        _PASSED[key] = None
     except Exception as error:  # a file can be wrong in as many ways as ONNX has operations
         raise EncoderError(
             f"{file.name} is not a network that is exported here: {short(first_line(error), 300)}. Build the artifact "

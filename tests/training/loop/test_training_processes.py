@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import free_port, in_two_processes, python, sha256, tiny_recipe
+from conftest import WARM, free_port, in_two_processes, python, sha256, tiny_recipe
 
 from retrieval.artifact.load import load_artifact, read_metrics
 from retrieval.encoders.engines.device import DEVICE
@@ -102,7 +102,8 @@ def test_launch_of_two_processes_makes_one_artifact(drawings, tmp_path):
     command = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", str(free_port()), "-m", "training", str(tmp_path / "two.yaml")]
-    done = python(*command, "--out", str(tmp_path / "out"), env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": WARM.program(tmp_path / "python")}
+    done = python(*command, "--out", str(tmp_path / "out"), env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     for said in ("training for 2 epochs of 7 steps, fp32, processes: 2", "\nserve it: "):
         assert done.stdout.count(said) == 1, "one of the two speaks"

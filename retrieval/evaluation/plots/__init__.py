@@ -6,8 +6,7 @@ matplotlib is imported only when something is drawn, and without its global stat
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.metrics import Metrics, name_of
 from retrieval.artifact.sections import Checked, ClassFigures, EvaluationSection, Number, Point
 from retrieval.errors import short
+from retrieval.evaluation.plots.files import key_of, panels_of, save, shows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,29 +40,41 @@ def draw(folder: Path, metrics: Metrics) -> None:
     """Write the plots for the sections `evaluation`, `training` and `calibration` to `folder`/plots.
 
     The files are recall_at_k.png, intervals.png, images_per_class.png, per_class.png, history.png and reliability.png.
-    Existing files of these names are replaced, or deleted if there is no data for them.
+    Existing files of these names stay if they show the same figures; otherwise they are replaced, or deleted if there
+    is no data for them.
     """
-    evaluation = metrics.evaluation
-    history = metrics.training.history if metrics.training else []
-    names = list(dict.fromkeys(name for entry in history for name in entry if name not in _NO_FIGURES))
-    figures = {}
-    if evaluation:
-        figures["recall_at_k.png"] = _curves(evaluation)
-        figures["intervals.png"] = _intervals(evaluation)
-        if evaluation.classes:
-            figures["images_per_class.png"] = _images_per_class(evaluation.classes)
-            figures["per_class.png"] = _worst_classes(evaluation.classes)
-    if names:
-        figures["history.png"] = _history(history, names)
-    if metrics.calibration:
-        figures["reliability.png"] = _reliability(metrics.calibration.checked)
+    wanted = _wanted(metrics)
+    keys = {name: key_of(name, shown) for name, (shown, _) in wanted.items()}
     plots = folder / LAYOUT.plots
-    for name in _DRAWN:
-        (plots / f"{name}.png").unlink(missing_ok=True)  # it may be a hard link shared with another artifact
-    for name, figure in figures.items():
-        _save(figure, plots / name)
+    for name in (f"{each}.png" for each in _DRAWN):
+        if name in wanted and shows(plots / name, keys[name]):
+            continue
+        (plots / name).unlink(missing_ok=True)  # it may be a hard link shared with another artifact
+        if name in wanted:
+            save(wanted[name][1](), plots / name, keys[name])
     if plots.is_dir() and not any(plots.iterdir()):
         plots.rmdir()
+
+
+def _wanted(metrics: Metrics) -> dict[str, tuple[object, Callable[[], Figure]]]:
+    """The plots there is data for: name -> what it shows, as JSON, and a function that draws it."""
+    wanted: dict[str, tuple[object, Callable[[], Figure]]] = {}
+    if evaluation := metrics.evaluation:
+        parts = evaluation.model_dump(mode="json", exclude={"classes"})
+        wanted["recall_at_k.png"] = parts, partial(_curves, evaluation)
+        wanted["intervals.png"] = parts, partial(_intervals, evaluation)
+        if classes := evaluation.classes:
+            rows = [row.model_dump(mode="json") for row in classes]
+            wanted["images_per_class.png"] = rows, partial(_images_per_class, classes)
+            wanted["per_class.png"] = rows, partial(_worst_classes, classes)
+    history = metrics.training.history if metrics.training else []
+    names = list(dict.fromkeys(name for entry in history for name in entry if name not in _NO_FIGURES))
+    if names:
+        wanted["history.png"] = history, partial(_history, history, names)
+    if metrics.calibration:
+        checked = metrics.calibration.checked
+        wanted["reliability.png"] = checked.model_dump(mode="json"), partial(_reliability, checked)
+    return wanted
 
 
 def draw_comparison(path: Path, runs: Sequence[tuple[str, EvaluationSection]], names: Sequence[str]) -> None:
@@ -70,7 +82,7 @@ def draw_comparison(path: Path, runs: Sequence[tuple[str, EvaluationSection]], n
     for each run."""
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, panels = _panels(rows, columns, width=3 + 3 * columns, height=rows * (1.2 + 0.35 * len(runs)))
+    figure, panels = panels_of(rows, columns, width=3 + 3 * columns, height=rows * (1.2 + 0.35 * len(runs)))
     for axes, name in zip(panels, names, strict=False):
         for part, offset in (("seen", -0.12), ("unseen", 0.12)):
             parts = [(row + offset, run.parts()[part]) for row, (_, run) in enumerate(runs) if part in run.parts()]
@@ -87,11 +99,11 @@ def draw_comparison(path: Path, runs: Sequence[tuple[str, EvaluationSection]], n
         axes.set_axis_off()
     figure.suptitle("Runs compared (bars: 95% bootstrap intervals)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curves(evaluation: EvaluationSection) -> Figure:
-    figure, (axes,) = _panels(1, 1, width=7, height=4.5)
+    figure, (axes,) = panels_of(1, 1, width=7, height=4.5)
     for key, part in (("seen", evaluation.seen), ("unseen", evaluation.unseen)):
         if part:
             curve, (name, colour, marker) = part.curve, _PARTS[key]
@@ -111,7 +123,7 @@ def _curves(evaluation: EvaluationSection) -> Figure:
 
 
 def _intervals(evaluation: EvaluationSection) -> Figure:
-    figure, (axes,) = _panels(1, 1, width=8, height=4.5)
+    figure, (axes,) = panels_of(1, 1, width=8, height=4.5)
     parts, names = evaluation.parts(), list(evaluation.seen.figures.by_name())
     for number, (key, part) in enumerate(parts.items()):
         offset = 0.16 * (number - (len(parts) - 1) / 2)
@@ -141,7 +153,7 @@ def _bars(axes: Axes, places: Sequence[float], points: Sequence[Point], *, part:
 def _images_per_class(classes: Sequence[ClassFigures]) -> Figure:
     ordered = sorted(classes, key=lambda row: (-row.images, row.label))
     counts = [row.images for row in ordered]
-    figure, (axes,) = _panels(1, 1, width=8, height=4.5)
+    figure, (axes,) = panels_of(1, 1, width=8, height=4.5)
     axes.bar(range(len(counts)), counts, color=_BLUE, width=0.9)
     if len(counts) <= _NAMED:
         labels = [_short(row.label) for row in ordered]
@@ -164,7 +176,7 @@ def _images_per_class(classes: Sequence[ClassFigures]) -> Figure:
 
 def _worst_classes(classes: Sequence[ClassFigures]) -> Figure:
     worst = [row for row in classes if row.queries][:_WORST]
-    figure, (axes,) = _panels(1, 1, width=8, height=1.6 + 0.27 * len(worst))
+    figure, (axes,) = panels_of(1, 1, width=8, height=1.6 + 0.27 * len(worst))
     values = [row.map or 0.0 for row in worst]
     axes.barh(range(len(worst)), values, color=_BLUE, height=0.75)
     for place, (row, value) in enumerate(zip(worst, values, strict=True)):
@@ -186,7 +198,7 @@ def _worst_classes(classes: Sequence[ClassFigures]) -> Figure:
 
 
 def _reliability(checked: Checked) -> Figure:
-    figure, (axes, sizes) = _panels(2, 1, width=6, height=6.5)
+    figure, (axes, sizes) = panels_of(2, 1, width=6, height=6.5)
     curve = checked.reliability
     axes.plot([0, 1], [0, 1], color=_GREY, ls="--", label="perfect calibration")
     axes.plot(curve.chance, curve.share, color=_BLUE, marker="o", label="measured")
@@ -207,7 +219,7 @@ def _history(history: Sequence[Mapping[str, Number | None]], names: Sequence[str
     figures = [name for name in names if name.startswith("validation")]
     losses = [name for name in names if name not in figures]
     shown = [(title, group) for title, group in (("loss", losses), ("validation", figures)) if group]
-    figure, panels = _panels(len(shown), 1, width=7, height=1 + 2.7 * len(shown))
+    figure, panels = panels_of(len(shown), 1, width=7, height=1 + 2.7 * len(shown))
     for axes, (title, group) in zip(panels, shown, strict=True):
         for number, name in enumerate(group):
             points = [(entry["step"], entry[name]) for entry in history if entry.get(name) is not None]
@@ -221,23 +233,3 @@ def _history(history: Sequence[Mapping[str, Number | None]], names: Sequence[str
         axes.legend()
     panels[0].set_title("Training history")
     return figure
-
-
-def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure, with size in inches, and its panels in row-major order."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=columns == 1, sharey=columns > 1)
-    return figure, list(panels.ravel())
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Characters missing from the font are drawn as boxes; a warning would not help the user.
-    warnings.filterwarnings("ignore", "Glyph .* missing from font")
-    # Otherwise matplotlib draws the whole figure once more, only to have it laid out.
-    if layout := figure.get_layout_engine():
-        layout.execute(figure)
-        figure.set_layout_engine("none")
-    figure.savefig(path, format="png", metadata={"Software": None})  # no version number, so the bytes are reproducible
