@@ -24,6 +24,7 @@ from retrieval.artifact.manifest import (
     check_file,
     check_files,
     check_pin,
+    gallery_files,
     read_manifest,
     read_stated,
     reading,
@@ -112,12 +113,12 @@ def check_target(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; an artifact is a folder.")
     # Other software writes a `manifest.json` too, so look for one more file. A damaged artifact may be overwritten.
-    ours = is_artifact(folder) and any((folder / name).is_file() for name in (LAYOUT.index, LAYOUT.gallery))
+    ours = is_artifact(folder) and any((folder / name).is_file() for name in LAYOUT.telling(folder))
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ArtifactError(f"{folder} contains files that do not belong to an artifact; choose a new or empty folder.")
-    for name in LAYOUT.extras_in(folder):
+    for name in [*LAYOUT.extras_in(folder), *LAYOUT.gallery_in(folder)]:
         with suppress(IntegrityError):  # with a damaged manifest, go by the file names alone
-            if not LAYOUT.is_extra(name) or name not in read_manifest(folder)["files"]:
+            if not LAYOUT.is_file(name) or name not in read_manifest(folder)["files"]:
                 raise ArtifactError(
                     f"{folder / name} does not belong to the artifact and would be lost; move it elsewhere."
                 )
@@ -194,7 +195,7 @@ def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifac
 
 def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:
     with reading(LAYOUT.gallery):
-        gallery = Gallery(folder / LAYOUT.gallery)
+        gallery = Gallery([folder / name for name in gallery_files(manifest["files"])])
         check_values(LAYOUT.gallery, gallery.table)
         ids_hash = hash_of_ids(gallery.ids)
     agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
@@ -203,7 +204,9 @@ def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:
 
 
 def _manifest_and_gallery(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], Gallery]:
-    check_file(folder, LAYOUT.gallery, stated_files(manifest)[LAYOUT.gallery])
+    files = stated_files(manifest)
+    for name in gallery_files(files):
+        check_file(folder, name, files[name])
     return manifest, _gallery(folder, manifest)
 
 

@@ -129,6 +129,7 @@ def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], fac
         license_name=license_name,
         library_name="timm",
         pipeline_tag=_TASK,
+        configs=[{"config_name": "default", "data_files": f"{Path(LAYOUT.gallery).stem}*.parquet"}],
         tags=["image-search", "faiss", *(["triplet-loss", "metric-learning"] if training else [])],
         model_name=(name or f"{encoder.name} {recipe}".strip()) if results else None,
         eval_results=results or None,

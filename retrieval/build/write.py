@@ -115,7 +115,8 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
             raise ArtifactError(f"{name}: a plot must be a PNG file with a name of letters and digits.")
         if not LAYOUT.is_extra(name):
             raise ArtifactError(f"{name} cannot be part of a text model: only JSON, text and safetensors files can.")
-    files = {name: measure(folder / name) for name in [*LAYOUT.names()[:-1], *extras]}
+    required = [name for name in LAYOUT.names()[:-1] if name != LAYOUT.gallery]
+    files = {name: measure(folder / name) for name in [*required, *LAYOUT.gallery_in(folder), *extras]}
     manifest = {**facts, "format": FORMAT, "files": files}
     (folder / LAYOUT.manifest).write_bytes(sealed(manifest))
 

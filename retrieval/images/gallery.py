@@ -1,11 +1,11 @@
 """Gallery: the searchable images, one parquet row each; row i is vector i of the index.
 
-Opening a gallery reads names, labels and attributes into memory. Thumbnails stay on disk, read a row group at a time.
+Opening a gallery reads names, labels and attributes into memory. Thumbnails stay on disk, and are read when needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,34 +14,29 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from retrieval.errors import QueryError, SourceError
-from retrieval.forking import Cache, Lock
+from retrieval.errors import IntegrityError, QueryError
 from retrieval.images.filters import Where as Where
 from retrieval.images.filters import parse, shown, values_of
 from retrieval.images.filters import parse_where as parse_where
 from retrieval.images.scalars import in_order
-from retrieval.images.tables import regrouped
-from retrieval.images.values import Values, is_list
+from retrieval.images.stored.columns import BASE_SCHEMA as BASE_SCHEMA
+from retrieval.images.stored.columns import ORIGINAL as ORIGINAL
+from retrieval.images.stored.columns import RESERVED as RESERVED
+from retrieval.images.stored.columns import THUMBNAIL, schema_of_file
+from retrieval.images.stored.columns import conform as conform
+from retrieval.images.stored.columns import joined as joined
+from retrieval.images.stored.files import read_tables as read_tables
+from retrieval.images.stored.files import write_gallery as write_gallery
+from retrieval.images.stored.thumbnails import Thumbnails
+from retrieval.images.values import Values
 from retrieval.untrusted.columns import check_schema
 from retrieval.untrusted.parquet import CheckedParquet
 from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6
 THUMBNAIL_SIDE = 256  # largest number of pixels on the longer side
-ROWS_A_GROUP = 32  # rows of a parquet row group: about 200 kB of thumbnails, read in 0.1 ms
-_GROUPS_CACHED = 32
 MAX_VALUES = 500  # most distinct values of a column that a list offers as a filter
-
-_TEXT = pa.string()
-BASE_SCHEMA = pa.schema(
-    [("id", _TEXT), ("thumbnail", pa.binary()), ("label", _TEXT), ("source", _TEXT), ("sha256", _TEXT)]
-)
-ORIGINAL = "lookalike:original"  # optional: where the original lies, a path below the source's folder or an address
-RESERVED = frozenset([*BASE_SCHEMA.names, "path", ORIGINAL])
-"""Names that an attribute cannot have: the gallery's own, and `path`, because gradio_client takes any object with a
-`path` for a server file and fails when it cannot fetch it."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +51,17 @@ class Row:
 
 
 class Gallery:
-    """The rows of `gallery.parquet`, read-only and thread-safe. Raises IntegrityError for one that is not a gallery."""
+    """The rows of `gallery.parquet`, or of its shards, read-only and thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = CheckedParquet(path)
-        check_schema(path.name, self._file.schema, BASE_SCHEMA, {ORIGINAL: pa.string()})
-        self.table: pa.Table = self._file.read([name for name in self._file.schema.names if name != "thumbnail"])
-        self._group_starts = np.cumsum([0, *self._file.group_sizes])
-        self._groups = Cache[int, pa.ChunkedArray](_GROUPS_CACHED)
-        self._lock = Lock()  # the file is not thread-safe
+    def __init__(self, files: Path | Sequence[Path]) -> None:
+        """`files` are in row order. Raises IntegrityError for one that is not a gallery, or not of the same one."""
+        self.files = [files] if isinstance(files, Path) else list(files)
+        parts = [CheckedParquet(path) for path in self.files]
+        self.schema = schema_of(parts)
+        names = [name for name in self.schema.names if name != THUMBNAIL]
+        self.table: pa.Table = pa.concat_tables([part.read(names) for part in parts])
+        self._thumbnails = [Thumbnails(part) for part in parts]
+        self._starts = np.cumsum([0, *(sum(part.group_sizes) for part in parts)])
 
     def __len__(self) -> int:
         return cast(int, self.table.num_rows)
@@ -101,13 +98,8 @@ class Gallery:
 
     def thumbnail(self, row: int) -> bytes:
         """The JPEG bytes of a row, as stored; raises IntegrityError if the file has changed since it was opened."""
-        group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
-        with self._lock:
-            column = self._groups.get(group)
-            if column is None:
-                column = self._file.read_group(group, "thumbnail")
-                self._groups.put(group, column)
-        return cast(bytes, column[row - int(self._group_starts[group])].as_py())
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._thumbnails[part].get(row - int(self._starts[part]))
 
     def counts(self, column: str) -> dict[str, int]:
         """Number of rows for each value of a column, most common first; missing values are not counted."""
@@ -186,58 +178,19 @@ class Gallery:
         return {}
 
 
+def schema_of(parts: Sequence[CheckedParquet]) -> pa.Schema:
+    """The columns of a gallery in these files; raises IntegrityError unless they are those of a gallery, in each."""
+    schemas = [schema_of_file(part.schema) for part in parts]
+    for part, schema in zip(parts, schemas, strict=True):
+        check_schema(part.name, schema, BASE_SCHEMA, {ORIGINAL: pa.string()})
+        if schema != schemas[0]:
+            raise IntegrityError(f"{part.name} has other columns than {parts[0].name}: build the artifact again.")
+    return schemas[0]
+
+
 def spread_rows(count: int, wanted: int) -> list[int]:
     """Up to `wanted` row numbers, evenly spaced over `count` rows."""
     return [int(row) for row in np.linspace(0, count - 1, min(wanted, count))]
-
-
-def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write tables in order into one gallery file, one at a time; the same rows give the same bytes in any tables."""
-    # Thumbnails are already compressed; the rest is repetitive text.
-    compression = {name: "NONE" if name == "thumbnail" else "ZSTD" for name in map(_path, schema)}
-    options = {"compression": compression, "use_dictionary": _repeating(schema), "write_statistics": False}
-    with pq.ParquetWriter(path, schema, **options) as writer:
-        for table in regrouped((conform(table, schema) for table in tables), ROWS_A_GROUP):
-            writer.write_table(table, row_group_size=ROWS_A_GROUP)
-
-
-def read_tables(path: Path, rows: npt.NDArray[np.int64]) -> Iterator[pa.Table]:
-    """The rows with these numbers (ascending) from a gallery file, at most 1,024 per table."""
-    start = 0
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-        here = rows[(rows >= start) & (rows < start + len(batch))] - start
-        yield pa.Table.from_batches([batch]).take(pa.array(here))
-        start += len(batch)
-
-
-def joined(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """The union of two schemas; raises SourceError if a column has a different type in each."""
-    types = {item.name: item.type for item in old}
-    for item in new:
-        if types.setdefault(item.name, item.type) != item.type:
-            raise SourceError(
-                f"the column {item.name!r} has type {types[item.name]} in the gallery but {item.type} in the source; "
-                "build the artifact again, or rename the column."
-            )
-    return pa.schema(list(types.items()))
-
-
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns of the schema: missing ones filled with nulls, the others cast."""
-    columns = [
-        table[item.name].cast(item.type) if item.name in table.column_names else pa.nulls(len(table), item.type)
-        for item in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _repeating(schema: pa.Schema) -> list[str]:
-    return [_path(item) for item in schema if item.name not in {"id", "thumbnail", "source", "sha256"}]
-
-
-def _path(item: pa.Field) -> str:
-    """The name that parquet gives the values of a column."""
-    return f"{item.name}.list.element" if is_list(item.type) else str(item.name)
 
 
 def _row(values: dict[str, Any]) -> Row:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from retrieval.errors import QueryError
 from retrieval.images.filters import Condition, shown
 from retrieval.images.scalars import A_DAY, as_moment, as_number
+from retrieval.images.stored.columns import is_list
 from retrieval.words import did_you_mean
 
 Mask = npt.NDArray[np.bool_]
@@ -204,11 +205,6 @@ class Values:
 
     def _misfit(self, sign: str, value: Any, holds: str, mend: str) -> QueryError:
         return QueryError(f"{self.name} holds {holds}, so {self.name}{sign}{shown(value)} cannot be compared; {mend}")
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
