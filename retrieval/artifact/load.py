@@ -8,7 +8,7 @@ manifest, and the golden query must reproduce its answer. Nothing is ever unpick
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +40,6 @@ from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.stated import check_lengths
-from retrieval.untrusted.columns import check_values
 
 _T = TypeVar("_T")
 
@@ -195,9 +194,11 @@ def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifac
 
 def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:
     with reading(LAYOUT.gallery):
-        gallery = Gallery([folder / name for name in gallery_files(manifest["files"])])
-        check_values(LAYOUT.gallery, gallery.table)
-        ids_hash = hash_of_ids(gallery.ids)
+        files = gallery_files(manifest["files"])
+        key = hashlib.sha256("".join(manifest["files"][name]["sha256"] for name in files).encode()).hexdigest()
+        gallery = Gallery([folder / name for name in files], key)
+        gallery.check(LAYOUT.gallery)
+        ids_hash = gallery.ids_sha256
     agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
     agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)
     return gallery
@@ -214,8 +215,3 @@ def _metrics(folder: Path, manifest: dict[str, Any]) -> Metrics:
     content = read_stated(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
     with reading(LAYOUT.metrics):
         return parse_metrics(content)
-
-
-def hash_of_ids(ids: Sequence[str]) -> str:
-    """SHA-256 of a gallery's ids in row order, as stored in the manifest."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

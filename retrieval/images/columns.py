@@ -39,7 +39,7 @@ def describe_columns(gallery: Gallery) -> list[Column]:
 
 def as_texts(gallery: Gallery, name: str, rows: Ids) -> list[str]:
     """The values of a column in these rows, as a filter spells them; a missing value is an empty text."""
-    column = gallery.table[name].take(pa.array(rows))
+    column = gallery.taken(rows)[name]
     try:
         texts = column.cast(pa.string()).to_pylist()
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # Arrow prints no lists

@@ -1,13 +1,15 @@
 """Gallery: the searchable images, one parquet row each; row i is vector i of the index.
 
-Opening a gallery reads names, labels and attributes into memory. Thumbnails stay on disk, and are read when needed.
+Opening a gallery reads names, labels and attributes into memory, or, if it is large, maps them from the disk.
+Thumbnails stay on disk, and are read when needed.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,27 +17,31 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from retrieval.errors import IntegrityError, QueryError
+from retrieval.errors import QueryError
+from retrieval.forking import Cache
+from retrieval.images.filters import Filter, parse, shown, values_of
 from retrieval.images.filters import Where as Where
-from retrieval.images.filters import parse, shown, values_of
 from retrieval.images.filters import parse_where as parse_where
 from retrieval.images.scalars import in_order
 from retrieval.images.stored.columns import BASE_SCHEMA as BASE_SCHEMA
 from retrieval.images.stored.columns import ORIGINAL as ORIGINAL
 from retrieval.images.stored.columns import RESERVED as RESERVED
-from retrieval.images.stored.columns import THUMBNAIL, schema_of_file
 from retrieval.images.stored.columns import conform as conform
 from retrieval.images.stored.columns import joined as joined
+from retrieval.images.stored.encoded import encode
 from retrieval.images.stored.files import read_tables as read_tables
 from retrieval.images.stored.files import write_gallery as write_gallery
-from retrieval.images.stored.thumbnails import Thumbnails
+from retrieval.images.stored.opened import opened
+from retrieval.images.stored.rows import IdsHash, Rows, Texts
 from retrieval.images.values import Values
-from retrieval.untrusted.columns import check_schema
-from retrieval.untrusted.parquet import CheckedParquet
+from retrieval.images.wide import Hashed, Wide
+from retrieval.untrusted.columns import check_values
 from retrieval.words import did_you_mean
 
 ID_LENGTH = 16  # hex digits of the content's SHA-256; 10 million images collide with a probability of 3 in 10**6
 THUMBNAIL_SIDE = 256  # largest number of pixels on the longer side
+_FILTERS_CACHED = 4
+_ROWS_CACHED = 500_000  # most rows of a filter that are kept
 MAX_VALUES = 500  # most distinct values of a column that a list offers as a filter
 
 
@@ -53,15 +59,19 @@ class Row:
 class Gallery:
     """The rows of `gallery.parquet`, or of its shards, read-only and thread-safe."""
 
-    def __init__(self, files: Path | Sequence[Path]) -> None:
-        """`files` are in row order. Raises IntegrityError for one that is not a gallery, or not of the same one."""
+    def __init__(self, files: Path | Sequence[Path], key: str | None = None) -> None:
+        """`files` are in row order; `key` is a hash of them, which they were compared with.
+
+        Raises IntegrityError for files that are not a gallery, and LookalikeError if there is no place for the columns
+        of a large one (see `retrieval.images.stored.opened`).
+        """
         self.files = [files] if isinstance(files, Path) else list(files)
-        parts = [CheckedParquet(path) for path in self.files]
-        self.schema = schema_of(parts)
-        names = [name for name in self.schema.names if name != THUMBNAIL]
-        self.table: pa.Table = pa.concat_tables([part.read(names) for part in parts])
-        self._thumbnails = [Thumbnails(part) for part in parts]
-        self._starts = np.cumsum([0, *(sum(part.group_sizes) for part in parts)])
+        self._opened = opened(self.files, key)
+        self.schema, self.table = self._opened.schema, self._opened.table
+        self._rows = Rows(self.table)
+        self._is_large = self._opened.ids is not None
+        self._encoded: dict[str, Values | Wide] = {}
+        self._filtered = Cache[str, npt.NDArray[np.int64]](_FILTERS_CACHED)
 
     def __len__(self) -> int:
         return cast(int, self.table.num_rows)
@@ -72,14 +82,36 @@ class Gallery:
         return [name for name in self.table.column_names if name not in RESERVED]
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> Sequence[str]:
         """The ids, in row order."""
-        return cast(list[str], self.table["id"].to_pylist())
+        column = self.table["id"]
+        return cast("Sequence[str]", Texts(column) if self._is_large else column.to_pylist())
 
     @cached_property
-    def labels(self) -> list[str | None]:
+    def labels(self) -> Sequence[str | None]:
         """The labels, in row order; None for a row without a label."""
-        return cast("list[str | None]", self.table["label"].to_pylist())
+        column = self.table["label"]
+        return Texts(column) if self._is_large else cast("list[str | None]", column.to_pylist())
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any row has a label, not an empty one."""
+        values = self.column("label")
+        return isinstance(values, Wide) or any(values.texts)
+
+    @cached_property
+    def ids_sha256(self) -> str:
+        """SHA-256 of the ids in row order, as stored in the manifest."""
+        if self._opened.ids_sha256:
+            return self._opened.ids_sha256
+        ids = IdsHash()
+        ids.add(self.table["id"])
+        return ids.digest
+
+    def check(self, name: str) -> None:
+        """Raise IntegrityError, about the file `name`, for values that cannot be used; a large gallery was checked."""
+        if not self._is_large:
+            check_values(name, self.table)
 
     @cached_property
     def _row_of_id(self) -> dict[str, int]:
@@ -87,25 +119,35 @@ class Gallery:
 
     def row_of(self, image_id: str) -> int:
         """The row number of an id; raises QueryError if the gallery does not contain it."""
-        row = self._row_of_id.get(image_id)
+        ids = self._opened.ids
+        row = self._row_of_id.get(image_id) if ids is None else ids.row_of(image_id)
         if row is None:
             raise QueryError(f"the gallery has no image with the id {shown(image_id)!r}; it has {len(self)} images.")
         return row
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[Row]:
         """The rows with these numbers, in the given order."""
-        return [_row(values) for values in self.table.take(pa.array(rows, pa.int64())).to_pylist()]
+        return [_row(values) for values in self.taken(rows).to_pylist()]
+
+    def taken(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> pa.Table:
+        """The rows with these numbers, in the given order, as a table of all columns but the thumbnail."""
+        return self._rows.take(np.asarray(rows, np.int64))
 
     def thumbnail(self, row: int) -> bytes:
         """The JPEG bytes of a row, as stored; raises IntegrityError if the file has changed since it was opened."""
-        part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._thumbnails[part].get(row - int(self._starts[part]))
+        starts = self._opened.starts
+        if not 0 <= row < len(self):
+            raise IndexError(f"the gallery has no row {row}")
+        part = int(np.searchsorted(starts, row, side="right")) - 1
+        return self._opened.thumbnails[part].get(row - int(starts[part]))
 
     def counts(self, column: str) -> dict[str, int]:
         """Number of rows for each value of a column, most common first; missing values are not counted."""
         values = self.column(column)
-        counts = dict(zip(values.texts, values.counts().tolist(), strict=True))
-        return dict(sorted(((value, n) for value, n in counts.items() if n), key=lambda item: (-item[1], item[0])))
+        if isinstance(values, Wide):
+            raise QueryError(f"{column!r} has too many values to be counted.")
+        counts = values.counts()
+        return {values.texts[code]: int(counts[code]) for code in values.common() if counts[code]}
 
     @property
     def filters(self) -> list[str]:
@@ -114,6 +156,8 @@ class Gallery:
 
     def _is_useful(self, column: str) -> bool:
         values = self.column(column)
+        if isinstance(values, Wide):
+            return False
         few = 1 < len(values.texts) <= MAX_VALUES and len(values.texts) < len(self)
         return few and values.has_few_members
 
@@ -125,15 +169,15 @@ class Gallery:
         QueryError like `rows_where`.
         """
         passed = [(each.column, self.column(each.column).select(each)) for each in parse(where).conditions]
+        every = _all_of([mask for _, mask in passed])
         found = {}
         for column in self.filters:
-            rows = np.ones(len(self), bool)
-            for other, mask in passed:
-                rows &= mask | (other == column)
-            values = self.column(column)
-            counts = values.counts(rows).tolist()
+            own = any(other == column for other, _ in passed)
+            rows = _all_of([mask for other, mask in passed if other != column]) if own else every
+            values = cast(Values, self.column(column))
+            *counts, missing = values.counted(rows).tolist()
             of_value: dict[str | None, int] = {text: counts[values.code_of[text]] for text in in_order(values.texts)}
-            of_value[None] = int((rows & values.missing).sum())
+            of_value[None] = missing
             found[column] = {value: count for value, count in of_value.items() if count}
         return found
 
@@ -147,45 +191,55 @@ class Gallery:
         wanted = parse(where)
         if not wanted:
             return None
-        mask = np.ones(len(self), bool)
-        for each in wanted.conditions:
-            mask &= self.column(each.column).select(each)
-        return np.flatnonzero(mask)
+        known = repr(wanted) if self._is_large and _is_plain(wanted) else ""
+        if known and (cached := self._filtered.get(known)) is not None:
+            return cached
+        mask = _all_of([self.column(each.column).select(each) for each in wanted.conditions])
+        rows = np.flatnonzero(cast(npt.NDArray[np.bool_], mask))
+        if known and len(rows) <= _ROWS_CACHED:
+            rows.flags.writeable = False
+            self._filtered.put(known, rows)
+        return rows
 
     def as_texts(self, column: str, wanted: Any) -> list[str | None]:
         """A value, or each value of a list, as the column prints it: `true` for True, `1` for 1.0 in a float column."""
         values = self.column(column)
         return [None if value is None else values.as_text(value) for value in values_of(wanted)]
 
-    def groups(self, column: str) -> npt.NDArray[np.int64]:
+    def groups(self, column: str) -> npt.NDArray[Any] | Hashed:
         """(N,): equal numbers for rows with equal values of a column, -1 without a value; raises QueryError."""
         values = self.column(column)
         if values.is_list:
             raise QueryError(f"{column!r} holds lists, so rows cannot be grouped by it; choose another column.")
-        return values.codes.astype(np.int64)
+        return Hashed(values) if isinstance(values, Wide) else values.codes
 
-    def column(self, column: str) -> Values:
+    def column(self, column: str) -> Values | Wide:
         """The encoded column; raises QueryError for an unknown one."""
         if column not in self._encoded:
             known = ["label", *self.attributes, "id", "source"]
             if column not in known:
                 raise QueryError(f"the gallery has no column {shown(column)!r}; {did_you_mean(column, known)}")
-            self._encoded[column] = Values(column, self.table[column])
+            self._encoded[column] = self._encode(column)
         return self._encoded[column]
 
-    @cached_property
-    def _encoded(self) -> dict[str, Values]:
-        return {}
+    def _encode(self, column: str) -> Values | Wide:
+        if not self._is_large:
+            return Values(column, encode(self.table[column]))
+        encoded = self._opened.encoded.get(column)
+        if encoded is None:
+            return Wide(column, self.table[column], repeats=self._opened.repeats.get(column, False))
+        return Values(column, encoded)
 
 
-def schema_of(parts: Sequence[CheckedParquet]) -> pa.Schema:
-    """The columns of a gallery in these files; raises IntegrityError unless they are those of a gallery, in each."""
-    schemas = [schema_of_file(part.schema) for part in parts]
-    for part, schema in zip(parts, schemas, strict=True):
-        check_schema(part.name, schema, BASE_SCHEMA, {ORIGINAL: pa.string()})
-        if schema != schemas[0]:
-            raise IntegrityError(f"{part.name} has other columns than {parts[0].name}: build the artifact again.")
-    return schemas[0]
+def _all_of(masks: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_] | None:
+    """The rows that pass all of them; None without any."""
+    return reduce(operator.and_, masks) if masks else None
+
+
+def _is_plain(wanted: Filter) -> bool:
+    """Whether filters that are written alike are the same."""
+    values = [value for each in wanted.conditions for value in each.values]
+    return all(isinstance(value, str | int | float | None) for value in values)
 
 
 def spread_rows(count: int, wanted: int) -> list[int]:

@@ -41,7 +41,9 @@ class PlainPages:
     sizes: npt.NDArray[np.int64]
     """(P,): its bytes, with its header."""
     first: npt.NDArray[np.int64]
-    """(P + 1,): the number of its first value, and at last that of all values."""
+    """(P,): the number of its first value."""
+    values: int
+    """The number of all values."""
     levels: bool
     """Whether the column could have missing values; these have none."""
 
@@ -122,7 +124,11 @@ class CheckedParquet:
         if not (found.is_plain and self.group_sizes[group]):
             return None
         places, sizes, values = np.array(found.pages, np.int64).T
-        return PlainPages(places, sizes, np.cumsum([0, *values]), leaf.levels)
+        return PlainPages(places, sizes, np.cumsum(values) - values, found.values, leaf.levels)
+
+    def has_levels(self, column: str) -> bool:
+        """Whether a column could have missing values."""
+        return next(leaf.levels for leaf in self._leaves if leaf.column == column)
 
     def plain_page(self, pages: PlainPages, page: int) -> list[bytes]:
         """The values of one of these pages."""
@@ -203,7 +209,8 @@ def read_page(name: str, source: Any, pages: PlainPages, page: int) -> list[byte
     """The values of a page of the open file `source`; raises IntegrityError if the file has changed."""
     try:
         content = source.read_at(int(pages.sizes[page]), int(pages.places[page]))
-        return plain_values(content, int(pages.first[page + 1] - pages.first[page]), levels=pages.levels)
+        end = pages.first[page + 1] if page + 1 < len(pages.first) else pages.values
+        return plain_values(content, int(end - pages.first[page]), levels=pages.levels)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise changed(name, error) from error
 

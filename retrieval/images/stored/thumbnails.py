@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -10,16 +10,32 @@ import pyarrow as pa
 from retrieval.errors import IntegrityError
 from retrieval.forking import Cache, Lock
 from retrieval.images.stored.columns import THUMBNAIL, from_file
-from retrieval.untrusted.parquet import CheckedParquet, PlainPages
+from retrieval.untrusted.parquet import PlainPages
 
 PAGES_CACHED = 32
 LARGEST_CACHED = 4 * 2**20  # bytes of a page that is kept; those that Lookalike writes have a thirtieth of that
 
 
+class Paged(Protocol):
+    """A file whose row groups have thumbnails in pages; see `CheckedParquet`."""
+
+    name: str
+    group_sizes: list[int]
+
+    def plain_pages(self, group: int, column: str) -> PlainPages | None:
+        """Where the pages of a column of a row group lie; None if they have to be read with `read_group`."""
+
+    def plain_page(self, pages: PlainPages, page: int) -> list[bytes]:
+        """The values of one of these pages."""
+
+    def read_group(self, group: int, column: str) -> Any:
+        """The values of a column of a row group."""
+
+
 class Thumbnails:
     """The thumbnails of a file, by row; thread-safe."""
 
-    def __init__(self, file: CheckedParquet) -> None:
+    def __init__(self, file: Paged) -> None:
         self._file = file
         self._starts = np.cumsum([0, *file.group_sizes])
         self._pages: dict[int, PlainPages | None] = {}
