@@ -32,7 +32,7 @@ from retrieval.images.stored.encoded import encode
 from retrieval.images.stored.files import read_tables as read_tables
 from retrieval.images.stored.files import write_gallery as write_gallery
 from retrieval.images.stored.opened import opened
-from retrieval.images.stored.rows import IdsHash, Rows, Texts
+from retrieval.images.stored.rows import Rows, Texts, hash_of_ids
 from retrieval.images.values import Values
 from retrieval.images.wide import Hashed, Wide
 from retrieval.untrusted.columns import check_values
@@ -102,11 +102,7 @@ class Gallery:
     @cached_property
     def ids_sha256(self) -> str:
         """SHA-256 of the ids in row order, as stored in the manifest."""
-        if self._opened.ids_sha256:
-            return self._opened.ids_sha256
-        ids = IdsHash()
-        ids.add(self.table["id"])
-        return ids.digest
+        return self._opened.ids_sha256 or hash_of_ids(self.table["id"])
 
     def check(self, name: str) -> None:
         """Raise IntegrityError, about the file `name`, for values that cannot be used; a large gallery was checked."""
@@ -225,10 +221,9 @@ class Gallery:
     def _encode(self, column: str) -> Values | Wide:
         if not self._is_large:
             return Values(column, encode(self.table[column]))
-        encoded = self._opened.encoded.get(column)
-        if encoded is None:
-            return Wide(column, self.table[column], repeats=self._opened.repeats.get(column, False))
-        return Values(column, encoded)
+        if encoded := self._opened.encoded.get(column):
+            return Values(column, encoded)
+        return Wide(column, self.table[column], repeats=self._opened.repeats.get(column, False))
 
 
 def _all_of(masks: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_] | None:

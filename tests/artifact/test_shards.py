@@ -1,6 +1,8 @@
 """Artifacts whose gallery is several shards: they are built, changed and refused like those of one file."""
 
+import re
 import shutil
+from contextlib import chdir
 
 import datasets
 import numpy as np
@@ -129,3 +131,19 @@ def test_broken_shards_do_not_hide_that_a_folder_is_an_artifact(sharded):
     (sharded / LAYOUT.index).unlink()
     check_target(sharded)
     assert np.isin(FOUR, in_folder(sharded)).all()
+
+
+def test_code_on_the_card_reads_all_shards(sharded, pictures, tmp_path, capsys):
+    [code] = [block for block in fenced((sharded / LAYOUT.card).read_text()) if "faiss.read_index" in block]
+    shutil.copy(next(pictures.rglob("*.jpg")), tmp_path / "photo.jpg")
+    with chdir(tmp_path):
+        exec(code.replace("FOLDER", str(sharded)), {})
+    found = [line.split(" ", 2) for line in capsys.readouterr().out.splitlines()]
+    assert [source for _, _, source in found] == [
+        hit.source for hit in Searcher.open(sharded).search(tmp_path / "photo.jpg", k=5)
+    ]
+
+
+def fenced(text):
+    """The code blocks in Python of a page."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -107,13 +107,19 @@ def _prepared(files: Sequence[Path], parts: list[CheckedParquet], schema: pa.Sch
                 return there
             _make(parts, schema, place, key)
             return _mapped(files, place / key)
-    temporary = Path(tempfile.gettempdir())
-    with storing(temporary, LookalikeError):
-        held = HeldFolder(temporary, _TEMPORARY)
-        prepare(parts, schema, held.path)
-    found = _mapped(files, held.path)
-    found.held = held
-    return found
+    for where in (private_folder(_FOLDER), Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            if where:
+                return _held(files, parts, schema, where)
+    with storing(Path(tempfile.gettempdir()), LookalikeError):
+        return _held(files, parts, schema, Path(tempfile.gettempdir()))
+
+
+def _held(files: Sequence[Path], parts: list[CheckedParquet], schema: pa.Schema, place: Path) -> Opened:
+    """The gallery with its columns in a folder that is deleted with it."""
+    held = HeldFolder(place, _TEMPORARY)
+    prepare(parts, schema, held.path)
+    return replace(_mapped(files, held.path), held=held)
 
 
 def _make(parts: list[CheckedParquet], schema: pa.Schema, place: Path, key: str) -> None:
@@ -135,7 +141,8 @@ def _make(parts: list[CheckedParquet], schema: pa.Schema, place: Path, key: str)
 
 def _drop_oldest(place: Path, new: Path) -> None:
     with suppress(OSError):
-        folders = sorted((path for path in place.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        folders = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(_TEMPORARY)]
+        folders.sort(key=lambda path: path.stat().st_mtime)
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in folders}
         for path in folders:
             if sum(sizes.values()) > _MOST_BYTES and path != new:

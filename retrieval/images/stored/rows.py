@@ -99,3 +99,10 @@ class IdsHash:
     def digest(self) -> str:
         """The hash, in hexadecimal digits."""
         return self._hash.hexdigest()
+
+
+def hash_of_ids(column: pa.ChunkedArray) -> str:
+    """`IdsHash` of a whole column."""
+    ids = IdsHash()
+    ids.add(column)
+    return ids.digest
