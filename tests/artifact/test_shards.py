@@ -16,8 +16,8 @@ from retrieval.artifact.manifest import FORMAT, read_manifest
 from retrieval.build.build import build_artifact
 from retrieval.build.change import add_images, remove_images, update_metrics
 from retrieval.build.sync import sync_artifact
-from retrieval.errors import ArtifactError
-from retrieval.images.stored import files
+from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.images.stored import files, opened
 from retrieval.sources.open import open_source
 
 FOUR = [f"gallery-{number:05d}-of-00004.parquet" for number in range(4)]
@@ -52,6 +52,40 @@ def test_artifact_in_shards_is_the_same_as_in_one_file(sharded, artifact):
         id=image_id, k=9, where={"colour": "red"}
     )
     assert read_gallery(sharded)[1].ids == one.gallery.ids
+
+
+def test_large_artifact_gives_the_hits_of_a_small_one(sharded, artifact, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    one = Searcher.open(artifact)
+    monkeypatch.setattr(opened, "LARGE", 1)
+    for _ in ("the first time", "again"):
+        several = Searcher.open(sharded)
+        assert several.gallery._is_large
+        for where in (None, {"colour": "red"}, {"price": {"<": 30}}, {"colour": "red", "label": {"!=": "shirt"}}):
+            for row in (0, 17, 59):
+                query = {"id": one.gallery.ids[row], "k": 9, "where": where, "fold": True}
+                assert several.search(**query) == one.search(**query)
+            assert several.gallery.facets(where) == one.gallery.facets(where)
+        grouped = {"id": one.gallery.ids[5], "k": 9, "group_by": "colour"}
+        assert several.search(**grouped) == one.search(**grouped)
+        assert several.gallery.filters == one.gallery.filters
+    assert len(list((tmp_path / "cache" / "columns-1").glob("*/rows.arrow"))) == 1
+
+
+def test_shard_cut_short_while_it_is_served_is_an_error_and_searches_go_on(sharded, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(opened, "LARGE", 1)
+    searcher = Searcher.open(sharded)
+    before = searcher.search(id=searcher.gallery.ids[50], k=9)
+    for name in FOUR:
+        with (sharded / name).open("r+b") as file:
+            file.truncate(10)
+    with pytest.raises(
+        IntegrityError, match=r"gallery-00003-of-00004.parquet cannot be read .* open the artifact again"
+    ):
+        searcher.gallery.thumbnail(59)
+    assert searcher.search(id=searcher.gallery.ids[50], k=9) == before
+    assert searcher.gallery.rows_where({"source": before[0].source}).tolist() == [before[0].row]
 
 
 def test_datasets_reads_the_folder_of_an_artifact(sharded, artifact, tmp_path):

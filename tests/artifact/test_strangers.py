@@ -15,7 +15,7 @@ from retrieval.artifact.load import load_artifact
 from retrieval.encoders.engines.choose import ENGINE
 from retrieval.errors import ArtifactError, IntegrityError
 from retrieval.images.gallery import read_tables, write_gallery
-from retrieval.images.stored import files
+from retrieval.images.stored import files, opened
 from retrieval.ui.reload import Reloader
 from retrieval.ui.serving import Live
 
@@ -108,6 +108,17 @@ def test_gallery_that_unpacks_to_much_more_is_refused(copied_artifact):
     refused(copied_artifact, "gallery.parquet has", "more memory")
     assert (copied_artifact / LAYOUT.gallery).stat().st_size < 1_000_000
     with_column(copied_artifact, "note", pa.array(["x" * 3_000_000] * 60), use_dictionary=False, **options)
+    refused(copied_artifact, "gallery.parquet has", "more memory")
+
+
+@pytest.mark.parametrize("name", ["a.b", "thumbnail.bytes", "x"])
+@pytest.mark.parametrize("rows", [opened.LARGE, 1])
+def test_column_is_checked_whatever_its_name(copied_artifact, monkeypatch, name, rows):
+    """The name of a column can look like the path of a member; and the columns of a large gallery are checked alike."""
+    monkeypatch.setattr(opened, "LARGE", rows)
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 60, pa.int32()), pa.array(["x" * 3_000_000]))
+    options = {"store_schema": False, "dictionary_pagesize_limit": 2**30, "compression": "ZSTD"}
+    with_column(copied_artifact, name, repeated, row_group_size=60, **options)
     refused(copied_artifact, "gallery.parquet has", "more memory")
 
 
