@@ -96,7 +96,7 @@ class Searcher:
         self.text = text
         self.map = map
         self.artifact = artifact
-        self.confidence = Confidence(calibration, self.store, self.gallery.labels) if calibration else None
+        self.confidence = Confidence(calibration, self.store, self.gallery.column("label")) if calibration else None
         self.pictures = Pictures(self.gallery)
         self.stage: Stage = nullcontext
         self._vectors = Cache[tuple[Any, ...], Vector](_REMEMBERED)

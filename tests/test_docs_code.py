@@ -9,6 +9,7 @@ import subprocess
 from contextlib import chdir
 from pathlib import Path
 
+import datasets
 import pytest
 from conftest import ROOT, STARTER
 from test_docs import PAGES, README, blocks
@@ -44,7 +45,7 @@ def test_every_code_block_in_the_docs_has_a_test() -> None:
     }
     assert counts == {
         ("README.md", "python"): 1,
-        ("artifact.md", "python"): 1,
+        ("artifact.md", "python"): 2,
         ("endpoints.md", "python"): 2,
         ("endpoints.md", "javascript"): 1,
         ("filters.md", "python"): 1,
@@ -61,10 +62,19 @@ def test_python_code_of_the_readme_runs(photo: Path, capsys: pytest.CaptureFixtu
 
 
 def test_documented_code_reads_an_artifact_without_this_project(capsys: pytest.CaptureFixture[str]) -> None:
-    [block] = blocks(PAGES["artifact.md"], "python")
+    _, block = blocks(PAGES["artifact.md"], "python")
     assert not re.search(r"(import|from) retrieval", block)
     run_beside(ROOT, block)
     assert capsys.readouterr().out.startswith("['shirt', 'shirt', 'shirt'")
+
+
+def test_documented_code_reads_a_gallery_as_a_dataset(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    block, _ = blocks(PAGES["artifact.md"], "python")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    run_beside(ROOT, block)
+    assert capsys.readouterr().out == "1152 shirt\n"
 
 
 def test_python_client_code_runs(server: str, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE, WEIGHTS_FILE
 from retrieval.files.names import DEVICES
+from retrieval.images.stored.names import shard_of
 
 # No path may leave the folder. An adapter file would make transformers load another model from elsewhere.
 # Not the names of devices: on Windows, writing to `plots/nul.png` writes nothing.
@@ -21,7 +23,10 @@ TEXT = re.compile(
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of an artifact's files, including the optional ones: exported network, plots, map, text model."""
+    """The names of an artifact's files, including the optional ones: exported network, plots, map, text model.
+
+    A large gallery is not one file `gallery.parquet`, but several shards, `gallery-00000-of-00008.parquet`.
+    """
 
     config: str = CONFIG_FILE
     weights: str = WEIGHTS_FILE
@@ -41,12 +46,36 @@ class Layout:
         return [getattr(self, item.name) for item in fields(self) if item.name not in _NOT_ALL_HAVE]
 
     def own(self) -> list[str]:
-        """All top-level names that belong to an artifact."""
-        return [*self.names(), Path(self.exported).parts[0], self.plots, self.map, self.text]
+        """All top-level names that belong to an artifact, shards of a gallery among them."""
+        return _Own([*self.names(), Path(self.exported).parts[0], self.plots, self.map, self.text])
 
     def is_file(self, name: str) -> bool:
         """Whether `name`, a path relative to the folder, is a valid file of an artifact."""
-        return name in self.names() or self.is_extra(name)
+        return name in self.names() or self.is_extra(name) or self.is_shard(name)
+
+    def is_shard(self, name: str) -> bool:
+        """Whether `name` is a valid name for a shard of the gallery."""
+        return shard_of(name, Path(self.gallery).stem) is not None
+
+    def gallery_of(self, names: Iterable[str]) -> list[str]:
+        """The files of the gallery among these names, in row order.
+
+        Raises ValueError unless they are the one file, or all shards of one gallery.
+        """
+        found = sorted(name for name in names if name == self.gallery or self.is_shard(name))
+        shards = [shard_of(name, Path(self.gallery).stem) for name in found]
+        if found != [self.gallery] and (not found or shards != [(number, len(found)) for number in range(len(found))]):
+            raise ValueError(f"no {self.gallery}, nor all of its shards" if found != [] else f"no {self.gallery}")
+        return found
+
+    def gallery_in(self, folder: Path) -> list[str]:
+        """The files in the folder that have names of a gallery or of its shards."""
+        found = (path.name for path in folder.glob("*.parquet"))
+        return sorted(name for name in found if name == self.gallery or self.is_shard(name))
+
+    def telling(self, folder: Path) -> list[str]:
+        """The names of files by which a folder with a manifest is known to be an artifact, also a damaged one."""
+        return [self.index, self.gallery, *self.gallery_in(folder)]
 
     def is_extra(self, name: str) -> bool:
         """Whether `name` is a valid name for an optional file."""
@@ -70,6 +99,13 @@ class Layout:
         """Everything found where the optional files go, under valid names or not."""
         map_ = [self.map] if (folder / self.map).exists() else []
         return [*self.exported_in(folder), *self.plots_in(folder), *map_, *self.text_in(folder)]
+
+
+class _Own(list[str]):
+    """Names that belong to an artifact; those of shards are too many to list."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and LAYOUT.is_shard(name))
 
 
 _NOT_ALL_HAVE = ("exported", "plots", "map", "text", "text_index")

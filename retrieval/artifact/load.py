@@ -8,7 +8,7 @@ manifest, and the golden query must reproduce its answer. Nothing is ever unpick
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from retrieval.artifact.manifest import (
     check_file,
     check_files,
     check_pin,
+    gallery_files,
     read_manifest,
     read_stated,
     reading,
@@ -39,7 +40,6 @@ from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.stated import check_lengths
-from retrieval.untrusted.columns import check_values
 
 _T = TypeVar("_T")
 
@@ -112,12 +112,12 @@ def check_target(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; an artifact is a folder.")
     # Other software writes a `manifest.json` too, so look for one more file. A damaged artifact may be overwritten.
-    ours = is_artifact(folder) and any((folder / name).is_file() for name in (LAYOUT.index, LAYOUT.gallery))
+    ours = is_artifact(folder) and any((folder / name).is_file() for name in LAYOUT.telling(folder))
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ArtifactError(f"{folder} contains files that do not belong to an artifact; choose a new or empty folder.")
-    for name in LAYOUT.extras_in(folder):
+    for name in [*LAYOUT.extras_in(folder), *LAYOUT.gallery_in(folder)]:
         with suppress(IntegrityError):  # with a damaged manifest, go by the file names alone
-            if not LAYOUT.is_extra(name) or name not in read_manifest(folder)["files"]:
+            if not LAYOUT.is_file(name) or name not in read_manifest(folder)["files"]:
                 raise ArtifactError(
                     f"{folder / name} does not belong to the artifact and would be lost; move it elsewhere."
                 )
@@ -194,16 +194,20 @@ def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifac
 
 def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:
     with reading(LAYOUT.gallery):
-        gallery = Gallery(folder / LAYOUT.gallery)
-        check_values(LAYOUT.gallery, gallery.table)
-        ids_hash = hash_of_ids(gallery.ids)
+        files = gallery_files(manifest["files"])
+        key = hashlib.sha256("".join(manifest["files"][name]["sha256"] for name in files).encode()).hexdigest()
+        gallery = Gallery([folder / name for name in files], key)
+        gallery.check(LAYOUT.gallery)
+        ids_hash = gallery.ids_sha256
     agree(f"{LAYOUT.gallery}: number of rows", manifest["rows"], len(gallery))
     agree(f"{LAYOUT.gallery}: hash of the ids", manifest["ids_sha256"], ids_hash)
     return gallery
 
 
 def _manifest_and_gallery(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], Gallery]:
-    check_file(folder, LAYOUT.gallery, stated_files(manifest)[LAYOUT.gallery])
+    files = stated_files(manifest)
+    for name in gallery_files(files):
+        check_file(folder, name, files[name])
     return manifest, _gallery(folder, manifest)
 
 
@@ -211,8 +215,3 @@ def _metrics(folder: Path, manifest: dict[str, Any]) -> Metrics:
     content = read_stated(folder, LAYOUT.metrics, manifest["files"][LAYOUT.metrics])
     with reading(LAYOUT.metrics):
         return parse_metrics(content)
-
-
-def hash_of_ids(ids: Sequence[str]) -> str:
-    """SHA-256 of a gallery's ids in row order, as stored in the manifest."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from retrieval.errors import ArtifactError, IntegrityError, MissingExtraError, s
 from retrieval.untrusted.shape import check_shape
 from retrieval.untrusted.strict_json import MOST_BYTES, parse_json
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)  # in format 1, thumbnails are bytes, and a gallery is one file
 _UNSEALED = "0" * 64
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST_CARD = 2**19  # bytes; a card has some thousands
@@ -45,9 +46,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise IntegrityError(f"{LAYOUT.manifest} does not state its own SHA-256. Build the artifact again.")
     found = hashlib.sha256(content.replace(stated.encode(), _UNSEALED.encode())).hexdigest()
     agree(f"{LAYOUT.manifest}: its own SHA-256", stated, found)
-    if version != FORMAT:
+    if version not in _READ:
         raise IntegrityError(
-            f"{LAYOUT.manifest} has format {version}, but this version of Lookalike reads format {FORMAT}: upgrade it."
+            f"{LAYOUT.manifest} has format {version}, but this version of Lookalike reads format 1 to {FORMAT}: "
+            "upgrade it."
         )
     try:
         check_shape(manifest)
@@ -89,9 +91,18 @@ def stated_files(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 found = short(str(stated), 100)
                 raise IntegrityError(f"{LAYOUT.manifest} does not state the size and SHA-256 of {name}: {found}.")
     for name in LAYOUT.names()[:-1]:
-        if name not in files:
+        if name not in files and name != LAYOUT.gallery:
             raise IntegrityError(f"{LAYOUT.manifest} does not list {name}.")
+    gallery_files(files)
     return files
+
+
+def gallery_files(files: Iterable[str]) -> list[str]:
+    """The files of the gallery among those of a manifest, in row order; raises IntegrityError if they are not all."""
+    try:
+        return LAYOUT.gallery_of(files)
+    except ValueError as error:
+        raise IntegrityError(f"{LAYOUT.manifest} does not list {LAYOUT.gallery}, or all shards of it.") from error
 
 
 def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
@@ -125,7 +136,7 @@ def _missing(folder: Path, name: str) -> IntegrityError:
 def check_files(folder: Path, manifest: dict[str, Any]) -> None:
     """Raise IntegrityError unless the folder holds every file in its manifest, and no unlisted optional file."""
     files = stated_files(manifest)
-    for name in LAYOUT.extras_in(folder):
+    for name in [*LAYOUT.extras_in(folder), *LAYOUT.gallery_in(folder)]:
         if name not in files:
             raise IntegrityError(f"{name} is in {folder}, but not listed in the manifest: move it elsewhere.")
     for name, stated in files.items():

@@ -14,40 +14,53 @@ import numpy.typing as npt
 from retrieval.arrays import Ids
 from retrieval.images.filters import Where, parse
 from retrieval.images.gallery import Gallery
+from retrieval.images.values import Values
 from retrieval.stores.servers.base import NO_KEY, Tagged, Tags
 
+_AT_ONCE = 65_536  # rows
 _MOST_TAGS = 1_000  # in a condition; with more, the rows are filtered here
 
 
-def tags_of(gallery: Gallery) -> Tags:
-    """The tags of each row, ascending."""
-    owners: list[npt.NDArray[np.int64]] = []
-    tags: list[npt.NDArray[np.int64]] = []
-    for column in ["label", *gallery.attributes]:
-        if not _is_shared(gallery, column):
-            continue
-        values = gallery.column(column)
-        rows, codes = values.owned()
-        owners += [rows, np.flatnonzero(values.missing)]
-        tags += [_all_tags(column, values.texts)[codes], np.full(len(owners[-1]), tag_of(column, None))]
-    rows, found = (np.concatenate([np.empty(0, np.int64), *each]) for each in (owners, tags))
-    order = np.lexsort((found, rows))
-    return np.split(found[order], np.searchsorted(rows[order], np.arange(1, len(gallery))))
+class RowTags:
+    """The tags of a gallery's rows, made for the rows that are asked for: ten million lists would fill the memory."""
 
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._columns: list[tuple[Values, npt.NDArray[np.int64]]] = []
+        for column in ["label", *gallery.attributes]:
+            if values := _shared(gallery, column):
+                every = [*values.texts, None]
+                self._columns.append((values, np.array([tag_of(column, text) for text in every], np.int64)))
 
-def keys_of(gallery: Gallery, tags: Tags) -> Ids:
-    """(N,) int64: a key for each row, made of the image's id and its tags: with another value, it is another point."""
-    pairs = zip(gallery.ids, tags, strict=True)
-    return np.array([_number(image.encode() + own.tobytes()) for image, own in pairs], np.int64)
+    def of(self, rows: Ids) -> Tags:
+        """The tags of each of these rows, ascending."""
+        owners, tags = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for values, numbers in self._columns:
+            places, codes = values.owned(rows)
+            without = np.setdiff1d(np.arange(len(rows)), places)
+            owners += [places, without]
+            tags += [numbers[codes], np.full(len(without), numbers[-1])]
+        of_row, found = np.concatenate(owners), np.concatenate(tags)
+        order = np.lexsort((found, of_row))
+        return np.split(found[order], np.searchsorted(of_row[order], np.arange(1, len(rows))))
+
+    def keys(self) -> Ids:
+        """(N,) int64: a key for each row, made of the image's id and its tags: with another value, another point."""
+        keys = np.empty(len(self._gallery), np.int64)
+        for at in range(0, len(keys), _AT_ONCE):
+            rows = np.arange(at, min(at + _AT_ONCE, len(keys)))
+            images = self._gallery.table["id"].slice(at, len(rows)).to_pylist()
+            pairs = zip(images, self.of(rows), strict=True)
+            keys[rows] = [_number(image.encode() + own.tobytes()) for image, own in pairs]
+        return keys
 
 
 def conditions_of(gallery: Gallery, where: Where | None) -> list[Tagged]:
     """What a database can be told of a filter: every row that passes the filter passes these. Raises QueryError."""
     found = []
     for each in parse(where).conditions:
-        if not _is_shared(gallery, each.column):
+        if not (values := _shared(gallery, each.column)):
             continue
-        values = gallery.column(each.column)
         accepted, missing = values.accepted(each)
         texts = [text for text, passes in zip(values.texts, accepted, strict=True) if passes]
         if len(texts) < _MOST_TAGS:
@@ -61,14 +74,10 @@ def tag_of(column: str, text: str | None) -> int:
     return _number(f"{column}\0{'' if text is None else '=' + text}".encode())
 
 
-def _all_tags(column: str, texts: list[str]) -> npt.NDArray[np.int64]:
-    return np.array([tag_of(column, text) for text in texts], np.int64)
-
-
-def _is_shared(gallery: Gallery, column: str) -> bool:
-    """Whether rows share values of a column: labels and attributes, not ids and names of files."""
-    named = column == "label" or column in gallery.attributes
-    return named and gallery.column(column).has_few_members
+def _shared(gallery: Gallery, column: str) -> Values | None:
+    """A column whose values rows share: labels and attributes, not ids and names of files; None for any other."""
+    values = gallery.column(column) if column == "label" or column in gallery.attributes else None
+    return values if isinstance(values, Values) and values.has_few_members else None
 
 
 def _number(content: bytes) -> int:

@@ -139,8 +139,8 @@ def finishing(
     with replacing(out, LAYOUT.own()) as folder:
         with storing(folder / LAYOUT.weights, ArtifactError, needed=encoder.size):
             encoder.save(folder)
-        write_gallery(folder / LAYOUT.gallery, embedded.tables(), embedded.schema)
-        gallery, store = Gallery(folder / LAYOUT.gallery), fit_index(vectors, factory)
+        gallery = Gallery(write_gallery(folder / LAYOUT.gallery, embedded.tables(), embedded.schema))
+        store = fit_index(vectors, factory)
         facts = {"build": {**report.summary(), "source": dict(about)}}
         draft = Draft(folder, encoder, store, gallery, vectors, facts)
         yield draft

@@ -51,7 +51,7 @@ _PLAIN = """
 Without Lookalike, with timm and FAISS:
 
 ```python
-import faiss
+{first}import faiss
 import pyarrow.parquet as pq
 import timm
 import torch{imports}
@@ -60,7 +60,7 @@ from PIL import Image
 model = timm.create_model("{model}", pretrained=True).eval()  # images -> embeddings; normalise them to length 1
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
 index = faiss.read_index({index})  # inner product = cosine similarity
-rows = pq.read_table({gallery})  # row i is vector i of the index
+rows = pq.read_table({gallery}, columns=["label", "source"])  # row i is vector i of the index
 
 image = Image.open("photo.jpg").convert("RGB")
 with torch.inference_mode():
@@ -71,6 +71,7 @@ for score, row in zip(scores[0], found[0]):
 ```
 """
 _TASK = "image-feature-extraction"
+_FILES, _SHARDS = (f"{Path(LAYOUT.gallery).stem}{each}.parquet" for each in ("*", "-*"))
 _Facts = Mapping[str, Any]
 _PARTS = {"seen": "Image retrieval", "unseen": "Image retrieval, classes not seen in training"}
 
@@ -95,7 +96,7 @@ def write_card(
             *weights_lines(encoder.weights, "Trained from" if metrics.is_trained else "Weights"),
             *_text(facts.get("text")),
         ],
-        [_use(name, encoder).rstrip()],
+        [_use(name, encoder, shards=len(gallery.files) > 1).rstrip()],
         ["## Data"],
         _data(sources, facts, len(gallery)),
         ["## How it was made"],
@@ -129,6 +130,7 @@ def _metadata(encoder: Encoder, metrics: Metrics, sources: Sequence[_Facts], fac
         license_name=license_name,
         library_name="timm",
         pipeline_tag=_TASK,
+        configs=[{"config_name": "default", "data_files": _FILES}],
         tags=["image-search", "faiss", *(["triplet-loss", "metric-learning"] if training else [])],
         model_name=(name or f"{encoder.name} {recipe}".strip()) if results else None,
         eval_results=results or None,
@@ -156,22 +158,22 @@ def _results(metrics: Metrics, about: _Facts) -> Iterator[EvalResult]:
             yield EvalResult(_TASK, metric_type=figure, metric_value=round(value or 0.0, 4), task_name=named, **data)
 
 
-def _use(name: str | None, encoder: Encoder) -> str:
+def _use(name: str | None, encoder: Encoder, *, shards: bool) -> str:
     text = _USE.format(name=name or "FOLDER")
     if encoder.precision != "float32":
         return text + use_lines(encoder)
     if not encoder.is_plain_timm:
         return text + "\nIts head is not linear, so timm alone cannot load it: use `retrieval.Encoder.load`.\n"
-    if not name:
-        return text + _PLAIN.format(
-            imports="", model="local-dir:FOLDER", index='"FOLDER/index.faiss"', gallery='"FOLDER/gallery.parquet"'
-        )
-    return text + _PLAIN.format(
-        imports="\nfrom huggingface_hub import hf_hub_download",
-        model=f"hf-hub:{name}",
-        index=f'hf_hub_download("{name}", "{LAYOUT.index}")',
-        gallery=f'hf_hub_download("{name}", "{LAYOUT.gallery}")',
-    )
+    imports, index, files = "", f'"FOLDER/{LAYOUT.index}"', f'"FOLDER/{LAYOUT.gallery}"'
+    if name:
+        bring = "snapshot_download" if shards else "hf_hub_download"
+        imports = f"\nfrom huggingface_hub import {', '.join(sorted({'hf_hub_download', bring}))}"
+        index, files = (f'hf_hub_download("{name}", "{file}")' for file in (LAYOUT.index, LAYOUT.gallery))
+    if shards:
+        folder = f'{bring}("{name}", allow_patterns="{_SHARDS}") + ' if name else '"FOLDER" + '
+        files = f'sorted(glob.glob({folder}"/{_SHARDS}"))'
+    told = {"imports": imports, "model": f"hf-hub:{name}" if name else "local-dir:FOLDER", "index": index}
+    return text + _PLAIN.format(first="import glob\n\n" if shards else "", gallery=files, **told)
 
 
 def _facts(encoder: Encoder, store: FaissStore, gallery: Gallery, index: IndexSection | None) -> list[str]:
@@ -234,7 +236,7 @@ def _limits(encoder: Encoder, evaluation: EvaluationSection | None, *, trained: 
         "similarity, not a probability; which score is high enough depends on the images.",
         f"- The encoder sees pictures at {side} pixels: details that disappear at that size cannot be found.",
         "- Gaps and biases of the images carry over to the search.",
-        f"- `{LAYOUT.gallery}` holds a thumbnail of every image: everyone who can read this repository can see them.",
+        f"- `{_FILES}` holds a thumbnail of every image: everyone who can read this repository can see them.",
     ]
     seen, unseen = (evaluation.seen, evaluation.unseen) if evaluation else (None, None)
     if seen and unseen and unseen.figures.map.value < seen.figures.map.value:

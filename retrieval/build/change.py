@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
+from retrieval.artifact.manifest import gallery_files
 from retrieval.artifact.metrics import Metrics, new_metrics
 from retrieval.artifact.parts.exported import EXPORTED, write_exported
 from retrieval.artifact.parts.map import MAP, map_method_of, write_map
@@ -60,14 +60,14 @@ def add_images(
         map_method_of(old.manifest)  # fail before hours of work
         source = with_originals(source) if originals or ORIGINAL in old.gallery.table.column_names else source
         known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
-        schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # also fails early
+        schema = joined(old.gallery.schema, source.schema)  # also fails early
         key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"
         shards = embed(source, folder, old.encoder, known, limit, progress, key)
         new, report = old, report_of(shards, source)
         if report.indexed:
             kept = np.arange(len(old.store))
             vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
-            tables = chain(read_tables(folder / LAYOUT.gallery, kept), shards.tables())
+            tables = chain(read_tables(old.gallery.files, kept), shards.tables())
             change = {"add": {**report.summary(), "source": dict(source.about)}}
             new = replaced(old, kept, vectors, tables, schema, change)
         shards.clear()
@@ -109,8 +109,7 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
         kept = np.array([row for row in range(len(old.gallery)) if row not in gone], np.int64)
         if not len(kept):
             raise QueryError("an artifact must keep at least one image; to remove all of them, delete its folder.")
-        path = folder / LAYOUT.gallery
-        tables, schema = read_tables(path, kept), pq.read_schema(path)
+        tables, schema = read_tables(old.gallery.files, kept), old.gallery.schema
         return replaced(old, kept, old.store.vectors(kept), tables, schema, {"remove": len(gone)})
 
 
@@ -156,7 +155,7 @@ def name_card(artifact: Artifact, repository: str) -> Artifact:
 def _described(old: Artifact, metrics: Metrics, facts: dict[str, Any]) -> Artifact:
     """The artifact with new metrics, and plots, card and manifest regenerated; the other files are hard-linked."""
     with replacing(old.folder, LAYOUT.own()) as folder:
-        own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
+        own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, *gallery_files(old.manifest["files"]))
         link(old.folder, folder, [*own, *LAYOUT.extras_in(old.folder)])
         new = write_description(folder, old.encoder, old.store, old.gallery, metrics, facts)
     return replace(new, folder=old.folder, name=old.name)
@@ -182,8 +181,7 @@ def replaced(
         models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.exported_in(old.folder), *LAYOUT.text_in(old.folder)]
         shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name != LAYOUT.text_index]
         link(old.folder, folder, shared)
-        write_gallery(folder / LAYOUT.gallery, tables, schema)
-        gallery = Gallery(folder / LAYOUT.gallery)
+        gallery = Gallery(write_gallery(folder / LAYOUT.gallery, tables, schema))
         facts = _facts(old, change) | write_map(folder, vectors, map_method_of(old.manifest))
         facts |= rewrite_text(folder, gallery, old.text, old.manifest, kept, store)
         new = write_artifact(Draft(folder, old.encoder, store, gallery, vectors, facts, sections))

@@ -36,6 +36,6 @@ def embedded(source: Source, encoder: Encoder, progress: Progress | None = None)
         report = report_of(shards, source)
         if not report.indexed:
             raise SourceError(f"the reference contains no image that can be read; {report.found} were found.")
-        write_gallery(folder / "gallery.parquet", shards.tables(), shards.schema)
+        files = write_gallery(folder / "gallery.parquet", shards.tables(), shards.schema)
         store = fit_index(shards.vectors(encoder.dim), "Flat")
-        yield Reference(encoder, store, Gallery(folder / "gallery.parquet"), report)
+        yield Reference(encoder, store, Gallery(files), report)

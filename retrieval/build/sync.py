@@ -8,7 +8,7 @@ once: a new picture is kept on disk until it is embedded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -222,7 +222,7 @@ def _written(old: Artifact, source: Source, compared: _Compared, progress: Progr
         shards.clear()
         raise _nothing(report)
     vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
-    tables = chain(_updated(old.folder / LAYOUT.gallery, compared.kept, schema), shards.tables())
+    tables = chain(_updated(old.gallery.files, compared.kept, schema), shards.tables())
     replaced(old, kept, vectors, tables, schema, {"sync": {**report.summary(), "source": dict(source.about)}})
     shards.clear()
     return report
@@ -235,10 +235,10 @@ def _nothing(report: SyncReport) -> SourceError:
     return SourceError(told)
 
 
-def _updated(path: Path, kept: dict[int, dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The kept rows of a gallery file with their thumbnails and ids, and the values of the source."""
+def _updated(files: Sequence[Path], kept: dict[int, dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The kept rows of the files of a gallery with their thumbnails and ids, and the values of the source."""
     rows = iter(sorted(kept))
-    for table in read_tables(path, np.array(sorted(kept), np.int64)):
+    for table in read_tables(files, np.array(sorted(kept), np.int64)):
         values = [kept[next(rows)] for _ in range(len(table))]
         own = table.select(sorted(_OWN)).to_pylist()
         yield conform(pa.Table.from_pylist([mine | new for mine, new in zip(own, values, strict=True)], schema), schema)

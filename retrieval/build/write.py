@@ -16,7 +16,7 @@ import numpy as np
 from retrieval.arrays import Vectors
 from retrieval.artifact.golden import ask
 from retrieval.artifact.layout import LAYOUT, PLOT
-from retrieval.artifact.load import Artifact, hash_of_ids, load_artifact
+from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.manifest import FORMAT, measure, sealed
 from retrieval.artifact.metrics import Metrics, key_of, new_metrics
 from retrieval.artifact.parts.exported import write_exported
@@ -96,7 +96,7 @@ def _stated(encoder: Encoder, store: FaissStore, gallery: Gallery) -> dict[str, 
         "dimension": store.dim,
         "metric": "cosine",
         "rows": len(gallery),
-        "ids_sha256": hash_of_ids(gallery.ids),
+        "ids_sha256": gallery.ids_sha256,
         "index": asdict(store.settings),
         "golden": ask(encoder, store, gallery),
         "versions": versions(),
@@ -115,7 +115,8 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
             raise ArtifactError(f"{name}: a plot must be a PNG file with a name of letters and digits.")
         if not LAYOUT.is_extra(name):
             raise ArtifactError(f"{name} cannot be part of a text model: only JSON, text and safetensors files can.")
-    files = {name: measure(folder / name) for name in [*LAYOUT.names()[:-1], *extras]}
+    required = [name for name in LAYOUT.names()[:-1] if name != LAYOUT.gallery]
+    files = {name: measure(folder / name) for name in [*required, *LAYOUT.gallery_in(folder), *extras]}
     manifest = {**facts, "format": FORMAT, "files": files}
     (folder / LAYOUT.manifest).write_bytes(sealed(manifest))
 

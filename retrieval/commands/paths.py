@@ -43,7 +43,7 @@ def check_out(folder: Path, force: bool) -> None:
     """
     recover(folder)
     # Other software writes a `manifest.json` too: `check_target` refuses its folder in other words.
-    is_ours = any((folder / name).is_file() for name in (LAYOUT.gallery, LAYOUT.index))
+    is_ours = any((folder / name).is_file() for name in LAYOUT.telling(folder))
     if is_ours and (folder / LAYOUT.manifest).is_file() and not force:
         raise ArtifactError(
             f"{folder} already holds {_described(folder)}. To bring it up to date with its source, use "

@@ -118,12 +118,13 @@ def print_originals(folder: Path) -> None:
     from retrieval.artifact.layout import LAYOUT
     from retrieval.images.gallery import ORIGINAL
 
-    path = folder / LAYOUT.gallery
-    if ORIGINAL not in pq.read_schema(path).names:
+    files = [folder / name for name in LAYOUT.gallery_in(folder)]
+    if ORIGINAL not in pq.read_schema(files[0]).names:
         return
-    kept = pq.read_table(path, columns=[ORIGINAL])[ORIGINAL]
-    why = "; images inside archives or parquet files have none" if kept.null_count else ""
-    print(f"originals: kept for {len(kept) - kept.null_count:,} of {counted(len(kept), 'image')}{why}")
+    columns = [pq.read_table(path, columns=[ORIGINAL])[ORIGINAL] for path in files]
+    count, missing = sum(map(len, columns)), sum(column.null_count for column in columns)
+    why = "; images inside archives or parquet files have none" if missing else ""
+    print(f"originals: kept for {count - missing:,} of {counted(count, 'image')}{why}")
 
 
 def _print_others(report: Report | SyncReport) -> None:

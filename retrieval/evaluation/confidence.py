@@ -19,6 +19,8 @@ import numpy as np
 from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection
 from retrieval.evaluation.metrics import coded_labels
+from retrieval.images.values import Values
+from retrieval.images.wide import Wide
 from retrieval.stores.base import MISSING, Store, others
 
 NEIGHBOURS = 10  # neighbours considered for a query, and for a hit
@@ -87,15 +89,17 @@ class Density:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: Vectors = np.full(len(store), np.nan, np.float32)
+        self._known: Vectors = np.empty(len(store), np.float32)
+        self._is_known: Mask = np.zeros(len(store), bool)  # of both, only what is written takes memory
 
     def of(self, rows: Rows) -> Vectors:
         """(...) rows to (...) float32 densities; 1 for a missing row."""
         wanted = np.unique(rows[rows != MISSING])
-        fresh = wanted[np.isnan(self._known[wanted])]
+        fresh = wanted[~self._is_known[wanted]]
         if len(fresh):
             found = nearest(self._store, self._store.vectors(fresh), own=fresh)
             self._known[fresh] = _mean(found)
+            self._is_known[fresh] = True
         return np.where(rows == MISSING, np.float32(1), self._known[np.maximum(rows, 0)])
 
 
@@ -111,7 +115,26 @@ def class_codes(labels: Sequence[str | None], queries: Sequence[str | None] = ()
     return codes, wanted, names
 
 
-def evidence(found: Nearest, hits: Nearest, codes: Rows, density: Density) -> Numbers:
+class LabelCodes:
+    """`class_codes` of a column of a gallery, for the rows that are asked for."""
+
+    def __init__(self, labels: Values | Wide) -> None:
+        self._labels = labels
+        texts = labels.texts if isinstance(labels, Values) else []
+        self._nothing = np.array(
+            [code for code, text in enumerate(texts) if _NOTHING.fullmatch(text.strip())], np.int64
+        )
+
+    def __getitem__(self, rows: Rows) -> Rows:
+        codes = self._labels.codes_of(rows)
+        if isinstance(self._labels, Wide):
+            nothing = [bool(text and _NOTHING.fullmatch(text.strip())) for text in self._labels.texts_of(rows)]
+            codes[np.reshape(nothing, codes.shape)] = BACKGROUND_CLASS
+        codes[np.isin(codes, self._nothing)] = BACKGROUND_CLASS
+        return codes
+
+
+def evidence(found: Nearest, hits: Nearest, codes: Rows | LabelCodes, density: Density) -> Numbers:
     """Features of the (Q, H) hits of Q queries whose nearest neighbours are `found`: (Q, H, 3) float64.
 
     The features are the share of the other labelled neighbours that have the hit's label; the hit's cosine similarity
@@ -145,9 +168,10 @@ def percent(chance: float) -> int:
 class Confidence:
     """Computes match probabilities of hits. Thread-safe; concurrent calls may repeat some work."""
 
-    def __init__(self, calibration: Calibration, store: Store, labels: Sequence[str | None]) -> None:
+    def __init__(self, calibration: Calibration, store: Store, labels: Values | Wide) -> None:
+        """`labels` are those of the gallery, `gallery.column("label")`."""
         self._calibration, self._store = calibration, store
-        self._codes = class_codes(labels)[0]
+        self._codes = LabelCodes(labels)
         self._density = Density(store)
 
     def of(

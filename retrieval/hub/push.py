@@ -56,8 +56,9 @@ def _files_before(head: RepoHead) -> frozenset[str]:
         path = fetch(head.repo, head.commit, LAYOUT.manifest)
         try:
             return frozenset(stated_files(read_manifest(path.parent)))
-        except IntegrityError:  # treat it as empty
-            return frozenset()
-    if theirs := sorted(({*LAYOUT.names()} - {LAYOUT.card}) & {*head.files}):
+        except IntegrityError:  # treat it as empty, apart from shards, which would mix with those of this artifact
+            return frozenset(filter(LAYOUT.is_shard, head.files))
+    required = {*LAYOUT.names()} - {LAYOUT.card}
+    if theirs := sorted(name for name in head.files if name in required or LAYOUT.is_shard(name)):
         raise HubError(f"{head.repo} contains {theirs[0]} but no artifact: push to another repository.")
     return frozenset()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from retrieval.arrays import Ids
 from retrieval.images.gallery import Gallery
+from retrieval.images.stored.columns import is_list
 
 _EXAMPLES = 3
 
@@ -38,7 +39,7 @@ def describe_columns(gallery: Gallery) -> list[Column]:
 
 def as_texts(gallery: Gallery, name: str, rows: Ids) -> list[str]:
     """The values of a column in these rows, as a filter spells them; a missing value is an empty text."""
-    column = gallery.table[name].take(pa.array(rows))
+    column = gallery.taken(rows)[name]
     try:
         texts = column.cast(pa.string()).to_pylist()
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # Arrow prints no lists
@@ -65,12 +66,8 @@ def to_json(value: Any) -> str:
 
 def _described(name: str, column: pa.ChunkedArray) -> Column:
     there = column.drop_null()
-    counted = pc.value_counts(pc.list_flatten(there) if _is_list(column.type) else there)
+    counted = pc.value_counts(pc.list_flatten(there) if is_list(column.type) else there)
     values, counts = counted.field(0), counted.field(1).to_numpy()
     common = np.argsort(-counts, kind="stable")[:_EXAMPLES]
     examples = cast("list[Any]", values.take(pa.array(common)).to_pylist())
     return Column(name, str(column.type), len(values), column.null_count, examples)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -31,7 +31,6 @@ from PIL import Image
 from retrieval.arrays import Floats, Mask, Rows
 from retrieval.forking import Cache
 from retrieval.images.align import NOISE, compare, lift, smooth, tangent_plane, turned
-from retrieval.images.gallery import ROWS_A_GROUP
 from retrieval.images.open import open_image
 
 SIDE = 24  # cells: 32 separate finer patterns better, but a copy of 30 x 40 pixels no longer has that detail
@@ -49,7 +48,8 @@ _ROUGHEST = 4
 _CACHED = 50_000  # signatures, 1.7 kB each
 _CHUNK = 256  # images aligned in one batch
 _ROUNDING = 0.25  # of float32 products of lifted cells
-_MANY = 64  # from this many missing rows on, whole row groups are decoded: their neighbours are read anyway
+_MANY = 64  # from this many missing rows on, those beside them are decoded, too: they are read anyway
+_BESIDE = 32
 
 _Cells = npt.NDArray[np.uint8]
 
@@ -167,7 +167,7 @@ class Pictures:
         """Decode the coarse images of these rows, if missing."""
         missing = np.unique(rows[self._aspect[rows] == 0])
         if len(missing) >= _MANY:
-            nearby = (np.unique(missing // ROWS_A_GROUP)[:, None] * ROWS_A_GROUP + np.arange(ROWS_A_GROUP)).ravel()
+            nearby = (np.unique(missing // _BESIDE)[:, None] * _BESIDE + np.arange(_BESIDE)).ravel()
             nearby = nearby[nearby < len(self.gallery)]
             missing = nearby[self._aspect[nearby] == 0]
         for row in missing.tolist():

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from retrieval.errors import QueryError, short, short_repr
 from retrieval.images.scalars import as_written
+from retrieval.words import did_you_mean
 
 ORDERED = ("<", "<=", ">", ">=")
 OPERATORS = ("=", "!=", *ORDERED)
@@ -126,6 +128,19 @@ def shown(value: Any) -> str:
     """A requested value for a message, shortened; text that is not valid UTF-8 could not be sent to a client."""
     text = value if isinstance(value, str) else short_repr(value, _LONGEST_SHOWN)
     return short(text[: _LONGEST_SHOWN + 1].encode("utf-8", "replace").decode(), _LONGEST_SHOWN)
+
+
+def printed(value: Any, kind: pa.DataType) -> str:
+    """A value as a column of this type prints it; a value that cannot be cast is printed unchanged."""
+    try:
+        return str(pa.scalar(value).cast(kind).cast(pa.string()).as_py())
+    except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot represent
+        return str(value)
+
+
+def no_value(column: str, text: str, known: Iterable[str]) -> QueryError:
+    """The error for a value that no row has, with those that resemble it."""
+    return QueryError(f"no image has {column}={shown(text)}; {did_you_mean(text, known)}")
 
 
 def _conditions(column: str, wanted: Any) -> Iterator[Condition]:

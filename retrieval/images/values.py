@@ -15,14 +15,15 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from retrieval.arrays import Ids
 from retrieval.errors import QueryError
-from retrieval.images.filters import Condition, shown
+from retrieval.images.filters import Condition, no_value, printed, shown
 from retrieval.images.scalars import A_DAY, as_moment, as_number
-from retrieval.words import did_you_mean
+from retrieval.images.stored.encoded import Codes, Encoded
 
 Mask = npt.NDArray[np.bool_]
+_AT_ONCE = 2**20  # rows
 _MOST_MEMBERS = 32  # a row, on average; columns with longer lists hold numbers such as coordinates, and are no filters
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -35,29 +36,13 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 class Values:
     """A column, encoded: N rows, M members (of its lists; otherwise M = N), and D distinct values."""
 
-    def __init__(self, name: str, column: pa.ChunkedArray) -> None:
-        self.name, self._rows = name, len(column)
-        whole = column.combine_chunks()
-        self.is_list = is_list(whole.type)
-        flat = pc.list_flatten(whole) if self.is_list else whole
-        self.kind: pa.DataType = flat.type
-        if pa.types.is_floating(self.kind):
-            flat = pc.add(flat, pa.scalar(0, self.kind))  # -0.0 becomes 0.0: they are equal
-        coded = flat.dictionary_encode()
-        self._distinct = coded.dictionary
-        self.texts: list[str] = coded.dictionary.cast(pa.string()).to_pylist()
+    def __init__(self, name: str, encoded: Encoded) -> None:
+        self.name, self._rows, self.codes, self._owners = name, encoded.rows, encoded.codes, encoded.owners
+        self.is_list = encoded.owners is not None
+        self.kind: pa.DataType = encoded.distinct.type
+        self._distinct = encoded.distinct
+        self.texts: list[str] = encoded.distinct.cast(pa.string()).to_pylist()
         self.code_of = {text: code for code, text in enumerate(self.texts)}
-        self.codes: npt.NDArray[np.int32] = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-        self._owners: npt.NDArray[np.int64] | None = None  # the row of each member
-        if self.is_list:
-            self._keep_members(pc.list_parent_indices(whole).to_numpy(zero_copy_only=False).astype(np.int64))
-
-    def _keep_members(self, owners: npt.NDArray[np.int64]) -> None:
-        """Keep each member of a row once, and no missing ones."""
-        there = self.codes >= 0
-        pairs = np.unique(owners[there] * max(len(self.texts), 1) + self.codes[there])
-        self._owners, codes = np.divmod(pairs, max(len(self.texts), 1))
-        self.codes = codes.astype(np.int32)
 
     @property
     def members(self) -> int:
@@ -69,26 +54,58 @@ class Values:
         """Whether its lists are short enough to filter by; a column without lists has one member a row."""
         return self.members <= _MOST_MEMBERS * self._rows
 
-    @cached_property
+    @property
     def missing(self) -> Mask:
         """(N,): whether the row has no value; a list without members is none."""
-        if self._owners is None:
-            return self.codes < 0
+        return self.codes < 0 if self._owners is None else self._without_members
+
+    @cached_property
+    def _without_members(self) -> Mask:
         missing = np.ones(self._rows, bool)
         missing[self._owners] = False
         return missing
 
     def counts(self, rows: Mask | None = None) -> npt.NDArray[np.int64]:
         """(D,): the number of rows that have each value, of those in the mask (N,); None: of all rows."""
-        codes = self.codes if rows is None else self.codes[rows if self._owners is None else rows[self._owners]]
-        return np.bincount(codes[codes >= 0], minlength=len(self.texts)).astype(np.int64)
+        return self.counted(rows)[:-1]
+
+    def counted(self, rows: Mask | None) -> npt.NDArray[np.int64]:
+        """(D + 1,): `counts`, and the number of rows without a value."""
+        return self._all_counts if rows is None else self._counted(rows)
+
+    @cached_property
+    def _all_counts(self) -> npt.NDArray[np.int64]:
+        return self._counted(None)
+
+    def _counted(self, rows: Mask | None) -> npt.NDArray[np.int64]:
+        counts = np.zeros(len(self.texts) + 1, np.int64)  # first, that of the code -1
+        for at in range(0, len(self.codes), _AT_ONCE):
+            codes = self.codes[at : at + _AT_ONCE]
+            if rows is not None:
+                within = slice(at, at + _AT_ONCE)
+                codes = codes[rows[within] if self._owners is None else rows[self._owners[within]]]
+            counts += np.bincount(codes.astype(np.int64) + 1, minlength=len(counts))
+        if self._owners is not None:
+            counts[0] = (self.missing if rows is None else rows & self.missing).sum()
+        return np.roll(counts, -1)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether it has several values, at least one of them in several rows; lists are no such values."""
+        return not self.is_list and 1 < len(self.texts) < self._rows - self.counted(None)[-1]
+
+    def common(self) -> npt.NDArray[np.int64]:
+        """(D,): the codes of the values, most common first, then in alphabetical order."""
+        counts = self.counts().tolist()
+        return np.array(sorted(range(len(counts)), key=lambda code: (-counts[code], self.texts[code])), np.int64)
+
+    def codes_of(self, rows: Ids) -> Ids:
+        """Equal numbers for rows with equal values, -1 for one without a value; not for a column of lists."""
+        return self.codes[rows].astype(np.int64)
 
     def as_text(self, value: Any) -> str:
         """A value as this column prints it; a value that cannot be cast is printed unchanged."""
-        try:
-            return str(pa.scalar(value).cast(self.kind).cast(pa.string()).as_py())
-        except (pa.ArrowException, OverflowError, UnicodeError):  # a number or text that Arrow cannot represent
-            return str(value)
+        return printed(value, self.kind)
 
     def select(self, condition: Condition) -> Mask:
         """(N,): the rows that pass a condition; in a column of lists, those where any member does.
@@ -96,7 +113,7 @@ class Values:
         Raises QueryError for a value that the column does not have (`=`, `!=`), or cannot compare (the others).
         """
         accepted, missing = self.accepted(condition)
-        found = self._having(accepted)
+        found = self.having(accepted)
         if missing:
             found = found | self.missing
         return ~found if condition.operator == "!=" else found
@@ -114,22 +131,39 @@ class Values:
                 accepted |= self._equal(value)
         return accepted, None in condition.values
 
-    def owned(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """The row and the code of each value that there is; a row with a list has several."""
-        there = self.codes >= 0
-        owners = np.arange(self._rows) if self._owners is None else self._owners
-        return owners[there], self.codes[there]
-
-    def _having(self, accepted: Mask) -> Mask:
-        """(N,): the rows with a value of those accepted (D,)."""
-        hits: Mask = np.append(accepted, False)[self.codes]  # code -1, no value, is never accepted
+    def owned(self, rows: Ids) -> tuple[Ids, Codes]:
+        """The values of these rows: of each that there is, the place among them and the code; lists have several."""
         if self._owners is None:
-            return hits
+            codes = self.codes[rows]
+            return np.flatnonzero(codes >= 0), codes[codes >= 0]
+        first, end = (np.searchsorted(self._owners, rows, side) for side in ("left", "right"))
+        counts = end - first
+        members = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+        return np.repeat(np.arange(len(rows)), counts), self.codes[members]
+
+    def having(self, accepted: Mask) -> Mask:
+        """(N,): the rows with a value of those accepted (D,)."""
+        table = np.append(accepted, False)  # code -1, no value, is never accepted
+        chosen = np.flatnonzero(accepted)
+        only = self.codes.dtype.type(chosen[0]) if len(chosen) == 1 else None
         found = np.zeros(self._rows, bool)
-        found[self._owners[hits]] = True
+        for at in range(0, len(self.codes), _AT_ONCE):
+            codes = self.codes[at : at + _AT_ONCE]
+            hits = table[codes] if only is None else codes == only
+            if self._owners is None:
+                found[at : at + _AT_ONCE] = hits
+            else:
+                found[self._owners[at : at + _AT_ONCE][hits]] = True
         return found
 
     def _equal(self, value: Any) -> Mask:
+        """(D,): which values are equal to this one; raises QueryError if none is."""
+        accepted = self.equal(value)
+        if not accepted.any():
+            raise no_value(self.name, self.as_text(value), self.code_of)
+        return accepted
+
+    def equal(self, value: Any) -> Mask:
         """(D,): which values are equal to this one: in print, as a number, or, for a date, on that day."""
         text = self.as_text(value)
         accepted = np.zeros(len(self.texts), bool)
@@ -139,9 +173,6 @@ class Values:
             accepted = self._numbers(operator.eq, number)
         elif self._moments is not None and (moment := as_moment(value)) is not None:
             accepted = self._dates(operator.eq, *moment)
-        if not accepted.any():
-            end = did_you_mean(text, self.code_of)
-            raise QueryError(f"no image has {self.name}={shown(text)}; {end}")
         return accepted
 
     def _compared(self, sign: str, value: Any) -> Mask:
@@ -204,11 +235,6 @@ class Values:
 
     def _misfit(self, sign: str, value: Any, holds: str, mend: str) -> QueryError:
         return QueryError(f"{self.name} holds {holds}, so {self.name}{sign}{shown(value)} cannot be compared; {mend}")
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:

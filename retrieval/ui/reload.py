@@ -122,7 +122,7 @@ def reloading(live: Live, name: str | Path, refresh: float | None = None, sha256
 def _stamp(folder: Path) -> Stamp:
     """Inode, size and time of each file of an artifact: other ones mean another content, as good as always."""
     found = []
-    for name in (*LAYOUT.names(), *LAYOUT.extras_in(folder)):
+    for name in dict.fromkeys([*LAYOUT.names(), *LAYOUT.gallery_in(folder), *LAYOUT.extras_in(folder)]):
         try:
             stat = (folder / name).stat()
         except OSError:

@@ -58,6 +58,13 @@ def _is_attribute(kind: pa.DataType) -> bool:
 def check_values(file: str, table: pa.Table) -> None:
     """Raise IntegrityError for values that cannot be used: invalid UTF-8, dates beyond the year 9999, ids that are
     missing, empty, repeated or longer than 200 bytes, and rows without a source or hash."""
+    check_rows(file, table)
+    if (distinct := pc.count_distinct(table["id"]).as_py()) != len(table):
+        raise repeated_ids(file, len(table), distinct)
+
+
+def check_rows(file: str, table: pa.Table) -> None:
+    """`check_values` for some of the rows: everything but whether an id is repeated."""
     try:
         table.validate(full=True)
         for column in table.itercolumns():
@@ -74,8 +81,11 @@ def check_values(file: str, table: pa.Table) -> None:
         raise IntegrityError(
             f"{file}: ids have 1 to {_LONGEST_ID} bytes, found {lengths['min']} to {lengths['max']}: {_MEND}"
         )
-    if (distinct := pc.count_distinct(table["id"]).as_py()) != len(table):
-        raise IntegrityError(f"{file}: {len(table):,} rows have only {distinct:,} different ids: {_MEND}")
+
+
+def repeated_ids(file: str, rows: int, distinct: int) -> IntegrityError:
+    """The error for ids that are repeated."""
+    return IntegrityError(f"{file}: {rows:,} rows have only {distinct:,} different ids: {_MEND}")
 
 
 def _check_dates(column: pa.ChunkedArray) -> None:

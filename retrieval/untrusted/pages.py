@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _WINDOW = 1024  # bytes read at once: all pages of most column chunks
@@ -20,6 +20,7 @@ _DETAILS = {_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}  # type of page -> the field 
 # PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY. A page in another encoding, such as DELTA_BYTE_ARRAY, can hold values
 # that are much longer than the page; Lookalike never writes one.
 _ENCODINGS = {0, 2, 3, 8}
+_PLAIN, _RLE = 0, 3
 
 
 @dataclass
@@ -31,6 +32,10 @@ class Declared:
     """Bytes of all data pages, unpacked."""
     dictionary: int = 0
     """Bytes of the dictionary, unpacked; 0 without one."""
+    pages: list[tuple[int, int, int]] = field(default_factory=list)
+    """Place in the file, bytes and number of values of each data page, with its header."""
+    is_plain: bool = True
+    """Whether `plain_values` can read all data pages, if they are not compressed."""
 
     @property
     def most(self) -> int:
@@ -50,18 +55,51 @@ def declared(read: Callable[[int, int], bytes], start: int, size: int) -> Declar
         details = header.get(_DETAILS.get(kind, -1))
         if not isinstance(details, dict):
             raise ValueError(_NO_HEADER)
-        place += length + packed
+        begin, place = place, place + length + packed
         if kind == _DICTIONARY:
             found.dictionary += unpacked
+            found.is_plain = False
             continue
         encoding = details.get(4 if kind == _DATA_V2 else 2)
         if encoding not in _ENCODINGS:
             raise ValueError(f"a page in encoding number {encoding}, which is not supported")
         found.values += _count(details, 1)
+        found.pages.append((begin, place - begin, _count(details, 1)))
+        found.is_plain &= _is_plain(kind, details)
         found.plain += unpacked
     if place != end:
         raise ValueError(f"pages of {place - start:,} bytes in a column chunk of {size:,}")
     return found
+
+
+def plain_values(page: bytes, count: int, *, levels: bool) -> list[bytes]:
+    """The values of a data page of texts or bytes, none of them missing; `page` begins with its header.
+
+    `levels`: whether the column could have missing values. Raises ValueError for any other page, such as one with
+    another number of values than `count`, before anything is allocated.
+    """
+    try:
+        header, at = _struct(page, 0)
+    except IndexError:
+        raise ValueError("a page header that does not end") from None
+    kind, details = _count(header, 1), header.get(_DETAILS[_DATA])
+    if not isinstance(details, dict) or not _is_plain(kind, details) or _count(details, 1) != count:
+        raise ValueError(_NO_HEADER)
+    if 4 * count > len(page) or at + _count(header, 3) != len(page):
+        raise ValueError(f"a page of {len(page):,} bytes for {count:,} values")
+    if levels:
+        at += 4 + int.from_bytes(page[at : at + 4], "little")
+    values = []
+    for _ in range(count):
+        at += 4 + (length := int.from_bytes(page[at : at + 4], "little"))
+        values.append(page[at - length : at])
+    if at != len(page):
+        raise ValueError(f"values of another length than their page, or fewer than {count:,}")
+    return values
+
+
+def _is_plain(kind: int, details: dict[int, Any]) -> bool:
+    return kind == _DATA and details.get(2) == _PLAIN and details.get(3) == _RLE
 
 
 def _count(header: dict[int, Any], field: int) -> int:

@@ -6,15 +6,17 @@ import os
 from itertools import count
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import noise
 
 from retrieval import Searcher, open_artifact
 from retrieval.__main__ import main
 from retrieval.artifact.pairing import fill
-from retrieval.artifact.tags import conditions_of, keys_of, tags_of
+from retrieval.artifact.tags import RowTags, conditions_of
 from retrieval.build.change import add_images, remove_images
 from retrieval.errors import StoreError
+from retrieval.images.gallery import Gallery, read_tables, write_gallery
 from retrieval.sources.open import open_source
 from retrieval.stores.servers.open import STORE
 
@@ -74,7 +76,7 @@ def test_hits_are_those_of_the_artifacts_own_index(both, where):
 @pytest.mark.parametrize("where", WHERE[1:], ids=str)
 def test_tags_tell_a_database_exactly_what_a_filter_means(both, where):
     gallery = both[0].gallery
-    tags, conditions = tags_of(gallery), conditions_of(gallery, where)
+    tags, conditions = RowTags(gallery).of(np.arange(len(gallery))), conditions_of(gallery, where)
     assert len(conditions) == sum(len(each) if isinstance(each, dict) else 1 for each in where.values())
     passing = [
         row
@@ -84,13 +86,15 @@ def test_tags_tell_a_database_exactly_what_a_filter_means(both, where):
     assert passing == gallery.rows_where(where).tolist()
 
 
-def test_rows_have_a_key_each_that_changes_with_their_values(both):
+def test_rows_have_a_key_each_that_changes_with_their_values(both, tmp_path):
     gallery = both[0].gallery
-    tags = tags_of(gallery)
-    keys = keys_of(gallery, tags)
+    keys = RowTags(gallery).keys()
     assert len(set(keys.tolist())) == len(gallery)
     assert keys.min() > 0
-    other = keys_of(gallery, [tags[0][1:], *tags[1:]])
+    [table] = read_tables(gallery.files, np.arange(len(gallery)))
+    colours = table["colour"].to_pylist()
+    changed = table.set_column(table.column_names.index("colour"), "colour", pa.array(["another", *colours[1:]]))
+    other = RowTags(Gallery(write_gallery(tmp_path / "g.parquet", [changed], gallery.schema))).keys()
     assert (other != keys).tolist() == [True] + [False] * (len(gallery) - 1)
 
 
@@ -194,7 +198,7 @@ def test_lost_points_are_an_error_and_never_a_short_answer(artifact, uri):
     fill(opened, uri)
     searcher = Searcher.of(opened, uri)
     collection = searcher.store.collection
-    collection.mark_leaving(keys_of(opened.gallery, tags_of(opened.gallery))[:2])
+    collection.mark_leaving(RowTags(opened.gallery).keys()[:2])
     collection.delete_leaving()
     with pytest.raises(StoreError, match="has lost 2 of 60 points: fill it again"):
         searcher.search_by_id(opened.gallery.ids[5])

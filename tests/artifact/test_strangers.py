@@ -14,6 +14,8 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
 from retrieval.encoders.engines.choose import ENGINE
 from retrieval.errors import ArtifactError, IntegrityError
+from retrieval.images.gallery import read_tables, write_gallery
+from retrieval.images.stored import files, opened
 from retrieval.ui.reload import Reloader
 from retrieval.ui.serving import Live
 
@@ -109,6 +111,17 @@ def test_gallery_that_unpacks_to_much_more_is_refused(copied_artifact):
     refused(copied_artifact, "gallery.parquet has", "more memory")
 
 
+@pytest.mark.parametrize("name", ["a.b", "thumbnail.bytes", "x"])
+@pytest.mark.parametrize("rows", [opened.LARGE, 1])
+def test_column_is_checked_whatever_its_name(copied_artifact, monkeypatch, name, rows):
+    """The name of a column can look like the path of a member; and the columns of a large gallery are checked alike."""
+    monkeypatch.setattr(opened, "LARGE", rows)
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 60, pa.int32()), pa.array(["x" * 3_000_000]))
+    options = {"store_schema": False, "dictionary_pagesize_limit": 2**30, "compression": "ZSTD"}
+    with_column(copied_artifact, name, repeated, row_group_size=60, **options)
+    refused(copied_artifact, "gallery.parquet has", "more memory")
+
+
 def test_dates_with_and_without_a_time_zone_are_read(copied_artifact):
     for zone in (None, "UTC", "Europe/Berlin", "+02:00"):
         moments = pa.array([0] * 60, pa.int64()).cast(pa.timestamp("ms", tz=zone))
@@ -124,7 +137,7 @@ def test_list_with_very_many_members_is_refused(copied_artifact):
 
 
 def test_thumbnails_that_unpack_to_much_more_are_refused(copied_artifact):
-    first = pq.read_table(copied_artifact / LAYOUT.gallery)["thumbnail"][0].as_py()
+    first = load_artifact(copied_artifact).gallery.thumbnail(0)
     large = pa.array([first + bytes(4_000_000)] * 60, pa.binary())
     options = {"dictionary_pagesize_limit": 2**30, "compression": "ZSTD"}
     with_column(copied_artifact, "thumbnail", large, row_group_size=60, **options)
@@ -196,7 +209,11 @@ def test_metadata_of_pandas_and_other_writers_has_no_effect(copied_artifact):
 
 
 @pytest.mark.parametrize("left", [0, 1, 4_000])
-def test_gallery_cut_short_while_it_is_open_is_an_error_and_not_the_end(copied_artifact, left):
+def test_gallery_cut_short_while_it_is_open_is_an_error_and_not_the_end(copied_artifact, monkeypatch, left):
+    gallery = load_artifact(copied_artifact).gallery
+    monkeypatch.setattr(files, "_PAGE_BYTES", 1)  # else all thumbnails are in one page, which has been read
+    write_gallery(gallery.files[0], list(read_tables(gallery.files, np.arange(60))), gallery.schema)
+    reseal(copied_artifact)
     searcher = Searcher.open(copied_artifact)
     before = [hit.id for hit in searcher.search(id=searcher.gallery.ids[0], k=5)]
     with (copied_artifact / LAYOUT.gallery).open("r+b") as file:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import DATA, contents, needs_data, noise
@@ -21,11 +22,17 @@ from retrieval.encoders.image import Encoder
 from retrieval.evaluation.calibration import PRECISION, REFUSED, Queries, calibrate
 from retrieval.evaluation.confidence import Calibration, Confidence, Density, Nearest, class_codes, evidence, nearest
 from retrieval.images.open import open_image
+from retrieval.images.stored.encoded import encode
+from retrieval.images.values import Values
 from retrieval.sources.open import open_source
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore, IndexSettings
 
 LINE = Calibration((1.0, 2.0, 3.0), -4.0, (-1.0, 0.0, 2.0), (0.1, 0.5, 0.9), threshold=1.0, floor=0.6)
+
+
+def column_of(labels):
+    return Values("label", encode(pa.chunked_array([pa.array(list(labels), pa.string())])))
 
 
 def exact(vectors):
@@ -149,7 +156,7 @@ def learned(noisy=0.15, spread=0.6):
 
 def answers(store, labels, section, queries):
     """For the ten hits of each query, each (Q, 10): match probability, confident or not, and label."""
-    confidence = Confidence(Calibration.of(section), store, labels)
+    confidence = Confidence(Calibration.of(section), store, column_of(labels))
     rows, scores = store.search(queries, 10)
     given = [confidence.of(*each) for each in zip(queries, rows, scores, strict=True)]
     return np.array([each[0] for each in given]), np.array([each[1] for each in given]), np.array(labels)[rows]
@@ -313,7 +320,7 @@ def test_calibration_ignores_unlabelled_images():
 
 def test_confidence_handles_no_hits_and_a_query_from_the_gallery():
     store, labels, section = learned()
-    confidence, vectors = Confidence(Calibration.of(section), store, labels), store.vectors(np.arange(50))
+    confidence, vectors = Confidence(Calibration.of(section), store, column_of(labels)), store.vectors(np.arange(50))
     assert confidence.of(vectors[0], np.empty(0, np.int64), np.empty(0, np.float32)) == ([], [])
     rows, scores = store.search(vectors, 6)
     assert rows[:, 0].tolist() == list(range(50))
@@ -454,7 +461,7 @@ def test_catch_all_labels_such_as_background_are_never_a_match(name):
     store = fit_index(vectors)
     section = calibrate(store, labels, Queries(vectors, labels, np.arange(240)))
     assert section.queries == 200
-    confidence = Confidence(Calibration.of(section), store, labels)
+    confidence = Confidence(Calibration.of(section), store, column_of(labels))
     for row, expected in ((5, [False]), (100, [True])):
         rows, scores = store.search(vectors[row : row + 1], 2)
         chances, sure = confidence.of(vectors[row], rows[0, 1:], scores[0, 1:], row)
@@ -486,7 +493,7 @@ def test_near_duplicates_do_not_influence_calibration():
     twins = calibrate(store, labels, queries, same=lambda row, others, _: others // 2 == row // 2)
     fooled = calibrate(store, labels, queries)
     assert fooled.floor > 0.999 > twins.floor
-    confidence = Confidence(Calibration.of(twins), store, labels)
+    confidence = Confidence(Calibration.of(twins), store, column_of(labels))
     sure = []
     for number, vector in enumerate(fresh):
         rows, scores = store.search(vector[None], 1)

@@ -12,6 +12,8 @@ from hub_server import Fault
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import load_artifact
 from retrieval.artifact.manifest import read_manifest
+from retrieval.build.change import remove_images
+from retrieval.images.stored import files
 
 TOKEN = "hf_write"
 
@@ -58,6 +60,24 @@ def test_second_push_uploads_only_changed_files(hub, client, copied_run, repo):
     on_hub = hub.files("model", repo)
     assert {name: on_hub[name] for name in contents(copied_run)} == contents(copied_run)
     assert read_manifest(copied_run)["repository"] == repo
+
+
+def test_shards_are_pushed_and_pulled_and_old_ones_deleted_in_the_same_commit(
+    hub, client, copied_artifact, repo, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(files, "ROWS_A_GROUP", 16)
+    monkeypatch.setattr(files, "SHARD_BYTES", 1)
+    ids = load_artifact(copied_artifact).gallery.ids
+    for left in (59, 33, 9):
+        remove_images(copied_artifact, ids[left : len(load_artifact(copied_artifact).gallery)])
+        before = len(hub.repo("model", repo).commits) if left < 59 else 1
+        assert client.run("push", copied_artifact, repo, token=TOKEN).code == 0
+        assert len(hub.repo("model", repo).commits) == before + 1
+        there = {name: content for name, content in hub.files("model", repo).items() if name != ".gitattributes"}
+        assert there == contents(copied_artifact)
+        assert len(LAYOUT.gallery_in(copied_artifact)) == -(-left // 16)
+        assert client.run("pull", repo, "--out", tmp_path / "out").code == 0
+        assert contents(tmp_path / "out") == there
 
 
 def test_push_sends_only_artifact_files_and_keeps_other_files(hub, client, trained, copied_artifact, repo):

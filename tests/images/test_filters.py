@@ -11,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import ROOT
+from galleries import WAYS, opened_as
 
 from retrieval.errors import QueryError
 from retrieval.images.filters import Condition, Filter, parse, parse_line, parse_where
 from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
+from retrieval.images.stored import files
+from retrieval.images.wide import Wide
 
 ROWS = 400
 DAYS = [date(1969, 12, 30) + timedelta(days=17 * n) for n in range(12)]
@@ -59,18 +62,20 @@ def records():
     rng = random.Random(15)
     first = {name: [None] if pa.types.is_list(kind) else None for name, (kind, _) in COLUMNS.items()}
     drawn = ({name: draw(rng, kind, values) for name, (kind, values) in COLUMNS.items()} for _ in range(ROWS - 1))
-    return [{"id": str(row), **values} for row, values in enumerate([first, *drawn])]
+    return [{"id": str(row), "source": "", "sha256": "", **values} for row, values in enumerate([first, *drawn])]
 
 
-@pytest.fixture(scope="module")
-def gallery(records, tmp_path_factory):
+@pytest.fixture(scope="module", params=WAYS)
+def gallery(records, tmp_path_factory, request):
     path = tmp_path_factory.mktemp("filters") / "gallery.parquet"
     schema = pa.schema([*BASE_SCHEMA, *((name, kind) for name, (kind, _) in COLUMNS.items())])
     halves = [records[:150], records[150:]]
-    names = ["id", *COLUMNS]
+    names = ["id", "source", "sha256", *COLUMNS]
     inner = pa.schema([schema.field(name) for name in names])
-    write_gallery(path, [conform(pa.Table.from_pylist(half, schema=inner), schema) for half in halves], schema)
-    return Gallery(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "ROWS_A_GROUP", 30)
+        write_gallery(path, [conform(pa.Table.from_pylist(half, schema=inner), schema) for half in halves], schema)
+    return opened_as(request.param, path)
 
 
 def members(value):
@@ -226,6 +231,9 @@ def test_first_sign_of_a_condition_counts():
 
 
 def test_facets_count_each_member_of_a_list_once_a_row(gallery, records):
+    if isinstance(gallery.column("tags"), Wide):
+        assert gallery.facets(None) == {}
+        return
     assert {"tags", "sizes", "widths", "flags", "day", "moment"} <= {*gallery.filters}
     assert gallery.counts("tags") == {
         tag: sum(tag in members(record["tags"]) for record in records) for tag in gallery.counts("tags")

@@ -5,17 +5,22 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from galleries import WAYS, opened_as
+from PIL import Image
 
 from retrieval import words
-from retrieval.errors import QueryError
-from retrieval.images import gallery as module
-from retrieval.images.gallery import BASE_SCHEMA, Gallery, conform, write_gallery
+from retrieval.errors import IntegrityError, QueryError
+from retrieval.images.gallery import BASE_SCHEMA, MAX_VALUES, Gallery, conform, read_tables, write_gallery
+from retrieval.images.open import thumbnail_jpeg
+from retrieval.images.stored import files, names, thumbnails
+from retrieval.images.wide import Wide
 
-ROWS = 1500  # a dozen row groups, more than the cache holds
+ROWS = 1500  # two row groups, and more pages than the cache holds
 SCHEMA = pa.schema(
     [
         *BASE_SCHEMA,
@@ -57,13 +62,15 @@ def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("gallery") / "gallery.parquet"
     starts = [0, 1, 1, 400, 1000, ROWS]
     tables = (pa.Table.from_pylist(RECORDS[a:b], schema=SCHEMA) for a, b in pairwise(starts))
-    write_gallery(path, tables, SCHEMA)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_PAGE_BYTES", 1)  # thumbnails of real pictures fill a page with some dozens
+        assert write_gallery(path, tables, SCHEMA) == [path]
     return path
 
 
-@pytest.fixture
-def gallery(path):
-    return Gallery(path)
+@pytest.fixture(scope="module", params=WAYS)
+def gallery(path, request):
+    return opened_as(request.param, path)
 
 
 def rows_by_hand(keep):
@@ -71,10 +78,10 @@ def rows_by_hand(keep):
 
 
 def test_every_row_comes_back_as_it_was_written(gallery, path):
-    assert pq.ParquetFile(path).num_row_groups > module._GROUPS_CACHED
     assert len(gallery) == ROWS
-    assert gallery.ids == [values["id"] for values in RECORDS]
-    assert gallery.labels == [values["label"] for values in RECORDS]
+    assert list(gallery.ids) == [values["id"] for values in RECORDS]
+    assert gallery.ids[ROWS - 1] == RECORDS[-1]["id"] and gallery.ids[2:4] == [RECORDS[2]["id"], RECORDS[3]["id"]]
+    assert list(gallery.labels) == [values["label"] for values in RECORDS]
     assert gallery.attributes == ["colour", "size", "price", "sold", "note"]
     for row, values in zip(gallery.take(range(ROWS)), RECORDS, strict=True):
         assert (row.id, row.label, row.source, row.sha256) == tuple(
@@ -110,14 +117,14 @@ def test_thumbnails_are_read_from_disk_and_few_are_cached(gallery):
     assert "thumbnail" not in gallery.table.column_names
     for row in range(ROWS):
         gallery.thumbnail(row)
-    held = sum(len(column) for column in gallery._groups._values.values())
-    assert held <= module._GROUPS_CACHED * module.ROWS_A_GROUP < ROWS
+    held = sum(len(page) for part in gallery._opened.thumbnails for page in part._kept._values.values())
+    assert 0 < held <= thumbnails.PAGES_CACHED * 16 < ROWS
 
 
 def test_row_groups_stay_within_their_size_limit(path):
     metadata = pq.ParquetFile(path).metadata
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    assert max(sizes) == module.ROWS_A_GROUP
+    assert max(sizes) == files.ROWS_A_GROUP
     assert sum(sizes) == ROWS
 
 
@@ -141,6 +148,10 @@ def test_row_numbers_out_of_range_are_an_error(gallery, rows):
 
 
 def test_counts_are_sorted_by_frequency_and_skip_missing_values(gallery):
+    if isinstance(gallery.column("label"), Wide):
+        with pytest.raises(QueryError, match="'label' has too many values to be counted"):
+            gallery.counts("label")
+        return
     assert gallery.counts("label") == {"": 300, "mug": 300, "shirt": 300, "watch": 300}
     assert list(gallery.counts("label")) == ["", "mug", "shirt", "watch"]
     sizes = gallery.counts("size")
@@ -257,7 +268,8 @@ def test_filter_handles_none_empty_lists_and_missing_values(gallery, where, keep
 
 
 def test_filter_columns_have_several_values_but_not_one_per_row(gallery, tmp_path):
-    assert gallery.filters == ["label", "colour", "size", "price", "sold"], "`note` has no value"
+    wide = isinstance(gallery.column("label"), Wide)
+    assert gallery.filters == ([] if wide else ["label", "colour", "size", "price", "sold"]), "`note` has no value"
     table = pa.table({
         "id": ["a", "b", "c"], "label": ["x", "x", "x"], "each": ["1", "2", "3"], "two": ["1", "2", "2"],
         "some": [None, None, "1"],
@@ -269,10 +281,10 @@ def test_filter_columns_have_several_values_but_not_one_per_row(gallery, tmp_pat
 
 def test_column_with_too_many_values_is_not_a_filter(tmp_path):
     schema = pa.schema([*BASE_SCHEMA, ("few", pa.int64()), ("many", pa.int64())])
-    rows = 4 * module.MAX_VALUES
+    rows = 4 * MAX_VALUES
     table = pa.table({
-        "id": [f"{n}" for n in range(rows)], "few": [n % module.MAX_VALUES for n in range(rows)],
-        "many": [n % (module.MAX_VALUES + 1) for n in range(rows)],
+        "id": [f"{n}" for n in range(rows)], "few": [n % MAX_VALUES for n in range(rows)],
+        "many": [n % (MAX_VALUES + 1) for n in range(rows)],
     })  # fmt: skip
     write_gallery(tmp_path / "g", [conform(table, schema)], schema)
     assert Gallery(tmp_path / "g").filters == ["few"]
@@ -344,3 +356,80 @@ def test_conform_orders_fills_and_casts_columns():
     table = conform(pa.table({"b": pa.array([1, None]), "extra": [0, 0], "a": ["x", "y"]}), schema)
     assert table.schema == schema
     assert table.to_pylist() == [{"a": "x", "b": 1.0, "c": None}, {"a": "y", "b": None, "c": None}]
+
+
+# The files
+
+
+def from_before(path, tables, schema, **options):
+    """A gallery as earlier versions wrote it: thumbnails are bytes, in row groups of 32."""
+    leaves = {item.name: "NONE" if item.name == "thumbnail" else "ZSTD" for item in schema}
+    repeating = [item.name for item in schema if item.name not in {"id", "thumbnail", "source", "sha256"}]
+    options = {"compression": leaves, "use_dictionary": repeating, "write_statistics": False, **options}
+    pq.write_table(pa.concat_tables(tables), path, row_group_size=32, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_dictionary": True, "compression": "SNAPPY"}, {"data_page_version": "2.0"}]
+)
+def test_gallery_of_an_earlier_version_or_another_writer_is_read(gallery, tmp_path, options):
+    old = Gallery(from_before(tmp_path / "old.parquet", [pa.Table.from_pylist(RECORDS, SCHEMA)], SCHEMA, **options))
+    assert old.table.equals(gallery.table) and old.schema == gallery.schema == SCHEMA
+    assert [old.thumbnail(row) for row in range(ROWS)] == [thumbnail(row) for row in range(ROWS)]
+
+
+def test_rows_that_are_read_again_are_written_with_the_same_bytes(path, tmp_path, monkeypatch):
+    """Those of an earlier version, too, which then have the new form."""
+    old = from_before(tmp_path / "old.parquet", [pa.Table.from_pylist(RECORDS, SCHEMA)], SCHEMA)
+    monkeypatch.setattr(files, "_PAGE_BYTES", 1)
+    for source in (path, old):
+        [again] = write_gallery(tmp_path / "again", read_tables(source, np.arange(ROWS)), SCHEMA)
+        assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_datasets_reads_thumbnails_as_pictures(tmp_path, monkeypatch, count):
+    jpeg = [thumbnail_jpeg(Image.new("RGB", (8, 6), (row % 256, 0, 0))) for row in range(3000)]
+    table = {"id": [f"{row}" for row in range(3000)], "thumbnail": jpeg, "tags": [["a", "b"]] * 3000}
+    schema = pa.schema([*BASE_SCHEMA, ("tags", pa.list_(pa.string()))])
+    monkeypatch.setattr(files, "SHARD_BYTES", 1 if count > 1 else 10**9)
+    written = write_gallery(tmp_path / "gallery.parquet", [conform(pa.table(table), schema)], schema)
+    assert len(written) == count
+    options = {"cache_dir": str(tmp_path / "cache"), "split": "train"}
+    data = datasets.load_dataset("parquet", data_files=[str(file) for file in written], **options)
+    assert data["id"] == table["id"] and data[0]["tags"] == ["a", "b"]
+    assert isinstance(data.features["thumbnail"], datasets.Image)
+    assert data[2999]["thumbnail"].size == (8, 6)
+
+
+def test_shards_hold_the_rows_of_one_file_in_order(gallery, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SHARD_BYTES", 1)
+    tables = [pa.Table.from_pylist(RECORDS[start : start + 700], schema=SCHEMA) for start in range(0, ROWS, 700)]
+    shards = write_gallery(tmp_path / "gallery.parquet", tables, SCHEMA)
+    assert [file.name for file in shards] == ["gallery-00000-of-00002.parquet", "gallery-00001-of-00002.parquet"]
+    assert sorted(tmp_path.iterdir()) == shards
+    several = Gallery(shards)
+    assert several.table.equals(gallery.table)
+    assert [several.thumbnail(row) for row in range(ROWS)] == [thumbnail(row) for row in range(ROWS)]
+    assert [hit.id for hit in several.take([1499, 0, 1024])] == [RECORDS[row]["id"] for row in (1499, 0, 1024)]
+    rows = np.array([3, 1023, 1024, 1400])
+    kept = pa.concat_tables(read_tables(shards, rows))
+    assert kept.to_pylist() == [RECORDS[row] for row in rows]
+
+
+def test_shards_with_other_columns_are_refused(tmp_path):
+    first = write_gallery(tmp_path / "a.parquet", [pa.Table.from_pylist(RECORDS[:9], SCHEMA)], SCHEMA)
+    other = write_gallery(
+        tmp_path / "b.parquet", [conform(pa.Table.from_pylist(RECORDS[9:12]), BASE_SCHEMA)], BASE_SCHEMA
+    )
+    with pytest.raises(IntegrityError, match=r"b.parquet has other columns than a.parquet"):
+        Gallery([*first, *other])
+
+
+@pytest.mark.parametrize(
+    "name", ["gallery-00002-of-00002", "gallery-00000-of-00000", "gallery-1-of-2", "x-00000-of-00002"]
+)
+def test_name_that_no_shard_has_is_none(name):
+    assert names.shard_of(f"{name}.parquet", "gallery") is None
+    assert names.shard_of("gallery-00001-of-00002.parquet", "gallery") == (1, 2)

@@ -75,7 +75,8 @@ def _check(wanted: Wanted) -> None:
 
 
 def _is_artifact(name: str) -> bool:
-    return all((Path(name).expanduser() / file).is_file() for file in (LAYOUT.manifest, LAYOUT.gallery))
+    folder = Path(name).expanduser()
+    return (folder / LAYOUT.manifest).is_file() and bool(LAYOUT.gallery_in(folder))
 
 
 def _within(wanted: Wanted, opened: Artifact) -> list[int]:

@@ -8,6 +8,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from retrieval.arrays import Ids
+from retrieval.images.gallery import Gallery
+from retrieval.images.stored.encoded import encode
+from retrieval.images.values import Values
+from retrieval.images.wide import Wide
 from retrieval.ui import strings
 from retrieval.ui.pieces.cards import name_of
 from retrieval.ui.pieces.html import for_scripts, render, script
@@ -38,16 +43,14 @@ class MapTab:
         """
         served = self._live.now
         gallery, (rows, places) = served.searcher.gallery, served.map
-        counts = gallery.counts("label")
-        code_of = {label: code for code, label in enumerate(counts)}
-        codes = np.array([code_of.get(gallery.labels[row] or "", _NO_LABEL) for row in rows])
+        codes, names = _labels(gallery, rows)
         return {
             "of": served.revision,
             "rows": _encoded(rows.astype("<u4")),
             "places": _encoded(places.astype("<f4")),
             "labels": _encoded(np.minimum(codes, _NO_LABEL).astype("<u2")),
-            "legend": list(counts)[:_LEGEND],
-            "others": strings.MAP_OTHERS.format(count=len(counts) - _LEGEND) if len(counts) > _LEGEND else "",
+            "legend": names[:_LEGEND],
+            "others": strings.MAP_OTHERS.format(count=len(names) - _LEGEND) if len(names) > _LEGEND else "",
             "none": strings.WITHOUT_LABEL if (codes == _NO_LABEL).any() else "",
         }
 
@@ -58,6 +61,21 @@ class MapTab:
         row = served.row(str(point["of"]), int(point["row"]))
         place = min(max(row, 0), len(gallery) - 1)
         return {"name": name_of(gallery.take([place])[0]), "picture": served.thumbnails.url(place, ".")}
+
+
+def _labels(gallery: Gallery, rows: Ids) -> tuple[Ids, list[str]]:
+    """The number of the label of each row, from 0 for the most common one, or _NO_LABEL; and all labels, by number.
+
+    Of a large gallery with very many labels, those of the rows alone are counted.
+    """
+    values = gallery.column("label")
+    if isinstance(values, Wide):
+        values = Values("label", encode(gallery.taken(rows)["label"]))
+        rows = np.arange(len(rows))
+    common = [code for code in values.common().tolist() if values.counts()[code]]
+    number = np.full(len(values.texts) + 1, _NO_LABEL)  # the last one is that of -1, no label
+    number[common] = np.arange(len(common))
+    return number[values.codes[rows]], [values.texts[code] for code in common]
 
 
 def map_html(served: Served) -> str:

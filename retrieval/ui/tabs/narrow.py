@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from retrieval.errors import QueryError
 from retrieval.images.gallery import Gallery
 from retrieval.ui import strings
 from retrieval.ui.pieces.controls import add_filters, as_choice, choices, column_title, conditions_box, one_of
@@ -94,7 +93,7 @@ class Narrow:
 
 
 def _named(gallery: Gallery) -> list[str]:
-    return ["label"] * any(gallery.labels) + gallery.attributes
+    return ["label"] * gallery.has_labels + gallery.attributes
 
 
 def _hint(gallery: Gallery) -> str:
@@ -110,13 +109,4 @@ def _groups(gallery: Gallery) -> list[tuple[str, str]]:
 
 def columns_to_group_by(gallery: Gallery) -> list[str]:
     """The columns with several values, at least one of them in several rows; lists are none."""
-    found = []
-    for column in ["label", *gallery.attributes]:
-        try:
-            groups = gallery.groups(column)
-        except QueryError:  # a column of lists
-            continue
-        there = groups[groups >= 0]
-        if 0 < there.max(initial=0) < len(there) - 1:
-            found.append(column)
-    return found
+    return [column for column in ["label", *gallery.attributes] if gallery.column(column).has_groups]

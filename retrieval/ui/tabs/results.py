@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
+from retrieval.arrays import Ids
 from retrieval.errors import LookalikeError, QueryError
 from retrieval.images.gallery import spread_rows
 from retrieval.query import MAX_K
@@ -67,7 +68,7 @@ class Results:
 
     def _look_around(self, visit: Visit, k: int) -> str:
         allowed = self._searcher.gallery.rows_where(visit.asked.conditions)
-        rows = np.arange(len(self._searcher.gallery)) if allowed is None else allowed
+        rows: Sequence[int] | Ids = range(len(self._searcher.gallery)) if allowed is None else allowed
         places = spread_rows(len(rows), min(k * visit.pages, MAX_K))
         return self._cards.around([int(rows[place]) for place in places], len(places) < min(len(rows), MAX_K))
 
