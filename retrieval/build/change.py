@@ -16,6 +16,7 @@ from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
+from retrieval.artifact.manifest import check_files_anew
 from retrieval.artifact.metrics import Metrics, new_metrics
 from retrieval.artifact.parts.exported import EXPORTED, write_exported
 from retrieval.artifact.parts.map import MAP, map_method_of, write_map
@@ -136,6 +137,7 @@ def export_encoder(folder: Path) -> Artifact:
         if EXPORTED in old.manifest and (old.text is None or old.manifest[TEXT].get(EXPORTED)):
             return old
         with replacing(folder, LAYOUT.own()) as new:
+            check_files_anew(folder, old.manifest)
             link(folder, new, old.manifest["files"])
             sections = write_exported(new, old.encoder, old.gallery)
             sections |= export_text(new, old.gallery, old.text, old.manifest)
@@ -156,6 +158,7 @@ def name_card(artifact: Artifact, repository: str) -> Artifact:
 def _described(old: Artifact, metrics: Metrics, facts: dict[str, Any]) -> Artifact:
     """The artifact with new metrics, and plots, card and manifest regenerated; the other files are hard-linked."""
     with replacing(old.folder, LAYOUT.own()) as folder:
+        check_files_anew(old.folder, old.manifest)
         own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, LAYOUT.gallery)
         link(old.folder, folder, [*own, *LAYOUT.extras_in(old.folder)])
         new = write_description(folder, old.encoder, old.store, old.gallery, metrics, facts)
@@ -179,6 +182,7 @@ def replaced(
     if not (sections[CALIBRATION] and sections[CALIBRATION].held_out):
         sections.pop(CALIBRATION)
     with replacing(old.folder, LAYOUT.own()) as folder:
+        check_files_anew(old.folder, old.manifest)
         models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.exported_in(old.folder), *LAYOUT.text_in(old.folder)]
         shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name != LAYOUT.text_index]
         link(old.folder, folder, shared)

@@ -15,6 +15,7 @@ from retrieval.commands.paths import check_artifact
 from retrieval.commands.printing import info_lines, one_line, print_figures, print_json
 from retrieval.console import say
 from retrieval.errors import ArtifactError, LookalikeError, QueryError
+from retrieval.files.remembered import reading_anew
 from retrieval.files.storing import storing, whole, writing_csv
 from retrieval.words import counted, did_you_mean
 
@@ -120,10 +121,11 @@ def verify(
     device: options.Device = None,
 ) -> None:
     """Check every byte, and repeat the stored test query."""
-    opened = _opened(artifact, sha256)
-    size = sum(file["size"] for file in opened.manifest["files"].values())
-    print(f"{artifact} is intact: {len(opened.gallery)} images, {size / 1e6:.1f} MB, {opened.encoder.name}")
-    print(f"manifest_sha256 {opened.manifest['manifest_sha256']}")
+    with reading_anew():
+        opened = _opened(artifact, sha256)
+    size = sum(file["size"] for file in opened.manifest["files"].values()) / 1e6
+    told = f"{len(opened.gallery)} images, {size:.1f} MB, {opened.encoder.name}; every byte was read"
+    print(f"{artifact} is intact: {told}\nmanifest_sha256 {opened.manifest['manifest_sha256']}")
 
 
 @commands.command()
