@@ -67,6 +67,8 @@ class LeaveOneOut(_Figures[float | None]):
     queries: int
     images: int
     labels: int
+    sampled_from: int | None = Field(None, exclude_if=lambda number: number is None)
+    """The number of images in the gallery, if `images` is that of a sample of it."""
 
 
 class Reliability(Section):

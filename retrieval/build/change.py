@@ -22,6 +22,7 @@ from retrieval.artifact.parts.exported import EXPORTED, write_exported
 from retrieval.artifact.parts.map import MAP, map_method_of, write_map
 from retrieval.artifact.parts.text import TEXT, export_text, rewrite_text
 from retrieval.build.build import embed, report_of
+from retrieval.build.shards import Shards
 from retrieval.build.write import (
     CALIBRATION,
     LEAVE_ONE_OUT,
@@ -34,6 +35,7 @@ from retrieval.build.write import (
 )
 from retrieval.console import Progress
 from retrieval.errors import EncoderError, QueryError
+from retrieval.files.stacked import pieces, stacked
 from retrieval.images.gallery import ORIGINAL, Gallery, joined, read_tables, write_gallery
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.originals import with_originals
@@ -67,7 +69,7 @@ def add_images(
         new, report = old, report_of(shards, source)
         if report.indexed:
             kept = np.arange(len(old.store))
-            vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
+            vectors = followed(old, kept, shards)
             tables = chain(read_tables(folder / LAYOUT.gallery, kept), shards.tables())
             change = {"add": {**report.summary(), "source": dict(source.about)}}
             new = replaced(old, kept, vectors, tables, schema, change)
@@ -112,7 +114,7 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
             raise QueryError("an artifact must keep at least one image; to remove all of them, delete its folder.")
         path = folder / LAYOUT.gallery
         tables, schema = read_tables(path, kept), pq.read_schema(path)
-        return replaced(old, kept, old.store.vectors(kept), tables, schema, {"remove": len(gone)})
+        return replaced(old, kept, followed(old, kept), tables, schema, {"remove": len(gone)})
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
@@ -163,6 +165,14 @@ def _described(old: Artifact, metrics: Metrics, facts: dict[str, Any]) -> Artifa
         link(old.folder, folder, [*own, *LAYOUT.extras_in(old.folder)])
         new = write_description(folder, old.encoder, old.store, old.gallery, metrics, facts)
     return replace(new, folder=old.folder, name=old.name)
+
+
+def followed(old: Artifact, kept: Ids, shards: Shards | None = None) -> Vectors:
+    """The vectors of the rows `kept` of an artifact, followed by those of the shards; many are in a file beside it."""
+    dim, count = old.store.dim, 0 if shards is None else shards.count
+    before = (old.store.vectors(kept[part]) for part in pieces(len(kept), dim))
+    after = shards.parts(dim) if shards else ()
+    return stacked(old.folder.resolve().parent, len(kept) + count, dim, chain(before, after))
 
 
 def replaced(

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from retrieval.arrays import Vectors
 from retrieval.console import say
 from retrieval.errors import ArtifactError
+from retrieval.files.stacked import stacked
 from retrieval.files.storing import discard, storing, whole
 from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
@@ -130,13 +131,17 @@ class Shards:
             yield pq.read_table(path, columns=self.schema.names)
 
     def vectors(self, dim: int) -> Vectors:
-        """All vectors, (N, D) float32, in row order."""
-        vectors, start = np.empty((self._count(self.files()), dim), np.float32), 0
-        for path in self.files():
-            column = pq.read_table(path, columns=[VECTOR])[VECTOR].combine_chunks()
-            vectors[start : start + len(column)] = column.flatten().to_numpy().reshape(-1, dim)
-            start += len(column)
-        return vectors
+        """All vectors, (N, D) float32, in row order; many are in a file of the work folder."""
+        return stacked(self.folder, self.count, dim, self.parts(dim))
+
+    def parts(self, dim: int) -> Iterator[Vectors]:
+        """The vectors of each shard, float32."""
+        return (vectors_in(path, dim) for path in self.files())
+
+    @property
+    def count(self) -> int:
+        """The number of images in the shards."""
+        return self._count(self.files())
 
     def clear_empty(self) -> None:
         """Remove the work folder if it holds nothing that another attempt can use."""
@@ -150,6 +155,13 @@ class Shards:
     @staticmethod
     def _count(files: Iterable[Path]) -> int:
         return sum(pq.read_metadata(path).num_rows for path in files)
+
+
+def vectors_in(path: Path, dim: int) -> Vectors:
+    """The (N, D) float32 vectors of a shard."""
+    column = pq.read_table(path, columns=[VECTOR])[VECTOR].combine_chunks()
+    vectors: Vectors = column.flatten().to_numpy().reshape(-1, dim)
+    return vectors
 
 
 def facts_of(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.parts.map import map_method_of
 from retrieval.artifact.report import SyncReport, without
 from retrieval.build.build import embed, left_out_of, report_of, work_folder
-from retrieval.build.change import replaced
+from retrieval.build.change import followed, replaced
 from retrieval.build.shards import FETCHED, clear_finished
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
@@ -221,7 +221,7 @@ def _written(old: Artifact, source: Source, compared: _Compared, progress: Progr
     if not len(kept) and not embedded.indexed:
         shards.clear()
         raise _nothing(report)
-    vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
+    vectors = followed(old, kept, shards)
     tables = chain(_updated(old.folder / LAYOUT.gallery, compared.kept, schema), shards.tables())
     replaced(old, kept, vectors, tables, schema, {"sync": {**report.summary(), "source": dict(source.about)}})
     shards.clear()

@@ -87,12 +87,12 @@ class Density:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: Vectors = np.full(len(store), np.nan, np.float32)
+        self._known: Vectors = np.zeros(len(store), np.float32)  # 0: not yet; only written pages take memory
 
     def of(self, rows: Rows) -> Vectors:
         """(...) rows to (...) float32 densities; 1 for a missing row."""
         wanted = np.unique(rows[rows != MISSING])
-        fresh = wanted[np.isnan(self._known[wanted])]
+        fresh = wanted[self._known[wanted] == 0]
         if len(fresh):
             found = nearest(self._store, self._store.vectors(fresh), own=fresh)
             self._known[fresh] = _mean(found)
@@ -147,7 +147,7 @@ class Confidence:
 
     def __init__(self, calibration: Calibration, store: Store, labels: Sequence[str | None]) -> None:
         self._calibration, self._store = calibration, store
-        self._codes = class_codes(labels)[0]
+        self._codes = class_codes(labels)[0].astype(np.int32)  # half of the memory, for a large gallery
         self._density = Density(store)
 
     def of(

@@ -20,9 +20,10 @@ from retrieval.artifact.report import Report
 from retrieval.build.build import finishing, nothing_indexed
 from retrieval.build.parts.check import read_parts
 from retrieval.build.parts.folder import BuiltPart
-from retrieval.build.shards import ROW, VECTOR, facts_of
+from retrieval.build.shards import ROW, VECTOR, facts_of, vectors_in
 from retrieval.encoders.image import Encoder
 from retrieval.errors import IntegrityError
+from retrieval.files.stacked import stacked
 from retrieval.stores.faiss import AUTO, FaissStore
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def merge_parts(
     FaissStore.check_factory(factory, parts[0].stated["encoder"]["dimension"])
     encoder = _encoder(parts[0])
     with writing(out, LAYOUT.own()):
-        merged = Merged(parts)
+        merged = Merged(parts, out.resolve().parent)
         if not merged.report.indexed:
             raise nothing_indexed(merged.report)
         about = parts[0].stated["source"]["about"]
@@ -65,7 +66,9 @@ def merge_parts(
 class Merged:
     """The rows of all parts in the order of the source, without those that an earlier part has, too."""
 
-    def __init__(self, parts: Sequence[BuiltPart]) -> None:
+    def __init__(self, parts: Sequence[BuiltPart], place: Path) -> None:
+        """`place` is a folder with room for their vectors."""
+        self._place = place
         own = {VECTOR, ROW}
         first = pq.read_schema(parts[0].files()[0]).remove_metadata()
         self.schema = pa.schema([column for column in first if column.name not in own])
@@ -107,14 +110,9 @@ class Merged:
             yield pq.read_table(path, columns=self.schema.names).filter(pa.array(stays))
 
     def vectors(self, dim: int) -> Vectors:
-        """All vectors, (N, D) float32, in row order."""
-        vectors, start = np.empty((self._count(), dim), np.float32), 0
-        for path, stays in self._kept:
-            column = pq.read_table(path, columns=[VECTOR])[VECTOR].combine_chunks()
-            own = column.flatten().to_numpy().reshape(-1, dim)[stays]
-            vectors[start : start + len(own)] = own
-            start += len(own)
-        return vectors
+        """All vectors, (N, D) float32, in row order; many are in a file next to the artifact."""
+        parts = (vectors_in(path, dim)[stays] for path, stays in self._kept)
+        return stacked(self._place, self._count(), dim, parts)
 
     def _count(self) -> int:
         return int(sum(stays.sum() for _, stays in self._kept))
