@@ -22,6 +22,7 @@ from retrieval.artifact.parts.exported import EXPORTED, write_exported
 from retrieval.artifact.parts.map import MAP, map_method_of, write_map
 from retrieval.artifact.parts.text import TEXT, export_text, rewrite_text
 from retrieval.build.build import embed, report_of
+from retrieval.build.large.seen import seen_in
 from retrieval.build.shards import Shards
 from retrieval.build.write import (
     CALIBRATION,
@@ -62,10 +63,9 @@ def add_images(
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
         source = with_originals(source) if originals or ORIGINAL in old.gallery.table.column_names else source
-        known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
         schema = joined(pq.read_schema(folder / LAYOUT.gallery), source.schema)  # also fails early
         key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"
-        shards = embed(source, folder, old.encoder, known, limit, progress, key)
+        shards = embed(source, folder, old.encoder, seen_in(old.gallery), limit, progress, key)
         new, report = old, report_of(shards, source)
         if report.indexed:
             kept = np.arange(len(old.store))

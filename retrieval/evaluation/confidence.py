@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection
@@ -111,7 +113,7 @@ def class_codes(labels: Sequence[str | None], queries: Sequence[str | None] = ()
     return codes, wanted, names
 
 
-def evidence(found: Nearest, hits: Nearest, codes: Rows, density: Density) -> Numbers:
+def evidence(found: Nearest, hits: Nearest, codes: npt.NDArray[np.integer[Any]], density: Density) -> Numbers:
     """Features of the (Q, H) hits of Q queries whose nearest neighbours are `found`: (Q, H, 3) float64.
 
     The features are the share of the other labelled neighbours that have the hit's label; the hit's cosine similarity

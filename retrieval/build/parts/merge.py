@@ -18,6 +18,7 @@ from retrieval.artifact.parts.map import PCA, check_method, write_map
 from retrieval.artifact.parts.text import write_text
 from retrieval.artifact.report import Report
 from retrieval.build.build import finishing, nothing_indexed
+from retrieval.build.large.seen import FileRows, Hashes
 from retrieval.build.parts.check import read_parts
 from retrieval.build.parts.folder import BuiltPart
 from retrieval.build.shards import ROW, VECTOR, facts_of, vectors_in
@@ -72,7 +73,7 @@ class Merged:
         own = {VECTOR, ROW}
         first = pq.read_schema(parts[0].files()[0]).remove_metadata()
         self.schema = pa.schema([column for column in first if column.name not in own])
-        self._seen: dict[str, str] = {}  # SHA-256 -> source of the first image with this content
+        self._hashes, self._rows = Hashes(), FileRows(["sha256", "source"])  # of all files, also of rows that go
         self._kept: list[tuple[Path, Any]] = []  # the files, with the rows of each that stay
         duplicates: list[tuple[str, str]] = []
         for part in parts:
@@ -94,15 +95,24 @@ class Merged:
             table = pq.read_table(path, columns=["sha256", "source", ROW])
             hashes, names, rows = (table[column].to_pylist() for column in ("sha256", "source", ROW))
             # A part has an image once, so what was seen before is of an earlier part.
-            stays = np.array([sha256 not in self._seen for sha256 in hashes], bool)
+            stays = ~self._hashes.likely(hashes)
+            stays[~stays] = [self._first(hashes[row]) is None for row in np.flatnonzero(~stays).tolist()]
             found += [copy for copy, stay in zip(zip(rows, names, hashes, strict=True), stays, strict=True) if not stay]
-            for name, sha256 in zip(names, hashes, strict=True):
-                self._seen.setdefault(sha256, name)
+            self._rows.add(path, len(hashes))
+            self._hashes.add(hashes)
             facts = facts_of(path)
             for (number, sha256), (name, _) in zip(facts["copies"], facts["duplicates"], strict=True):
                 found.append((number, name, sha256))
             self._kept.append((path, stays))
-        return [(name, self._seen[sha256]) for _, name, sha256 in sorted(found)]
+        return [(name, str(self._first(sha256))) for _, name, sha256 in sorted(found)]
+
+    def _first(self, sha256: str) -> str | None:
+        """The source of the first image with this content; None if it was not there yet."""
+        for row in sorted(self._hashes.rows(sha256)):
+            values = self._rows.get(row)
+            if values["sha256"].as_py() == sha256:
+                return str(values["source"].as_py())
+        return None
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows of each file, without the vectors."""
