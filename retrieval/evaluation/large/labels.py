@@ -41,10 +41,10 @@ class Labels(Sequence[str | None]):
 def sample(labels: Labels, most: int, rng: np.random.Generator) -> Rows:
     """About `most` rows, ascending: whole classes, drawn at random, so that queries keep their relevant images.
 
-    Of a class that has more than a fiftieth of `most`, only so many rows are drawn. Rows without a label are drawn one
-    by one, in the same share.
+    Of a class that has more than a fiftieth of `most`, only so many rows are drawn; more, if there are fewer than fifty
+    classes. Rows without a label are drawn one by one, in the same share.
     """
-    codes, cap = labels.codes, max(most // 50, 1)
+    codes, cap = labels.codes, most // max(min(50, len(labels.names)), 1)
     sizes = np.bincount(codes[codes >= 0], minlength=len(labels.names))
     capped, unlabelled = np.minimum(sizes, cap), np.flatnonzero(codes < 0)
     share = min(1.0, most / (capped.sum() + len(unlabelled)))
