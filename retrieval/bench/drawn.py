@@ -101,10 +101,11 @@ def bench_drawn(folder: Path, rows: int, out: Path, factory: str = AUTO) -> Figu
     pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), _QUERIES)]
     drawn = Drawn(cloud, artifact.gallery.labels, rows, out.resolve().parent)
     report, seconds = Report(found=rows, indexed=rows, duplicates=[], skipped=[]), drawn.seconds
+    before = memory_of("self")["RssAnon"]
     with anonymous_peak() as peak, writing(out, LAYOUT.own()):
         started = time.process_time()
         with finishing(out, artifact.encoder, drawn, report, {"name": "drawn"}, factory):
-            indexed = time.process_time()
+            indexed, so_far = time.process_time(), peak[0]
         finished = time.process_time()
     return {
         "rows": rows,
@@ -112,6 +113,8 @@ def bench_drawn(folder: Path, rows: int, out: Path, factory: str = AUTO) -> Figu
         **{f"build, {step}, CPU s": took for step, took in seconds.items()},
         "build, index, CPU s": indexed - started - sum(seconds.values()),
         "build, metrics and checks, CPU s": finished - indexed,
+        "anonymous memory before, with the encoder, MB": before / 1e6,
+        "build, largest anonymous memory up to the index, MB": so_far / 1e6,
         "build, largest anonymous memory, MB": peak[0] / 1e6,
         "files, bytes a row": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / rows,
         **_served(out, pictures),

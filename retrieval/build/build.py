@@ -168,6 +168,7 @@ def embed(
     except BaseException:
         shards.clear_empty()
         raise
+    shards.forget()
     return shards
 
 

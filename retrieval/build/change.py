@@ -80,7 +80,8 @@ def add_images(
 def count_unlike(artifact: Artifact, source: Source) -> int:
     """How many images that the artifact had before an `add_images` have another label or attributes in its source."""
     same, gallery, count = dict(artifact.report.duplicates if artifact.report else ()), artifact.gallery, 0
-    row_of = {image_id: row for row, image_id in enumerate(gallery.ids)}
+    named = set(same.values())
+    row_of = {image_id: row for row, image_id in enumerate(gallery.ids) if image_id in named} if named else {}
     table = gallery.table
     told: dict[int, RawImage] = {}
     for raw in source.rows() if same else ():
@@ -108,8 +109,8 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before any work
-        gone = {old.gallery.row_of(image_id) for image_id in ids}
-        kept = np.array([row for row in range(len(old.gallery)) if row not in gone], np.int64)
+        gone = sorted({old.gallery.row_of(image_id) for image_id in ids})
+        kept = np.delete(np.arange(len(old.gallery)), gone)
         if not len(kept):
             raise QueryError("an artifact must keep at least one image; to remove all of them, delete its folder.")
         path = folder / LAYOUT.gallery

@@ -139,6 +139,10 @@ class Shards:
         seen.include(self._hashes, read)
         return seen
 
+    def forget(self) -> None:
+        """Free what `seen` takes; nothing is added any more."""
+        self._hashes, self._rows = Hashes(), None
+
     def _take(self, path: Path, hashes: list[str]) -> None:
         assert self._rows is not None
         self._rows.add(path, len(hashes))

@@ -78,6 +78,7 @@ class Merged:
         duplicates: list[tuple[str, str]] = []
         for part in parts:
             duplicates += self._take(part)
+        self._hashes, self._rows = Hashes(), FileRows([])  # the memory is needed for other things
         reports = [part.report() for part in parts]
         left_out = [(name, reason, count) for name, reason, count in parts[0].stated["source"]["left_out"]]
         self.report = Report(
