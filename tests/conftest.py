@@ -18,6 +18,7 @@ gc.disable()  # until all tests are collected: a quarter of the time of importin
 os.environ["HF_HUB_OFFLINE"] = "1"  # set before importing anything that reads it
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["LOOKALIKE_CACHE"] = ""  # nothing is remembered between tests, nor written to the home of whoever runs them
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core runs its own test worker
 # No test speaks TLS, and reading the certificates of all authorities takes each new HTTP client 40 ms.
 os.environ.pop("SSL_CERT_FILE", None)

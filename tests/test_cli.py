@@ -317,6 +317,7 @@ def test_verify_detects_a_flipped_bit(copied_artifact, here):
     assert status == 0
     assert printed.startswith(f"{copied_artifact} is intact: 60 images, ")
     pinned = json.loads((copied_artifact / LAYOUT.manifest).read_bytes())["manifest_sha256"]
+    assert printed.splitlines()[0].endswith("; every byte was read")
     assert printed.splitlines()[1:] == [f"manifest_sha256 {pinned}"]
     path = copied_artifact / LAYOUT.index
     data = bytearray(path.read_bytes())

@@ -13,6 +13,7 @@ from typing import Any
 from retrieval.artifact.layout import LAYOUT
 from retrieval.console import command
 from retrieval.errors import ArtifactError, IntegrityError, MissingExtraError, short
+from retrieval.files.remembered import hashed, reading_anew, sha256_of
 from retrieval.untrusted.shape import check_shape
 from retrieval.untrusted.strict_json import MOST_BYTES, parse_json
 
@@ -106,11 +107,15 @@ def gallery_files(files: Iterable[str]) -> list[str]:
 
 
 def check_file(folder: Path, name: str, stated: Mapping[str, Any]) -> None:
-    """Raise IntegrityError unless the file exists and has the size and SHA-256 listed in the manifest."""
+    """Raise IntegrityError unless the file exists and has the size and SHA-256 listed in the manifest.
+
+    A large file that was hashed before and has not changed since is not hashed again, except within `reading_anew`.
+    """
     if not (folder / name).is_file():
         raise _missing(folder, name)
     agree(f"{name}: size in bytes", stated["size"], (folder / name).stat().st_size)
-    agree(f"{name}: SHA-256", stated["sha256"], measure(folder / name)["sha256"])
+    if sha256_of(folder / name) != stated["sha256"]:  # what is remembered can pass a file, but refuse none
+        agree(f"{name}: SHA-256", stated["sha256"], hashed(folder / name))
 
 
 def read_stated(folder: Path, name: str, stated: Mapping[str, Any]) -> bytes:
@@ -143,6 +148,15 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
         check_file(folder, name, stated)
 
 
+def check_files_anew(folder: Path, manifest: dict[str, Any]) -> None:
+    """`check_files` from the bytes, before a new manifest is written for files of an artifact that is changed.
+
+    Otherwise, that would state the hash of a file that was damaged since its own was remembered.
+    """
+    with reading_anew():
+        check_files(folder, manifest)
+
+
 def sealed(manifest: dict[str, Any]) -> bytes:
     """The manifest as JSON bytes that include their own SHA-256, computed with zeros in place of the hash."""
     content = json.dumps({**manifest, "manifest_sha256": _UNSEALED}, indent=2, sort_keys=True) + "\n"
@@ -150,9 +164,8 @@ def sealed(manifest: dict[str, Any]) -> bytes:
 
 
 def measure(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file, as stored in a manifest."""
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    """Size in bytes and SHA-256 of a file, as stored in a manifest, from its bytes."""
+    return {"size": path.stat().st_size, "sha256": hashed(path)}
 
 
 def agree(what: str, stated: object, found: object) -> None:

@@ -67,6 +67,9 @@ class LeaveOneOut(_Figures[float | None]):
     queries: int
     images: int
     labels: int
+    sampled_from: int | None = Field(
+        None, exclude_if=lambda number: number is None
+    )  # in the gallery; `images` are some
 
 
 class Reliability(Section):

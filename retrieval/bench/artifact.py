@@ -99,8 +99,8 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
 def _bench_app(folder: Path, pictures: list[bytes], images_per_second: float) -> Figures:
     """Start the app as a user would, and query it over HTTP and through gradio_client."""
     with serving(folder) as (app, address), httpx.Client(base_url=f"{address}/gradio_api", timeout=60) as http:
-        first = seconds_to_answer(app, lambda: _ask(http, pictures[0]))
-        over_http = latency(lambda picture: _ask(http, picture), pictures[:_QUERIES])
+        first = seconds_to_answer(app, lambda: ask_by_http(http, pictures[0]))
+        over_http = latency(lambda picture: ask_by_http(http, picture), pictures[:_QUERIES])
         client = _by_client(address, pictures[:_QUERIES])
         many = bench_clients(address, app.pid, pictures, images_per_second)
         memory = psutil.Process(app.pid).memory_info().rss / 2**20
@@ -142,7 +142,7 @@ def seconds_to_answer(app: subprocess.Popen[bytes], ask: Callable[[], Any]) -> f
     raise LookalikeError(f"the app ended, or did not answer within {_PATIENCE} s; run `{command('serve')}` to see why")
 
 
-def _ask(http: httpx.Client, picture: bytes) -> str:
+def ask_by_http(http: httpx.Client, picture: bytes) -> str:
     """One search as a client without Gradio's library makes it: upload, call, read the answer."""
     path = http.post("/upload", files={"files": ("query.jpg", picture)}).raise_for_status().json()[0]
     image = {"path": path, "meta": {"_type": "gradio.FileData"}}

@@ -10,6 +10,8 @@ neighbour, and the local intrinsic dimension, then come out close to those of th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import faiss
 import numpy as np
 
@@ -34,13 +36,19 @@ class Cloud:
 
     def draw(self, rows: int, seed: int) -> Vectors:
         """(rows, dim) float32 unit vectors, reproducible by seed."""
-        rng = np.random.default_rng(seed)
-        drawn = np.empty((rows, self._base.shape[1]), np.float32)
-        for start in range(0, rows, _CHUNK):
-            drawn[start : start + _CHUNK] = self._draw(min(_CHUNK, rows - start), rng)
+        drawn, at = np.empty((rows, self._base.shape[1]), np.float32), 0
+        for vectors, _ in self.pieces(rows, seed):
+            drawn[at : at + len(vectors)] = vectors
+            at += len(vectors)
         return drawn
 
-    def _draw(self, rows: int, rng: np.random.Generator) -> Vectors:
+    def pieces(self, rows: int, seed: int) -> Iterator[tuple[Vectors, Ids]]:
+        """What `draw` gives, in pieces, with the numbers of the real vectors that the rows started at."""
+        rng = np.random.default_rng(seed)
+        for at in range(0, rows, _CHUNK):
+            yield self._draw(min(_CHUNK, rows - at), rng)
+
+    def _draw(self, rows: int, rng: np.random.Generator) -> tuple[Vectors, Ids]:
         start = rng.integers(len(self._base), size=rows)
         weights = rng.standard_normal((rows, _MIXED), np.float32) * np.float32(_SPREAD / np.sqrt(_MIXED))
         vectors = self._base[start] * (1 - weights.sum(axis=1, keepdims=True))
@@ -49,7 +57,7 @@ class Cloud:
             vectors += weights[:, column : column + 1] * self._base[neighbour]
         vectors += rng.standard_normal(vectors.shape, np.float32) * self._spread * np.float32(_HAZE)
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit
+        return unit, start
 
 
 def project(real: Vectors, dim: int) -> Vectors:

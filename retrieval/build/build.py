@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retrieval.arrays import Vectors
 from retrieval.artifact.atomic import replacing, writing
@@ -23,6 +22,7 @@ from retrieval.artifact.parts.map import PCA, check_method, write_map
 from retrieval.artifact.parts.text import write_text
 from retrieval.artifact.report import Report
 from retrieval.build.embed import embed_source
+from retrieval.build.large.seen import Seen
 from retrieval.build.precision.calibration import check_float32, check_int8, quantized
 from retrieval.build.precision.comparison import check_loss, compared
 from retrieval.build.shards import Shards
@@ -100,7 +100,7 @@ def building(
         float32, network = encoder, None
         if engine:
             encoder, network = quantized(float32, engine, source, work_folder(out), limit)
-        shards = embed(source, out, encoder, {}, limit, progress, f"build {source.fingerprint}")
+        shards = embed(source, out, encoder, None, limit, progress, f"build {source.fingerprint}")
         report = report_of(shards, source)
         if not report.indexed:
             shards.clear()
@@ -151,7 +151,7 @@ def embed(
     source: Source,
     out: Path,
     encoder: Encoder,
-    known: dict[str, str],
+    known: Seen | None,
     limit: int | None,
     progress: Progress | None,
     key: str,
@@ -159,8 +159,8 @@ def embed(
     """Embed a source into shards next to the artifact `out`, resuming an interrupted build.
 
     `key` identifies the kind of build and the source. With the same key, reading resumes where it stopped. With another
-    key but the same encoder, embeddings of images with the same content are reused. `known` maps the SHA-256 of images
-    to treat as duplicates to their names.
+    key but the same encoder, embeddings of images with the same content are reused. `known` are the names of images to
+    treat as duplicates, by their SHA-256.
     """
     shards = Shards(work_folder(out), key, encoder.fingerprint, source.schema)
     try:
@@ -168,6 +168,7 @@ def embed(
     except BaseException:
         shards.clear_empty()
         raise
+    shards.forget()
     return shards
 
 
@@ -178,15 +179,14 @@ def work_folder(out: Path) -> Path:
 
 def report_of(shards: Shards, source: Source) -> Report:
     """Counts for the images recorded in the shards, and what the source leaves out."""
-    facts = shards.facts()
     left_out = left_out_of(source)
-    return Report(
-        found=max((fact["consumed"] for fact in facts), default=0) + sum(count for _, _, count in left_out),
-        indexed=sum(pq.read_metadata(path).num_rows for path in shards.files()),
-        duplicates=[(name, same) for fact in facts for name, same in fact["duplicates"]],
-        skipped=[(name, reason) for fact in facts for name, reason in fact["skipped"]],
-        left_out=left_out,
-    )
+    found, duplicates, skipped = 0, [], []
+    for fact in shards.facts():
+        found = max(found, fact["consumed"])
+        duplicates += [(name, same) for name, same in fact["duplicates"]]
+        skipped += [(name, reason) for name, reason in fact["skipped"]]
+    found += sum(count for _, _, count in left_out)
+    return Report(found, shards.count, duplicates, skipped, left_out)
 
 
 def left_out_of(source: Source) -> list[tuple[str, str, int]]:

@@ -15,12 +15,14 @@ from retrieval.arrays import Ids, Vectors
 from retrieval.artifact.atomic import replacing, writing
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import Artifact, load_artifact
-from retrieval.artifact.manifest import gallery_files
+from retrieval.artifact.manifest import check_files_anew, gallery_files
 from retrieval.artifact.metrics import Metrics, new_metrics
 from retrieval.artifact.parts.exported import EXPORTED, write_exported
 from retrieval.artifact.parts.map import MAP, map_method_of, write_map
 from retrieval.artifact.parts.text import TEXT, export_text, rewrite_text
 from retrieval.build.build import embed, report_of
+from retrieval.build.large.seen import seen_in
+from retrieval.build.shards import Shards
 from retrieval.build.write import (
     CALIBRATION,
     LEAVE_ONE_OUT,
@@ -33,6 +35,7 @@ from retrieval.build.write import (
 )
 from retrieval.console import Progress
 from retrieval.errors import EncoderError, QueryError
+from retrieval.files.stacked import pieces, stacked
 from retrieval.images.gallery import ORIGINAL, Gallery, joined, read_tables, write_gallery
 from retrieval.sources.base import RawImage, Source
 from retrieval.sources.originals import with_originals
@@ -59,14 +62,13 @@ def add_images(
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before hours of work
         source = with_originals(source) if originals or ORIGINAL in old.gallery.table.column_names else source
-        known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
         schema = joined(old.gallery.schema, source.schema)  # also fails early
         key = f"add {source.fingerprint} {old.manifest['manifest_sha256']}"
-        shards = embed(source, folder, old.encoder, known, limit, progress, key)
+        shards = embed(source, folder, old.encoder, seen_in(old.gallery), limit, progress, key)
         new, report = old, report_of(shards, source)
         if report.indexed:
             kept = np.arange(len(old.store))
-            vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
+            vectors = followed(old, kept, shards)
             tables = chain(read_tables(old.gallery.files, kept), shards.tables())
             change = {"add": {**report.summary(), "source": dict(source.about)}}
             new = replaced(old, kept, vectors, tables, schema, change)
@@ -77,7 +79,8 @@ def add_images(
 def count_unlike(artifact: Artifact, source: Source) -> int:
     """How many images that the artifact had before an `add_images` have another label or attributes in its source."""
     same, gallery, count = dict(artifact.report.duplicates if artifact.report else ()), artifact.gallery, 0
-    row_of = {image_id: row for row, image_id in enumerate(gallery.ids)}
+    named = set(same.values())
+    row_of = {image_id: row for row, image_id in enumerate(gallery.ids) if image_id in named} if named else {}
     table = gallery.table
     told: dict[int, RawImage] = {}
     for raw in source.rows() if same else ():
@@ -105,12 +108,12 @@ def remove_images(folder: Path | str, ids: Collection[str]) -> Artifact:
     with writing(folder, LAYOUT.own()):
         old = load_artifact(folder)
         map_method_of(old.manifest)  # fail before any work
-        gone = {old.gallery.row_of(image_id) for image_id in ids}
-        kept = np.array([row for row in range(len(old.gallery)) if row not in gone], np.int64)
+        gone = sorted({old.gallery.row_of(image_id) for image_id in ids})
+        kept = np.delete(np.arange(len(old.gallery)), gone)
         if not len(kept):
             raise QueryError("an artifact must keep at least one image; to remove all of them, delete its folder.")
         tables, schema = read_tables(old.gallery.files, kept), old.gallery.schema
-        return replaced(old, kept, old.store.vectors(kept), tables, schema, {"remove": len(gone)})
+        return replaced(old, kept, followed(old, kept), tables, schema, {"remove": len(gone)})
 
 
 def update_metrics(folder: Path, sections: dict[str, Any]) -> Artifact:
@@ -135,6 +138,7 @@ def export_encoder(folder: Path) -> Artifact:
         if EXPORTED in old.manifest and (old.text is None or old.manifest[TEXT].get(EXPORTED)):
             return old
         with replacing(folder, LAYOUT.own()) as new:
+            check_files_anew(folder, old.manifest)
             link(folder, new, old.manifest["files"])
             sections = write_exported(new, old.encoder, old.gallery)
             sections |= export_text(new, old.gallery, old.text, old.manifest)
@@ -155,10 +159,19 @@ def name_card(artifact: Artifact, repository: str) -> Artifact:
 def _described(old: Artifact, metrics: Metrics, facts: dict[str, Any]) -> Artifact:
     """The artifact with new metrics, and plots, card and manifest regenerated; the other files are hard-linked."""
     with replacing(old.folder, LAYOUT.own()) as folder:
+        check_files_anew(old.folder, old.manifest)
         own = (LAYOUT.config, LAYOUT.weights, LAYOUT.index, *gallery_files(old.manifest["files"]))
         link(old.folder, folder, [*own, *LAYOUT.extras_in(old.folder)])
         new = write_description(folder, old.encoder, old.store, old.gallery, metrics, facts)
     return replace(new, folder=old.folder, name=old.name)
+
+
+def followed(old: Artifact, kept: Ids, shards: Shards | None = None) -> Vectors:
+    """The vectors of the rows `kept` of an artifact, followed by those of the shards; many are in a file beside it."""
+    dim, count = old.store.dim, 0 if shards is None else shards.count
+    before = (old.store.vectors(kept[part]) for part in pieces(len(kept), dim))
+    after = shards.parts(dim) if shards else ()
+    return stacked(old.folder.resolve().parent, len(kept) + count, dim, chain(before, after))
 
 
 def replaced(
@@ -178,6 +191,7 @@ def replaced(
     if not (sections[CALIBRATION] and sections[CALIBRATION].held_out):
         sections.pop(CALIBRATION)
     with replacing(old.folder, LAYOUT.own()) as folder:
+        check_files_anew(old.folder, old.manifest)
         models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.exported_in(old.folder), *LAYOUT.text_in(old.folder)]
         shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name != LAYOUT.text_index]
         link(old.folder, folder, shared)

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from retrieval.arrays import Vectors
+from retrieval.build.large.seen import Seen
 from retrieval.build.shards import ROW, VECTOR, Kept, Shard, Shards
 from retrieval.console import Progress, say
 from retrieval.encoders.base import resize_of
@@ -38,19 +39,19 @@ def embed_source(
     encoder: Encoder,
     shards: Shards,
     *,
-    known: dict[str, str] | None = None,
+    known: Seen | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Embed the images of a source that are not in the shards yet.
 
-    `known` maps the SHA-256 of images to treat as duplicates to their names. An image that cannot be read, or whose
+    `known` are the names of images to treat as duplicates, by their SHA-256. An image that cannot be read, or whose
     embedding is close to zero, is skipped with its reason. An image with the same content as an earlier one is a
     duplicate.
     """
     consumed, position = shards.begun(limit)
     total = source.total if limit is None else min(limit, source.total or limit)
-    work = _Work(encoder, shards, {**(known or {}), **shards.hashes()}, consumed)
+    work = _Work(encoder, shards, shards.seen(known), consumed)
     rows = source.rows(position) if position else islice(source.rows(), consumed, None)
     rows = islice(rows, None if limit is None else limit - consumed)
     with closing(ahead(rows, work.fetched)) as fetched:
@@ -64,11 +65,11 @@ def embed_source(
 class _Work:
     """The current shard, and its images that wait for the encoder."""
 
-    def __init__(self, encoder: Encoder, shards: Shards, seen: dict[str, str], consumed: int) -> None:
+    def __init__(self, encoder: Encoder, shards: Shards, seen: Seen, consumed: int) -> None:
         self._encoder, self._shards = encoder, shards
         self.fetched = Fetched(shards.fetched)
         self.seen = seen
-        """SHA-256 -> source of every image in a shard, of the known ones, and of those that could not be embedded."""
+        """The sources of all images in a shard, of the known ones, and of those that could not be embedded."""
         # Pictures are decoded while the network computes, so two batches keep a GPU busy.
         self._batch = build_batch(encoder.engine.device, encoder.data_config["input_size"][1])
         self._on_processor = encoder.engine.device == "cpu"
@@ -91,8 +92,8 @@ class _Work:
             shard.skipped.append((number, raw.source, str(result)))
         elif result.sha256 in self._refused:
             shard.skipped.append((number, raw.source, self._refused[result.sha256]))
-        elif result.sha256 in self.seen:
-            shard.duplicates.append((number, raw.source, self.seen[result.sha256], result.sha256))
+        elif (same := self.seen.get(result.sha256)) is not None:
+            shard.duplicates.append((number, raw.source, same, result.sha256))
         else:
             if result.remark:
                 say(f"{raw.source} {result.remark}")
@@ -116,6 +117,7 @@ class _Work:
 
     def _write(self) -> None:
         self._shards.write(self.shard, self._encoder.dim)
+        self.seen.drop(row["sha256"] for row in self.shard.rows)
         self.fetched.drop(self._addresses)
         self._begin(self.shard.consumed)
 

@@ -32,7 +32,7 @@ class Reference:
 def embedded(source: Source, encoder: Encoder, progress: Progress | None = None) -> Iterator[Reference]:
     """Embed a source into a temporary folder, removed at the end; raises SourceError if it contains no image."""
     with temporary_folder() as folder:
-        shards = embed(source, folder / "reference", encoder, {}, None, progress, source.fingerprint)
+        shards = embed(source, folder / "reference", encoder, None, None, progress, source.fingerprint)
         report = report_of(shards, source)
         if not report.indexed:
             raise SourceError(f"the reference contains no image that can be read; {report.found} were found.")

@@ -10,7 +10,6 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.arrays import Vectors
+from retrieval.build.large.seen import FileRows, Hashes, Seen
 from retrieval.console import say
 from retrieval.errors import ArtifactError
+from retrieval.files.stacked import stacked
 from retrieval.files.storing import discard, storing, whole
 from retrieval.images.gallery import BASE_SCHEMA, THUMBNAIL_SIDE
 
@@ -28,7 +29,6 @@ VECTOR = "lookalike:vector"  # prefixed, because a source may have its own `vect
 ROW = "lookalike:row"  # the number of the row in the source, or in the part of it that is read
 FETCHED = "fetched"
 QUANTIZED = "int8-"  # begins the name of a network in int8, which is named after its encoder
-_OPEN = 4  # earlier shards held in memory at a time
 
 
 @dataclass
@@ -68,6 +68,9 @@ class Shards:
             with whole(folder / "key") as path:
                 path.write_text(json.dumps(wanted), encoding="utf-8")
         self.kept = Kept(folder / "kept")
+        self._hashes = Hashes()
+        self._rows: FileRows | None = None  # of the shards, if it was asked what they have
+        self._next: int | None = None  # the number of the next shard; None: it has to be looked for
 
     @property
     def fetched(self) -> Path:
@@ -79,7 +82,8 @@ class Shards:
 
         If more than `limit` rows were read, the build starts over and reuses the embeddings by image content.
         """
-        last = (self.facts() or [{"consumed": 0, "position": None}])[-1]
+        files = self.files()
+        last: dict[str, Any] = facts_of(files[-1]) if files else {"consumed": 0, "position": None}
         if limit is None or last["consumed"] <= limit:
             return last["consumed"], last["position"]
         self.set_aside("the limit is lower than before")
@@ -88,7 +92,7 @@ class Shards:
 
     def set_aside(self, why: str) -> None:
         """Keep the shards only as a cache keyed by image content, because they no longer match the source's order."""
-        kept = self.folder / "kept"
+        kept, self._next = self.folder / "kept", None
         kept.mkdir(exist_ok=True)
         count = self._count(self.files())
         before = 1 + max((int(path.stem) for path in kept.glob("*.parquet")), default=-1)
@@ -108,21 +112,41 @@ class Shards:
         table = table.append_column(VECTOR, pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim))
         table = table.append_column(ROW, pa.array([row[ROW] for row in shard.rows], pa.int64()))
         table = table.replace_schema_metadata({"lookalike": json.dumps(_facts(shard))})
-        path = self.folder / f"{len(self.files()):06d}.parquet"
+        number = len(self.files()) if self._next is None else self._next
+        path = self.folder / f"{number:06d}.parquet"
         with storing(path, ArtifactError, needed=table.nbytes), whole(path) as unfinished:
             pq.write_table(table, unfinished, compression="NONE")
+        self._next = number + 1
+        if self._rows:
+            self._take(path, [row["sha256"] for row in shard.rows])
 
-    def facts(self) -> list[dict[str, Any]]:
+    def facts(self) -> Iterator[dict[str, Any]]:
         """`consumed`, `position`, `skipped`, `duplicates` and `copies` of each shard; see `facts_of`."""
-        return [facts_of(path) for path in self.files()]
+        return map(facts_of, self.files())
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 -> source of every image in the shards."""
-        known: dict[str, str] = {}
+    def seen(self, known: Seen | None) -> Seen:
+        """The sources of all images in the shards, also of those written from now on, beside what is `known`."""
+        seen = known or Seen()
+        self._hashes, self._rows = Hashes(), FileRows(["sha256", "source"])
         for path in self.files():
-            table = pq.read_table(path, columns=["sha256", "source"])
-            known.update(zip(table["sha256"].to_pylist(), table["source"].to_pylist(), strict=True))
-        return known
+            self._take(path, pq.read_table(path, columns=["sha256"])["sha256"].to_pylist())
+        rows = self._rows
+
+        def read(row: int) -> tuple[str, str]:
+            values = rows.get(row)
+            return values["sha256"].as_py(), values["source"].as_py()
+
+        seen.include(self._hashes, read)
+        return seen
+
+    def forget(self) -> None:
+        """Free what `seen` takes; nothing is added any more."""
+        self._hashes, self._rows = Hashes(), None
+
+    def _take(self, path: Path, hashes: list[str]) -> None:
+        assert self._rows is not None
+        self._rows.add(path, len(hashes))
+        self._hashes.add(hashes)  # last: who finds a row there, reads it
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of each shard, without the vectors."""
@@ -130,13 +154,17 @@ class Shards:
             yield pq.read_table(path, columns=self.schema.names)
 
     def vectors(self, dim: int) -> Vectors:
-        """All vectors, (N, D) float32, in row order."""
-        vectors, start = np.empty((self._count(self.files()), dim), np.float32), 0
-        for path in self.files():
-            column = pq.read_table(path, columns=[VECTOR])[VECTOR].combine_chunks()
-            vectors[start : start + len(column)] = column.flatten().to_numpy().reshape(-1, dim)
-            start += len(column)
-        return vectors
+        """All vectors, (N, D) float32, in row order; many are in a file of the work folder."""
+        return stacked(self.folder, self.count, dim, self.parts(dim))
+
+    def parts(self, dim: int) -> Iterator[Vectors]:
+        """The vectors of each shard, float32."""
+        return (vectors_in(path, dim) for path in self.files())
+
+    @property
+    def count(self) -> int:
+        """The number of images in the shards."""
+        return self._count(self.files())
 
     def clear_empty(self) -> None:
         """Remove the work folder if it holds nothing that another attempt can use."""
@@ -150,6 +178,13 @@ class Shards:
     @staticmethod
     def _count(files: Iterable[Path]) -> int:
         return sum(pq.read_metadata(path).num_rows for path in files)
+
+
+def vectors_in(path: Path, dim: int) -> Vectors:
+    """The (N, D) float32 vectors of a shard."""
+    column = pq.read_table(path, columns=[VECTOR])[VECTOR].combine_chunks()
+    vectors: Vectors = column.flatten().to_numpy().reshape(-1, dim)
+    return vectors
 
 
 def facts_of(path: Path) -> dict[str, Any]:
@@ -177,19 +212,19 @@ class Kept:
     """Embeddings and thumbnails from an earlier build with the same encoder, keyed by the images' SHA-256."""
 
     def __init__(self, folder: Path) -> None:
-        self._places: dict[str, tuple[Path, int]] = {}
+        self._hashes, self._rows = Hashes(), FileRows(["sha256", "thumbnail", VECTOR])
         for path in sorted(folder.glob("*.parquet")):
             hashes = pq.read_table(path, columns=["sha256"])["sha256"].to_pylist()
-            self._places.update({sha256: (path, row) for row, sha256 in enumerate(hashes)})
-        self._read = lru_cache(_OPEN)(lambda path: pq.read_table(path, columns=["thumbnail", VECTOR]))
+            self._rows.add(path, len(hashes))
+            self._hashes.add(hashes)
 
     def get(self, sha256: str) -> tuple[bytes, Vectors] | None:
         """The thumbnail and the (D,) vector of an image, or None if it is unknown. Thread-safe."""
-        if sha256 not in self._places:
-            return None
-        path, row = self._places[sha256]
-        table = self._read(path)
-        return table["thumbnail"][row].as_py(), table[VECTOR][row].values.to_numpy()
+        for row in self._hashes.rows(sha256):
+            values = self._rows.get(row)
+            if values["sha256"].as_py() == sha256:
+                return values["thumbnail"].as_py(), values[VECTOR].values.to_numpy()
+        return None
 
 
 def clear_finished(folder: Path, prefix: str) -> None:

@@ -24,7 +24,8 @@ from retrieval.artifact.load import Artifact, load_artifact
 from retrieval.artifact.parts.map import map_method_of
 from retrieval.artifact.report import SyncReport, without
 from retrieval.build.build import embed, left_out_of, report_of, work_folder
-from retrieval.build.change import replaced
+from retrieval.build.change import followed, replaced
+from retrieval.build.large.seen import seen_in
 from retrieval.build.shards import FETCHED, clear_finished
 from retrieval.console import Progress
 from retrieval.errors import ImageError, SourceError
@@ -202,7 +203,6 @@ def _values(raw: RawImage, names: list[str]) -> dict[str, Any]:
 
 def _written(old: Artifact, source: Source, compared: _Compared, progress: Progress | None) -> SyncReport:
     schema = pa.unify_schemas([BASE_SCHEMA, source.schema])
-    known = dict(zip(old.gallery.table["sha256"].to_pylist(), old.gallery.ids, strict=True))
 
     def fresh() -> Iterator[RawImage]:
         # Without positions: they would be those of all rows.
@@ -210,7 +210,7 @@ def _written(old: Artifact, source: Source, compared: _Compared, progress: Progr
 
     new = replace(source, rows=fresh, total=len(compared.fresh))
     key = f"sync {source.fingerprint} {old.manifest['manifest_sha256']}"
-    shards = embed(new, old.folder, old.encoder, known, None, progress, key)
+    shards = embed(new, old.folder, old.encoder, seen_in(old.gallery), None, progress, key)
     embedded = report_of(shards, source)
     compared.unread.update(name for name, _ in embedded.skipped if name in compared.named)
     report = replace(without(compared.report, embedded.skipped), removed=_removed(compared, old))
@@ -221,7 +221,7 @@ def _written(old: Artifact, source: Source, compared: _Compared, progress: Progr
     if not len(kept) and not embedded.indexed:
         shards.clear()
         raise _nothing(report)
-    vectors = np.concatenate([old.store.vectors(kept), shards.vectors(old.store.dim)])
+    vectors = followed(old, kept, shards)
     tables = chain(_updated(old.gallery.files, compared.kept, schema), shards.tables())
     replaced(old, kept, vectors, tables, schema, {"sync": {**report.summary(), "source": dict(source.about)}})
     shards.clear()

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from retrieval.build.card import write_card
 from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, QueryError
 from retrieval.evaluation.calibration import Queries, calibrate
+from retrieval.evaluation.large.labels import Labels
+from retrieval.evaluation.large.pictures import few_pictures
 from retrieval.evaluation.metrics import leave_one_out
 from retrieval.evaluation.plots import draw
 from retrieval.files.storing import storing
-from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 
@@ -52,6 +54,11 @@ class Draft:
     """Manifest entries: how the artifact was built, and its changes since."""
     sections: dict[str, Any] = field(default_factory=dict)
     """Sections for metrics.json; these override the ones computed from the gallery."""
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The labels of the gallery."""
+        return Labels(self.gallery.labels)
 
 
 def write_artifact(draft: Draft) -> Artifact:
@@ -148,14 +155,15 @@ def link(old: Path, new: Path, names: Iterable[str]) -> None:
 def _calibration(draft: Draft, *, trained: bool) -> CalibrationSection | None:
     """Fit the calibration on the gallery, unless the encoder was trained on it: its training images are closer to each
     other than to new images, so the calibration would be overconfident."""
-    labels = draft.gallery.labels
-    own = Queries(draft.vectors, labels, np.arange(len(draft.vectors)))
-    return None if trained else calibrate(draft.store, labels, own, same=Pictures(draft.gallery).same)
+    if trained:
+        return None
+    own = Queries(draft.vectors, draft.labels, np.arange(len(draft.vectors)))
+    return calibrate(draft.store, draft.labels, own, same=few_pictures(draft.gallery).same)
 
 
 def _leave_one_out(draft: Draft) -> LeaveOneOut | None:
     try:
-        figures = leave_one_out(draft.vectors, draft.gallery.labels)
+        figures = leave_one_out(draft.vectors, draft.labels)
         return LeaveOneOut.model_validate({key_of(name): value for name, value in figures.items()})
     except QueryError:  # a gallery without labels is valid, but has no metrics
         return None

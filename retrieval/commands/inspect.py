@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_files
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval.commands import options
+from retrieval.commands.finding.listing import chosen_attributes, listed, write_listed
 from retrieval.commands.paths import check_artifact
 from retrieval.commands.printing import info_lines, one_line, print_figures, print_json
 from retrieval.console import say
-from retrieval.errors import ArtifactError, LookalikeError, QueryError
-from retrieval.files.storing import storing, whole, writing_csv
-from retrieval.words import counted, did_you_mean
+from retrieval.errors import ArtifactError, LookalikeError
+from retrieval.files.remembered import reading_anew
+from retrieval.files.storing import storing, whole
+from retrieval.words import counted
 
 if TYPE_CHECKING:
     from retrieval.arrays import Ids
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from retrieval.images.gallery import Gallery
 
 commands = typer.Typer()
-_ALWAYS = ("id", "label", "source")  # the columns that `list` always shows
 
 
 @commands.command("list")
@@ -49,12 +48,12 @@ def list_images(
     wanted = parse_where(where or [])
     gallery = _contents(artifact, sha256)[1]
     rows = _matching(gallery, wanted)
-    chosen = _attributes(gallery, columns or ("*" if csv or as_json else ""))
+    chosen = chosen_attributes(gallery, columns or ("*" if csv or as_json else ""))
     if csv:
-        _write_csv(csv, gallery, rows, chosen)
+        write_listed(csv, gallery, rows, chosen)
     if as_json:
         images = zip(rows.tolist(), gallery.take(rows), strict=True)
-        print_json([{"row": number, **_listed(asdict(image), chosen)} for number, image in images])
+        print_json([{"row": number, **listed(asdict(image), chosen)} for number, image in images])
     if csv or as_json:
         return
     texts = [as_texts(gallery, name, rows) for name in chosen]
@@ -120,10 +119,11 @@ def verify(
     device: options.Device = None,
 ) -> None:
     """Check every byte, and repeat the stored test query."""
-    opened = _opened(artifact, sha256)
-    size = sum(file["size"] for file in opened.manifest["files"].values())
-    print(f"{artifact} is intact: {len(opened.gallery)} images, {size / 1e6:.1f} MB, {opened.encoder.name}")
-    print(f"manifest_sha256 {opened.manifest['manifest_sha256']}")
+    with reading_anew():
+        opened = _opened(artifact, sha256)
+    size = sum(file["size"] for file in opened.manifest["files"].values()) / 1e6
+    told = f"{len(opened.gallery)} images, {size:.1f} MB, {opened.encoder.name}; every byte was read"
+    print(f"{artifact} is intact: {told}\nmanifest_sha256 {opened.manifest['manifest_sha256']}")
 
 
 @commands.command()
@@ -168,6 +168,9 @@ def bench(
         bool, typer.Option("--ui", help="instead, measure the waiting times of the page, in Chromium")
     ] = False,
     engines: Annotated[bool, typer.Option("--engines", help="instead, compare the engines that are installed")] = False,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="with --rows, write an artifact of these vectors, and serve it")
+    ] = None,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,
@@ -175,7 +178,10 @@ def bench(
 ) -> None:
     """Measure start-up, speed, recall and memory."""
     check_artifact(artifact)
+    if keep and not rows:
+        raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
     from retrieval.bench.artifact import bench_artifact, bench_index
+    from retrieval.bench.drawn import bench_drawn
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
     from retrieval.bench.page import bench_ui
@@ -186,6 +192,8 @@ def bench(
         figures = bench_ui(folder)
     elif engines:
         figures = bench_engines(folder)
+    elif keep and rows:
+        figures = bench_drawn(folder, rows, keep)
     elif duplicates:
         figures = bench_duplicates(folder, duplicates, dim)
     else:
@@ -216,33 +224,3 @@ def _matching(gallery: Gallery, where: Any) -> Ids:
 
     rows = gallery.rows_where(where)
     return np.arange(len(gallery)) if rows is None else rows
-
-
-def _attributes(gallery: Gallery, columns: str) -> list[str]:
-    """The attributes in a comma-separated list; a name that contains a comma is in double quotes, as in CSV."""
-    if columns == "*":
-        return gallery.attributes
-    named = [name.strip() for line in csv_files.reader([columns]) for name in line]
-    chosen = [name for name in named if name not in _ALWAYS]
-    for name in chosen:
-        if name not in gallery.attributes:
-            raise QueryError(f"the gallery has no attribute {name!r}; {did_you_mean(name, gallery.attributes)}")
-    return chosen
-
-
-def _listed(image: dict[str, Any], chosen: list[str]) -> dict[str, Any]:
-    attributes = {name: image["attributes"][name] for name in chosen}
-    return {**{name: image[name] for name in _ALWAYS}, "attributes": attributes}
-
-
-def _write_csv(file: str, gallery: Gallery, rows: Ids, chosen: list[str]) -> None:
-    from retrieval.images.columns import as_texts
-    from retrieval.untrusted.cells import disarmed
-
-    names = [*_ALWAYS, *chosen]
-    lines = map(disarmed, [names, *zip(*(as_texts(gallery, name, rows) for name in names), strict=True)])
-    if file == "-":
-        csv_files.writer(sys.stdout, lineterminator="\n").writerows(lines)
-        return
-    with writing_csv(Path(file)) as writer:
-        writer.writerows(lines)

@@ -11,7 +11,7 @@ from retrieval.encoders.engines.opened import NetworkFile
 from retrieval.encoders.engines.trusted import check_exported, of_pictures
 from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE, WEIGHTS_FILE
 from retrieval.encoders.preprocess import data_config_of
-from retrieval.encoders.weights import fingerprint_of, int8_fingerprint, stored_shapes, stored_size, stored_tensors
+from retrieval.encoders.weights import fingerprint_of_files, int8_fingerprint, stored_shapes, stored_size
 from retrieval.errors import EncoderError
 
 
@@ -26,7 +26,7 @@ def exported_encoder(folder: Path, described: Description, engine: str) -> tuple
     if (stated := described.arguments["num_classes"]) not in (0, running.dim):
         raise EncoderError(f"{CONFIG_FILE} says {stated} numbers, but {EXPORTED_FILE} gives {running.dim}.")
     facts = [described.name, running.dim, data_config, *filter(None, [described.head])]
-    fingerprint = fingerprint_of(facts, stored_tensors(folder / WEIGHTS_FILE))
+    fingerprint = fingerprint_of_files(facts, [folder / WEIGHTS_FILE])
     about = About(
         described.name,
         str(described.pretrained_cfg.get("tag") or ""),

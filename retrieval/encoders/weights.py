@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from retrieval.errors import EncoderError, first_line
+from retrieval.files.remembered import remembered, sha256_of
+from retrieval.installed import VERSION
 
 Shapes = dict[str, tuple[int, ...]]
 _MOST_HEADER = 8 * 2**20  # bytes; a thousand tensors need a tenth of a megabyte
@@ -69,9 +71,14 @@ def stored_tensors(path: Path) -> Iterator[tuple[str, str, tuple[int, ...], byte
 
 def int8_fingerprint(float32: str, engine: str, exported: Path) -> str:
     """SHA-256 hex digest of an encoder in int8: of its float32 fingerprint, its engine and its exported network."""
-    with exported.open("rb") as file:
-        network = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(f"{float32} int8 {engine} {network}".encode()).hexdigest()
+    return hashlib.sha256(f"{float32} int8 {engine} {sha256_of(exported)}".encode()).hexdigest()
+
+
+def fingerprint_of_files(facts: list[Any], weights: Sequence[Path]) -> str:
+    """`fingerprint_of` the tensors in files that `stored_shapes` accepts, remembered for large ones."""
+    others = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    tensors = (tensor for path in weights for tensor in stored_tensors(path))
+    return remembered(weights, f"fingerprint {VERSION} {others}", lambda: fingerprint_of(facts, tensors))
 
 
 def fingerprint_of(facts: list[Any], tensors: Iterator[tuple[str, str, tuple[int, ...], Any]]) -> str:

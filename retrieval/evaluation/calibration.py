@@ -30,6 +30,9 @@ _QUERIES, _FEWER_QUERIES = 2_500, 1_000  # most queries sampled: with ten hits e
 _MOST_PAIRS = 25_000_000  # query-row pairs: above 10,000 rows, fewer queries are sampled
 _LEAST_QUERIES = 20
 _COPIES = 20  # extra neighbours searched, to replace near-duplicates of a query
+_FILTERED_UP_TO = 400_000  # rows: in more, other classes are looked for among the nearest rows of all classes
+_FAR = 500  # so many of them
+_GAPS = ((MISSING, np.int64), (0, np.float32))
 _BINS = 10  # bins of the reliability curve
 
 
@@ -130,14 +133,27 @@ def _pairs(
     chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:most])
     vectors, wanted, own = queries.vectors[chosen], wanted[chosen], own[chosen]
     found = nearest(store, vectors, own) if same is None else _without_copies(store, vectors, own, same)
-    absent = Nearest(np.full_like(found.rows, MISSING), np.zeros_like(found.scores))
-    for label in np.unique(wanted):
-        mine = wanted == label
-        strangers = nearest(store, vectors[mine], allowed=np.flatnonzero((codes != label) & (codes != -1)))
-        absent.rows[mine], absent.scores[mine] = strangers.rows, strangers.scores
+    absent = _strangers(store, vectors, wanted, codes)
     right = (found.rows != MISSING) & (codes[found.rows] == wanted[:, None])
     first, second = (_Found(evidence(each, each, codes, density), each.scores[:, 0]) for each in (found, absent))
     return _Pairs(first, right, second)
+
+
+def _strangers(store: Store, vectors: Vectors, wanted: Rows, codes: Rows) -> Nearest:
+    """The nearest neighbours of queries among the labelled rows of other classes than `wanted` (Q,)."""
+    found = Nearest(*(np.full((len(wanted), NEIGHBOURS), gap, kind) for gap, kind in _GAPS))
+    left = np.ones(len(wanted), bool)
+    if len(store) > _FILTERED_UP_TO:  # a filter costs a look at all rows: it is only used where the nearest do not do
+        rows, scores = store.search(vectors, _FAR)
+        other = (rows != MISSING) & (codes[rows] != -1) & (codes[rows] != wanted[:, None])
+        for query in np.flatnonzero(other.sum(axis=1) >= NEIGHBOURS).tolist():
+            places = np.flatnonzero(other[query])[:NEIGHBOURS]
+            found.rows[query], found.scores[query], left[query] = rows[query, places], scores[query, places], False
+    for label in np.unique(wanted[left]):
+        mine = left & (wanted == label)
+        strangers = nearest(store, vectors[mine], allowed=np.flatnonzero((codes != label) & (codes != -1)))
+        found.rows[mine], found.scores[mine] = strangers.rows, strangers.scores
+    return found
 
 
 def _without_copies(store: Store, vectors: Vectors, own: Rows, same: Same) -> Nearest:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.artifact.sections import CalibrationSection
@@ -134,7 +136,9 @@ class LabelCodes:
         return codes
 
 
-def evidence(found: Nearest, hits: Nearest, codes: Rows | LabelCodes, density: Density) -> Numbers:
+def evidence(
+    found: Nearest, hits: Nearest, codes: npt.NDArray[np.integer[Any]] | LabelCodes, density: Density
+) -> Numbers:
     """Features of the (Q, H) hits of Q queries whose nearest neighbours are `found`: (Q, H, 3) float64.
 
     The features are the share of the other labelled neighbours that have the hit's label; the hit's cosine similarity

@@ -156,10 +156,16 @@ def leave_one_out_lines(metrics: Metrics) -> list[list[str]]:
     if not figures:
         return [["There are no labels, or only one, so there is nothing to evaluate."]]
     values = figures.by_name()
+    sampled = ""
+    if figures.sampled_from:
+        sampled = (
+            f", in a sample of {figures.images:,} of the {figures.sampled_from:,} images: classes drawn at random, and "
+            "of very large ones a part. Among all images, the figures would be lower"
+        )
     learned = " The encoder was trained on some of these images: for new images, see the evaluation."
     return [
         [
-            f"Leave-one-out over {figures.queries:,} images and {figures.labels:,} labels."
+            f"Leave-one-out over {figures.queries:,} images and {figures.labels:,} labels{sampled}."
             f"{learned if metrics.is_trained else ''}"
         ],
         table(list(values), [[f"{value:.3f}" for value in values.values()]]),

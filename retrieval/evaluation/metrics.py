@@ -7,7 +7,6 @@ MAP@R follow Musgrave et al., "A Metric Learning Reality Check" (arXiv:2003.0850
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,15 @@ import numpy as np
 
 from retrieval.arrays import Mask, Numbers, Rows, Vectors
 from retrieval.errors import QueryError
+from retrieval.evaluation.large.labels import Labels, sample
 
 _CHUNK = 128  # most queries ranked at a time
 _CELLS = 2**21  # most query-image pairs ranked at a time, at about 30 bytes each: memory does not grow with the gallery
 MAX_QUERIES = 20_000  # of more images, this many are sampled as queries, and the count is reported
 _MOST_PAIRS = 400_000_000  # most query-image pairs, some minutes on two cores: a larger gallery gets fewer queries
 _LEAST_QUERIES = 1_000
+MOST_IMAGES = 400_000  # of more, a sample is evaluated
+_SAMPLED, _SAMPLED_BYTES = 100_000, 128 * 2**20  # images of the sample, at most, and bytes of their vectors
 LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # values of k in the hit@k and recall@k curves
 _RESAMPLES_AT_ONCE = 100  # bootstrap resamples per batch, each with 8 bytes per query
 
@@ -100,17 +102,24 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
     """Leave-one-out metrics over all images that share their label with another image.
 
     `vectors` are (N, D) float32 unit vectors. Returns the mean of each metric in FIGURES, in [0, 1], and three counts:
-    `queries`, `images` in the gallery, and distinct `labels` among the queries. Raises QueryError if no two images
-    share a label, or if all do.
+    `queries`, `images` in the gallery, and distinct `labels` among the queries. Of more than MOST_IMAGES, a sample of
+    whole classes is both gallery and queries (see `retrieval.evaluation.large.labels.sample`), and a fourth count,
+    `sampled_from`, is N. Raises QueryError if no two images share a label, or if all do.
     """
-    of_label = Counter(labels)
-    rows = np.array([row for row, label in enumerate(labels) if label is not None and of_label[label] > 1], np.int64)
+    if len(vectors) > MOST_IMAGES:
+        most = min(_SAMPLED, _SAMPLED_BYTES // vectors[:1].nbytes)
+        compact = labels if isinstance(labels, Labels) else Labels(labels)
+        chosen = sample(compact, most, np.random.default_rng(seed))
+        return {**leave_one_out(vectors[chosen], compact.at(chosen), seed=seed), "sampled_from": len(vectors)}
+    codes, _, names = coded_labels(labels, ())
+    of_label = np.bincount(codes[codes >= 0], minlength=max(len(names), 1))
+    rows = np.flatnonzero((codes >= 0) & (of_label[np.maximum(codes, 0)] > 1))
     if not len(rows):
         raise QueryError(
             "nothing to evaluate: no two images have the same label. Build with --label-column, or from a folder with "
             "one sub-folder per class."
         )
-    if len(of_label) < 2:
+    if len(names) + bool((codes < 0).any()) < 2:
         raise QueryError(
             "nothing to evaluate: all images have the same label, so every hit is right. Index images of other "
             "classes, too: with --limit, a source that is sorted by class gives only the first ones."
@@ -118,7 +127,7 @@ def leave_one_out(vectors: Vectors, labels: Sequence[str | None], *, seed: int =
     most = min(MAX_QUERIES, max(_LEAST_QUERIES, _MOST_PAIRS // len(vectors)))
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    asked = [labels[row] for row in rows]
+    asked = [labels[row] for row in rows.tolist()]
     found = query_figures(vectors[rows], asked, vectors, labels, exclude=rows)
     return {**found.means(), "queries": len(rows), "images": len(vectors), "labels": len(set(asked))}
 
@@ -188,10 +197,12 @@ def query_figures(
 
 def coded_labels(gallery: Sequence[str | None], queries: Sequence[str | None]) -> tuple[Rows, Rows, list[str]]:
     """Integer codes of gallery and query labels (-1 for None or unknown to the gallery), and the label of each code."""
-    names = list(dict.fromkeys(label for label in gallery if label is not None))
-    code_of: dict[str | None, int] = {label: code for code, label in enumerate(names)}
-    codes, wanted = (np.array([code_of.get(label, -1) for label in each], np.int64) for each in (gallery, queries))
-    return codes, wanted, names
+    labels = gallery if isinstance(gallery, Labels) else Labels(gallery)
+    if queries is gallery:
+        return (codes := labels.codes.astype(np.int64)), codes.copy(), labels.names
+    code_of: dict[str | None, int] = {label: code for code, label in enumerate(labels.names)}
+    wanted = np.array([code_of.get(label, -1) for label in queries], np.int64)
+    return labels.codes.astype(np.int64), wanted, labels.names
 
 
 def _ranked(queries: Vectors, wanted: Rows, gallery: Vectors, codes: Rows, without: Rows) -> tuple[Mask, Rows]:

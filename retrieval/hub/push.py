@@ -10,6 +10,7 @@ from retrieval.artifact.load import load_artifact
 from retrieval.artifact.manifest import read_manifest, stated_files
 from retrieval.build.change import name_card
 from retrieval.errors import HubError, IntegrityError
+from retrieval.files.remembered import reading_anew
 from retrieval.hub import upload
 from retrieval.hub.download import fetch, is_cached
 from retrieval.hub.references import check_repository
@@ -41,7 +42,8 @@ def push(folder: Path | str, name: str, *, private: bool = False, message: str |
         )
     check_push(name)
     with writing(folder, LAYOUT.own()):  # lock out changes during the upload
-        artifact = load_artifact(folder)
+        with reading_anew():
+            artifact = load_artifact(folder)
         head = upload.open_repository(name, private=private)
         before = _files_before(head)
         manifest = name_card(artifact, name).manifest

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from retrieval.__main__ import main
+from retrieval.artifact.load import load_artifact
 from retrieval.bench import artifact as bench
-from retrieval.bench import clients, decoding
+from retrieval.bench import clients, decoding, drawn
 
 
 def test_bench_measures_an_artifact_in_process_and_over_http(artifact, monkeypatch, capsys):
@@ -36,3 +37,17 @@ def test_bench_searches_the_requested_number_of_vectors(artifact, capsys):
     figures = json.loads(capsys.readouterr().out)
     assert (figures["rows"], figures["dimension"]) == (3000, 8)
     assert figures["recall@10"] == 1.0
+
+
+def test_bench_keeps_an_artifact_of_drawn_vectors_and_serves_it(artifact, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drawn, "_QUERIES", 3)
+    assert main(["bench", str(artifact), "--rows", "700", "--keep", str(tmp_path / "drawn"), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["rows"] == 700
+    assert figures["build, largest anonymous memory, MB"] > 10
+    assert figures["app, second start, CPU s"] > 0
+    kept = load_artifact(tmp_path / "drawn")
+    assert len(kept.store) == len(kept.gallery) == len(set(kept.gallery.ids)) == 700
+    assert set(kept.gallery.labels) <= set(load_artifact(artifact).gallery.labels)
+    assert main(["bench", str(artifact), "--keep", str(tmp_path / "other")]) == 1
+    assert "add --rows N" in capsys.readouterr().err

@@ -99,7 +99,9 @@ def _scaled(map_: npt.NDArray[Any]) -> Vectors:
     """Shift and scale a map so that its longer side spans -1 to 1."""
     low, high = map_.min(axis=0), map_.max(axis=0)
     half = float((high - low).max()) / 2 or 1.0
-    scaled: Vectors = ((map_ - (low + high) / 2) / half).astype(np.float32)
+    moved = map_ - (low + high) / 2
+    moved /= half
+    scaled: Vectors = moved.astype(np.float32)
     return scaled
 
 

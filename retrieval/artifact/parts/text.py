@@ -6,12 +6,12 @@ Its exported towers, if it has them, embed texts and images without torch.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL.Image import Image
 
 from retrieval.arrays import Ids, Vectors
@@ -25,6 +25,7 @@ from retrieval.encoders.text.encoder import TextEncoder
 from retrieval.encoders.text.fingerprint import fingerprint_of_files
 from retrieval.encoders.text.towers import IMAGE_TOWER, TEXT_TOWER
 from retrieval.errors import EncoderError, IntegrityError
+from retrieval.files.stacked import pieces, stacked
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
 from retrieval.stores.base import Store
@@ -74,7 +75,7 @@ def write_text(
         EXPORTED: exported,
         "versions": {name: importlib.metadata.version(name) for name in ("transformers", "tokenizers")},
     }
-    vectors = None if one_tower else _embedded(gallery, text, 0)
+    vectors = None if one_tower else stacked(folder.parent, len(gallery), text.dim, _embedded(gallery, text, 0))
     return {TEXT: section | _indexed(folder, text, store, vectors)}
 
 
@@ -90,7 +91,9 @@ def rewrite_text(
         return {}
     vectors = None
     if stated[TEXT].get(ONE_TOWER) is not True:
-        vectors = np.concatenate([part.store.vectors(kept), _embedded(gallery, part.encoder, len(kept))])
+        before = (part.store.vectors(kept[some]) for some in pieces(len(kept), part.store.dim))
+        after = _embedded(gallery, part.encoder, len(kept))
+        vectors = stacked(folder.parent, len(gallery), part.store.dim, chain(before, after))
     return {TEXT: {**stated[TEXT], **_indexed(folder, part.encoder, store, vectors, part.store)}}
 
 
@@ -130,16 +133,14 @@ def _indexed(
     return {"index": asdict(own.settings), "golden": ask_text(text, own)}
 
 
-def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Vectors:
-    """Embeddings of the gallery's thumbnails from row `start` on: (N - start, D) float32."""
-    vectors = np.empty((len(gallery) - start, encoder.dim), np.float32)
-    with progress_bar(total=len(vectors), unit="images", desc=f"embedding with {encoder.name}", delay=0.5) as bar:
+def _embedded(gallery: Gallery, encoder: TextEncoder, start: int) -> Iterator[Vectors]:
+    """Embeddings of the gallery's thumbnails from row `start` on, float32, some at a time."""
+    total = len(gallery) - start
+    with progress_bar(total=total, unit="images", desc=f"embedding with {encoder.name}", delay=0.5) as bar:
         for first in range(start, len(gallery), _AT_ONCE):
             rows = range(first, min(first + _AT_ONCE, len(gallery)))
-            images = [open_image(gallery.thumbnail(row)) for row in rows]
-            vectors[first - start : first - start + len(rows)] = encoder.embed_images(images)
+            yield encoder.embed_images([open_image(gallery.thumbnail(row)) for row in rows])
             bar.update(len(rows))
-    return vectors
 
 
 def read_text(

@@ -55,7 +55,7 @@ def build_part(
             return _finished(part, stated)
         encoder.use_fastest()
         key = f"part {index}/{count} of {share.total} ({limit}) {source.fingerprint}"
-        shards = embed(share.source, out, encoder, {}, share.limit, progress, key)
+        shards = embed(share.source, out, encoder, None, share.limit, progress, key)
         if not shards.files():
             shards.write(Shard(), encoder.dim)  # it has the columns, at least
         stated["columns"] = [str(column) for column in shards.schema]

@@ -18,11 +18,13 @@ from retrieval.artifact.parts.map import PCA, check_method, write_map
 from retrieval.artifact.parts.text import write_text
 from retrieval.artifact.report import Report
 from retrieval.build.build import finishing, nothing_indexed
+from retrieval.build.large.seen import FileRows, Hashes
 from retrieval.build.parts.check import read_parts
 from retrieval.build.parts.folder import BuiltPart
-from retrieval.build.shards import ROW, VECTOR, facts_of
+from retrieval.build.shards import ROW, VECTOR, facts_of, vectors_in
 from retrieval.encoders.image import Encoder
 from retrieval.errors import IntegrityError
+from retrieval.files.stacked import stacked
 from retrieval.stores.faiss import AUTO, FaissStore
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def merge_parts(
     FaissStore.check_factory(factory, parts[0].stated["encoder"]["dimension"])
     encoder = _encoder(parts[0])
     with writing(out, LAYOUT.own()):
-        merged = Merged(parts)
+        merged = Merged(parts, out.resolve().parent)
         if not merged.report.indexed:
             raise nothing_indexed(merged.report)
         about = parts[0].stated["source"]["about"]
@@ -65,15 +67,18 @@ def merge_parts(
 class Merged:
     """The rows of all parts in the order of the source, without those that an earlier part has, too."""
 
-    def __init__(self, parts: Sequence[BuiltPart]) -> None:
+    def __init__(self, parts: Sequence[BuiltPart], place: Path) -> None:
+        """`place` is a folder with room for their vectors."""
+        self._place = place
         own = {VECTOR, ROW}
         first = pq.read_schema(parts[0].files()[0]).remove_metadata()
         self.schema = pa.schema([column for column in first if column.name not in own])
-        self._seen: dict[str, str] = {}  # SHA-256 -> source of the first image with this content
+        self._hashes, self._rows = Hashes(), FileRows(["sha256", "source"])  # of all files, also of rows that go
         self._kept: list[tuple[Path, Any]] = []  # the files, with the rows of each that stay
         duplicates: list[tuple[str, str]] = []
         for part in parts:
             duplicates += self._take(part)
+        self._hashes, self._rows = Hashes(), FileRows([])  # the memory is needed for other things
         reports = [part.report() for part in parts]
         left_out = [(name, reason, count) for name, reason, count in parts[0].stated["source"]["left_out"]]
         self.report = Report(
@@ -91,15 +96,24 @@ class Merged:
             table = pq.read_table(path, columns=["sha256", "source", ROW])
             hashes, names, rows = (table[column].to_pylist() for column in ("sha256", "source", ROW))
             # A part has an image once, so what was seen before is of an earlier part.
-            stays = np.array([sha256 not in self._seen for sha256 in hashes], bool)
+            stays = ~self._hashes.likely(hashes)
+            stays[~stays] = [self._first(hashes[row]) is None for row in np.flatnonzero(~stays).tolist()]
             found += [copy for copy, stay in zip(zip(rows, names, hashes, strict=True), stays, strict=True) if not stay]
-            for name, sha256 in zip(names, hashes, strict=True):
-                self._seen.setdefault(sha256, name)
+            self._rows.add(path, len(hashes))
+            self._hashes.add(hashes)
             facts = facts_of(path)
             for (number, sha256), (name, _) in zip(facts["copies"], facts["duplicates"], strict=True):
                 found.append((number, name, sha256))
             self._kept.append((path, stays))
-        return [(name, self._seen[sha256]) for _, name, sha256 in sorted(found)]
+        return [(name, str(self._first(sha256))) for _, name, sha256 in sorted(found)]
+
+    def _first(self, sha256: str) -> str | None:
+        """The source of the first image with this content; None if it was not there yet."""
+        for row in sorted(self._hashes.rows(sha256)):
+            values = self._rows.get(row)
+            if values["sha256"].as_py() == sha256:
+                return str(values["source"].as_py())
+        return None
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows of each file, without the vectors."""
@@ -107,14 +121,9 @@ class Merged:
             yield pq.read_table(path, columns=self.schema.names).filter(pa.array(stays))
 
     def vectors(self, dim: int) -> Vectors:
-        """All vectors, (N, D) float32, in row order."""
-        vectors, start = np.empty((self._count(), dim), np.float32), 0
-        for path, stays in self._kept:
-            column = pq.read_table(path, columns=[VECTOR])[VECTOR].combine_chunks()
-            own = column.flatten().to_numpy().reshape(-1, dim)[stays]
-            vectors[start : start + len(own)] = own
-            start += len(own)
-        return vectors
+        """All vectors, (N, D) float32, in row order; many are in a file next to the artifact."""
+        parts = (vectors_in(path, dim)[stays] for path, stays in self._kept)
+        return stacked(self._place, self._count(), dim, parts)
 
     def _count(self) -> int:
         return int(sum(stays.sum() for _, stays in self._kept))

@@ -24,6 +24,11 @@ class NetworkFile:
         """In bytes."""
         return self._found[0]
 
+    @property
+    def descriptor(self) -> int:
+        """Of the open file."""
+        return self._file.fileno()
+
     def read(self) -> bytes:
         """All of it."""
         if not hasattr(os, "pread"):

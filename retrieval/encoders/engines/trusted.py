@@ -20,6 +20,8 @@ from retrieval.encoders.engines.checks.form import form_problems
 from retrieval.encoders.engines.checks.shapes import Graph, Walk
 from retrieval.encoders.engines.opened import NetworkFile
 from retrieval.errors import EncoderError, first_line, short
+from retrieval.files.remembered import remembered
+from retrieval.installed import VERSION
 
 _MOST_BYTES = 2**31 - 1  # of a file; protobuf reads no more
 _MOST_TENSOR = 2**28  # bytes of one tensor between two operations: a hundred times what most networks need
@@ -55,7 +57,19 @@ def of_pictures(input_size: Sequence[int]) -> Signature:
 
 
 def check_exported(file: NetworkFile, signature: Signature) -> None:
-    """Raise EncoderError unless an ONNX file is a network of plain operations with this signature, within limits."""
+    """Raise EncoderError unless an ONNX file is a network of plain operations with this signature, within limits.
+
+    A large file that passed is not looked at again while it is the same, except within `reading_anew`.
+    """
+
+    def passed() -> str:
+        _check(file, signature)
+        return "plain"
+
+    remembered([file.descriptor], f"network {VERSION} {onnx.__version__} {signature}", passed)
+
+
+def _check(file: NetworkFile, signature: Signature) -> None:
     content = file.read() if file.size <= _MOST_BYTES else None
     try:
         if content is None:

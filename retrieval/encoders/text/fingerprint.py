@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from retrieval.encoders import weights
 from retrieval.encoders.text.towers import OWN_KEY, TOKENIZER
-from retrieval.encoders.weights import fingerprint_of, stored_shapes, stored_tensors
 from retrieval.errors import EncoderError
 from retrieval.untrusted.strict_json import parse_json
 
@@ -25,11 +25,10 @@ def fingerprint_of_files(folder: Path) -> str:
     EncoderError for weights and settings that cannot be read.
     """
     settings = (path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".model"))
-    weights = sorted(folder.glob("*.safetensors"))
-    for path in weights:
-        stored_shapes(path)  # its header is checked
-    tensors = (tensor for path in weights for tensor in stored_tensors(path))
-    return fingerprint_of([[path.name, _content(path)] for path in settings], tensors)
+    files = sorted(folder.glob("*.safetensors"))
+    for path in files:
+        weights.stored_shapes(path)  # its header is checked
+    return weights.fingerprint_of_files([[path.name, _content(path)] for path in settings], files)
 
 
 def _content(path: Path) -> Any:

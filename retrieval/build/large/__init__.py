@@ -1,0 +1,1 @@
+"""What keeps the memory of a build of many images bounded."""
