@@ -169,7 +169,7 @@ def bench(
     ] = False,
     engines: Annotated[bool, typer.Option("--engines", help="instead, compare the engines that are installed")] = False,
     keep: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="with --rows, write an artifact of these vectors, and serve it")
+        Path | None, typer.Option(metavar="OUT", help="with --rows, write an artifact of these, and serve it (Linux)")
     ] = None,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
@@ -180,8 +180,7 @@ def bench(
     check_artifact(artifact)
     if keep and not rows:
         raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
-    from retrieval.bench.artifact import bench_artifact, bench_index
-    from retrieval.bench.drawn import bench_drawn
+    from retrieval.bench.artifact import bench_artifact
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
     from retrieval.bench.page import bench_ui
@@ -192,13 +191,19 @@ def bench(
         figures = bench_ui(folder)
     elif engines:
         figures = bench_engines(folder)
-    elif keep and rows:
-        figures = bench_drawn(folder, rows, keep)
     elif duplicates:
         figures = bench_duplicates(folder, duplicates, dim)
     else:
-        figures = bench_index(folder, rows, dim) if rows else bench_artifact(folder)
+        figures = _drawn(folder, rows, dim, keep) if rows else bench_artifact(folder)
     print_figures(figures, as_json)
+
+
+def _drawn(folder: Path, rows: int, dim: int, keep: Path | None) -> dict[str, Any]:
+    """The figures of drawn vectors: of an index alone, or of an artifact that is kept."""
+    from retrieval.bench.artifact import bench_index
+    from retrieval.bench.drawn import bench_drawn
+
+    return bench_drawn(folder, rows, keep) if keep else bench_index(folder, rows, dim)
 
 
 def _opened(name: str, sha256: str | None) -> Artifact:
