@@ -178,8 +178,6 @@ def bench(
 ) -> None:
     """Measure start-up, speed, recall and memory."""
     check_artifact(artifact)
-    if keep and not rows:
-        raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
     from retrieval.bench.artifact import bench_artifact
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
@@ -194,12 +192,14 @@ def bench(
     elif duplicates:
         figures = bench_duplicates(folder, duplicates, dim)
     else:
-        figures = _drawn(folder, rows, dim, keep) if rows else bench_artifact(folder)
+        figures = _drawn(folder, rows, dim, keep) if rows or keep else bench_artifact(folder)
     print_figures(figures, as_json)
 
 
-def _drawn(folder: Path, rows: int, dim: int, keep: Path | None) -> dict[str, Any]:
+def _drawn(folder: Path, rows: int | None, dim: int, keep: Path | None) -> dict[str, Any]:
     """The figures of drawn vectors: of an index alone, or of an artifact that is kept."""
+    if not rows:
+        raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
     from retrieval.bench.artifact import bench_index
     from retrieval.bench.drawn import bench_drawn
 
