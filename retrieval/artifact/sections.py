@@ -67,9 +67,7 @@ class LeaveOneOut(_Figures[float | None]):
     queries: int
     images: int
     labels: int
-    sampled_from: int | None = Field(
-        None, exclude_if=lambda number: number is None
-    )  # in the gallery; `images` are some
+    sampled_from: int | None = Field(None, exclude_if=lambda rows: rows is None)  # if `images` is a sample of these
 
 
 class Reliability(Section):

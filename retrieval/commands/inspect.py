@@ -169,7 +169,7 @@ def bench(
     ] = False,
     engines: Annotated[bool, typer.Option("--engines", help="instead, compare the engines that are installed")] = False,
     keep: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="with --rows, write an artifact of these vectors, and serve it")
+        Path | None, typer.Option(metavar="OUT", help="with --rows, write an artifact of these, and serve it (Linux)")
     ] = None,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
@@ -178,10 +178,7 @@ def bench(
 ) -> None:
     """Measure start-up, speed, recall and memory."""
     check_artifact(artifact)
-    if keep and not rows:
-        raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
-    from retrieval.bench.artifact import bench_artifact, bench_index
-    from retrieval.bench.drawn import bench_drawn
+    from retrieval.bench.artifact import bench_artifact
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
     from retrieval.bench.page import bench_ui
@@ -192,13 +189,21 @@ def bench(
         figures = bench_ui(folder)
     elif engines:
         figures = bench_engines(folder)
-    elif keep and rows:
-        figures = bench_drawn(folder, rows, keep)
     elif duplicates:
         figures = bench_duplicates(folder, duplicates, dim)
     else:
-        figures = bench_index(folder, rows, dim) if rows else bench_artifact(folder)
+        figures = _drawn(folder, rows, dim, keep) if rows or keep else bench_artifact(folder)
     print_figures(figures, as_json)
+
+
+def _drawn(folder: Path, rows: int | None, dim: int, keep: Path | None) -> dict[str, Any]:
+    """The figures of drawn vectors: of an index alone, or of an artifact that is kept."""
+    if not rows:
+        raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
+    from retrieval.bench.artifact import bench_index
+    from retrieval.bench.drawn import bench_drawn
+
+    return bench_drawn(folder, rows, keep) if keep else bench_index(folder, rows, dim)
 
 
 def _opened(name: str, sha256: str | None) -> Artifact:
