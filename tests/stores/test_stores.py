@@ -13,9 +13,10 @@ from exact_store import ExactStore
 
 from retrieval.errors import IntegrityError, StoreError
 from retrieval.stores.base import MISSING
-from retrieval.stores.faiss import _EXACT_BELOW, AUTO, FaissStore, IndexSettings
+from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
+from retrieval.stores.faiss.narrow import EXACT_UP_TO
 
-ROWS, DIM = 3_000, 32
+ROWS, DIM = 12_000, 32
 ROUNDING = 2e-6  # rounding error of float32 sums
 # The largest error of a stored vector, and so of a score.
 TOLERANCES = {
@@ -42,8 +43,8 @@ ALLOWED = {
     "empty": [],
     "one": [1_234],
     "rare": [3, 500, 501, 502, 1_999, 2_000, 2_999],
-    "few": list(range(500, 500 + _EXACT_BELOW)),
-    "large": list(range(400, 401 + _EXACT_BELOW)),
+    "few": list(range(500, 500 + EXACT_UP_TO)),
+    "large": list(range(400, 401 + EXACT_UP_TO)),
     "all": list(range(ROWS)),
 }
 
@@ -184,7 +185,7 @@ def test_search_without_queries_returns_empty_arrays(filled):
 def test_concurrent_searches_match_sequential_ones():
     """Sixty concurrent searches, each with its own filter, in a store that has not cached its row positions yet."""
     rng = np.random.default_rng(4)
-    sizes = [1, 5, 50, _EXACT_BELOW, _EXACT_BELOW + 1, ROWS - 1] * 10
+    sizes = [1, 5, 50, EXACT_UP_TO, EXACT_UP_TO + 1, ROWS - 1] * 10
     filters = [np.sort(rng.choice(ROWS, size, replace=False)) for size in sizes]
     queries = drawn(len(sizes), seed=5)[:, None]
     for name in ("exact", "Flat", "IVF16,SQfp16", "HNSW32,SQ8"):
@@ -292,3 +293,32 @@ def test_file_that_is_not_an_inner_product_index_is_refused(tmp_path):
     faiss.write_index(faiss.IndexFlatL2(DIM), str(path))
     with pytest.raises(IntegrityError, match="must be the inner product"):
         FaissStore.load(path, {})
+
+
+def test_filter_that_is_kept_is_told_from_another_of_the_same_size():
+    """Also if the caller writes another filter into the same array, and where only rows between samples differ."""
+    store = filled_store("IVF16,SQfp16")
+    allowed = np.arange(5_000)
+    for moved in (0, 7_000, 3):
+        allowed[:] = np.arange(5_000) + moved
+        assert_agrees(store.search(QUERIES, 10, allowed), QUERIES, 10, VECTORS, allowed, TOLERANCES["SQfp16"])
+    allowed[1] = 11_000
+    ids = store.search(VECTORS[11_000:11_001], 1, allowed)[0]
+    assert ids.tolist() == [[11_000]]
+
+
+def test_mapped_index_holds_no_vectors_in_memory_and_survives_its_file(tmp_path):
+    """A new version of an artifact takes the place of the old files, while the old index is still searched."""
+    store = filled_store("IVF16,SQfp16")
+    store.save(tmp_path / "index.faiss")
+    loaded = FaissStore.load(tmp_path / "index.faiss", asdict(store.settings))
+    lists = faiss.downcast_InvertedLists(loaded._inverted.invlists)
+    assert isinstance(lists, faiss.OnDiskInvertedLists) and lists.prefetch_nthread == 0
+    (tmp_path / "index.faiss").unlink()
+    for allowed in (None, np.arange(0, ROWS, 3)):
+        for found, wanted in zip(loaded.search(QUERIES, 9, allowed), store.search(QUERIES, 9, allowed), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(loaded.emptied().vectors(np.arange(0)), store.vectors(np.arange(0)))
+    loaded.save(tmp_path / "again.faiss")
+    again = FaissStore.load(tmp_path / "again.faiss", asdict(store.settings))
+    np.testing.assert_array_equal(again.vectors(np.arange(ROWS)), store.vectors(np.arange(ROWS)))
