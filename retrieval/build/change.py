@@ -180,7 +180,8 @@ def replaced(
         sections.pop(CALIBRATION)
     with replacing(old.folder, LAYOUT.own()) as folder:
         models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.exported_in(old.folder), *LAYOUT.text_in(old.folder)]
-        shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name != LAYOUT.text_index]
+        indexes = (LAYOUT.text_index, LAYOUT.text_vectors)
+        shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name not in indexes]
         link(old.folder, folder, shared)
         write_gallery(folder / LAYOUT.gallery, tables, schema)
         gallery = Gallery(folder / LAYOUT.gallery)

@@ -25,7 +25,9 @@ def fingerprint_of_files(folder: Path) -> str:
     EncoderError for weights and settings that cannot be read.
     """
     settings = (path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".model"))
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = [
+        path for path in sorted(folder.glob("*.safetensors")) if path.stem != "index"
+    ]  # not those of the gallery
     for path in weights:
         stored_shapes(path)  # its header is checked
     tensors = (tensor for path in weights for tensor in stored_tensors(path))

@@ -36,8 +36,9 @@ class Narrow:
         found = min(k, len(self._rows))
         if found and len(queries):
             best, places = self._index.search(queries, found)
-            ids[:, :found] = self._rows[places]
-            scores[:, :found] = best if self._mean is None else best + (queries @ self._mean)[:, None]
+            ids[:, :found] = np.where(places < 0, MISSING, self._rows[places])  # NaN is never found
+            best = best if self._mean is None else best + (queries @ self._mean)[:, None]
+            scores[:, :found] = np.where(places < 0, -np.inf, best)
         return ids, scores
 
 
@@ -63,7 +64,8 @@ def _key(allowed: Ids) -> tuple[int, int]:
 
 
 def half_index(dim: int, codes: Any) -> Any:
-    """An index of 16-bit float vectors from their bytes, (N, 2 D) uint8."""
+    """An index of 16-bit float vectors from their bytes, (N, 2 D) uint8, or None for no vectors."""
     index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.add_sa_codes(codes)
+    if codes is not None:
+        index.add_sa_codes(codes)
     return index
