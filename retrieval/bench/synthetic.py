@@ -34,13 +34,20 @@ class Cloud:
 
     def draw(self, rows: int, seed: int) -> Vectors:
         """(rows, dim) float32 unit vectors, reproducible by seed."""
-        rng = np.random.default_rng(seed)
         drawn = np.empty((rows, self._base.shape[1]), np.float32)
-        for start in range(0, rows, _CHUNK):
-            drawn[start : start + _CHUNK] = self._draw(min(_CHUNK, rows - start), rng)
+        self.draw_into(drawn, seed)
         return drawn
 
-    def _draw(self, rows: int, rng: np.random.Generator) -> Vectors:
+    def draw_into(self, drawn: Vectors, seed: int) -> Ids:
+        """Fill (N, dim) float32, also on disk, with the same; returns the real vector that each started at, (N,)."""
+        rng = np.random.default_rng(seed)
+        starts = np.empty(len(drawn), np.int64)
+        for first in range(0, len(drawn), _CHUNK):
+            chunk = slice(first, first + _CHUNK)
+            drawn[chunk], starts[chunk] = self._draw(min(_CHUNK, len(drawn) - first), rng)
+        return starts
+
+    def _draw(self, rows: int, rng: np.random.Generator) -> tuple[Vectors, Ids]:
         start = rng.integers(len(self._base), size=rows)
         weights = rng.standard_normal((rows, _MIXED), np.float32) * np.float32(_SPREAD / np.sqrt(_MIXED))
         vectors = self._base[start] * (1 - weights.sum(axis=1, keepdims=True))
@@ -49,7 +56,7 @@ class Cloud:
             vectors += weights[:, column : column + 1] * self._base[neighbour]
         vectors += rng.standard_normal(vectors.shape, np.float32) * self._spread * np.float32(_HAZE)
         unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit
+        return unit, start
 
 
 def project(real: Vectors, dim: int) -> Vectors:

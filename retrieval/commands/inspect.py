@@ -175,9 +175,10 @@ def bench(
 ) -> None:
     """Measure start-up, speed, recall and memory."""
     check_artifact(artifact)
-    from retrieval.bench.artifact import bench_artifact, bench_index
+    from retrieval.bench.artifact import bench_artifact
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
+    from retrieval.bench.index import bench_index
     from retrieval.bench.page import bench_ui
     from retrieval.hub.pull import open_reference
 

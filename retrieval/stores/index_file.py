@@ -3,8 +3,8 @@
 FAISS allocates what a file declares, so a few bytes can take gigabytes; and it trusts some numbers, such as the links
 of a graph, so that wrong ones make it read outside its memory. Only the types that a store can have are read: flat
 vectors, scalar quantisers, and inverted files and graphs over them (laid out as in `faiss/impl/index_read.cpp`). All
-others are refused, nested ones too: transforms, product quantisers, refined indexes, lists in other files. Of codes of one
-bit (RaBitQ), whose lists are mapped and may be many, only the sizes are read.
+others are refused, nested ones too: transforms, product quantisers, refined indexes, lists in other files. Of codes of
+one bit (RaBitQ), whose lists are mapped and may be many, only the sizes are read.
 """
 
 from __future__ import annotations
