@@ -51,7 +51,8 @@ def read_index(path: Path) -> Any:
 
 
 def write_index(index: Any, path: Path) -> None:
-    """Write an index file; raises OSError."""
+    """Write an index file; raises OSError. An old one is not written into: it may be mapped."""
+    path.unlink(missing_ok=True)
     with path.open("wb") as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _PIECE))
 

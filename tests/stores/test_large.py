@@ -228,3 +228,24 @@ def test_few_vectors_can_have_a_list_each(rows, lists):
     assert cells.centres.shape == (lists, DIM)
     same = np.repeat(heaps(1, seed=12)[0], rows, axis=0)  # all alike
     assert Cells.trained(same, lists).nearest(same).max() < lists
+
+
+def test_store_can_be_saved_over_the_files_that_it_is_read_from(fitted, saved, vectors):
+    store = opened(saved, fitted)
+    store.save(saved)
+    again = opened(saved, fitted)
+    np.testing.assert_array_equal(again.vectors(np.arange(ROWS)), fitted.vectors(np.arange(ROWS)))
+    np.testing.assert_array_equal(store.search(vectors[:9], 5)[0], again.search(vectors[:9], 5)[0])
+
+
+def test_copy_for_another_gallery_outlives_its_store(fitted, saved, queries):
+    store = opened(saved, fitted)
+    allowed = np.arange(0, ROWS, 2)
+    expected = store.search(queries, 5, allowed)[0]
+    store.add(queries)  # its lists are in memory now, and what FAISS had mapped is gone
+    np.testing.assert_array_equal(store.search(queries, 5, allowed)[0], expected)
+    assert (store.search(queries[:9], 1)[0][:, 0] >= ROWS).all()
+    other = store.emptied()
+    del store
+    other.add(queries)
+    assert (other.search(queries[:9], 1)[0][:, 0] == np.arange(9)).all()

@@ -75,6 +75,7 @@ class Rows:
 
 def write_rows(path: Path, rows: Rows, lists: Lists) -> None:
     """Write the file, some rows at a time; raises OSError."""
+    path.unlink(missing_ok=True)  # these rows may be in the old one
     with path.open("wb") as file:
         file.write(_header(len(rows), len(rows.mean), lists.dtype))
         file.write(rows.mean.astype("<f4").tobytes())

@@ -77,7 +77,7 @@ class LargeStore(FaissStore):
         if self._is_mapped():
             self._index = self._inverted = in_memory(self._inverted)
         if self._cells is None:
-            self._cells = Cells.of(self._centres())
+            self._cells = Cells.of(self._centres().copy())  # shared with stores that outlive this one
         lists = np.empty(len(vectors), self._lists.dtype)
         first = len(self)
         for at in range(0, len(vectors), AT_ONCE):
@@ -101,7 +101,7 @@ class LargeStore(FaissStore):
             if made is None:
                 rows = check_allowed(given, len(self))
                 wide = len(rows) > EXACT_UP_TO
-                made = Wide(rows, self._lists, self._centres(), self._narrow) if wide else self._narrow(rows)
+                made = Wide(rows, self._lists, self._centres, self._narrow) if wide else self._narrow(rows)
                 self._filters.put(given, made, made.size)
             ids, scores = made.search(queries, k)
         lengths = np.linalg.norm(queries, axis=1, keepdims=True)

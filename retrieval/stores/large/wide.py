@@ -22,21 +22,23 @@ _COMPARED = 16_000  # allowed rows; half as many miss 3% where the filter is one
 class Wide:
     """The rows that a filter allows, by list."""
 
-    def __init__(self, rows: Ids, lists: Lists, centres: Vectors, narrow: Callable[[Ids], Narrow]) -> None:
-        """`lists` (N,) is the list of each row of the index, `centres` (L, D) are theirs; `narrow` compares rows."""
+    def __init__(
+        self, rows: Ids, lists: Lists, centres: Callable[[], Vectors], narrow: Callable[[Ids], Narrow]
+    ) -> None:
+        """`lists` (N,) is the list of each row of the index, `centres` gives theirs, (L, D); `narrow` compares rows."""
         own = lists[rows]
-        counts = np.bincount(own, minlength=len(centres))
+        counts = np.bincount(own, minlength=len(centres()))
         self._rows = rows[np.argsort(own, kind="stable")]
         self._held = np.flatnonzero(counts)
         self._counts, self._ends = counts[self._held], np.cumsum(counts[self._held])
-        few = 2 * len(self._held) <= len(centres)
-        self._centres, self._few, self._narrow = centres[self._held] if few else centres, few, narrow
+        self._few = centres()[self._held] if 2 * len(self._held) <= len(counts) else None
+        self._centres, self._narrow = centres, narrow  # not the centres themselves: the memory is FAISS's
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
         own = self._rows.nbytes + self._held.nbytes + self._counts.nbytes + self._ends.nbytes
-        return int(own + (self._centres.nbytes if self._few else 0))
+        return int(own if self._few is None else own + self._few.nbytes)
 
     def search(self, queries: Vectors, k: int) -> tuple[Ids, Floats]:
         """See `Store.search`."""
@@ -47,8 +49,8 @@ class Wide:
         return ids, scores
 
     def _one(self, query: Vectors, k: int) -> tuple[Ids, Floats]:
-        near = self._centres @ query
-        lists = self._nearest(near if self._few else near[self._held], max(_COMPARED, 4 * k))
+        near = (self._centres() @ query)[self._held] if self._few is None else self._few @ query
+        lists = self._nearest(near, max(_COMPARED, 4 * k))
         counts = self._counts[lists]
         ends = np.cumsum(counts)
         places = np.repeat(self._ends[lists] - ends, counts) + np.arange(ends[-1])
