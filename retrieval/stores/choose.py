@@ -32,6 +32,7 @@ _K = 10  # recall@10
 _LARGE_SAMPLE = 250  # the same for a large index: each is compared with all rows
 _LARGE_EFFORTS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # lists visited
 _TRAINING_ROWS_A_LIST = 40  # recommended for FAISS's k-means; more did not change the recall
+_TRAINING_BYTES = 640 * 2**20  # those of 16,384 lists with 256 numbers
 
 
 def choose_factory(rows: int, dim: int) -> str:
@@ -108,7 +109,8 @@ def _tuned_large(store: LargeStore, vectors: Vectors, wanted: float) -> FaissSto
 
 def _training_sample(vectors: Vectors, lists: int) -> Vectors:
     """The vectors that the index is trained on, drawn at random: the first rows may all belong to one class."""
-    count = min(len(vectors), max(lists * _TRAINING_ROWS_A_LIST, 50_000))
+    most = max(lists, _TRAINING_BYTES // (4 * vectors.shape[1]))
+    count = min(len(vectors), max(lists * _TRAINING_ROWS_A_LIST, 50_000), most)
     return vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[:count])]
 
 

@@ -15,7 +15,7 @@ from retrieval.stores.base import others
 from retrieval.stores.faiss import FaissStore
 
 _QUERIES = 50
-_AT_ONCE = 65_536  # vectors
+_AT_ONCE = 16_384  # vectors
 Figures = dict[str, Any]
 
 

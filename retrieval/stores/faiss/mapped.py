@@ -13,6 +13,7 @@ import numpy as np
 from retrieval.arrays import Ids, Vectors
 
 _HALVES = (faiss.ScalarQuantizer.QT_fp16, faiss.ScalarQuantizer.QT_bf16)
+_AROUND = 2**16  # bytes: pages that the system makes known together
 CAN_MAP = os.name == "posix"  # elsewhere a mapped file could not be replaced, and FAISS opens fewer paths
 
 
@@ -42,6 +43,8 @@ class Codes:
         self._sq: Any
         self._width, self._flat = int(index.code_size), isinstance(index, faiss.IndexIVFFlat)
         self._dim, self._sq = index.d, getattr(index, "sq", None)
+        # The file was just checked, so it is cached: its pages are made known now and not by the first filter.
+        np.frombuffer(self._file, np.uint8)[::_AROUND].max()
         # Every place in the file as the beginning of a code: numpy copies whole codes from any of them.
         count = len(self._file) - self._width + 1
         self._every = np.ndarray((count,), f"V{self._width}", self._file, strides=(1,))
