@@ -59,6 +59,13 @@ class Rows:
         """The same as bytes, (N, 2 D)."""
         return self.halves(rows).view(np.uint8)
 
+    def halves_into(self, rows: Ids, out: Halves) -> None:
+        """The same, written into (N, D) float16."""
+        if len(self._pieces) == 1 and self._pieces[0].dtype == np.float16:
+            np.take(self._pieces[0], rows, axis=0, out=out, mode="clip")  # without checks, it is not copied twice
+        else:
+            out[:] = self.halves(rows)
+
     def vectors(self, rows: Ids) -> Vectors:
         """(N, D) float32, as they were given up to the precision of 16 bits."""
         return self.halves(rows).astype(np.float32) + self.mean

@@ -13,26 +13,30 @@ import numpy as np
 
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.stores.base import MISSING
-from retrieval.stores.faiss.narrow import Narrow
 from retrieval.stores.large.rows import Lists
 
-_COMPARED = 16_000  # allowed rows; half as many miss 3% where the filter is one label, these 0.7%
+_COMPARED = 8_000  # allowed rows
+_OF_CLASSES = 20_000  # where they lie in few lists: most queries are far from all of them, in no clear order
+_FEW = 8  # one list in so many
+
+
+Compare = Callable[[Ids, Vectors, int], tuple[Ids, Floats]]
+"""Compares rows (N,) with a query (D,): the best k of them, and their scores."""
 
 
 class Wide:
     """The rows that a filter allows, by list."""
 
-    def __init__(
-        self, rows: Ids, lists: Lists, centres: Callable[[], Vectors], narrow: Callable[[Ids], Narrow]
-    ) -> None:
-        """`lists` (N,) is the list of each row of the index, `centres` gives theirs, (L, D); `narrow` compares rows."""
+    def __init__(self, rows: Ids, lists: Lists, centres: Callable[[], Vectors], compare: Compare) -> None:
+        """`lists` (N,) is the list of each row of the index, `centres` gives theirs, (L, D)."""
         own = lists[rows]
         counts = np.bincount(own, minlength=len(centres()))
         self._rows = rows[np.argsort(own, kind="stable")]
         self._held = np.flatnonzero(counts)
         self._counts, self._ends = counts[self._held], np.cumsum(counts[self._held])
+        self._wanted = _OF_CLASSES if _FEW * len(self._held) <= len(counts) else _COMPARED
         self._few = centres()[self._held] if 2 * len(self._held) <= len(counts) else None
-        self._centres, self._narrow = centres, narrow  # not the centres themselves: the memory is FAISS's
+        self._centres, self._compare = centres, compare  # not the centres themselves: the memory is FAISS's
 
     @property
     def size(self) -> int:
@@ -50,12 +54,11 @@ class Wide:
 
     def _one(self, query: Vectors, k: int) -> tuple[Ids, Floats]:
         near = (self._centres() @ query)[self._held] if self._few is None else self._few @ query
-        lists = self._nearest(near, max(_COMPARED, 4 * k))
+        lists = self._nearest(near, max(self._wanted, 4 * k))
         counts = self._counts[lists]
         ends = np.cumsum(counts)
         places = np.repeat(self._ends[lists] - ends, counts) + np.arange(ends[-1])
-        ids, scores = self._narrow(self._rows[places]).search(query[None], k)
-        return ids[0], scores[0]
+        return self._compare(self._rows[places], query, k)
 
     def _nearest(self, near: Any, wanted: int) -> Ids:
         """The nearest lists that hold so many allowed rows together, or all of them."""
