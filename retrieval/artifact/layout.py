@@ -23,7 +23,8 @@ TEXT = re.compile(
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of an artifact's files, including the optional ones: exported network, plots, map, text model.
+    """The names of an artifact's files, including the optional ones: the vectors of a large index, exported network,
+    plots, map, text model.
 
     A large gallery is not one file `gallery.parquet`, but several shards, `gallery-00000-of-00008.parquet`.
     """
@@ -31,6 +32,7 @@ class Layout:
     config: str = CONFIG_FILE
     weights: str = WEIGHTS_FILE
     index: str = "index.faiss"
+    vectors: str = "index.safetensors"
     gallery: str = "gallery.parquet"
     metrics: str = "metrics.json"
     card: str = "README.md"
@@ -40,6 +42,7 @@ class Layout:
     map: str = "map.npy"
     text: str = "text"
     text_index: str = "text/index.faiss"
+    text_vectors: str = "text/index.safetensors"
 
     def names(self) -> list[str]:
         """The required files, with the manifest last."""
@@ -47,7 +50,7 @@ class Layout:
 
     def own(self) -> list[str]:
         """All top-level names that belong to an artifact, shards of a gallery among them."""
-        return _Own([*self.names(), Path(self.exported).parts[0], self.plots, self.map, self.text])
+        return _Own([*self.names(), self.vectors, Path(self.exported).parts[0], self.plots, self.map, self.text])
 
     def is_file(self, name: str) -> bool:
         """Whether `name`, a path relative to the folder, is a valid file of an artifact."""
@@ -79,7 +82,7 @@ class Layout:
 
     def is_extra(self, name: str) -> bool:
         """Whether `name` is a valid name for an optional file."""
-        return name in (self.map, self.exported) or bool(PLOT.fullmatch(name) or TEXT.fullmatch(name))
+        return name in (self.vectors, self.map, self.exported) or bool(PLOT.fullmatch(name) or TEXT.fullmatch(name))
 
     def plots_in(self, folder: Path) -> list[str]:
         """The contents of the plots folder as `plots/NAME`, without hidden files such as .DS_Store."""
@@ -97,8 +100,8 @@ class Layout:
 
     def extras_in(self, folder: Path) -> list[str]:
         """Everything found where the optional files go, under valid names or not."""
-        map_ = [self.map] if (folder / self.map).exists() else []
-        return [*self.exported_in(folder), *self.plots_in(folder), *map_, *self.text_in(folder)]
+        single = [name for name in (self.vectors, self.map) if (folder / name).exists()]
+        return [*self.exported_in(folder), *self.plots_in(folder), *single, *self.text_in(folder)]
 
 
 class _Own(list[str]):
@@ -108,7 +111,7 @@ class _Own(list[str]):
         return super().__contains__(name) or (isinstance(name, str) and LAYOUT.is_shard(name))
 
 
-_NOT_ALL_HAVE = ("exported", "plots", "map", "text", "text_index")
+_NOT_ALL_HAVE = ("vectors", "exported", "plots", "map", "text", "text_index", "text_vectors")
 
 
 def _inside(folder: Path, name: str) -> list[str]:

@@ -39,6 +39,7 @@ from retrieval.encoders.image import Encoder
 from retrieval.errors import ArtifactError, EncoderError, IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
+from retrieval.stores.open import open_index
 from retrieval.stores.stated import check_lengths
 
 _T = TypeVar("_T")
@@ -170,7 +171,7 @@ def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifac
         raise IntegrityError(f"{folder}: {error}") from error
     agree(f"{LAYOUT.weights}: encoder fingerprint", manifest["encoder"]["fingerprint"], encoder.fingerprint)
     gallery = _gallery(folder, manifest)
-    store = FaissStore.load(folder / LAYOUT.index, manifest["index"])
+    store = open_index(folder / LAYOUT.index, manifest["index"])
     agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     agree(f"{LAYOUT.index}: number of vectors", manifest["rows"], len(store))

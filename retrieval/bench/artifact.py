@@ -18,16 +18,14 @@ import psutil
 from retrieval.artifact.load import load_artifact
 from retrieval.bench.clients import bench_clients, best_throughput
 from retrieval.bench.decoding import bench_decoding
-from retrieval.bench.synthetic import Cloud
 from retrieval.bench.throughput import build_throughput
 from retrieval.console import command
 from retrieval.encoders.engines.device import build_batch
-from retrieval.errors import LookalikeError, QueryError
+from retrieval.errors import LookalikeError
 from retrieval.files.held import temporary_folder
 from retrieval.images.gallery import spread_rows
 from retrieval.images.open import open_image
-from retrieval.stores.choose import fit_index
-from retrieval.stores.recall import Figures, against_exact, latency
+from retrieval.stores.recall import Figures, latency
 
 _ROOT = Path(__file__).parents[2]  # here `python -m retrieval` finds this package, installed or not
 _PATIENCE = 300  # seconds for the app to start
@@ -69,31 +67,6 @@ def bench_artifact(folder: Path) -> Figures:
         figures["query by gradio_client p50 ms"] - figures["gradio_client floor p50 ms"] - encoder[0]
     )
     return figures
-
-
-def bench_index(folder: Path, rows: int, dim: int) -> Figures:
-    """Benchmark a search of `rows` synthetic vectors of dimension `dim`, drawn around the artifact's, on one core.
-
-    Recall@10 is measured on 1,000 other draws against exact search; the latency is reported next to that of a flat
-    index. Raises QueryError for an artifact with fewer than two images.
-    """
-    artifact = load_artifact(folder)
-    if len(artifact.store) < 2:
-        raise QueryError("bench --rows needs an artifact with at least two images; this one has one.")
-    cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
-    vectors, queries = cloud.draw(rows, seed=1), cloud.draw(1000, seed=2)
-    started = time.perf_counter()
-    store = fit_index(vectors)
-    seconds = time.perf_counter() - started
-    return {
-        "rows": rows,
-        "dimension": dim,
-        "index": store.settings.factory,
-        **store.settings.search,
-        **against_exact(store, vectors, queries),
-        "bytes per vector": store.settings.bytes_per_vector,
-        "build s": seconds,
-    }
 
 
 def _bench_app(folder: Path, pictures: list[bytes], images_per_second: float) -> Figures:

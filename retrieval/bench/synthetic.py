@@ -36,11 +36,17 @@ class Cloud:
 
     def draw(self, rows: int, seed: int) -> Vectors:
         """(rows, dim) float32 unit vectors, reproducible by seed."""
-        drawn, at = np.empty((rows, self._base.shape[1]), np.float32), 0
-        for vectors, _ in self.pieces(rows, seed):
-            drawn[at : at + len(vectors)] = vectors
-            at += len(vectors)
+        drawn = np.empty((rows, self._base.shape[1]), np.float32)
+        self.draw_into(drawn, seed)
         return drawn
+
+    def draw_into(self, drawn: Vectors, seed: int) -> Ids:
+        """Fill (N, dim) float32, also on disk, with the same; returns the real vector that each started at, (N,)."""
+        starts, at = np.empty(len(drawn), np.int64), 0
+        for vectors, places in self.pieces(len(drawn), seed):
+            chunk = slice(at, at := at + len(vectors))
+            drawn[chunk], starts[chunk] = vectors, places
+        return starts
 
     def pieces(self, rows: int, seed: int) -> Iterator[tuple[Vectors, Ids]]:
         """What `draw` gives, in pieces, with the numbers of the real vectors that the rows started at."""

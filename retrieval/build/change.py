@@ -193,7 +193,8 @@ def replaced(
     with replacing(old.folder, LAYOUT.own()) as folder:
         check_files_anew(old.folder, old.manifest)
         models = [LAYOUT.config, LAYOUT.weights, *LAYOUT.exported_in(old.folder), *LAYOUT.text_in(old.folder)]
-        shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name != LAYOUT.text_index]
+        indexes = (LAYOUT.text_index, LAYOUT.text_vectors)
+        shared = [name for name in [*models, *LAYOUT.plots_in(old.folder)] if name not in indexes]
         link(old.folder, folder, shared)
         gallery = Gallery(write_gallery(folder / LAYOUT.gallery, tables, schema))
         facts = _facts(old, change) | write_map(folder, vectors, map_method_of(old.manifest))

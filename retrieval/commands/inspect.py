@@ -181,6 +181,7 @@ def bench(
     from retrieval.bench.artifact import bench_artifact
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
+    from retrieval.bench.index import bench_index
     from retrieval.bench.page import bench_ui
     from retrieval.hub.pull import open_reference
 

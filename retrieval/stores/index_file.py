@@ -3,14 +3,15 @@
 FAISS allocates what a file declares, so a few bytes can take gigabytes; and it trusts some numbers, such as the links
 of a graph, so that wrong ones make it read outside its memory. Only the types that a store can have are read: flat
 vectors, scalar quantisers, and inverted files and graphs over them (laid out as in `faiss/impl/index_read.cpp`). All
-others are refused, nested ones too: transforms, product quantisers, refined and mapped indexes, lists on disk.
+others are refused, nested ones too: transforms, product quantisers, refined indexes, lists in other files. Of codes of
+one bit (RaBitQ), whose lists are mapped and may be many, only the sizes are read.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.arrays import Ids
 from retrieval.errors import IntegrityError
 from retrieval.stores.graph_file import check_graph
 
@@ -36,6 +38,10 @@ class Header:
     metric: int
     lists: int = 0
     """Number of lists of an inverted file; 0 for any other index."""
+    places: Ids | None = field(default=None, compare=False, repr=False)
+    """Where the code of each row begins in the file, (N,) int64, for an inverted file whose lists were read."""
+    sizes: Ids | None = field(default=None, compare=False, repr=False)
+    """The number of rows in each list of an inverted file, (L,) int64."""
 
 
 def read_index(path: Path) -> Any:
@@ -45,7 +51,8 @@ def read_index(path: Path) -> Any:
 
 
 def write_index(index: Any, path: Path) -> None:
-    """Write an index file; raises OSError."""
+    """Write an index file; raises OSError. An old one is not written into: it may be mapped."""
+    path.unlink(missing_ok=True)
     with path.open("wb") as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _PIECE))
 
@@ -57,7 +64,7 @@ def check_index(path: Path) -> Header:
     """
     with path.open("rb") as file:
         walk = _Walk(path.name, file)
-        header = walk.index(("IxFI", "IxF2", "IxSQ", "IwFl", "IwSq", "IwSQ", "IHNf", "IHNs"))
+        header = walk.index(("IxFI", "IxF2", "IxSQ", "IwFl", "IwSq", "IwSQ", "Iwrq", "IHNf", "IHNs"))
         if walk.left:
             raise walk.wrong(f"has {walk.left:,} bytes after its end")
     return header
@@ -112,16 +119,21 @@ class _Walk:
         if map_type or mapped:
             raise self.wrong("has a map from rows to lists, which is never stored")
         code = 4 * header.dim
-        if kind != "IwFl":
+        if kind == "Iwrq":
+            code = self._one_bit(header)
+        elif kind != "IwFl":
             code = self._quantiser(header.dim)
             stated, *_ = self.numbers("<Q?" if kind == "IwSq" else "<Q")
             if stated != code:
                 raise self.wrong(f"declares codes of {stated} and of {code} bytes")
-        self._lists(lists, code, header.rows)
-        return Header(header.dim, header.rows, header.metric, lists)
+        sizes = self._sizes(lists, code, header.rows)
+        places = self._places(sizes, code, header.rows) if kind != "Iwrq" else None
+        if places is None:  # a large index is searched where it is: see `retrieval.stores.large`
+            self._skip(header.rows * (code + 8), "bytes of codes and row numbers")
+        return Header(header.dim, header.rows, header.metric, lists, places, sizes)
 
-    def _lists(self, lists: int, code: int, rows: int) -> None:
-        """Pass the codes and row numbers of an inverted file, in which each row occurs once."""
+    def _sizes(self, lists: int, code: int, rows: int) -> Ids:
+        """Pass the sizes of the lists of an inverted file."""
         kind, stated, stated_code, layout = self.numbers("<4sQQ4s")
         if (kind, stated, stated_code) != (b"ilar", lists, code) or layout not in (b"full", b"sprs"):
             raise self.wrong(f"has {stated:,} lists of type {kind!r}, {layout!r}, with codes of {stated_code:,} bytes")
@@ -132,15 +144,29 @@ class _Walk:
             sizes = sizes[1::2][np.argsort(sizes[::2])]
         if (sizes > rows).any() or int(sizes.sum()) != rows:
             raise self.wrong(f"has lists of {int(sizes.astype(float).sum()):,} vectors in all, but {rows:,} rows")
-        seen = np.zeros(rows, bool)
+        return sizes.astype(np.int64)
+
+    def _places(self, sizes: Ids, code: int, rows: int) -> Ids:
+        """Pass the codes and row numbers of an inverted file, in which each row occurs once."""
+        places = np.full(rows, -1, np.int64)
         for size in filter(None, sizes.tolist()):
+            first = self._file.tell()
             self._skip(size * code, "bytes of codes")
             ids = self._array("<i8", size)
             if ids.min() < 0 or ids.max() >= rows:
                 raise self.wrong(f"has rows from {ids.min():,} to {ids.max():,} in a list, but {rows:,} in all")
-            seen[ids] = True
-        if not seen.all():
-            raise self.wrong(f"has {int((~seen).sum()):,} rows in no list")
+            places[ids] = first + code * np.arange(size)
+        if (places < 0).any():
+            raise self.wrong(f"has {int((places < 0).sum()):,} rows in no list")
+        return places
+
+    def _one_bit(self, header: Header) -> int:
+        """Pass a RaBitQ quantiser of one bit; returns the bytes of a code: the bits and two numbers."""
+        code = (header.dim + 7) // 8 + 8
+        dim, stated, metric, again, residual, bits = self.numbers("<QQiQ?B")
+        if (dim, stated, metric, again, residual) != (header.dim, code, header.metric, code, True) or bits > 8:
+            raise self.wrong(f"has a RaBitQ quantiser of {dim:,} numbers in {stated:,} bytes, asked with {bits} bits")
+        return code
 
     def _quantiser(self, dim: int) -> int:
         """Pass a scalar quantiser; returns the bytes of a code."""

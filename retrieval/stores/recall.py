@@ -15,6 +15,7 @@ from retrieval.stores.base import others
 from retrieval.stores.faiss import FaissStore
 
 _QUERIES = 50
+_AT_ONCE = 16_384  # vectors
 Figures = dict[str, Any]
 
 
@@ -29,6 +30,20 @@ def recall_at_k(found: Rows, truth: Rows) -> float:
     hits = [len(np.intersect1d(one, other[other >= 0])) for one, other in zip(found, truth, strict=True)]
     wanted = int((truth >= 0).sum())
     return float(np.sum(hits) / wanted) if wanted else 1.0
+
+
+def nearest_rows(queries: Vectors, vectors: Vectors, k: int) -> Rows:
+    """The k nearest of (N, D) vectors to each query, best first, by numpy: (Q, k) ids; vectors may lie on disk."""
+    k = min(k, len(vectors))
+    ids, best = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
+    for at in range(0, len(vectors), _AT_ONCE):
+        scores = queries @ vectors[at : at + _AT_ONCE].T
+        top = np.argpartition(-scores, k - 1, axis=1)[:, :k] if k < scores.shape[1] else np.indices(scores.shape)[1]
+        ids = np.concatenate([ids, top + at], axis=1)
+        best = np.concatenate([best, np.take_along_axis(scores, top, axis=1)], axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")[:, :k]
+        ids, best = np.take_along_axis(ids, order, axis=1), np.take_along_axis(best, order, axis=1)
+    return ids
 
 
 def against_exact(store: FaissStore, vectors: Vectors, queries: Vectors, own: Ids | None = None) -> Figures:

@@ -37,6 +37,9 @@ def test_bench_searches_the_requested_number_of_vectors(artifact, capsys):
     figures = json.loads(capsys.readouterr().out)
     assert (figures["rows"], figures["dimension"]) == (3000, 8)
     assert figures["recall@10"] == 1.0
+    assert all(figures[f"filter, {kind}: recall@10"] == 1.0 for kind in ("random", "clumps", "one label", "0.01%"))
+    assert figures["filter, random: rows"] == 30
+    assert 0 < figures["p50 CPU ms"] <= figures["p95 CPU ms"]
 
 
 def test_bench_keeps_an_artifact_of_drawn_vectors_and_serves_it(artifact, tmp_path, monkeypatch, capsys):

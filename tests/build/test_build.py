@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -389,19 +390,38 @@ def test_removed_images_can_be_added_again(copied_artifact, pictures):
     assert np.allclose(vectors_of(after), vectors_of(before)[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("factory", ["IVF4,Flat", "IVF2,SQ8", "HNSW8,SQfp16"])
+@pytest.mark.parametrize("factory", ["IVF4,Flat", "IVF2,SQ8", "HNSW8,SQfp16", "IVF4,RaBitQ"])
 def test_add_and_remove_work_with_approximate_indexes(tmp_path, pictures, encoder, factory):
     build(pictures, tmp_path / "it", encoder, factory=factory)
     before = load_artifact(tmp_path / "it")
     draw(tmp_path / "more" / "a" / "x.png", 70)
     draw(tmp_path / "more" / "a" / "y.png", 71)
     add_images(before.folder, open_source(str(tmp_path / "more")))
-    grown = check_consistent(tmp_path / "it", lossy="SQ" in factory)
+    grown = check_consistent(tmp_path / "it", lossy="SQ" in factory or "RaBitQ" in factory)
     assert np.array_equal(vectors_of(grown)[:60], vectors_of(before))
     remove_images(grown.folder, grown.gallery.ids[60:])
-    after = check_consistent(tmp_path / "it", lossy="SQ" in factory)
+    after = check_consistent(tmp_path / "it", lossy="SQ" in factory or "RaBitQ" in factory)
     assert np.array_equal(vectors_of(after), vectors_of(before))
     assert after.manifest["index"]["factory"] == factory
+
+
+def test_vectors_of_a_large_index_are_a_file_of_the_artifact(tmp_path, pictures, encoder):
+    """Listed and hashed, sent along by pickle and by changes of the description, and gone with the index."""
+    build(pictures, tmp_path / "it", encoder, factory="IVF4,RaBitQ")
+    built = load_artifact(tmp_path / "it")
+    assert "index.safetensors" in built.manifest["files"]
+    assert len(pickle.loads(pickle.dumps(built)).store) == 60
+    path = tmp_path / "it" / "index.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match=r"index.safetensors: SHA-256"):
+        load_artifact(tmp_path / "it")
+    path.unlink()
+    with pytest.raises(IntegrityError, match=r"index.safetensors is missing"):
+        load_artifact(tmp_path / "it")
+    build(pictures, tmp_path / "it", encoder)
+    again = load_artifact(tmp_path / "it")
+    assert "index.safetensors" not in again.manifest["files"] and not path.exists()
 
 
 def test_build_with_a_broken_encoder_keeps_the_old_artifact(copied_artifact, pictures, encoder):

@@ -52,10 +52,11 @@ def fitted(vectors):
         (50_000, 4_096, "Flat"),
         (50_001, 2, "IVF1024,SQfp16"),
         (1_000_000, 256, "IVF4096,SQfp16"),
-        (2**24, 256, "IVF16384_HNSW32,SQfp16"),  # 8 GiB in 16 bits
-        (2**24 + 1, 256, "IVF16384_HNSW32,SQ8"),
-        (1_000_000, 4_294, "IVF4096,SQfp16"),  # 8.59 GB of the 8.590 that 8 GiB are
-        (1_000_000, 4_295, "IVF4096,SQ8"),
+        (2**21, 256, "IVF4096,SQfp16"),  # 1 GiB in 16 bits
+        (2**21 + 1, 256, "IVF8192,RaBitQ"),
+        (1_000_000, 536, "IVF4096,SQfp16"),  # 1.072 GB of the 1.074 that 1 GiB are
+        (1_000_000, 537, "IVF4096,RaBitQ"),
+        (10_000_000, 256, "IVF16384_HNSW32,RaBitQ"),
     ],
 )
 def test_index_is_chosen_by_rows_and_memory(rows, dim, factory):

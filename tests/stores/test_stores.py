@@ -13,9 +13,12 @@ from exact_store import ExactStore
 
 from retrieval.errors import IntegrityError, StoreError
 from retrieval.stores.base import MISSING
-from retrieval.stores.faiss import _EXACT_BELOW, AUTO, FaissStore, IndexSettings
+from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings
+from retrieval.stores.faiss.narrow import EXACT_UP_TO
+from retrieval.stores.large.store import LargeStore
+from retrieval.stores.open import new_store, open_index
 
-ROWS, DIM = 3_000, 32
+ROWS, DIM = 12_000, 32
 ROUNDING = 2e-6  # rounding error of float32 sums
 # The largest error of a stored vector, and so of a score.
 TOLERANCES = {
@@ -29,10 +32,13 @@ TOLERANCES = {
     "IVF16_HNSW4,SQ6": 3e-2,
     "HNSW16,Flat": ROUNDING,
     "HNSW32,SQ8": 8e-3,
+    "IVF16,RaBitQ": 5e-4,
+    "IVF64_HNSW4,RaBitQ": 5e-4,
 }
 # Indexes with another score, or whose rows cannot be filtered or read back; and strings that name no index.
 REFUSED = [
     *("LSH", "PCA16,Flat", "OPQ8,IVF16,PQ8", "PQ8", "HNSW16,PQ8", "IVF16,PQ8x4fs", "IVF16,PQ8+16", "IVF16,PQ8"),
+    *("RaBitQ", "HNSW32,RaBitQ", "IVF16,RaBitQ4", "IVF16,RaBitQfs"),
     *("Flat,RFlat", "IVF16,Flat,RFlat", "SQfp16,Refine(Flat)"),
     *("L2norm,Flat", "RR32,Flat", "IDMap,Flat", "IDMap2,Flat", "HNSW1,Flat", "IVF0,Flat", "IVF16", "SQ4"),
     *("", " ", "flat", "Flat ", "Nonsense", "IVF16,Nonsense", "Flat;Flat", "auto"),
@@ -42,8 +48,8 @@ ALLOWED = {
     "empty": [],
     "one": [1_234],
     "rare": [3, 500, 501, 502, 1_999, 2_000, 2_999],
-    "few": list(range(500, 500 + _EXACT_BELOW)),
-    "large": list(range(400, 401 + _EXACT_BELOW)),
+    "few": list(range(500, 500 + EXACT_UP_TO)),
+    "large": list(range(400, 401 + EXACT_UP_TO)),
     "all": list(range(ROWS)),
 }
 
@@ -69,11 +75,16 @@ def empty_store(name):
     """An empty store, trained if necessary, that searches with the greatest effort."""
     if name == "exact":
         return ExactStore(DIM)
-    store = FaissStore(DIM, IndexSettings(name))
+    store = new_store(DIM, IndexSettings(name))
     store.train(VECTORS)
     if store.effort:
-        store.settings = replace(store.settings, search={store.effort.name: store.effort.most})
+        store.settings = replace(store.settings, search=efforts(store, store.effort.most))
     return store
+
+
+def efforts(store, value):
+    """The search settings of this effort; of a large index, all rows are compared exactly."""
+    return {store.effort.name: value} | ({"refine": ROWS} if isinstance(store, LargeStore) else {})
 
 
 def filled_store(name):
@@ -134,7 +145,7 @@ def test_lowest_search_effort_still_returns_k_hits(filled, allowed):
     store, full = filled.store, filled.store.settings
     rows = None if ALLOWED[allowed] is None else np.array(ALLOWED[allowed])
     count = ROWS if rows is None else len(rows)
-    store.settings = replace(full, search={store.effort.name: store.effort.least})
+    store.settings = replace(full, search=efforts(store, store.effort.least))
     try:
         for k in (5, count - 1, count + 5):
             ids, scores = store.search(QUERIES, k, rows)
@@ -184,10 +195,10 @@ def test_search_without_queries_returns_empty_arrays(filled):
 def test_concurrent_searches_match_sequential_ones():
     """Sixty concurrent searches, each with its own filter, in a store that has not cached its row positions yet."""
     rng = np.random.default_rng(4)
-    sizes = [1, 5, 50, _EXACT_BELOW, _EXACT_BELOW + 1, ROWS - 1] * 10
+    sizes = [1, 5, 50, EXACT_UP_TO, EXACT_UP_TO + 1, ROWS - 1] * 10
     filters = [np.sort(rng.choice(ROWS, size, replace=False)) for size in sizes]
     queries = drawn(len(sizes), seed=5)[:, None]
-    for name in ("exact", "Flat", "IVF16,SQfp16", "HNSW32,SQ8"):
+    for name in ("exact", "Flat", "IVF16,SQfp16", "HNSW32,SQ8", "IVF16,RaBitQ"):
         serial = list(map(filled_store(name).search, queries, [7] * len(sizes), filters))
         with ThreadPoolExecutor(8) as pool:
             together = list(pool.map(filled_store(name).search, queries, [7] * len(sizes), filters))
@@ -231,14 +242,14 @@ def test_saved_index_loads_unchanged(name, tmp_path):
     store = filled_store(name)
     store.settings = replace(store.settings, chosen="asked", recall_at_10=0.99, bytes_per_vector=1.5)
     store.save(tmp_path / "index.faiss")
-    loaded = FaissStore.load(tmp_path / "index.faiss", json.loads(json.dumps(asdict(store.settings))))
+    loaded = open_index(tmp_path / "index.faiss", json.loads(json.dumps(asdict(store.settings))))
     assert (loaded.dim, len(loaded), loaded.settings) == (DIM, ROWS, store.settings)
     assert loaded.effort == store.effort
     np.testing.assert_array_equal(loaded.vectors(np.arange(ROWS)), store.vectors(np.arange(ROWS)))
     for allowed in (None, np.array(ALLOWED["rare"]), np.array(ALLOWED["large"])):
         for found, wanted in zip(loaded.search(QUERIES, 9, allowed), store.search(QUERIES, 9, allowed), strict=True):
             np.testing.assert_array_equal(found, wanted)
-    assert store.size_in_bytes() == (tmp_path / "index.faiss").stat().st_size
+    assert store.size_in_bytes() == loaded.size_in_bytes() == sum(path.stat().st_size for path in tmp_path.iterdir())
     loaded.add(QUERIES[-1:])  # vectors can still be added
     assert loaded.search(QUERIES[-1:], 1)[0].tolist() == [[ROWS]]
 
@@ -292,3 +303,34 @@ def test_file_that_is_not_an_inner_product_index_is_refused(tmp_path):
     faiss.write_index(faiss.IndexFlatL2(DIM), str(path))
     with pytest.raises(IntegrityError, match="must be the inner product"):
         FaissStore.load(path, {})
+
+
+def test_filter_that_is_kept_is_told_from_another_of_the_same_size():
+    """Also if the caller writes another filter into the same array, and where only rows between samples differ."""
+    store = filled_store("IVF16,SQfp16")
+    allowed = np.arange(5_000)
+    for moved in (0, 7_000, 3):
+        allowed[:] = np.arange(5_000) + moved
+        assert_agrees(store.search(QUERIES, 10, allowed), QUERIES, 10, VECTORS, allowed, TOLERANCES["SQfp16"])
+    allowed[1] = 11_000
+    ids = store.search(VECTORS[11_000:11_001], 1, allowed)[0]
+    assert ids.tolist() == [[11_000]]
+
+
+@pytest.mark.parametrize("name", ["IVF16,SQfp16", "IVF16,RaBitQ"])
+def test_mapped_index_holds_no_vectors_in_memory_and_survives_its_file(name, tmp_path):
+    """A new version of an artifact takes the place of the old files, while the old index is still searched."""
+    store = filled_store(name)
+    store.save(tmp_path / "index.faiss")
+    loaded = open_index(tmp_path / "index.faiss", asdict(store.settings))
+    lists = faiss.downcast_InvertedLists(loaded._inverted.invlists)
+    assert isinstance(lists, faiss.OnDiskInvertedLists) and lists.prefetch_nthread == 0
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for allowed in (None, np.arange(0, ROWS, 3)):
+        for found, wanted in zip(loaded.search(QUERIES, 9, allowed), store.search(QUERIES, 9, allowed), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(loaded.emptied().vectors(np.arange(0)), store.vectors(np.arange(0)))
+    loaded.save(tmp_path / "again.faiss")
+    again = open_index(tmp_path / "again.faiss", asdict(store.settings))
+    np.testing.assert_array_equal(again.vectors(np.arange(ROWS)), store.vectors(np.arange(ROWS)))

@@ -31,6 +31,7 @@ from retrieval.images.open import open_image
 from retrieval.stores.base import Store
 from retrieval.stores.choose import fit_index
 from retrieval.stores.faiss import FaissStore
+from retrieval.stores.open import open_index
 from retrieval.stores.stated import check_lengths
 
 TEXT = "text"  # the section's name in the manifest
@@ -106,7 +107,7 @@ def export_text(folder: Path, gallery: Gallery, part: TextPart | None, stated: M
         return {}
     place = folder / LAYOUT.text
     for path in place.iterdir():  # an older artifact does not say how the exported towers read; other files are links
-        if path != folder / LAYOUT.text_index:
+        if path not in (folder / LAYOUT.text_index, folder / LAYOUT.text_vectors):
             path.unlink()
     part.encoder.save(place)
     exported = _exported(folder, part.encoder, [] if stated[TEXT].get(ONE_TOWER) is True else compared_images(gallery))
@@ -163,7 +164,7 @@ def read_text(
         text = TextEncoder.load(folder / LAYOUT.text, engine=engine, pictures=encoder if one_tower else None)
         # Before, fingerprints depended on the version of transformers.
         found = text.fingerprint if EXPORTED in stated else stated["fingerprint"]
-        own = store if one_tower else FaissStore.load(folder / LAYOUT.text_index, stated["index"])
+        own = store if one_tower else open_index(folder / LAYOUT.text_index, stated["index"])
     except (EncoderError, IntegrityError) as error:
         raise IntegrityError(f"{LAYOUT.text}: {error}") from error
     agree(f"{LAYOUT.text}: fingerprint", stated["fingerprint"], found)

@@ -25,7 +25,7 @@ def fingerprint_of_files(folder: Path) -> str:
     EncoderError for weights and settings that cannot be read.
     """
     settings = (path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".txt", ".model"))
-    files = sorted(folder.glob("*.safetensors"))
+    files = [path for path in sorted(folder.glob("*.safetensors")) if path.stem != "index"]  # not those of the gallery
     for path in files:
         weights.stored_shapes(path)  # its header is checked
     return weights.fingerprint_of_files([[path.name, _content(path)] for path in settings], files)

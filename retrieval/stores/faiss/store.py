@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -16,46 +14,14 @@ from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import IntegrityError, StoreError
 from retrieval.forking import Lock, in_child, threads_in_child
 from retrieval.stores.base import MISSING, check_added, check_allowed, check_rows, check_search
-from retrieval.stores.exact import search_rows
-from retrieval.stores.index_file import check_index, read_index, write_index
+from retrieval.stores.faiss.kinds import AUTO, Effort, IndexSettings, in_memory, kind_of, made, without_rows
+from retrieval.stores.faiss.mapped import CAN_MAP, Codes, read_mapped
+from retrieval.stores.faiss.narrow import EXACT_UP_TO, Filters, Narrow
+from retrieval.stores.index_file import Header, check_index, read_index, write_index
 from retrieval.stores.stated import check_settings
 
 # FAISS's worker threads do not exist in a forked child, which would wait for them forever.
 in_child(lambda: faiss.omp_set_num_threads(threads_in_child()))
-
-AUTO = "AUTO"  # instead of a factory string: choose one by size
-_EXACT_BELOW = 2_000  # allowed rows: up to this many are searched by brute force, which is exact and takes 2 ms
-# FAISS factory strings that satisfy the store interface: scores are inner products with the vectors that it returns;
-# rows can be filtered, read back, and added to an emptied copy. Excluded: PCA (scores of centred vectors), LSH, PQ (its
-# scores are off by tenths, and rows drift when added again), refined and mapped indexes. A graph with fewer than 2
-# links per node crashes FAISS.
-_FACTORIES = re.compile(
-    r"((IVF[1-9]\d{0,6}(_HNSW([2-9]|[1-9]\d\d?))?|HNSW([2-9]|[1-9]\d\d?)),)?(Flat|SQfp16|SQbf16|SQ8|SQ6)"
-    r"|HNSW([2-9]|[1-9]\d\d?)"
-)
-
-
-@dataclass(frozen=True)
-class IndexSettings:
-    """How an index was built and is searched; stored in the manifest, because FAISS keeps only part of it."""
-
-    factory: str = "Flat"
-    chosen: str = AUTO
-    """`AUTO` if the factory string was chosen by size, else `asked`."""
-    search: Mapping[str, int] = field(default_factory=dict)
-    """`nprobe` for an IVF index, `efSearch` for HNSW."""
-    recall_at_10: float | None = None
-    """Measured against exact search on a sample of the rows, in [0, 1]; None if not measured yet."""
-    bytes_per_vector: float | None = None
-
-
-@dataclass(frozen=True)
-class Effort:
-    """A search parameter, with the smallest and largest useful value."""
-
-    name: str
-    least: int
-    most: int
 
 
 class FaissStore:
@@ -64,22 +30,25 @@ class FaissStore:
     def __init__(self, dim: int, settings: IndexSettings | None = None, *, index: Any = None) -> None:
         self.dim = dim
         self.settings = settings or IndexSettings()
-        self._index = _made(dim, self.settings.factory) if index is None else index
+        self._index = made(dim, self.settings.factory) if index is None else index
         self._inverted = faiss.downcast_index(faiss.try_extract_index_ivf(self._index))
         self._places = Lock()
+        self._filters = Filters()
+        self._codes: Codes | None = None  # of an inverted file that is mapped from disk
         self._graph = isinstance(faiss.downcast_index(self._index), faiss.IndexHNSW)
 
     @staticmethod
     def check_factory(factory: str, dim: int) -> None:
         """Raise StoreError if FAISS cannot build this index, or if it would violate the store interface."""
         if factory != AUTO:
-            FaissStore(dim, IndexSettings(factory))
+            made(dim, factory)
 
     @classmethod
-    def load(cls, path: Path, settings: Mapping[str, Any]) -> FaissStore:
+    def load(cls, path: Path, settings: Mapping[str, Any]) -> Self:
         """Read an index file; raises IntegrityError unless it is an inner-product index that matches the settings.
 
-        FAISS reads only what `check_index` has found to be whole.
+        FAISS reads only what `check_index` has found to be whole. The lists of an inverted file are not read: they are
+        mapped, and the file must not change.
         """
         header = check_index(path)
         if header.metric != faiss.METRIC_INNER_PRODUCT:
@@ -88,20 +57,35 @@ class FaissStore:
             )
         check_settings(path.name, settings, header)
         try:
-            index = read_index(path)
+            index = read_mapped(path) if CAN_MAP and header.lists and header.rows else read_index(path)
         except RuntimeError as error:
             raise IntegrityError(f"{path.name} is not a readable FAISS index.") from error
         store = cls(index.d, IndexSettings(**settings), index=index)
-        stated, found = _kind(_made(index.d, store.settings.factory)), _kind(index)
+        stated, found = kind_of(made(index.d, store.settings.factory)), kind_of(index)
         if stated != found:
             raise IntegrityError(f"{path.name}: the manifest says {store.settings.factory} ({stated}), found {found}.")
-        store._know_places()  # now, while no other thread is searching
+        store._opened(path, header)
         return store
+
+    def _opened(self, path: Path, header: Header) -> None:
+        """Prepare what was read from a file for searching, while no other thread does."""
+        if self._inverted is None:
+            return
+        if getattr(self._inverted, "by_residual", False):  # not as this project writes it: rows are not codes alone
+            self._index = in_memory(self._inverted)
+            self._inverted = self._index
+        if self._is_mapped() and header.places is not None:
+            self._codes = Codes(path, header.places, self._inverted)
+        self._know_places()
+
+    def _is_mapped(self) -> bool:
+        lists = None if self._inverted is None else faiss.downcast_InvertedLists(self._inverted.invlists)
+        return lists is not None and not isinstance(lists, faiss.ArrayInvertedLists)
 
     def save(self, path: Path) -> None:
         """Write the index file."""
         self._forget_places()
-        write_index(self._index, path)
+        write_index(in_memory(self._inverted) if self._is_mapped() else self._index, path)
 
     def train(self, vectors: Vectors) -> None:
         """Train the index on vectors, (N, D) float32, before any are added (cluster centres, value ranges).
@@ -127,17 +111,28 @@ class FaissStore:
         vectors = check_added(vectors, self.dim)
         if not self._index.is_trained:
             raise StoreError(f"an index {self.settings.factory!r} must be trained before vectors are added.")
+        if self._is_mapped():
+            self._index = self._inverted = in_memory(self._inverted)
+            self._codes = None
         self._index.add(vectors)
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> tuple[Ids, Floats]:
         """See `Store.search`; exact for a flat index, and for a filter that accepts few rows."""
         queries = check_search(queries, k, self.dim)
         if allowed is not None:
-            allowed = check_allowed(allowed, len(self))
+            given = np.asarray(allowed, np.int64)
+            narrow = self._filters.get(given)
+            if narrow is None:
+                allowed = check_allowed(given, len(self))
+                if len(allowed) <= EXACT_UP_TO:
+                    narrow = self._narrow(allowed)
+                    self._filters.put(given, narrow, narrow.size)
+            if narrow is not None:
+                found: tuple[Ids, Floats] = narrow.search(queries, k)
+                return found
         rows = len(self) if allowed is None else len(allowed)
-        if not rows or (allowed is not None and rows <= _EXACT_BELOW):
-            few = np.arange(0) if allowed is None else allowed
-            return search_rows(queries, self.vectors(few), few, k)
+        if not rows:
+            return Narrow(np.arange(0), self._index).search(queries, k)
         ids, scores = self._search(queries, k, allowed, len(self) / rows)
         # Too few results in the lists visited: the allowed rows are in other lists, lists are short, or a graph is
         # disconnected.
@@ -151,6 +146,8 @@ class FaissStore:
         ids = check_rows(ids, len(self))
         if not len(ids):
             return np.empty((0, self.dim), np.float32)
+        if self._codes is not None:
+            return self._codes.vectors(ids)
         self._know_places()
         return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(ids)), np.float32)
 
@@ -168,6 +165,8 @@ class FaissStore:
 
     def size_in_bytes(self) -> int:
         """Size of the index file in bytes."""
+        if self._codes is not None:
+            return self._codes.size
         self._forget_places()
         pieces: list[int] = []
         faiss.write_index(self._index, faiss.PyCallbackIOWriter(lambda piece: pieces.append(len(piece))))
@@ -175,7 +174,7 @@ class FaissStore:
 
     def emptied(self) -> FaissStore:
         """A store with the same settings and training, but without vectors."""
-        index = faiss.clone_index(self._index)
+        index = faiss.clone_index(self._index) if self._inverted is None else without_rows(self._inverted)
         index.reset()
         return FaissStore(self.dim, self.settings, index=index)
 
@@ -185,13 +184,21 @@ class FaissStore:
     def _know_places(self) -> None:
         """Build an inverted file's map from row to list (8 bytes per row), which reading rows back requires."""
         with self._places:
-            if self._inverted is not None and self._inverted.direct_map.no():
+            if self._inverted is not None and self._codes is None and self._inverted.direct_map.no():
                 self._inverted.make_direct_map()
 
     def _forget_places(self) -> None:
         """Drop that map: it is rebuilt in a moment, so it is not written to disk."""
-        if self._inverted is not None:
+        if self._inverted is not None and not self._is_mapped():
             self._inverted.set_direct_map_type(faiss.DirectMap.NoMap)
+
+    def _narrow(self, rows: Ids) -> Narrow:
+        """A small index of these rows alone."""
+        if self._codes is not None:
+            return Narrow(rows, self._codes.small(rows))
+        index = faiss.IndexFlatIP(self.dim)
+        index.add(self.vectors(rows))
+        return Narrow(rows, index)
 
     def _search(self, queries: Vectors, k: int, allowed: Ids | None, widen: float) -> tuple[Ids, Floats]:
         """Search the index once; because of a filter, visit `widen` times more of it (infinity: all of it)."""
@@ -209,35 +216,6 @@ class FaissStore:
         if self._graph and allowed is None and not math.isinf(widen):
             return faiss.SearchParametersHNSW(efSearch=self.settings.search.get("efSearch", 16))
         return faiss.SearchParameters(**selector) if selector else None
-
-
-def _made(dim: int, factory: str) -> Any:
-    """An empty FAISS index; raises StoreError if it cannot be a store, or not with this dimension."""
-    if not _FACTORIES.fullmatch(factory):
-        raise StoreError(
-            f"an index {factory!r} is not supported: its scores must be inner products, and its rows must be "
-            "filterable and readable. "
-            "Supported: Flat, SQ6, SQ8, SQbf16, SQfp16, alone or after 'IVF1024,' or 'HNSW32,'."
-        )
-    try:
-        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise StoreError(
-            f"FAISS cannot create an index {factory!r} for {dim} dimensions (see its wiki, 'The index factory')."
-        ) from error
-
-
-def _kind(index: Any) -> str:
-    """Describe an index by its classes, lists and bits: what its factory string says, read from the index itself."""
-    # A new name: the original wrapper owns the memory, and must live as long as the downcast one.
-    kind = faiss.downcast_index(index)
-    name = "IndexFlat" if isinstance(kind, faiss.IndexFlat) else type(kind).__name__
-    if hasattr(kind, "sq"):
-        name += f" of type {kind.sq.qtype}"
-    if isinstance(kind, faiss.IndexIVF):
-        lists = type(faiss.downcast_InvertedLists(kind.invlists)).__name__
-        return f"{name} with {kind.nlist} {lists} over {_kind(kind.quantizer)}"
-    return f"{name} over {_kind(kind.storage)}" if isinstance(kind, faiss.IndexHNSW) else name
 
 
 def _bitmap(allowed: Ids, size: int) -> Any:
