@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.artifact.load import Artifact
-from retrieval.artifact.tags import keys_of, tags_of
+from retrieval.artifact.tags import RowTags, keys_of
 from retrieval.console import Progress, command
 from retrieval.errors import StoreError
 from retrieval.stores.paired import PairedStore
@@ -39,7 +39,7 @@ def pair(artifact: Artifact, uri: str) -> PairedStore:
     collection = open_collection(uri)
     try:
         _check_held(collection, artifact)
-        keys = keys_of(artifact.gallery, tags_of(artifact.gallery))
+        keys = keys_of(artifact.gallery, RowTags(artifact.gallery))
     except BaseException:
         collection.close()  # an app that waits for a version comes back again and again
         raise
@@ -82,12 +82,12 @@ def fill(artifact: Artifact, uri: str, progress: Progress | None = None) -> Fill
 
 
 def _filled(collection: Collection, artifact: Artifact, versions: dict[str, int], progress: Progress | None) -> Filled:
-    tags = tags_of(artifact.gallery)
+    tags = RowTags(artifact.gallery)
     keys, there = keys_of(artifact.gallery, tags), collection.keys()
     new = np.flatnonzero(~np.isin(keys, there))
     for at in range(0, len(new), _AT_ONCE):
         rows = new[at : at + _AT_ONCE]
-        collection.upsert(keys[rows], artifact.store.vectors(rows), [tags[row] for row in rows])
+        collection.upsert(keys[rows], artifact.store.vectors(rows), tags.of(rows))
         if progress:
             progress(min(at + _AT_ONCE, len(new)), len(new))
     collection.finish()

@@ -114,11 +114,14 @@ class Values:
                 accepted |= self._equal(value)
         return accepted, None in condition.values
 
-    def owned(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """The row and the code of each value that there is; a row with a list has several."""
-        there = self.codes >= 0
-        owners = np.arange(self._rows) if self._owners is None else self._owners
-        return owners[there], self.codes[there]
+    def owned(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """The row, counted from `start`, and the code of each value in these rows; a row with a list has several."""
+        if self._owners is None:
+            codes = self.codes[start:stop]
+            there = np.flatnonzero(codes >= 0)
+            return there, codes[there]
+        members = slice(*np.searchsorted(self._owners, [start, stop]))
+        return self._owners[members] - start, self.codes[members]
 
     def _having(self, accepted: Mask) -> Mask:
         """(N,): the rows with a value of those accepted (D,)."""

@@ -3,18 +3,22 @@
 import gc
 import json
 import os
+import tracemalloc
 from itertools import count
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import noise
 
 from retrieval import Searcher, open_artifact
 from retrieval.__main__ import main
 from retrieval.artifact.pairing import fill
-from retrieval.artifact.tags import conditions_of, keys_of, tags_of
+from retrieval.artifact.tags import BLOCK, RowTags, conditions_of, keys_of, tag_of
 from retrieval.build.change import add_images, remove_images
 from retrieval.errors import StoreError
+from retrieval.images.gallery import Gallery
 from retrieval.sources.open import open_source
 from retrieval.stores.servers.open import STORE
 
@@ -74,7 +78,7 @@ def test_hits_are_those_of_the_artifacts_own_index(both, where):
 @pytest.mark.parametrize("where", WHERE[1:], ids=str)
 def test_tags_tell_a_database_exactly_what_a_filter_means(both, where):
     gallery = both[0].gallery
-    tags, conditions = tags_of(gallery), conditions_of(gallery, where)
+    tags, conditions = RowTags(gallery), conditions_of(gallery, where)
     assert len(conditions) == sum(len(each) if isinstance(each, dict) else 1 for each in where.values())
     passing = [
         row
@@ -84,14 +88,57 @@ def test_tags_tell_a_database_exactly_what_a_filter_means(both, where):
     assert passing == gallery.rows_where(where).tolist()
 
 
-def test_rows_have_a_key_each_that_changes_with_their_values(both):
-    gallery = both[0].gallery
-    tags = tags_of(gallery)
-    keys = keys_of(gallery, tags)
-    assert len(set(keys.tolist())) == len(gallery)
+def test_rows_have_a_key_each_that_changes_with_their_values(both, artifact, tmp_path):
+    table = pq.read_table(artifact / "gallery.parquet")
+    colours = table["colour"].to_pylist()
+    colours[0] = "another"
+    place = table.column_names.index("colour")
+    pq.write_table(table.set_column(place, "colour", pa.array(colours)), tmp_path / "gallery.parquet")
+    keys, other = (keys_of(each, RowTags(each)) for each in (both[0].gallery, Gallery(tmp_path / "gallery.parquet")))
+    assert len(set(keys.tolist())) == len(keys)
     assert keys.min() > 0
-    other = keys_of(gallery, [tags[0][1:], *tags[1:]])
-    assert (other != keys).tolist() == [True] + [False] * (len(gallery) - 1)
+    assert (other != keys).tolist() == [True] + [False] * (len(keys) - 1)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A gallery of several blocks of rows, with texts, numbers, lists and missing values."""
+    rows = np.arange(4 * BLOCK + 7)
+    lists = [[f"t{row % 5}", f"t{row % 3}"][: row % 3] for row in rows.tolist()]
+    table = pa.table(
+        {name: [f"{row:016x}" for row in rows] for name in ("id", "source", "sha256")}
+        | {"thumbnail": pa.array([b""] * len(rows), pa.binary())}
+        | {"label": [None if row % 11 == 0 else f"c{row % 100}" for row in rows.tolist()]}
+        | {"price": (rows % 50) / 2, "tags": lists}
+    )
+    path = tmp_path_factory.mktemp("large") / "gallery.parquet"
+    pq.write_table(table, path)
+    return Gallery(path)
+
+
+def test_tags_and_keys_are_the_same_in_any_block(large):
+    tags = RowTags(large)
+    rows = np.array([0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 5, len(large) - 1])
+    for row, own in zip(rows.tolist(), tags.of(rows), strict=True):
+        [image] = large.take([row])
+        texts = {"label": image.label, "price": str(image.attributes["price"]).removesuffix(".0")}
+        expected = {tag_of(column, text) for column, text in texts.items()}
+        expected |= {tag_of("tags", text) for text in image.attributes["tags"] or [None]}
+        assert own.tolist() == sorted(expected) == tags[row].tolist()
+    assert len(set(keys_of(large, tags).tolist())) == len(large) == len(tags)
+    assert [each.tolist() for each in tags[BLOCK - 1 : BLOCK + 1]] == [each.tolist() for each in tags.of(rows[2:4])]
+
+
+def test_memory_for_tags_and_keys_does_not_grow_by_objects_for_each_row(large):
+    for column in ("label", *large.attributes):
+        _ = large.column(column).missing
+    tracemalloc.start()
+    try:
+        keys = keys_of(large, RowTags(large))
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < keys.nbytes + 500 * BLOCK  # a list of arrays alone takes 200 bytes a row
 
 
 def test_searcher_with_a_database_can_be_sent_to_another_process(artifact, uri):
@@ -194,7 +241,7 @@ def test_lost_points_are_an_error_and_never_a_short_answer(artifact, uri):
     fill(opened, uri)
     searcher = Searcher.of(opened, uri)
     collection = searcher.store.collection
-    collection.mark_leaving(keys_of(opened.gallery, tags_of(opened.gallery))[:2])
+    collection.mark_leaving(keys_of(opened.gallery, RowTags(opened.gallery))[:2])
     collection.delete_leaving()
     with pytest.raises(StoreError, match="has lost 2 of 60 points: fill it again"):
         searcher.search_by_id(opened.gallery.ids[5])

@@ -97,13 +97,13 @@ class MilvusCollection:
 
     def keys(self) -> Ids:
         """See `Collection`."""
-        found: list[int] = []
+        found = [np.empty(0, np.int64)]
         with failing(self.uri):
             pages = self._client.query_iterator(self._name, filter="", batch_size=_PAGE, output_fields=["key"])
             while page := pages.next():
-                found += [int(point["key"]) for point in page]
+                found.append(np.array([point["key"] for point in page], np.int64))
             pages.close()
-        return np.sort(np.array(found, np.int64))
+        return np.sort(np.concatenate(found))
 
     def upsert(self, keys: Ids, vectors: Vectors, tags: Tags) -> None:
         """See `Collection`."""

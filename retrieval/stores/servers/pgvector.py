@@ -25,6 +25,7 @@ _LEAST = (0, 8)  # before, a filter was applied to what the graph had found, and
 _FAILURES = (psycopg.Error, PoolTimeout)
 _TIMEOUT = 10  # seconds until a connection is there
 _CONNECTIONS = 8
+_PAGE = 50_000  # keys
 _EFFORT = 200  # points that a search in the graph looks at
 _SCANNED = 200_000  # points that it goes on to, where a filter lets few through
 # Dimensions that pgvector's graph can have, by the type of its vectors; above, every point is compared.
@@ -88,8 +89,12 @@ class PostgresCollection:
 
     def keys(self) -> Ids:
         """See `Collection`."""
-        with self._connected() as run:
-            return np.array([key for (key,) in run("SELECT key FROM {table} ORDER BY key")], np.int64)
+        found = [np.empty(0, np.int64)]
+        with self._connected() as run, run.connection.cursor("keys") as pages:  # one that stays in the database
+            pages.execute(run.written("SELECT key FROM {table} ORDER BY key"))
+            while page := pages.fetchmany(_PAGE):
+                found.append(np.array([key for (key,) in page], np.int64))
+        return np.concatenate(found)
 
     def upsert(self, keys: Ids, vectors: Vectors, tags: Tags) -> None:
         """See `Collection`."""
@@ -177,8 +182,12 @@ class _Run:
 
     def __call__(self, statement: str, *values: Any, **more: sql.Composable) -> list[Any]:
         """The rows that it gives."""
-        cursor = self.connection.execute(sql.SQL(statement).format(**self._names, **more), values or None)
+        cursor = self.connection.execute(self.written(statement, **more), values or None)
         return cursor.fetchall() if cursor.description else []
+
+    def written(self, statement: str, **more: sql.Composable) -> sql.Composed:
+        """A statement with the names in it."""
+        return sql.SQL(statement).format(**self._names, **more)
 
 
 def _condition(where: Tagged) -> sql.Composable:

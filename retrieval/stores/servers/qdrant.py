@@ -82,16 +82,16 @@ class QdrantCollection:
 
     def keys(self) -> Ids:
         """See `Collection`."""
-        found: list[int] = []
+        found = [np.empty(0, np.int64)]
         offset: Any = None
         with failing(self.uri):
             while True:
                 points, offset = self._client.scroll(
                     self._name, limit=_PAGE, offset=offset, with_payload=False, with_vectors=False
                 )
-                found += [int(point.id) for point in points]
+                found.append(np.array([point.id for point in points], np.int64))
                 if offset is None:
-                    return np.sort(np.array(found, np.int64))
+                    return np.sort(np.concatenate(found))
 
     def upsert(self, keys: Ids, vectors: Vectors, tags: Tags) -> None:
         """See `Collection`."""
