@@ -66,11 +66,9 @@ def fill(artifact: Artifact, uri: str, progress: Progress | None = None) -> Fill
     """
     collection, own = open_collection(uri), artifact.manifest["manifest_sha256"]
     try:
-        state = collection.state()
-        if state is None:
-            state = State(artifact.encoder.fingerprint, artifact.store.dim, {})
-            collection.create(state)
+        state = collection.state() or State(artifact.encoder.fingerprint, artifact.store.dim, {})
         _check_encoder(state, artifact, collection)
+        collection.create(state)
         if [*state.versions][-1:] == [own]:
             return Filled(0, 0, len(artifact.gallery))
         before = dict([*state.versions.items()][-1:])

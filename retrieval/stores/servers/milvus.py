@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +18,12 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError
-from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags, failing, in_order
+from retrieval.errors import StoreError, first_line
+from retrieval.stores.servers import base
+from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it also raises, with the addresses
-_TIMEOUT = 30.0  # seconds for one answer
 _PAGE = 10_000  # points; Milvus gives at most 16,384
 _MOST_FOUND = 16_384
 _MOST_TAGS = 4_096  # of a point: the most that Milvus takes
@@ -34,14 +35,14 @@ _STRONG = "Strong"  # a search sees what was written before
 def open_at(uri: str) -> MilvusCollection:
     """See `open_collection`."""
     kind, _, rest = uri.partition(":")
-    with failing(hidden(uri)):
+    with failing(hidden(uri), said=_said):
         if kind == "milvus":
             if Path(rest).suffix != ".db":
                 raise StoreError(f"the file of a Milvus store ends in .db, not {hidden(uri)}.")
             return MilvusCollection(uri, MilvusClient(rest), DEFAULT)
         parts = urlsplit(uri)
         address = f"{kind.removeprefix('milvus+')}://{parts.hostname}:{parts.port or 19530}"
-        client = MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=_TIMEOUT)
+        client = MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=base.ANSWER)
         return MilvusCollection(hidden(uri), client, checked_name(parts.path.strip("/") or DEFAULT))
 
 
@@ -53,26 +54,31 @@ class MilvusCollection:
 
     def state(self) -> State | None:
         """See `Collection`."""
-        with failing(self.uri):
-            if not self._client.has_collection(self._about):
+        with self._failing():
+            if not self._client.has_collection(self._about, timeout=base.ANSWER):
                 return None
-            if not (found := self._client.query(self._about, ids=[1], output_fields=["told"], timeout=_TIMEOUT)):
+            if not (found := self._client.query(self._about, ids=[1], output_fields=["told"], timeout=base.ANSWER)):
                 return None
             return State.of(json.loads(found[0]["told"]))
 
     def create(self, state: State) -> None:
         """See `Collection`."""
-        with failing(self.uri):
-            if not self._client.has_collection(self._name):
+        known = self.state() is not None
+        with self._failing():
+            there = self._client.has_collection(self._name, timeout=base.ANSWER)
+            if there and not known:
+                raise something_else(self.uri, self._name)
+            if not known:
+                if not self._client.has_collection(self._about, timeout=base.ANSWER):
+                    about = self._schema(2)
+                    about.add_field("told", DataType.VARCHAR, max_length=_TOLD)
+                    self._create(self._about, about)
+                self._tell(state)
+            if not there:
                 points = self._schema(state.dim)
                 points.add_field("tags", DataType.ARRAY, element_type=DataType.INT64, max_capacity=_MOST_TAGS)
                 points.add_field("leaving", DataType.BOOL)
                 self._create(self._name, points)
-            if not self._client.has_collection(self._about):
-                about = self._schema(2)
-                about.add_field("told", DataType.VARCHAR, max_length=_TOLD)
-                self._create(self._about, about)
-            self._tell(state)
 
     def _schema(self, dim: int) -> Any:
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -83,23 +89,29 @@ class MilvusCollection:
     def _create(self, name: str, schema: Any) -> None:
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type="AUTOINDEX", metric_type="IP")
-        self._client.create_collection(name, schema=schema, index_params=index, consistency_level=_STRONG)
+        self._client.create_collection(
+            name, schema=schema, index_params=index, consistency_level=_STRONG, timeout=base.ANSWER
+        )
 
     def set_versions(self, versions: Mapping[str, int]) -> None:
         """See `Collection`."""
         if (state := self.state()) is None:
             raise StoreError(f"{self.uri} has no collection {self._name}.")
-        with failing(self.uri):
+        with self._failing():
             self._tell(State(state.encoder, state.dim, versions))
 
     def _tell(self, state: State) -> None:
-        self._client.upsert(self._about, [{"key": 1, "vector": [1.0, 0.0], "told": json.dumps(state.facts())}])
+        self._client.upsert(
+            self._about, [{"key": 1, "vector": [1.0, 0.0], "told": json.dumps(state.facts())}], timeout=base.ANSWER
+        )
 
     def keys(self) -> Ids:
         """See `Collection`."""
         found = [np.empty(0, np.int64)]
-        with failing(self.uri):
-            pages = self._client.query_iterator(self._name, filter="", batch_size=_PAGE, output_fields=["key"])
+        with self._failing():
+            pages = self._client.query_iterator(
+                self._name, filter="", batch_size=_PAGE, output_fields=["key"], timeout=base.ANSWER
+            )
             while page := pages.next():
                 found.append(np.array([point["key"] for point in page], np.int64))
             pages.close()
@@ -111,10 +123,10 @@ class MilvusCollection:
 
     def _send(self, points: Any, *, leaving: bool) -> None:
         names = ("key", "vector", "tags")
-        with failing(self.uri):
+        with self._failing():
             rows = [{**dict(zip(names, point, strict=True)), "leaving": leaving} for point in points]
             if rows:
-                self._client.upsert(self._name, rows)
+                self._client.upsert(self._name, rows, timeout=base.ANSWER)
 
     def mark_leaving(self, keys: Ids) -> None:
         """See `Collection`."""
@@ -124,23 +136,23 @@ class MilvusCollection:
 
     def delete_leaving(self) -> None:
         """See `Collection`."""
-        with failing(self.uri):
-            self._client.delete(self._name, filter="leaving == true")
+        with self._failing():
+            self._client.delete(self._name, filter="leaving == true", timeout=PATIENCE)
 
     def finish(self) -> None:
         """See `Collection`."""
-        with failing(self.uri):
-            self._client.flush(self._name)
-            self._client.load_collection(self._name)
+        with self._failing():
+            self._client.flush(self._name, timeout=PATIENCE)
+            self._client.load_collection(self._name, timeout=PATIENCE)
 
     def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
         """See `Collection`."""
         keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        with failing(self.uri):
+        with self._failing():
             answers = self._client.search(
                 self._name, queries.tolist(), filter=" and ".join(map(_condition, where)), limit=min(k, _MOST_FOUND),
                 output_fields=["key"], search_params={"metric_type": "IP", "params": {"ef": max(_EFFORT, 2 * k)}},
-                timeout=_TIMEOUT, consistency_level=_STRONG,
+                timeout=base.ANSWER, consistency_level=_STRONG,
             )  # fmt: skip
         for row, answer in enumerate(answers):
             keys[row, : len(answer)] = [int(point["key"]) for point in answer]
@@ -153,17 +165,29 @@ class MilvusCollection:
         return in_order(self.uri, keys, found)
 
     def _points(self, keys: Ids, fields: list[str]) -> list[Any]:
-        with failing(self.uri):
+        with self._failing():
             return list(
                 self._client.query(
-                    self._name, ids=keys.tolist(), output_fields=["key", *fields], timeout=_TIMEOUT,
+                    self._name, ids=keys.tolist(), output_fields=["key", *fields], timeout=base.ANSWER,
                     consistency_level=_STRONG,
                 )
             )  # fmt: skip
 
+    def _failing(self) -> AbstractContextManager[None]:
+        return failing(self.uri, said=_said)
+
     def close(self) -> None:
         """See `Collection`."""
         self._client.close()
+
+
+def _said(error: Any) -> str:
+    """What an error says, without the names of classes and codes around it."""
+    if not callable(code := getattr(error, "code", None)):
+        return getattr(error, "message", "") or first_line(error)
+    if code().name == "DEADLINE_EXCEEDED":  # an error of gRPC itself
+        return f"there was no answer within {base.ANSWER:.0f} seconds"
+    return error.details() or first_line(error)
 
 
 def _condition(where: Tagged) -> str:

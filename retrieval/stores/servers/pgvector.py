@@ -6,6 +6,7 @@ The password is in PGPASSWORD or in PostgreSQL's own password file. A collection
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,16 +15,19 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import numpy as np
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError
-from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags, failing, in_order
+from retrieval.errors import StoreError, first_line
+from retrieval.stores.servers import base
+from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
+logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # it logs what is also raised
 _LEAST = (0, 8)  # before, a filter was applied to what the graph had found, and answers were short
 _FAILURES = (psycopg.Error, PoolTimeout)
-_TIMEOUT = 10  # seconds until a connection is there
+_TIMEOUT = 5  # seconds until a connection is there
 _CONNECTIONS = 8
 _PAGE = 50_000  # keys
 _EFFORT = 200  # points that a search in the graph looks at
@@ -32,13 +36,31 @@ _SCANNED = 200_000  # points that it goes on to, where a filter lets few through
 _GRAPHS = ((2_000, "vector", "vector_ip_ops"), (4_000, "halfvec", "halfvec_ip_ops"))
 
 
+class _Connection(psycopg.Connection[Any]):
+    """A connection that is given up if there is no answer: a server that hangs cannot cancel a statement itself."""
+
+    patience: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for an answer; raises OperationalError."""
+        try:
+            return super().wait(gen, interval, timeout or self.patience or base.ANSWER)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError(
+                f"there was no answer within {self.patience or base.ANSWER:.0f} seconds"
+            ) from None
+
+
 def open_at(uri: str) -> PostgresCollection:
     """See `open_collection`."""
     parts = urlsplit(uri)
     settings = dict(parse_qsl(parts.query, keep_blank_values=True))
     name = checked_name(settings.pop("collection", DEFAULT))
     address = urlunsplit(parts._replace(query=urlencode(settings)))
-    with failing(hidden(uri), _FAILURES), psycopg.connect(address, connect_timeout=_TIMEOUT) as connection:
+    with failing(hidden(uri), _FAILURES), _Connection.connect(address, connect_timeout=_TIMEOUT) as connection:
         found = connection.execute(
             "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
         ).fetchone()
@@ -46,15 +68,28 @@ def open_at(uri: str) -> PostgresCollection:
     if not version or tuple(map(int, version.split(".")[:2])) < _LEAST:
         what = f"version {version} of it" if version else "none"
         raise StoreError(f"the store {hidden(uri)} needs pgvector 0.8 or later, and has {what}: install or update it.")
-    pool = ConnectionPool(address, min_size=0, max_size=_CONNECTIONS, timeout=_TIMEOUT, open=True)
-    return PostgresCollection(hidden(uri), pool, name)
+    return PostgresCollection(hidden(uri), address, name)
+
+
+def _pool(address: str) -> ConnectionPool[_Connection]:
+    """Connections that are looked at before they are used: after a server has come back, old ones are dead."""
+    return ConnectionPool(
+        address, connection_class=_Connection, kwargs={"connect_timeout": _TIMEOUT}, check=_check,
+        min_size=0, max_size=_CONNECTIONS, timeout=_TIMEOUT, reconnect_timeout=_TIMEOUT, open=True,
+    )  # fmt: skip
+
+
+def _check(connection: _Connection) -> None:
+    connection.patience = min(_TIMEOUT, base.ANSWER)
+    ConnectionPool.check_connection(connection)
+    connection.patience = None
 
 
 class PostgresCollection:
     """See `retrieval.stores.servers.base.Collection`."""
 
-    def __init__(self, uri: str, pool: ConnectionPool[Any], name: str) -> None:
-        self.uri, self._pool, self._dim = uri, pool, 0
+    def __init__(self, uri: str, address: str, name: str) -> None:
+        self.uri, self._address, self._pool, self._dim = uri, address, _pool(address), 0
         self._table, self._about = sql.Identifier(name), sql.Identifier(f"{name}_state")
         self._graph, self._by_tags = sql.Identifier(f"{name}_graph"), sql.Identifier(f"{name}_tags")
 
@@ -65,13 +100,16 @@ class PostgresCollection:
                 return None
             if not (found := run("SELECT encoder, dim, versions FROM {about}")):
                 return None
-            encoder, self._dim, versions = found[0]
-            return State(encoder, self._dim, dict(versions))
+            state = State.of(dict(zip(("encoder", "dim", "versions"), found[0], strict=True)))
+            self._dim = state.dim
+            return state
 
     def create(self, state: State) -> None:
         """See `Collection`."""
-        self._dim = state.dim
+        self._dim, known = state.dim, self.state() is not None
         with self._connected() as run:
+            if not known and run("SELECT to_regclass(%s)", self._table.as_string(None))[0][0] is not None:
+                raise something_else(self.uri, self._table.as_string(None))
             run("CREATE EXTENSION IF NOT EXISTS vector")
             run(
                 "CREATE TABLE IF NOT EXISTS {table} (key bigint PRIMARY KEY, vector vector({dim}) NOT NULL, "
@@ -120,7 +158,7 @@ class PostgresCollection:
 
     def finish(self) -> None:
         """See `Collection`."""
-        with self._connected() as run:
+        with self._connected(PATIENCE) as run:
             run("CREATE INDEX IF NOT EXISTS {by_tags} ON {table} USING gin (tags)")
             if graph := self._graph_type():
                 run(
@@ -135,9 +173,10 @@ class PostgresCollection:
         passing = sql.SQL(" AND ").join([sql.SQL("true"), *map(_condition, where)])
         kind = sql.SQL((self._graph_type() or ("vector", ""))[0])
         with self._connected() as run:
-            run(f"SET LOCAL hnsw.ef_search = {min(max(_EFFORT, k), 1_000)}")
-            run("SET LOCAL hnsw.iterative_scan = strict_order")
-            run(f"SET LOCAL hnsw.max_scan_tuples = {_SCANNED}")
+            run(
+                f"SET LOCAL hnsw.ef_search = {min(max(_EFFORT, k), 1_000)}; "
+                f"SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.max_scan_tuples = {_SCANNED}"
+            )
             for row, query in enumerate(queries):
                 asked = sql.Literal(_text(query))
                 found = run(
@@ -166,18 +205,32 @@ class PostgresCollection:
         return next(((kind, operators) for most, kind, operators in _GRAPHS if self._dim <= most), None)
 
     @contextmanager
-    def _connected(self) -> Iterator[_Run]:
-        """A transaction, as a function that runs a statement in it."""
+    def _connected(self, patience: float | None = None) -> Iterator[_Run]:
+        """A transaction, as a function that runs a statement in it, each for so many seconds at most."""
         tables = {"table": self._table, "about": self._about}
         names: Mapping[str, sql.Composable] = {**tables, "graph": self._graph, "by_tags": self._by_tags}
-        with failing(self.uri, _FAILURES), self._pool.connection() as connection:
-            yield _Run(connection, names)
+        with failing(self.uri, _FAILURES, self._said), self._pool.connection(min(_TIMEOUT, base.ANSWER)) as connection:
+            most = patience or base.ANSWER
+            connection.patience = most + 1  # the server is to give up first, and the connection stays
+            run = _Run(connection, names)
+            run(f"SET LOCAL statement_timeout = {1_000 * most:.0f}")
+            yield run
+
+    def _said(self, error: Exception) -> str:
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            return f"the server gave up a statement that took too long ({first_line(error)})"
+        if isinstance(error, PoolTimeout):  # it does not tell why there is no connection
+            try:
+                _Connection.connect(self._address, connect_timeout=2).close()
+            except psycopg.Error as why:
+                return first_line(why)
+        return first_line(error)
 
 
 class _Run:
     """Runs statements on a connection; names in braces are filled in."""
 
-    def __init__(self, connection: psycopg.Connection[Any], names: Mapping[str, sql.Composable]) -> None:
+    def __init__(self, connection: _Connection, names: Mapping[str, sql.Composable]) -> None:
         self.connection, self._names = connection, names
 
     def __call__(self, statement: str, *values: Any, **more: sql.Composable) -> list[Any]:

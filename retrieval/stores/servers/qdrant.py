@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 from qdrant_client import QdrantClient, models
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError
-from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags, failing, in_order
+from retrieval.errors import StoreError, first_line
+from retrieval.stores.servers import base
+from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 _MEMORY = ":memory:"  # in the place of a folder: gone with the process
-_TIMEOUT = 30  # seconds for one answer
-_PATIENCE = 3_600  # seconds for the index of a whole collection
 _PAGE = 10_000  # points
 _EFFORT = 128  # links that a search in the graph looks at, at least
 _TAGS, _LEAVING = "tags", "leaving"  # of a point's payload
@@ -31,7 +31,7 @@ _TAGS, _LEAVING = "tags", "leaving"  # of a point's payload
 def open_at(uri: str) -> QdrantCollection:
     """See `open_collection`."""
     kind, _, rest = uri.partition(":")
-    with failing(hidden(uri)), warnings.catch_warnings():
+    with failing(hidden(uri), said=_said), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a key that is sent without TLS, and of what a folder cannot do
         if kind == "qdrant":
             client = QdrantClient(location=rest) if rest == _MEMORY else QdrantClient(path=rest)
@@ -39,7 +39,7 @@ def open_at(uri: str) -> QdrantCollection:
         parts = urlsplit(uri)
         address = f"{kind.removeprefix('qdrant+')}://{parts.hostname}:{parts.port or 6333}"
         client = QdrantClient(
-            url=address, api_key=os.environ.get("QDRANT_API_KEY"), timeout=_TIMEOUT, check_compatibility=False
+            url=address, api_key=os.environ.get("QDRANT_API_KEY"), timeout=int(base.ANSWER), check_compatibility=False
         )
         return QdrantCollection(hidden(uri), client, checked_name(parts.path.strip("/") or DEFAULT))
 
@@ -52,7 +52,7 @@ class QdrantCollection:
 
     def state(self) -> State | None:
         """See `Collection`."""
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             if not self._client.collection_exists(self._about):
                 return None
             found = self._client.retrieve(self._about, [1])
@@ -62,19 +62,28 @@ class QdrantCollection:
 
     def create(self, state: State) -> None:
         """See `Collection`."""
-        with failing(self.uri), warnings.catch_warnings():
+        known = self.state() is not None
+        with failing(self.uri, said=_said), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for name, dim in ((self._name, state.dim), (self._about, 1)):
-                if not self._client.collection_exists(name):
-                    self._client.create_collection(name, models.VectorParams(size=dim, distance=models.Distance.DOT))
+            there = self._client.collection_exists(self._name)
+            if there and not known:
+                raise something_else(self.uri, self._name)
+            if not known:
+                self._make(self._about, 1)
+                self._tell(state)
+            if not there:
+                self._make(self._name, state.dim)
             self._client.create_payload_index(self._name, _TAGS, models.PayloadSchemaType.INTEGER)
-            self._tell(state)
+
+    def _make(self, name: str, dim: int) -> None:
+        if not self._client.collection_exists(name):
+            self._client.create_collection(name, models.VectorParams(size=dim, distance=models.Distance.DOT))
 
     def set_versions(self, versions: Mapping[str, int]) -> None:
         """See `Collection`."""
         if (state := self.state()) is None:
             raise StoreError(f"{self.uri} has no collection {self._name}.")
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             self._tell(State(state.encoder, state.dim, versions))
 
     def _tell(self, state: State) -> None:
@@ -84,7 +93,7 @@ class QdrantCollection:
         """See `Collection`."""
         found = [np.empty(0, np.int64)]
         offset: Any = None
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             while True:
                 points, offset = self._client.scroll(
                     self._name, limit=_PAGE, offset=offset, with_payload=False, with_vectors=False
@@ -98,12 +107,12 @@ class QdrantCollection:
         batch = models.Batch(
             ids=keys.tolist(), vectors=vectors.tolist(), payloads=[{_TAGS: own.tolist()} for own in tags]
         )
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             self._client.upsert(self._name, batch, wait=True)
 
     def mark_leaving(self, keys: Ids) -> None:
         """See `Collection`."""
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             for at in range(0, len(keys), _PAGE):
                 points = keys[at : at + _PAGE].tolist()
                 self._client.set_payload(self._name, {_LEAVING: True}, points=points, wait=True)
@@ -111,16 +120,16 @@ class QdrantCollection:
     def delete_leaving(self) -> None:
         """See `Collection`."""
         leaving = models.Filter(must=[models.FieldCondition(key=_LEAVING, match=models.MatchValue(value=True))])
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             self._client.delete(self._name, models.FilterSelector(filter=leaving), wait=True)
 
     def finish(self) -> None:
         """See `Collection`."""
-        with failing(self.uri):
-            end = time.monotonic() + _PATIENCE
+        with failing(self.uri, said=_said):
+            end = time.monotonic() + PATIENCE
             while self._client.get_collection(self._name).status != models.CollectionStatus.GREEN:
                 if time.monotonic() > end:
-                    raise StoreError(f"{self.uri} has not finished its index after {_PATIENCE // 60} minutes.")
+                    raise StoreError(f"{self.uri} has not finished its index after {PATIENCE // 60:.0f} minutes.")
                 time.sleep(0.5)
 
     def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
@@ -130,7 +139,7 @@ class QdrantCollection:
             models.QueryRequest(query=query.tolist(), filter=conditions, limit=k, params=effort) for query in queries
         ]
         keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             for row, answer in enumerate(self._client.query_batch_points(self._name, asked)):
                 keys[row, : len(answer.points)] = [int(point.id) for point in answer.points]
                 scores[row, : len(answer.points)] = [point.score for point in answer.points]
@@ -138,7 +147,7 @@ class QdrantCollection:
 
     def vectors(self, keys: Ids) -> Vectors:
         """See `Collection`."""
-        with failing(self.uri):
+        with failing(self.uri, said=_said):
             points = self._client.retrieve(self._name, keys.tolist(), with_payload=False, with_vectors=True)
         found = {int(point.id): point.vector for point in points}
         return in_order(self.uri, keys, found)
@@ -146,6 +155,13 @@ class QdrantCollection:
     def close(self) -> None:
         """See `Collection`."""
         self._client.close()
+
+
+def _said(error: Exception) -> str:
+    """What an error says; that of a time-out says nothing of the time."""
+    if isinstance(getattr(error, "source", None), httpx.TimeoutException):
+        return f"there was no answer within {base.ANSWER:.0f} seconds"
+    return first_line(error)
 
 
 def _filter(where: Sequence[Tagged]) -> models.Filter | None:
