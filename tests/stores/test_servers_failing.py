@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from secrets import token_hex
-from threading import Thread
+from threading import Barrier, Thread
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -25,8 +25,9 @@ from pymilvus import MilvusClient
 from qdrant_client import QdrantClient, models
 
 from retrieval.errors import StoreError
-from retrieval.stores.servers import base
+from retrieval.stores.servers import base, lease
 from retrieval.stores.servers.base import State
+from retrieval.stores.servers.lease import leased
 from retrieval.stores.servers.open import open_collection
 
 SECRET = "pa55-of-nobody"
@@ -147,6 +148,59 @@ def wait_for(collection):
             return
         time.sleep(0.2)
     assert found(collection) == 1
+
+
+# One at a time
+
+
+def test_collection_is_filled_by_one_process_at_a_time(behind, monkeypatch):
+    monkeypatch.setattr(lease, "RENEWED", 0.1)
+    _, uri = behind
+    with closing(open_collection(uri)) as one, closing(open_collection(uri)) as other:
+        with one.alone() as check:
+            check()
+            with refused("is being filled by another `index`: wait"), other.alone():
+                pass
+        with other.alone() as check:
+            check()
+
+
+def test_mark_of_a_process_that_was_killed_is_taken_over_and_that_of_a_slow_one_is_not(monkeypatch):
+    for name in ("RENEWED", "SETTLED"):
+        monkeypatch.setattr(lease, name, 0.05)
+    monkeypatch.setattr(lease, "ABANDONED", 0.3)
+    marks = ["killed 7"]
+    with leased("it", lambda: marks[-1], marks.append) as check:
+        check()
+        with refused("is being filled"), leased("it", lambda: marks[-1], marks.append):
+            pass
+        marks.append("another")
+        with refused("is being filled"):
+            check()
+    assert marks[-1] == "another"
+
+
+def test_of_two_that_begin_at_once_one_goes_on(monkeypatch):
+    monkeypatch.setattr(lease, "SETTLED", 0.1)
+    marks = [lease.FREE]
+    begun = Barrier(2)
+
+    def read():
+        found = marks[-1]
+        if found == lease.FREE:
+            begun.wait(5)
+        return found
+
+    def hold():
+        try:
+            with leased("it", read, marks.append):
+                time.sleep(0.5)
+                return True
+        except StoreError:
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(lambda _: hold(), range(2))) == [False, True]
 
 
 # Refusals

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError, first_line, short, short_repr
+from retrieval.stores.servers.lease import Check
 
 NO_KEY = 0
 """Padding where fewer than k points are found; no point has this key."""
@@ -73,6 +74,9 @@ class Collection(Protocol):
 
     uri: str
     """Where it is, without secrets."""
+
+    def alone(self) -> AbstractContextManager[Check]:
+        """For filling it: raises StoreError if another process does. Yields what checks that it is still held."""
 
     def state(self) -> State | None:
         """What it says of itself; None if it does not exist."""

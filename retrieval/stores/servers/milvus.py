@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError, first_line
 from retrieval.stores.servers import base
 from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
+from retrieval.stores.servers.lease import Check, leased
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it also raises, with the addresses
@@ -29,6 +30,7 @@ _MOST_FOUND = 16_384
 _MOST_TAGS = 4_096  # of a point: the most that Milvus takes
 _EFFORT = 256  # links that a search in the graph looks at, at least
 _TOLD = 65_535  # bytes of a text
+_STATE, _HELD = 1, 2  # points that tell something
 _STRONG = "Strong"  # a search sees what was written before
 
 
@@ -39,7 +41,7 @@ def open_at(uri: str) -> MilvusCollection:
         if kind == "milvus":
             if Path(rest).suffix != ".db":
                 raise StoreError(f"the file of a Milvus store ends in .db, not {hidden(uri)}.")
-            return MilvusCollection(uri, MilvusClient(rest), DEFAULT)
+            return MilvusCollection(uri, MilvusClient(rest), DEFAULT, is_file=True)
         parts = urlsplit(uri)
         address = f"{kind.removeprefix('milvus+')}://{parts.hostname}:{parts.port or 19530}"
         client = MilvusClient(address, token=os.environ.get("MILVUS_TOKEN", ""), timeout=base.ANSWER)
@@ -49,17 +51,24 @@ def open_at(uri: str) -> MilvusCollection:
 class MilvusCollection:
     """See `retrieval.stores.servers.base.Collection`."""
 
-    def __init__(self, uri: str, client: Any, name: str) -> None:
+    def __init__(self, uri: str, client: Any, name: str, *, is_file: bool = False) -> None:
         self.uri, self._client, self._name, self._about = uri, client, name, f"{name}_state"
+        self._is_file = is_file
+
+    def alone(self) -> AbstractContextManager[Check]:
+        """See `Collection`."""
+        if self._is_file:  # which has one process at a time
+            return nullcontext(lambda: None)
+        with self._failing():
+            self._make_about()
+        return leased(self.uri, lambda: self._told(_HELD), lambda mark: self._tell(_HELD, mark))
 
     def state(self) -> State | None:
         """See `Collection`."""
         with self._failing():
-            if not self._client.has_collection(self._about, timeout=base.ANSWER):
-                return None
-            if not (found := self._client.query(self._about, ids=[1], output_fields=["told"], timeout=base.ANSWER)):
-                return None
-            return State.of(json.loads(found[0]["told"]))
+            there = self._client.has_collection(self._about, timeout=base.ANSWER)
+            told = self._told(_STATE) if there else ""
+            return State.of(json.loads(told)) if told else None
 
     def create(self, state: State) -> None:
         """See `Collection`."""
@@ -69,16 +78,19 @@ class MilvusCollection:
             if there and not known:
                 raise something_else(self.uri, self._name)
             if not known:
-                if not self._client.has_collection(self._about, timeout=base.ANSWER):
-                    about = self._schema(2)
-                    about.add_field("told", DataType.VARCHAR, max_length=_TOLD)
-                    self._create(self._about, about)
-                self._tell(state)
+                self._make_about()
+                self._tell(_STATE, json.dumps(state.facts()))
             if not there:
                 points = self._schema(state.dim)
                 points.add_field("tags", DataType.ARRAY, element_type=DataType.INT64, max_capacity=_MOST_TAGS)
                 points.add_field("leaving", DataType.BOOL)
                 self._create(self._name, points)
+
+    def _make_about(self) -> None:
+        if not self._client.has_collection(self._about, timeout=base.ANSWER):
+            about = self._schema(2)
+            about.add_field("told", DataType.VARCHAR, max_length=_TOLD)
+            self._create(self._about, about)
 
     def _schema(self, dim: int) -> Any:
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -97,13 +109,19 @@ class MilvusCollection:
         """See `Collection`."""
         if (state := self.state()) is None:
             raise StoreError(f"{self.uri} has no collection {self._name}.")
-        with self._failing():
-            self._tell(State(state.encoder, state.dim, versions))
+        self._tell(_STATE, json.dumps(State(state.encoder, state.dim, versions).facts()))
 
-    def _tell(self, state: State) -> None:
-        self._client.upsert(
-            self._about, [{"key": 1, "vector": [1.0, 0.0], "told": json.dumps(state.facts())}], timeout=base.ANSWER
-        )
+    def _told(self, key: int) -> str:
+        with self._failing():
+            found = self._client.query(
+                self._about, ids=[key], output_fields=["told"], timeout=base.ANSWER, consistency_level=_STRONG
+            )
+        return str(found[0]["told"]) if found else ""
+
+    def _tell(self, key: int, told: str) -> None:
+        point = {"key": key, "vector": [1.0, 0.0], "told": told}
+        with self._failing():
+            self._client.upsert(self._about, [point], timeout=base.ANSWER)
 
     def keys(self) -> Ids:
         """See `Collection`."""

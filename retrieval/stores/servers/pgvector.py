@@ -6,7 +6,6 @@ The password is in PGPASSWORD or in PostgreSQL's own password file. A collection
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,43 +14,23 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import numpy as np
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError, first_line
 from retrieval.stores.servers import base
 from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
+from retrieval.stores.servers.connections import CONNECTED, Connection, pool_of
+from retrieval.stores.servers.lease import Check, busy
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
-logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # it logs what is also raised
 _LEAST = (0, 8)  # before, a filter was applied to what the graph had found, and answers were short
 _FAILURES = (psycopg.Error, PoolTimeout)
-_TIMEOUT = 5  # seconds until a connection is there
-_CONNECTIONS = 8
 _PAGE = 50_000  # keys
 _EFFORT = 200  # points that a search in the graph looks at
 _SCANNED = 200_000  # points that it goes on to, where a filter lets few through
 # Dimensions that pgvector's graph can have, by the type of its vectors; above, every point is compared.
 _GRAPHS = ((2_000, "vector", "vector_ip_ops"), (4_000, "halfvec", "halfvec_ip_ops"))
-
-
-class _Connection(psycopg.Connection[Any]):
-    """A connection that is given up if there is no answer: a server that hangs cannot cancel a statement itself."""
-
-    patience: float | None = None
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for an answer; raises OperationalError."""
-        try:
-            return super().wait(gen, interval, timeout or self.patience or base.ANSWER)
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
-                raise
-            self.pgconn.finish()
-            raise psycopg.OperationalError(
-                f"there was no answer within {self.patience or base.ANSWER:.0f} seconds"
-            ) from None
 
 
 def open_at(uri: str) -> PostgresCollection:
@@ -60,7 +39,7 @@ def open_at(uri: str) -> PostgresCollection:
     settings = dict(parse_qsl(parts.query, keep_blank_values=True))
     name = checked_name(settings.pop("collection", DEFAULT))
     address = urlunsplit(parts._replace(query=urlencode(settings)))
-    with failing(hidden(uri), _FAILURES), _Connection.connect(address, connect_timeout=_TIMEOUT) as connection:
+    with failing(hidden(uri), _FAILURES), Connection.connect(address, connect_timeout=CONNECTED) as connection:
         found = connection.execute(
             "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
         ).fetchone()
@@ -71,27 +50,25 @@ def open_at(uri: str) -> PostgresCollection:
     return PostgresCollection(hidden(uri), address, name)
 
 
-def _pool(address: str) -> ConnectionPool[_Connection]:
-    """Connections that are looked at before they are used: after a server has come back, old ones are dead."""
-    return ConnectionPool(
-        address, connection_class=_Connection, kwargs={"connect_timeout": _TIMEOUT}, check=_check,
-        min_size=0, max_size=_CONNECTIONS, timeout=_TIMEOUT, reconnect_timeout=_TIMEOUT, open=True,
-    )  # fmt: skip
-
-
-def _check(connection: _Connection) -> None:
-    connection.patience = min(_TIMEOUT, base.ANSWER)
-    ConnectionPool.check_connection(connection)
-    connection.patience = None
-
-
 class PostgresCollection:
     """See `retrieval.stores.servers.base.Collection`."""
 
     def __init__(self, uri: str, address: str, name: str) -> None:
-        self.uri, self._address, self._pool, self._dim = uri, address, _pool(address), 0
+        self.uri, self._address, self._pool, self._dim = uri, address, pool_of(address), 0
+        self._name = f"lookalike {name}"
         self._table, self._about = sql.Identifier(name), sql.Identifier(f"{name}_state")
         self._graph, self._by_tags = sql.Identifier(f"{name}_graph"), sql.Identifier(f"{name}_tags")
+
+    @contextmanager
+    def alone(self) -> Iterator[Check]:
+        """See `Collection`. The lock ends with its connection, however the process ends."""
+        ask = sql.SQL("SELECT pg_try_advisory_lock(hashtextextended({}, 0))").format(sql.Literal(self._name))
+        with failing(self.uri, _FAILURES), Connection.connect(self._address, connect_timeout=CONNECTED) as held:
+            held.autocommit = True
+            found = held.execute(ask).fetchone()
+            if not found or not found[0]:
+                raise busy(self.uri)
+            yield lambda: _ask(held)
 
     def state(self) -> State | None:
         """See `Collection`."""
@@ -209,7 +186,7 @@ class PostgresCollection:
         """A transaction, as a function that runs a statement in it, each for so many seconds at most."""
         tables = {"table": self._table, "about": self._about}
         names: Mapping[str, sql.Composable] = {**tables, "graph": self._graph, "by_tags": self._by_tags}
-        with failing(self.uri, _FAILURES, self._said), self._pool.connection(min(_TIMEOUT, base.ANSWER)) as connection:
+        with failing(self.uri, _FAILURES, self._said), self._pool.connection(min(CONNECTED, base.ANSWER)) as connection:
             most = patience or base.ANSWER
             connection.patience = most + 1  # the server is to give up first, and the connection stays
             run = _Run(connection, names)
@@ -221,16 +198,20 @@ class PostgresCollection:
             return f"the server gave up a statement that took too long ({first_line(error)})"
         if isinstance(error, PoolTimeout):  # it does not tell why there is no connection
             try:
-                _Connection.connect(self._address, connect_timeout=2).close()
+                Connection.connect(self._address, connect_timeout=2).close()
             except psycopg.Error as why:
                 return first_line(why)
         return first_line(error)
 
 
+def _ask(connection: Connection) -> None:
+    connection.execute("SELECT 1")
+
+
 class _Run:
     """Runs statements on a connection; names in braces are filled in."""
 
-    def __init__(self, connection: _Connection, names: Mapping[str, sql.Composable]) -> None:
+    def __init__(self, connection: Connection, names: Mapping[str, sql.Composable]) -> None:
         self.connection, self._names = connection, names
 
     def __call__(self, statement: str, *values: Any, **more: sql.Composable) -> list[Any]:

@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,11 +21,13 @@ from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError, first_line
 from retrieval.stores.servers import base
 from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
+from retrieval.stores.servers.lease import Check, leased
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 _MEMORY = ":memory:"  # in the place of a folder: gone with the process
 _PAGE = 10_000  # points
 _EFFORT = 128  # links that a search in the graph looks at, at least
+_STATE, _HELD = 1, 2  # points that tell something
 _TAGS, _LEAVING = "tags", "leaving"  # of a point's payload
 
 
@@ -35,7 +38,7 @@ def open_at(uri: str) -> QdrantCollection:
         warnings.simplefilter("ignore")  # of a key that is sent without TLS, and of what a folder cannot do
         if kind == "qdrant":
             client = QdrantClient(location=rest) if rest == _MEMORY else QdrantClient(path=rest)
-            return QdrantCollection(uri, client, DEFAULT)
+            return QdrantCollection(uri, client, DEFAULT, is_file=True)
         parts = urlsplit(uri)
         address = f"{kind.removeprefix('qdrant+')}://{parts.hostname}:{parts.port or 6333}"
         client = QdrantClient(
@@ -47,18 +50,27 @@ def open_at(uri: str) -> QdrantCollection:
 class QdrantCollection:
     """See `retrieval.stores.servers.base.Collection`."""
 
-    def __init__(self, uri: str, client: QdrantClient, name: str) -> None:
+    def __init__(self, uri: str, client: QdrantClient, name: str, *, is_file: bool = False) -> None:
         self.uri, self._client, self._name, self._about = uri, client, name, f"{name}_state"
+        self._is_file = is_file
+
+    def alone(self) -> AbstractContextManager[Check]:
+        """See `Collection`."""
+        if self._is_file:  # which has one process at a time
+            return nullcontext(lambda: None)
+        with failing(self.uri, said=_said):
+            self._make(self._about, 1)
+        return leased(self.uri, lambda: str(self._told(_HELD).get("mark", "")), self._mark)
+
+    def _mark(self, mark: str) -> None:
+        self._tell(_HELD, {"mark": mark})
 
     def state(self) -> State | None:
         """See `Collection`."""
         with failing(self.uri, said=_said):
-            if not self._client.collection_exists(self._about):
-                return None
-            found = self._client.retrieve(self._about, [1])
-            if not found or not found[0].payload:
-                return None
-            return State.of(found[0].payload)
+            there = self._client.collection_exists(self._about)
+            told = self._told(_STATE) if there else {}
+            return State.of(told) if told else None
 
     def create(self, state: State) -> None:
         """See `Collection`."""
@@ -70,7 +82,7 @@ class QdrantCollection:
                 raise something_else(self.uri, self._name)
             if not known:
                 self._make(self._about, 1)
-                self._tell(state)
+                self._tell(_STATE, state.facts())
             if not there:
                 self._make(self._name, state.dim)
             self._client.create_payload_index(self._name, _TAGS, models.PayloadSchemaType.INTEGER)
@@ -83,11 +95,16 @@ class QdrantCollection:
         """See `Collection`."""
         if (state := self.state()) is None:
             raise StoreError(f"{self.uri} has no collection {self._name}.")
-        with failing(self.uri, said=_said):
-            self._tell(State(state.encoder, state.dim, versions))
+        self._tell(_STATE, State(state.encoder, state.dim, versions).facts())
 
-    def _tell(self, state: State) -> None:
-        self._client.upsert(self._about, [models.PointStruct(id=1, vector=[1.0], payload=state.facts())], wait=True)
+    def _told(self, key: int) -> dict[str, Any]:
+        with failing(self.uri, said=_said):
+            found = self._client.retrieve(self._about, [key], consistency=models.ReadConsistencyType.ALL)
+        return dict(found[0].payload or {}) if found else {}
+
+    def _tell(self, key: int, told: dict[str, Any]) -> None:
+        with failing(self.uri, said=_said):
+            self._client.upsert(self._about, [models.PointStruct(id=key, vector=[1.0], payload=told)], wait=True)
 
     def keys(self) -> Ids:
         """See `Collection`."""
