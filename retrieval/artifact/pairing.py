@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrieval.arrays import Ids
+from retrieval.artifact.golden import replay_rows, replay_text_rows
 from retrieval.artifact.load import Artifact
-from retrieval.artifact.tags import RowTags, keys_of
+from retrieval.artifact.parts.text import TEXT
+from retrieval.artifact.tags import RowTags
 from retrieval.console import Progress, command
 from retrieval.errors import StoreError
 from retrieval.stores.paired import PairedStore
@@ -36,16 +38,25 @@ class Filled:
 def pair(artifact: Artifact, uri: str) -> PairedStore:
     """The store of an artifact's gallery in the collection at this URI.
 
-    Raises StoreError unless the collection holds exactly this version of the artifact, among others.
+    Raises StoreError unless the collection holds exactly this version of the artifact, among others, and IntegrityError
+    if its vectors do not give the scores of the golden query.
     """
     collection = open_collection(uri)
     try:
         _check_held(collection, artifact)
-        keys = keys_of(artifact.gallery, RowTags(artifact.gallery))
+        store = PairedStore(uri, collection, RowTags(artifact.gallery).keys(), artifact.store.dim)
+        _replay(artifact, store)
     except BaseException:
         collection.close()  # an app that waits for a version comes back again and again
         raise
-    return PairedStore(uri, collection, keys, artifact.store.dim)
+    return store
+
+
+def _replay(artifact: Artifact, store: PairedStore) -> None:
+    """Repeat the golden queries with the vectors of a collection; raises IntegrityError."""
+    replay_rows(artifact.manifest["golden"], artifact.encoder, store, artifact.gallery)
+    if artifact.text and artifact.text.store is artifact.store:  # one tower
+        replay_text_rows(artifact.manifest[TEXT]["golden"], artifact.text.encoder, store)
 
 
 def _check_held(collection: Collection, artifact: Artifact) -> None:
@@ -96,7 +107,7 @@ def _filled(collection: Collection, artifact: Artifact, check: Check, progress: 
 def _sent(collection: Collection, artifact: Artifact, progress: Progress | None) -> tuple[Ids, Ids, int]:
     """Send what a collection does not have: the keys that were there, those of the artifact, and how many were sent."""
     tags = RowTags(artifact.gallery)
-    keys, there = keys_of(artifact.gallery, tags), collection.keys()
+    keys, there = tags.keys(), collection.keys()
     new = np.flatnonzero(~np.isin(keys, there))
     for at in range(0, len(new), _AT_ONCE):
         rows = new[at : at + _AT_ONCE]

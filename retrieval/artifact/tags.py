@@ -7,9 +7,7 @@ these tags" or "has none of them": the gallery knows which of its values pass, a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from hashlib import blake2b
-from typing import overload
 
 import numpy as np
 
@@ -17,70 +15,52 @@ from retrieval.arrays import Ids
 from retrieval.images.filters import Where, parse
 from retrieval.images.gallery import Gallery
 from retrieval.images.values import Values
-from retrieval.stores.servers.base import NO_KEY, Tagged
+from retrieval.stores.servers.base import NO_KEY, Tagged, Tags
 
 BLOCK = 8_192  # rows whose tags are in memory at a time
 _MOST_TAGS = 1_000  # in a condition; with more, the rows are filtered here
 
 
-class RowTags(Sequence[Ids]):
-    """The tags of each row of a gallery, ascending; computed a block at a time, as millions of lists take gigabytes."""
+class RowTags:
+    """The tags of a gallery's rows, made for those that are asked for: ten million lists would take gigabytes."""
 
     def __init__(self, gallery: Gallery) -> None:
-        self._rows = len(gallery)
-        self._columns: list[tuple[Values, Ids, int]] = []  # with the tag of each of its values, and of none
+        self._gallery = gallery
+        self._columns: list[tuple[Values, Ids]] = []
         for column in ["label", *gallery.attributes]:
             if _is_shared(gallery, column):
                 values = gallery.column(column)
-                self._columns.append((values, _all_tags(column, values.texts), tag_of(column, None)))
+                every = [*values.texts, None]
+                self._columns.append((values, np.array([tag_of(column, text) for text in every], np.int64)))
 
-    def __len__(self) -> int:
-        return self._rows
+    def of(self, rows: Ids) -> Tags:
+        """The tags of each of these rows, ascending."""
+        starts, tags = self._joined(rows)
+        return [tags[start:end] for start, end in itertools.pairwise(starts.tolist())]
 
-    @overload
-    def __getitem__(self, at: int) -> Ids: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Ids]: ...
-    def __getitem__(self, at: int | slice) -> Ids | list[Ids]:
-        if isinstance(at, slice):
-            return self.of(np.arange(self._rows)[at])
-        return self.of(np.array([range(self._rows)[at]]))[0]
+    def keys(self) -> Ids:
+        """(N,) int64: a key for each row, made of the image's id and its tags: with another value, another point."""
+        keys, ids = np.empty(len(self._gallery), np.int64), self._gallery.table["id"]
+        for start in range(0, len(keys), BLOCK):
+            starts, found = self._joined(np.arange(start, min(start + BLOCK, len(keys))))
+            content, bounds = found.tobytes(), (starts * found.itemsize).tolist()
+            images = ids.slice(start, BLOCK).to_pylist()
+            owns = (content[at:end] for at, end in itertools.pairwise(bounds))
+            digests = b"".join(_digest(image.encode() + own) for image, own in zip(images, owns, strict=True))
+            keys[start : start + BLOCK] = np.maximum(np.frombuffer(digests, ">u8") >> 2, NO_KEY + 1)
+        return keys
 
-    def of(self, rows: Ids) -> list[Ids]:
-        """The tags of these rows, which are ascending."""
-        found: list[Ids] = []
-        for start in np.unique(rows // BLOCK) * BLOCK:
-            starts, tags = self.block(int(start))
-            here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + BLOCK)] - start
-            found += [tags[starts[row] : starts[row + 1]] for row in here]
-        return found
-
-    def block(self, start: int) -> tuple[Ids, Ids]:
-        """Where the tags of each of up to BLOCK rows from `start` on begin and end, and the tags, row by row."""
-        stop = min(start + BLOCK, self._rows)
+    def _joined(self, rows: Ids) -> tuple[Ids, Ids]:
+        """The tags of these rows, one row after the other, and where those of each begin and end."""
         owners, tags = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for values, of_code, none in self._columns:
-            rows, codes = values.owned(start, stop)
-            missing = np.flatnonzero(values.missing[start:stop])
-            owners += [rows, missing]
-            tags += [of_code[codes], np.full(len(missing), none)]
+        for values, numbers in self._columns:
+            places, codes = values.owned(rows)
+            without = np.flatnonzero(~np.isin(np.arange(len(rows)), places))
+            owners += [places, without]
+            tags += [numbers[codes], np.full(len(without), numbers[-1])]
         owner, found = np.concatenate(owners), np.concatenate(tags)
         order = np.lexsort((found, owner))
-        return np.searchsorted(owner[order], np.arange(stop - start + 1)), found[order]
-
-
-def keys_of(gallery: Gallery, tags: RowTags) -> Ids:
-    """(N,) int64: a key for each row, made of the image's id and its tags: with another value, it is another point."""
-    keys = np.empty(len(gallery), np.int64)
-    ids = gallery.table["id"]
-    for start in range(0, len(gallery), BLOCK):
-        starts, found = tags.block(start)
-        content, bounds = found.tobytes(), (starts * found.itemsize).tolist()
-        images = ids.slice(start, BLOCK).to_pylist()
-        owns = (content[at:end] for at, end in itertools.pairwise(bounds))
-        digests = b"".join(_digest(image.encode() + own) for image, own in zip(images, owns, strict=True))
-        keys[start : start + BLOCK] = np.maximum(np.frombuffer(digests, ">u8") >> 2, NO_KEY + 1)
-    return keys
+        return np.searchsorted(owner[order], np.arange(len(rows) + 1)), found[order]
 
 
 def conditions_of(gallery: Gallery, where: Where | None) -> list[Tagged]:
@@ -101,10 +81,6 @@ def conditions_of(gallery: Gallery, where: Where | None) -> list[Tagged]:
 def tag_of(column: str, text: str | None) -> int:
     """The tag of a value of a column as it is printed; None is no value."""
     return _number(f"{column}\0{'' if text is None else '=' + text}".encode())
-
-
-def _all_tags(column: str, texts: list[str]) -> Ids:
-    return np.array([tag_of(column, text) for text in texts], np.int64)
 
 
 def _is_shared(gallery: Gallery, column: str) -> bool:

@@ -114,14 +114,15 @@ class Values:
                 accepted |= self._equal(value)
         return accepted, None in condition.values
 
-    def owned(self, start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-        """The row, counted from `start`, and the code of each value in these rows; a row with a list has several."""
+    def owned(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """The values of these rows: of each that there is, the place among them and the code; lists have several."""
         if self._owners is None:
-            codes = self.codes[start:stop]
-            there = np.flatnonzero(codes >= 0)
-            return there, codes[there]
-        members = slice(*np.searchsorted(self._owners, [start, stop]))
-        return self._owners[members] - start, self.codes[members]
+            codes = self.codes[rows]
+            return np.flatnonzero(codes >= 0), codes[codes >= 0]
+        first, end = (np.searchsorted(self._owners, rows, side) for side in ("left", "right"))
+        counts = end - first
+        members = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+        return np.repeat(np.arange(len(rows)), counts), self.codes[members]
 
     def _having(self, accepted: Mask) -> Mask:
         """(N,): the rows with a value of those accepted (D,)."""

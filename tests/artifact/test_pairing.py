@@ -3,7 +3,9 @@
 import gc
 import json
 import os
+import pickle
 import tracemalloc
+from contextlib import closing
 from itertools import count
 
 import numpy as np
@@ -15,12 +17,13 @@ from conftest import noise
 from retrieval import Searcher, open_artifact
 from retrieval.__main__ import main
 from retrieval.artifact.pairing import fill
-from retrieval.artifact.tags import BLOCK, RowTags, conditions_of, keys_of, tag_of
+from retrieval.artifact.tags import BLOCK, RowTags, conditions_of, tag_of
 from retrieval.build.change import add_images, remove_images
-from retrieval.errors import StoreError
+from retrieval.errors import IntegrityError, StoreError
 from retrieval.images.gallery import Gallery
 from retrieval.sources.open import open_source
-from retrieval.stores.servers.open import STORE
+from retrieval.stores.servers.open import STORE, open_collection
+from retrieval.stores.unread import UnreadStore
 
 WHERE = [
     None,
@@ -78,7 +81,7 @@ def test_hits_are_those_of_the_artifacts_own_index(both, where):
 @pytest.mark.parametrize("where", WHERE[1:], ids=str)
 def test_tags_tell_a_database_exactly_what_a_filter_means(both, where):
     gallery = both[0].gallery
-    tags, conditions = RowTags(gallery), conditions_of(gallery, where)
+    tags, conditions = RowTags(gallery).of(np.arange(len(gallery))), conditions_of(gallery, where)
     assert len(conditions) == sum(len(each) if isinstance(each, dict) else 1 for each in where.values())
     passing = [
         row
@@ -94,7 +97,7 @@ def test_rows_have_a_key_each_that_changes_with_their_values(both, artifact, tmp
     colours[0] = "another"
     place = table.column_names.index("colour")
     pq.write_table(table.set_column(place, "colour", pa.array(colours)), tmp_path / "gallery.parquet")
-    keys, other = (keys_of(each, RowTags(each)) for each in (both[0].gallery, Gallery(tmp_path / "gallery.parquet")))
+    keys, other = (RowTags(each).keys() for each in (both[0].gallery, Gallery(tmp_path / "gallery.parquet")))
     assert len(set(keys.tolist())) == len(keys)
     assert keys.min() > 0
     assert (other != keys).tolist() == [True] + [False] * (len(keys) - 1)
@@ -124,9 +127,8 @@ def test_tags_and_keys_are_the_same_in_any_block(large):
         texts = {"label": image.label, "price": str(image.attributes["price"]).removesuffix(".0")}
         expected = {tag_of(column, text) for column, text in texts.items()}
         expected |= {tag_of("tags", text) for text in image.attributes["tags"] or [None]}
-        assert own.tolist() == sorted(expected) == tags[row].tolist()
-    assert len(set(keys_of(large, tags).tolist())) == len(large) == len(tags)
-    assert [each.tolist() for each in tags[BLOCK - 1 : BLOCK + 1]] == [each.tolist() for each in tags.of(rows[2:4])]
+        assert own.tolist() == sorted(expected)
+    assert len(set(tags.keys().tolist())) == len(large)
 
 
 def test_memory_for_tags_and_keys_does_not_grow_by_objects_for_each_row(large):
@@ -134,7 +136,7 @@ def test_memory_for_tags_and_keys_does_not_grow_by_objects_for_each_row(large):
         _ = large.column(column).missing
     tracemalloc.start()
     try:
-        keys = keys_of(large, RowTags(large))
+        keys = RowTags(large).keys()
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -236,12 +238,37 @@ def test_collection_of_another_encoder_is_refused(artifact, uri):
         gc.collect()
 
 
+def test_own_index_is_checked_and_not_read(copied_artifact, filled):
+    before = Searcher.open(copied_artifact, store=filled)
+    assert isinstance(before.artifact.store, UnreadStore)
+    again = pickle.loads(pickle.dumps(before))
+    assert isinstance(again.artifact.store, UnreadStore)
+    assert again.search_by_id(again.gallery.ids[0], k=1)[0].id == before.search_by_id(again.gallery.ids[0], k=1)[0].id
+    with pytest.raises(StoreError, match="was opened for a vector database, without its own index"):
+        Searcher(before.encoder, before.artifact.store, before.gallery).search_by_id(before.gallery.ids[0])
+    index = copied_artifact / "index.faiss"
+    index.write_bytes(index.read_bytes()[:-1] + b"?")
+    with pytest.raises(IntegrityError, match=r"index\.faiss"):
+        Searcher.open(copied_artifact, store=filled)
+
+
+def test_vectors_of_a_database_that_do_not_fit_are_refused(artifact, uri):
+    opened = open_artifact(artifact)
+    fill(opened, uri)
+    tags = RowTags(opened.gallery)
+    rows = np.array(sorted(opened.manifest["golden"]["rows"]))
+    with closing(open_collection(uri)) as collection:
+        collection.upsert(tags.keys()[rows], np.roll(opened.store.vectors(rows), 1, axis=1), tags.of(rows))
+    with pytest.raises(IntegrityError, match=r"golden query: .* the vectors in the database do not match"):
+        Searcher.open(artifact, store=uri)
+
+
 def test_lost_points_are_an_error_and_never_a_short_answer(artifact, uri):
     opened = open_artifact(artifact)
     fill(opened, uri)
     searcher = Searcher.of(opened, uri)
     collection = searcher.store.collection
-    collection.mark_leaving(keys_of(opened.gallery, RowTags(opened.gallery))[:2])
+    collection.mark_leaving(RowTags(opened.gallery).keys()[:2])
     collection.delete_leaving()
     with pytest.raises(StoreError, match="has lost 2 of 60 points: fill it again"):
         searcher.search_by_id(opened.gallery.ids[5])
