@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,8 +109,17 @@ class Collection(Protocol):
         (Q, k) int64 keys and float32 products; NO_KEY and minus infinity where there are fewer. May be approximate.
         """
 
+    def compare(self, queries: Vectors, keys: Ids, k: int) -> tuple[Ids, Floats]:
+        """As `search`, exactly, among the points with these keys alone; raises StoreError if one is missing."""
+
     def vectors(self, keys: Ids) -> Vectors:
         """The vectors of these points, (N, D) float32; raises StoreError if one is missing."""
+
+    def size(self) -> int | None:
+        """The bytes that it takes on the disk of the database; None if that is not told."""
+
+    def drop(self) -> None:
+        """Delete it, with all its points."""
 
     def close(self) -> None:
         """Give back connections and files."""
@@ -122,10 +132,26 @@ def something_else(uri: str, name: str) -> StoreError:
     )
 
 
+def check_lost(uri: str, keys: Ids, there: int) -> None:
+    """Raise StoreError unless as many points are there as there are keys."""
+    if lost := len(keys) - there:
+        raise StoreError(f"{uri} has lost {lost:,} of {len(keys):,} points: fill it again.")
+
+
+def no_answers(queries: Vectors, k: int) -> tuple[Ids, Floats]:
+    """Answers to fill in: (Q, k) NO_KEY and minus infinity."""
+    return np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(each.stat().st_size for each in files if each.is_file())
+
+
 def in_order(uri: str, keys: Ids, found: Mapping[int, Any]) -> Vectors:
     """The vectors of these keys, (N, D) float32, of those that were found; raises StoreError if one is missing."""
-    if missing := [key for key in keys.tolist() if key not in found]:
-        raise StoreError(f"{uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
+    check_lost(uri, keys, sum(key in found for key in keys.tolist()))
     return np.array([found[key] for key in keys.tolist()], np.float32)
 
 

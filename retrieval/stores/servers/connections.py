@@ -1,15 +1,19 @@
-"""Connections to PostgreSQL that do not wait forever, and that are replaced after the server has come back."""
+"""Connections to PostgreSQL that do not wait forever, and that are replaced after it has come back; statements."""
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
 from retrieval.stores.servers import base
+from retrieval.stores.servers.base import Tagged
 
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # it logs what is also raised
 CONNECTED = 5  # seconds until a connection is there
@@ -46,3 +50,35 @@ def _check(connection: Connection) -> None:
     connection.patience = min(CONNECTED, base.ANSWER)
     ConnectionPool.check_connection(connection)
     connection.patience = None
+
+
+class Run:
+    """Runs statements on a connection; names in braces are filled in."""
+
+    def __init__(self, connection: Connection, names: Mapping[str, sql.Composable]) -> None:
+        self.connection, self._names = connection, names
+
+    def __call__(self, statement: str, *values: Any, **more: sql.Composable) -> list[Any]:
+        """The rows that it gives."""
+        cursor = self.connection.execute(self.written(statement, **more), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def written(self, statement: str, **more: sql.Composable) -> sql.Composed:
+        """A statement with the names in it."""
+        return sql.SQL(statement).format(**self._names, **more)
+
+
+def condition(where: Tagged) -> sql.Composable:
+    """What a condition on tags is in SQL."""
+    tags = sql.Literal(list(where.tags))
+    return sql.SQL("NOT tags && {tags}::bigint[]" if where.negated else "tags && {tags}::bigint[]").format(tags=tags)
+
+
+def as_text(vector: Any) -> str:
+    """A vector as pgvector reads it."""
+    return f"[{','.join(f'{number:.9g}' for number in vector.tolist())}]"  # as exact as float32
+
+
+def written(versions: Mapping[str, int]) -> str:
+    """Versions as JSON that keeps their order."""
+    return json.dumps([*versions.items()])

@@ -19,8 +19,21 @@ from pymilvus import DataType, MilvusClient
 
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError, first_line
+from retrieval.stores.base import MISSING
+from retrieval.stores.exact import search_rows
 from retrieval.stores.servers import base
-from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
+from retrieval.stores.servers.base import (
+    NO_KEY,
+    PATIENCE,
+    State,
+    Tagged,
+    Tags,
+    failing,
+    in_order,
+    no_answers,
+    size_of,
+    something_else,
+)
 from retrieval.stores.servers.lease import Check, leased
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
@@ -165,7 +178,7 @@ class MilvusCollection:
 
     def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
         """See `Collection`."""
-        keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        keys, scores = no_answers(queries, k)
         with self._failing():
             answers = self._client.search(
                 self._name, queries.tolist(), filter=" and ".join(map(_condition, where)), limit=min(k, _MOST_FOUND),
@@ -176,6 +189,11 @@ class MilvusCollection:
             keys[row, : len(answer)] = [int(point["key"]) for point in answer]
             scores[row, : len(answer)] = [point["distance"] for point in answer]
         return keys, scores
+
+    def compare(self, queries: Vectors, keys: Ids, k: int) -> tuple[Ids, Floats]:
+        """See `Collection`. Milvus has no search that is exact beside its graph, so the vectors are compared here."""
+        best, scores = search_rows(queries, self.vectors(keys), keys, k)
+        return np.where(best == MISSING, NO_KEY, best), scores
 
     def vectors(self, keys: Ids) -> Vectors:
         """See `Collection`."""
@@ -193,6 +211,16 @@ class MilvusCollection:
 
     def _failing(self) -> AbstractContextManager[None]:
         return failing(self.uri, said=_said)
+
+    def size(self) -> int | None:
+        """See `Collection`."""
+        return size_of(Path(self.uri.partition(":")[2])) if self._is_file else None
+
+    def drop(self) -> None:
+        """See `Collection`."""
+        with self._failing():
+            for name in (self._name, self._about):
+                self._client.drop_collection(name, timeout=base.ANSWER)
 
     def close(self) -> None:
         """See `Collection`."""

@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from retrieval.errors import StoreError, short
 from retrieval.installed import needs
@@ -57,6 +58,18 @@ def open_collection(uri: str) -> Collection:
 def hidden(uri: str) -> str:
     """A URI without its secrets."""
     return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", uri))
+
+
+def renamed(uri: str, name: str) -> str:
+    """The URI of another collection in the same database; a file or a folder has only one, so its own."""
+    kind = uri.partition(":")[0]
+    if kind in ("qdrant", "milvus"):
+        return uri
+    parts = urlsplit(uri)
+    if kind != "postgresql":
+        return urlunsplit(parts._replace(path=f"/{name}"))
+    settings = {**dict(parse_qsl(parts.query, keep_blank_values=True)), "collection": name}
+    return urlunsplit(parts._replace(query=urlencode(settings)))
 
 
 def checked_name(name: str) -> str:

@@ -5,10 +5,8 @@ The password is in PGPASSWORD or in PostgreSQL's own password file. A collection
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import numpy as np
@@ -19,8 +17,18 @@ from psycopg_pool import PoolTimeout
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError, first_line
 from retrieval.stores.servers import base
-from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
-from retrieval.stores.servers.connections import CONNECTED, Connection, pool_of
+from retrieval.stores.servers.base import (
+    PATIENCE,
+    State,
+    Tagged,
+    Tags,
+    check_lost,
+    failing,
+    in_order,
+    no_answers,
+    something_else,
+)
+from retrieval.stores.servers.connections import CONNECTED, Connection, Run, as_text, condition, pool_of, written
 from retrieval.stores.servers.lease import Check, busy
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
@@ -95,12 +103,12 @@ class PostgresCollection:
             )
             run("CREATE TABLE IF NOT EXISTS {about} (encoder text, dim integer, versions json)")
             run("DELETE FROM {about}")
-            run("INSERT INTO {about} VALUES (%s, %s, %s)", state.encoder, state.dim, _written(state.versions))
+            run("INSERT INTO {about} VALUES (%s, %s, %s)", state.encoder, state.dim, written(state.versions))
 
     def set_versions(self, versions: Mapping[str, int]) -> None:
         """See `Collection`."""
         with self._connected() as run:
-            run("UPDATE {about} SET versions = %s", _written(versions))
+            run("UPDATE {about} SET versions = %s", written(versions))
 
     def keys(self) -> Ids:
         """See `Collection`."""
@@ -117,7 +125,7 @@ class PostgresCollection:
             run("CREATE TEMPORARY TABLE sent (key bigint, vector vector, tags bigint[]) ON COMMIT DROP")
             with cursor.copy("COPY sent FROM STDIN") as copy:
                 for key, vector, own in zip(keys.tolist(), vectors, tags, strict=True):
-                    copy.write_row((key, _text(vector), own.tolist()))
+                    copy.write_row((key, as_text(vector), own.tolist()))
             run(
                 "INSERT INTO {table} SELECT key, vector, tags, false FROM sent ON CONFLICT (key) DO UPDATE "
                 "SET vector = EXCLUDED.vector, tags = EXCLUDED.tags, leaving = false"
@@ -146,8 +154,8 @@ class PostgresCollection:
 
     def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
         """See `Collection`."""
-        keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        passing = sql.SQL(" AND ").join([sql.SQL("true"), *map(_condition, where)])
+        keys, scores = no_answers(queries, k)
+        passing = sql.SQL(" AND ").join([sql.SQL("true"), *map(condition, where)])
         kind = sql.SQL((self._graph_type() or ("vector", ""))[0])
         with self._connected() as run:
             run(
@@ -155,7 +163,7 @@ class PostgresCollection:
                 f"SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.max_scan_tuples = {_SCANNED}"
             )
             for row, query in enumerate(queries):
-                asked = sql.Literal(_text(query))
+                asked = sql.Literal(as_text(query))
                 found = run(
                     "SELECT key, -(vector <#> {query}::vector) FROM {table} WHERE {passing} "
                     "ORDER BY vector::{kind}({dim}) <#> {query}::{kind}({dim}) LIMIT {k}",
@@ -166,11 +174,37 @@ class PostgresCollection:
                 scores[row, : len(found)] = [score for _, score in found]
         return keys, scores
 
+    def compare(self, queries: Vectors, keys: Ids, k: int) -> tuple[Ids, Floats]:
+        """See `Collection`. The graph, which is approximate, does not serve this order."""
+        best, scores = no_answers(queries, k)
+        with self._connected() as run:
+            for row, query in enumerate(queries):
+                found = run(
+                    "SELECT key, -(vector <#> {query}::vector), count(*) OVER () FROM {table} WHERE key = ANY(%s) "
+                    "ORDER BY (vector <#> {query}::vector) + 0 LIMIT {k}",
+                    keys.tolist(), query=sql.Literal(as_text(query)), k=sql.Literal(k),
+                )  # fmt: skip
+                check_lost(self.uri, keys, found[0][2] if found else 0)
+                best[row, : len(found)] = [key for key, _, _ in found]
+                scores[row, : len(found)] = [score for _, score, _ in found]
+        return best, scores
+
     def vectors(self, keys: Ids) -> Vectors:
         """See `Collection`."""
-        with self._connected() as run:
-            found = dict(run("SELECT key, vector::real[] FROM {table} WHERE key = ANY(%s)", keys.tolist()))
+        with self._connected() as run, run.connection.cursor(binary=True) as cursor:
+            cursor.execute(run.written("SELECT key, vector FROM {table} WHERE key = ANY(%s)"), (keys.tolist(),))
+            found = {key: np.frombuffer(vector, ">f4", offset=4) for key, vector in cursor}
         return in_order(self.uri, keys, found)
+
+    def size(self) -> int | None:
+        """See `Collection`."""
+        with self._connected() as run:
+            return int(run("SELECT pg_total_relation_size(%s::regclass)", self._table.as_string(None))[0][0])
+
+    def drop(self) -> None:
+        """See `Collection`."""
+        with self._connected(PATIENCE) as run:
+            run("DROP TABLE IF EXISTS {table}, {about}")
 
     def close(self) -> None:
         """See `Collection`."""
@@ -182,14 +216,14 @@ class PostgresCollection:
         return next(((kind, operators) for most, kind, operators in _GRAPHS if self._dim <= most), None)
 
     @contextmanager
-    def _connected(self, patience: float | None = None) -> Iterator[_Run]:
+    def _connected(self, patience: float | None = None) -> Iterator[Run]:
         """A transaction, as a function that runs a statement in it, each for so many seconds at most."""
         tables = {"table": self._table, "about": self._about}
         names: Mapping[str, sql.Composable] = {**tables, "graph": self._graph, "by_tags": self._by_tags}
         with failing(self.uri, _FAILURES, self._said), self._pool.connection(min(CONNECTED, base.ANSWER)) as connection:
             most = patience or base.ANSWER
             connection.patience = most + 1  # the server is to give up first, and the connection stays
-            run = _Run(connection, names)
+            run = Run(connection, names)
             run(f"SET LOCAL statement_timeout = {1_000 * most:.0f}")
             yield run
 
@@ -206,32 +240,3 @@ class PostgresCollection:
 
 def _ask(connection: Connection) -> None:
     connection.execute("SELECT 1")
-
-
-class _Run:
-    """Runs statements on a connection; names in braces are filled in."""
-
-    def __init__(self, connection: Connection, names: Mapping[str, sql.Composable]) -> None:
-        self.connection, self._names = connection, names
-
-    def __call__(self, statement: str, *values: Any, **more: sql.Composable) -> list[Any]:
-        """The rows that it gives."""
-        cursor = self.connection.execute(self.written(statement, **more), values or None)
-        return cursor.fetchall() if cursor.description else []
-
-    def written(self, statement: str, **more: sql.Composable) -> sql.Composed:
-        """A statement with the names in it."""
-        return sql.SQL(statement).format(**self._names, **more)
-
-
-def _condition(where: Tagged) -> sql.Composable:
-    tags = sql.Literal(list(where.tags))
-    return sql.SQL("NOT tags && {tags}::bigint[]" if where.negated else "tags && {tags}::bigint[]").format(tags=tags)
-
-
-def _text(vector: Any) -> str:
-    return f"[{','.join(f'{number:.9g}' for number in vector.tolist())}]"  # as exact as float32
-
-
-def _written(versions: Mapping[str, int]) -> str:
-    return json.dumps([*versions.items()])

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,18 @@ from qdrant_client import QdrantClient, models
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError, first_line
 from retrieval.stores.servers import base
-from retrieval.stores.servers.base import NO_KEY, PATIENCE, State, Tagged, Tags, failing, in_order, something_else
+from retrieval.stores.servers.base import (
+    PATIENCE,
+    State,
+    Tagged,
+    Tags,
+    check_lost,
+    failing,
+    in_order,
+    no_answers,
+    size_of,
+    something_else,
+)
 from retrieval.stores.servers.lease import Check, leased
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
@@ -151,11 +163,20 @@ class QdrantCollection:
 
     def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
         """See `Collection`."""
-        effort, conditions = models.SearchParams(hnsw_ef=max(_EFFORT, k)), _filter(where)
-        asked = [
-            models.QueryRequest(query=query.tolist(), filter=conditions, limit=k, params=effort) for query in queries
-        ]
-        keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        return self._nearest(queries, k, _filter(where), models.SearchParams(hnsw_ef=max(_EFFORT, k)))
+
+    def compare(self, queries: Vectors, keys: Ids, k: int) -> tuple[Ids, Floats]:
+        """See `Collection`."""
+        among = models.Filter(must=[models.HasIdCondition(has_id=keys.tolist())])
+        with failing(self.uri, said=_said):
+            check_lost(self.uri, keys, self._client.count(self._name, among, exact=True).count)
+        return self._nearest(queries, k, among, models.SearchParams(exact=True))
+
+    def _nearest(
+        self, queries: Vectors, k: int, among: models.Filter | None, how: models.SearchParams
+    ) -> tuple[Ids, Floats]:
+        asked = [models.QueryRequest(query=query.tolist(), filter=among, limit=k, params=how) for query in queries]
+        keys, scores = no_answers(queries, k)
         with failing(self.uri, said=_said):
             for row, answer in enumerate(self._client.query_batch_points(self._name, asked)):
                 keys[row, : len(answer.points)] = [int(point.id) for point in answer.points]
@@ -168,6 +189,17 @@ class QdrantCollection:
             points = self._client.retrieve(self._name, keys.tolist(), with_payload=False, with_vectors=True)
         found = {int(point.id): point.vector for point in points}
         return in_order(self.uri, keys, found)
+
+    def size(self) -> int | None:
+        """See `Collection`."""
+        path = self.uri.partition(":")[2]
+        return size_of(Path(path)) if self._is_file and path != _MEMORY else None
+
+    def drop(self) -> None:
+        """See `Collection`."""
+        with failing(self.uri, said=_said):
+            for name in (self._name, self._about):
+                self._client.delete_collection(name)
 
     def close(self) -> None:
         """See `Collection`."""
