@@ -157,9 +157,7 @@ def export(
 @commands.command()
 def bench(
     artifact: options.AnyArtifact,
-    rows: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="instead, search N vectors drawn around the artifact's")
-    ] = None,
+    rows: options.DrawnRows = None,
     dim: Annotated[int, typer.Option(metavar="D", min=1, help="dimension of the vectors drawn")] = 256,
     duplicates: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="instead, find near-duplicates among N vectors drawn")
@@ -167,6 +165,7 @@ def bench(
     ui: Annotated[
         bool, typer.Option("--ui", help="instead, measure the waiting times of the page, in Chromium")
     ] = False,
+    stores: options.Stores = None,
     engines: Annotated[bool, typer.Option("--engines", help="instead, compare the engines that are installed")] = False,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
@@ -179,11 +178,14 @@ def bench(
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
     from retrieval.bench.page import bench_ui
+    from retrieval.bench.stores import ROWS, bench_stores
     from retrieval.hub.pull import open_reference
 
     folder = open_reference(artifact, sha256=sha256).folder
     if ui:
         figures = bench_ui(folder)
+    elif stores:
+        figures = bench_stores(folder, stores, rows or ROWS, dim)
     elif engines:
         figures = bench_engines(folder)
     elif duplicates:
