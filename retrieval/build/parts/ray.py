@@ -61,6 +61,17 @@ def build_with_ray(
         import ray.data
     folder = out.with_name(f"{out.name}.parts")
     task = {"opening": opening, "folder": folder, "count": parts, "limit": limit, "originals": originals}
+    _embed(ray, address, encoder, task, workers, progress)
+    report = merge_parts([_part(folder, index) for index in range(parts)], out, **merging)
+    shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+def _embed(
+    ray: Any, address: str, encoder: Encoder, task: dict[str, Any], workers: int | None, progress: Progress | None
+) -> None:
+    """Embed all parts on the cluster."""
+    folder, parts = task["folder"], task["count"]
     try:
         _start(ray, address)
     except Exception as error:  # of many kinds
@@ -74,9 +85,6 @@ def build_with_ray(
         _wait(tasks.map_batches(_Worker, fn_constructor_kwargs=task, batch_size=1, **pool), parts, progress)
     finally:
         ray.shutdown()
-    report = merge_parts([_part(folder, index) for index in range(parts)], out, **merging)
-    shutil.rmtree(folder, ignore_errors=True)
-    return report
 
 
 class _Worker:
