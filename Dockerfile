@@ -7,8 +7,11 @@ FROM python:3.11.15-slim-bookworm AS packages
 WORKDIR /build
 RUN python -m venv /opt/packages
 # Only what serving needs, and no file whose hash is not in the lock. Code can change without this being run again.
-COPY requirements.txt requirements-lock.txt .ci/light_lock.py ./
+COPY requirements.txt requirements-lock.txt requirements-postgresql.txt .ci/light_lock.py ./
+# `--build-arg LOOKALIKE_STORE_CLIENT=postgresql`: the client of a vector database, too.
+ARG LOOKALIKE_STORE_CLIENT=
 RUN python light_lock.py > light.txt \
+    && cat /dev/null ${LOOKALIKE_STORE_CLIENT:+requirements-$LOOKALIKE_STORE_CLIENT.txt} >> light.txt \
     && /opt/packages/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: --no-deps \
         --require-hashes -r light.txt \
     && /opt/packages/bin/pip uninstall --yes --quiet pip setuptools

@@ -35,10 +35,11 @@ EXTRAS = {
     "qdrant": ("qdrant_client",),
     "postgresql": ("psycopg", "psycopg_pool"),
     "milvus": ("pymilvus", "milvus_lite"),
+    "ray": ("ray",),
 }
 """Extra -> the modules that it adds. `build` includes `datasets`, `train` includes `build`."""
 _EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}
-_PACKAGES = {"umap": "umap-learn"}  # modules whose package has another name
+_PACKAGES = {"umap": "umap-learn", "ray": "'ray[data]'"}  # modules whose package has another name
 
 
 @contextmanager
@@ -130,5 +131,6 @@ def _packages(found: Distribution, extra: str) -> str:
             if one.name == _NAME:  # this extra includes others
                 waiting += sorted(one.extras)
             elif not one.marker.evaluate({"extra": ""}):  # else it came with the package
-                needed[one.name] = shlex.quote(f"{one.name}{one.specifier}")
+                own = f"[{','.join(sorted(one.extras))}]" if one.extras else ""
+                needed[one.name] = shlex.quote(f"{one.name}{own}{one.specifier}")
     return " ".join(needed[name] for name in sorted(needed))

@@ -110,7 +110,8 @@ class Searcher:
         `sha256` pins it and `engine` runs its encoder, as in `open_artifact`, whose errors this raises. `store` is as
         in `of`.
         """
-        return cls.of(open_artifact(name, sha256=sha256, engine=engine), store=store)
+        indexed = not (store or os.environ.get(STORE))  # else its own index is not read
+        return cls.of(open_artifact(name, sha256=sha256, engine=engine, indexed=indexed), store=store)
 
     @classmethod
     def of(cls, artifact: Artifact, store: str | None = None) -> Searcher:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import httpx
 import pytest
 import yaml
-from conftest import ROOT, free_port, serving
+from conftest import ROOT, STARTER, free_port, serving
 from dockerfile import command, copy_into, environment, health_check, instructions, is_sent, value
 from gradio_client import Client, handle_file
 from packaging.requirements import Requirement
@@ -21,6 +21,7 @@ from test_install import PROJECT
 from without_torch import needed
 
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+STORED = yaml.safe_load((ROOT / "compose.postgresql.yaml").read_text(encoding="utf-8"))
 APPS = [service for name, service in COMPOSE["services"].items() if name != "proxy"]
 PROGRAM = ROOT / "tests" / "support" / "without_torch.py"
 PAGE = {"Accept": "text/html"}
@@ -212,3 +213,80 @@ def test_visitors_and_programs_stay_at_one_replica_and_move_on_when_it_ends(repl
         assert search() == "shirt"
         assert {page.get("/health").status_code for page in pages} == {200}
         assert len({page.cookies["lookalike-replica"] for page in pages}) == 1
+
+
+# With a database
+
+
+def test_image_with_the_client_of_a_database_gets_it_with_hashes_in_the_tested_versions():
+    text = (ROOT / "requirements-postgresql.txt").read_text(encoding="utf-8")
+    entries = re.findall(r"^(\S+==\S+) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text, re.MULTILINE)
+    assert len(entries) == text.count("==")
+    tested = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").split()
+    assert set(entries) == {line for line in tested if line.startswith("psycopg")}
+    brought = {canonicalize_name(each.name) for each in needed(map(Requirement, PROJECT["dependencies"]))}
+    wanted = {canonicalize_name(each.name) for each in needed(map(Requirement, entries))}
+    windows = {"tzdata"}
+    assert wanted - brought - windows == {Requirement(one).name for one in entries}
+    steps = " ".join(said for name, said in instructions() if name == "RUN")
+    client = STORED["x-searching"]["build"]["args"]["LOOKALIKE_STORE_CLIENT"]
+    assert f"requirements-{client}.txt" in {path.name for path in ROOT.iterdir()}
+    assert "${LOOKALIKE_STORE_CLIENT:+requirements-$LOOKALIKE_STORE_CLIENT.txt} >> light.txt" in steps
+    assert is_sent("requirements-postgresql.txt")
+
+
+def test_database_can_be_reached_from_inside_alone_and_its_password_is_in_no_file():
+    services = STORED["services"]
+    assert not [name for name, service in services.items() if "ports" in service]
+    assert {service["networks"][0] for name, service in services.items() if "networks" in service} == {"inside"}
+    given = [value for service in services.values() for name, value in service["environment"].items() if "PASS" in name]
+    assert set(given) == {"${LOOKALIKE_DATABASE_PASSWORD:?set it in .env}"}
+    assert len(given) == len(services)
+    assert not is_sent(".env")
+    for name in ("app-1", "app-2"):
+        assert services[name]["depends_on"] == {"index": {"condition": "service_completed_successfully"}}
+    index = services["index"]
+    app = COMPOSE["services"]["app-1"]
+    assert {name: index[name] for name in ("read_only", "cap_drop", "security_opt", "tmpfs")} == {
+        name: app[name] for name in ("read_only", "cap_drop", "security_opt", "tmpfs")
+    }
+    assert index["restart"] == "no"
+
+
+def test_steps_of_the_database_are_done_once_and_both_replicas_search_there(postgres, shirt, tmp_path):
+    services, address = STORED["services"], f"{postgres}&collection=composed"
+    said = {**environment(), "PATH": os.environ["PATH"], "HOME": str(tmp_path), "PGPASSWORD": "never-shown"}
+    said |= {"HF_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    [*words, artifact, to, uri] = services["index"]["command"]
+    assert (words, to, uri) == (["index"], "--to", services["app-1"]["environment"]["LOOKALIKE_STORE"])
+    assert artifact == "${LOOKALIKE_ARTIFACT:-/artifacts/starter}"
+    program = [sys.executable, PROGRAM, "--with", "psycopg,psycopg_pool,psycopg_binary", "retrieval"]
+    for added in ("added", "0 added"):  # a second run changes nothing
+        filled = subprocess.run(
+            [*program, *words, STARTER, to, address], env=said, cwd=ROOT, capture_output=True, text=True
+        )
+        assert filled.returncode == 0, filled.stderr
+        assert added in filled.stdout
+    answers = []
+    for _ in range(2):
+        port = free_port()
+        asked = {
+            **said,
+            "LOOKALIKE_STORE": address,
+            "GRADIO_SERVER_PORT": str(port),
+            "LOOKALIKE_ARTIFACT": str(STARTER),
+        }
+        with subprocess.Popen([*program, "serve"], cwd=ROOT, env=asked, stdout=-3, stderr=subprocess.PIPE) as app:
+            try:
+                waited_for(lambda port=port, app=app: is_ready(f"http://127.0.0.1:{port}") or app.poll() is not None)
+                client = Client(f"http://127.0.0.1:{port}", verbose=False)
+                info = client.predict(api_name="/info")
+                assert info["store"] == address
+                assert "never-shown" not in str(info)
+                answers.append(client.predict(handle_file(shirt), k=5, api_name="/search")["hits"])
+            finally:
+                app.send_signal(signal.SIGTERM)
+                complaints = app.communicate(timeout=60)[1].decode()
+        assert "never-shown" not in complaints
+    assert [hit["id"] for hit in answers[0]] == [hit["id"] for hit in answers[1]]
+    assert answers[0][0]["label"] == "shirt"

@@ -133,7 +133,7 @@ def test_every_requirement_is_pinned() -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         for line in lines:
-            assert re.fullmatch(r"#.*|-r requirements\.txt|[\w-]+==[\w.]+|", line), f"{name}: {line}"
+            assert re.fullmatch(r"#.*|-r requirements\.txt|[\w-]+(\[\w+\])?==[\w.]+|", line), f"{name}: {line}"
 
 
 def documented() -> Iterator[tuple[str, str]]:

@@ -77,7 +77,10 @@ OWNERS = {
     "matplotlib": ["retrieval/evaluation/plots/"],
     **{name: [] for name in ("scipy", "sklearn", "pandas")},  # large, for a few lines of statistics
     "qdrant_client": ["retrieval/stores/servers/qdrant.py"],
-    **{name: ["retrieval/stores/servers/pgvector.py"] for name in ("psycopg", "psycopg_pool")},
+    **{
+        name: ["retrieval/stores/servers/pgvector.py", "retrieval/stores/servers/connections.py"]
+        for name in ("psycopg", "psycopg_pool")
+    },
     "pymilvus": ["retrieval/stores/servers/milvus.py"],
     "watchfiles": ["retrieval/build/watch.py"],
     "openTSNE": ["retrieval/artifact/parts/map.py"],

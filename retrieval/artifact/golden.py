@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval.arrays import Vectors
+from retrieval.arrays import Floats, Vectors
 from retrieval.encoders.image import Encoder
 from retrieval.errors import IntegrityError
 from retrieval.images.gallery import Gallery
 from retrieval.images.open import open_image
+from retrieval.stores.base import Store
 from retrieval.stores.faiss import FaissStore
 
 if TYPE_CHECKING:
@@ -36,6 +37,22 @@ def replay(golden: dict[str, Any], encoder: Encoder, store: FaissStore, gallery:
     _compare("golden query", golden, query, store, "encoder, index and gallery")
 
 
+def replay_rows(golden: dict[str, Any], encoder: Encoder, store: Store, gallery: Gallery) -> None:
+    """Repeat the golden query on the stored rows alone: a database may find other rows than the artifact's own index.
+
+    Raises IntegrityError as `replay` does.
+    """
+    query = encoder.embed_images([open_image(gallery.thumbnail(golden["query_row"]))])
+    _check("golden query", golden, _of_rows(golden, store, query), "encoder, gallery and the vectors in the database")
+
+
+def replay_text_rows(golden: dict[str, Any], encoder: TextEncoder, store: Store) -> None:
+    """The same for a text model that is compared with the vectors of the artifact's own encoder."""
+    query = encoder.embed_texts([golden["query"]])
+    what = "golden query of the text model"
+    _check(what, golden, _of_rows(golden, store, query), "the text model and the vectors in the database")
+
+
 def ask_text(encoder: TextEncoder, store: FaissStore) -> dict[str, Any]:
     """The golden query of the text model: a fixed text, with its answer from the text index."""
     return {"query": _TEXT, **_answer(encoder.embed_texts([_TEXT]), store)}
@@ -53,11 +70,19 @@ def _answer(query: Vectors, store: FaissStore) -> dict[str, Any]:
 
 
 def _compare(what: str, golden: dict[str, Any], query: Vectors, store: FaissStore, parts: str) -> None:
-    stated = np.array(golden["scores"], np.float32)
-    _, best = store.search(query, len(stated))
-    for scores in (best[0], store.vectors(np.array(golden["rows"], np.int64)) @ query[0]):
-        if not np.allclose(scores, stated, atol=_TOLERANCE):
-            raise IntegrityError(
-                f"{what}: the manifest says the scores are {golden['scores']}, found "
-                f"{[round(float(s), 6) for s in scores]}: {parts} do not match."
-            )
+    best = store.search(query, len(golden["scores"]))[1][0]
+    for scores in (best, _of_rows(golden, store, query)):
+        _check(what, golden, scores, parts)
+
+
+def _of_rows(golden: dict[str, Any], store: Store, query: Vectors) -> Floats:
+    scores: Floats = store.vectors(np.array(golden["rows"], np.int64)) @ query[0]
+    return scores
+
+
+def _check(what: str, golden: dict[str, Any], scores: Floats, parts: str) -> None:
+    if not np.allclose(scores, np.array(golden["scores"], np.float32), atol=_TOLERANCE):
+        raise IntegrityError(
+            f"{what}: the manifest says the scores are {golden['scores']}, found "
+            f"{[round(float(s), 6) for s in scores]}: {parts} do not match."
+        )

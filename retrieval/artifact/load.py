@@ -41,6 +41,7 @@ from retrieval.images.gallery import Gallery
 from retrieval.stores.faiss import FaissStore
 from retrieval.stores.open import open_index
 from retrieval.stores.stated import check_lengths
+from retrieval.stores.unread import UnreadStore
 
 _T = TypeVar("_T")
 
@@ -83,12 +84,14 @@ class Artifact:
         return state_of(self.commit, self.offline)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened_again, (self.folder, self.manifest["manifest_sha256"], self.name, self.commit, self.offline)
+        indexed = not isinstance(self.store, UnreadStore)
+        known = self.folder, self.manifest["manifest_sha256"], self.name, self.commit, self.offline
+        return _opened_again, (*known, indexed)
 
 
-def _opened_again(folder: Path, sha256: str, name: str, commit: str | None, offline: bool) -> Artifact:
+def _opened_again(folder: Path, sha256: str, name: str, commit: str | None, offline: bool, indexed: bool) -> Artifact:
     """Unpickle an artifact; raises ArtifactError if the folder holds a different one by now."""
-    artifact = load_artifact(folder)
+    artifact = load_artifact(folder, indexed=indexed)
     if artifact.manifest["manifest_sha256"] != sha256:
         raise ArtifactError(
             f"{folder} does not hold the artifact that was sent to this process: the SHA-256 of its manifest was "
@@ -124,15 +127,18 @@ def check_target(folder: Path) -> None:
                 )
 
 
-def load_artifact(folder: Path, *, sha256: str | None = None, engine: str | None = None) -> Artifact:
+def load_artifact(
+    folder: Path, *, sha256: str | None = None, engine: str | None = None, indexed: bool = True
+) -> Artifact:
     """Verify and open an artifact; with `sha256`, only the one whose `manifest_sha256` this is.
 
-    `engine` runs the encoder and the text model, as in `Encoder.load`.
+    `engine` runs the encoder and the text model, as in `Encoder.load`. If it is not `indexed`, the index is checked by
+    its hash as all files are, and not read: `pair` gives the vectors.
 
     Raises ArtifactError if the folder holds none, and IntegrityError if a part does not match the manifest; the message
     gives the part and both values. FAISS, torch and Parquet never read a file whose hash does not match.
     """
-    return _whole(folder, partial(_open, engine=engine), sha256)
+    return _whole(folder, partial(_open, engine=engine, indexed=indexed), sha256)
 
 
 def read_metrics(folder: Path) -> Metrics:
@@ -162,7 +168,7 @@ def _whole(folder: Path, read: Callable[[Path, dict[str, Any]], _T], sha256: str
     return _whole(folder, read, sha256)  # the manifest has changed: another process replaced the artifact
 
 
-def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifact:
+def _open(folder: Path, manifest: dict[str, Any], engine: str | None, indexed: bool) -> Artifact:
     check_files(folder, manifest)
     check_exported(manifest)
     try:
@@ -171,12 +177,13 @@ def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifac
         raise IntegrityError(f"{folder}: {error}") from error
     agree(f"{LAYOUT.weights}: encoder fingerprint", manifest["encoder"]["fingerprint"], encoder.fingerprint)
     gallery = _gallery(folder, manifest)
-    store = open_index(folder / LAYOUT.index, manifest["index"])
+    store = _store(folder, manifest) if indexed else UnreadStore(manifest["dimension"], manifest["rows"])
     agree(f"{LAYOUT.index}: dimension", manifest["dimension"], store.dim)
     agree(f"{LAYOUT.weights}: dimension", manifest["dimension"], encoder.dim)
     agree(f"{LAYOUT.index}: number of vectors", manifest["rows"], len(store))
-    check_lengths(LAYOUT.index, store, store.settings.factory)
-    replay(manifest["golden"], encoder, store, gallery)
+    if indexed:
+        check_lengths(LAYOUT.index, store, store.settings.factory)
+        replay(manifest["golden"], encoder, store, gallery)
     files = manifest["files"]
     return Artifact(
         folder,
@@ -191,6 +198,10 @@ def _open(folder: Path, manifest: dict[str, Any], engine: str | None) -> Artifac
         text=read_text(folder, manifest, encoder, store, engine),
         name=folder.resolve().name,
     )
+
+
+def _store(folder: Path, manifest: dict[str, Any]) -> FaissStore:
+    return open_index(folder / LAYOUT.index, manifest["index"])
 
 
 def _gallery(folder: Path, manifest: dict[str, Any]) -> Gallery:

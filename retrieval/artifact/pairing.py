@@ -10,12 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrieval.arrays import Ids
+from retrieval.artifact.golden import replay_rows, replay_text_rows
 from retrieval.artifact.load import Artifact
+from retrieval.artifact.parts.text import TEXT
 from retrieval.artifact.tags import RowTags
 from retrieval.console import Progress, command
 from retrieval.errors import StoreError
 from retrieval.stores.paired import PairedStore
 from retrieval.stores.servers.base import Collection, State
+from retrieval.stores.servers.lease import Check
 from retrieval.stores.servers.open import open_collection
 
 _AT_ONCE = 1_000  # points sent at a time
@@ -34,16 +38,25 @@ class Filled:
 def pair(artifact: Artifact, uri: str) -> PairedStore:
     """The store of an artifact's gallery in the collection at this URI.
 
-    Raises StoreError unless the collection holds exactly this version of the artifact, among others.
+    Raises StoreError unless the collection holds exactly this version of the artifact, among others, and IntegrityError
+    if its vectors do not give the scores of the golden query.
     """
     collection = open_collection(uri)
     try:
         _check_held(collection, artifact)
-        keys = RowTags(artifact.gallery).keys()
+        store = PairedStore(uri, collection, RowTags(artifact.gallery).keys(), artifact.store.dim)
+        _replay(artifact, store)
     except BaseException:
         collection.close()  # an app that waits for a version comes back again and again
         raise
-    return PairedStore(uri, collection, keys, artifact.store.dim)
+    return store
+
+
+def _replay(artifact: Artifact, store: PairedStore) -> None:
+    """Repeat the golden queries with the vectors of a collection; raises IntegrityError."""
+    replay_rows(artifact.manifest["golden"], artifact.encoder, store, artifact.gallery)
+    if artifact.text and artifact.text.store is artifact.store:  # one tower
+        replay_text_rows(artifact.manifest[TEXT]["golden"], artifact.text.encoder, store)
 
 
 def _check_held(collection: Collection, artifact: Artifact) -> None:
@@ -62,26 +75,37 @@ def fill(artifact: Artifact, uri: str, progress: Progress | None = None) -> Fill
     """Add a version of an artifact to the collection at this URI, which is made if there is none.
 
     Only what it does not have is sent, so it continues where it was interrupted. The version before stays until the
-    next one. `progress` receives the points sent and their number. Raises StoreError.
+    next one. `progress` receives the points sent and their number. Raises StoreError, also if another process fills it.
     """
-    collection, own = open_collection(uri), artifact.manifest["manifest_sha256"]
+    collection = open_collection(uri)
     try:
-        state = collection.state()
-        if state is None:
-            state = State(artifact.encoder.fingerprint, artifact.store.dim, {})
-            collection.create(state)
-        _check_encoder(state, artifact, collection)
-        if [*state.versions][-1:] == [own]:
-            return Filled(0, 0, len(artifact.gallery))
-        before = dict([*state.versions.items()][-1:])
-        collection.set_versions(before)  # what is deleted next was of the one before that
-        collection.delete_leaving()
-        return _filled(collection, artifact, {**before, own: len(artifact.gallery)}, progress)
+        with collection.alone() as check:
+            return _filled(collection, artifact, check, progress)
     finally:
         collection.close()
 
 
-def _filled(collection: Collection, artifact: Artifact, versions: dict[str, int], progress: Progress | None) -> Filled:
+def _filled(collection: Collection, artifact: Artifact, check: Check, progress: Progress | None) -> Filled:
+    state = collection.state() or State(artifact.encoder.fingerprint, artifact.store.dim, {})
+    _check_encoder(state, artifact, collection)
+    collection.create(state)
+    own, rows = artifact.manifest["manifest_sha256"], len(artifact.gallery)
+    if [*state.versions][-1:] == [own]:
+        return Filled(0, 0, rows)
+    before = dict([*state.versions.items()][-1:])
+    collection.set_versions(before)  # what is deleted next was of the one before that
+    collection.delete_leaving()
+    there, keys, added = _sent(collection, artifact, progress)
+    check()
+    # In this order: what is marked may be deleted when the collection is filled again after an interruption.
+    collection.set_versions({**before, own: rows})
+    leaving = there[~np.isin(there, keys)]
+    collection.mark_leaving(leaving)
+    return Filled(added, len(leaving), rows)
+
+
+def _sent(collection: Collection, artifact: Artifact, progress: Progress | None) -> tuple[Ids, Ids, int]:
+    """Send what a collection does not have: the keys that were there, those of the artifact, and how many were sent."""
     tags = RowTags(artifact.gallery)
     keys, there = tags.keys(), collection.keys()
     new = np.flatnonzero(~np.isin(keys, there))
@@ -93,11 +117,7 @@ def _filled(collection: Collection, artifact: Artifact, versions: dict[str, int]
     collection.finish()
     if missing := int((~np.isin(keys, collection.keys())).sum()):
         raise StoreError(f"{collection.uri} lacks {missing:,} of {len(keys):,} points after it was filled: try again.")
-    # In this order: what is marked may be deleted when the collection is filled again after an interruption.
-    collection.set_versions(versions)
-    leaving = there[~np.isin(there, keys)]
-    collection.mark_leaving(leaving)
-    return Filled(len(new), len(leaving), len(keys))
+    return there, keys, len(new)
 
 
 def _check_encoder(state: State, artifact: Artifact, collection: Collection) -> None:

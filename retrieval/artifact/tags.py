@@ -6,10 +6,10 @@ these tags" or "has none of them": the gallery knows which of its values pass, a
 
 from __future__ import annotations
 
+import itertools
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 
 from retrieval.arrays import Ids
 from retrieval.images.filters import Where, parse
@@ -17,16 +17,16 @@ from retrieval.images.gallery import Gallery
 from retrieval.images.values import Values
 from retrieval.stores.servers.base import NO_KEY, Tagged, Tags
 
-_AT_ONCE = 65_536  # rows
+BLOCK = 8_192  # rows whose tags are in memory at a time
 _MOST_TAGS = 1_000  # in a condition; with more, the rows are filtered here
 
 
 class RowTags:
-    """The tags of a gallery's rows, made for the rows that are asked for: ten million lists would fill the memory."""
+    """The tags of a gallery's rows, made for those that are asked for: ten million lists would take gigabytes."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
-        self._columns: list[tuple[Values, npt.NDArray[np.int64]]] = []
+        self._columns: list[tuple[Values, Ids]] = []
         for column in ["label", *gallery.attributes]:
             if values := _shared(gallery, column):
                 every = [*values.texts, None]
@@ -34,25 +34,32 @@ class RowTags:
 
     def of(self, rows: Ids) -> Tags:
         """The tags of each of these rows, ascending."""
-        owners, tags = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for values, numbers in self._columns:
-            places, codes = values.owned(rows)
-            without = np.setdiff1d(np.arange(len(rows)), places)
-            owners += [places, without]
-            tags += [numbers[codes], np.full(len(without), numbers[-1])]
-        of_row, found = np.concatenate(owners), np.concatenate(tags)
-        order = np.lexsort((found, of_row))
-        return np.split(found[order], np.searchsorted(of_row[order], np.arange(1, len(rows))))
+        starts, tags = self._joined(rows)
+        return [tags[start:end] for start, end in itertools.pairwise(starts.tolist())]
 
     def keys(self) -> Ids:
         """(N,) int64: a key for each row, made of the image's id and its tags: with another value, another point."""
-        keys = np.empty(len(self._gallery), np.int64)
-        for at in range(0, len(keys), _AT_ONCE):
-            rows = np.arange(at, min(at + _AT_ONCE, len(keys)))
-            images = self._gallery.table["id"].slice(at, len(rows)).to_pylist()
-            pairs = zip(images, self.of(rows), strict=True)
-            keys[rows] = [_number(image.encode() + own.tobytes()) for image, own in pairs]
+        keys, ids = np.empty(len(self._gallery), np.int64), self._gallery.table["id"]
+        for start in range(0, len(keys), BLOCK):
+            starts, found = self._joined(np.arange(start, min(start + BLOCK, len(keys))))
+            content, bounds = found.tobytes(), (starts * found.itemsize).tolist()
+            images = ids.slice(start, BLOCK).to_pylist()
+            owns = (content[at:end] for at, end in itertools.pairwise(bounds))
+            digests = b"".join(_digest(image.encode() + own) for image, own in zip(images, owns, strict=True))
+            keys[start : start + BLOCK] = np.maximum(np.frombuffer(digests, ">u8") >> 2, NO_KEY + 1)
         return keys
+
+    def _joined(self, rows: Ids) -> tuple[Ids, Ids]:
+        """The tags of these rows, one row after the other, and where those of each begin and end."""
+        owners, tags = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for values, numbers in self._columns:
+            places, codes = values.owned(rows)
+            without = np.flatnonzero(~np.isin(np.arange(len(rows)), places))
+            owners += [places, without]
+            tags += [numbers[codes], np.full(len(without), numbers[-1])]
+        owner, found = np.concatenate(owners), np.concatenate(tags)
+        order = np.lexsort((found, owner))
+        return np.searchsorted(owner[order], np.arange(len(rows) + 1)), found[order]
 
 
 def conditions_of(gallery: Gallery, where: Where | None) -> list[Tagged]:
@@ -82,4 +89,8 @@ def _shared(gallery: Gallery, column: str) -> Values | None:
 
 def _number(content: bytes) -> int:
     """A positive number of 62 bits: some databases keep the largest one of 63 for themselves."""
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big") >> 2 or NO_KEY + 1
+    return int.from_bytes(_digest(content), "big") >> 2 or NO_KEY + 1
+
+
+def _digest(content: bytes) -> bytes:
+    return blake2b(content, digest_size=8).digest()

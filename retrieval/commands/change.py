@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval.commands import options
-from retrieval.commands.changing.merging import build_shard, check_part, shard_of
+from retrieval.commands.changing.merging import (
+    build_by_ray,
+    build_shard,
+    check_part,
+    check_ray,
+    everywhere,
+    shard_of,
+)
+from retrieval.commands.changing.opening import chosen_source, opened_source
 from retrieval.commands.changing.watching import watch_source
 from retrieval.commands.encoders import encoder_of, text_encoder_of
 from retrieval.commands.paths import check_folder, check_out, check_source
 from retrieval.commands.printing import (
     Bar,
-    noted,
     one_line,
     print_built,
     print_originals,
@@ -62,21 +68,23 @@ def build(
     map_method: options.MapMethod = None,
     originals: options.Originals = False,
     shard: options.Shard = None,
+    ray: options.Ray = None,
+    ray_workers: options.RayWorkers = None,
+    parts: options.Parts = None,
     force: options.Force = False,
     engine: options.Engine = None,
     device: options.Device = None,
 ) -> None:
     """Embed images and write an artifact."""
-    part = shard_of(
-        shard,
-        {
-            "--precision": precision,
-            "--index": index,
-            "--text-model": text_model,
-            "--text-model-license": text_model_license,
-            "--map": map_method,
-        },
-    )
+    given = {
+        "--precision": precision,
+        "--index": index,
+        "--text-model": text_model,
+        "--text-model-license": text_model_license,
+        "--map": map_method,
+    }
+    check_ray(ray, {**given, "--shard": shard, "--ray-workers": ray_workers, "--parts": parts})
+    part = shard_of(shard, given)
     check_source(source)
     if part:
         check_part(out, force)
@@ -86,37 +94,23 @@ def build(
     check_installed("nncf" if precision == "int8" else "timm", "--precision int8" if precision == "int8" else "build")
     from retrieval.build.build import build_artifact
 
-    opened = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
-    opened = replace(opened, about={**opened.about, "license": image_license}) if image_license else opened
+    chosen = image_column, label_column, label_level, split, config, revision, allow_private, image_license
+    opened = None if ray else chosen_source(source, *chosen)
     encoder = encoder_of(backbone, no_pretrained, weights, weights_license, image_size, crop_mode)
-    if part:
+    if opened and part:
         build_shard(opened, out, encoder, part, limit=limit, originals=originals, force=force)
         return
-    more: dict[str, Any] = {"map_method": map_method, "originals": originals, "factory": index}
-    more |= {"precision": precision, "accept_loss": accept_loss}
+    more: dict[str, Any] = {"map_method": map_method, "originals": originals, "factory": index, "limit": limit}
     if text_model or text_model_license:
         more["text"] = text_encoder_of(text_model, text_model_license)
+    if ray or not opened:
+        build_by_ray(partial(chosen_source, everywhere(source), *chosen), out, encoder, ray, ray_workers, parts, **more)
+        return
     with Bar() as bar:
-        report = build_artifact(opened, out, encoder, limit=limit, progress=bar, **more)
+        report = build_artifact(
+            opened, out, encoder, progress=bar, precision=precision, accept_loss=accept_loss, **more
+        )
     print_built(report, out)
-
-
-def _opened(
-    name: str,
-    image_column: str | None,
-    label_column: str | None,
-    label_level: int | None,
-    split: str | None,
-    config: str | None,
-    revision: str | None,
-    allow_private: bool,
-) -> Source:
-    """The source that the options name, once its notes are printed."""
-    from retrieval.sources.open import open_source
-
-    columns: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "label_level": label_level}
-    choices: dict[str, Any] = {"split": split, "config": config, "revision": revision}
-    return noted(open_source(name, **columns, **choices, allow_private=allow_private))
 
 
 @commands.command()
@@ -141,7 +135,7 @@ def add(
     from retrieval.build.change import add_images, count_unlike
 
     with Bar() as bar:
-        images = _opened(source, image_column, label_column, label_level, split, config, revision, allow_private)
+        images = opened_source(source, image_column, label_column, label_level, split, config, revision, allow_private)
         new = add_images(artifact, images, limit=limit, progress=bar, originals=originals)
     print_report(new.report)
     print_originals(artifact)
@@ -175,7 +169,7 @@ def sync(
     check_folder(artifact)
     check_source(source)
     named = (source, image_column, label_column, label_level, split, config, revision, allow_private)
-    opened = partial(_opened_with_originals if originals else _opened, *named)
+    opened = partial(_opened_with_originals if originals else opened_source, *named)
     if watch:
         watch_source(artifact, source, opened)
         return
@@ -192,7 +186,7 @@ def sync(
 def _opened_with_originals(*named: Any) -> Source:
     from retrieval.sources.originals import with_originals
 
-    return with_originals(_opened(*named))
+    return with_originals(opened_source(*named))
 
 
 @commands.command()

@@ -157,9 +157,7 @@ def export(
 @commands.command()
 def bench(
     artifact: options.AnyArtifact,
-    rows: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="instead, search N vectors drawn around the artifact's")
-    ] = None,
+    rows: options.DrawnRows = None,
     dim: Annotated[int, typer.Option(metavar="D", min=1, help="dimension of the vectors drawn")] = 256,
     duplicates: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="instead, find near-duplicates among N vectors drawn")
@@ -167,6 +165,7 @@ def bench(
     ui: Annotated[
         bool, typer.Option("--ui", help="instead, measure the waiting times of the page, in Chromium")
     ] = False,
+    stores: options.Stores = None,
     engines: Annotated[bool, typer.Option("--engines", help="instead, compare the engines that are installed")] = False,
     keep: Annotated[
         Path | None, typer.Option(metavar="OUT", help="with --rows, write an artifact of these, and serve it (Linux)")
@@ -181,13 +180,15 @@ def bench(
     from retrieval.bench.artifact import bench_artifact
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
-    from retrieval.bench.index import bench_index
     from retrieval.bench.page import bench_ui
+    from retrieval.bench.stores import ROWS, bench_stores
     from retrieval.hub.pull import open_reference
 
     folder = open_reference(artifact, sha256=sha256).folder
     if ui:
         figures = bench_ui(folder)
+    elif stores:
+        figures = bench_stores(folder, stores, rows or ROWS, dim)
     elif engines:
         figures = bench_engines(folder)
     elif duplicates:
@@ -201,8 +202,8 @@ def _drawn(folder: Path, rows: int | None, dim: int, keep: Path | None) -> dict[
     """The figures of drawn vectors: of an index alone, or of an artifact that is kept."""
     if not rows:
         raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
-    from retrieval.bench.artifact import bench_index
     from retrieval.bench.drawn import bench_drawn
+    from retrieval.bench.index import bench_index
 
     return bench_drawn(folder, rows, keep) if keep else bench_index(folder, rows, dim)
 

@@ -152,6 +152,24 @@ Shard = Annotated[
         metavar="I/N", help="embed only part I of N, from 0 to N-1, into DIR; `merge` makes the artifact of all parts"
     ),
 ]
+DrawnRows = Annotated[
+    int | None, typer.Option("--rows", metavar="N", min=1, help="instead, search N vectors drawn around the artifact's")
+]
+Stores = Annotated[
+    list[str] | None,
+    typer.Option("--store", metavar="URI", help="compare vector databases on N vectors drawn (200,000); repeatable"),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="embed on a Ray cluster: auto, ray://HOST:10001, or local"),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option("--ray-workers", metavar="N", min=1, help="workers of it (default: one a machine or GPU)"),
+]
+Parts = Annotated[
+    int | None, typer.Option("--parts", metavar="N", min=1, help="with --ray: parts of the source (default: 32)")
+]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="stop after N images")]
 WhereConditions = Annotated[
     list[str] | None,

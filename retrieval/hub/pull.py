@@ -59,18 +59,20 @@ def open_reference(name: str | Path, *, sha256: str | None = None) -> Resolved:
     return _from_hub(parse_reference(str(name)), sha256)
 
 
-def open_artifact(name: str | Path, *, sha256: str | None = None, engine: str | None = None) -> Artifact:
+def open_artifact(
+    name: str | Path, *, sha256: str | None = None, engine: str | None = None, indexed: bool = True
+) -> Artifact:
     """Check an artifact and open it: a folder, or `owner/name[@revision]` on the Hub.
 
     Files on the Hub are fetched first (see `open_reference`). With `sha256`, only the artifact whose `manifest_sha256`
     this is: 64 hexadecimal digits, as `python -m retrieval verify` prints them. `engine` (`onnx`, `openvino` or
-    `torch`) runs the encoder; None chooses, as in `Encoder.load`. Raises ArtifactError if the artifact does not exist,
-    HubError if the Hub does not have it or cannot be reached, and IntegrityError, with the file and both values, if the
-    manifest is not the pinned one or a file does not match it. FAISS, the engines and parquet never read a file that
-    failed its hash check.
+    `torch`) runs the encoder; None chooses, as in `Encoder.load`. `indexed` is as in `load_artifact`. Raises
+    ArtifactError if the artifact does not exist, HubError if the Hub does not have it or cannot be reached, and
+    IntegrityError, with the file and both values, if the manifest is not the pinned one or a file does not match it.
+    FAISS, the engines and parquet never read a file that failed its hash check.
     """
     found = open_reference(name, sha256=sha256)
-    opened = load_artifact(found.folder, sha256=sha256, engine=engine)
+    opened = load_artifact(found.folder, sha256=sha256, engine=engine, indexed=indexed)
     return replace(opened, name=found.name, commit=found.commit, offline=found.offline)
 
 

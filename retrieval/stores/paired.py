@@ -17,7 +17,6 @@ from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.errors import StoreError
 from retrieval.forking import Lock
 from retrieval.stores.base import MISSING, check_allowed, check_rows, check_search
-from retrieval.stores.exact import search_rows
 from retrieval.stores.servers.base import Collection, Tagged
 from retrieval.stores.servers.open import open_collection
 
@@ -100,10 +99,11 @@ class PairedStore:
 
     def _exact(self, queries: Vectors, k: int, allowed: Ids) -> tuple[Ids, Floats]:
         """Compare with all of these rows, a part at a time."""
-        best = np.full((len(queries), 0), MISSING, np.int64), np.empty((len(queries), 0), np.float32)
-        for at in range(0, max(len(allowed), 1), _READ):
+        best = np.full((len(queries), k), MISSING, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        for at in range(0, len(allowed), _READ):
             rows = allowed[at : at + _READ]
-            ids, scores = search_rows(queries, self.vectors(rows), rows, k)
+            found, scores = self.collection.compare(queries, self._keys[rows], min(k, len(rows)))
+            ids = self._rows(found, None)
             both = np.concatenate([best[0], ids], axis=1), np.concatenate([best[1], scores], axis=1)
             order = np.argsort(-both[1], axis=1, kind="stable")[:, :k]
             best = np.take_along_axis(both[0], order, axis=1), np.take_along_axis(both[1], order, axis=1)

@@ -3,22 +3,27 @@
 import gc
 import json
 import os
+import pickle
+import tracemalloc
+from contextlib import closing
 from itertools import count
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import noise
 
 from retrieval import Searcher, open_artifact
 from retrieval.__main__ import main
 from retrieval.artifact.pairing import fill
-from retrieval.artifact.tags import RowTags, conditions_of
+from retrieval.artifact.tags import BLOCK, RowTags, conditions_of, tag_of
 from retrieval.build.change import add_images, remove_images
-from retrieval.errors import StoreError
+from retrieval.errors import IntegrityError, StoreError
 from retrieval.images.gallery import Gallery, read_tables, write_gallery
 from retrieval.sources.open import open_source
-from retrieval.stores.servers.open import STORE
+from retrieval.stores.servers.open import STORE, open_collection
+from retrieval.stores.unread import UnreadStore
 
 WHERE = [
     None,
@@ -96,6 +101,46 @@ def test_rows_have_a_key_each_that_changes_with_their_values(both, tmp_path):
     changed = table.set_column(table.column_names.index("colour"), "colour", pa.array(["another", *colours[1:]]))
     other = RowTags(Gallery(write_gallery(tmp_path / "g.parquet", [changed], gallery.schema))).keys()
     assert (other != keys).tolist() == [True] + [False] * (len(gallery) - 1)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A gallery of several blocks of rows, with texts, numbers, lists and missing values."""
+    rows = np.arange(4 * BLOCK + 7)
+    lists = [[f"t{row % 5}", f"t{row % 3}"][: row % 3] for row in rows.tolist()]
+    table = pa.table(
+        {name: [f"{row:016x}" for row in rows] for name in ("id", "source", "sha256")}
+        | {"thumbnail": pa.array([b""] * len(rows), pa.binary())}
+        | {"label": [None if row % 11 == 0 else f"c{row % 100}" for row in rows.tolist()]}
+        | {"price": (rows % 50) / 2, "tags": lists}
+    )
+    path = tmp_path_factory.mktemp("large") / "gallery.parquet"
+    pq.write_table(table, path)
+    return Gallery(path)
+
+
+def test_tags_and_keys_are_the_same_in_any_block(large):
+    tags = RowTags(large)
+    rows = np.array([0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 5, len(large) - 1])
+    for row, own in zip(rows.tolist(), tags.of(rows), strict=True):
+        [image] = large.take([row])
+        texts = {"label": image.label, "price": str(image.attributes["price"]).removesuffix(".0")}
+        expected = {tag_of(column, text) for column, text in texts.items()}
+        expected |= {tag_of("tags", text) for text in image.attributes["tags"] or [None]}
+        assert own.tolist() == sorted(expected)
+    assert len(set(tags.keys().tolist())) == len(large)
+
+
+def test_memory_for_tags_and_keys_does_not_grow_by_objects_for_each_row(large):
+    for column in ("label", *large.attributes):
+        _ = large.column(column).missing
+    tracemalloc.start()
+    try:
+        keys = RowTags(large).keys()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < keys.nbytes + 500 * BLOCK  # a list of arrays alone takes 200 bytes a row
 
 
 def test_searcher_with_a_database_can_be_sent_to_another_process(artifact, uri):
@@ -191,6 +236,31 @@ def test_collection_of_another_encoder_is_refused(artifact, uri):
         with pytest.raises(StoreError, match=r"of the encoder .*, but the artifact has .* of ffffffffffff"):
             use()
         gc.collect()
+
+
+def test_own_index_is_checked_and_not_read(copied_artifact, filled):
+    before = Searcher.open(copied_artifact, store=filled)
+    assert isinstance(before.artifact.store, UnreadStore)
+    again = pickle.loads(pickle.dumps(before))
+    assert isinstance(again.artifact.store, UnreadStore)
+    assert again.search_by_id(again.gallery.ids[0], k=1)[0].id == before.search_by_id(again.gallery.ids[0], k=1)[0].id
+    with pytest.raises(StoreError, match="was opened for a vector database, without its own index"):
+        Searcher(before.encoder, before.artifact.store, before.gallery).search_by_id(before.gallery.ids[0])
+    index = copied_artifact / "index.faiss"
+    index.write_bytes(index.read_bytes()[:-1] + b"?")
+    with pytest.raises(IntegrityError, match=r"index\.faiss"):
+        Searcher.open(copied_artifact, store=filled)
+
+
+def test_vectors_of_a_database_that_do_not_fit_are_refused(artifact, uri):
+    opened = open_artifact(artifact)
+    fill(opened, uri)
+    tags = RowTags(opened.gallery)
+    rows = np.array(sorted(opened.manifest["golden"]["rows"]))
+    with closing(open_collection(uri)) as collection:
+        collection.upsert(tags.keys()[rows], np.roll(opened.store.vectors(rows), 1, axis=1), tags.of(rows))
+    with pytest.raises(IntegrityError, match=r"golden query: .* the vectors in the database do not match"):
+        Searcher.open(artifact, store=uri)
 
 
 def test_lost_points_are_an_error_and_never_a_short_answer(artifact, uri):

@@ -2,6 +2,8 @@
 
     python tests/support/without_torch.py retrieval search retrieval/starter photo.jpg
 
+With `--with psycopg,psycopg_pool` in front of the module, these are there, too.
+
 What the package needs comes from pyproject.toml and from what each installed package says of itself. All other modules
 of site-packages look as if they were not there.
 """
@@ -61,8 +63,12 @@ class Hidden:
 
 
 def main():
-    sys.meta_path[:] = [Hidden(hidden())]
     del sys.argv[0]
+    there = set()
+    if sys.argv[0] == "--with":
+        there = set(sys.argv[1].split(","))
+        del sys.argv[:2]
+    sys.meta_path[:] = [Hidden(hidden() - there)]
     sys.path[0] = str(Path.cwd())
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from browser import served
 from conftest import noise
+from gate import Gate
 from gradio_client import Client
 
 from retrieval import Searcher, add_images, open_artifact, open_source
 from retrieval.artifact.pairing import fill
+from retrieval.stores.servers import base
 from retrieval.stores.servers.open import STORE
 from retrieval.ui import reload
 from retrieval.ui.reload import Reloader
@@ -53,6 +58,38 @@ def test_app_answers_from_the_database_until_a_version_fits(
         fill(open_artifact(copied_artifact), uri)
         assert any(reloader.look_at_folder() for _ in range(4))
         assert client.predict(api_name="/info")["images"] == 61
+
+
+def test_app_goes_on_when_its_database_hangs_and_answers_when_it_is_back(
+    artifact: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "ANSWER", 1.0)
+    folder = parse_qs(urlsplit(postgres).query)["host"][0]
+    opened = open_artifact(artifact)
+    with Gate(Path(folder) / ".s.PGSQL.5432") as gate:
+        uri = f"postgresql://postgres@127.0.0.1:{gate.port}/postgres?collection=behind_a_gate"
+        fill(opened, uri)
+        with served(Live(Searcher.of(opened, uri))) as address:
+            client = Client(address, verbose=False)
+
+            def ask() -> list[str]:
+                hits = client.predict(opened.gallery.ids[0], k=3, api_name="/search_by_id")["hits"]
+                return [hit["id"] for hit in hits]
+
+            before = ask()
+            for end in (gate.silence, gate.close):
+                end()
+                with pytest.raises(Exception, match=r"the store postgresql://.* failed: [^\n]*\.") as failed:
+                    ask()
+                assert "Traceback" not in str(failed.value)
+                assert client.predict(api_name="/info")["images"] == 60
+                gate.open()
+                for _ in range(20):
+                    with suppress(Exception):
+                        assert ask() == before
+                        break
+                    time.sleep(0.3)
+                assert ask() == before
 
 
 def test_database_that_is_gone_is_a_sentence_and_the_app_goes_on(

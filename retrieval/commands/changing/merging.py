@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from retrieval.commands.encoders import text_encoder_of
 from retrieval.commands.paths import check_out
 from retrieval.commands.printing import Bar, print_built, print_report
 from retrieval.console import command
+from retrieval.installed import check_installed
 from retrieval.words import counted
 
 if TYPE_CHECKING:
@@ -76,6 +78,43 @@ def shard_of(text: str | None, given: dict[str, Any]) -> tuple[int, int] | None:
     if theirs := [name for name, without in _MERGES.items() if given[name] != without]:
         raise typer.BadParameter(f"{theirs[0]} is about the whole gallery: give it to `merge`, not to a part.")
     return index, count
+
+
+def check_ray(address: str | None, given: dict[str, Any]) -> None:
+    """Raise BadParameter if options of `build` do not go together with `--ray`, and MissingExtraError without it."""
+    if address is None:
+        if alone := [name for name in ("--ray-workers", "--parts") if given[name] is not None]:
+            raise typer.BadParameter(f"{alone[0]} needs --ray.")
+        return
+    if given["--shard"] is not None:
+        raise typer.BadParameter("--ray makes the parts itself: leave out --shard.")
+    if given["--precision"] != "float32":
+        raise typer.BadParameter("--precision int8 needs the whole source at once: leave out --ray or --precision.")
+    check_installed("ray", "--ray")
+
+
+def everywhere(source: str) -> str:
+    """The name of a source for workers, which run in folders of their own."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else source
+
+
+def build_by_ray(
+    opening: Callable[[], Source],
+    out: Path,
+    encoder: Encoder,
+    address: str | None,
+    workers: int | None,
+    parts: int | None,
+    **more: Any,
+) -> None:
+    """Build on a cluster, and print the report."""
+    from retrieval.build.parts.ray import LOCAL, PARTS, build_with_ray
+
+    more |= {"workers": workers, "parts": parts or PARTS}
+    with Bar() as bar:
+        report = build_with_ray(opening, out, encoder, address or LOCAL, progress=bar, **more)
+    print_built(report, out)
 
 
 def check_part(folder: Path, force: bool) -> None:

@@ -6,19 +6,31 @@ rows: a `PairedStore` translates keys to the rows of one gallery.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError, first_line, short
+from retrieval.errors import StoreError, first_line, short, short_repr
+from retrieval.stores.servers.lease import Check
 
 NO_KEY = 0
 """Padding where fewer than k points are found; no point has this key."""
+
+ANSWER = 20.0
+"""Seconds for one answer: a search then ends with an error instead of waiting on."""
+PATIENCE = 3_600.0
+"""Seconds for work on a whole collection, such as its index."""
+
+SECRETS = ("PGPASSWORD", "QDRANT_API_KEY", "MILVUS_TOKEN")
+"""The environment variables that databases' passwords and keys are in."""
 
 Tags = Sequence[npt.NDArray[np.int64]]
 """The tags of each point."""
@@ -48,9 +60,14 @@ class State:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> State:
-        """The state that `facts` told."""
-        versions = {str(name): int(rows) for name, rows in facts["versions"]}
-        return cls(str(facts["encoder"]), int(facts["dim"]), versions)
+        """The state that `facts` told; raises StoreError if they are of something else."""
+        try:
+            versions = {str(name): int(rows) for name, rows in facts["versions"]}
+            return cls(str(facts["encoder"]), int(facts["dim"]), versions)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"a collection says of itself {short_repr(facts, 60)}, which Lookalike did not write."
+            ) from error
 
 
 class Collection(Protocol):
@@ -59,11 +76,14 @@ class Collection(Protocol):
     uri: str
     """Where it is, without secrets."""
 
+    def alone(self) -> AbstractContextManager[Check]:
+        """For filling it: raises StoreError if another process does. Yields what checks that it is still held."""
+
     def state(self) -> State | None:
         """What it says of itself; None if it does not exist."""
 
     def create(self, state: State) -> None:
-        """Make it, without points."""
+        """Make it, without points; what is there of it stays. Raises StoreError if something else has its name."""
 
     def set_versions(self, versions: Mapping[str, int]) -> None:
         """Change which artifacts it says it holds."""
@@ -89,26 +109,75 @@ class Collection(Protocol):
         (Q, k) int64 keys and float32 products; NO_KEY and minus infinity where there are fewer. May be approximate.
         """
 
+    def compare(self, queries: Vectors, keys: Ids, k: int) -> tuple[Ids, Floats]:
+        """As `search`, exactly, among the points with these keys alone; raises StoreError if one is missing."""
+
     def vectors(self, keys: Ids) -> Vectors:
         """The vectors of these points, (N, D) float32; raises StoreError if one is missing."""
+
+    def size(self) -> int | None:
+        """The bytes that it takes on the disk of the database; None if that is not told."""
+
+    def drop(self) -> None:
+        """Delete it, with all its points."""
 
     def close(self) -> None:
         """Give back connections and files."""
 
 
+def something_else(uri: str, name: str) -> StoreError:
+    """The error for a collection, or a table, of this name that Lookalike did not make."""
+    return StoreError(
+        f"{uri}: {name} is something else, not a collection of Lookalike: give the address another collection."
+    )
+
+
+def check_lost(uri: str, keys: Ids, there: int) -> None:
+    """Raise StoreError unless as many points are there as there are keys."""
+    if lost := len(keys) - there:
+        raise StoreError(f"{uri} has lost {lost:,} of {len(keys):,} points: fill it again.")
+
+
+def no_answers(queries: Vectors, k: int) -> tuple[Ids, Floats]:
+    """Answers to fill in: (Q, k) NO_KEY and minus infinity."""
+    return np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(each.stat().st_size for each in files if each.is_file())
+
+
 def in_order(uri: str, keys: Ids, found: Mapping[int, Any]) -> Vectors:
     """The vectors of these keys, (N, D) float32, of those that were found; raises StoreError if one is missing."""
-    if missing := [key for key in keys.tolist() if key not in found]:
-        raise StoreError(f"{uri} has lost {len(missing):,} of {len(keys):,} points: fill it again.")
+    check_lost(uri, keys, sum(key in found for key in keys.tolist()))
     return np.array([found[key] for key in keys.tolist()], np.float32)
 
 
 @contextmanager
-def failing(uri: str, kinds: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
-    """Raise what a client raises, of these kinds or of any, as a StoreError."""
+def failing(
+    uri: str, kinds: tuple[type[Exception], ...] = (Exception,), said: Callable[[Exception], str] = first_line
+) -> Iterator[None]:
+    """Raise what a client raises, of these kinds or of any, as a StoreError with what `said` makes of it.
+
+    A client may repeat what it was given, so what is secret in the environment is taken out.
+    """
     try:
         yield
     except StoreError:
         raise
     except kinds as error:
-        raise StoreError(f"the store {uri} failed: {short(first_line(error) or type(error).__name__, 200)}.") from error
+        shown = without_secrets(" ".join(said(error).split()) or type(error).__name__)
+        chain = "".join(traceback.format_exception(error))  # it is logged, too
+        cause = error if without_secrets(chain) == chain else None
+        raise StoreError(f"the store {uri} failed: {short(shown, 200).rstrip('.')}.") from cause
+
+
+def without_secrets(text: str) -> str:
+    """A text without the passwords and keys of databases that are in the environment."""
+    for name in SECRETS:
+        whole = os.environ.get(name, "")
+        for secret in (whole, whole.partition(":")[2]):  # Milvus takes USER:PASSWORD
+            text = text.replace(secret, "***") if secret else text
+    return text

@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from retrieval.errors import StoreError, short
 from retrieval.installed import needs
@@ -29,7 +29,9 @@ _FORMS = (
     "postgresql://USER@HOST/DATABASE, qdrant+https://HOST:6333/COLLECTION, qdrant:FOLDER, "
     "milvus+https://HOST:19530/COLLECTION or milvus:FILE.db"
 )
-_SECRET = re.compile(r"([?&](?:password|passfile|sslpassword|token|api_key)=)[^&]*")
+# A password may have any character, also those that should be written as %2F or %40.
+_PASSWORD = re.compile(r"(?<=//)([^:]*):(?!@)(.+)@", re.DOTALL)
+_SECRET = re.compile(r"([?&#](?:password|passfile|sslpassword|token|api[_-]?key)=)[^&#]*", re.IGNORECASE)
 _COLLECTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,47}")
 DEFAULT = "lookalike"  # the name of a collection
 
@@ -43,7 +45,7 @@ def open_collection(uri: str) -> Collection:
     kind = uri.partition(":")[0]
     if kind not in _MODULES or ":" not in uri:
         raise StoreError(f"there is no store {short(repr(hidden(uri)), 100)}: give {_FORMS}.")
-    if urlsplit(uri).password or _SECRET.search(uri):
+    if hidden(uri) != uri:
         raise StoreError(
             f"the address of a store must not hold a password, as addresses are shown: {hidden(uri)}. Set it in the "
             "environment (see docs/stores.md)."
@@ -55,7 +57,19 @@ def open_collection(uri: str) -> Collection:
 
 def hidden(uri: str) -> str:
     """A URI without its secrets."""
-    return _SECRET.sub(r"\1***", re.sub(r"(//[^/@:]*):[^/@]+@", r"\1:***@", uri))
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", uri))
+
+
+def renamed(uri: str, name: str) -> str:
+    """The URI of another collection in the same database; a file or a folder has only one, so its own."""
+    kind = uri.partition(":")[0]
+    if kind in ("qdrant", "milvus"):
+        return uri
+    parts = urlsplit(uri)
+    if kind != "postgresql":
+        return urlunsplit(parts._replace(path=f"/{name}"))
+    settings = {**dict(parse_qsl(parts.query, keep_blank_values=True)), "collection": name}
+    return urlunsplit(parts._replace(query=urlencode(settings)))
 
 
 def checked_name(name: str) -> str:

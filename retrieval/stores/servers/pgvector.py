@@ -5,26 +5,36 @@ The password is in PGPASSWORD or in PostgreSQL's own password file. A collection
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import numpy as np
 import psycopg
 from psycopg import sql
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from retrieval.arrays import Floats, Ids, Vectors
-from retrieval.errors import StoreError
-from retrieval.stores.servers.base import NO_KEY, State, Tagged, Tags, failing, in_order
+from retrieval.errors import StoreError, first_line
+from retrieval.stores.servers import base
+from retrieval.stores.servers.base import (
+    PATIENCE,
+    State,
+    Tagged,
+    Tags,
+    check_lost,
+    failing,
+    in_order,
+    no_answers,
+    something_else,
+)
+from retrieval.stores.servers.connections import CONNECTED, Connection, Run, as_text, condition, pool_of, written
+from retrieval.stores.servers.lease import Check, busy
 from retrieval.stores.servers.open import DEFAULT, checked_name, hidden
 
 _LEAST = (0, 8)  # before, a filter was applied to what the graph had found, and answers were short
 _FAILURES = (psycopg.Error, PoolTimeout)
-_TIMEOUT = 10  # seconds until a connection is there
-_CONNECTIONS = 8
+_PAGE = 50_000  # keys
 _EFFORT = 200  # points that a search in the graph looks at
 _SCANNED = 200_000  # points that it goes on to, where a filter lets few through
 # Dimensions that pgvector's graph can have, by the type of its vectors; above, every point is compared.
@@ -37,7 +47,7 @@ def open_at(uri: str) -> PostgresCollection:
     settings = dict(parse_qsl(parts.query, keep_blank_values=True))
     name = checked_name(settings.pop("collection", DEFAULT))
     address = urlunsplit(parts._replace(query=urlencode(settings)))
-    with failing(hidden(uri), _FAILURES), psycopg.connect(address, connect_timeout=_TIMEOUT) as connection:
+    with failing(hidden(uri), _FAILURES), Connection.connect(address, connect_timeout=CONNECTED) as connection:
         found = connection.execute(
             "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
         ).fetchone()
@@ -45,17 +55,28 @@ def open_at(uri: str) -> PostgresCollection:
     if not version or tuple(map(int, version.split(".")[:2])) < _LEAST:
         what = f"version {version} of it" if version else "none"
         raise StoreError(f"the store {hidden(uri)} needs pgvector 0.8 or later, and has {what}: install or update it.")
-    pool = ConnectionPool(address, min_size=0, max_size=_CONNECTIONS, timeout=_TIMEOUT, open=True)
-    return PostgresCollection(hidden(uri), pool, name)
+    return PostgresCollection(hidden(uri), address, name)
 
 
 class PostgresCollection:
     """See `retrieval.stores.servers.base.Collection`."""
 
-    def __init__(self, uri: str, pool: ConnectionPool[Any], name: str) -> None:
-        self.uri, self._pool, self._dim = uri, pool, 0
+    def __init__(self, uri: str, address: str, name: str) -> None:
+        self.uri, self._address, self._pool, self._dim = uri, address, pool_of(address), 0
+        self._name = f"lookalike {name}"
         self._table, self._about = sql.Identifier(name), sql.Identifier(f"{name}_state")
         self._graph, self._by_tags = sql.Identifier(f"{name}_graph"), sql.Identifier(f"{name}_tags")
+
+    @contextmanager
+    def alone(self) -> Iterator[Check]:
+        """See `Collection`. The lock ends with its connection, however the process ends."""
+        ask = sql.SQL("SELECT pg_try_advisory_lock(hashtextextended({}, 0))").format(sql.Literal(self._name))
+        with failing(self.uri, _FAILURES), Connection.connect(self._address, connect_timeout=CONNECTED) as held:
+            held.autocommit = True
+            found = held.execute(ask).fetchone()
+            if not found or not found[0]:
+                raise busy(self.uri)
+            yield lambda: _ask(held)
 
     def state(self) -> State | None:
         """See `Collection`."""
@@ -64,13 +85,16 @@ class PostgresCollection:
                 return None
             if not (found := run("SELECT encoder, dim, versions FROM {about}")):
                 return None
-            encoder, self._dim, versions = found[0]
-            return State(encoder, self._dim, dict(versions))
+            state = State.of(dict(zip(("encoder", "dim", "versions"), found[0], strict=True)))
+            self._dim = state.dim
+            return state
 
     def create(self, state: State) -> None:
         """See `Collection`."""
-        self._dim = state.dim
+        self._dim, known = state.dim, self.state() is not None
         with self._connected() as run:
+            if not known and run("SELECT to_regclass(%s)", self._table.as_string(None))[0][0] is not None:
+                raise something_else(self.uri, self._table.as_string(None))
             run("CREATE EXTENSION IF NOT EXISTS vector")
             run(
                 "CREATE TABLE IF NOT EXISTS {table} (key bigint PRIMARY KEY, vector vector({dim}) NOT NULL, "
@@ -79,17 +103,21 @@ class PostgresCollection:
             )
             run("CREATE TABLE IF NOT EXISTS {about} (encoder text, dim integer, versions json)")
             run("DELETE FROM {about}")
-            run("INSERT INTO {about} VALUES (%s, %s, %s)", state.encoder, state.dim, _written(state.versions))
+            run("INSERT INTO {about} VALUES (%s, %s, %s)", state.encoder, state.dim, written(state.versions))
 
     def set_versions(self, versions: Mapping[str, int]) -> None:
         """See `Collection`."""
         with self._connected() as run:
-            run("UPDATE {about} SET versions = %s", _written(versions))
+            run("UPDATE {about} SET versions = %s", written(versions))
 
     def keys(self) -> Ids:
         """See `Collection`."""
-        with self._connected() as run:
-            return np.array([key for (key,) in run("SELECT key FROM {table} ORDER BY key")], np.int64)
+        found = [np.empty(0, np.int64)]
+        with self._connected() as run, run.connection.cursor("keys") as pages:  # one that stays in the database
+            pages.execute(run.written("SELECT key FROM {table} ORDER BY key"))
+            while page := pages.fetchmany(_PAGE):
+                found.append(np.array([key for (key,) in page], np.int64))
+        return np.concatenate(found)
 
     def upsert(self, keys: Ids, vectors: Vectors, tags: Tags) -> None:
         """See `Collection`."""
@@ -97,7 +125,7 @@ class PostgresCollection:
             run("CREATE TEMPORARY TABLE sent (key bigint, vector vector, tags bigint[]) ON COMMIT DROP")
             with cursor.copy("COPY sent FROM STDIN") as copy:
                 for key, vector, own in zip(keys.tolist(), vectors, tags, strict=True):
-                    copy.write_row((key, _text(vector), own.tolist()))
+                    copy.write_row((key, as_text(vector), own.tolist()))
             run(
                 "INSERT INTO {table} SELECT key, vector, tags, false FROM sent ON CONFLICT (key) DO UPDATE "
                 "SET vector = EXCLUDED.vector, tags = EXCLUDED.tags, leaving = false"
@@ -115,7 +143,7 @@ class PostgresCollection:
 
     def finish(self) -> None:
         """See `Collection`."""
-        with self._connected() as run:
+        with self._connected(PATIENCE) as run:
             run("CREATE INDEX IF NOT EXISTS {by_tags} ON {table} USING gin (tags)")
             if graph := self._graph_type():
                 run(
@@ -126,15 +154,16 @@ class PostgresCollection:
 
     def search(self, queries: Vectors, k: int, where: Sequence[Tagged] = ()) -> tuple[Ids, Floats]:
         """See `Collection`."""
-        keys, scores = np.full((len(queries), k), NO_KEY, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        passing = sql.SQL(" AND ").join([sql.SQL("true"), *map(_condition, where)])
+        keys, scores = no_answers(queries, k)
+        passing = sql.SQL(" AND ").join([sql.SQL("true"), *map(condition, where)])
         kind = sql.SQL((self._graph_type() or ("vector", ""))[0])
         with self._connected() as run:
-            run(f"SET LOCAL hnsw.ef_search = {min(max(_EFFORT, k), 1_000)}")
-            run("SET LOCAL hnsw.iterative_scan = strict_order")
-            run(f"SET LOCAL hnsw.max_scan_tuples = {_SCANNED}")
+            run(
+                f"SET LOCAL hnsw.ef_search = {min(max(_EFFORT, k), 1_000)}; "
+                f"SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.max_scan_tuples = {_SCANNED}"
+            )
             for row, query in enumerate(queries):
-                asked = sql.Literal(_text(query))
+                asked = sql.Literal(as_text(query))
                 found = run(
                     "SELECT key, -(vector <#> {query}::vector) FROM {table} WHERE {passing} "
                     "ORDER BY vector::{kind}({dim}) <#> {query}::{kind}({dim}) LIMIT {k}",
@@ -145,11 +174,37 @@ class PostgresCollection:
                 scores[row, : len(found)] = [score for _, score in found]
         return keys, scores
 
+    def compare(self, queries: Vectors, keys: Ids, k: int) -> tuple[Ids, Floats]:
+        """See `Collection`. The graph, which is approximate, does not serve this order."""
+        best, scores = no_answers(queries, k)
+        with self._connected() as run:
+            for row, query in enumerate(queries):
+                found = run(
+                    "SELECT key, -(vector <#> {query}::vector), count(*) OVER () FROM {table} WHERE key = ANY(%s) "
+                    "ORDER BY (vector <#> {query}::vector) + 0 LIMIT {k}",
+                    keys.tolist(), query=sql.Literal(as_text(query)), k=sql.Literal(k),
+                )  # fmt: skip
+                check_lost(self.uri, keys, found[0][2] if found else 0)
+                best[row, : len(found)] = [key for key, _, _ in found]
+                scores[row, : len(found)] = [score for _, score, _ in found]
+        return best, scores
+
     def vectors(self, keys: Ids) -> Vectors:
         """See `Collection`."""
-        with self._connected() as run:
-            found = dict(run("SELECT key, vector::real[] FROM {table} WHERE key = ANY(%s)", keys.tolist()))
+        with self._connected() as run, run.connection.cursor(binary=True) as cursor:
+            cursor.execute(run.written("SELECT key, vector FROM {table} WHERE key = ANY(%s)"), (keys.tolist(),))
+            found = {key: np.frombuffer(vector, ">f4", offset=4) for key, vector in cursor}
         return in_order(self.uri, keys, found)
+
+    def size(self) -> int | None:
+        """See `Collection`."""
+        with self._connected() as run:
+            return int(run("SELECT pg_total_relation_size(%s::regclass)", self._table.as_string(None))[0][0])
+
+    def drop(self) -> None:
+        """See `Collection`."""
+        with self._connected(PATIENCE) as run:
+            run("DROP TABLE IF EXISTS {table}, {about}")
 
     def close(self) -> None:
         """See `Collection`."""
@@ -161,34 +216,27 @@ class PostgresCollection:
         return next(((kind, operators) for most, kind, operators in _GRAPHS if self._dim <= most), None)
 
     @contextmanager
-    def _connected(self) -> Iterator[_Run]:
-        """A transaction, as a function that runs a statement in it."""
+    def _connected(self, patience: float | None = None) -> Iterator[Run]:
+        """A transaction, as a function that runs a statement in it, each for so many seconds at most."""
         tables = {"table": self._table, "about": self._about}
         names: Mapping[str, sql.Composable] = {**tables, "graph": self._graph, "by_tags": self._by_tags}
-        with failing(self.uri, _FAILURES), self._pool.connection() as connection:
-            yield _Run(connection, names)
+        with failing(self.uri, _FAILURES, self._said), self._pool.connection(min(CONNECTED, base.ANSWER)) as connection:
+            most = patience or base.ANSWER
+            connection.patience = most + 1  # the server is to give up first, and the connection stays
+            run = Run(connection, names)
+            run(f"SET LOCAL statement_timeout = {1_000 * most:.0f}")
+            yield run
+
+    def _said(self, error: Exception) -> str:
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            return f"the server gave up a statement that took too long ({first_line(error)})"
+        if isinstance(error, PoolTimeout):  # it does not tell why there is no connection
+            try:
+                Connection.connect(self._address, connect_timeout=2).close()
+            except psycopg.Error as why:
+                return first_line(why)
+        return first_line(error)
 
 
-class _Run:
-    """Runs statements on a connection; names in braces are filled in."""
-
-    def __init__(self, connection: psycopg.Connection[Any], names: Mapping[str, sql.Composable]) -> None:
-        self.connection, self._names = connection, names
-
-    def __call__(self, statement: str, *values: Any, **more: sql.Composable) -> list[Any]:
-        """The rows that it gives."""
-        cursor = self.connection.execute(sql.SQL(statement).format(**self._names, **more), values or None)
-        return cursor.fetchall() if cursor.description else []
-
-
-def _condition(where: Tagged) -> sql.Composable:
-    tags = sql.Literal(list(where.tags))
-    return sql.SQL("NOT tags && {tags}::bigint[]" if where.negated else "tags && {tags}::bigint[]").format(tags=tags)
-
-
-def _text(vector: Any) -> str:
-    return f"[{','.join(f'{number:.9g}' for number in vector.tolist())}]"  # as exact as float32
-
-
-def _written(versions: Mapping[str, int]) -> str:
-    return json.dumps([*versions.items()])
+def _ask(connection: Connection) -> None:
+    connection.execute("SELECT 1")
