@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from retrieval.artifact.load import load_artifact
-from retrieval.bench.synthetic import Cloud
+from retrieval.bench.rows.synthetic import Cloud
 from retrieval.evaluation.duplicates import GATE, find_groups
 from retrieval.images.compare import Pictures
 from retrieval.images.gallery import Gallery

@@ -181,7 +181,7 @@ def bench(
     from retrieval.bench.duplicates import bench_duplicates
     from retrieval.bench.engines import bench_engines
     from retrieval.bench.page import bench_ui
-    from retrieval.bench.stores import ROWS, bench_stores
+    from retrieval.bench.rows.stores import ROWS, bench_stores
     from retrieval.hub.pull import open_reference
 
     folder = open_reference(artifact, sha256=sha256).folder
@@ -202,8 +202,8 @@ def _drawn(folder: Path, rows: int | None, dim: int, keep: Path | None) -> dict[
     """The figures of drawn vectors: of an index alone, or of an artifact that is kept."""
     if not rows:
         raise ArtifactError("--keep says where the vectors of --rows go: add --rows N.")
-    from retrieval.bench.drawn import bench_drawn
-    from retrieval.bench.index import bench_index
+    from retrieval.bench.rows.artifact import bench_drawn
+    from retrieval.bench.rows.index import bench_index
 
     return bench_drawn(folder, rows, keep) if keep else bench_index(folder, rows, dim)
 

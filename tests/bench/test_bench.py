@@ -7,7 +7,8 @@ import pytest
 from retrieval.__main__ import main
 from retrieval.artifact.load import load_artifact
 from retrieval.bench import artifact as bench
-from retrieval.bench import clients, decoding, drawn
+from retrieval.bench import clients, decoding
+from retrieval.bench.rows import artifact as drawn
 
 
 def test_bench_measures_an_artifact_in_process_and_over_http(artifact, monkeypatch, capsys):

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from retrieval.bench.synthetic import Cloud, project
+from retrieval.bench.rows.synthetic import Cloud, project
 from retrieval.errors import StoreError
 from retrieval.stores.choose import choose_factory, fit_index
 from retrieval.stores.faiss import AUTO, FaissStore, IndexSettings

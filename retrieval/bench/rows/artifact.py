@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
 import httpx
 import numpy as np
@@ -23,7 +22,8 @@ from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target, load_artifact
 from retrieval.artifact.report import Report
 from retrieval.bench.artifact import ask_by_http, seconds_to_answer, serving
-from retrieval.bench.synthetic import Cloud
+from retrieval.bench.rows.memory import anonymous_peak, memory_of
+from retrieval.bench.rows.synthetic import Cloud
 from retrieval.build.build import finishing
 from retrieval.errors import QueryError
 from retrieval.files.stacked import stacked
@@ -101,7 +101,7 @@ def bench_drawn(folder: Path, rows: int, out: Path, factory: str = AUTO) -> Figu
     pictures = [artifact.gallery.thumbnail(row) for row in spread_rows(len(artifact.gallery), _QUERIES)]
     drawn = Drawn(cloud, artifact.gallery.labels, rows, out.resolve().parent)
     report, seconds = Report(found=rows, indexed=rows, duplicates=[], skipped=[]), drawn.seconds
-    before = memory_of("self")["RssAnon"]
+    before = memory_of()["RssAnon"]
     with anonymous_peak() as peak, writing(out, LAYOUT.own()):
         started = time.process_time()
         with finishing(out, artifact.encoder, drawn, report, {"name": "drawn"}, factory):
@@ -145,32 +145,8 @@ def _served(out: Path, pictures: list[bytes]) -> Figures:
     return figures
 
 
-def memory_of(process: int | str) -> dict[str, int]:
-    """What /proc says of the memory of a process, in bytes: `RssAnon`, `RssFile` and others. Raises OSError."""
-    lines = (line.split() for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return {line[0].rstrip(":"): 1024 * int(line[1]) for line in lines if line[-1:] == ["kB"]}
-
-
 def _processor_time(process: int) -> float:
     return float(sum(psutil.Process(process).cpu_times()[:2]))
-
-
-@contextmanager
-def anonymous_peak() -> Iterator[list[float]]:
-    """The largest anonymous memory of this process during the block, in bytes, without what is mapped from files."""
-    peak, over = [0.0], Event()
-
-    def watch() -> None:
-        while not over.wait(0.02):
-            peak[0] = max(peak[0], memory_of("self")["RssAnon"])
-
-    thread = Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
 
 
 def _pictures() -> list[bytes]:

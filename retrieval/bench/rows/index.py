@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from numpy.lib.format import open_memmap
 
 from retrieval.arrays import Ids, Rows, Vectors
 from retrieval.artifact.load import Artifact, load_artifact
-from retrieval.bench.synthetic import Cloud
+from retrieval.bench.rows.memory import anonymous_peak, memory_of
+from retrieval.bench.rows.synthetic import Cloud
 from retrieval.errors import QueryError
 from retrieval.files.held import temporary_folder
 from retrieval.stores.choose import fit_index
@@ -34,7 +33,6 @@ _FILTERS = 5  # of each kind
 _SMALL_FILTERS = 50
 _K = 10
 _SHARE = 0.01
-_STATUS = Path("/proc/self/status")  # only Linux has it
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
         vectors.flush()
         drawn = Drawn(vectors, cloud.draw(_QUERIES, seed=2), filters_of(artifact, starts))
         path = work / "index.faiss"
-        with _memory() as peak:
+        with anonymous_peak() as peak:
             started = time.process_time()
             store = fit_index(vectors)
             store.save(path)
@@ -72,7 +70,7 @@ def bench_index(folder: Path, rows: int, dim: int) -> Figures:
         del store
         figures: Figures = {"rows": rows, "dimension": dim, "index": settings["factory"], **settings["search"]}
         figures |= {"bytes per vector": settings["bytes_per_vector"], "build CPU s": seconds}
-        figures |= {"build, anonymous MiB at most": peak[0]} if peak else {}
+        figures |= {"build, anonymous MiB at most": peak[0] / 2**20} if peak else {}
         return figures | measured(path, settings, drawn)
 
 
@@ -114,7 +112,7 @@ def _asked(
 ) -> tuple[dict[str, Any], Figures]:
     """In a process of its own: the answers without a filter and with each, and what they took."""
     faiss.omp_set_num_threads(1)
-    before, started = _resident(), time.perf_counter()
+    before, started = memory_of(), time.perf_counter()
     store = open_index(path, settings)
     figures: Figures = {"open s": time.perf_counter() - started}
     cold = [_timed(lambda query=query: store.search(query[None], _K)) for query in queries[:_COLD]]
@@ -127,9 +125,9 @@ def _asked(
     figures["p50 CPU ms"], figures["p95 CPU ms"] = (float(np.percentile(warm, share)) for share in (50, 95))
     answers: dict[str, Any] = {"": store.search(queries[:_TRUTH], _K)[0]}
     if before:
-        now = _resident()
-        figures["anonymous MiB of the index"] = now["RssAnon"] - before["RssAnon"]
-        figures["file cache MiB of the index"] = now["RssFile"] - before["RssFile"]
+        now = memory_of()
+        figures["anonymous MiB of the index"] = (now["RssAnon"] - before["RssAnon"]) / 2**20
+        figures["file cache MiB of the index"] = (now["RssFile"] - before["RssFile"]) / 2**20
     for name, of_kind in filters.items():
         first, later = [], []
         for rows in of_kind:
@@ -142,7 +140,7 @@ def _asked(
             figures[f"filter, {name}: first query, CPU ms"] = float(np.median(first))
             figures[f"filter, {name}: again, p50 CPU ms"] = float(np.median(later))
     if before:
-        figures["anonymous MiB with filters"] = _resident()["RssAnon"] - before["RssAnon"]
+        figures["anonymous MiB with filters"] = (memory_of()["RssAnon"] - before["RssAnon"]) / 2**20
     return answers, figures
 
 
@@ -167,30 +165,3 @@ def _forget(path: Path) -> None:
         os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _resident() -> dict[str, float]:
-    """MiB of this process that are its own (`RssAnon`) and that are pages of files (`RssFile`); empty if not known."""
-    if not _STATUS.exists():
-        return {}
-    lines = [line.split() for line in _STATUS.read_text().splitlines()]
-    return {line[0].rstrip(":"): int(line[1]) / 1024 for line in lines if line[0] in ("RssAnon:", "RssFile:")}
-
-
-@contextmanager
-def _memory() -> Iterator[list[float]]:
-    """The most anonymous MiB of this process during the block, looked at ten times a second; empty if not known."""
-    peak: list[float] = [_resident()["RssAnon"]] if _STATUS.exists() else []
-    done = threading.Event()
-
-    def watch() -> None:
-        while peak and not done.wait(0.1):
-            peak[0] = max(peak[0], _resident()["RssAnon"])
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()

@@ -15,7 +15,7 @@ import numpy as np
 
 from retrieval.arrays import Floats, Ids, Vectors
 from retrieval.artifact.load import load_artifact
-from retrieval.bench.synthetic import Cloud
+from retrieval.bench.rows.synthetic import Cloud
 from retrieval.console import say
 from retrieval.errors import StoreError
 from retrieval.stores.choose import fit_index
