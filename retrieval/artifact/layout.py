@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrieval.encoders.files import CONFIG_FILE, EXPORTED_FILE, WEIGHTS_FILE
 from retrieval.files.names import DEVICES
-from retrieval.images.stored.names import shard_of
+from retrieval.images.stored.names import is_unfinished, shard_of
 
 # No path may leave the folder. An adapter file would make transformers load another model from elsewhere.
 # Not the names of devices: on Windows, writing to `plots/nul.png` writes nothing.
@@ -105,10 +105,12 @@ class Layout:
 
 
 class _Own(list[str]):
-    """Names that belong to an artifact; those of shards are too many to list."""
+    """Names that belong to an artifact; those of shards, finished or not, are too many to list."""
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or (isinstance(name, str) and LAYOUT.is_shard(name))
+        if super().__contains__(name):
+            return True
+        return isinstance(name, str) and (LAYOUT.is_shard(name) or is_unfinished(name, LAYOUT.gallery))
 
 
 _NOT_ALL_HAVE = ("vectors", "exported", "plots", "map", "text", "text_index", "text_vectors")

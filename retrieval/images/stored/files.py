@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval.images.stored.columns import THUMBNAIL, conform, from_file, in_files, leaf_of, to_file
-from retrieval.images.stored.names import shard_name
+from retrieval.images.stored.names import shard_name, unfinished_name
 from retrieval.images.stored.tables import regrouped
 
 SHARD_BYTES = 500_000_000  # from which on a shard is full; the Hub's own convention
@@ -35,7 +35,7 @@ def write_gallery(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
     pieces = (table.slice(at, ROWS_A_GROUP) for table in groups for at in range(0, len(table), ROWS_A_GROUP))
     piece = next(pieces, schema.empty_table())
     while piece is not None:
-        shards.append(path.with_name(f".{path.name}.{len(shards)}"))
+        shards.append(path.with_name(unfinished_name(path.name, len(shards))))
         piece = _write_shard(shards[-1], piece, pieces, schema)
     count = len(shards)
     names = [path.name if count == 1 else shard_name(path.stem, number, count) for number in range(count)]

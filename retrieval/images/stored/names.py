@@ -17,3 +17,14 @@ def shard_of(name: str, stem: str) -> tuple[int, int] | None:
     found = _SHARD.fullmatch(name)
     number, count = (int(found["number"]), int(found["count"])) if found else (0, 0)
     return (number, count) if number < count and name == shard_name(stem, number, count) else None
+
+
+def unfinished_name(name: str, number: int) -> str:
+    """The name of a shard of the gallery `name`, while it is not known how many there will be."""
+    return f".{name}.{number}"
+
+
+def is_unfinished(name: str, gallery: str) -> bool:
+    """Whether a name is one of `unfinished_name`."""
+    start, _, number = name.rpartition(".")
+    return start == f".{gallery}" and number.isdecimal()
