@@ -294,8 +294,9 @@ def test_search_works_in_a_forked_child_process(searcher, photo):
         faiss.omp_set_num_threads(2)
         searcher.store.search(np.tile(searcher.store.vectors(np.arange(60)), (50, 1)), 10)
         searcher._vectors._values.clear()
-        caches = searcher._vectors, searcher.gallery._groups, searcher.pictures._cells
-        with searcher.gallery._lock, caches[0]._lock, caches[1]._lock, caches[2]._lock:
+        [thumbnails] = searcher.gallery._opened.thumbnails
+        caches = searcher._vectors, thumbnails._kept, searcher.pictures._cells
+        with thumbnails._lock, caches[0]._lock, caches[1]._lock, caches[2]._lock:
             assert searched_in_a_child(searcher, photo) == [expected] * 9
     finally:
         torch.set_num_threads(threads[0])

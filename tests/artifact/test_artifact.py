@@ -15,6 +15,7 @@ from conftest import BACKBONE, EMBEDDING_SIZE, contents, noise, reseal, sha256
 
 from retrieval.artifact.layout import LAYOUT
 from retrieval.artifact.load import check_target, load_artifact
+from retrieval.artifact.manifest import FORMAT
 from retrieval.build.build import build_artifact
 from retrieval.encoders.engines.choose import ENGINE
 from retrieval.encoders.image import Encoder
@@ -86,7 +87,9 @@ def test_timm_faiss_and_pyarrow_read_the_artifact(artifact, pictures):
     np.testing.assert_allclose(scores, own_scores, atol=1e-6)
     assert rows[:, 0].tolist() == list(range(7))
     assert table["id"].to_pylist() == opened.gallery.ids
-    assert table["thumbnail"].to_pylist() == [opened.gallery.thumbnail(row) for row in range(60)]
+    assert [each["bytes"] for each in table["thumbnail"].to_pylist()] == [
+        opened.gallery.thumbnail(row) for row in range(60)
+    ]
     hashes = [sha256((pictures / name).read_bytes()) for name in table["source"].to_pylist()]
     assert table["sha256"].to_pylist() == hashes
     assert table["id"].to_pylist() == [each[:16] for each in hashes]
@@ -307,8 +310,8 @@ def test_manifest_with_invalid_values_is_refused_with_a_clear_error(copied_artif
 
 
 def test_newer_format_is_refused(copied_artifact):
-    reseal(copied_artifact, format=2)
-    refused(copied_artifact, "manifest.json has format 2", "reads format 1", "upgrade")
+    reseal(copied_artifact, format=FORMAT + 1)
+    refused(copied_artifact, f"manifest.json has format {FORMAT + 1}", f"reads format 1 to {FORMAT}", "upgrade")
 
 
 # Not an artifact

@@ -76,7 +76,7 @@ def test_vectors_are_given_back_as_they_were(store):
     np.testing.assert_allclose(store.vectors(rows), VECTORS[rows], atol=ROUNDING)
     assert store.vectors(np.array([], np.int64)).shape == (0, DIM)
     assert len(store) == ROWS
-    with pytest.raises(StoreError, match="there are 3000 rows"):
+    with pytest.raises(StoreError, match=f"there are {ROWS} rows"):
         store.vectors(np.array([ROWS]))
 
 
