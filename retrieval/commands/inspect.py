@@ -167,9 +167,7 @@ def bench(
     ] = False,
     stores: options.Stores = None,
     engines: Annotated[bool, typer.Option("--engines", help="instead, compare the engines that are installed")] = False,
-    keep: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="with --rows, write an artifact of these, and serve it (Linux)")
-    ] = None,
+    keep: options.KeepDrawn = None,
     as_json: options.AsJson = False,
     sha256: options.Sha256 = None,
     engine: options.Engine = None,

@@ -152,6 +152,10 @@ Shard = Annotated[
         metavar="I/N", help="embed only part I of N, from 0 to N-1, into DIR; `merge` makes the artifact of all parts"
     ),
 ]
+KeepDrawn = Annotated[
+    Path | None,
+    typer.Option("--keep", metavar="OUT", help="with --rows, write an artifact of these, and serve it (Linux)"),
+]
 DrawnRows = Annotated[
     int | None, typer.Option("--rows", metavar="N", min=1, help="instead, search N vectors drawn around the artifact's")
 ]
