@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import psutil
 
 from retrieval.artifact.load import load_artifact
+from retrieval.bench.rows.memory import largest
 from retrieval.bench.rows.synthetic import Cloud
 from retrieval.evaluation.duplicates import GATE, find_groups
 from retrieval.images.compare import Pictures
@@ -32,7 +30,9 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
     cloud = Cloud(artifact.store.vectors(np.arange(len(artifact.store))), dim)
     store = FaissStore(dim)
     store.add(vectors := cloud.draw(rows, seed=1))
-    with _memory() as peak:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    with largest(lambda: process.memory_info().rss, every=0.01) as peak:
         started = time.perf_counter()
         pictures = Pictures(_InTurn(artifact.gallery, rows))
         groups = find_groups(store, pictures.same, likely=partial(pictures.likely, pictures))
@@ -47,7 +47,7 @@ def bench_duplicates(folder: Path, rows: int, dim: int) -> dict[str, Any]:
         "groups": len(groups),
         "pairs by cosine alone, about": round(pairs * rows / sum(map(len, sample)) / 2),
         "s": seconds,
-        "peak extra MiB": peak[0],
+        "peak extra MiB": (peak[0] - before) / 2**20,
         "brute force s, about": brute,
         "brute force / s": brute / seconds,
     }
@@ -64,22 +64,3 @@ class _InTurn:
 
     def __len__(self) -> int:
         return self._rows
-
-
-@contextmanager
-def _memory() -> Iterator[list[float]]:
-    """Measure the peak growth of resident memory in MiB, as a list of one value that is final after the block."""
-    process, peak, over = psutil.Process(), [0.0], Event()
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            peak[0] = max(peak[0], (process.memory_info().rss - before) / 2**20)
-
-    thread = Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()

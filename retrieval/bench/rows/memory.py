@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Event, Thread
 
@@ -22,15 +22,19 @@ def memory_of(process: int | str = "self") -> dict[str, int]:
     return {line[0].rstrip(":"): 1024 * int(line[1]) for line in lines if line[-1:] == ["kB"]}
 
 
-@contextmanager
-def anonymous_peak() -> Iterator[list[int]]:
+def anonymous_peak() -> AbstractContextManager[list[int]]:
     """The largest anonymous memory of this process during the block, in bytes; an empty list if that is not known."""
-    peak = [found["RssAnon"]] if (found := memory_of()) else []
-    over = Event()
+    return largest(lambda: memory_of()["RssAnon"]) if memory_of() else nullcontext([])
+
+
+@contextmanager
+def largest(look: Callable[[], int], every: float = _EVERY) -> Iterator[list[int]]:
+    """The largest number that `look` gives during the block, as a list of one, which is final after the block."""
+    peak, over = [look()], Event()
 
     def watch() -> None:
-        while peak and not over.wait(_EVERY):
-            peak[0] = max(peak[0], memory_of()["RssAnon"])
+        while not over.wait(every):
+            peak[0] = max(peak[0], look())
 
     thread = Thread(target=watch, daemon=True)
     thread.start()
