@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import overload
+from collections.abc import Iterable
 
 import numpy as np
 
 from retrieval.arrays import Rows
+from retrieval.images.stored.rows import LazyTexts
 
 
-class Labels(Sequence[str | None]):
+class Labels(LazyTexts):
     """Labels in row order, None for a row without one; a sequence like any other."""
 
     def __init__(self, labels: Iterable[str | None]) -> None:
@@ -23,14 +23,9 @@ class Labels(Sequence[str | None]):
     def __len__(self) -> int:
         return len(self.codes)
 
-    @overload
-    def __getitem__(self, at: int) -> str | None: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str | None]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str | None] | None:
-        if isinstance(at, slice):
-            return self.at(np.arange(len(self))[at])
-        code = int(self.codes[at])
+    def text(self, row: int) -> str | None:
+        """See `LazyTexts`."""
+        code = int(self.codes[row])
         return self.names[code] if code >= 0 else None
 
     def at(self, rows: Rows) -> list[str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import cast, overload
@@ -38,14 +39,12 @@ class Rows:
         return pa.Table.from_batches(pieces).combine_chunks().take(pa.array(back))
 
 
-class Texts(Sequence[str | None]):
-    """A column of texts as a sequence; each one is made when it is asked for."""
+class LazyTexts(Sequence[str | None]):
+    """A sequence of texts, None where there is none; each one is made when it is asked for."""
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self._column = column
-
-    def __len__(self) -> int:
-        return len(self._column)
+    @abstractmethod
+    def text(self, row: int) -> str | None:
+        """The text of a row; a negative number counts from the end."""
 
     @overload
     def __getitem__(self, at: int) -> str | None: ...
@@ -53,8 +52,22 @@ class Texts(Sequence[str | None]):
     def __getitem__(self, at: slice) -> list[str | None]: ...
     def __getitem__(self, at: int | slice) -> str | list[str | None] | None:
         if isinstance(at, slice):
-            return [self[row] for row in range(*at.indices(len(self)))]
-        return cast("str | None", self._column[int(at)].as_py())
+            return [self.text(row) for row in range(*at.indices(len(self)))]
+        return self.text(int(at))
+
+
+class Texts(LazyTexts):
+    """A column of texts as a sequence."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def text(self, row: int) -> str | None:
+        """See `LazyTexts`."""
+        return cast("str | None", self._column[row].as_py())
 
     def __iter__(self) -> Iterator[str | None]:
         for chunk in self._column.chunks:
